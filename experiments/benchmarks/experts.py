@@ -1,0 +1,78 @@
+"""Times the three forms of the routed experts; LOG.md keeps the table.
+
+  python -m experiments.benchmarks.experts [--json]
+
+`r1jax.ops.experts.choose` takes the fastest form of a backend from it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from r1jax.ops import experts
+from r1jax.report import tables
+
+JSON = flags.DEFINE_bool("json", False, "Print JSON lines instead of a table.")
+REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each form.")
+FORMS = flags.DEFINE_list(
+    "forms", ["dense", "ragged", "blocks"], "What to time.")
+
+# tokens, experts, width, expert width, experts per token
+SIZES = ((256, 8, 128, 256, 2), (2048, 8, 128, 256, 2), (256, 64, 128, 64, 6),
+         (2048, 64, 128, 64, 6), (4608, 8, 96, 64, 2))
+
+
+def seconds(function, *args) -> float:
+  """Median seconds of a compiled call."""
+  jax.block_until_ready(function(*args))
+  found = []
+  for _ in range(REPS.value):
+    began = time.perf_counter()
+    jax.block_until_ready(function(*args))
+    found.append(time.perf_counter() - began)
+  return statistics.median(found)
+
+
+def measure(form: str, x: int, e: int, d: int, j: int, a: int) -> dict:
+  """Milliseconds of forward and of forward + backward."""
+  keys = jax.random.split(jax.random.key(0), 6)
+  normal = jax.random.normal
+  x_XD = normal(keys[0], (x, d))
+  chosen_XA = jax.lax.top_k(normal(keys[1], (x, e)), a)[1]
+  gates_XA = jax.random.uniform(keys[2], (x, a))
+  weights = (normal(keys[3], (e, d, j)), normal(keys[4], (e, d, j)),
+             normal(keys[5], (e, j, d)))
+
+  def total(x_XD, gates_XA, *weights):
+    return jnp.sum(experts.routed(form, x_XD, chosen_XA, gates_XA, *weights))
+
+  args = (x_XD, gates_XA, *weights)
+  gradient = jax.grad(total, argnums=tuple(range(len(args))))
+  return {"form": form, "tokens": x, "experts": e, "width": d,
+          "expert_width": j, "activated": a,
+          "forward_ms": 1e3 * seconds(jax.jit(total), *args),
+          "both_ms": 1e3 * seconds(jax.jit(gradient), *args)}
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  rows = [measure(form, *size) for size in SIZES for form in FORMS.value]
+  if JSON.value:
+    print("\n".join(map(json.dumps, rows)))
+    return
+  cells = [[f"{r['tokens']}, {r['experts']}, {r['width']}, {r['expert_width']},"
+            f" {r['activated']}", r["form"], f"{r['forward_ms']:.1f}",
+            f"{r['both_ms']:.1f}"] for r in rows]
+  header = ["X, E, D, J, A", "form", "forward ms", "forward + backward ms"]
+  print(f"{jax.default_backend()}, jax {jax.__version__}")
+  print(tables.render(header, cells))
+
+
+if __name__ == "__main__":
+  app.run(main)

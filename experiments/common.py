@@ -1,0 +1,97 @@
+"""Flags and start-up that the experiments share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+from absl import flags
+
+from experiments import flagset
+from r1jax.core.config import check
+from r1jax.core.types import Prompt
+from r1jax.data import load
+from r1jax.data.tokenizer import SentencePieceTokenizer, Tokenizer, check_fits
+from r1jax.models.layers import Compute
+from r1jax.rewards.combine import Combine
+from r1jax.rewards.rules import RULES
+from r1jax.rewards.runner import Pool
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.stages import weights
+from r1jax.stages.judging import Judge
+from r1jax.stages.weights import Weights
+
+INIT = flags.DEFINE_string(
+    "init", "base", "First parameters: base, file:PATH.safetensors,"
+    " orbax:WORKDIR or random:PRESET.")
+TOKENIZER = flags.DEFINE_string(
+    "tokenizer", str(weights.TOKENIZER), "SentencePiece model file.")
+DATA = flags.DEFINE_string("data", "arith", "Data set: arith or gsm8k.")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "Folder of the data set's own files (gsm8k).")
+COMPUTE = flagset.define(Compute, "compute")
+MESH = flagset.define(MeshConfig, "mesh")
+
+
+def policy(seed: int) -> tuple[Weights, Tokenizer]:
+  """The model that the flags name, and a tokenizer that fits it."""
+  tokenizer = SentencePieceTokenizer(TOKENIZER.value)
+  found = weights.load(
+      INIT.value, COMPUTE.resolve(Compute()), jax.random.key(seed))
+  check_fits(tokenizer, found.model.cfg.vocab_size)
+  return found, tokenizer
+
+
+def mesh() -> jax.sharding.Mesh | None:
+  """The mesh of the flags; None for a single device."""
+  if jax.device_count() == 1:
+    return None
+  return make_mesh(MESH.resolve(MeshConfig()))
+
+
+def prompts(split: str) -> load.Prompts:
+  """Questions of a split of the data set that the flags name."""
+  return load.load(DATA.value, DATA_DIR.value or None, split)
+
+
+def fitting(found: Sequence[Prompt], judge: Judge, limit: int,
+            what: str) -> Sequence[Prompt]:
+  """The prompts of at most `limit` tokens; prints how many are left out.
+
+  What is measured on the rest is about the rest alone: it is said, and
+  evaluation stores the count beside its numbers.
+
+  Args:
+    found: prompts.
+    judge: phrases them.
+    limit: tokens that --max_new_tokens leaves of context and row.
+    what: name of the prompts, for the message.
+
+  Raises:
+    ValueError: none fits.
+  """
+  found = list(found)  # read once
+  lengths = [len(judge.tokens(prompt)) for prompt in found]
+  kept = [p for p, n in zip(found, lengths, strict=True) if n <= limit]
+  remedy = ("lower --max_new_tokens, raise --row_length (training) or choose a"
+            " model with a longer context")
+  check(len(kept) > 0, f"none of {len(found)} {what} prompts fits the"
+        f" {max(limit, 0)} tokens that are left for it (the shortest has"
+        f" {min(lengths, default=0)}): {remedy}")
+  if len(kept) < len(found):
+    print(f"{len(found) - len(kept)} of {len(found)} {what} prompts are left"
+          f" out: they have more than {limit} tokens; to use them, {remedy}",
+          flush=True)
+  return kept
+
+
+@contextlib.contextmanager
+def judge(tokenizer: Tokenizer, template: str,
+          rewards: Mapping[str, float]) -> Iterator[Judge]:
+  """A judge whose children live inside the `with` block."""
+  rules = {name: RULES[name] for name in rewards}
+  workers = max(1, min(8, (os.cpu_count() or 2) // 2))
+  with Pool(rules, workers=workers) as pool:
+    yield Judge(tokenizer, template, pool, Combine(weights=rewards))

@@ -1,0 +1,61 @@
+"""pass@1, pass@k and majority voting of a model on a data set.
+
+  python -m experiments.evaluate --init=orbax:runs/zero --split=test
+
+Problems whose prompt and --max_new_tokens exceed the model's context are left
+out: how many is printed and stored, and the numbers are about the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+from etils import epath
+
+from experiments import common, flagset, start
+from r1jax.core import io
+from r1jax.report import tables
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.stages import evaluating, reporting
+from r1jax.stages.evaluating import EvalConfig
+
+EVAL = flagset.define(EvalConfig)
+SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
+TEMPLATE = flags.DEFINE_string("template", "r1-zero", "Prompt template.")
+OUT = flags.DEFINE_string(
+    "out", "runs/evaluate", "Folder for generations.jsonl.gz and result.json.")
+
+
+def main() -> None:
+  cfg = EVAL.resolve(EvalConfig())
+  policy, tokenizer = common.policy(cfg.seed)
+  prompts = common.prompts(SPLIT.value)
+  engine = Engine(policy.model, SamplingConfig(
+      temperature=cfg.temperature, top_p=cfg.top_p,
+      max_new_tokens=cfg.max_new_tokens), tokenizer.eos_ids, common.mesh())
+  out = epath.Path(OUT.value)
+  out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+  rewards = {"accuracy": 1.0, "format": 1.0}
+  limit = policy.model.cfg.max_position - cfg.max_new_tokens
+  with common.judge(tokenizer, TEMPLATE.value, rewards) as judge:
+    fitting = common.fitting(prompts, judge, limit, SPLIT.value)
+    result = evaluating.evaluate(
+        cfg, engine, judge, policy.params, policy.router_bias_LE, fitting,
+        path=out / "generations.jsonl.gz")
+  io.write_json(out / "result.json", dataclasses.asdict(result) | {
+      "config": dataclasses.asdict(cfg), "init": common.INIT.value,
+      "data": common.DATA.value, "split": SPLIT.value,
+      "left_out": len(prompts) - len(fitting)})
+  print(tables.comparison(reporting.cells({common.INIT.value: result})))
+  print("pass@k: " + "  ".join(
+      f"{k}: {v:.3f}" for k, v in result.pass_k.items()))
+  print(f"{result.n_prompts} problems x {result.n_samples} samples,"
+        f" {result.invalid} without a verdict;"
+        f" {len(prompts) - len(fitting)} problems left out as too long;"
+        f" generations in {out}")
+
+
+if __name__ == "__main__":
+  start.run(main)

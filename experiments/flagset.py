@@ -1,0 +1,192 @@
+"""absl flags made from frozen dataclasses.
+
+  GRPO = flagset.define(GrpoConfig, prefix="grpo")  # --grpo.kl_beta=0.001
+
+  def main(_):
+    config = GRPO.resolve(PRESETS["r1-zero"])  # or GRPO.value()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from typing import Any, Generic, TypeVar
+
+from absl import app, flags
+
+T = TypeVar("T")
+
+_PARSERS = {
+    bool: flags.BooleanParser,
+    int: flags.IntegerParser,
+    float: flags.FloatParser,
+    str: flags.ArgumentParser,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class FlagSet(Generic[T]):
+  """The flags of one dataclass; made by `define`."""
+
+  cls: type[T]
+  prefix: str
+  flag_values: flags.FlagValues
+
+  def value(self) -> T:
+    """The dataclass as the flags say.
+
+    Raises:
+      absl.app.UsageError: the dataclass refuses the values.
+    """
+    return self._build(self.cls, self.prefix, None)
+
+  def resolve(self, base: T) -> T:
+    """`base` with the fields whose flags were given on the command line.
+
+    Raises:
+      absl.app.UsageError: the dataclass refuses the values.
+    """
+    return self._build(self.cls, self.prefix, base)
+
+  def _build(self, cls: type, prefix: str, base: Any) -> Any:
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for field in dataclasses.fields(cls):
+      name = _join(prefix, field.name)
+      if dataclasses.is_dataclass(hints[field.name]):
+        inner = None if base is None else getattr(base, field.name)
+        values[field.name] = self._build(hints[field.name], name, inner)
+        continue
+      flag = self.flag_values[name]
+      if base is not None and not flag.present:
+        values[field.name] = getattr(base, field.name)
+      elif flag.value is None and _required(field):
+        raise app.UsageError(f"--{name} must be given")
+      else:
+        values[field.name] = flag.value
+    try:
+      return cls(**values)
+    except ValueError as error:
+      where = f" (flags --{prefix}.*)" if prefix else ""
+      raise app.UsageError(f"{error}{where}") from error
+
+
+def define(
+    cls: type[T], prefix: str = "",
+    flag_values: flags.FlagValues = flags.FLAGS) -> FlagSet[T]:
+  """Declares `--prefix.field` (or `--field`) for every field of `cls`.
+
+  Fields are int, float, bool, str, tuples of them (`--sizes=3,5`), any of
+  these or None (`--top_p=none`), or dataclasses, whose flags get the field's
+  name in front. Help is the comment on the field's line, or those above it.
+
+  Raises:
+    ValueError: a field of another type.
+  """
+  hints = typing.get_type_hints(cls)
+  comments = _comments(cls)
+  for field in dataclasses.fields(cls):
+    name = _join(prefix, field.name)
+    hint = hints[field.name]
+    if dataclasses.is_dataclass(hint):
+      define(hint, name, flag_values)
+      continue
+    text = (
+        field.metadata.get("help") or comments.get(field.name)
+        or f"{cls.__name__}.{field.name}")
+    if hint is bool:  # also takes --name and --noname
+      flags.DEFINE_boolean(name, _default(field), text, flag_values)
+    else:
+      flags.DEFINE(
+          _parser(hint, name), name, _default(field), text, flag_values,
+          _Text())
+  return FlagSet(cls, prefix, flag_values)
+
+
+class _Tuple(flags.ArgumentParser):
+  """`3,5` to (3, 5); an empty string to ()."""
+
+  syntactic_help = "a comma separated list"
+
+  def __init__(self, item: flags.ArgumentParser):
+    self.item = item
+
+  def parse(self, argument: Any) -> tuple:
+    if isinstance(argument, str):
+      argument = argument.split(",") if argument else ()
+    return tuple(self.item.parse(x) for x in argument)
+
+
+class _Optional(flags.ArgumentParser):
+  """`none` to None, anything else as the inner parser reads it."""
+
+  def __init__(self, inner: flags.ArgumentParser):
+    self.inner = inner
+    self.syntactic_help = f"none or {inner.syntactic_help or 'a string'}"
+
+  def parse(self, argument: Any) -> Any:
+    is_none = isinstance(argument, str) and argument.lower() == "none"
+    return None if is_none else self.inner.parse(argument)
+
+
+class _Text(flags.ArgumentSerializer):
+  """The text that the parsers above read back to the same value."""
+
+  def serialize(self, value: Any) -> str:
+    if isinstance(value, tuple):
+      return ",".join(str(x) for x in value)
+    return str(value)
+
+
+def _parser(hint: Any, name: str) -> flags.ArgumentParser:
+  if hint in _PARSERS:
+    return _PARSERS[hint]()
+  args = typing.get_args(hint)
+  if typing.get_origin(hint) in (types.UnionType, typing.Union):
+    inner = [arg for arg in args if arg is not types.NoneType]
+    if len(inner) == 1 and len(args) == 2:
+      return _Optional(_parser(inner[0], name))
+  items = {arg for arg in args if arg is not Ellipsis}
+  if typing.get_origin(hint) is tuple and len(items) == 1:
+    item = items.pop()
+    if item in _PARSERS:
+      return _Tuple(_PARSERS[item]())
+  raise ValueError(
+      f"no flag for {name}: {hint}; use int, float, bool, str, a tuple of one"
+      " of them, one of these or None, or a dataclass")
+
+
+def _join(prefix: str, name: str) -> str:
+  return f"{prefix}.{name}" if prefix else name
+
+
+def _required(field: dataclasses.Field) -> bool:
+  missing = dataclasses.MISSING
+  return field.default is missing and field.default_factory is missing
+
+
+def _default(field: dataclasses.Field) -> Any:
+  if _required(field):
+    return None
+  if field.default is not dataclasses.MISSING:
+    return field.default
+  return field.default_factory()
+
+
+def _comments(cls: type) -> dict[str, str]:
+  """Comment of each field: on its line, else the lines right above."""
+  found: dict[str, str] = {}
+  for base in reversed(cls.__mro__[:-1]):
+    above: list[str] = []
+    for line in inspect.getsource(base).splitlines():
+      code, _, comment = line.strip().partition("#")
+      if comment and not code:
+        above.append(comment.strip())
+        continue
+      if match := re.match(r"(\w+)\s*:", code):
+        found[match[1]] = comment.strip() or " ".join(above)
+      above = []
+  return found

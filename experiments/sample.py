@@ -1,0 +1,62 @@
+"""Type a question, watch the thinking, then the answer.
+
+  python -m experiments.sample --init=orbax:runs/quickstart/train
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import jax
+from absl import flags
+
+from experiments import common, flagset, start
+from r1jax.core import keys
+from r1jax.data import templates
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+
+SAMPLING = flagset.define(SamplingConfig)
+TEMPLATE = flags.DEFINE_string("template", "r1-zero", "Prompt template.")
+QUESTION = flags.DEFINE_string("question", "", "Answer this one and stop.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+
+
+def questions():
+  """--question, or lines typed until the end of input."""
+  if QUESTION.value:
+    yield QUESTION.value
+    return
+  while True:
+    try:
+      line = input("\nquestion> ").strip()
+    except EOFError:
+      return
+    if line:
+      yield line
+
+
+def main() -> None:
+  policy, tokenizer = common.policy(SEED.value)
+  cfg = SAMPLING.resolve(SamplingConfig(
+      temperature=0.6, top_p=0.95, max_new_tokens=96))
+  engine = Engine(policy.model, cfg, tokenizer.eos_ids)
+  for number, question in zip(itertools.count(), questions()):
+    text = templates.render(question, TEMPLATE.value)
+    ids, shown = [], ""
+    prompt = jax.numpy.array([tokenizer.bos_id, *tokenizer.encode(text)])
+    key = keys.fold(jax.random.key(SEED.value), number)
+    for new in engine.stream(policy.params, policy.router_bias_LE,
+                             jax.device_get(prompt), 0, key):
+      ids += [i for i in new if i not in tokenizer.eos_ids]
+      # Half of a character decodes to a replacement mark: wait for the rest.
+      whole = tokenizer.decode(ids).rstrip("\ufffd")
+      sys.stdout.write(whole[len(shown):])
+      sys.stdout.flush()
+      shown = whole
+    print()
+
+
+if __name__ == "__main__":
+  start.run(main)

@@ -1,0 +1,32 @@
+"""How every experiment starts, and how it ends when something is amiss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, logging
+
+from r1jax.sharding import distributed
+
+# What users can mend: bad input, a full disk, gradients that stay non-finite.
+EXPECTED = (ValueError, OSError, FloatingPointError)
+
+
+def run(main: Callable[[], Any]) -> None:
+  """Runs `main` under absl; what users can mend is said without traceback."""
+  def wrapped(argv: list[str]) -> None:
+    if len(argv) > 1:
+      raise app.UsageError(f"unexpected arguments {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
+    distributed.initialize()
+    try:
+      main()
+    except EXPECTED as error:
+      if os.environ.get("R1JAX_TRACEBACK"):
+        raise
+      raise SystemExit(
+          f"error: {error}\n(R1JAX_TRACEBACK=1 shows where)") from error
+
+  app.run(wrapped)

@@ -1,0 +1,68 @@
+"""R1-Zero: GRPO with rule rewards.
+
+  python -m experiments.train_grpo --workdir=runs/zero
+  python -m experiments.train_grpo --workdir=runs/g --data=gsm8k --data_dir=DIR
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+
+from experiments import common, flagset, start
+from r1jax.losses import presets as loss_presets
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.stages import evaluating, grpo, reporting
+from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.grpo import GrpoConfig
+
+GRPO = flagset.define(GrpoConfig)
+EVAL = flagset.define(EvalConfig, "eval")
+LOSS = flags.DEFINE_string(
+    "loss", "r1-zero", "Objective by its paper: "
+    + ", ".join(loss_presets.PRESETS) + "; single flags change it.")
+WORKDIR = flags.DEFINE_string("workdir", "runs/zero", "Folder of the run.")
+EVAL_SPLIT = flags.DEFINE_string(
+    "eval_split", "validation[:64]", "Problems evaluated during training.")
+
+
+def config() -> GrpoConfig:
+  """The flags over the preset that --loss names."""
+  preset = loss_presets.get(LOSS.value)
+  base = GrpoConfig(policy=preset.policy)
+  return GRPO.resolve(dataclasses.replace(base, advantages=dataclasses.replace(
+      base.advantages, normalize=preset.normalize)))
+
+
+def main() -> None:
+  cfg, evals = config(), EVAL.resolve(EvalConfig(temperature=1.0, top_p=1.0))
+  first, tokenizer = common.policy(cfg.seed)
+  questions = common.prompts("train")
+  mesh, context = common.mesh(), first.model.cfg.max_position
+  print(cfg.explain(), flush=True)
+  rewards = {"accuracy": cfg.accuracy, "format": cfg.format}
+  with common.judge(tokenizer, cfg.template, rewards) as judge:
+    engine = Engine(first.model, SamplingConfig(
+        temperature=evals.temperature, top_p=evals.top_p,
+        max_new_tokens=evals.max_new_tokens), tokenizer.eos_ids, mesh)
+    questions = common.fitting(
+        questions, judge, cfg.prompt_limit(context), "training")
+    held_out = common.fitting(
+        common.prompts(EVAL_SPLIT.value), judge,
+        context - evals.max_new_tokens, EVAL_SPLIT.value)
+
+    def evaluate(params, bias_LE, step):
+      return evaluating.metrics(evaluating.evaluate(
+          evals, engine, judge, params, bias_LE, held_out, step=step,
+          progress=False))
+
+    grpo.run(cfg, first, judge, questions, WORKDIR.value, evaluate=evaluate,
+             mesh=mesh, settings={"init": common.INIT.value,
+                                  "data": common.DATA.value})
+  print(f"report: {reporting.write(WORKDIR.value)}", flush=True)
+
+
+if __name__ == "__main__":
+  start.run(main)

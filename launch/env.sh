@@ -1,0 +1,85 @@
+# Sourced by the scripts beside it: enters the repository, makes .venv if it is
+# missing or setup.py has changed, and activates it.
+#   PYTHON=python3.12   the interpreter to make .venv with
+#   R1JAX_JAX=jax       what to install JAX as, e.g. jax[cuda12] or jax[tpu]
+
+set -euo pipefail
+cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
+
+jax_for_this_machine() {
+  if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
+    local driver
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader |
+      head -n 1 | cut -d. -f1)
+    # CUDA 13 needs driver 580 or later.
+    if [ "${driver:-0}" -ge 580 ]; then
+      echo "jax[cuda13]"
+    else
+      echo "jax[cuda12]"
+    fi
+  elif compgen -G "/dev/accel[0-9]*" >/dev/null ||
+    { compgen -G "/dev/vfio/[0-9]*" >/dev/null &&
+      grep -qs "^0x1ae0$" /sys/bus/pci/devices/*/vendor; }; then
+    echo "jax[tpu]"  # a TPU VM: PCI vendor 1ae0 is Google
+  else
+    echo "jax"
+  fi
+}
+
+make_venv() {
+  local python=${PYTHON:-python3}
+  if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "r1jax needs Python 3.11 or later; $python is" \
+      "$("$python" --version 2>&1 || true). Set PYTHON=python3.11 or later." >&2
+    return 1
+  fi
+  # A .venv from an interrupted start, or moved from elsewhere, is made anew.
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1 ||
+    ! grep -qsF "$PWD/.venv" .venv/bin/activate; then
+    rm -rf .venv
+    "$python" -m venv .venv || {
+      echo "Could not make .venv; on Debian: apt-get install python3-venv" >&2
+      return 1
+    }
+  fi
+}
+
+set_up() {
+  local jax=${R1JAX_JAX:-$(jax_for_this_machine)} want log
+  want="$jax $PWD $(cksum <setup.py)"
+  [ "$(cat .venv/r1jax-installed 2>/dev/null)" != "$want" ] || return 0
+  make_venv
+  rm -f .venv/r1jax-installed
+  log=$PWD/.venv/install.log
+  echo "Installing $jax and r1jax into .venv (a few minutes; log: $log)" >&2
+  if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --editable '.[test]' "$jax" >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    echo "Installation failed; the same command tries again." >&2
+    return 1
+  fi
+  echo "$want" >.venv/r1jax-installed
+}
+
+# One set-up at a time; where flock is missing (macOS) nothing is held.
+(
+  if command -v flock >/dev/null; then
+    flock --nonblock 9 || { echo "Waiting for another set-up" >&2; flock 9; }
+  fi
+  set_up
+) 9<setup.py
+# shellcheck disable=SC1091
+source .venv/bin/activate
+
+# Compiled programs are kept between runs.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/r1jax/xla
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$cache}
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0.5}
+
+# XLA on CPU takes its buffers anew in every run. glibc gives large ones back to
+# the system each time, and most of an elementwise operation went into page
+# faults: keeping them, in huge pages, made it 5x faster (LOG.md). Other C
+# libraries ignore this.
+tunables=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0
+tunables+=:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-$tunables}

@@ -1,0 +1,132 @@
+"""Parameters and floating-point operations, counted from a config.
+
+A multiplication with an addition is two operations. Norms, activations,
+softmax and rotations are not counted (the usual convention for the utilisation
+of matrix units); the embedding lookup costs nothing, the head does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from r1jax.core.config import check
+from r1jax.models.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parameters:
+  """Scalars of a model, the router's selection bias included.
+
+  Attributes:
+    total: the main model, embedding and head both counted (once if tied).
+    active: those that one token uses: of the routed experts only the activated.
+    products: those of the matrices that one token is multiplied with; `active`
+      without the embedding (unless tied), norms and biases.
+    mtp: the multi-token prediction modules, in addition to `total`.
+    mtp_products: their matrices that one token is multiplied with, without the
+      head, which they share and use again.
+  """
+
+  total: int
+  active: int
+  products: int
+  mtp: int
+  mtp_products: int
+
+
+def parameters(cfg: ModelConfig) -> Parameters:
+  """Counts for `cfg` (671,026,419,200 and 37.55B active for DeepSeek-V3)."""
+  d, v = cfg.d_model, cfg.vocab_size
+  n_mixture = cfg.n_mixture_layers
+  n_dense = cfg.n_layers - n_mixture
+  attention, attention_small = _attention(cfg)
+  expert = 3 * d * cfg.d_expert
+  dense = attention + 3 * d * cfg.d_ff
+  shared = attention + d * cfg.n_experts + cfg.n_shared * expert
+  small = attention_small + 2 * d  # Two norms a block.
+  bias = cfg.n_experts if cfg.selection_bias else 0
+  blocks = n_dense * dense + n_mixture * (shared + cfg.n_activated * expert)
+  idle = n_mixture * (cfg.n_experts - cfg.n_activated) * expert
+  embeddings = d * v if cfg.tie_embeddings else 2 * d * v
+  active = embeddings + blocks + cfg.n_layers * small + n_mixture * bias + d
+  ffn_block = (shared + cfg.n_activated * expert) if cfg.n_experts else dense
+  mtp_products = cfg.n_mtp * (ffn_block + 2 * d * d)
+  mtp_idle = cfg.n_mtp * (
+      (cfg.n_experts - cfg.n_activated) * expert if cfg.n_experts else 0)
+  return Parameters(
+      total=active + idle, active=active, products=blocks + d * v,
+      mtp=mtp_products + mtp_idle + cfg.n_mtp * (small + 3 * d + bias),
+      mtp_products=mtp_products)
+
+
+def forward(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:
+  """Operations of one token that attends to `keys` positions, head included.
+
+  Args:
+    cfg: the model.
+    keys: positions attended to, the token's own included; the mean over the
+      tokens of a causal sequence of T is (T + 1) / 2.
+    absorbed: decode on the latent cache (`mla` only): scores and values are
+      products with the latent of kv_rank instead of the heads' own widths. The
+      absorbed projections cost what expanding one position costs.
+  """
+  check(keys >= 0, f"keys={keys} must not be negative")
+  check(not absorbed or cfg.attention == "mla",
+        f"absorbed=True needs attention='mla', not {cfg.attention!r}")
+  per_layer = 2 * _pair(cfg, absorbed) * keys
+  return 2 * parameters(cfg).products + cfg.n_layers * per_layer
+
+
+def training(cfg: ModelConfig, length: int, *, mtp: bool = False) -> float:
+  """Operations per token of forward and backward: 6 N plus attention.
+
+  Args:
+    cfg: the model.
+    length: tokens of a causal sequence, the mean over its tokens is returned.
+    mtp: count the multi-token prediction modules and their use of the head.
+  """
+  check(length >= 1, f"length={length} must be at least 1")
+  keys = (length + 1) / 2
+  one_pass = forward(cfg, keys)
+  if mtp:
+    count = parameters(cfg)
+    one_pass += 2 * (count.mtp_products
+                     + cfg.n_mtp * cfg.d_model * cfg.vocab_size)
+    one_pass += cfg.n_mtp * 2 * _pair(cfg, False) * keys
+  return 3 * one_pass
+
+
+def sampling(cfg: ModelConfig, prompt: int, length: int) -> float:
+  """Operations of one sample: `length` tokens decoded after a cached prompt.
+
+  The prompt's own pass, `prompt * forward(cfg, (prompt + 1) / 2)`, is shared by
+  the group and not counted here.
+  """
+  check(prompt >= 1 and length >= 1,
+        f"prompt={prompt} and length={length} must be at least 1")
+  keys = prompt + (length + 1) / 2
+  return length * forward(cfg, keys, absorbed=cfg.attention == "mla")
+
+
+def _attention(cfg: ModelConfig) -> tuple[int, int]:
+  """(entries of the matrices, entries of norms and biases) of one layer."""
+  d, n = cfg.d_model, cfg.n_heads
+  if cfg.attention == "gqa":
+    h, k = cfg.head_dim, cfg.n_kv_heads
+    biases = (n + 2 * k) * h if cfg.qkv_bias else 0
+    return 2 * d * n * h + 2 * d * k * h, biases
+  head = cfg.nope_dim + cfg.rope_dim
+  query = (d * cfg.q_rank + cfg.q_rank * n * head if cfg.q_rank
+           else d * n * head)
+  down = d * (cfg.kv_rank + cfg.rope_dim)
+  up = cfg.kv_rank * n * (cfg.nope_dim + cfg.v_dim)
+  return query + down + up + n * cfg.v_dim * d, cfg.q_rank + cfg.kv_rank
+
+
+def _pair(cfg: ModelConfig, absorbed: bool) -> int:
+  """Multiplications of one query with one key and its value, all heads."""
+  if cfg.attention == "gqa":
+    return cfg.n_heads * 2 * cfg.head_dim
+  if absorbed:
+    return cfg.n_heads * (2 * cfg.kv_rank + cfg.rope_dim)
+  return cfg.n_heads * (cfg.nope_dim + cfg.rope_dim + cfg.v_dim)

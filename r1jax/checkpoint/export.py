@@ -1,0 +1,120 @@
+"""Parameters alone, as one safetensors file and the config beside it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from r1jax.checkpoint import trees
+from r1jax.core import io
+
+_DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16)}
+
+
+def save_params(
+    path: str | os.PathLike, params: Any, metadata: dict[str, Any], *,
+    dtype: str = "float32") -> None:
+  """Writes `params` to `path` (.safetensors), `metadata` beside it (.json).
+
+  Tensors carry the dotted paths of the tree as names. Under several processes
+  every leaf must be fully addressable; call it from one of them.
+
+  Args:
+    path: file to write, ends in `.safetensors`.
+    params: tree of arrays.
+    metadata: JSON-ready dictionary: the model's config and how it was made.
+    dtype: "float32" or "bfloat16", of the stored values.
+
+  Raises:
+    ValueError: another dtype, another suffix, or a leaf that is not a float.
+    OSError: the disk is full or read-only.
+  """
+  if dtype not in ("float32", "bfloat16"):
+    raise ValueError(f"dtype={dtype!r}: export float32 or bfloat16")
+  config_path = _config_path(path)
+  leaves = {}
+  for name, leaf in trees.flatten(params).items():
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+      raise ValueError(
+          f"{name} has dtype {leaf.dtype}; only floats are exported")
+    leaves[name] = np.ascontiguousarray(
+        np.asarray(jax.device_get(leaf)).astype(jnp.dtype(dtype)))
+  io.write_bytes(path, safetensors.numpy.save(leaves))
+  io.write_json(config_path, metadata)
+
+
+def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
+  """The dictionary that `save_params` wrote beside `path`.
+
+  Raises:
+    ValueError: there is none, or it is not JSON.
+  """
+  config_path = _config_path(path)
+  if not config_path.exists():
+    raise ValueError(
+        f"{config_path} does not exist; {path} needs the config that was"
+        " written with it")
+  return io.read_json(config_path)
+
+
+def load_params(path: str | os.PathLike, like: Any) -> Any:
+  """Parameters from `path` in the tree of `like`.
+
+  Values are cast to the dtypes of `like` and placed on its shardings where it
+  has them (otherwise on the default device).
+
+  Args:
+    path: file made by `save_params`.
+    like: tree of arrays or `jax.ShapeDtypeStruct`.
+
+  Raises:
+    ValueError: no such file, a truncated one, or tensors that are missing,
+      superfluous or of another shape; the message lists them.
+  """
+  found = _read(epath.Path(path))
+  wanted = trees.flatten(like)
+  lines = trees.mismatches(
+      {name: array.shape for name, array in found.items()},
+      {name: tuple(leaf.shape) for name, leaf in wanted.items()})
+  if lines:
+    raise ValueError(
+        f"{path} does not fit this model:\n{trees.listed(lines)}\n"
+        "build the model from the config beside the file, or name another file")
+  return trees.unflatten(like, {
+      name: jax.device_put(
+          found[name].astype(leaf.dtype), getattr(leaf, "sharding", None))
+      for name, leaf in wanted.items()})
+
+
+def _config_path(path: str | os.PathLike) -> epath.Path:
+  path = epath.Path(path)
+  if path.suffix != ".safetensors":
+    raise ValueError(f"{path} must end in .safetensors")
+  return path.with_suffix(".json")
+
+
+def _read(path: epath.Path) -> dict[str, np.ndarray]:
+  if not path.exists():
+    raise ValueError(f"{path} does not exist; name a file made by save_params")
+  try:
+    records = safetensors.deserialize(path.read_bytes())
+  except safetensors.SafetensorError as error:
+    raise ValueError(
+        f"{path} is truncated or not a safetensors file ({error}); copy or"
+        " export it again") from error
+  arrays = {}
+  for name, record in records:
+    if record["dtype"] not in _DTYPES:
+      raise ValueError(
+          f"{path}: {name} has dtype {record['dtype']}; export float32 or"
+          " bfloat16")
+    arrays[name] = np.frombuffer(
+        record["data"], _DTYPES[record["dtype"]]).reshape(record["shape"])
+  return arrays

@@ -1,0 +1,365 @@
+"""The whole state of a run on disk: sharded, asynchronous, all or nothing.
+
+A checkpoint is a tree of arrays and a JSON dictionary of host state (data
+position, stage, counts), written together under `DIRECTORY/STEP` by Orbax and
+renamed into place when complete, so that a killed process leaves the last
+complete one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from r1jax.checkpoint import trees
+
+_Policy = ocp.checkpoint_managers.preservation_policy
+
+
+class Manager:
+  """Saves, keeps and restores checkpoints of one run.
+
+  Typed random keys are stored as their data and come back as keys. Leaves of
+  size zero (a dense model's router bias) are not stored and come back empty.
+  Every process of a multi-process run calls every method.
+  """
+
+  def __init__(
+      self, directory: str | os.PathLike, *, keep: int = 3,
+      save_interval: int = 1, best_metric: str = "", best_mode: str = "max",
+      read_only: bool = False) -> None:
+    """Opens or creates `directory` and removes what killed saves left there.
+
+    Args:
+      directory: local or gs:// folder of this run's checkpoints alone.
+      keep: how many of the newest to keep.
+      save_interval: `save` does nothing at steps that it does not divide.
+      best_metric: key of `save(metrics=...)`; the best checkpoint by it is kept
+        besides the newest. Empty: none is.
+      best_mode: "max" or "min".
+      read_only: create, clean and save nothing (for evaluation beside a run).
+
+    Raises:
+      ValueError: a bad argument, or a checkpoint that cannot be read.
+      OSError: the folder cannot be created.
+    """
+    if keep < 1 or save_interval < 1:
+      raise ValueError(
+          f"keep={keep} and save_interval={save_interval} must be at least 1")
+    if best_mode not in ("max", "min"):
+      raise ValueError(f"best_mode={best_mode!r} must be 'max' or 'min'")
+    self.directory = epath.Path(os.path.abspath(directory)
+                                if "://" not in os.fspath(directory)
+                                else directory)
+    self._interval = save_interval
+    self._best_metric = best_metric
+    self._pending: int | None = None
+    logging.getLogger("absl").addFilter(_not_from_orbax)
+    _drop_abandoned()
+    options = _options(keep, best_metric, best_mode, read_only)
+    try:
+      self._orbax = ocp.CheckpointManager(
+          self.directory, options=options,
+          item_handlers={"arrays": ocp.PyTreeCheckpointHandler(),
+                         "host": ocp.JsonCheckpointHandler()})
+    except OSError as error:
+      raise OSError(
+          error.errno, f"could not open checkpoints at {self.directory}:"
+          f" {_brief(error)}; choose a --workdir that can be"
+          " written") from error
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+      raise ValueError(
+          f"the checkpoints at {self.directory} cannot be listed:"
+          f" {_brief(error)}; delete the folder of the damaged step") from error
+
+  def save(
+      self, step: int, arrays: Any, host: Mapping[str, Any], *,
+      metrics: Mapping[str, float] | None = None, force: bool = False) -> bool:
+    """Starts to save; returns whether it did.
+
+    The arrays are copied before it returns, so they may be donated. It waits
+    for the save before it, if that still runs.
+
+    Args:
+      step: number of the checkpoint; nothing is done unless it is above the
+        latest one.
+      arrays: tree of `jax.Array` and `np.ndarray`.
+      host: JSON-ready dictionary with string keys (tuples come back as lists).
+      metrics: values of this step, for keep-best; non-finite ones are dropped.
+      force: save although `save_interval` does not divide `step`.
+
+    Raises:
+      ValueError: `host` is not JSON-ready.
+      OSError: this save or the one before it could not be written.
+    """
+    latest = self.latest_step()
+    if latest is not None and step <= latest:
+      return False
+    if step % self._interval and not force:
+      return False
+    try:
+      host = json.loads(json.dumps(dict(host)))
+    except (TypeError, ValueError) as error:
+      raise ValueError(
+          f"host state of step {step} is not JSON-ready: {error}") from error
+    stored = {name: _data(leaf) for name, leaf in trees.flatten(arrays).items()
+              if leaf.size}
+    self.wait()
+    self._pending = step
+    try:
+      _probe(self.directory, sum(leaf.nbytes for leaf in stored.values()))
+      self._orbax.save(
+          step, metrics=self._finite(metrics), force=True,
+          args=ocp.args.Composite(arrays=ocp.args.PyTreeSave(stored),
+                                  host=ocp.args.JsonSave(host)))
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+      raise self._failure(error) from error
+    return True
+
+  def due(self, step: int) -> bool:
+    """Whether `save` would save at `step` without being forced."""
+    return step % self._interval == 0
+
+  def wait(self) -> None:
+    """Blocks until the save in progress is complete.
+
+    Raises:
+      OSError: it could not be written; earlier checkpoints are as they were.
+    """
+    try:
+      self._orbax.wait_until_finished()
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+      raise self._failure(error) from error
+    self._pending = None
+
+  def latest_step(self) -> int | None:
+    """Step of the newest checkpoint (the one in progress included), or None."""
+    return self._orbax.latest_step()
+
+  def best_step(self) -> int | None:
+    """Step of the best checkpoint by `best_metric`, or None without metrics."""
+    if not self._best_metric:
+      raise ValueError("best_step() needs Manager(best_metric=...)")
+    steps = [s for s in self.steps() if self._orbax.metrics(s)]
+    return self._orbax.best_step() if steps else None
+
+  def steps(self) -> list[int]:
+    """Steps of all complete checkpoints, ascending."""
+    self.wait()
+    return sorted(self._orbax.all_steps())
+
+  def restore(
+      self, step: int | None = None, *, like: Any, partial: bool = False
+  ) -> tuple[Any, dict[str, Any]]:
+    """The (arrays, host) of a checkpoint, on the devices that `like` names.
+
+    The mesh may differ from the one that saved.
+
+    Args:
+      step: which checkpoint; the newest by default.
+      like: tree of arrays or `jax.ShapeDtypeStruct` with shardings; a
+        `ShapeDtypeStruct` without one goes to the first device, an `np.ndarray`
+        comes back as one.
+      partial: take only what `like` has (parameters without the optimizer).
+
+    Raises:
+      ValueError: there is no such checkpoint, it is truncated, or its arrays
+        are not those of `like`; the message says which and what to do.
+    """
+    steps = self.steps()
+    step = step if step is not None else max(steps, default=None)
+    if step is None or step not in steps:
+      raise ValueError(
+          f"no checkpoint of step {step} in {self.directory}; there are"
+          f" {steps or 'none'}")
+    wanted = trees.flatten(like)
+    try:
+      saved = self._orbax.item_metadata(step)["arrays"].tree
+      found = {n: (tuple(m.shape), str(m.dtype)) for n, m in saved.items()}
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+      raise self._damage(step, steps, error) from error
+    self._check(step, found, wanted, partial)
+    target = {n: _abstract(x) for n, x in wanted.items() if math.prod(x.shape)}
+    try:
+      got = self._orbax.restore(step, args=ocp.args.Composite(
+          arrays=ocp.args.PyTreeRestore(
+              target, partial_restore=True,
+              restore_args=ocp.checkpoint_utils.construct_restore_args(target)),
+          host=ocp.args.JsonRestore()))
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+      raise self._damage(step, steps, error) from error
+    leaves = {n: _leaf(got.arrays.get(n), x) for n, x in wanted.items()}
+    return trees.unflatten(like, leaves), got.host
+
+  def close(self) -> None:
+    """Waits, then frees Orbax's threads."""
+    try:
+      self.wait()
+    finally:
+      self._orbax.close()
+
+  def _finite(self, metrics: Mapping[str, float] | None) -> dict | None:
+    if not self._best_metric:
+      return None
+    finite = {k: float(v) for k, v in (metrics or {}).items() if np.isfinite(v)}
+    return finite if self._best_metric in finite else None
+
+  def _check(
+      self, step: int, found: dict, wanted: dict, partial: bool) -> None:
+    described = {}
+    for name, leaf in wanted.items():
+      if math.prod(leaf.shape):
+        leaf = _abstract(leaf)
+        described[name] = (tuple(leaf.shape), str(leaf.dtype))
+    if partial:
+      found = {n: d for n, d in found.items() if n in described}
+    lines = trees.mismatches(found, described)
+    if lines:
+      raise ValueError(
+          f"checkpoint {self.directory / str(step)} is of another run or model:"
+          f"\n{trees.listed(lines)}\n"
+          "resume with the flags that made it, or choose another --workdir")
+
+  def _failure(self, error: Exception) -> OSError:
+    step, self._pending = self._pending, None
+    self._orbax.reload()  # Forget the step that was not written.
+    for part in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+      part.rmtree(missing_ok=True)
+    return OSError(
+        _errno(error) or errno.EIO,
+        f"could not write checkpoint {self.directory / str(step)}:"
+        f" {_brief(error)}; the earlier checkpoints ({self._orbax.all_steps()})"
+        " are intact: free some space or choose another --workdir, then run the"
+        " same command to resume")
+
+  def _damage(
+      self, step: int, steps: list[int], error: Exception) -> ValueError:
+    # Orbax's abandoned reads would bury the one clear error in tracebacks.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    earlier = [s for s in steps if s < step]
+    path = self.directory / str(step)
+    back = (f"resumes from step {earlier[-1]}" if earlier
+            else "starts from the beginning, as there is no earlier one")
+    return ValueError(
+        f"checkpoint {path} is truncated or damaged ({_brief(error)}). Nothing"
+        f" was changed. Delete that folder (rm -r {path}) and the same command"
+        f" {back}.")
+
+
+def _options(
+    keep: int, best_metric: str, best_mode: str, read_only: bool
+) -> ocp.CheckpointManagerOptions:
+  policies = [_Policy.LatestN(keep)]
+  value = None
+  if best_metric:
+    value = lambda metrics: metrics[best_metric]
+    policies.append(_Policy.BestN(
+        get_metric_fn=value, reverse=best_mode == "min", n=1,
+        keep_checkpoints_without_metrics=False))
+  return ocp.CheckpointManagerOptions(
+      preservation_policy=_Policy.AnyPreservationPolicy(policies),
+      best_fn=value, best_mode=best_mode, read_only=read_only,
+      create=not read_only, cleanup_tmp_directories=not read_only,
+      save_root_metadata=False)
+
+
+def _probe(directory: epath.Path, size: int) -> None:
+  """Raises OSError where `size` bytes (about the checkpoint's) have no place.
+
+  Orbax would find out only after it started threads that then wait for minutes
+  or write tracebacks of their own.
+  """
+  if jax.process_index() == 0:
+    if "://" not in os.fspath(directory):
+      if shutil.disk_usage(directory).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    path = directory / ".probe"
+    try:
+      path.write_bytes(b"\0" * 4096)
+    finally:
+      with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _is_key(leaf: Any) -> bool:
+  return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf: Any) -> Any:
+  return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _abstract(leaf: Any) -> Any:
+  """What Orbax is asked for in place of `leaf`: shape, dtype and sharding."""
+  if isinstance(leaf, (np.ndarray, np.generic)):
+    return np.empty(leaf.shape, leaf.dtype)
+  sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(
+      jax.local_devices()[0])
+  shape, dtype = leaf.shape, leaf.dtype
+  if _is_key(leaf):
+    data = jax.eval_shape(
+        jax.random.key_data, jax.ShapeDtypeStruct(shape, dtype))
+    shape, dtype = data.shape, data.dtype
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _leaf(got: Any, like: Any) -> Any:
+  if got is None:
+    if isinstance(like, np.ndarray):
+      return np.zeros(like.shape, like.dtype)
+    return jax.device_put(np.zeros(like.shape, like.dtype), like.sharding)
+  if _is_key(like):
+    return jax.random.wrap_key_data(got, impl=jax.random.key_impl(like))
+  return got
+
+
+def _errno(error: Exception) -> int | None:
+  """The operating system's number of an error, TensorStore's included."""
+  if isinstance(error, OSError) and error.errno:
+    return error.errno
+  number = re.search(r"os_error_code='(\d+)'", str(error))
+  return int(number[1]) if number else None
+
+
+def _brief(error: Exception) -> str:
+  """What happened, on one line of at most 200 characters."""
+  number = _errno(error)
+  if number is not None:
+    return os.strerror(number)
+  return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _drop_abandoned() -> None:
+  """Silences reads and writes that Orbax left behind when one of them failed.
+
+  They end in threads of TensorStore, whose tracebacks (the event loop that they
+  would report to is closed) would surround the one clear error.
+  """
+  former = sys.unraisablehook
+  if former.__module__ == __name__:
+    return
+
+  def hook(unraisable: sys.UnraisableHookArgs) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+      former(unraisable)
+
+  sys.unraisablehook = hook
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+  """Drops what Orbax's threads log of an error that is raised here anyway."""
+  return f"{os.sep}orbax{os.sep}" not in record.pathname

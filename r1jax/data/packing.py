@@ -1,0 +1,173 @@
+"""Sequences of any length into rows of one length, without loss."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+
+import numpy as np
+
+from r1jax.core.types import TokenBatch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sequence:
+  """Tokens to learn from, n >= 2 of them.
+
+  Attributes:
+    tokens: int32 [n], prompt and completion.
+    prompt: leading tokens that are read but not trained, 0 <= prompt < n (the
+      first token is never a target, so 0 and 1 mean the same).
+    advantage: of the whole sequence (RL only).
+    logprobs: float32 [n - prompt], the sampler's, of the completion (RL only).
+    experts: int32 [n - 1, L, A], recorded at each input token, to replay.
+  """
+
+  tokens: np.ndarray
+  prompt: int = 0
+  advantage: float | None = None
+  logprobs: np.ndarray | None = None
+  experts: np.ndarray | None = None
+
+
+def best_fit(lengths: list[int] | np.ndarray, capacity: int) -> list[list[int]]:
+  """Assigns items to rows: longest first, each to the fullest row it fits.
+
+  Returns:
+    For each row the indices of its items, in the order of placement.
+  Raises:
+    ValueError: an item is longer than `capacity`.
+  """
+  lengths = np.asarray(lengths, np.int64).reshape(-1)
+  if lengths.size and lengths.max() > capacity:
+    worst = int(lengths.argmax())
+    raise ValueError(
+        f"sequence {worst} needs {lengths[worst]} slots, a row has {capacity};"
+        " raise the row length or shorten prompt or completion")
+  rows: list[list[int]] = []
+  space: list[tuple[int, int]] = []  # (free slots, row), ascending.
+  for index in np.argsort(-lengths, kind="stable").tolist():
+    length = int(lengths[index])
+    at = bisect.bisect_left(space, (length, -1))
+    if at < len(space):
+      free, row = space.pop(at)
+    else:
+      free, row = capacity, len(rows)
+      rows.append([])
+    rows[row].append(index)
+    bisect.insort(space, (free - length, row))
+  return rows
+
+
+def pack(
+    sequences: list[Sequence], capacity: int, rows: int | None = None
+) -> TokenBatch:
+  """Packs sequences, best-fit, into a batch of rows of `capacity` slots.
+
+  A sequence of n tokens takes n - 1 slots: it reads tokens[:-1] and predicts
+  tokens[1:]. Every sequence is in the result, whole.
+
+  Args:
+    sequences: each with the same optional fields set.
+    capacity: T, the row length.
+    rows: B, padded up to with empty rows (one shape, one compilation); the
+      fewest that hold all sequences if None.
+  Returns:
+    NumPy arrays of shape [B, T]; token 0, segment 0 and mask 0 where padded.
+    Of the optional arrays those exist whose field the sequences set.
+  Raises:
+    ValueError: a sequence is longer than a row or malformed, or the rows do
+      not hold all sequences.
+  """
+  lengths = np.array([len(s.tokens) - 1 for s in sequences], np.int64)
+  _check(sequences)
+  plan = best_fit(lengths, capacity)
+  count = len(plan) if rows is None else rows
+  if len(plan) > count:
+    raise ValueError(
+        f"{len(sequences)} sequences need {len(plan)} rows of {capacity}, not"
+        f" rows={rows}; raise rows or pass fewer sequences")
+
+  order = [index for row in plan for index in row]
+  slots, positions, segments = _slots(plan, lengths, capacity)
+  ordered = [sequences[index] for index in order]
+  prompts = np.array([s.prompt for s in ordered], np.int64)
+  lengths = lengths[order]
+
+  def scatter(values, dtype, *tail):
+    flat = np.zeros((count * capacity, *tail), dtype)
+    flat[slots] = values
+    return flat.reshape(count, capacity, *tail)
+
+  # The token at position t predicts token t + 1, trained from t + 1 = prompt.
+  trained = positions + 1 >= np.repeat(prompts, lengths)
+  return TokenBatch(
+      tokens_BT=scatter(_joined([s.tokens[:-1] for s in ordered]), np.int32),
+      targets_BT=scatter(_joined([s.tokens[1:] for s in ordered]), np.int32),
+      segments_BT=scatter(np.repeat(segments, lengths), np.int32),
+      positions_BT=scatter(positions, np.int32),
+      mask_BT=scatter(trained, np.float32),
+      **_optional(ordered, lengths, trained, scatter))
+
+
+def _optional(ordered, lengths, trained, scatter) -> dict[str, np.ndarray]:
+  """Arrays of the optional fields that the sequences set."""
+  arrays = {}
+  if not ordered:
+    return arrays
+  if ordered[0].advantage is not None:
+    arrays["advantages_BT"] = scatter(
+        np.repeat([s.advantage for s in ordered], lengths), np.float32)
+  if ordered[0].logprobs is not None:
+    logprobs = np.zeros(len(trained), np.float32)
+    # The first token of a sequence without prompt has no slot to predict it.
+    logprobs[trained] = _joined(
+        [s.logprobs if s.prompt else s.logprobs[1:] for s in ordered])
+    arrays["sampler_logprobs_BT"] = scatter(logprobs, np.float32)
+  if ordered[0].experts is not None:
+    arrays["experts_BTLA"] = scatter(
+        _joined([s.experts for s in ordered]), np.int32,
+        *ordered[0].experts.shape[1:])
+  return arrays
+
+
+def _joined(parts):
+  return np.concatenate(parts) if parts else 0
+
+
+def _slots(plan, lengths, capacity):
+  """Flat slot and position of every input token, segment of every sequence."""
+  starts, segments = [], []
+  for row, items in enumerate(plan):
+    start = row * capacity
+    for segment, index in enumerate(items, 1):
+      starts.append(start)
+      segments.append(segment)
+      start += int(lengths[index])
+  ordered = lengths[[index for row in plan for index in row]]
+  before = np.repeat(np.cumsum(ordered) - ordered, ordered)
+  positions = np.arange(len(before)) - before
+  slots = np.repeat(np.array(starts, np.int64), ordered) + positions
+  return slots, positions, np.array(segments, np.int64)
+
+
+def _check(sequences: list[Sequence]) -> None:
+  for index, s in enumerate(sequences):
+    n, first = len(s.tokens), sequences[0]
+    if n < 2 or not 0 <= s.prompt < n:
+      raise ValueError(
+          f"sequence {index} has {n} tokens, {s.prompt} of them prompt; it"
+          " needs at least 2, and at least 1 after the prompt")
+    if s.logprobs is not None and len(s.logprobs) != n - s.prompt:
+      raise ValueError(
+          f"sequence {index} has {len(s.logprobs)} logprobs for"
+          f" {n - s.prompt} completion tokens; give one for each")
+    if s.experts is not None and len(s.experts) != n - 1:
+      raise ValueError(
+          f"sequence {index} has experts for {len(s.experts)} tokens; give them"
+          f" for the {n - 1} input tokens")
+    for field in ("advantage", "logprobs", "experts"):
+      if (getattr(s, field) is None) != (getattr(first, field) is None):
+        raise ValueError(
+            f"sequence {index} and sequence 0 differ in having {field}; set it"
+            " for all or for none")

@@ -1,0 +1,186 @@
+"""Evaluates a policy on a set of prompts: each scored exactly once."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import gzip
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from r1jax.core import io
+from r1jax.core.types import Prompt, Rollout, Scored
+from r1jax.evals import estimators
+from r1jax.rewards import math
+
+Texts = Sequence[Sequence[str]]  # Q questions of G completions
+Generate = Callable[[list[Prompt]], tuple[Rollout, Texts]]
+Judge = Callable[[Rollout, Sequence[Prompt], Texts], Scored]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalResult:
+  """What an evaluation found; shares are in [0, 1].
+
+  Attributes:
+    pass1, pass1_error, pass1_low, pass1_high: mean over samples and problems,
+      its standard error (clustered by problem) and 95 % interval.
+    pass_k: k to unbiased pass@k, averaged over problems.
+    maj_k: share of problems that the majority of all their samples solves.
+    format: mean format reward; None if it was not scored.
+    mean_length: tokens per completion, the end-of-sequence id included.
+    truncated: share of completions that met the length limit.
+    invalid: samples without a verdict (crash, deadline); counted as wrong.
+    n_prompts, n_samples: problems, and samples per problem, in the data.
+    by_level: pass@1 by `prompt.metadata["level"]`, where there is one.
+  """
+
+  pass1: float
+  pass1_error: float
+  pass1_low: float
+  pass1_high: float
+  pass_k: dict[int, float]
+  maj_k: float
+  format: float | None
+  mean_length: float
+  truncated: float
+  invalid: int
+  n_prompts: int
+  n_samples: int
+  by_level: dict[str, float]
+
+
+def evaluate(
+    prompts: Sequence[Prompt], generate: Generate, score: Judge, *,
+    batch_size: int, path: str | os.PathLike | None = None,
+    prompt_tail: str = "", name: str = "evaluate", progress: bool = True,
+) -> EvalResult:
+  """Samples, scores and summarises.
+
+  Args:
+    prompts: the problems; their ids are unique.
+    generate: list of `batch_size` prompts -> (Rollout, their G completions
+      each). The last batch is filled with repeats, whose samples are dropped.
+    score: (rollout, prompts, texts) -> Scored with a part named "accuracy"
+      (1 correct, 0 wrong) and perhaps one named "format".
+    batch_size: prompts per call of `generate`; its shapes never change.
+    path: where to store every generation, one JSON line each, gzipped, written
+      whole or not at all; None stores nothing.
+    prompt_tail: what the template prefilled, to find the answers that vote.
+    name: label of the progress bar.
+    progress: whether to show it.
+
+  Raises:
+    ValueError: no prompts, repeated ids, a batch size below 1, no "accuracy"
+      part, or a number of samples that changes between batches.
+    RuntimeError: `score` returned other prompts than it was given, or a prompt
+      was not scored exactly once.
+  """
+  _check(prompts, batch_size)
+  rows: list[dict[str, Any]] = []
+  with tqdm.tqdm(total=len(prompts), desc=name, unit="problem",
+                 disable=not progress) as bar:
+    for start in range(0, len(prompts), batch_size):
+      live = list(prompts[start:start + batch_size])
+      batch = live + [live[-1]] * (batch_size - len(live))
+      rollout, texts = generate(batch)
+      rows += _rows(score(rollout, batch, texts), batch, len(live), prompt_tail)
+      bar.update(len(live))
+  times = collections.Counter(row["id"] for row in rows)
+  if times != collections.Counter(p.id for p in prompts):
+    raise RuntimeError("some problem was not scored exactly once")
+  if path is not None:
+    _store(path, rows)
+  return _summary(rows)
+
+
+def _check(prompts: Sequence[Prompt], batch_size: int) -> None:
+  if batch_size < 1:
+    raise ValueError(f"batch_size={batch_size}: at least 1 is needed")
+  if not prompts:
+    raise ValueError("no prompts to evaluate: check the split and its filters")
+  twice = [i for i, n in collections.Counter(p.id for p in prompts).items()
+           if n > 1]
+  if twice:
+    raise ValueError(
+        f"prompt ids occur twice: {twice[:5]}; ids must be unique")
+
+
+def _rows(scored: Scored, batch: Sequence[Prompt], live: int,
+          prompt_tail: str) -> list[dict[str, Any]]:
+  """One record per problem, its samples as lists; repeats are left out."""
+  returned, given = ([p.id for p in ps] for ps in (scored.prompts, batch))
+  if returned != given:
+    raise RuntimeError(
+        "the judge returned other prompts than it was given:"
+        f" {returned[:5]} for {given[:5]}")
+  if "accuracy" not in scored.parts:
+    raise ValueError(
+        f"scored parts are {sorted(scored.parts)}: evaluation needs"
+        " \"accuracy\"")
+  rows = []
+  for q, prompt in enumerate(batch[:live]):
+    texts = list(scored.texts[q])
+    answers = [math.final_answer(prompt_tail, text) for text in texts]
+    rows.append({
+        "id": int(prompt.id), "question": prompt.question,
+        "reference": prompt.reference,
+        "level": prompt.metadata.get("level"),
+        "completions": texts,
+        "answers": [None if a is None else math.canonical(a) for a in answers],
+        "parts": {k: v[q].tolist() for k, v in scored.parts.items()},
+        "valid": scored.valid_QG[q].tolist(),
+        "lengths": scored.rollout.lengths_QG[q].tolist(),
+        "truncated": scored.rollout.truncated_QG[q].tolist()})
+  return rows
+
+
+def _store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
+  lines = []
+  for row in rows:
+    for g, completion in enumerate(row["completions"]):
+      lines.append(json.dumps({
+          "id": row["id"], "sample": g, "question": row["question"],
+          "reference": row["reference"], "completion": completion,
+          "answer": row["answers"][g],
+          "parts": {k: v[g] for k, v in row["parts"].items()},
+          "valid": row["valid"][g], "length": row["lengths"][g],
+          "truncated": row["truncated"][g]}))
+  text = "".join(line + "\n" for line in lines)
+  io.write_bytes(path, gzip.compress(text.encode(), mtime=0))
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
+  samples = {len(row["completions"]) for row in rows}
+  if len(samples) > 1:
+    raise ValueError(
+        f"samples per problem differ: {sorted(samples)}; draw the same number")
+  (n,) = samples
+  correct_QG = np.array([row["parts"]["accuracy"] for row in rows])
+  correct_QG = correct_QG * np.array([row["valid"] for row in rows])
+  solved_Q = (correct_QG >= 1.0).sum(1)
+  pass1 = estimators.pass_at_1(correct_QG)
+  levels = collections.defaultdict(list)
+  for row, correct_G in zip(rows, correct_QG):
+    if row["level"] is not None:
+      levels[str(row["level"])].append(float(correct_G.mean()))
+  formats = [row["parts"].get("format") for row in rows]
+  ks = sorted({k for k in (2**i for i in range(n.bit_length())) if k <= n}
+              | {n})
+  return EvalResult(
+      pass1=pass1.mean, pass1_error=pass1.error, pass1_low=pass1.low,
+      pass1_high=pass1.high,
+      pass_k={k: float(np.mean([estimators.pass_at_k(n, int(c), k)
+                                for c in solved_Q])) for k in ks},
+      maj_k=estimators.maj_at_k([row["answers"] for row in rows], correct_QG),
+      format=None if formats[0] is None else float(np.mean(formats)),
+      mean_length=float(np.mean([row["lengths"] for row in rows])),
+      truncated=float(np.mean([row["truncated"] for row in rows])),
+      invalid=int((~np.array([row["valid"] for row in rows])).sum()),
+      n_prompts=len(rows), n_samples=n,
+      by_level={k: float(np.mean(v)) for k, v in sorted(levels.items())})

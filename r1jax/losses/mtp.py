@@ -1,0 +1,44 @@
+"""Multi-token prediction at depth one (DeepSeek-V3, arXiv:2412.19437, 2.2)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.core.types import TokenBatch
+from r1jax.losses import sft
+
+
+def mtp_targets(batch: TokenBatch) -> tuple[jax.Array, jax.Array]:
+  """What position t predicts through the MTP module: token t + 2.
+
+  That is the target at t + 1, trained where the model trains it and where
+  t + 1 belongs to the same segment.
+
+  Returns:
+    (targets_BT int32, mask_BT float32); 0 in the last column.
+  """
+  def ahead(x_BT):
+    return jnp.pad(x_BT[:, 1:], ((0, 0), (0, 1)))
+
+  segments_BT = jnp.asarray(batch.segments_BT)
+  same_BT = (segments_BT > 0) & (ahead(segments_BT) == segments_BT)
+  mask_BT = jnp.where(same_BT, ahead(jnp.asarray(batch.mask_BT)), 0.0)
+  return ahead(jnp.asarray(batch.targets_BT)), mask_BT
+
+
+def mtp_loss(logprobs_BT: jax.Array, mask_BT: jax.Array
+             ) -> tuple[jax.Array, jax.Array]:
+  """Cross-entropy of the tokens after the next (eq. 24-25, D = 1).
+
+  Departure: the mean is over the predicted tokens, where eq. 24 divides by the
+  sequence length. The factor lambda is the caller's.
+
+  Args:
+    logprobs_BT: float32, of the targets of `mtp_targets`.
+    mask_BT: the mask of `mtp_targets`.
+
+  Returns:
+    (sum, weight), float32 scalars.
+  """
+  return sft.cross_entropy(logprobs_BT, mask_BT)

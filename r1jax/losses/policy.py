@@ -1,0 +1,195 @@
+"""GRPO and its kin: one objective, its variants named by options."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.core import masked
+from r1jax.core.config import check
+from r1jax.core.types import TokenBatch
+from r1jax.losses import segments
+
+Pair = tuple[jax.Array, jax.Array]
+
+AGGREGATIONS = ("seq_mean_token_mean", "token_mean", "seq_sum", "constant")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+  """Options of `policy_loss`.
+
+  Attributes:
+    objective: `clip` (PPO's pessimistic minimum) or `cispo` (MiniMax-M1: the
+      clipped ratio, without gradient, weighs the log-probability, so that no
+      token loses its gradient).
+    ratio: `token`, or `sequence` (GSPO: every token of a sequence has the
+      geometric mean of its tokens' ratios).
+    clip_low, clip_high: the ratio is clipped to [1 - low, 1 + high].
+    aggregation: `seq_mean_token_mean` (mean over sequences of the mean over
+      their tokens), `token_mean` (all tokens alike), `seq_sum` (mean over
+      sequences of the sum), `constant` (that, divided by `max_length`).
+    max_length: divisor of `constant`, in tokens.
+    kl_beta: factor of the penalty for leaving the reference policy.
+    kl_estimator: of each token, with d = log pi - log ref: `k1` d, `k2` d^2/2,
+      `k3` exp(-d) + d - 1. As a loss, k1 has a gradient of mean zero.
+    tis_cap: correction for the gap between sampler and trainer, on
+      exp(old - sampler); 0 is off.
+    tis_kind: `truncate` weighs each token by min(its ratio, cap) (truncated
+      importance sampling); `mask` drops whole sequences whose ratio, the
+      product over their tokens, is outside [1/cap, cap].
+  """
+
+  objective: str = "clip"
+  ratio: str = "token"
+  clip_low: float = 0.2
+  clip_high: float = 0.2
+  aggregation: str = "seq_mean_token_mean"
+  max_length: int = 0
+  kl_beta: float = 0.0
+  kl_estimator: str = "k3"
+  tis_cap: float = 0.0
+  tis_kind: str = "truncate"
+
+  def __post_init__(self):
+    for name, choices in (
+        ("objective", ("clip", "cispo")), ("ratio", ("token", "sequence")),
+        ("aggregation", AGGREGATIONS), ("kl_estimator", ("k1", "k2", "k3")),
+        ("tis_kind", ("truncate", "mask"))):
+      value = getattr(self, name)
+      check(value in choices, f"{name}={value!r}: choose {', '.join(choices)}")
+    for name in ("clip_low", "clip_high", "kl_beta"):
+      value = getattr(self, name)
+      check(value >= 0, f"{name}={value} must not be negative")
+    check(self.tis_cap == 0 or self.tis_cap >= 1,
+          f"tis_cap={self.tis_cap}: give at least 1, or 0 for no correction")
+    check(self.aggregation != "constant" or self.max_length > 0,
+          f"aggregation='constant' needs max_length > 0, not {self.max_length}")
+
+
+def policy_loss(logprobs_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
+                ) -> tuple[Pair, dict[str, Pair]]:
+  """Negated GRPO objective (DeepSeek-R1, Nature, eq. 1-3).
+
+  -J of each token = -w min(rho A, clip(rho, 1 - low, 1 + high) A) + beta KL,
+  rho = pi / pi_old, w the correction of `tis_cap`; summed over tokens as
+  `aggregation` says.
+
+  Departures: the paper prints output-level ratios and no reduction over tokens;
+  here both are per token with a mean (DeepSeekMath, arXiv:2402.03300), unless
+  the options say otherwise. `ratio="sequence"` is GSPO (arXiv:2507.18071, eq.
+  5-7), `objective="cispo"` MiniMax-M1 (arXiv:2506.13585, eq. 4-5).
+
+  Args:
+    logprobs_BT: float32, of the policy being trained.
+    batch: advantages; `old_logprobs_BT`, or None for a policy that has not
+      moved since it sampled (the ratio is then 1, its gradient is not);
+      `ref_logprobs_BT` if kl_beta > 0; `sampler_logprobs_BT` if tis_cap > 0.
+    cfg: the options.
+
+  Returns:
+    ((sum, weight), metrics as (sum, weight)): `kl` if there is a reference,
+    `ratio`, `clip_low_fraction`, `clip_high_fraction`. Weights depend on mask
+    and segments alone.
+
+  Raises:
+    ValueError: an array that the options need is missing.
+  """
+  _check(batch, cfg)
+  mask_BT, advantages_BT = batch.mask_BT, batch.advantages_BT
+  logprobs_BT = masked.fill(logprobs_BT, mask_BT)
+  old_BT = batch.old_logprobs_BT
+  if old_BT is None:
+    old_BT = jax.lax.stop_gradient(logprobs_BT)
+  old_BT = masked.fill(jnp.asarray(old_BT), mask_BT)
+  log_ratio_BT = logprobs_BT - old_BT
+  if cfg.ratio == "sequence":
+    log_ratio_BT = _sequence_mean(log_ratio_BT, batch)
+  ratio_BT = masked.fill(jnp.exp(log_ratio_BT), mask_BT)
+  low, high = 1.0 - cfg.clip_low, 1.0 + cfg.clip_high
+  clipped_BT = jnp.clip(ratio_BT, low, high)
+  if cfg.objective == "clip":
+    gain_BT = jnp.minimum(ratio_BT * advantages_BT, clipped_BT * advantages_BT)
+    clips = (advantages_BT < 0, advantages_BT > 0)
+  else:
+    weight_BT = jax.lax.stop_gradient(clipped_BT)
+    gain_BT = weight_BT * advantages_BT * logprobs_BT
+    clips = (advantages_BT != 0, advantages_BT != 0)
+  if cfg.tis_cap:
+    gain_BT *= _correction(old_BT, batch, cfg)
+  loss_BT = -gain_BT
+  metrics = {
+      "ratio": masked.total(ratio_BT, mask_BT),
+      "clip_low_fraction": masked.total((ratio_BT < low) & clips[0], mask_BT),
+      "clip_high_fraction": masked.total((ratio_BT > high) & clips[1], mask_BT),
+  }
+  if batch.ref_logprobs_BT is not None:
+    kl_BT = kl(logprobs_BT, masked.fill(
+        jnp.asarray(batch.ref_logprobs_BT), mask_BT), cfg.kl_estimator)
+    loss_BT += cfg.kl_beta * kl_BT
+    metrics["kl"] = masked.total(kl_BT, mask_BT)
+  return (aggregate(loss_BT, batch, cfg), policy_weight(batch, cfg)), metrics
+
+
+def policy_weight(batch: TokenBatch, cfg: PolicyConfig) -> jax.Array:
+  """The weight of `policy_loss`, from masks alone; float32 scalar."""
+  if cfg.aggregation == "token_mean":
+    return jnp.sum((batch.mask_BT != 0).astype(jnp.float32))
+  return segments.count(batch.mask_BT, batch.segments_BT)
+
+
+def aggregate(loss_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
+              ) -> jax.Array:
+  """Sum over sequences of `loss_BT`, reduced within each as the option says."""
+  loss_BT = masked.fill(loss_BT, batch.mask_BT)
+  if cfg.aggregation == "seq_mean_token_mean":
+    return jnp.sum(loss_BT / _lengths(batch))
+  if cfg.aggregation == "constant":
+    return jnp.sum(loss_BT) / cfg.max_length
+  return jnp.sum(loss_BT)
+
+
+def kl(logprobs_BT: jax.Array, ref_BT: jax.Array, estimator: str) -> jax.Array:
+  """Estimate of KL(pi, ref) from each sampled token (Schulman's k1, k2, k3)."""
+  d_BT = logprobs_BT - ref_BT
+  if estimator == "k1":
+    return d_BT
+  if estimator == "k2":
+    return 0.5 * d_BT**2
+  return jnp.exp(-d_BT) + d_BT - 1.0
+
+
+def _lengths(batch):
+  """Trained tokens of each token's own sequence, at least 1."""
+  kept_BT = (batch.mask_BT != 0).astype(jnp.float32)
+  sums = segments.per_sequence(kept_BT, batch.segments_BT)
+  return jnp.maximum(segments.per_token(sums, batch.segments_BT), 1.0)
+
+
+def _sequence_mean(x_BT, batch):
+  """x, 0 where masked, averaged over each sequence's trained tokens."""
+  sums = segments.per_sequence(x_BT, batch.segments_BT)
+  return segments.per_token(sums, batch.segments_BT) / _lengths(batch)
+
+
+def _correction(old_BT, batch, cfg):
+  """Importance weight of the old policy against the sampler; no gradient."""
+  sampler_BT = jnp.asarray(batch.sampler_logprobs_BT)
+  gap_BT = masked.fill(old_BT - sampler_BT, batch.mask_BT)
+  if cfg.tis_kind == "truncate":
+    return jax.lax.stop_gradient(jnp.minimum(jnp.exp(gap_BT), cfg.tis_cap))
+  sums = segments.per_sequence(gap_BT, batch.segments_BT)
+  sums_BT = segments.per_token(sums, batch.segments_BT)
+  kept_BT = jnp.abs(sums_BT) <= jnp.log(cfg.tis_cap)
+  return jax.lax.stop_gradient(kept_BT.astype(jnp.float32))
+
+
+def _check(batch, cfg):
+  needs = {"advantages_BT": True, "ref_logprobs_BT": cfg.kl_beta > 0,
+           "sampler_logprobs_BT": cfg.tis_cap > 0}
+  missing = [name for name, needed in needs.items()
+             if needed and getattr(batch, name) is None]
+  check(not missing, f"the batch lacks {', '.join(missing)}, which kl_beta="
+        f"{cfg.kl_beta} and tis_cap={cfg.tis_cap} need")

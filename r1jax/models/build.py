@@ -1,0 +1,218 @@
+"""A config becomes pure functions of parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from r1jax.models import layers, transformer
+from r1jax.models.config import ModelConfig
+from r1jax.models.layers import Compute
+from r1jax.ops import rope
+
+Params = Any
+
+# Names of the scans' parameters: dense layers, mixtures.
+_STACKS = ("dense_blocks", "mixture_blocks")
+
+
+@flax.struct.dataclass
+class Output:
+  """Result of a full-sequence pass.
+
+  Attributes:
+    hidden_BTD: states after the final norm, compute dtype.
+    experts_BTLA: int32 experts chosen in each mixture layer, best first (also
+      under replay: then what the router would have chosen); None if dense.
+    load_LE: float32, tokens per expert and layer, padding left out.
+    balance: (sum over layers and sequences, number of sequences) of the
+      sequence-wise balance loss; zeros unless asked for.
+    latents: per layer what attention caches, if asked for.
+  """
+
+  hidden_BTD: jax.Array
+  experts_BTLA: jax.Array | None
+  load_LE: jax.Array
+  balance: tuple[jax.Array, jax.Array]
+  latents: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """Pure functions of one architecture; holds no arrays."""
+
+  cfg: ModelConfig
+  compute: Compute
+
+  def init(self, key: jax.Array) -> Params:
+    """Random parameters, a plain nested dict of arrays."""
+    # As one program, the forward pass that declares the parameters is dead
+    # code.
+    return nn.meta.unbox(jax.jit(self._boxed)(key))
+
+  def param_axes(self) -> Params:
+    """The tree of `init` with tuples of logical axis names as leaves."""
+    boxed = jax.eval_shape(self._boxed, jax.random.key(0))
+    return jax.tree.map(lambda box: box.axes, boxed,
+                        is_leaf=lambda x: isinstance(x, layers.Named))
+
+  def init_router_bias(self) -> jax.Array:
+    """Selection bias, float32 zeros [mixture layers + MTP modules, E]."""
+    cfg = self.cfg
+    rows = cfg.n_mixture_layers + cfg.n_mtp if cfg.n_experts else 0
+    return jnp.zeros((rows, cfg.n_experts), jnp.float32)
+
+  def _boxed(self, key):
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    context = transformer.make_context(self.cfg, tokens, tokens + 1)
+    decoder = transformer.Decoder(self.cfg, self.compute)
+    return decoder.init(key, tokens, self.init_router_bias(), context,
+                        method="everything")["params"]
+
+  def forward(self, params: Params, bias_LE: jax.Array, tokens_BT: jax.Array,
+              positions_BT: jax.Array, segments_BT: jax.Array, *,
+              experts_BTLA: jax.Array | None = None, latents: bool = False,
+              balance: bool = False) -> Output:
+    """Full-sequence pass; attention stays within segments.
+
+    Args:
+      params: from `init`.
+      bias_LE: router selection bias.
+      tokens_BT: int32.
+      positions_BT: int32, restarting with each segment.
+      segments_BT: int32, 0 is padding.
+      experts_BTLA: recorded experts to use instead of choosing.
+      latents: also return what attention caches.
+      balance: also compute the balance loss.
+    """
+    decoder = transformer.Decoder(self.cfg, self.compute, latents, balance)
+    context = transformer.make_context(self.cfg, positions_BT, segments_BT)
+    replay = None if experts_BTLA is None else jnp.moveaxis(experts_BTLA, 2, 0)
+    hidden, (dense, mixture) = decoder.apply(
+        {"params": params}, tokens_BT, bias_LE, replay, context)
+    per_layer = _unstack(dense.latents) + _unstack(mixture.latents)
+    return self._output(hidden, mixture, per_layer or None)
+
+  def mtp(self, params: Params, bias_LE: jax.Array, hidden_BTD: jax.Array,
+          next_tokens_BT: jax.Array, positions_BT: jax.Array,
+          segments_BT: jax.Array, *, balance: bool = False) -> Output:
+    """States that, through `head`, predict the token after `next_tokens_BT`."""
+    decoder = transformer.Decoder(self.cfg, self.compute, False, balance)
+    context = transformer.make_context(self.cfg, positions_BT, segments_BT)
+    hidden, out = decoder.apply(
+        {"params": params}, hidden_BTD, next_tokens_BT, bias_LE, context,
+        method="predict")
+    return self._output(hidden, jax.tree.map(lambda x: x[None], out), None)
+
+  def _output(self, hidden, mixture, latents):
+    """`mixture` has a leading axis of layers in every leaf."""
+    zero = jnp.zeros((), jnp.float32)
+    experts, load, balance = None, jnp.zeros((0, 0)), (zero, zero)
+    if mixture.experts is not None:
+      experts, load = jnp.moveaxis(mixture.experts, 0, 2), mixture.load_E
+    if mixture.balance is not None:
+      balance = jnp.sum(mixture.balance[0]), mixture.balance[1][0]
+    return Output(hidden, experts, load, balance, latents)
+
+  def head(self, params: Params) -> jax.Array:
+    """Unembedding [D, V]: logits = hidden @ head."""
+    if self.cfg.tie_embeddings:
+      return params["embed"].T
+    return params["w_head"]
+
+  def prefill(self, params: Params, bias_LE: jax.Array, tokens_BP: jax.Array,
+              lengths_B: jax.Array) -> tuple[jax.Array, Any, Any]:
+    """Runs right-padded prompts and keeps what decoding needs.
+
+    Args:
+      params: from `init`.
+      bias_LE: router selection bias.
+      tokens_BP: int32 prompts, right-padded.
+      lengths_B: int32, at least 1.
+
+    Returns:
+      (hidden_BD of each prompt's last token, cache with P slots per layer and
+      the batch axis leading in every leaf, experts_BPLA or None).
+    """
+    positions = jnp.broadcast_to(
+        jnp.arange(tokens_BP.shape[1])[None], tokens_BP.shape)
+    segments = (positions < lengths_B[:, None]).astype(jnp.int32)
+    out = self.forward(params, bias_LE, tokens_BP, positions, segments,
+                       latents=True)
+    last = jnp.take_along_axis(
+        out.hidden_BTD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
+    return last, out.latents, out.experts_BTLA
+
+  def grow(self, cache: Any, slots: int) -> Any:
+    """Pads every layer's cache with empty slots up to `slots`."""
+    grow = transformer.ATTENTION[self.cfg.attention].grow
+    return tuple(grow(layer, slots) for layer in cache)
+
+  def unstack(self, params: Params) -> Params:
+    """Parameters with a tuple of trees, one per layer, for each stack.
+
+    `decode` takes both. A loop of decode steps should be given these: else it
+    copies every layer's weights out of their stack in every step.
+    """
+    return params | {
+        name: _unstack(params[name]) for name in _STACKS
+        if not isinstance(params.get(name, ()), tuple)}
+
+  def decode(self, params: Params, bias_LE: jax.Array, tokens_B: jax.Array,
+             positions_B: jax.Array, cache: Any, slot: jax.Array,
+             valid_BS: jax.Array) -> tuple[jax.Array, Any, Any]:
+    """One token per row. Layers are unrolled, so caches update in place.
+
+    Args:
+      params: from `init` or `unstack`.
+      bias_LE: router selection bias.
+      tokens_B: int32.
+      positions_B: int32 position of each row's token in its sequence.
+      cache: from `prefill` or `grow`.
+      slot: int32 scalar, where every row's token is cached.
+      valid_BS: bool, slots to attend to, `slot` included.
+
+    Returns:
+      (hidden_BD, cache, experts_BLA or None).
+    """
+    cfg = self.cfg
+    decoder = transformer.Decoder(cfg, self.compute)
+    params = self.unstack(params)
+    cos, sin = rope.angles(positions_B, cfg.rope_frequencies())
+    at = layers.Slot(cos, sin, slot, valid_BS)
+    x_BD = decoder.apply({"params": params}, tokens_B, method="lookup")
+    n_dense = cfg.n_layers - cfg.n_mixture_layers
+    new_cache, experts = [], []
+    for i in range(cfg.n_layers):
+      mixture = i >= n_dense
+      index = i - n_dense if mixture else i
+      layer = params[_STACKS[mixture]][index]
+      block = transformer.Block(cfg, self.compute, mixture)
+      x_BD, layer_cache, chosen = block.apply(
+          {"params": layer}, x_BD, bias_LE[index] if mixture else None,
+          cache[i], at, method="decode")
+      new_cache.append(layer_cache)
+      if mixture:
+        experts.append(chosen)
+    hidden = decoder.apply({"params": params}, x_BD, method="finish")
+    stacked = jnp.stack(experts, 1) if experts else None
+    return hidden, tuple(new_cache), stacked
+
+
+def _unstack(tree: Any) -> tuple[Any, ...]:
+  """A tree stacked over layers -> one tree per layer."""
+  leaves = jax.tree.leaves(tree)
+  if not leaves:
+    return ()
+  return tuple(jax.tree.map(lambda a, i=i: a[i], tree)
+               for i in range(leaves[0].shape[0]))
+
+
+def build(cfg: ModelConfig, compute: Compute | None = None) -> Model:
+  """The pure functions of `cfg`, computed as `compute` says."""
+  return Model(cfg, compute or Compute())

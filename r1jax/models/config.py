@@ -1,0 +1,163 @@
+"""What a model is: sizes and switches, nothing about dtype or mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from r1jax.core.config import check
+from r1jax.ops import rope
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeConfig:
+  """Rotary embedding.
+
+  Attributes:
+    theta: base of the frequencies.
+    scaling: `none`, `yarn` or `llama3`.
+    factor: how far the original context is stretched.
+    original: positions of the original context.
+    beta_fast, beta_slow: YaRN's turns.
+    mscale: YaRN's softmax correction (1.0 in V3, 0.707 in V2-Lite).
+    low_factor, high_factor: Llama 3's wavelengths.
+  """
+
+  theta: float = 10000.0
+  scaling: str = "none"
+  factor: float = 1.0
+  original: int = 4096
+  beta_fast: float = 32.0
+  beta_slow: float = 1.0
+  mscale: float = 1.0
+  low_factor: float = 1.0
+  high_factor: float = 4.0
+
+  def __post_init__(self):
+    check(self.scaling in ("none", "yarn", "llama3"),
+          f"rope scaling={self.scaling!r}: choose none, yarn or llama3")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+  """A decoder: DeepSeek-V2/V3 (`mla`) or Qwen2/Llama (`gqa`).
+
+  The first `n_dense_layers` have a dense feed-forward of width `d_ff`, the
+  rest `n_experts` routed experts of width `d_expert`, `n_activated` of them per
+  token, and `n_shared` shared ones. `n_experts=0` makes all layers dense.
+  `q_rank=0` projects queries directly. `max_position` is the longest context;
+  YaRN acts when it exceeds `rope.original`, as in DeepSeek's own code.
+  """
+
+  attention: str = "mla"
+  vocab_size: int
+  d_model: int
+  n_layers: int
+  n_heads: int
+  d_ff: int
+  max_position: int
+  rope: RopeConfig = RopeConfig()
+  norm_eps: float = 1e-6
+  init_std: float = 0.02
+  tie_embeddings: bool = False
+  q_rank: int = 0
+  kv_rank: int = 0
+  nope_dim: int = 0
+  rope_dim: int = 0
+  v_dim: int = 0
+  n_kv_heads: int = 0
+  head_dim: int = 0
+  qkv_bias: bool = False
+  n_dense_layers: int = 0
+  n_experts: int = 0
+  n_shared: int = 0
+  n_activated: int = 0
+  d_expert: int = 0
+  n_groups: int = 1
+  n_limited_groups: int = 1
+  score: str = "sigmoid"
+  selection_bias: bool = True
+  normalize_gates: bool = True
+  route_scale: float = 1.0
+  n_mtp: int = 0
+
+  def __post_init__(self):
+    check(self.attention in ("mla", "gqa"),
+          f"attention={self.attention!r}: choose mla or gqa")
+    if self.attention == "mla":
+      check(min(self.kv_rank, self.nope_dim, self.rope_dim, self.v_dim) > 0,
+            "attention='mla' needs kv_rank, nope_dim, rope_dim and v_dim")
+    else:
+      check(self.n_kv_heads > 0 and self.n_heads % self.n_kv_heads == 0,
+            f"n_heads={self.n_heads} is no multiple of"
+            f" n_kv_heads={self.n_kv_heads}")
+      check(self.n_mtp == 0, "multi-token prediction needs attention='mla'")
+    check(self.rotated % 2 == 0, f"rotated width {self.rotated} must be even")
+    if self.n_experts:
+      self._check_experts()
+
+  def _check_experts(self):
+    check(self.n_experts % self.n_groups == 0,
+          f"n_experts={self.n_experts} is no multiple of"
+          f" n_groups={self.n_groups}")
+    reachable = self.n_experts // self.n_groups * self.n_limited_groups
+    check(0 < self.n_activated <= reachable,
+          f"n_activated={self.n_activated}: the {self.n_limited_groups} groups"
+          f" a token may use hold {reachable} experts")
+    check(self.n_dense_layers < self.n_layers,
+          f"n_dense_layers={self.n_dense_layers} leaves none of"
+          f" n_layers={self.n_layers} for experts; set n_experts=0")
+
+  @property
+  def n_mixture_layers(self) -> int:
+    """Layers with routed experts, the MTP module's not counted."""
+    return self.n_layers - self.n_dense_layers if self.n_experts else 0
+
+  @property
+  def rotated(self) -> int:
+    """Width that RoPE turns, per head."""
+    return self.rope_dim if self.attention == "mla" else self.head_dim
+
+  @property
+  def stretched(self) -> bool:
+    """Whether YaRN acts."""
+    return (self.rope.scaling == "yarn"
+            and self.max_position > self.rope.original)
+
+  @property
+  def softmax_scale(self) -> float:
+    """1/sqrt(head width), times YaRN's m^2 where it acts."""
+    if self.attention == "gqa":
+      return self.head_dim ** -0.5
+    scale = (self.nope_dim + self.rope_dim) ** -0.5
+    if not self.stretched:
+      return scale
+    return scale * rope.yarn_mscale(self.rope.factor, self.rope.mscale) ** 2
+
+  def rope_frequencies(self) -> np.ndarray:
+    """float64 [rotated/2], radians per position."""
+    r = self.rope
+    freqs = rope.frequencies(self.rotated, r.theta)
+    if self.stretched:
+      return rope.yarn(freqs, r.theta, r.factor, r.original, r.beta_fast,
+                       r.beta_slow)
+    if r.scaling == "llama3":
+      return rope.llama3(freqs, r.factor, r.original, r.low_factor,
+                         r.high_factor)
+    return freqs
+
+  def check_length(self, length: int, what: str) -> None:
+    """Raises ValueError when `what` of `length` tokens exceeds the context."""
+    check(length <= self.max_position,
+          f"{what} is {length} tokens, the model's context is"
+          f" {self.max_position}; shorten it or choose a model with a longer"
+          " context")
+
+
+def describe(config: ModelConfig) -> str:
+  """One line for logs: kind, layers, width, experts, context."""
+  experts = (f", {config.n_experts} experts top-{config.n_activated} +"
+             f" {config.n_shared} shared" if config.n_experts else "")
+  return (f"{config.attention} decoder, {config.n_layers} layers, width"
+          f" {config.d_model}{experts}, context {config.max_position}")

@@ -1,0 +1,136 @@
+"""Layers of DeepSeek-V2/V3: latent attention and the mixture of experts."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from r1jax.models import layers
+from r1jax.models.config import ModelConfig
+from r1jax.models.dense import FeedForward
+from r1jax.ops import experts as experts_ops
+from r1jax.ops import mla, rope, router
+from r1jax.ops.linear import linear
+from r1jax.ops.norms import rms_norm
+from r1jax.sharding.rules import constrain
+
+
+class Mla(nn.Module):
+  """Multi-head latent attention; the cache is [latent | key], [B, S, C + R]."""
+
+  cfg: ModelConfig
+  compute: layers.Compute
+
+  def setup(self):
+    cfg, dtype = self.cfg, self.compute.param_dtype
+    init = layers.normal(cfg.init_std)
+    d, n, c = cfg.d_model, cfg.n_heads, cfg.kv_rank
+    head = cfg.nope_dim + cfg.rope_dim
+    if cfg.q_rank:
+      self.w_dq = layers.weight(self, "w_dq", ("embed", "q_rank"),
+                                (d, cfg.q_rank), init, dtype)
+      self.q_norm = layers.scale(self, "q_norm", "q_rank", cfg.q_rank, dtype)
+      self.w_uq = layers.weight(self, "w_uq", ("q_rank", "heads", "head_dim"),
+                                (cfg.q_rank, n, head), init, dtype)
+    else:
+      self.w_q = layers.weight(self, "w_q", ("embed", "heads", "head_dim"),
+                               (d, n, head), init, dtype)
+    self.w_dkv = layers.weight(self, "w_dkv", ("embed", "kv_rank"),
+                               (d, c + cfg.rope_dim), init, dtype)
+    self.kv_norm = layers.scale(self, "kv_norm", "kv_rank", c, dtype)
+    self.w_ukv = layers.weight(self, "w_ukv", ("kv_rank", "heads", "head_dim"),
+                               (c, n, cfg.nope_dim + cfg.v_dim), init, dtype)
+    self.w_o = layers.weight(self, "w_o", ("heads", "head_dim", "embed"),
+                             (n, cfg.v_dim, d), init, dtype)
+
+  def _project(self, x, cos, sin):
+    """[..., D] -> q_nope [..., N, U], q_rope [..., N, R], cache [..., C+R]."""
+    cfg = self.cfg
+    if cfg.q_rank:
+      q = rms_norm(linear(x, self.w_dq), self.q_norm, cfg.norm_eps)
+      q = linear(q, self.w_uq)
+    else:
+      q = linear(x, self.w_q)
+    q_nope, q_rope = q[..., :cfg.nope_dim], q[..., cfg.nope_dim:]
+    down = linear(x, self.w_dkv)
+    latent = rms_norm(down[..., :cfg.kv_rank], self.kv_norm, cfg.norm_eps)
+    k_rope = rope.rotate_pairs(down[..., None, cfg.kv_rank:], cos, sin)
+    cache = jnp.concatenate([latent, k_rope[..., 0, :]], -1)
+    return q_nope, rope.rotate_pairs(q_rope, cos, sin), cache
+
+  def __call__(self, x_BTD: jax.Array, context: layers.Context
+               ) -> tuple[jax.Array, jax.Array]:
+    q_nope, q_rope, cache = self._project(x_BTD, context.cos, context.sin)
+    q_nope = constrain(q_nope, ("act_batch", "act_length", "act_heads", None))
+    c = self.cfg.kv_rank
+    out = mla.naive(q_nope, q_rope, cache[..., :c], cache[..., c:], self.w_ukv,
+                    context.allowed_BTS, self.cfg.softmax_scale)
+    return linear(out, self.w_o, 2), cache
+
+  def decode(self, x_BD: jax.Array, cache_BSX: jax.Array, slot: layers.Slot
+             ) -> tuple[jax.Array, jax.Array]:
+    q_nope, q_rope, new_BX = self._project(x_BD, slot.cos, slot.sin)
+    cache_BSX = jax.lax.dynamic_update_slice(
+        cache_BSX, new_BX[:, None], (0, slot.index, 0))
+    out = mla.absorbed(q_nope, q_rope, cache_BSX, self.w_ukv, slot.valid_BS,
+                       self.cfg.softmax_scale)
+    return linear(out, self.w_o, 2), cache_BSX
+
+  @staticmethod
+  def grow(cache_BSX: jax.Array, slots: int) -> jax.Array:
+    """Pads the slot axis with zeros to `slots`."""
+    missing = slots - cache_BSX.shape[1]
+    return jnp.pad(cache_BSX, ((0, 0), (0, missing), (0, 0)))
+
+
+class Mixture(nn.Module):
+  """Routed experts and the shared one (V3, eq. 12-16)."""
+
+  cfg: ModelConfig
+  compute: layers.Compute
+
+  @nn.compact
+  def __call__(self, x_XD: jax.Array, bias_E: jax.Array,
+               replay_XA: jax.Array | None
+               ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mixes the experts of each token.
+
+    Args:
+      x_XD: tokens.
+      bias_E: selection bias, unused where the config has none.
+      replay_XA: experts recorded by the sampler, used instead of a new choice;
+        their gates are the live scores, so gradients flow. None to choose.
+
+    Returns:
+      ([X, D], experts chosen here int32 [X, A], scores float32 [X, E]).
+    """
+    cfg, dtype = self.cfg, self.compute.param_dtype
+    init, d, e, j = (layers.normal(cfg.init_std), cfg.d_model, cfg.n_experts,
+                     cfg.d_expert)
+    # The router is float32 whatever the rest is: a rounding step in bfloat16
+    # can send a token to other experts in rollout and in update.
+    w_router = layers.weight(self, "w_router", ("embed", None), (d, e), init,
+                             "float32")
+    logits = jnp.dot(x_XD.astype(jnp.float32), w_router.astype(jnp.float32),
+                     precision=jax.lax.Precision.HIGHEST)
+    scores = router.scores(logits, cfg.score)
+    chosen = router.select(
+        scores, bias_E if cfg.selection_bias else None, cfg.n_activated,
+        cfg.n_groups, cfg.n_limited_groups)
+    used = chosen if replay_XA is None else replay_XA
+    gates = router.weights(scores, used, cfg.normalize_gates, cfg.route_scale)
+    up, down = ("experts", "embed", "expert_mlp"), (
+        "experts", "expert_mlp", "embed")
+    form = self.compute.experts
+    if form == "auto":
+      form = experts_ops.choose(jax.default_backend())
+    y = experts_ops.routed(
+        form, x_XD, used, gates,
+        layers.weight(self, "w_gate", up, (e, d, j), init, dtype),
+        layers.weight(self, "w_up", up, (e, d, j), init, dtype),
+        layers.weight(self, "w_down", down, (e, j, d), init, dtype))
+    if cfg.n_shared:
+      y = y + FeedForward(cfg, self.compute, cfg.n_shared * j,
+                          name="shared")(x_XD)
+    return y, chosen, scores

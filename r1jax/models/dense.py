@@ -1,0 +1,96 @@
+"""Layers of the dense students (Qwen2.5, Llama 3): GQA and SwiGLU."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from r1jax.models import layers
+from r1jax.models.config import ModelConfig
+from r1jax.ops import attention, rope
+from r1jax.ops.linear import linear, swiglu
+from r1jax.sharding.rules import constrain
+
+KeysValues = tuple[jax.Array, jax.Array]
+
+
+class Gqa(nn.Module):
+  """Grouped-query attention; the cache is (k_BKHS, v_BKSH)."""
+
+  cfg: ModelConfig
+  compute: layers.Compute
+
+  def setup(self):
+    cfg, dtype = self.cfg, self.compute.param_dtype
+    init = layers.normal(cfg.init_std)
+    d, h = cfg.d_model, cfg.head_dim
+
+    def projection(name, axis, heads):
+      w = layers.weight(self, f"w_{name}", ("embed", axis, "head_dim"),
+                        (d, heads, h), init, dtype)
+      if not cfg.qkv_bias:
+        return w, None
+      return w, layers.weight(self, f"b_{name}", (axis, "head_dim"), (heads, h),
+                              nn.initializers.zeros, dtype)
+
+    self.q = projection("q", "heads", cfg.n_heads)
+    self.k = projection("k", "kv_heads", cfg.n_kv_heads)
+    self.v = projection("v", "kv_heads", cfg.n_kv_heads)
+    self.w_o = layers.weight(self, "w_o", ("heads", "head_dim", "embed"),
+                             (cfg.n_heads, h, d), init, dtype)
+
+  def _project(self, x, cos, sin):
+    """x [..., D] -> rotated q [..., N, H] and k, and v [..., K, H]."""
+    def apply(w, b):
+      y = linear(x, w)
+      if b is None:
+        return y
+      return y + b.astype(y.dtype).reshape((1,) * (y.ndim - 2) + b.shape)
+    q = rope.rotate_halves(apply(*self.q), cos, sin)
+    k = rope.rotate_halves(apply(*self.k), cos, sin)
+    return q, k, apply(*self.v)
+
+  def __call__(self, x_BTD: jax.Array, context: layers.Context
+               ) -> tuple[jax.Array, KeysValues]:
+    q, k, v = self._project(x_BTD, context.cos, context.sin)
+    q = constrain(q, ("act_batch", "act_length", "act_heads", None))
+    out = attention.gqa(q, k, v, context.allowed_BTS, self.cfg.softmax_scale)
+    cache = (k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
+    return linear(out, self.w_o, 2), cache
+
+  def decode(self, x_BD: jax.Array, cache: KeysValues, slot: layers.Slot
+             ) -> tuple[jax.Array, KeysValues]:
+    q, k, v = self._project(x_BD, slot.cos, slot.sin)
+    keys = jax.lax.dynamic_update_slice_in_dim(
+        cache[0], k[..., None], slot.index, 3)
+    values = jax.lax.dynamic_update_slice_in_dim(
+        cache[1], v[:, :, None], slot.index, 2)
+    out = attention.gqa_decode(q, keys, values, slot.valid_BS,
+                               self.cfg.softmax_scale)
+    return linear(out, self.w_o, 2), (keys, values)
+
+  @staticmethod
+  def grow(cache: KeysValues, slots: int) -> KeysValues:
+    """Pads the slot axis with zeros to `slots`."""
+    keys, values = cache
+    missing = (0, slots - values.shape[2])
+    return (jnp.pad(keys, ((0, 0), (0, 0), (0, 0), missing)),
+            jnp.pad(values, ((0, 0), (0, 0), missing, (0, 0))))
+
+
+class FeedForward(nn.Module):
+  """SwiGLU of the given width."""
+
+  cfg: ModelConfig
+  compute: layers.Compute
+  width: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    cfg, dtype = self.cfg, self.compute.param_dtype
+    init, d, f = layers.normal(cfg.init_std), cfg.d_model, self.width
+    up, down = ("embed", "mlp"), ("mlp", "embed")
+    return swiglu(x, layers.weight(self, "w_gate", up, (d, f), init, dtype),
+                  layers.weight(self, "w_up", up, (d, f), init, dtype),
+                  layers.weight(self, "w_down", down, (f, d), init, dtype))

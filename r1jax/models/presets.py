@@ -1,0 +1,85 @@
+"""Named model configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from r1jax.models.config import ModelConfig, RopeConfig
+
+_YARN = RopeConfig(scaling="yarn", factor=40.0, original=4096)
+
+R1_671B = ModelConfig(
+    vocab_size=129280, d_model=7168, n_layers=61, n_heads=128, d_ff=18432,
+    max_position=163840, rope=_YARN, q_rank=1536, kv_rank=512, nope_dim=128,
+    rope_dim=64, v_dim=128, n_dense_layers=3, n_experts=256, n_shared=1,
+    n_activated=8, d_expert=2048, n_groups=8, n_limited_groups=4,
+    route_scale=2.5, n_mtp=1, init_std=0.006)
+
+V2_236B = ModelConfig(
+    vocab_size=102400, d_model=5120, n_layers=60, n_heads=128, d_ff=12288,
+    max_position=163840, rope=_YARN, q_rank=1536, kv_rank=512, nope_dim=128,
+    rope_dim=64, v_dim=128, n_dense_layers=1, n_experts=160, n_shared=2,
+    n_activated=6, d_expert=1536, n_groups=8, n_limited_groups=3,
+    route_scale=16.0, score="softmax", selection_bias=False,
+    normalize_gates=False, init_std=0.006)
+
+V2_LITE_16B = ModelConfig(
+    vocab_size=102400, d_model=2048, n_layers=27, n_heads=16, d_ff=10944,
+    max_position=163840, rope=dataclasses.replace(_YARN, mscale=0.707),
+    kv_rank=512, nope_dim=128, rope_dim=64, v_dim=128, n_dense_layers=1,
+    n_experts=64, n_shared=2, n_activated=6, d_expert=1408, score="softmax",
+    selection_bias=False, normalize_gates=False, init_std=0.006)
+
+# Every size of the test model differs from every other, so that a swapped axis
+# cannot pass.
+TINY = ModelConfig(
+    vocab_size=61, d_model=24, n_layers=3, n_heads=5, d_ff=40,
+    max_position=64, q_rank=14, kv_rank=11, nope_dim=6, rope_dim=4, v_dim=7,
+    n_dense_layers=1, n_experts=8, n_shared=1, n_activated=3, d_expert=9,
+    n_groups=4, n_limited_groups=2, route_scale=2.5, n_mtp=1, init_std=0.2)
+
+TINY_DENSE = ModelConfig(
+    attention="gqa", vocab_size=61, d_model=24, n_layers=3, n_heads=6,
+    n_kv_heads=2, head_dim=8, d_ff=40, max_position=64, qkv_bias=True,
+    tie_embeddings=True, init_std=0.2)
+
+# The embedded base: DeepSeek-V3's shape at the size of a laptop.
+BASE_ARITH = ModelConfig(
+    vocab_size=512, d_model=96, n_layers=4, n_heads=4, d_ff=256,
+    max_position=256, q_rank=48, kv_rank=32, nope_dim=16, rope_dim=16,
+    v_dim=24, n_dense_layers=1, n_experts=8, n_shared=1, n_activated=2,
+    d_expert=64, n_groups=2, n_limited_groups=2, n_mtp=1)
+
+PEER_SMALL = ModelConfig(
+    attention="gqa", vocab_size=512, d_model=256, n_layers=4, n_heads=4,
+    n_kv_heads=2, head_dim=64, d_ff=1024, max_position=4096, qkv_bias=True,
+    tie_embeddings=True)
+
+PEER_MOE = ModelConfig(
+    vocab_size=512, d_model=256, n_layers=4, n_heads=8, d_ff=1024,
+    max_position=4096, q_rank=96, kv_rank=64, nope_dim=32, rope_dim=16,
+    v_dim=32, n_dense_layers=1, n_experts=8, n_shared=1, n_activated=2,
+    d_expert=256, n_groups=2, n_limited_groups=1, route_scale=2.5)
+
+PRESETS = {
+    "r1-671b": R1_671B,
+    "v2-236b": V2_236B,
+    "v2-lite-16b": V2_LITE_16B,
+    "base-arith": BASE_ARITH,
+    "peer-small": PEER_SMALL,
+    "peer-moe": PEER_MOE,
+    "tiny": TINY,
+    "tiny-dense": TINY_DENSE,
+}
+
+
+def get(name: str) -> ModelConfig:
+  """The preset `name`.
+
+  Raises:
+    ValueError: unknown; the message lists the presets.
+  """
+  if name not in PRESETS:
+    raise ValueError(
+        f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+  return PRESETS[name]

@@ -1,0 +1,194 @@
+"""The decoder: blocks, their scans, and the multi-token prediction module."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from r1jax.models import layers
+from r1jax.models.config import ModelConfig
+from r1jax.models.deepseek import Mixture, Mla
+from r1jax.models.dense import FeedForward, Gqa
+from r1jax.ops import attention, rope, router
+from r1jax.ops.linear import linear
+from r1jax.ops.norms import rms_norm
+from r1jax.sharding.rules import constrain
+
+ATTENTION = {"mla": Mla, "gqa": Gqa}
+
+
+class BlockOutput(NamedTuple):
+  """Side results of a block; the mixture's are None in a dense block."""
+
+  latents: Any = None
+  experts: jax.Array | None = None
+  load_E: jax.Array | None = None
+  balance: tuple[jax.Array, jax.Array] | None = None
+
+
+class Block(nn.Module):
+  """Pre-norm residual block: x += attention(norm x); x += ffn(norm x)."""
+
+  cfg: ModelConfig
+  compute: layers.Compute
+  mixture: bool
+  latents: bool = False
+  balance: bool = False
+
+  def setup(self):
+    cfg, dtype = self.cfg, self.compute.param_dtype
+    self.norm_1 = layers.scale(self, "norm_1", "embed", cfg.d_model, dtype)
+    self.norm_2 = layers.scale(self, "norm_2", "embed", cfg.d_model, dtype)
+    self.attn = ATTENTION[cfg.attention](cfg, self.compute)
+    self.ffn = (Mixture(cfg, self.compute) if self.mixture else
+                FeedForward(cfg, self.compute, cfg.d_ff))
+
+  def __call__(self, x_BTD: jax.Array, bias_E: jax.Array | None,
+               replay_BTA: jax.Array | None, context: layers.Context
+               ) -> tuple[jax.Array, BlockOutput]:
+    cfg = self.cfg
+    axes = ("act_batch", "act_length", "act_embed")
+    y, cache = self.attn(rms_norm(x_BTD, self.norm_1, cfg.norm_eps), context)
+    x_BTD = constrain(x_BTD + y, axes)
+    h_BTD = rms_norm(x_BTD, self.norm_2, cfg.norm_eps)
+    out = BlockOutput(latents=cache if self.latents else None)
+    if not self.mixture:
+      return constrain(x_BTD + self.ffn(h_BTD), axes), out
+    b, t, d = h_BTD.shape
+    replay = None if replay_BTA is None else replay_BTA.reshape(b * t, -1)
+    y_XD, chosen_XA, scores_XE = self.ffn(
+        h_BTD.reshape(b * t, d), bias_E, replay)
+    keep_X = context.segments_BT.reshape(-1) > 0
+    out = out._replace(
+        experts=chosen_XA.reshape(b, t, -1),
+        load_E=router.load(chosen_XA, keep_X, cfg.n_experts))
+    if self.balance:
+      out = out._replace(balance=router.balance_loss(
+          scores_XE.reshape(b, t, -1), context.segments_BT, cfg.n_activated))
+    return constrain(x_BTD + y_XD.reshape(b, t, d), axes), out
+
+  def decode(self, x_BD: jax.Array, bias_E: jax.Array | None, cache: Any,
+             slot: layers.Slot) -> tuple[jax.Array, Any, jax.Array | None]:
+    eps = self.cfg.norm_eps
+    y, cache = self.attn.decode(rms_norm(x_BD, self.norm_1, eps), cache, slot)
+    x_BD = x_BD + y
+    h_BD = rms_norm(x_BD, self.norm_2, eps)
+    if not self.mixture:
+      return x_BD + self.ffn(h_BD), cache, None
+    y, chosen, _ = self.ffn(h_BD, bias_E, None)
+    return x_BD + y, cache, chosen
+
+
+class Decoder(nn.Module):
+  """Embedding, two scans of blocks (dense, then mixtures), norm, head, MTP."""
+
+  cfg: ModelConfig
+  compute: layers.Compute
+  latents: bool = False
+  balance: bool = False
+
+  def setup(self):
+    cfg, dtype = self.cfg, self.compute.param_dtype
+    init, d, v = layers.normal(cfg.init_std), cfg.d_model, cfg.vocab_size
+    self.embed = layers.weight(self, "embed", ("vocab", "embed"), (v, d), init,
+                               dtype)
+    n_mixture = cfg.n_mixture_layers
+    if cfg.n_layers - n_mixture:
+      self.dense_blocks = self._scan(False, cfg.n_layers - n_mixture)
+    if n_mixture:
+      self.mixture_blocks = self._scan(True, n_mixture)
+    self.norm = layers.scale(self, "norm", "embed", d, dtype)
+    if not cfg.tie_embeddings:
+      self.w_head = layers.weight(self, "w_head", ("embed", "vocab"), (d, v),
+                                  init, dtype)
+    if cfg.n_mtp:
+      self.mtp = Mtp(cfg, self.compute, self.balance)
+
+  def _scan(self, mixture, length):
+    block, unroll = Block, self.compute.unrolled(length)
+    policy = layers.REMAT[self.compute.remat]
+    if policy is not None:
+      # Outside a loop XLA would merge what is computed twice.
+      block = nn.remat(Block, policy=policy, prevent_cse=unroll > 1)
+    scanned = nn.scan(
+        block, variable_axes={"params": 0}, split_rngs={"params": True},
+        in_axes=(0, 0, nn.broadcast), length=length, unroll=unroll,
+        metadata_params={nn.PARTITION_NAME: "layers"})
+    return scanned(self.cfg, self.compute, mixture, self.latents, self.balance)
+
+  def __call__(self, tokens_BT: jax.Array, bias_LE: jax.Array,
+               replay_LBTA: jax.Array | None, context: layers.Context
+               ) -> tuple[jax.Array, tuple[BlockOutput, BlockOutput]]:
+    """Tokens -> hidden states after the final norm, and each scan's outputs."""
+    cfg = self.cfg
+    x_BTD = self.lookup(tokens_BT)
+    dense = mixture = BlockOutput()
+    if cfg.n_layers - cfg.n_mixture_layers:
+      x_BTD, dense = self.dense_blocks(x_BTD, None, None, context)
+    if cfg.n_mixture_layers:
+      x_BTD, mixture = self.mixture_blocks(
+          x_BTD, bias_LE[:cfg.n_mixture_layers], replay_LBTA, context)
+    return self.finish(x_BTD), (dense, mixture)
+
+  def everything(self, tokens_BT, bias_LE, context):
+    """Touches every parameter; only for `init`."""
+    hidden, _ = self(tokens_BT, bias_LE, None, context)
+    if self.cfg.n_mtp:
+      self.predict(hidden, tokens_BT, bias_LE, context)
+
+  def lookup(self, tokens: jax.Array) -> jax.Array:
+    """Embeddings [..., D] in the compute dtype."""
+    return self.embed[tokens].astype(self.compute.dtype)
+
+  def finish(self, x: jax.Array) -> jax.Array:
+    """The final norm."""
+    return rms_norm(x, self.norm, self.cfg.norm_eps)
+
+  def predict(self, hidden_BTD, next_tokens_BT, bias_LE, context):
+    """Hidden states that predict the token after the next (MTP)."""
+    return self.mtp(hidden_BTD, self.lookup(next_tokens_BT), bias_LE[-1],
+                    context)
+
+
+class Mtp(nn.Module):
+  """Multi-token prediction at depth one (V3, section 2.2).
+
+  h' = M [norm(embedding of token i+1); norm(hidden of token i)], then a block,
+  then a norm of its own; the embedding and the head are the main model's. The
+  order [embedding; hidden] and the main states taken after the final norm are
+  those of the published checkpoints' loaders; the paper prints the opposite
+  order.
+  """
+
+  cfg: ModelConfig
+  compute: layers.Compute
+  balance: bool = False
+
+  @nn.compact
+  def __call__(self, hidden_BTD: jax.Array, next_BTD: jax.Array,
+               bias_E: jax.Array, context: layers.Context
+               ) -> tuple[jax.Array, BlockOutput]:
+    cfg, dtype = self.cfg, self.compute.param_dtype
+    d, eps = cfg.d_model, cfg.norm_eps
+    e_norm = layers.scale(self, "e_norm", "embed", d, dtype)
+    h_norm = layers.scale(self, "h_norm", "embed", d, dtype)
+    w_join = layers.weight(self, "w_join", (None, "embed"), (2 * d, d),
+                           layers.normal(cfg.init_std), dtype)
+    norm = layers.scale(self, "norm", "embed", d, dtype)
+    joined = jnp.concatenate([rms_norm(next_BTD, e_norm, eps),
+                              rms_norm(hidden_BTD, h_norm, eps)], -1)
+    block = Block(cfg, self.compute, bool(cfg.n_experts), False, self.balance,
+                  name="block")
+    x_BTD, out = block(linear(joined, w_join), bias_E, None, context)
+    return rms_norm(x_BTD, norm, eps), out
+
+
+def make_context(cfg: ModelConfig, positions_BT: jax.Array,
+                 segments_BT: jax.Array) -> layers.Context:
+  """Rotations and mask of a full-sequence pass."""
+  cos, sin = rope.angles(positions_BT, cfg.rope_frequencies())
+  return layers.Context(cos, sin, attention.causal_mask(segments_BT),
+                        segments_BT)

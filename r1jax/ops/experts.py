@@ -1,0 +1,181 @@
+"""Dropless routed experts in three forms behind one signature.
+
+`ragged` sorts tokens by expert for `jax.lax.ragged_dot` (TPU, GPU); `blocks`
+sorts them into padded blocks, each of one expert (CPU, where `ragged_dot` is
+dense over experts); `dense` sends every token to every expert (the oracle).
+LOG.md has the measured table behind `choose`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def choose(backend: str) -> str:
+  """The fastest form on a JAX backend (`cpu`, `gpu`, `tpu`)."""
+  return "blocks" if backend == "cpu" else "ragged"
+
+
+def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
+           weights_XA: jax.Array, w_gate_EDJ: jax.Array, w_up_EDJ: jax.Array,
+           w_down_EJD: jax.Array) -> jax.Array:
+  """sum_a weight_a * SwiGLU_{expert_a}(x) for every token; none is dropped.
+
+  Args:
+    form: `ragged`, `blocks` or `dense`.
+    x_XD: tokens.
+    experts_XA: int32 distinct experts of each token.
+    weights_XA: float32 gates.
+    w_gate_EDJ: gate projections.
+    w_up_EDJ: up projections.
+    w_down_EJD: down projections.
+
+  Returns:
+    [X, D] in the dtype of `x_XD`.
+
+  Raises:
+    ValueError: an unknown form.
+  """
+  forms = {"ragged": _ragged, "blocks": _blocks, "dense": _dense}
+  if form not in forms:
+    raise ValueError(f"experts={form!r}: choose one of {', '.join(forms)}")
+  w = [a.astype(x_XD.dtype) for a in (w_gate_EDJ, w_up_EDJ, w_down_EJD)]
+  return forms[form](x_XD, experts_XA, weights_XA, *w)
+
+
+def _dense(x_XD, experts_XA, weights_XA, w_gate_EDJ, w_up_EDJ, w_down_EJD):
+  gate = jnp.einsum("XD,EDJ->EXJ", x_XD, w_gate_EDJ)
+  up = jnp.einsum("XD,EDJ->EXJ", x_XD, w_up_EDJ)
+  y_EXD = jnp.einsum("EXJ,EJD->EXD", jax.nn.silu(gate) * up, w_down_EJD)
+  hit_XAE = experts_XA[..., None] == jnp.arange(len(w_gate_EDJ))[None, None]
+  gates_XE = jnp.sum(jnp.where(hit_XAE, weights_XA[..., None], 0.0), 1)
+  return jnp.einsum("XE,EXD->XD", gates_XE, y_EXD.astype(jnp.float32)).astype(
+      x_XD.dtype)
+
+
+def _ragged(x_XD, experts_XA, weights_XA, w_gate_EDJ, w_up_EDJ, w_down_EJD):
+  n_experts = len(w_gate_EDJ)
+  flat = experts_XA.reshape(-1)
+  pair_of_slot = jnp.argsort(flat, stable=True)
+  slot_of_pair = jnp.argsort(pair_of_slot).reshape(experts_XA.shape)
+  sizes_E = jnp.bincount(flat, length=n_experts).astype(jnp.int32)
+  x_sorted = _dispatch(x_XD, pair_of_slot, slot_of_pair)
+  gate = jax.lax.ragged_dot(x_sorted, w_gate_EDJ, sizes_E)
+  up = jax.lax.ragged_dot(x_sorted, w_up_EDJ, sizes_E)
+  y_sorted = jax.lax.ragged_dot(jax.nn.silu(gate) * up, w_down_EJD, sizes_E)
+  return _combine(y_sorted, weights_XA, pair_of_slot, slot_of_pair)
+
+
+def _blocks(x_XD, experts_XA, weights_XA, w_gate_EDJ, w_up_EDJ, w_down_EJD):
+  n_experts, n_pairs = len(w_gate_EDJ), experts_XA.size
+  size = _block_size(n_pairs, n_experts)
+  n_blocks = n_pairs // size + min(n_experts, n_pairs)
+  flat = experts_XA.reshape(-1)
+  hits_nE = (flat[:, None] == jnp.arange(n_experts)[None]).astype(jnp.int32)
+  rank_n = jnp.take_along_axis(
+      jnp.cumsum(hits_nE, 0), flat[:, None], 1)[:, 0] - 1
+  blocks_E = (jnp.sum(hits_nE, 0) + size - 1) // size
+  ends_E = jnp.cumsum(blocks_E)
+  slot_of_pair = (ends_E - blocks_E)[flat] * size + rank_n
+  # Empty slots hold the pair n_pairs, whose token is a row of zeros.
+  pair_of_slot = jnp.full(n_blocks * size, n_pairs, jnp.int32).at[
+      slot_of_pair].set(jnp.arange(n_pairs, dtype=jnp.int32))
+  expert_of_block = jnp.minimum(
+      jnp.searchsorted(ends_E, jnp.arange(n_blocks), side="right"),
+      n_experts - 1)
+  slot_of_pair = slot_of_pair.reshape(experts_XA.shape)
+  x_blocks = _dispatch(x_XD, pair_of_slot, slot_of_pair).reshape(
+      n_blocks, size, -1)
+  w_gate, w_up, w_down = (_expert_of_block(w, expert_of_block)
+                          for w in (w_gate_EDJ, w_up_EDJ, w_down_EJD))
+  gate = jnp.einsum("bsd,bdj->bsj", x_blocks, w_gate)
+  up = jnp.einsum("bsd,bdj->bsj", x_blocks, w_up)
+  y_blocks = jnp.einsum("bsj,bjd->bsd", jax.nn.silu(gate) * up, w_down)
+  y_slots = y_blocks.reshape(n_blocks * size, -1)
+  return _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair)
+
+
+def _block_size(n_pairs: int, n_experts: int) -> int:
+  """Powers of two near a quarter of the mean load, from 8 to 128 (LOG.md)."""
+  size = 8
+  while size < 128 and size * 8 <= n_pairs // n_experts:
+    size *= 2
+  return size
+
+
+@jax.custom_vjp
+def _expert_of_block(w_Eio, expert_of_block):
+  """Each block's weights; the backward sum over blocks is a matrix product."""
+  return w_Eio[expert_of_block]
+
+
+def _expert_of_block_forward(w_Eio, expert_of_block):
+  return _expert_of_block(w_Eio, expert_of_block), (
+      expert_of_block, jnp.arange(len(w_Eio)))
+
+
+def _expert_of_block_backward(saved, dw_bio):
+  expert_of_block, experts_E = saved
+  one_hot_Eb = experts_E[:, None] == expert_of_block[None]
+  flat = dw_bio.reshape(len(dw_bio), -1)
+  dw = jnp.dot(one_hot_Eb.astype(flat.dtype), flat)
+  return dw.reshape(len(experts_E), *dw_bio.shape[1:]), None
+
+
+_expert_of_block.defvjp(_expert_of_block_forward, _expert_of_block_backward)
+
+
+# Both directions of moving tokens to slots are gathers, because each map's
+# inverse is at hand; XLA would otherwise transpose a gather into a scatter-add,
+# which is slow on every backend and serial on the CPU.
+
+
+@jax.custom_vjp
+def _dispatch(x_XD, pair_of_slot, slot_of_pair_XA):
+  """Row of each slot: the token of the pair there, zeros in empty slots."""
+  token_of_slot = pair_of_slot // slot_of_pair_XA.shape[1]
+  return _with_zero_row(x_XD)[token_of_slot]
+
+
+def _dispatch_forward(x_XD, pair_of_slot, slot_of_pair_XA):
+  return _dispatch(x_XD, pair_of_slot, slot_of_pair_XA), slot_of_pair_XA
+
+
+def _dispatch_backward(slot_of_pair_XA, dy_slots):
+  return jnp.sum(dy_slots[slot_of_pair_XA], axis=1), None, None
+
+
+_dispatch.defvjp(_dispatch_forward, _dispatch_backward)
+
+
+@jax.custom_vjp
+def _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair_XA):
+  """Weighted sum over each token's pairs, accumulated in float32."""
+  del pair_of_slot
+  y_XAD = y_slots[slot_of_pair_XA].astype(jnp.float32)
+  return jnp.sum(y_XAD * weights_XA[..., None], 1).astype(y_slots.dtype)
+
+
+def _combine_forward(y_slots, weights_XA, pair_of_slot, slot_of_pair_XA):
+  out = _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair_XA)
+  return out, (y_slots, weights_XA, pair_of_slot, slot_of_pair_XA)
+
+
+def _combine_backward(saved, dout_XD):
+  y_slots, weights_XA, pair_of_slot, slot_of_pair_XA = saved
+  weight_of_slot = _with_zero_row(weights_XA.reshape(-1, 1))[pair_of_slot]
+  token_of_slot = pair_of_slot // weights_XA.shape[1]
+  dout32 = _with_zero_row(dout_XD)[token_of_slot].astype(jnp.float32)
+  dy_slots = (dout32 * weight_of_slot).astype(y_slots.dtype)
+  y_XAD = y_slots[slot_of_pair_XA].astype(jnp.float32)
+  dweights = jnp.sum(y_XAD * dout_XD[:, None].astype(jnp.float32), -1)
+  return dy_slots, dweights.astype(weights_XA.dtype), None, None
+
+
+_combine.defvjp(_combine_forward, _combine_backward)
+
+
+def _with_zero_row(rows):
+  """`rows` and one row of zeros, which empty slots read."""
+  return jnp.concatenate([rows, jnp.zeros_like(rows[:1])])

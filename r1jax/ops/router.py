@@ -1,0 +1,103 @@
+"""Which experts a token goes to (DeepSeek-V3, arXiv:2412.19437, eq. 12-18)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def scores(logits_XE: jax.Array, kind: str) -> jax.Array:
+  """Affinities s, float32 [X, E]: `sigmoid` (V3) or `softmax` (V2)."""
+  logits32 = logits_XE.astype(jnp.float32)
+  if kind == "sigmoid":
+    return jax.nn.sigmoid(logits32)
+  if kind == "softmax":
+    return jax.nn.softmax(logits32, -1)
+  raise ValueError(f"score={kind!r}: choose sigmoid or softmax")
+
+
+def select(scores_XE: jax.Array, bias_E: jax.Array | None, n_activated: int,
+           n_groups: int = 1, n_limited_groups: int = 1) -> jax.Array:
+  """Experts of each token; carries no gradient.
+
+  With a bias (V3) a group is scored by the sum of its two best biased scores,
+  without (V2) by its best score; the tokens go to the best `n_activated`
+  experts of the best `n_limited_groups` groups.
+
+  Departure: unselected groups are masked with -inf, as DeepSeek's own code
+  does; transformers fills 0.0, which differs where a kept score is negative.
+
+  Args:
+    scores_XE: float32 affinities.
+    bias_E: float32 selection bias, or None.
+    n_activated: experts per token.
+    n_groups: contiguous, equal groups of experts.
+    n_limited_groups: groups a token may use.
+
+  Returns:
+    int32 [X, A], best first.
+  """
+  choice_XE = jax.lax.stop_gradient(scores_XE)
+  if bias_E is not None:
+    choice_XE = choice_XE + jax.lax.stop_gradient(bias_E)[None]
+  if n_groups > 1:
+    x, e = choice_XE.shape
+    grouped = choice_XE.reshape(x, n_groups, e // n_groups)
+    best = jax.lax.top_k(grouped, 1 if bias_E is None else 2)[0].sum(-1)
+    kept = jax.lax.top_k(best, n_limited_groups)[1]
+    mask = jnp.any(kept[:, :, None] == jnp.arange(n_groups)[None, None], 1)
+    choice_XE = jnp.where(mask[:, :, None], grouped, -jnp.inf).reshape(x, e)
+  return jax.lax.top_k(choice_XE, n_activated)[1].astype(jnp.int32)
+
+
+def weights(scores_XE: jax.Array, experts_XA: jax.Array, normalize: bool,
+            route_scale: float) -> jax.Array:
+  """Gate of each chosen expert, float32 [X, A], differentiable in the scores.
+
+  Normalised to sum to one over the chosen (V3) or not (V2), then scaled.
+  """
+  chosen_XA = jnp.take_along_axis(scores_XE, experts_XA, axis=-1)
+  if normalize:
+    chosen_XA = chosen_XA / (jnp.sum(chosen_XA, -1, keepdims=True) + 1e-20)
+  return chosen_XA * route_scale
+
+
+def load(experts_XA: jax.Array, keep_X: jax.Array, n_experts: int) -> jax.Array:
+  """Tokens sent to each expert, float32 [E]; `keep_X` leaves out padding."""
+  hits_XAE = experts_XA[..., None] == jnp.arange(n_experts)[None, None]
+  return jnp.sum(hits_XAE & keep_X[:, None, None], (0, 1)).astype(jnp.float32)
+
+
+def balance_loss(scores_BTE: jax.Array, segments_BT: jax.Array,
+                 n_activated: int) -> tuple[jax.Array, jax.Array]:
+  """Sequence-wise balance loss without its factor alpha (V3, eq. 17-20).
+
+  Of each sequence: sum_i f_i P_i, with f_i = E/(A T) #{t: i among the A best of
+  s_t} and P_i the mean over t of s_it / sum_j s_jt.
+
+  Args:
+    scores_BTE: float32 affinities.
+    segments_BT: int32; each segment is a sequence, 0 is padding.
+    n_activated: A.
+
+  Returns:
+    (sum over sequences, number of sequences), float32 scalars.
+  """
+  b, t, e = scores_BTE.shape
+  address = jnp.arange(b)[:, None] * (t + 1) + segments_BT
+  n = b * (t + 1)
+
+  def per_sequence(values):
+    flat = values.reshape(b * t, -1)
+    return jax.ops.segment_sum(flat, address.reshape(-1), num_segments=n)
+
+  best = jax.lax.top_k(jax.lax.stop_gradient(scores_BTE), n_activated)[1]
+  hits = jnp.any(best[..., None] == jnp.arange(e)[None, None, None], 2)
+  share = scores_BTE / jnp.sum(scores_BTE, -1, keepdims=True)
+  length = per_sequence(jnp.ones((b, t, 1)))
+  real = (length[:, 0] > 0) & (jnp.arange(n) % (t + 1) > 0)
+  safe = jnp.where(length > 0, length, 1.0)
+  f = per_sequence(hits.astype(jnp.float32)) / safe * e / n_activated
+  p = per_sequence(share) / safe
+  loss = jnp.where(real, jnp.sum(f * p, -1), 0.0)
+  return jnp.sum(loss), jnp.sum(real).astype(jnp.float32)

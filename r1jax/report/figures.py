@@ -1,0 +1,201 @@
+"""Figures of a run, drawn from plain lists of dicts.
+
+Metric rows are those of metrics.jsonl; null or absent values leave gaps.
+Evaluation rows: {"step", "pass1", and if known "pass1_low", "pass1_high",
+"maj", "k"}. Shares are between 0 and 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io as memory
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import matplotlib.axes
+import matplotlib.figure
+import matplotlib.ticker
+import numpy as np
+
+from r1jax.core import io
+
+Rows = Sequence[Mapping[str, Any]]
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_BLUE, _RED, _GREEN, _PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+_AMBER, _SKY = "#E69F00", "#56B4E9"
+_COLOURS = (_BLUE, _RED, _GREEN, _PINK, _AMBER, _SKY)
+_INK, _GREY, _PALE = "#222222", "#6b6b6b", "#e6e6e6"
+_PERCENT = matplotlib.ticker.PercentFormatter(1.0, decimals=0)
+
+
+def learning_curves(
+    metrics: Rows, evals: Rows, base: Mapping[str, float],
+    path: str | os.PathLike, *, length: str = "rollout/length_mean") -> None:
+  """Accuracy and response length against step (as Fig. 1 of Nature 645, 633).
+
+  Left: pass@1 with its interval and maj@k of the evaluations, the base's pass@1
+  as a dashed line. Right: mean response length of the training samples.
+
+  Args:
+    metrics: rows with `length`.
+    evals: evaluation rows, oldest first.
+    base: {"pass1": share} of the base on the same problems.
+    path: PNG to write.
+    length: name of the metric on the right.
+  """
+  with _figure(path, 2) as (left, right):
+    steps, share = _series(evals, "pass1")
+    low, high = _series(evals, "pass1_low")[1], _series(evals, "pass1_high")[1]
+    if len(low) == len(high) == len(steps):
+      left.fill_between(steps, low, high, color=_BLUE, alpha=0.15, lw=0)
+    ends = []
+    k = next((row["k"] for row in evals if row.get("k")), "k")
+    for name, key, colour in ((f"maj@{k}", "maj", _RED),
+                              ("pass@1", "pass1", _BLUE)):
+      steps, share = _series(evals, key)
+      left.plot(steps, share, color=colour, marker="o", ms=3.5)
+      ends.append((name, colour, steps, share))
+    left.axhline(base["pass1"], color=_GREY, ls=(0, (5, 3)), lw=1.3, zorder=1)
+    left.set_ylim(0, 1.02)
+    left.yaxis.set_major_formatter(_PERCENT)
+    left.set_title("Accuracy on held-out problems")
+    _label(left, ends)
+    left.annotate(
+        f"base {base['pass1']:.0%}", (1, base["pass1"]), xytext=(-4, 4),
+        xycoords=("axes fraction", "data"), textcoords="offset points",
+        ha="right", color=_GREY)
+    _smooth(right, metrics, length, _GREEN)
+    right.set_ylim(bottom=0)
+    right.set_title("Mean response length (tokens)")
+
+
+def curves(rows: Rows, path: str | os.PathLike, names: Sequence[str],
+           title: str) -> None:
+  """The metrics `names` against step; a line is called by its last part."""
+  with _figure(path, 1) as (axes,):
+    ends = []
+    for i, name in enumerate(names):
+      colour = _COLOURS[i % len(_COLOURS)]
+      ends.append((name.rsplit("/", 1)[-1], colour,
+                   *_smooth(axes, rows, name, colour)))
+    axes.set_title(title)
+    _label(axes, ends)
+
+
+def reward_curves(
+    metrics: Rows, path: str | os.PathLike, *, prefix: str = "reward/") -> None:
+  """Every metric that starts with `prefix`, by name, against step."""
+  names = sorted({k for row in metrics for k in row if k.startswith(prefix)})
+  curves(metrics, path, names, "Mean reward of the training samples")
+
+
+def entropy_and_kl(
+    metrics: Rows, path: str | os.PathLike, *, entropy: str = "policy/entropy",
+    kl: str = "policy/kl") -> None:
+  """Entropy per token and KL to the reference policy against step."""
+  with _figure(path, 2) as (left, right):
+    _smooth(left, metrics, entropy, _BLUE)
+    left.set_title("Entropy (nats per token)")
+    left.set_ylim(bottom=0)
+    _smooth(right, metrics, kl, _RED)
+    right.set_ylim(bottom=0)
+    right.set_title("KL to the reference (nats per token)")
+
+
+def by_level(rows: Rows, path: str | os.PathLike) -> None:
+  """Accuracy by difficulty against step (as in the paper's MATH by level).
+
+  Args:
+    rows: {"step", "level", "pass1"}, in any order.
+    path: PNG to write.
+  """
+  levels = sorted({row["level"] for row in rows})
+  with _figure(path, 1) as (axes,):
+    ends = []
+    for i, level in enumerate(levels):
+      mine = sorted((r for r in rows if r["level"] == level),
+                    key=lambda r: r["step"])
+      steps, share = _series(mine, "pass1")
+      # Light to dark: the levels are an order, not categories.
+      shade = 0.35 + 0.6 * (i / max(len(levels) - 1, 1))
+      colour = matplotlib.colormaps["viridis_r"](shade)
+      axes.plot(steps, share, color=colour, marker="o", ms=3.5)
+      ends.append((f"level {level}", colour, steps, share))
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(_PERCENT)
+    axes.set_title("pass@1 by difficulty")
+    _label(axes, ends)
+
+
+@contextlib.contextmanager
+def _figure(
+    path: str | os.PathLike, panels: int
+) -> Iterator[list[matplotlib.axes.Axes]]:
+  """Axes in one row, written as PNG at the end; no pyplot, no global state."""
+  with matplotlib.rc_context({
+      "font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left",
+      "axes.titleweight": "bold", "axes.titlepad": 10, "text.color": _INK,
+      "axes.edgecolor": "#bbbbbb", "axes.labelcolor": _GREY,
+      "xtick.color": _GREY, "ytick.color": _GREY, "axes.spines.top": False,
+      "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
+      "grid.color": _PALE, "axes.axisbelow": True, "lines.linewidth": 2.0,
+      "xtick.major.size": 0, "ytick.major.size": 0}):
+    figure = matplotlib.figure.Figure(
+        figsize=(5.2 * panels + (1.0 if panels == 1 else 0.0), 3.5),
+        layout="constrained")
+    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+    yield axes
+    for a in axes:
+      a.set_xlabel("step")
+      a.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+      a.margins(x=0.02)
+    data = memory.BytesIO()
+    figure.savefig(data, format="png", dpi=160, facecolor="white")
+  io.write_bytes(path, data.getvalue())
+
+
+def _series(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
+  """(steps, values) of the rows that have a value for `key`."""
+  pairs = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
+  values = np.asarray(pairs, np.float64).reshape(-1, 2)
+  return values[:, 0], values[:, 1]
+
+
+def _smooth(
+    axes: matplotlib.axes.Axes, rows: Rows, key: str, colour: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws the values faintly, then their centred running mean; returns it."""
+  steps, values = _series(rows, key)
+  half = len(values) // 40
+  sums = np.concatenate([[0.0], np.cumsum(values)])
+  first = np.maximum(np.arange(len(values)) - half, 0)
+  last = np.minimum(np.arange(len(values)) + half + 1, len(values))
+  mean = (sums[last] - sums[first]) / (last - first)
+  axes.plot(steps, values, color=colour, alpha=0.25, lw=1.0)
+  axes.plot(steps, mean, color=colour)
+  return steps, mean
+
+
+def _label(axes: matplotlib.axes.Axes, ends: Sequence[tuple]) -> None:
+  """Names each line at its right end, moved apart where they would overlap.
+
+  Args:
+    axes: where the lines are, their limits final.
+    ends: (name, colour, steps, values) of each line.
+  """
+  ends = [e for e in ends if len(e[3])]
+  low, high = axes.get_ylim()
+  axes.set_ylim(low, high)
+  apart, at = 0.08 * (high - low), -np.inf
+  heights = {}
+  for name, _, _, values in sorted(ends, key=lambda e: e[3][-1]):
+    at = max(values[-1], at + apart)
+    heights[name] = at
+  over = at - high
+  for name, colour, steps, _ in ends:
+    y = heights[name] - max(over, 0.0)
+    axes.annotate(
+        name, (steps[-1], y), xytext=(7, 0), textcoords="offset points",
+        va="center", color=colour, fontweight="bold", annotation_clip=False)

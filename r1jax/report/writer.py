@@ -1,0 +1,115 @@
+"""Metrics of a run: metrics.jsonl, one line a step, and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import tensorboardX
+from etils import epath
+
+from r1jax.core import io
+
+METRICS = "metrics.jsonl"
+
+
+class Writer:
+  """Appends rows to `WORKDIR/metrics.jsonl` and TensorBoard events.
+
+  A row is one JSON object with "step" (updates done, 1 after the first) and the
+  metrics. Non-finite values are written as null (JSON has no NaN) and left out
+  of TensorBoard. In a multi-process run only process 0 makes a writer.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, *, resumed: int = 0) -> None:
+    """Opens the files.
+
+    Args:
+      workdir: folder of the run, local or gs://.
+      resumed: step of the checkpoint that the run goes on from; 0 if it starts.
+        Lines of later steps, written before a kill, are dropped (all of them
+        at 0), and TensorBoard is told to forget them, so that each step is
+        there once.
+
+    Raises:
+      OSError: the disk is full or read-only.
+    """
+    self._path = epath.Path(workdir) / METRICS
+    old = read(workdir) if resumed else []
+    rows = [row for row in old if row["step"] <= resumed]
+    io.write_text(self._path, "".join(_line(row) for row in rows))
+    self._rows: list[str] = []
+    self._events = tensorboardX.SummaryWriter(
+        os.fspath(workdir), purge_step=resumed + 1 if resumed else 0,
+        flush_secs=30)
+
+  def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """Adds one row; values are numbers or scalar arrays."""
+    row = {"step": int(step)}
+    for name, value in metrics.items():
+      value = value if isinstance(value, (int, str)) else float(value)
+      row[name] = value if _finite(value) else None
+      if row[name] is not None and not isinstance(value, str):
+        self._events.add_scalar(name, value, step)
+    self._rows.append(_line(row))
+
+  def flush(self) -> None:
+    """Puts what was written on disk.
+
+    Raises:
+      OSError: the disk is full or read-only. Stop the run: a cut last line is
+        dropped when it resumes.
+    """
+    if self._rows:
+      try:
+        with self._path.open("a") as file:
+          file.write("".join(self._rows))
+      except OSError as error:
+        raise OSError(
+            error.errno, f"could not write {self._path}: {error.strerror};"
+            " free some space or choose another --workdir") from error
+      self._rows.clear()
+    self._events.flush()
+
+  def close(self) -> None:
+    """Flushes and closes."""
+    self.flush()
+    self._events.close()
+
+
+def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+  """Rows of `WORKDIR/metrics.jsonl`, oldest first; [] where there is none.
+
+  A last line cut by a kill is dropped.
+
+  Raises:
+    ValueError: any other line is not JSON; names the line.
+  """
+  path = epath.Path(workdir) / METRICS
+  if not path.exists():
+    return []
+  lines = path.read_text().split("\n")
+  rows = []
+  for number, line in enumerate(lines, start=1):
+    if not line:
+      continue
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError as error:
+      if number == len(lines):
+        break
+      raise ValueError(
+          f"{path} line {number} is not JSON ({error}); delete that line"
+      ) from error
+  return rows
+
+
+def _finite(value: int | float | str) -> bool:
+  return not isinstance(value, float) or math.isfinite(value)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+  return json.dumps(row, allow_nan=False) + "\n"

@@ -1,0 +1,87 @@
+"""Multi-process start-up: the same script on one machine and on many."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+from collections.abc import Mapping
+
+import jax
+
+# Set for each process by a launcher that jax.distributed can read by itself.
+_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+_READY = {
+    "SLURM_NTASKS": "SLURM_STEP_NODELIST",
+    "OMPI_COMM_WORLD_SIZE": "OMPI_MCA_orte_hnp_uri",
+}
+_TPU_PODS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistributedConfig:
+  """Where the other processes are; all empty: ask the scheduler, if any."""
+
+  coordinator: str = ""  # host:port of process 0
+  processes: int = 0  # number of processes
+  process: int = -1  # number of this process, from 0
+
+  def __post_init__(self):
+    given = (bool(self.coordinator), self.processes != 0, self.process != -1)
+    if any(given) and not all(given):
+      raise ValueError(
+          f"coordinator={self.coordinator!r}, processes={self.processes},"
+          f" process={self.process}: give all three or none")
+    if all(given) and not 0 <= self.process < self.processes:
+      raise ValueError(
+          f"process={self.process} is not below processes={self.processes}")
+
+
+def detect(environ: Mapping[str, str], tpu_host: bool) -> str | None:
+  """The launcher that started this process as one of several, or None.
+
+  Args:
+    environ: the environment.
+    tpu_host: whether this machine is a TPU VM.
+  """
+  if environ.get("JAX_PLATFORMS") == "cpu":
+    tpu_host = False
+  for name in _COUNTS:
+    # A batch script run without its launcher has the count but not the rest.
+    if int(environ.get(name) or 1) > 1 and _READY[name] in environ:
+      return name
+  for name in _TPU_PODS:
+    if "," in environ.get(name, ""):
+      return name
+  if "MEGASCALE_COORDINATOR_ADDRESS" in environ:
+    return "MEGASCALE_COORDINATOR_ADDRESS"
+  # A TPU VM knows its pod from its metadata server, not its environment.
+  return "TPU VM" if tpu_host and "TPU_SKIP_MDS_QUERY" not in environ else None
+
+
+def initialize(config: DistributedConfig | None = None) -> bool:
+  """Joins the other processes; call before any other use of JAX.
+
+  Does nothing when this process was started alone, or has joined already.
+
+  Returns:
+    Whether jax.distributed is running.
+  """
+  if jax.distributed.is_initialized():
+    return True
+  config = config or DistributedConfig()
+  if config.coordinator:
+    jax.distributed.initialize(
+        config.coordinator, config.processes, config.process)
+  elif detect(os.environ, _is_tpu_host()):
+    jax.distributed.initialize()
+  else:
+    return False
+  return True
+
+
+def _is_tpu_host() -> bool:
+  dev = pathlib.Path("/dev")
+  chips = [*dev.glob("accel[0-9]*"), *dev.glob("vfio/[0-9]*")]
+  return bool(chips) and importlib.util.find_spec("libtpu") is not None

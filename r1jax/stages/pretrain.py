@@ -1,0 +1,94 @@
+"""Pre-training: next-token prediction on packed documents."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+
+import jax
+
+from r1jax.core import config as config_lib
+from r1jax.core.config import check
+from r1jax.data import pipeline
+from r1jax.data.tokenizer import Tokenizer, check_fits
+from r1jax.models.build import Model
+from r1jax.stages.session import Session
+from r1jax.training import metrics as metrics_lib
+from r1jax.training import objectives, optimizer, step
+from r1jax.training import state as state_lib
+from r1jax.training.objectives import LmConfig
+from r1jax.training.optimizer import OptimizerConfig
+from r1jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+  """Settings of `run`; the defaults train the embedded base."""
+
+  steps: int = 3600  # updates
+  rows: int = 16  # rows per update
+  row_length: int = 192  # tokens per row
+  micro_batches: int = 1  # parts that an update's rows are done in
+  gamma: float = 1e-3  # step of the router bias (V3: 0.001)
+  seed: int = 0  # of parameters and documents
+  save_every: int = 500  # updates between checkpoints
+  lm: LmConfig = LmConfig(mtp=0.1, balance=1e-4)
+  optimizer: OptimizerConfig = OptimizerConfig(
+      lr=3e-3, weight_decay=0.1, warmup_steps=200, schedule="cosine",
+      total_steps=3600, final_fraction=0.05)
+
+  def __post_init__(self):
+    for name in ("steps", "rows", "row_length", "micro_batches", "save_every"):
+      check(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be"
+            " positive")
+    check(self.rows % self.micro_batches == 0,
+          f"rows={self.rows} do not divide into"
+          f" micro_batches={self.micro_batches}")
+
+
+def run(cfg: PretrainConfig, model: Model, tokenizer: Tokenizer,
+        text_at: Callable[[int], str], workdir: str | os.PathLike
+        ) -> TrainState:
+  """Trains from random parameters, or goes on where `workdir` stopped.
+
+  Args:
+    cfg: the settings.
+    model: what to train.
+    tokenizer: whose vocabulary must fit the model.
+    text_at: the document with a number.
+    workdir: folder of the run.
+
+  Returns:
+    The state after the last update (or at the interruption).
+  """
+  check_fits(tokenizer, model.cfg.vocab_size)
+  model.cfg.check_length(cfg.row_length, "row_length")
+  tx = optimizer.make_optimizer(cfg.optimizer)
+  update = step.make_update(
+      objectives.lm_objective(model, cfg.lm), tx, gamma=cfg.gamma)
+  stream = pipeline.documents(
+      text_at, tokenizer, rows=cfg.rows, capacity=cfg.row_length, seed=cfg.seed)
+  settings = config_lib.to_dict(cfg) | {
+      "model": config_lib.to_dict(model.cfg),
+      "compute": config_lib.to_dict(model.compute)}
+  session = Session(
+      workdir, settings, title="pretrain", total=cfg.steps,
+      save_every=cfg.save_every, shown=("loss/cross_entropy", "loss/mtp"))
+  params = jax.jit(model.init)(jax.random.key(cfg.seed))
+  state = state_lib.create(params, model.init_router_bias(), tx)
+  state, host = session.restore(state, {})
+  if host:
+    stream.set_state(host["stream"])
+  to_device = functools.partial(jax.tree.map, jax.numpy.asarray)
+  with session:
+    for number in range(session.step + 1, cfg.steps + 1):
+      batch = step.split(next(stream), cfg.micro_batches)
+      state, metrics = update(state, to_device(batch))
+      stop = session.finish(
+          number, metrics_lib.floats(metrics), batch, lambda s=state: s,
+          lambda: {"stream": stream.get_state()})
+      if stop:
+        break
+  return state

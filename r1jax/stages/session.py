@@ -1,0 +1,116 @@
+"""What every stage does around its loop: files, signals, progress, resuming."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from etils import epath
+
+from r1jax.checkpoint.manager import Manager
+from r1jax.checkpoint.signals import Preemption
+from r1jax.core.types import TokenBatch
+from r1jax.report import workdir as workdir_lib
+from r1jax.report.progress import Progress
+from r1jax.report.writer import Writer
+from r1jax.training.guard import Guard
+
+
+class Session:
+  """A run on disk, open for one process's lifetime.
+
+      with Session(workdir, config, title="GRPO", total=cfg.steps, ...) as s:
+        state = s.restore({"state": state}) ...
+        for step in range(s.step, cfg.steps):
+          ...
+          if s.finish(step + 1, metrics, batch, arrays, host):
+            break
+
+  The same config in a used workdir resumes it; another one is an error.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, config: dict[str, Any], *,
+               title: str, total: int, save_every: int, keep: int = 2,
+               best_metric: str = "", shown: tuple[str, ...] = ()):
+    """Takes or resumes the workdir.
+
+    Args:
+      workdir: folder of the run, local or gs://.
+      config: every setting as resolved; `steps` may differ on resuming.
+      title: of the progress bar.
+      total: steps in all.
+      save_every: steps between checkpoints.
+      keep: newest checkpoints to keep.
+      best_metric: also keep the best checkpoint by this metric.
+      shown: metrics in the progress bar.
+
+    Raises:
+      ValueError: the workdir was made by another config.
+    """
+    self.workdir = epath.Path(workdir)
+    self.title, self.total, self.shown = title, total, shown
+    workdir_lib.prepare(workdir, config, workdir_lib.versions(),
+                        ignore=("steps",))
+    self.manager = Manager(self.workdir / "checkpoints", keep=keep,
+                           save_interval=save_every, best_metric=best_metric)
+    self.step = self.manager.latest_step() or 0
+    self.guard = Guard(self.workdir / "skipped")
+    self.preemption = Preemption()
+    self.stopped = False
+
+  def restore(self, arrays: Any, host: dict[str, Any]
+              ) -> tuple[Any, dict[str, Any]]:
+    """The latest checkpoint's state, or what was given if there is none."""
+    if not self.step:
+      return arrays, host
+    arrays, host = self.manager.restore(self.step, like=arrays)
+    self.guard.skipped = tuple(host["skipped"])
+    return arrays, host
+
+  def __enter__(self) -> Session:
+    self.writer = Writer(self.workdir, resumed=self.step)
+    self.preemption.__enter__()
+    self.progress = Progress(self.title, self.total, start=self.step)
+    self.progress.__enter__()
+    if self.step:
+      self.progress.say(f"resuming {self.workdir} after step {self.step}")
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.progress.__exit__(*exception)
+    self.preemption.__exit__(*exception)
+    self.writer.close()
+    self.manager.close()
+
+  def finish(self, step: int, metrics: Mapping[str, float], batch: TokenBatch,
+             arrays: Callable[[], Any], host: Callable[[], dict[str, Any]],
+             ) -> bool:
+    """Ends a step: guards, logs, saves; True when the run should stop.
+
+    Args:
+      step: steps done, this one included.
+      metrics: numbers of this step.
+      batch: what was trained on, dumped if the update was skipped.
+      arrays: -> the device state to save.
+      host: -> the host state to save, JSON-ready.
+    """
+    self.guard.check(step, metrics, batch)
+    self.writer.write(step, metrics)
+    self.writer.flush()
+    self.progress.step({name.rsplit("/", 1)[-1]: metrics[name]
+                        for name in self.shown if name in metrics})
+    self.stopped = self.preemption.requested()
+    last = self.stopped or step == self.total
+    # Saving blocks until the arrays are copied: only call for them when due.
+    if last or self.manager.due(step):
+      self.manager.save(
+          step, arrays(), host() | {"skipped": list(self.guard.skipped)},
+          metrics=metrics, force=last)
+    if self.stopped:
+      self.manager.wait()
+      self.progress.say(
+          f"{self.preemption.name}: saved after step {step}; the same command"
+          " resumes")
+    self.step = step
+    return self.stopped

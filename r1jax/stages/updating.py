@@ -1,0 +1,128 @@
+"""The device side of GRPO: policy, reference, and updates on one batch."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.core.types import TokenBatch
+from r1jax.stages.weights import Weights
+from r1jax.training import logprobs as logprobs_lib
+from r1jax.training import metrics as metrics_lib
+from r1jax.training import objectives, optimizer, step, step_pmap
+from r1jax.training import state as state_lib
+
+if TYPE_CHECKING:
+  from r1jax.stages.grpo import GrpoConfig
+
+
+class Learner:
+  """Holds the policy's state and the reference policy between steps."""
+
+  def __init__(self, cfg: GrpoConfig, weights: Weights,
+               mesh: jax.sharding.Mesh | None):
+    """Places the state; compiles nothing yet."""
+    self.cfg, self.mesh = cfg, mesh
+    tx = optimizer.make_optimizer(cfg.optimizer)
+    objective = objectives.grpo_objective(
+        weights.model, cfg.policy, balance=cfg.balance,
+        temperature=cfg.temperature)
+    placed = None
+    if mesh is not None and cfg.driver == "mesh":
+      placed = state_lib.shardings(weights.model, tx, mesh)
+    # Copies: the update donates its state, and the caller keeps its weights.
+    state = jax.jit(
+        lambda p, b: state_lib.create(p, b, tx), out_shardings=placed)(
+            *jax.tree.map(jnp.copy, (weights.params, weights.router_bias_LE)))
+    self.state = state
+    self.reference = self._copy()
+    if cfg.driver == "pmap":
+      self._update = step_pmap.make_update(objective, tx, gamma=cfg.gamma)
+    else:
+      self._update = step.make_update(objective, tx, gamma=cfg.gamma,
+                                      shardings=placed)
+    self._logprobs = logprobs_lib.make_logprobs(
+        weights.model, cfg.temperature)
+    self.updates = 0
+
+  def on_mesh(self) -> contextlib.AbstractContextManager:
+    """The context that all device work runs in."""
+    if self.mesh is None:
+      return contextlib.nullcontext()
+    return jax.set_mesh(self.mesh)
+
+  def arrays(self) -> dict[str, Any]:
+    """Everything on the device that a checkpoint must hold."""
+    return vars(self.state) | {"reference": self.reference}
+
+  def load(self, arrays: dict[str, Any]) -> None:
+    """Takes back what `arrays` gave."""
+    arrays = dict(arrays)
+    self.reference = arrays.pop("reference")
+    self.state = state_lib.TrainState(**arrays)
+
+  def fixed_logprobs(self, batches: list[TokenBatch]
+                     ) -> list[dict[str, jax.Array]]:
+    """Log-probabilities that stay fixed during the updates, one dict a batch.
+
+    The reference policy's where the KL penalty is on; the old policy's where
+    more than one update follows (with one, the policy has not moved since it
+    sampled, and its own log-probabilities are the old ones).
+    """
+    wanted = {}
+    if self.cfg.policy.kl_beta:
+      wanted["ref_logprobs_BT"] = self.reference
+    if not self.cfg.on_policy:
+      wanted["old_logprobs_BT"] = {
+          "params": self.state.params,
+          "router_bias_LE": self.state.router_bias_LE}
+    if not wanted:
+      return [{} for _ in batches]
+    placed = [self._place(step.split(b, self._micro(b))) for b in batches]
+    return [{name: self._logprobs(w["params"], w["router_bias_LE"], batch)[0]
+             for name, w in wanted.items()} for batch in placed]
+
+  def update(self, batches: list[TokenBatch],
+             fixed: list[dict[str, jax.Array]]) -> dict[str, float]:
+    """cfg.epochs passes over the minibatches; the mean of their metrics."""
+    seen = []
+    for _ in range(self.cfg.epochs):
+      for batch, logprobs in zip(batches, fixed, strict=True):
+        micro = self._place(step.split(batch, self._micro(batch)))
+        micro = micro.replace(**logprobs)
+        if self.cfg.driver == "pmap":
+          micro = step_pmap.shard(micro, jax.device_count())
+        self.state, metrics = self._update(self.state, micro)
+        seen.append(metrics)
+        self.updates = int(self.state.step)
+        if self.updates % self.cfg.reference_every == 0:
+          self.reference = self._copy()
+    return named(metrics_lib.floats(*seen))
+
+  def _micro(self, batch: TokenBatch) -> int:
+    return len(batch.tokens_BT) // self.cfg.micro_rows
+
+  def _place(self, batch: TokenBatch) -> TokenBatch:
+    if self.mesh is None or self.cfg.driver == "pmap":
+      return jax.tree.map(jnp.asarray, batch)
+    return jax.device_put(batch, step.batch_sharding(self.mesh))
+
+  def _copy(self) -> dict[str, Any]:
+    return jax.tree.map(jnp.copy, {
+        "params": self.state.params,
+        "router_bias_LE": self.state.router_bias_LE})
+
+
+def named(metrics: dict[str, float]) -> dict[str, float]:
+  """Metrics under the names of the log: `policy/...`, `rollout/logp_diff`."""
+  found = {}
+  for name, value in metrics.items():
+    if name in ("logp_diff", "logp_diff_max", "flip_rate"):
+      name = f"rollout/{name}"
+    elif "/" not in name and name not in ("skipped", "loss", "grad_norm"):
+      name = f"policy/{name}"
+    found[name] = value
+  return found

@@ -1,0 +1,104 @@
+"""Where a run's first parameters come from: `--init=KIND:WHAT`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from r1jax.checkpoint import export
+from r1jax.checkpoint.manager import Manager
+from r1jax.core import config as config_lib
+from r1jax.core import io
+from r1jax.models import build, presets
+from r1jax.models.build import Model
+from r1jax.models.config import ModelConfig
+from r1jax.models.layers import Compute
+
+ASSETS = epath.resource_path("r1jax") / "assets" / "arith"
+TOKENIZER = ASSETS / "tokenizer.model"
+BASE = ASSETS / "base.safetensors"
+
+
+class Weights(NamedTuple):
+  """A model and its values."""
+
+  model: Model
+  params: Any
+  router_bias_LE: jax.Array
+
+
+def load(init: str, compute: Compute, key: jax.Array) -> Weights:
+  """A model from `init`.
+
+  Args:
+    init: `base`, the embedded base; `file:PATH.safetensors`, what
+      `experiments/pretrain.py --export` wrote; `orbax:DIR`, the workdir of a
+      run, its newest checkpoint; `random:PRESET`.
+    compute: how it is computed.
+    key: of random parameters.
+
+  Raises:
+    ValueError: another `init`, or a source that is missing or damaged.
+  """
+  kind, _, what = init.partition(":")
+  if kind == "base" and not what:
+    return _from_file(BASE, compute)
+  if kind == "file" and what:
+    return _from_file(what, compute)
+  if kind == "orbax" and what:
+    return _from_run(what, compute)
+  if kind == "random" and what:
+    model = build.build(presets.get(what), compute)
+    return Weights(model, jax.jit(model.init)(key), model.init_router_bias())
+  raise ValueError(
+      f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR or"
+      " random:PRESET")
+
+
+def save(path: str | os.PathLike, cfg: ModelConfig, params: Any,
+         router_bias_LE: jax.Array, *, made_by: dict[str, Any] | None = None,
+         dtype: str = "bfloat16") -> None:
+  """Writes what `file:PATH` reads; the router bias stays exact, in the JSON.
+
+  Args:
+    path: ends in .safetensors.
+    cfg: of the model.
+    params: its parameters.
+    router_bias_LE: its router bias.
+    made_by: how it was made, for the reader of the JSON.
+    dtype: of the stored parameters.
+  """
+  metadata = {"model": config_lib.to_dict(cfg), "made_by": made_by or {},
+              "router_bias": np.asarray(router_bias_LE).tolist()}
+  export.save_params(path, params, metadata, dtype=dtype)
+
+
+def _from_file(path, compute):
+  metadata = export.load_metadata(path)
+  model = build.build(
+      config_lib.from_dict(ModelConfig, metadata["model"]), compute)
+  like = jax.eval_shape(model.init, jax.random.key(0))
+  bias = jnp.asarray(metadata["router_bias"], jnp.float32)
+  return Weights(model, export.load_params(path, like),
+                 bias.reshape(model.init_router_bias().shape))
+
+
+def _from_run(workdir, compute):
+  path = epath.Path(workdir) / "config.json"
+  if not path.exists():
+    raise ValueError(f"{path} does not exist; orbax:DIR must be the --workdir"
+                     " of a training run")
+  settings = io.read_json(path)["config"]
+  model = build.build(
+      config_lib.from_dict(ModelConfig, settings["model"]), compute)
+  like = {"params": jax.eval_shape(model.init, jax.random.key(0)),
+          "router_bias_LE": jax.eval_shape(model.init_router_bias)}
+  manager = Manager(epath.Path(workdir) / "checkpoints", read_only=True)
+  arrays, _ = manager.restore(like=like, partial=True)
+  manager.close()
+  return Weights(model, arrays["params"], arrays["router_bias_LE"])

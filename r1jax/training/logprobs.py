@@ -1,0 +1,31 @@
+"""Log-probabilities of a fixed policy: the old one, the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from r1jax.core.types import TokenBatch
+from r1jax.models.build import Model
+from r1jax.ops.logprobs import chunked_logprobs
+
+
+def make_logprobs(model: Model, temperature: float = 1.0) -> Callable[
+    [Any, jax.Array, TokenBatch], tuple[jax.Array, jax.Array]]:
+  """Compiled (params, router_bias_LE, batch) -> (logprobs, entropy).
+
+  The batch is micro-batches [n_micro, B, T], done one after the other; so are
+  both results, float32, of every target, trained or not. Recorded experts in
+  the batch are replayed.
+  """
+  def one(params, bias_LE, batch):
+    out = model.forward(
+        params, bias_LE, batch.tokens_BT, batch.positions_BT,
+        batch.segments_BT, experts_BTLA=batch.experts_BTLA)
+    return chunked_logprobs(out.hidden_BTD, model.head(params),
+                            batch.targets_BT, temperature=temperature)
+
+  return jax.jit(lambda params, bias_LE, batches: jax.lax.map(
+      lambda batch: one(params, bias_LE, batch), batches))

@@ -1,0 +1,53 @@
+"""Numbers that leave the device: means as (sum, weight), and maxima."""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Metrics:
+  """What can be merged over micro-batches, devices and updates.
+
+  Attributes:
+    means: name -> (sum, weight), float32 scalars.
+    maxima: name -> float32 scalar.
+  """
+
+  means: dict[str, tuple[jax.Array, jax.Array]]
+  maxima: dict[str, jax.Array]
+
+
+def merge(*parts: Metrics) -> Metrics:
+  """Sums of sums and weights, largest of maxima; works inside jit."""
+  return Metrics(
+      jax.tree.map(lambda *xs: sum(xs), *(p.means for p in parts)),
+      jax.tree.map(lambda *xs: jnp.max(jnp.stack(xs)),
+                   *(p.maxima for p in parts)))
+
+
+def single(**values: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+  """Scalars as means of weight 1."""
+  return {name: (jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
+          for name, value in values.items()}
+
+
+def floats(*parts: Metrics) -> dict[str, float]:
+  """Name -> number, over all parts, with one transfer from the device.
+
+  Names whose weight is 0 are left out: nothing was measured. Parts need not
+  have the same names.
+  """
+  sums: dict[str, float] = {}
+  weights: dict[str, float] = {}
+  maxima: dict[str, float] = {}
+  for part in jax.device_get(parts):
+    for name, (value, weight) in part.means.items():
+      sums[name] = sums.get(name, 0.0) + float(value)
+      weights[name] = weights.get(name, 0.0) + float(weight)
+    for name, value in part.maxima.items():
+      maxima[name] = max(maxima.get(name, float(value)), float(value))
+  means = {n: sums[n] / weights[n] for n in sums if weights[n] > 0}
+  return means | maxima

@@ -1,0 +1,205 @@
+"""What an update minimises: terms of (sum, weight), and what to log of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.core import masked
+from r1jax.core.config import check
+from r1jax.core.types import TokenBatch
+from r1jax.losses import mtp, policy, segments, sft
+from r1jax.losses.policy import PolicyConfig
+from r1jax.models.build import Model
+from r1jax.ops.logprobs import chunked_logprobs
+from r1jax.training.metrics import Metrics
+
+Pair = tuple[jax.Array, jax.Array]
+
+
+class Result(NamedTuple):
+  """One micro-batch.
+
+  Attributes:
+    terms: name -> (sum, weight), differentiable.
+    metrics: not differentiated.
+    load_LE: tokens per expert, a row for each row of the router bias (zeros
+      where the layer did not run).
+  """
+
+  terms: dict[str, Pair]
+  metrics: Metrics
+  load_LE: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """sum over terms of factor * (sum over the batch / weight of the batch).
+
+  Attributes:
+    factors: term -> its factor.
+    weights: batch -> {term: weight}, from masks and segments alone, so that the
+      weights of all micro-batches can be added up before any gradient. Equal to
+      the weights that `evaluate` returns.
+    evaluate: (params, router_bias_LE, batch) -> Result.
+  """
+
+  factors: Mapping[str, float]
+  weights: Callable[[TokenBatch], dict[str, jax.Array]]
+  evaluate: Callable[[Any, jax.Array, TokenBatch], Result]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LmConfig:
+  """Language modelling: pre-training and supervised fine-tuning.
+
+  Attributes:
+    mtp: factor lambda of the multi-token prediction loss (V3: 0.3, later 0.1).
+    balance: factor alpha of the sequence-wise balance loss (V3: 1e-4).
+  """
+
+  mtp: float = 0.0
+  balance: float = 0.0
+
+  def __post_init__(self):
+    for name in ("mtp", "balance"):
+      value = getattr(self, name)
+      check(value >= 0, f"{name}={value} must not be negative")
+
+
+def lm_objective(model: Model, cfg: LmConfig) -> Objective:
+  """Cross-entropy + lambda MTP + alpha balance.
+
+  Raises:
+    ValueError: a factor for what the model does not have.
+  """
+  check(not cfg.mtp or model.cfg.n_mtp > 0,
+        f"mtp={cfg.mtp}, but the model has no MTP module; set it to 0")
+  _check_balance(model, cfg.balance)
+  factors = _chosen(cross_entropy=1.0, mtp=cfg.mtp, balance=cfg.balance)
+
+  def weights(batch):
+    found = {"cross_entropy": sft.cross_entropy_weight(batch.mask_BT)}
+    if cfg.mtp:
+      found["mtp"] = sft.cross_entropy_weight(mtp.mtp_targets(batch)[1])
+    return found | _balance_weight(batch, cfg.balance)
+
+  def evaluate(params, bias_LE, batch):
+    out = _forward(model, params, bias_LE, batch, cfg.balance)
+    w_DV = model.head(params)
+    logprobs_BT, entropy_BT = chunked_logprobs(
+        out.hidden_BTD, w_DV, batch.targets_BT)
+    terms = {"cross_entropy": sft.cross_entropy(logprobs_BT, batch.mask_BT)}
+    loads, balance = [out.load_LE], out.balance[0]
+    if cfg.mtp:
+      ahead = model.mtp(
+          params, bias_LE, out.hidden_BTD, batch.targets_BT,
+          batch.positions_BT, batch.segments_BT, balance=cfg.balance > 0)
+      targets_BT, mask_BT = mtp.mtp_targets(batch)
+      ahead_BT, _ = chunked_logprobs(
+          ahead.hidden_BTD, w_DV, targets_BT, entropy=False)
+      terms["mtp"] = mtp.mtp_loss(ahead_BT, mask_BT)
+      loads.append(ahead.load_LE)
+      balance += ahead.balance[0]
+    if cfg.balance:
+      terms["balance"] = balance, out.balance[1]
+    metrics = Metrics({"entropy": masked.total(entropy_BT, batch.mask_BT)}, {})
+    return Result(terms, metrics, _load(loads, bias_LE))
+
+  return Objective(factors, weights, evaluate)
+
+
+def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
+                   temperature: float = 1.0) -> Objective:
+  """Policy loss + alpha balance.
+
+  Recorded experts in the batch are replayed: the gates' gradients flow through
+  the live scores of the recorded experts. The MTP module takes no part (whether
+  it does in R1 is not said), so give its parameters no weight decay.
+
+  Metrics: those of `policy_loss`; `entropy`; where the sampler recorded its
+  log-probabilities `logp_diff` (mean and, as `logp_diff_max`, the largest gap
+  to the policy before the update); under replay `flip_rate`, the share of
+  (token, layer) where the router would have chosen another set of experts.
+
+  Args:
+    model: the policy.
+    cfg: options of the loss.
+    balance: factor of the sequence-wise balance loss.
+    temperature: the sampler's.
+  """
+  _check_balance(model, balance)
+  factors = _chosen(policy=1.0, balance=balance)
+
+  def weights(batch):
+    found = {"policy": policy.policy_weight(batch, cfg)}
+    return found | _balance_weight(batch, balance)
+
+  def evaluate(params, bias_LE, batch):
+    out = _forward(model, params, bias_LE, batch, balance)
+    logprobs_BT, entropy_BT = chunked_logprobs(
+        out.hidden_BTD, model.head(params), batch.targets_BT,
+        temperature=temperature)
+    loss, means = policy.policy_loss(logprobs_BT, batch, cfg)
+    means["entropy"] = masked.total(entropy_BT, batch.mask_BT)
+    maxima = {}
+    if batch.sampler_logprobs_BT is not None:
+      old_BT = batch.old_logprobs_BT
+      old_BT = logprobs_BT if old_BT is None else old_BT
+      gap_BT = jnp.abs(old_BT - batch.sampler_logprobs_BT)
+      means["logp_diff"] = masked.total(gap_BT, batch.mask_BT)
+      maxima["logp_diff_max"] = masked.maximum(gap_BT, batch.mask_BT)
+    if batch.experts_BTLA is not None:
+      means["flip_rate"] = flips(
+          out.experts_BTLA, batch.experts_BTLA, batch.segments_BT)
+    terms = {"policy": loss}
+    if balance:
+      terms["balance"] = out.balance
+    metrics = jax.lax.stop_gradient(Metrics(means, maxima))
+    return Result(terms, metrics, _load([out.load_LE], bias_LE))
+
+  return Objective(factors, weights, evaluate)
+
+
+def flips(chosen_BTLA: jax.Array, recorded_BTLA: jax.Array,
+          segments_BT: jax.Array) -> Pair:
+  """(token, layer)s whose sets of experts differ, and how many there are."""
+  found_BTLA = jnp.any(
+      recorded_BTLA[..., :, None] == chosen_BTLA[..., None, :], -1)
+  flipped_BTL = ~jnp.all(found_BTLA, -1)
+  real_BTL = jnp.broadcast_to(segments_BT[:, :, None] > 0, flipped_BTL.shape)
+  return masked.total(flipped_BTL, real_BTL)
+
+
+def _forward(model, params, bias_LE, batch, balance):
+  return model.forward(
+      params, bias_LE, batch.tokens_BT, batch.positions_BT, batch.segments_BT,
+      experts_BTLA=batch.experts_BTLA, balance=balance > 0)
+
+
+def _balance_weight(batch, balance):
+  if not balance:
+    return {}
+  segments_BT = jnp.asarray(batch.segments_BT)
+  return {"balance": segments.count(segments_BT, segments_BT)}
+
+
+def _check_balance(model, balance):
+  check(not balance or model.cfg.n_experts > 0,
+        f"balance={balance}, but the model has no experts; set it to 0")
+
+
+def _chosen(**factors):
+  return {name: factor for name, factor in factors.items() if factor}
+
+
+def _load(loads, bias_LE):
+  """Rows of all modules that ran, padded to the rows of the bias."""
+  if not bias_LE.size:
+    return bias_LE
+  load_LE = jnp.concatenate(loads)
+  return jnp.pad(load_LE, ((0, len(bias_LE) - len(load_LE)), (0, 0)))

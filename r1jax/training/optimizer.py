@@ -1,0 +1,97 @@
+"""AdamW as the project uses it, float32 whatever the parameters are."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from r1jax.core.config import check
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+  """AdamW, clipping and schedule.
+
+  Attributes:
+    lr: peak learning rate.
+    b1, b2, eps: Adam's.
+    weight_decay: decoupled, times the learning rate, on matrices only (not on
+      norms and biases).
+    clip: largest global norm of the gradient; 0 is no clipping.
+    warmup_steps: updates of linear growth from lr / warmup_steps.
+    schedule: after the warm-up `constant`, or `cosine` down to
+      `final_fraction` * lr at `total_steps`.
+    total_steps: updates in all, warm-up included; cosine only.
+    final_fraction: of lr; cosine only.
+  """
+
+  lr: float
+  b1: float = 0.9
+  b2: float = 0.95
+  eps: float = 1e-8
+  weight_decay: float = 0.0
+  clip: float = 1.0
+  warmup_steps: int = 0
+  schedule: str = "constant"
+  total_steps: int = 0
+  final_fraction: float = 0.1
+
+  def __post_init__(self):
+    check(self.lr > 0, f"lr={self.lr} must be positive")
+    for name in ("b1", "b2"):
+      value = getattr(self, name)
+      check(0 <= value < 1, f"{name}={value} must be in [0, 1)")
+    for name in ("weight_decay", "clip", "warmup_steps", "final_fraction"):
+      value = getattr(self, name)
+      check(value >= 0, f"{name}={value} must not be negative")
+    check(self.eps > 0, f"eps={self.eps} must be positive")
+    check(self.schedule in ("constant", "cosine"),
+          f"schedule={self.schedule!r}: choose constant or cosine")
+    check(self.schedule == "constant" or self.total_steps > self.warmup_steps,
+          f"total_steps={self.total_steps} of the cosine must exceed"
+          f" warmup_steps={self.warmup_steps}")
+
+
+def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
+  """Updates done so far -> learning rate of the next, float32."""
+
+  def schedule(count):
+    count = jnp.asarray(count, jnp.float32)
+    warm = jnp.minimum(1.0, (count + 1.0) / max(cfg.warmup_steps, 1))
+    if cfg.schedule == "constant":
+      return cfg.lr * warm
+    length = cfg.total_steps - cfg.warmup_steps
+    done = jnp.clip((count - cfg.warmup_steps) / length, 0.0, 1.0)
+    share = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+    return cfg.lr * warm * (
+        cfg.final_fraction + (1.0 - cfg.final_fraction) * share)
+
+  return schedule
+
+
+def make_optimizer(cfg: OptimizerConfig) -> optax.GradientTransformation:
+  """The transformation of gradients that `cfg` describes."""
+  parts = []
+  if cfg.clip:
+    parts.append(optax.clip_by_global_norm(cfg.clip))
+  parts.append(optax.adamw(
+      learning_rate(cfg), cfg.b1, cfg.b2, cfg.eps,
+      weight_decay=cfg.weight_decay, mask=matrices))
+  return optax.chain(*parts)
+
+
+def matrices(params: Any) -> Any:
+  """Tree of bools: the leaves that are matrices, by their name.
+
+  The models name matrices `w_...` and `embed`; norms and biases, stacked over
+  layers, have two axes as well, so the rank does not tell.
+  """
+  def leaf(path, _):
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    return name.startswith("w_") or name == "embed"
+
+  return jax.tree_util.tree_map_with_path(leaf, params)

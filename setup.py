@@ -1,0 +1,55 @@
+"""r1jax: the DeepSeek-R1 training system in JAX."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+README = ROOT / "README.md"
+
+setuptools.setup(
+    name="r1jax",
+    version=re.search(
+        r'__version__ = "(.+)"', (ROOT / "r1jax/__init__.py").read_text())[1],
+    description="The DeepSeek-R1 training system in JAX, TPU first.",
+    long_description=README.read_text() if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(
+        include=["r1jax", "r1jax.*", "experiments", "experiments.*"]),
+    package_data={
+        "": ["*.html", "*.j2", "*.tsv", "*.txt"],
+        "r1jax": ["assets/**"],
+    },
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.7",
+        "etils[epath]>=1.9",
+        "flax>=0.12",
+        "grain>=0.2.12",
+        "importlib_resources>=6.0",  # tensorflow-datasets does not declare it
+        "jax>=0.10,<0.12",
+        "jinja2>=3.1",
+        "math-verify>=0.8",
+        "matplotlib>=3.8",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "safetensors>=0.5",
+        "sentencepiece>=0.2",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8.0",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "setuptools>=70.1",  # makes wheels without the wheel package
+        ],
+        "aot": ["libtpu"],
+    },
+)

@@ -1,0 +1,274 @@
+import gc
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.checkpoint import manager
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def mesh(shape, names):
+  return jax.make_mesh(
+      shape, names, axis_types=(jax.sharding.AxisType.Auto,) * len(names))
+
+
+def state(value=0.0, sharding=None):
+  w_DF = jnp.arange(96.0).reshape(8, 12) + value
+  if sharding is not None:
+    w_DF = jax.device_put(w_DF, sharding)
+  return {
+      "params": {"w": w_DF, "half": jnp.full((3, 5), value, jnp.bfloat16)},
+      "router_bias": jnp.zeros((0, 0)),
+      "opt_state": (jnp.int32(7), {"mu": jnp.full(4, value)}, None),
+      "pending": np.arange(6, dtype=np.int64),
+      "key": jax.random.key(3),
+      "keys": jax.random.split(jax.random.key(4), 5),
+  }
+
+
+def numbers(tree):
+  return [
+      np.asarray(jax.random.key_data(x)
+                 if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+      for x in jax.tree.leaves(tree)]
+
+
+def assert_same(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+    assert x.dtype == y.dtype and x.shape == y.shape
+  for x, y in zip(numbers(a), numbers(b)):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_everything_comes_back_as_it_was(tmp_path):
+  host = {"step": 2, "data": {"at": [1, 2]}, "stage": "grpo", "big": 2**60}
+  m = manager.Manager(tmp_path)
+  assert m.latest_step() is None
+  assert m.save(2, state(0.5), host)
+  m.close()
+
+  again = manager.Manager(tmp_path)
+  assert again.latest_step() == 2
+  arrays, got = again.restore(like=state())
+  assert got == host
+  assert_same(arrays, state(0.5))
+  assert isinstance(arrays["pending"], np.ndarray)
+  again.close()
+
+
+def test_a_donated_buffer_does_not_change_what_is_saved(tmp_path):
+  m = manager.Manager(tmp_path)
+  bump = jax.jit(lambda x: x + 1, donate_argnums=0)
+  x = jnp.zeros((512, 512))
+  for step in (1, 2, 3):
+    x = bump(x)
+    m.save(step, {"x": x}, {})
+  x = bump(bump(x))
+  for step in (1, 2, 3):
+    arrays, _ = m.restore(step, like={"x": x})
+    np.testing.assert_array_equal(arrays["x"], step)
+  m.close()
+
+
+def test_restores_onto_another_mesh(tmp_path):
+  if jax.device_count() < 8:
+    pytest.skip("needs 8 (simulated) devices")
+  one = jax.NamedSharding(mesh((8,), ("data",)), jax.P("data"))
+  two = jax.NamedSharding(mesh((2, 4), ("fsdp", "tensor")),
+                          jax.P("tensor", "fsdp"))
+  m = manager.Manager(tmp_path)
+  m.save(1, state(0.25, one), {})
+  arrays, _ = m.restore(like=state(0.0, two))
+  assert arrays["params"]["w"].sharding.is_equivalent_to(two, 2)
+  assert_same(arrays, state(0.25))
+  abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state()["params"])
+  params, _ = m.restore(like={"params": abstract}, partial=True)
+  assert_same(params["params"], state(0.25)["params"])
+  assert len(params["params"]["w"].devices()) == 1
+  m.close()
+
+
+def test_keeps_the_newest_and_the_best(tmp_path):
+  scores = {1: 0.1, 2: 0.9, 3: float("nan"), 4: 0.3, 5: 0.2, 6: None}
+  m = manager.Manager(tmp_path, keep=2, best_metric="pass1")
+  for step, score in scores.items():
+    metrics = None if score is None else {"pass1": score}
+    m.save(step, {"x": jnp.float32(step)}, {}, metrics=metrics)
+  assert m.steps() == [2, 5, 6]
+  assert m.best_step() == 2
+  m.close()
+  again = manager.Manager(
+      tmp_path, keep=1, best_metric="pass1", best_mode="min")
+  again.save(7, {"x": jnp.float32(7)}, {}, metrics={"pass1": 0.5})
+  assert again.steps() == [5, 7]
+  again.close()
+
+
+def test_interval_force_and_old_steps(tmp_path):
+  m = manager.Manager(tmp_path, save_interval=3)
+  x = {"x": jnp.ones(2)}
+  saved = [step for step in range(1, 8) if m.save(step, x, {})]
+  assert saved == [3, 6]
+  assert m.save(7, x, {}, force=True)
+  assert not m.save(7, x, {}, force=True)
+  assert m.steps() == [3, 6, 7]
+  m.close()
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda s: s["params"].pop("half"), "superfluous: params.half"),
+    (lambda s: s.update(more=jnp.ones(2)), "missing: more"),
+    (lambda s: s["params"].update(w=jnp.ones((8, 13))),
+     r"\(8, 12\).*\(8, 13\)"),
+    (lambda s: s["params"].update(half=jnp.ones((3, 5))), "bfloat16.*float32"),
+])
+def test_another_model_is_refused(tmp_path, change, message):
+  m = manager.Manager(tmp_path)
+  m.save(1, state(), {})
+  like = state()
+  change(like)
+  with pytest.raises(ValueError, match=message):
+    m.restore(like=like)
+  m.close()
+
+
+def test_bad_arguments(tmp_path):
+  with pytest.raises(ValueError, match="keep=0"):
+    manager.Manager(tmp_path, keep=0)
+  with pytest.raises(ValueError, match="best_mode='most'"):
+    manager.Manager(tmp_path, best_mode="most")
+  m = manager.Manager(tmp_path)
+  with pytest.raises(ValueError, match="no checkpoint.*there are none"):
+    m.restore(like={})
+  with pytest.raises(ValueError, match="not JSON-ready"):
+    m.save(1, {"x": jnp.ones(1)}, {"x": object()})
+  m.close()
+
+
+def test_a_truncated_checkpoint_is_never_taken(tmp_path, monkeypatch):
+  # Orbax leaves reads unawaited when one fails; they are no news here.
+  monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+  m = manager.Manager(tmp_path)
+  big = {"x": jax.random.normal(jax.random.key(0), (300, 300))}
+  for step in (1, 2):
+    m.save(step, big, {"step": step})
+  m.close()
+  step_2 = tmp_path / "2"
+  files = [p for p in step_2.rglob("*") if p.is_file() and p.stat().st_size]
+  damaged = 0
+  for path in files:
+    data = path.read_bytes()
+    path.write_bytes(data[:len(data) // 2])
+    m = manager.Manager(tmp_path)
+    try:
+      arrays, host = m.restore(like=big)
+      np.testing.assert_array_equal(arrays["x"], big["x"])
+      assert host == {"step": 2}
+    except ValueError as error:
+      damaged += 1
+      assert str(step_2) in str(error) and "truncated" in str(error)
+      assert "rm -r" in str(error) and "from step 1" in str(error)
+    m.close()
+    path.write_bytes(data)
+  gc.collect()
+  assert damaged >= 4  # Metadata, values, manifest and host state at least.
+
+
+KILLED = textwrap.dedent("""
+    import os, signal, sys
+    import jax, jax.numpy as jnp
+    from r1jax.checkpoint import manager
+    m = manager.Manager(sys.argv[1])
+    small = {"x": jnp.arange(5.0)}
+    m.save(1, small, {"step": 1})
+    m.wait()
+    big = {"x": jax.random.normal(jax.random.key(0), (4000, 4000))}
+    m.save(2, big, {"step": 2})
+    os.kill(os.getpid(), signal.SIGKILL)
+""")
+
+
+def test_sigkill_while_saving_leaves_the_last_complete_one(tmp_path):
+  done = subprocess.run(
+      [sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT,
+      capture_output=True, text=True, check=False, timeout=120,
+      env=os.environ | {"JAX_PLATFORMS": "cpu"})
+  assert done.returncode == -signal.SIGKILL, done.stderr
+  assert any("tmp" in name for name in os.listdir(tmp_path))
+  watching = manager.Manager(tmp_path, read_only=True)
+  assert watching.steps() == [1]
+  assert any("tmp" in name for name in os.listdir(tmp_path))
+  watching.close()
+  m = manager.Manager(tmp_path)
+  arrays, host = m.restore(like={"x": jnp.zeros(5)})
+  np.testing.assert_array_equal(arrays["x"], np.arange(5.0))
+  assert host == {"step": 1}
+  assert os.listdir(tmp_path) == ["1"]
+  assert m.save(2, {"x": jnp.ones(5)}, {"step": 2})
+  assert m.steps() == [1, 2]
+  m.close()
+
+
+def test_a_full_disk_is_one_clear_error_and_nothing_is_lost(tmp_path):
+  m = manager.Manager(tmp_path)
+  small = {"x": jnp.arange(5.0)}
+  m.save(1, small, {})
+  m.wait()
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+  try:
+    big = {"x": jax.random.normal(jax.random.key(0), (400, 400))}
+    with pytest.raises(OSError, match=r"could not write checkpoint .*/2: .*"
+                       r"\[1\]\) are intact.*--workdir"):
+      m.save(2, big, {})
+      m.wait()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, former)
+  assert os.listdir(tmp_path) == ["1"]
+  arrays, _ = m.restore(like=small)
+  np.testing.assert_array_equal(arrays["x"], small["x"])
+  assert m.save(2, big, {})
+  assert m.steps() == [1, 2]
+  m.close()
+
+
+def test_a_read_only_disk_is_one_clear_error(tmp_path):
+  disk = tmp_path / "disk"
+  disk.mkdir()
+  mount = subprocess.run(
+      ["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk],
+      capture_output=True, check=False)
+  if mount.returncode:
+    pytest.skip("may not mount a file system here")
+  try:
+    m = manager.Manager(disk / "run")
+    small = {"x": jnp.arange(5.0)}
+    m.save(1, small, {})
+    m.wait()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with pytest.raises(OSError, match="could not write checkpoint.*/2"):
+      m.save(2, small, {})
+      m.wait()
+    with pytest.raises(OSError, match="could not open checkpoints at .*other"):
+      manager.Manager(disk / "other")
+    watching = manager.Manager(disk / "run", read_only=True)
+    arrays, _ = watching.restore(like=small)
+    np.testing.assert_array_equal(arrays["x"], small["x"])
+    watching.close()
+    m.close()
+  finally:
+    subprocess.run(["umount", disk], check=False)

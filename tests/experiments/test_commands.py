@@ -1,0 +1,239 @@
+"""The commands as users type them: what they leave, and bad input.
+
+Every error is one message without a traceback and a status other than 0.
+"""
+
+import gzip
+import json
+import pathlib
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from r1jax.report import writer
+from r1jax.stages import weights
+from tests.experiments.calls import calls
+from tests.stages import cases
+
+GSM8K = pathlib.Path(__file__).parents[2] / "../shared/data/gsm8k"
+TINY = ["--questions=2", "--samples=2", "--micro_rows=4", "--row_length=200",
+        "--max_new_tokens=8", "--save_every=1", "--eval_every=0",
+        "--eval.samples=2", "--eval.batch=2", "--eval.max_new_tokens=8",
+        "--eval_split=test[:2]"]
+
+
+def succeeds(call):
+  assert call.status == 0 and "Traceback" not in call.err, call.err
+  return call.out
+
+
+def fails(call, *messages):
+  assert call.status not in (0, None), call.out
+  assert "Traceback" not in call.err, call.err
+  for message in messages:
+    assert message in call.err, call.err
+
+
+def contents(folder):
+  return {str(path.relative_to(folder)): path.read_bytes()
+          for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def train(model_file, questions, cache):
+  """Calls train_grpo on the tiny policy and questions."""
+  def run(*lines):
+    shared = [*TINY, f"--init=file:{model_file}", "--data=gsm8k",
+              f"--data_dir={questions}"]
+    return calls("experiments.train_grpo", *([*shared, *x] for x in lines),
+                 XDG_CACHE_HOME=str(cache))
+  return run
+
+
+def test_a_run_is_reported_resumed_and_guarded(train, tmp_path):
+  """Other configs are refused, damaged checkpoints are named, none is lost."""
+  workdir = tmp_path / "run"
+  at = f"--workdir={workdir}"
+  out = succeeds(*train([at, "--steps=2"]))
+  assert "2 questions x 2 samples = 4 completions a step" in out
+  assert "1 of 32 training prompts are left out" in out
+  assert (workdir / "report.html").exists()
+
+  before = contents(workdir)
+  other, loss, = train([at, "--steps=2", "--samples=4"],
+                       [at, "--steps=2", "--loss=dapo"])
+  fails(other, "was made by another config", "samples: 2 -> 4",
+        "Nothing was changed")
+  fails(loss, "policy.clip_high: 0.2 -> 0.28", "policy.kl_beta: 0.001 -> 0.0")
+  assert contents(workdir) == before
+
+  newest = workdir / "checkpoints/2"
+  for values in (newest / "arrays/d").iterdir():
+    values.write_bytes(values.read_bytes()[:-200])
+  before = contents(workdir)
+  fails(*train([at, "--steps=3"]), f"checkpoint {newest} is truncated",
+        "resumes from step 1")
+  assert contents(workdir) == before
+
+  shutil.rmtree(newest)  # as the message says
+  succeeds(*train([at, "--steps=3"]))
+  assert [row["step"] for row in writer.read(workdir)] == [0, 1, 2, 3]
+
+
+@pytest.fixture
+def disk(tmp_path):
+  """An empty file system of 24 MB, and a way to mount it again."""
+  folder = tmp_path / "disk"
+  folder.mkdir()
+  mounted = subprocess.run(
+      ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder],
+      capture_output=True)
+  if mounted.returncode:
+    pytest.skip("may not mount a file system here")
+  yield folder
+  subprocess.run(["umount", folder], check=False)
+
+
+def test_a_full_and_a_read_only_disk_lose_nothing(train, disk):
+  workdir = disk / "run"
+  at = f"--workdir={workdir}"
+  succeeds(*train([at, "--steps=1"]))
+  checkpoint = contents(workdir / "checkpoints/1")
+
+  with open(disk / "filler", "wb") as filler:
+    free = shutil.disk_usage(disk).free - 2**15
+    filler.write(b"\0" * free)
+  fails(*train([at, "--steps=3"]), "could not write checkpoint",
+        "No space left on device", "the earlier checkpoints ([1]) are intact")
+  assert contents(workdir / "checkpoints/1") == checkpoint
+  (disk / "filler").unlink()
+
+  subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+  again, anew = train([at, "--steps=3"],
+                      [f"--workdir={disk / 'new'}", "--steps=1"])
+  fails(again, "Read-only file system", str(workdir))
+  fails(anew, "Read-only file system", str(disk / "new"))
+  subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+
+  succeeds(*train([at, "--steps=2"]))
+  assert [row["step"] for row in writer.read(workdir)] == [0, 1, 2]
+
+
+def test_gradients_that_stay_non_finite_stop_it(train, tmp_path):
+  policy = cases.policy(cases.DENSE)
+  embed = policy.params["embed"].at[0, 0].set(np.nan)
+  weights.save(tmp_path / "x.safetensors", cases.DENSE,
+               policy.params | {"embed": embed}, policy.router_bias_LE)
+  (call,) = train([f"--workdir={tmp_path / 'run'}", "--steps=9",
+                   f"--init=file:{tmp_path / 'x.safetensors'}"])
+  fails(call, "steps 1, 2, 3 were skipped in a row", "lower the learning rate")
+
+
+def test_bad_flags_of_training(train, tmp_path):
+  at = f"--workdir={tmp_path / 'run'}"
+  bad = {
+      "Unknown command line flag 'no_such'": ["--no_such=1"],
+      "flag --steps=many": ["--steps=many"],
+      "samples=1: one has no baseline": ["--samples=1"],
+      "clip_low=-1.0 must not be negative": ["--policy.clip_low=-1"],
+      "driver='tpu': choose mesh or pmap": ["--driver=tpu"],
+      "unexpected arguments stray": ["stray"],
+      "loss preset 'ppo' is unknown; choose one of r1-zero": ["--loss=ppo"],
+      "data='trivia' is unknown; choose from arith, gsm8k": ["--data=trivia"],
+      "has no split 'exam'; it has train": ["--eval_split=exam"],
+      "needs --data_dir=DIR": ["--data_dir="],
+      "/nowhere/train.jsonl does not exist": ["--data_dir=/nowhere"],
+      "template='chat' is unknown": ["--template=chat"],
+      "preset 'huge' is unknown; choose one of": ["--init=random:huge"],
+      "512 ids, the model's vocabulary only 61": ["--init=random:tiny-dense"],
+      "tokenizer /nowhere cannot be read": ["--tokenizer=/nowhere"],
+      "dtype='int4'": ["--compute.dtype=int4"],
+      "none of 32 training prompts fits the 20 tokens": ["--row_length=27"],
+      "none of 2 test[:2] prompts fits the 0 tokens": [
+          "--eval.max_new_tokens=256"],
+      "row_length is 300 tokens, the model's context is 256": [
+          "--row_length=300"],
+  }
+  for message, call in zip(
+      bad, train(*([at, *line] for line in bad.values())), strict=True):
+    fails(call, message)
+  assert not (tmp_path / "run").exists()
+
+
+def test_evaluation_scores_every_problem_that_fits(
+    model_file, questions, cache, tmp_path):
+  shared = [f"--init=file:{model_file}", "--data=gsm8k", "--samples=2",
+            f"--data_dir={questions}", "--batch=3", "--max_new_tokens=8"]
+  good, long, split, out, cold = calls(
+      "experiments.evaluate",
+      [*shared, f"--out={tmp_path / 'a'}", "--split=test"],
+      [*shared, f"--out={tmp_path / 'b'}", "--max_new_tokens=250"],
+      [*shared, f"--out={tmp_path / 'c'}", "--split=exam"],
+      [*shared, f"--out={model_file}"],
+      [*shared, f"--out={tmp_path / 'd'}", "--temperature=-1"],
+      XDG_CACHE_HOME=str(cache))
+  assert "1 problems left out as too long" in succeeds(good)
+  result = json.loads((tmp_path / "a/result.json").read_text())
+  assert (result["n_prompts"], result["left_out"]) == (3, 1)
+  stored = gzip.decompress((tmp_path / "a/generations.jsonl.gz").read_bytes())
+  rows = [json.loads(line) for line in stored.split(b"\n") if line]
+  assert len({(row["id"], row["sample"]) for row in rows}) == len(rows) == 6
+  fails(long, "none of 4 test prompts fits the 6 tokens")
+  fails(split, "has no split 'exam'; it has")
+  fails(out, "File exists", str(model_file))
+  fails(cold, "temperature=-1.0 must not be negative")
+
+
+def test_one_question_is_answered_a_longer_one_is_refused(model_file):
+  shared = [f"--init=file:{model_file}", "--max_new_tokens=8"]
+  good, same, long = calls(
+      "experiments.sample", [*shared, "--question=What is 2 + 2?"],
+      [*shared, "--question=What is 2 + 2?"],
+      [*shared, "--question=" + "What is 2 + 2? " * 50])
+  assert succeeds(good) == succeeds(same) != "\n"
+  fails(long, "the model's context is 256; shorten it")
+
+
+def test_pretraining_writes_a_base_that_can_be_sampled(tmp_path):
+  """base-arith itself, one update; and its bad flags."""
+  at = f"--workdir={tmp_path / 'run'}"
+  preset, rows, good = calls(
+      "experiments.pretrain", [at, "--preset=huge"],
+      [at, "--rows=3", "--micro_batches=2"],
+      [at, "--steps=1", "--rows=1", f"--export={tmp_path}"])
+  fails(preset, "preset 'huge' is unknown; choose one of")
+  fails(rows, "rows=3 do not divide into micro_batches=2")
+  assert "base.safetensors" in succeeds(good)
+  size = (tmp_path / "base.safetensors").stat().st_size
+  assert 100_000 < size <= 5 * 2**20
+
+
+def test_a_tokenizer_that_cannot_be_written(tmp_path):
+  none, small = calls(
+      "experiments.train_tokenizer", [],
+      [f"--out={tmp_path / 'x'}", "--vocab_size=20", "--documents=10"])
+  fails(none, "--out")
+  fails(small, "no tokenizer with vocab_size=20")
+
+
+def test_gsm8k_flows_through_the_same_commands(model_file, cache, tmp_path):
+  if not GSM8K.exists():
+    pytest.skip(f"{GSM8K} is not there")
+  shared = [f"--init=file:{model_file}", "--data=gsm8k", f"--data_dir={GSM8K}"]
+  (trained,) = calls(
+      "experiments.train_grpo",
+      [*shared, *TINY, f"--workdir={tmp_path / 'run'}", "--steps=1"],
+      XDG_CACHE_HOME=str(cache))
+  assert "of 7240 training prompts are left out" in succeeds(trained)
+  row = writer.read(tmp_path / "run")[-1]
+  assert row["step"] == 1 and row["advantage/invalid_fraction"] == 0
+  (evaluated,) = calls(
+      "experiments.evaluate",
+      [*shared, f"--out={tmp_path / 'eval'}", "--split=test[:4]",
+       "--samples=2", "--batch=2", "--max_new_tokens=8"],
+      XDG_CACHE_HOME=str(cache))
+  result = json.loads((tmp_path / "eval/result.json").read_text())
+  assert result["n_prompts"] + result["left_out"] == 4
+  assert "problems left out" in succeeds(evaluated)

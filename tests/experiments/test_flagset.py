@@ -1,0 +1,152 @@
+"""Flags from dataclasses."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from absl import app, flags
+
+from experiments import flagset
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+  width: int = 7  # features of a row
+  rates: tuple[float, ...] = (0.5, 0.25)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+  # Samples of each question,
+  # at least two.
+  group: int = 4
+  top_p: float | None = None
+  name: str = "base"  # who
+  debug: bool = False
+  sizes: tuple[int, ...] = ()
+  inner: Inner = dataclasses.field(default_factory=Inner)
+  rate: float = dataclasses.field(default=1.0, metadata={"help": "a rate"})
+
+  def __post_init__(self):
+    if self.group < 2:
+      raise ValueError(f"group={self.group}: one has no baseline")
+
+
+def parse(*args, prefix="run", cls=Outer):
+  values = flags.FlagValues()
+  handle = flagset.define(cls, prefix, values)
+  values(["program", *args])
+  return handle
+
+
+def test_defaults_are_the_dataclass():
+  assert parse().value() == Outer()
+
+
+def test_each_kind_of_field_is_parsed():
+  got = parse(
+      "--run.group=3", "--run.top_p=0.5", "--run.name=x,y", "--run.debug",
+      "--run.sizes=3,5", "--run.inner.width=11", "--run.inner.rates=",
+      "--run.rate=2").value()
+  assert got == Outer(
+      group=3, top_p=0.5, name="x,y", debug=True, sizes=(3, 5),
+      inner=Inner(width=11, rates=()), rate=2.0)
+
+
+def test_empty_prefix_and_none():
+  handle = parse("--top_p=none", "--nodebug", prefix="")
+  base = Outer(top_p=0.9, debug=True)
+  assert handle.resolve(base) == Outer(top_p=None, debug=False)
+
+
+def test_only_given_flags_override_a_preset():
+  preset = Outer(group=8, sizes=(1,), inner=Inner(width=2, rates=(9.0,)))
+  got = parse("--run.inner.width=7", "--run.name=base").resolve(preset)
+  assert got == dataclasses.replace(
+      preset, name="base", inner=Inner(width=7, rates=(9.0,)))
+
+
+def test_help_is_the_comment():
+  values = parse().flag_values
+  assert values["run.group"].help == "Samples of each question, at least two."
+  assert values["run.name"].help == "who"
+  assert values["run.inner.width"].help == "features of a row"
+  assert values["run.rate"].help == "a rate"
+  assert values["run.debug"].help == "Outer.debug"
+
+
+def test_flags_read_back_from_a_flagfile():
+  handle = parse("--run.sizes=3,5", "--run.top_p=none", "--run.inner.rates=")
+  again = parse(*handle.flag_values.flags_into_string().split())
+  assert again.value() == handle.value() == Outer(
+      sizes=(3, 5), inner=Inner(rates=()))
+
+
+@pytest.mark.parametrize("args", [
+    ["--run.group=x"], ["--run.sizes=3,x"], ["--run.unknown=1"],
+    ["--run.debug=perhaps"]])
+def test_a_value_that_does_not_parse_is_an_absl_error(args):
+  with pytest.raises(flags.Error):
+    parse(*args)
+
+
+def test_a_refused_value_is_a_usage_error():
+  with pytest.raises(app.UsageError, match="group=1: one has no baseline"):
+    parse("--run.group=1").value()
+  with pytest.raises(app.UsageError, match="one has no baseline.*--run"):
+    parse("--run.group=1").resolve(Outer())
+
+
+def test_a_required_field_must_be_given():
+  @dataclasses.dataclass(frozen=True)
+  class Needs:
+    path: str
+
+  with pytest.raises(app.UsageError, match="--run.path must be given"):
+    parse(cls=Needs).value()
+  assert parse("--run.path=a", cls=Needs).value() == Needs("a")
+
+
+def test_other_types_have_no_flag():
+  @dataclasses.dataclass(frozen=True)
+  class Odd:
+    table: dict[str, int] = dataclasses.field(default_factory=dict)
+
+  with pytest.raises(ValueError, match="no flag for run.table"):
+    parse(cls=Odd)
+
+
+def test_the_user_sees_a_message_and_no_traceback(tmp_path):
+  script = tmp_path / "script.py"
+  script.write_text(textwrap.dedent("""
+      \"\"\"A script.\"\"\"
+      import dataclasses
+      from absl import app
+      from experiments import flagset
+
+      @dataclasses.dataclass(frozen=True)
+      class Config:
+        group: int = 4
+
+        def __post_init__(self):
+          if self.group < 2:
+            raise ValueError(f"group={self.group}: one has no baseline")
+
+      CONFIG = flagset.define(Config, "grpo")
+
+      def main(_):
+        print(CONFIG.value())
+
+      app.run(main)
+      """))
+  run = subprocess.run(
+      [sys.executable, str(script), "--grpo.group=1"], capture_output=True,
+      text=True, env={"PYTHONPATH": str(ROOT)}, timeout=60)
+  assert run.returncode == 1
+  assert "group=1: one has no baseline" in run.stderr + run.stdout
+  assert "Traceback" not in run.stderr

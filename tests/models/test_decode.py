@@ -1,0 +1,98 @@
+"""Prefill and decode from the cache equal one pass over the whole sequence."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.models import build
+from tests.models import cases
+
+F32 = dict(rtol=1e-4, atol=2e-5)
+RNG = np.random.default_rng(11)
+LENGTHS = np.array([3, 5, 1])  # of the prompts, right-padded to P
+P, NEW, SLOTS = 6, 4, 12  # more slots than are ever filled
+PROMPTS = RNG.integers(0, 61, (3, P))
+COMPLETIONS = RNG.integers(0, 61, (3, NEW))
+CONFIGS = {"v3": cases.V3, "dense": cases.DENSE}
+
+
+@functools.cache
+def _whole(name):
+  """Output of one pass over prompt + completion, rows right-padded."""
+  tokens = np.zeros((3, P + NEW), int)
+  segments = np.zeros_like(tokens)
+  for row, length in enumerate(LENGTHS):
+    tokens[row, :length] = PROMPTS[row, :length]
+    tokens[row, length:length + NEW] = COMPLETIONS[row]
+    segments[row, :length + NEW] = 1
+  positions = np.tile(np.arange(P + NEW), (3, 1))
+  return cases.run(CONFIGS[name], tokens, positions, segments)
+
+
+def _decode(cfg, valid_of_step):
+  """Teacher-forced: (hidden, experts) after the prompt and each new token."""
+  model = build.build(cfg)
+  p, bias = cases.f32(cases.params(cfg)), cases.f32(cases.bias(cfg))
+  prefill = cases.jit(model.prefill)
+  step = cases.jit(model.decode)
+  hidden, cache, prompt_experts = prefill(
+      p, bias, jnp.asarray(PROMPTS), jnp.asarray(LENGTHS))
+  cache = model.grow(cache, SLOTS)
+  found = [(hidden, None)]
+  unstacked = model.unstack(p)
+  for i in range(NEW):
+    hidden, cache, chosen = step(
+        unstacked if i % 2 else p, bias, jnp.asarray(COMPLETIONS[:, i]),
+        jnp.asarray(LENGTHS + i), cache, jnp.int32(P + i),
+        jnp.asarray(valid_of_step(i)))
+    found.append((hidden, chosen))
+  return jax.device_get((found, cache, prompt_experts))
+
+
+def _valid(i):
+  slots = np.arange(SLOTS)[None]
+  return (slots < LENGTHS[:, None]) | ((slots >= P) & (slots <= P + i))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_prefill_and_decode_is_forward(name):
+  cfg, whole = CONFIGS[name], _whole(name)
+  found, cache, prompt_experts = _decode(cfg, _valid)
+  assert len(cache) == cfg.n_layers
+  assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(cache))
+  for i, (hidden, chosen) in enumerate(found):
+    for row, length in enumerate(LENGTHS):
+      np.testing.assert_allclose(
+          hidden[row], whole.hidden_BTD[row, length - 1 + i], **F32)
+      if i and cfg.n_experts:
+        assert (chosen[row].tolist()
+                == whole.experts_BTLA[row, length - 1 + i].tolist())
+  if not cfg.n_experts:
+    assert prompt_experts is None
+    return
+  for row, length in enumerate(LENGTHS):
+    assert (prompt_experts[row, :length].tolist()
+            == whole.experts_BTLA[row, :length].tolist())
+
+
+def test_mla_caches_rank_plus_rope_values_a_token():
+  cfg = cases.V3
+  model = build.build(cfg)
+  _, cache, _ = jax.eval_shape(
+      model.prefill, cases.f32(cases.params(cfg)),
+      cases.f32(cases.bias(cfg)), jnp.asarray(PROMPTS), jnp.asarray(LENGTHS))
+  assert [leaf.shape for leaf in jax.tree.leaves(cache)] == [
+      (3, P, cfg.kv_rank + cfg.rope_dim)] * cfg.n_layers
+
+
+def test_case_sees_the_padding_of_short_prompts():
+  """Rows attending to the slots between prompt and completion go wrong."""
+  whole = _whole("v3").hidden_BTD
+  found, _, _ = _decode(cases.V3, lambda i: np.tile(
+      np.arange(SLOTS)[None] <= P + i, (3, 1)))
+  for row, length in enumerate(LENGTHS):
+    gap = np.abs(found[-1][0][row] - whole[row, length - 1 + NEW]).max()
+    assert gap > 1e-2

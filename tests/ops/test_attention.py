@@ -1,0 +1,103 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.ops import attention
+from tests.reference import attention as reference
+
+F32 = dict(rtol=1e-5, atol=1e-6)
+# Central differences in float64 are good to 1e-8; the rest is float32.
+GRADIENT = dict(rtol=1e-4, atol=1e-5)
+RNG = np.random.default_rng(2)
+B, T, N, K, H = 2, 5, 6, 3, 4
+Q = RNG.normal(size=(B, T, N, H))
+KEYS, VALUES = RNG.normal(size=(2, B, T, K, H))
+SEGMENTS = np.array([[1, 1, 2, 2, 2], [1, 1, 1, 0, 0]])
+SCALE = 0.7
+
+
+def _expected(q=Q, segments=SEGMENTS, scale=SCALE):
+  return np.array([
+      reference.gqa(q[b], KEYS[b], VALUES[b], _allowed(segments[b]), scale)
+      for b in range(B)])
+
+
+def _allowed(segments):
+  return [[s in reference.visible(segments, t) for s in range(T)]
+          for t in range(T)]
+
+
+def test_causal_mask():
+  got = np.asarray(attention.causal_mask(jnp.asarray(SEGMENTS)))
+  assert got.tolist() == [_allowed(row) for row in SEGMENTS]
+  assert got[0].astype(int).tolist() == [
+      [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0],
+      [0, 0, 1, 1, 1]]
+
+
+def _f32(*arrays):
+  return tuple(jnp.float32(a) for a in arrays)
+
+
+def test_gqa():
+  allowed = attention.causal_mask(jnp.asarray(SEGMENTS))
+  got = jax.jit(attention.gqa, static_argnums=4)(
+      *_f32(Q, KEYS, VALUES), allowed, SCALE)
+  np.testing.assert_allclose(got, _expected(), **F32)
+
+
+@pytest.mark.parametrize("broken", [
+    dict(scale=1.0), dict(segments=np.ones_like(SEGMENTS)),
+    # Query heads dealt round to key heads instead of in runs.
+    dict(q=Q.reshape(B, T, K, N // K, H).swapaxes(2, 3).reshape(Q.shape))])
+def test_gqa_case_sees_scale_segments_and_head_order(broken):
+  assert np.abs(_expected(**broken) - _expected()).max() > 1e-2
+
+
+def test_gqa_decode_is_the_last_row_of_gqa():
+  valid = np.array([[1, 0, 1, 1, 0], [0, 1, 0, 0, 1]], bool)
+  got = jax.jit(attention.gqa_decode, static_argnums=4)(
+      *_f32(Q[:, 0], KEYS.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
+      jnp.asarray(valid), SCALE)
+  expected = [reference.gqa(Q[b, :1], KEYS[b], VALUES[b], valid[b:b + 1],
+                            SCALE)[0] for b in range(B)]
+  np.testing.assert_allclose(got, expected, **F32)
+
+
+def test_gradients_are_those_of_the_reference():
+  """The backward pass is written by hand; values are wider than keys here."""
+  values = RNG.normal(size=(B, T, K, H + 1))
+  direction = RNG.normal(size=(B, N, T, H + 1))
+  allowed = attention.causal_mask(jnp.asarray(SEGMENTS))
+
+  def value(q, k, v):
+    return jnp.sum(attention.attend(q, k, v, allowed, SCALE) * direction)
+
+  def reference_value(q, k, v):
+    return sum(
+        np.sum(reference.gqa(q[b], k[b], v[b], _allowed(SEGMENTS[b]), SCALE)
+               * direction[b].swapaxes(0, 1)) for b in range(B))
+
+  got = jax.jit(jax.grad(value, (0, 1, 2)))(
+      *_f32(*(a.swapaxes(1, 2) for a in (Q, KEYS, values))))
+  arrays = [Q.copy(), KEYS.copy(), values]
+  for gradient, array in zip(got, arrays, strict=True):
+    gradient = np.asarray(gradient).swapaxes(1, 2)
+    for flat in RNG.choice(array.size, 30, replace=False):
+      index = np.unravel_index(flat, array.shape)
+      kept, ends = array[index], []
+      for step in (1e-5, -1e-5):
+        array[index] = kept + step
+        ends.append(reference_value(*arrays))
+      array[index] = kept
+      np.testing.assert_allclose(
+          gradient[index], (ends[0] - ends[1]) / 2e-5, **GRADIENT)
+
+
+def test_softmax_is_float32_and_ignores_what_is_not_allowed():
+  scores = jnp.asarray([[3.0, 1e4, 1.0]], jnp.bfloat16)
+  got = attention.softmax(scores, jnp.array([[True, False, True]]))
+  assert got.dtype == jnp.float32
+  a = 1 / (1 + np.exp(-2.0))
+  np.testing.assert_allclose(got, [[a, 0, 1 - a]], **F32)

@@ -1,0 +1,117 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.ops import experts
+from tests.reference import experts as reference
+
+F32 = dict(rtol=1e-5, atol=1e-6)
+# Central differences in float64 are good to 1e-9; the rest is float32.
+GRADIENT = dict(rtol=1e-4, atol=1e-5)
+# Compiles in half the time; the programs run once.
+FAST = {"xla_backend_optimization_level": "0"}
+FORMS = ("ragged", "blocks", "dense")
+D, J, E, A = 3, 4, 6, 2
+
+
+def _case(n_tokens, chosen, seed=0):
+  """Float arrays (x, gates, w_gate, w_up, w_down), a direction and experts."""
+  rng = np.random.default_rng(seed)
+  arrays = [rng.normal(size=shape) for shape in (
+      (n_tokens, D), (n_tokens, len(chosen[0])), (E, D, J), (E, D, J),
+      (E, J, D))]
+  return arrays, rng.normal(size=(n_tokens, D)), np.array(chosen, np.int32)
+
+
+CASES = {
+    "spread": _case(7, [[0, 3], [5, 1], [3, 2], [1, 0], [2, 5], [0, 1],
+                        [3, 0]]),
+    "all_to_one_expert": _case(21, [[4]] * 21),
+    "fewer_pairs_than_experts": _case(1, [[5, 2]]),
+    "first_and_last_only": _case(7, [[5, 0]] * 7),
+}
+
+
+@functools.cache
+def _program(form):
+  def value(x, gates, w_gate, w_up, w_down, chosen, direction):
+    y = experts.routed(form, x, chosen, gates, w_gate, w_up, w_down)
+    return jnp.sum(y * direction), y
+  return jax.jit(jax.value_and_grad(value, range(5), has_aux=True),
+                 compiler_options=FAST)
+
+
+def _value(form):
+  return jax.jit(functools.partial(experts.routed, form),
+                 compiler_options=FAST)
+
+
+@functools.cache
+def _expected(name):
+  (x, gates, *w), direction, chosen = CASES[name]
+  y = reference.routed(x, chosen, gates, *w)
+  return y, reference.gradients(direction, [x, gates, *w], chosen)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients(form, name):
+  arrays, direction, chosen = CASES[name]
+  (_, y), gradients = _program(form)(
+      *map(jnp.float32, arrays), jnp.asarray(chosen), jnp.float32(direction))
+  expected_y, expected = _expected(name)
+  np.testing.assert_allclose(y, expected_y, rtol=1e-5, atol=1e-5)
+  for got, want in zip(gradients, expected, strict=True):
+    np.testing.assert_allclose(got, want, **GRADIENT)
+
+
+@pytest.mark.parametrize("broken", ["gates", "last"])
+def test_case_sees_gates_and_every_expert(broken):
+  (x, gates, *w), _, chosen = CASES["spread"]
+  y = reference.routed(x, chosen, gates, *w, drop={broken})
+  assert np.abs(y - _expected("spread")[0]).max() > 1e-2
+
+
+def test_blocks_of_every_size_agree_with_dense():
+  """Pair counts on both sides of every size the blocks can take."""
+  rng = np.random.default_rng(6)
+  w = [jnp.float32(rng.normal(size=s))
+       for s in ((E, D, J), (E, D, J), (E, J, D))]
+  sizes = set()
+  for n_tokens in (1, 193, 1600):
+    n_pairs = n_tokens * A
+    sizes.add(experts._block_size(n_pairs, E))
+    x = jnp.float32(rng.normal(size=(n_tokens, D)))
+    # Unequal loads: experts 0 and 1 take most tokens.
+    order = np.argsort(rng.random((n_tokens, E)) * np.arange(1, E + 1)[None])
+    chosen = jnp.asarray(order[:, :A], jnp.int32)
+    gates = jnp.float32(rng.random((n_tokens, A)))
+    a, b = (_value(form)(x, chosen, gates, *w) for form in ("blocks", "dense"))
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+  assert len(sizes) >= 3
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_bfloat16(form):
+  (x, gates, *w), _, chosen = CASES["spread"]
+  y = _value(form)(
+      jnp.bfloat16(x), jnp.asarray(chosen), jnp.float32(gates),
+      *map(jnp.float32, w))
+  assert y.dtype == jnp.bfloat16
+  expected = _expected("spread")[0]
+  error = np.abs(np.asarray(y, np.float64) - expected).max()
+  assert error < 0.03 * np.abs(expected).max()
+
+
+def test_unknown_form():
+  arrays = [jnp.zeros((1, 1))] * 3 + [jnp.zeros((1, 1, 1))] * 3
+  with pytest.raises(ValueError, match="'loop': choose one of ragged, blocks"):
+    experts.routed("loop", *arrays)
+
+
+def test_choice_per_backend():
+  assert [experts.choose(b) for b in ("cpu", "gpu", "tpu")] == [
+      "blocks", "ragged", "ragged"]

@@ -1,0 +1,52 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax.ops import mla
+from tests.reference import mla as reference
+
+F32 = dict(rtol=1e-5, atol=1e-6)
+RNG = np.random.default_rng(3)
+B, T, S, N, U, R, C, W = 2, 3, 5, 4, 6, 8, 9, 7
+Q_NOPE = RNG.normal(size=(B, T, N, U))
+Q_ROPE = RNG.normal(size=(B, T, N, R))
+LATENT = RNG.normal(size=(B, S, C))
+K_ROPE = RNG.normal(size=(B, S, R))
+W_UKV = RNG.normal(size=(C, N, U + W)) * 0.3
+ALLOWED = RNG.random(size=(B, T, S)) < 0.5
+ALLOWED[:, :, 1] = True
+SCALE = 0.3
+
+
+def _expected(scale=SCALE, drop=(), w_ukv=W_UKV, allowed=ALLOWED):
+  return np.array([
+      reference.mla(Q_NOPE[b], Q_ROPE[b], LATENT[b], K_ROPE[b], w_ukv,
+                    allowed[b], scale, drop) for b in range(B)])
+
+
+def _f32(*arrays):
+  return tuple(jnp.float32(a) for a in arrays)
+
+
+def test_naive():
+  naive = jax.jit(mla.naive, static_argnums=6)
+  got = naive(*_f32(Q_NOPE, Q_ROPE, LATENT, K_ROPE, W_UKV),
+              jnp.asarray(ALLOWED), SCALE)
+  np.testing.assert_allclose(got, _expected(), **F32)
+
+
+def test_absorbed_is_naive():
+  absorbed = jax.jit(mla.absorbed, static_argnums=5)
+  cache = np.concatenate([LATENT, K_ROPE], -1)
+  for t in range(T):
+    got = absorbed(*_f32(Q_NOPE[:, t], Q_ROPE[:, t], cache, W_UKV),
+                   jnp.asarray(ALLOWED[:, t]), SCALE)
+    np.testing.assert_allclose(got, _expected()[:, t], **F32)
+
+
+def test_case_sees_each_term():
+  values_first = np.concatenate([W_UKV[..., W:], W_UKV[..., :W]], -1)
+  for broken in (dict(scale=1.0), dict(drop={"rope"}),
+                 dict(w_ukv=values_first),
+                 dict(allowed=np.ones_like(ALLOWED))):
+    assert np.abs(_expected(**broken) - _expected()).max() > 1e-2

@@ -1,0 +1,69 @@
+import json
+import subprocess
+
+import pytest
+
+from r1jax.report import workdir
+
+CONFIG = {"steps": 100, "model": {"d_model": 32, "sizes": (1, 2)}, "seed": 0}
+
+
+def test_the_same_config_resumes(tmp_path):
+  run = tmp_path / "run"
+  assert not workdir.prepare(run, CONFIG, {"jax": "1"})
+  assert workdir.prepare(run, CONFIG, {"jax": "2"})
+  saved = json.loads((run / "config.json").read_text())
+  assert saved["config"]["model"] == {"d_model": 32, "sizes": [1, 2]}
+  assert saved["versions"] == {"jax": "1"}
+
+
+def test_another_config_shows_the_difference_and_touches_nothing(tmp_path):
+  workdir.prepare(tmp_path, CONFIG, {})
+  before = (tmp_path / "config.json").read_bytes()
+  other = CONFIG | {"model": {"d_model": 64, "sizes": (1, 2)}, "new": True}
+  with pytest.raises(ValueError) as caught:
+    workdir.prepare(tmp_path, other, {})
+  message = str(caught.value)
+  assert "model.d_model: 32 -> 64" in message and "new: None -> True" in message
+  assert "seed" not in message and str(tmp_path) in message
+  assert (tmp_path / "config.json").read_bytes() == before
+  assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_ignored_keys_may_differ(tmp_path):
+  workdir.prepare(tmp_path, CONFIG, {})
+  longer = CONFIG | {"steps": 200}
+  assert workdir.prepare(tmp_path, longer, {}, ignore=["steps"])
+  with pytest.raises(ValueError, match="steps: 100 -> 200"):
+    workdir.prepare(tmp_path, longer, {})
+
+
+def test_a_run_without_its_config_is_refused(tmp_path):
+  (tmp_path / "console.txt").write_text("a log that the shell made")
+  assert not workdir.prepare(tmp_path, CONFIG, {})
+  (tmp_path / "config.json").rename(tmp_path / "lost.json")
+  (tmp_path / "checkpoints").mkdir()
+  with pytest.raises(ValueError, match="has checkpoints but no config.json"):
+    workdir.prepare(tmp_path, CONFIG, {})
+  assert not (tmp_path / "config.json").exists()
+
+
+def test_versions_and_commit(tmp_path):
+  found = workdir.versions(["numpy", "no-such-package"], root=tmp_path)
+  assert found["numpy"][0].isdigit() and found["python"].startswith("3.")
+  assert found["no-such-package"] == "not installed"
+  assert not found["commit"]
+
+  def git(*arguments):
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
+        cwd=tmp_path, check=True, capture_output=True)
+
+  git("init")
+  (tmp_path / "a").write_text("1")
+  git("add", "a")
+  git("commit", "-m", "a")
+  clean = workdir.versions([], root=tmp_path)["commit"]
+  assert len(clean) == 40
+  (tmp_path / "a").write_text("2")
+  assert workdir.versions([], root=tmp_path)["commit"] == clean + "+"

@@ -1,0 +1,115 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from r1jax.report import progress, writer
+
+
+def steps(workdir):
+  return [row["step"] for row in writer.read(workdir)]
+
+
+def test_rows_round_trip_and_null_for_non_finite(tmp_path):
+  w = writer.Writer(tmp_path)
+  w.write(1, {"loss": np.float32(0.5), "n": 3, "kl": float("nan")})
+  w.write(2, {"loss": np.array(float("inf")), "stage": "grpo"})
+  w.close()
+  text = (tmp_path / "metrics.jsonl").read_text()
+  assert "NaN" not in text and "Infinity" not in text
+  assert [json.loads(line) for line in text.splitlines()] == [
+      {"step": 1, "loss": 0.5, "n": 3, "kl": None},
+      {"step": 2, "loss": None, "stage": "grpo"}]
+
+
+def test_resuming_leaves_each_step_once(tmp_path):
+  w = writer.Writer(tmp_path)
+  for step in range(1, 6):
+    w.write(step, {"loss": step})
+  w.close()
+  again = writer.Writer(tmp_path, resumed=3)
+  assert steps(tmp_path) == [1, 2, 3]
+  again.write(4, {"loss": 40})
+  again.close()
+  assert steps(tmp_path) == [1, 2, 3, 4]
+  assert writer.read(tmp_path)[-1]["loss"] == 40
+  writer.Writer(tmp_path).close()
+  assert steps(tmp_path) == []
+
+
+def test_a_line_cut_by_a_kill_is_dropped_and_another_is_named(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"step": 1, "a": 2}\n{"step": 2, "a"')
+  assert steps(tmp_path) == [1]
+  w = writer.Writer(tmp_path, resumed=1)
+  w.write(2, {"a": 5})
+  w.close()
+  assert steps(tmp_path) == [1, 2]
+  path.write_text('{"step": 1\n{"step": 2}\n')
+  with pytest.raises(ValueError, match="metrics.jsonl line 1 is not JSON"):
+    writer.read(tmp_path)
+
+
+def test_flush_makes_rows_readable(tmp_path):
+  w = writer.Writer(tmp_path)
+  w.write(1, {"a": 1.0})
+  assert steps(tmp_path) == []
+  w.flush()
+  w.flush()
+  assert steps(tmp_path) == [1]
+  w.close()
+
+
+def test_tensorboard_has_the_scalars(tmp_path):
+  w = writer.Writer(tmp_path)
+  w.write(7, {"reward/accuracy": 0.25, "bad": float("nan")})
+  w.close()
+  found = {}
+  for path in tmp_path.glob("events.out.tfevents.*"):
+    data = path.read_bytes()
+    while data:  # TFRecord: length, its check sum, the event, its check sum.
+      length = int.from_bytes(data[:8], "little")
+      event = event_pb2.Event.FromString(data[12:12 + length])
+      for value in event.summary.value:
+        found[value.tag] = (event.step, value.simple_value)
+      data = data[16 + length:]
+  assert found == {"reward/accuracy": (7, 0.25)}
+
+
+class Terminal(io.StringIO):
+
+  def isatty(self):
+    return True
+
+
+def test_progress_is_lines_in_a_file_and_a_bar_in_a_terminal():
+  file, terminal = io.StringIO(), Terminal()
+  for stream, interval in ((file, 0.0), (terminal, 10.0)):
+    with progress.Progress(
+        "GRPO", 5, start=2, interval=interval, stream=stream) as p:
+      for i in range(3):
+        p.step({"accuracy": 0.25 * i})
+      p.say("saved")
+  lines = file.getvalue().splitlines()
+  assert len(lines) == 4 and lines[-1] == "saved"
+  assert lines[0].startswith("GRPO 3/5") and "steps/s" in lines[0]
+  assert "0:00 left" in lines[2] and "accuracy 0.5" in lines[2]
+  assert "\r" not in file.getvalue()
+  assert "\r" in terminal.getvalue() and "5/5" in terminal.getvalue()
+  assert "accuracy 0.5" in terminal.getvalue()
+
+
+def test_lines_are_rare_but_the_last_is_said():
+  file = io.StringIO()
+  with progress.Progress("GRPO", 50, interval=1e9, stream=file) as p:
+    for _ in range(50):
+      p.step({})
+  assert len(file.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize("seconds, text", [
+    (0, "0:00"), (75.4, "1:15"), (3700, "1:01:40"), (59.6, "1:00")])
+def test_clock(seconds, text):
+  assert progress.clock(seconds) == text

@@ -1,0 +1,255 @@
+"""The engine against teacher forcing by the full forward pass."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from r1jax.models import build, presets
+from r1jax.rollout import engine as engine_lib
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.sharding import mesh as mesh_lib
+
+# The agreement that the whole project leans on: float32 log-probabilities of
+# sampler and trainer.
+LOGP = dict(rtol=0, atol=1e-5)
+NEW = 20
+PROMPTS = [np.arange(5, 5 + n) for n in (3, 7, 17, 4, 9)]
+SAMPLES = 8
+EOS = frozenset({2, 3, 40})
+PADDED = 40  # every prompt with its completion fits
+ROWS = 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def halve_small_batches():
+  """40 rows go on as 20: few programs, and batches still shrink."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(engine_lib, "SMALLEST_BATCH", 16)
+    yield
+
+
+def make(name, **sampling):
+  model = build.build(presets.get(name))
+  params = jax.jit(model.init)(jax.random.key(0))
+  bias = model.init_router_bias()
+  if bias.size:
+    bias = 0.1 * jax.random.normal(jax.random.key(9), bias.shape)
+  engine = Engine(model, SamplingConfig(max_new_tokens=NEW, **sampling), EOS)
+  return model, params, bias, engine
+
+
+@pytest.fixture(scope="module", params=["tiny", "tiny-dense"])
+def case(request):
+  model, params, bias, engine = make(
+      request.param, record_experts=request.param == "tiny")
+  rollout = engine.generate(params, bias, PROMPTS, range(5), SAMPLES,
+                            jax.random.key(5))
+  return model, params, bias, engine, rollout
+
+
+@functools.cache
+def forward(model):
+  def run(params, bias, tokens, positions, segments):
+    out = model.forward(params, bias, tokens, positions, segments)
+    return out.hidden_BTD @ model.head(params), out.experts_BTLA
+  return jax.jit(run)
+
+
+def teacher(case, rows, stride=1):
+  """Logits after every token of each row and its experts, NumPy.
+
+  Rows are padded to one shape, so that a model compiles once; positions are
+  multiples of `stride`.
+  """
+  model, params, bias, *_ = case
+  tokens = np.zeros((ROWS, PADDED), np.int32)
+  segments = np.zeros((ROWS, PADDED), np.int32)
+  for i, ids in enumerate(rows):
+    tokens[i, :len(ids)], segments[i, :len(ids)] = ids, 1
+  positions = stride * np.broadcast_to(np.arange(PADDED, dtype=np.int32),
+                                       (ROWS, PADDED))
+  return jax.device_get(
+      forward(model)(params, bias, tokens, positions, segments))
+
+
+def samples(rollout):
+  """(question, sample, its ids with the prompt) of every sample."""
+  return [(q, g, np.concatenate([PROMPTS[q], rollout.completion(q, g)]))
+          for q in range(len(PROMPTS))
+          for g in range(rollout.lengths_QG.shape[1])]
+
+
+def chosen_logprobs(logits, ids):
+  """float32 log-probabilities of ids[1:]."""
+  logprobs = jax.device_get(jax.nn.log_softmax(logits))
+  return logprobs[np.arange(len(ids) - 1), ids[1:]]
+
+
+def test_logprobs_agree_with_the_trainer(case):
+  *_, rollout = case
+  found = samples(rollout)
+  logits, experts = teacher(case, [ids for *_, ids in found])
+  for i, (q, g, ids) in enumerate(found):
+    n = len(PROMPTS[q])
+    got = rollout.logprobs_QGT[q, g, :len(ids) - n]
+    np.testing.assert_allclose(
+        got, chosen_logprobs(logits[i], ids)[n - 1:], **LOGP)
+    if experts is not None:
+      prompt_slots = rollout.experts_QGSLA.shape[2] - NEW
+      row = rollout.experts_QGSLA[q, g]
+      used = np.concatenate(
+          [row[:n], row[prompt_slots:prompt_slots + len(ids) - n - 1]])
+      np.testing.assert_array_equal(used, experts[i, :len(ids) - 1])
+
+
+def test_the_agreement_has_teeth(case):
+  """Wrong positions would be seen."""
+  *_, rollout = case
+  *_, ids = max(samples(rollout), key=lambda sample: len(sample[2]))
+  want = chosen_logprobs(teacher(case, [ids])[0][0], ids)
+  shifted = chosen_logprobs(teacher(case, [ids], stride=2)[0][0], ids)
+  assert np.abs(shifted - want).max() > 1e-3
+
+
+def test_lengths_end_with_the_first_eos_or_the_limit(case):
+  *_, rollout = case
+  kinds = set()
+  for q in range(len(PROMPTS)):
+    for g in range(SAMPLES):
+      completion = rollout.completion(q, g).tolist()
+      assert not EOS & set(completion[:-1])
+      ended = completion[-1] in EOS
+      assert rollout.truncated_QG[q, g] == (not ended)
+      assert ended or len(completion) == NEW
+      kinds.add(ended)
+  assert kinds == {True, False}  # the case has both
+
+
+def test_a_sample_does_not_depend_on_its_batch(case):
+  """Other neighbours, order, bucket and halvings: the same tokens."""
+  _, params, bias, engine, rollout = case
+  for chosen, count in (([3, 1], SAMPLES), ([2], 3)):
+    other = engine.generate(params, bias, [PROMPTS[i] for i in chosen], chosen,
+                            count, jax.random.key(5))
+    for row, q in enumerate(chosen):
+      for g in range(count):
+        np.testing.assert_array_equal(
+            other.completion(row, g), rollout.completion(q, g))
+
+
+def test_batches_shrink(case, monkeypatch):
+  """The first batch of the case goes on with half its rows."""
+  _, params, bias, engine, rollout = case
+  kept = []
+  keep = engine._keep
+  monkeypatch.setattr(
+      engine, "_keep", lambda rows, k: kept.append(len(k)) or keep(rows, k))
+  again = engine.generate(params, bias, PROMPTS, range(5), SAMPLES,
+                          jax.random.key(5))
+  assert kept == [20]
+  np.testing.assert_array_equal(again.tokens_QGT, rollout.tokens_QGT)
+
+
+def test_addresses_give_different_samples(case):
+  _, params, bias, engine, rollout = case
+  group = {tuple(rollout.completion(0, g)) for g in range(SAMPLES)}
+  assert len(group) > SAMPLES // 2
+  for ids, key in (([7, 8], 5), ([0, 1], 6)):
+    other = engine.generate(params, bias, PROMPTS[:2], ids, SAMPLES,
+                            jax.random.key(key))
+    same = [np.array_equal(other.completion(q, g), rollout.completion(q, g))
+            for q in range(2) for g in range(SAMPLES)]
+    assert sum(same) < SAMPLES
+
+
+def test_compiles_once_per_shape(case):
+  _, params, bias, engine, _ = case
+
+  def run(prompts, seed):
+    engine.generate(params, bias, prompts, range(len(prompts)), SAMPLES,
+                    jax.random.key(seed))
+    return engine.compilations()
+
+  first = engine.compilations()
+  before = run(PROMPTS[:2] + PROMPTS[3:4], 0)
+  assert before > first  # the counter counts
+  again = [np.arange(9, 9 + n) for n in (11, 16, 2)]  # the same bucket
+  assert run(again, 1) == before
+
+
+def test_limits_cut_rows(case):
+  _, params, bias, engine, rollout = case
+  limits = np.tile(np.arange(1, SAMPLES + 1), (2, 1))
+  cut = engine.generate(params, bias, PROMPTS[:2], range(2), SAMPLES,
+                        jax.random.key(5), limits_QG=limits)
+  for q in range(2):
+    for g in range(SAMPLES):
+      np.testing.assert_array_equal(
+          cut.completion(q, g), rollout.completion(q, g)[:limits[q, g]])
+
+
+def test_stream_gives_sample_0_piece_by_piece(case):
+  _, params, bias, engine, rollout = case
+  for q in (1, 3):
+    pieces = list(engine.stream(params, bias, PROMPTS[q], q, jax.random.key(5)))
+    assert sum(pieces, []) == rollout.completion(q, 0).tolist()
+    assert len(pieces[0]) == 1 and max(map(len, pieces)) <= 4
+
+
+def test_on_a_mesh_the_same_samples(case):
+  model, params, bias, engine, rollout = case
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, fsdp=2))
+  sharded = Engine(model, engine.cfg, EOS, mesh)
+  with jax.set_mesh(mesh):
+    got = sharded.generate(params, bias, PROMPTS[:4] + PROMPTS[:4],
+                           [0, 1, 2, 3] * 2, 4, jax.random.key(5))
+  for q in range(4):
+    for g in range(4):
+      np.testing.assert_array_equal(
+          got.completion(q, g), rollout.completion(q, g))
+
+
+def test_temperature_and_top_p_against_float64():
+  """Logits of the full forward pass, the nucleus kept token by token."""
+  temperature, top_p = 0.7, 0.8
+  model, params, bias, engine = make(
+      "tiny-dense", temperature=temperature, top_p=top_p)
+  rollout = engine.generate(params, bias, PROMPTS, range(5), 3,
+                            jax.random.key(5))
+  found = samples(rollout)
+  logits, _ = teacher((model, params, bias), [ids for *_, ids in found])
+  renormalised = 0
+  for i, (q, g, ids) in enumerate(found):
+    for t, got in enumerate(rollout.logprobs_QGT[q, g, :len(ids)
+                                                 - len(PROMPTS[q])]):
+      at = len(PROMPTS[q]) + t
+      scaled = logits[i, at - 1].astype(np.float64) / temperature
+      p = np.exp(scaled - scaled.max())
+      p /= p.sum()
+      nucleus, mass = [], 0.0
+      for token in np.argsort(-p):
+        if mass >= top_p:
+          break
+        nucleus.append(token)
+        mass += p[token]
+      assert ids[at] in nucleus
+      np.testing.assert_allclose(got, np.log(p[ids[at]] / mass), **LOGP)
+      renormalised += abs(np.log(mass)) > 1e-3
+  assert renormalised > len(found)  # plain log-probabilities would be seen
+
+
+def test_bad_input():
+  model, params, bias, engine = make("tiny")
+  key = jax.random.key(0)
+  with pytest.raises(ValueError, match="context is 64"):
+    engine.generate(params, bias, [np.arange(50)], [0], 2, key)
+  with pytest.raises(ValueError, match="no prompt"):
+    engine.generate(params, bias, [], [], 2, key)
+  with pytest.raises(ValueError, match="prompt 1 of the batch is empty"):
+    engine.generate(params, bias, [np.arange(3), np.arange(0)], [0, 1], 2, key)
+  with pytest.raises(ValueError, match="vocabulary of 61"):
+    Engine(model, dataclasses.replace(engine.cfg), frozenset({61}))

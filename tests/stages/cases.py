@@ -1,0 +1,118 @@
+"""A tiny policy, questions, and a judge that lives in the test's process."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import zlib
+
+import jax
+import numpy as np
+
+from r1jax.core.types import Prompt
+from r1jax.data import arithmetic
+from r1jax.data.tokenizer import SentencePieceTokenizer
+from r1jax.losses.policy import PolicyConfig
+from r1jax.models import build, presets
+from r1jax.models.layers import Compute
+from r1jax.rewards.combine import Combine
+from r1jax.rewards.score import Score
+from r1jax.stages import weights
+from r1jax.stages.grpo import GrpoConfig
+from r1jax.stages.judging import Judge
+from r1jax.training.optimizer import OptimizerConfig
+
+MIXTURE = dataclasses.replace(
+    presets.TINY, vocab_size=512, max_position=256, n_layers=2)
+DENSE = dataclasses.replace(
+    presets.TINY_DENSE, vocab_size=512, max_position=256, n_layers=2)
+
+# Small enough that a step takes milliseconds; all rows of a step make one
+# micro-batch, so that the update has one shape. Epsilon is large because Adam's
+# first step is else the sign of rounding errors.
+CONFIG = GrpoConfig(
+    steps=3, questions=8, samples=2, row_length=64, micro_rows=16,
+    max_new_tokens=(12,), template="plain", save_every=2, eval_every=0,
+    policy=PolicyConfig(kl_beta=0.1),
+    optimizer=OptimizerConfig(lr=0.3, eps=1.0))
+
+
+class Tokenizer(SentencePieceTokenizer):
+  """The shipped one, with many ends: a random model's samples differ."""
+
+  def __init__(self):
+    super().__init__(weights.TOKENIZER)
+    self.eos_ids = frozenset(range(3, self.vocab_size, 9))
+
+
+class Pool:
+  """Scores by checksum at once; the judge asks no more of `rewards.Pool`.
+
+  Attributes:
+    first: step (from 1) -> accuracy of that step's first sample.
+  """
+
+  def __init__(self, first=None):
+    self.first, self.step = first or {}, 0
+
+  def submit(self, items):
+    self.step += 1
+    scores = [_score(text) for *_, text in items]
+    if self.step in self.first:
+      scores[0]["accuracy"] = self.first[self.step]
+    future = concurrent.futures.Future()
+    future.set_result(scores)
+    return future
+
+
+def _score(text):
+  number = zlib.crc32(text.encode())
+  return {"accuracy": Score(float(number % 2), True, "checksum"),
+          "format": Score(float(number // 2 % 2), True, "checksum")}
+
+
+@functools.cache
+def tokenizer():
+  return Tokenizer()
+
+
+def judge(pool=None):
+  return Judge(tokenizer(), "plain", pool or Pool(), Combine())
+
+
+@functools.cache
+def prompts():
+  """24 questions whose prompts fall into one bucket of the engine."""
+  found = []
+  for number, problem in enumerate(arithmetic.examples("train", 200)):
+    prompt = Prompt(
+        id=number, domain="math", source="arith", question=problem.question,
+        reference=str(problem.answer), metadata={"level": problem.level})
+    if 17 <= len(judge().tokens(prompt)) <= 32:
+      found.append(prompt)
+  return found[:24]
+
+
+@functools.cache
+def _parameters(config):
+  model = build.build(config)
+  params = jax.jit(model.init)(jax.random.key(0))
+  bias_LE = np.asarray(model.init_router_bias())
+  noise_LE = np.random.default_rng(1).normal(size=bias_LE.shape)
+  return jax.device_get(params), bias_LE + np.float32(0.05 * noise_LE)
+
+
+def policy(config=MIXTURE):
+  """Weights with buffers of their own."""
+  params, bias_LE = jax.tree.map(jax.numpy.array, _parameters(config))
+  return weights.Weights(build.build(config, Compute()), params, bias_LE)
+
+
+def config(**changes):
+  return dataclasses.replace(CONFIG, **changes)
+
+
+def same(a, b):
+  """Asserts that two trees of arrays are bit-equal."""
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))

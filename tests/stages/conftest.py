@@ -1,0 +1,61 @@
+"""One small GRPO run that several tests look at."""
+
+import pathlib
+from typing import NamedTuple
+
+import pytest
+
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.stages import evaluating, grpo, updating
+from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.weights import Weights
+from tests.stages import cases
+
+EVAL = EvalConfig(samples=4, batch=2, max_new_tokens=12, temperature=1.0,
+                  top_p=1.0)
+
+
+class Smoke(NamedTuple):
+  """A run of 4 steps, evaluated before, after 2 and after 4.
+
+  `compiled` has (programs of the update, programs of the engine) by step.
+  """
+
+  workdir: pathlib.Path
+  weights: Weights
+  compiled: list[tuple[int, int]]
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("smoke")
+  updates, programs = [], []
+
+  class Learner(updating.Learner):
+    def update(self, batches, fixed):
+      metrics = super().update(batches, fixed)
+      updates.append(self._update._cache_size())
+      return metrics
+
+  class Rollouts(Engine):
+    def generate(self, *args, **kwargs):
+      rollout = super().generate(*args, **kwargs)
+      programs.append(self.compilations())
+      return rollout
+
+  judge, first = cases.judge(), cases.policy()
+  engine = Engine(first.model, SamplingConfig(max_new_tokens=12),
+                  judge.tokenizer.eos_ids)
+
+  def evaluate(params, bias_LE, step):
+    return evaluating.metrics(evaluating.evaluate(
+        EVAL, engine, judge, params, bias_LE, cases.prompts()[:3], step=step,
+        progress=False))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(updating, "Learner", Learner)
+    patch.setattr(grpo, "Engine", Rollouts)
+    found = grpo.run(cases.config(steps=4, eval_every=2), first, judge,
+                     cases.prompts(), workdir, evaluate=evaluate)
+  return Smoke(workdir, found, list(zip(updates, programs, strict=True)))

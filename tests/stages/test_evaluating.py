@@ -1,0 +1,94 @@
+"""Evaluation of a policy, and the report of a run."""
+
+import collections
+import gzip
+import json
+import re
+
+import pytest
+
+from r1jax.evals.runner import EvalResult
+from r1jax.report import writer
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.stages import evaluating, reporting
+from r1jax.stages.evaluating import EvalConfig
+from tests.stages import cases
+from tests.stages.conftest import EVAL
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory):
+  """Five problems in batches of two, the last one filled up."""
+  path = tmp_path_factory.mktemp("evaluation") / "generations.jsonl.gz"
+  judge, policy = cases.judge(), cases.policy()
+  engine = Engine(policy.model, SamplingConfig(max_new_tokens=12),
+                  judge.tokenizer.eos_ids)
+  result = evaluating.evaluate(
+      EVAL, engine, judge, policy.params, policy.router_bias_LE,
+      cases.prompts()[:5], path=path, progress=False)
+  rows = [json.loads(x) for x in gzip.decompress(path.read_bytes()).split(b"\n")
+          if x]
+  return result, rows
+
+
+def test_every_problem_is_scored_once_and_stored(evaluation):
+  result, rows = evaluation
+  times = collections.Counter((row["id"], row["sample"]) for row in rows)
+  assert times == {(p.id, g): 1 for p in cases.prompts()[:5] for g in range(4)}
+  assert (result.n_prompts, result.n_samples) == (5, 4)
+  correct = [row["parts"]["accuracy"] for row in rows]
+  assert result.pass1 == pytest.approx(sum(correct) / 20)
+  assert 0 <= result.pass1_low < result.pass1 < result.pass1_high < 1
+  assert result.mean_length == pytest.approx(
+      sum(row["length"] for row in rows) / 20)
+
+
+def test_samples_differ_by_problem_and_by_sample(evaluation):
+  _, rows = evaluation
+  assert len({row["completion"] for row in rows}) > 15
+
+
+def test_numbers_have_names(evaluation):
+  result, _ = evaluation
+  found = evaluating.metrics(result)
+  assert found["eval/pass1"] == result.pass1
+  assert found["eval/k"] == 4 and "eval/format" in found
+  assert {name for name in found if "level" in name} == {
+      f"eval/level_{p.metadata['level']}" for p in cases.prompts()[:5]}
+
+
+def test_bad_sizes():
+  with pytest.raises(ValueError, match="samples=0 and batch=16"):
+    EvalConfig(samples=0)
+
+
+def test_the_report_of_a_run(smoke):
+  result = EvalResult(
+      pass1=0.5, pass1_error=0.1, pass1_low=0.3, pass1_high=0.7,
+      pass_k={1: 0.5}, maj_k=0.6, format=0.9, mean_length=7.0, truncated=0.0,
+      invalid=0, n_prompts=3, n_samples=4, by_level={})
+  path = reporting.write(smoke.workdir, {"R1-Zero <b>": result})
+  page = path.read_text()
+  figures = sorted(p.name for p in (smoke.workdir / "figures").iterdir())
+  assert figures == ["by_level.png", "entropy_kl.png", "learning_curves.png",
+                     "rewards.png"]
+  assert all((smoke.workdir / "figures" / name).stat().st_size > 5000
+             for name in figures)
+  assert page.count("data:image/png;base64,") == 4
+  assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
+  assert "R1-Zero &lt;b&gt;" in page and "R1-Zero <b>" not in page
+  for row in writer.read(smoke.workdir)[:1]:
+    assert row["eval/k"] == 4
+  assert any(p.question in page for p in cases.prompts())
+
+
+def test_a_report_without_evaluations(smoke, tmp_path):
+  for name in ("config.json", "metrics.jsonl"):
+    (tmp_path / name).write_bytes((smoke.workdir / name).read_bytes())
+  rows = [row for row in writer.read(smoke.workdir) if row["step"]]
+  lines = [json.dumps({k: v for k, v in row.items() if "eval/" not in k})
+           for row in rows]
+  (tmp_path / "metrics.jsonl").write_text("".join(x + "\n" for x in lines))
+  page = reporting.write(tmp_path).read_text()
+  assert page.count("data:image/png;base64,") == 2

@@ -1,0 +1,123 @@
+"""Killed, interrupted, terminated: the same call goes on, bit for bit."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from r1jax.checkpoint.manager import Manager
+from r1jax.report import rollouts, writer
+from tests.stages import cases, driver
+
+ROOT = pathlib.Path(__file__).parents[2]
+ENDLESS = 100_000
+
+
+def steps_done(workdir):
+  rows = writer.read(workdir)
+  return rows[-1]["step"] if rows else 0
+
+
+def stopped(workdir, number, after):
+  """Trains in another process and signals it at some moment past `after`.
+
+  The signal goes to the process group, as Ctrl-C in a terminal does.
+  Returns the exit status and what was written to stderr.
+  """
+  with open(workdir / f"stderr_{number}", "w+") as errors:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.stages.driver", workdir, str(ENDLESS)],
+        cwd=ROOT, stderr=errors, start_new_session=True)
+    try:
+      while steps_done(workdir) <= after:
+        assert process.poll() is None, (workdir / errors.name).read_text()
+        _pause(process, 0.02)
+      _pause(process, random.uniform(0.0, 0.5))  # any moment of a step
+      os.killpg(process.pid, number)
+      status = process.wait(timeout=120)
+    finally:
+      process.kill()
+      process.wait()
+    errors.seek(0)
+    return status, errors.read()
+
+
+def _pause(process, seconds):
+  try:
+    process.wait(timeout=seconds)
+  except subprocess.TimeoutExpired:
+    return
+
+
+def measured(workdir):
+  """The log without what a clock says."""
+  return [{name: value for name, value in row.items()
+           if not name.startswith("seconds/") and "tokens_per_s" not in name}
+          for row in writer.read(workdir)]
+
+
+def everything(workdir):
+  return sorted(p for p in workdir.rglob("*") if "tfevents" not in p.name)
+
+
+def test_however_it_stops_the_same_call_goes_on_bit_for_bit(tmp_path):
+  workdir = tmp_path / "stopped"
+  workdir.mkdir()
+  status, _ = stopped(workdir, signal.SIGKILL, after=3)
+  assert status == -signal.SIGKILL
+  for number in (signal.SIGINT, signal.SIGTERM):
+    before = steps_done(workdir)
+    status, errors = stopped(workdir, number, after=before)
+    assert status == 0, errors
+    saved = Manager(workdir / "checkpoints", read_only=True).latest_step()
+    assert saved == steps_done(workdir) > before  # nothing was lost
+    assert f"{number.name}: saved after step {saved}" in errors
+  total = steps_done(workdir) + 2
+  resumed = driver.train(workdir, total)
+
+  whole = driver.train(tmp_path / "whole", total)
+  rows = measured(workdir)
+  assert rows == measured(tmp_path / "whole")
+  assert [row["step"] for row in rows] == list(range(1, total + 1))
+  cases.same(resumed.params, whole.params)
+  for step in (1, total):
+    assert (rollouts.read(workdir, step)
+            == rollouts.read(tmp_path / "whole", step))
+
+
+def test_a_finished_run_has_nothing_to_do(smoke):
+  before = measured(smoke.workdir)
+  files = everything(smoke.workdir)
+  again = driver.grpo.run(
+      cases.config(steps=4, eval_every=2), cases.policy(), cases.judge(),
+      cases.prompts(), smoke.workdir)
+  assert measured(smoke.workdir) == before
+  assert everything(smoke.workdir) == files
+  cases.same(again.params, smoke.weights.params)
+
+
+def test_killed_before_the_first_checkpoint_it_starts_anew(tmp_path):
+  """The base's evaluation, written at step 0, is there once."""
+  def evaluate(params, bias_LE, step):
+    return {"eval/pass1": 0.25}
+
+  def run(steps, pool=None):
+    return driver.grpo.run(
+        cases.config(steps=steps, save_every=50), cases.policy(cases.DENSE),
+        cases.judge(pool), cases.prompts(), tmp_path, evaluate=evaluate)
+
+  class Broken(cases.Pool):
+    def submit(self, items):
+      if self.step == 1:
+        raise RuntimeError("killed")
+      return super().submit(items)
+
+  with pytest.raises(RuntimeError, match="killed"):
+    run(3, Broken())
+  assert steps_done(tmp_path) == 1
+  run(2)
+  assert [row["step"] for row in writer.read(tmp_path)] == [0, 1, 2]

@@ -1,0 +1,24 @@
+import jax
+from jax.sharding import PartitionSpec
+
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.training import state
+from r1jax.training.optimizer import OptimizerConfig, make_optimizer
+from tests.training import cases
+
+
+def test_moments_lie_where_their_parameters_lie():
+  optimizer = make_optimizer(OptimizerConfig(lr=0.1))
+  mesh = make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2))
+  places = state.shardings(cases.model(), optimizer, mesh)
+  start = cases.make_state(optimizer=optimizer)
+  assert jax.tree.structure(places) == jax.tree.structure(start)
+  wanted = [p.spec for p in jax.tree.leaves(places.params)]
+  assert any(spec != PartitionSpec() for spec in wanted)
+  specs = [p.spec for p in jax.tree.leaves(places.opt_state)]
+  n = len(wanted)
+  moments = [spec for spec in specs if spec != PartitionSpec()]
+  assert moments == 2 * [spec for spec in wanted if spec != PartitionSpec()]
+  assert len(specs) > 2 * n  # and the counts, replicated
+  placed = jax.device_put(start, places)
+  assert placed.params["embed"].sharding.spec == places.params["embed"].spec

@@ -1,0 +1,148 @@
+"""One device, a mesh, pmap, micro-batches, packing: the same update."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.training import metrics, objectives, state, step, step_pmap
+from tests.training import cases
+
+SAME = dict(rtol=1e-5, atol=1e-5)
+GAMMA = 0.01
+SGD = optax.sgd(1.0)  # the new parameters are the old minus the gradient
+KINDS = [("tiny", "lm"), ("tiny", "grpo"), ("tiny-dense", "grpo")]
+
+
+@functools.cache
+def compiled(name, kind):
+  return step.make_update(cases.objective(name, kind), SGD, gamma=GAMMA)
+
+
+def run(name, kind, batch):
+  return finish(*compiled(name, kind)(cases.make_state(name), batch))
+
+
+def run_mesh(name, kind, batch, **shape):
+  mesh = make_mesh(MeshConfig(**shape))
+  places = state.shardings(cases.model(name), SGD, mesh)
+  update = step.make_update(
+      cases.objective(name, kind), SGD, gamma=GAMMA, shardings=places)
+  with jax.set_mesh(mesh):
+    start = jax.device_put(cases.make_state(name), places)
+    batch = jax.device_put(batch, step.batch_sharding(mesh))
+    return finish(*update(start, batch))
+
+
+def run_pmap(name, kind, batch):
+  update = step_pmap.make_update(
+      cases.objective(name, kind), SGD, gamma=GAMMA)
+  return finish(*update(cases.make_state(name),
+                        step_pmap.shard(batch, jax.device_count())))
+
+
+def finish(new, found):
+  return jax.device_get((new.params, new.router_bias_LE)), metrics.floats(found)
+
+
+@functools.cache
+def expected(name, kind):
+  return run(name, kind, cases.batch())
+
+
+def check(got, name, kind):
+  (tree, found), (want_tree, want) = got, expected(name, kind)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **SAME), tree,
+               want_tree)
+  assert set(found) == set(want)
+  for key in want:
+    np.testing.assert_allclose(found[key], want[key], err_msg=key, **SAME)
+
+
+@pytest.mark.parametrize("name,kind", KINDS)
+def test_micro_batches(name, kind):
+  check(run(name, kind, cases.batch(4)), name, kind)
+
+
+def test_two_micro_batches():
+  check(run("tiny", "grpo", cases.batch(2)), "tiny", "grpo")
+
+
+@pytest.mark.parametrize("name,kind", KINDS)
+def test_unpacked(name, kind):
+  check(run(name, kind, cases.batch(4, packed=False)), name, kind)
+
+
+@pytest.mark.parametrize("name,kind,shape", [
+    ("tiny", "lm", dict(data=8)),
+    ("tiny", "grpo", dict(data=1, fsdp=2, expert=2, tensor=2)),
+    ("tiny-dense", "grpo", dict(data=2, fsdp=2, tensor=2)),
+])
+def test_mesh(name, kind, shape):
+  assert jax.device_count() == 8
+  check(run_mesh(name, kind, cases.batch(2), **shape), name, kind)
+
+
+@pytest.mark.parametrize("name,kind,n_micro", [
+    ("tiny", "lm", 2), ("tiny", "grpo", 1)])
+def test_pmap(name, kind, n_micro):
+  assert jax.device_count() == 8
+  check(run_pmap(name, kind, cases.batch(n_micro)), name, kind)
+
+
+@pytest.mark.parametrize("name,kind", KINDS)
+def test_teeth(name, kind):
+  """A mean of the micro-batches' means is another update."""
+  batch = cases.batch(4)
+  parts = []
+  for i in range(4):
+    alone_M11 = (np.arange(4) == i)[:, None, None]
+    parts.append(run(name, kind, batch.replace(
+        mask_BT=batch.mask_BT * alone_M11,
+        segments_BT=batch.segments_BT * alone_M11)))
+  want_tree, want = expected(name, kind)
+  assert abs(np.mean([p[1]["loss"] for p in parts]) - want["loss"]) > 1e-3
+  mean = jax.tree.map(lambda *xs: np.mean(xs, 0), *(p[0][0] for p in parts))
+  gaps = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), mean, want_tree[0])
+  assert max(jax.tree.leaves(gaps)) > 1e-3
+
+
+@pytest.mark.parametrize("name,kind", KINDS)
+def test_loss_is_the_sum_of_its_terms(name, kind):
+  """So the weights known beforehand are those that the terms return."""
+  objective = cases.objective(name, kind)
+  _, found = expected(name, kind)
+  total = sum(f * found[f"loss/{k}"] for k, f in objective.factors.items())
+  np.testing.assert_allclose(found["loss"], total, **SAME)
+  assert found["skipped"] == 0
+  assert found["grad_norm"] > 1e-2
+
+
+def test_the_router_bias_follows_the_load():
+  (_, bias_LE), found = expected("tiny", "lm")
+  moved = bias_LE - np.asarray(cases.make_state().router_bias_LE)
+  np.testing.assert_allclose(np.abs(moved[moved != 0]), GAMMA, rtol=1e-4)
+  assert np.all(np.any(moved > 0, 1) & np.any(moved < 0, 1))
+  assert found["load/max_over_mean"] > 1
+  # In RL the MTP module does not run: its bias stays.
+  (_, bias_LE), _ = expected("tiny", "grpo")
+  moved = bias_LE - np.asarray(cases.make_state().router_bias_LE)
+  assert np.any(moved[:-1]) and not np.any(moved[-1])
+
+
+def test_rows_must_divide():
+  with pytest.raises(ValueError, match="16 rows"):
+    cases.batch(3)
+  with pytest.raises(ValueError, match="4 rows"):
+    step_pmap.shard(cases.batch(4), 8)
+
+
+def test_factors_need_their_modules():
+  dense = cases.model("tiny-dense")
+  with pytest.raises(ValueError, match="no MTP"):
+    objectives.lm_objective(dense, objectives.LmConfig(mtp=0.1))
+  with pytest.raises(ValueError, match="no experts"):
+    objectives.grpo_objective(dense, cases.POLICY, balance=0.1)
