@@ -9,6 +9,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8")
+# A collective that waits for the other devices holds a thread. With one thread
+# a device (the default on few cores) independent collectives of one program,
+# begun in different orders, wait for each other until XLA aborts the process.
+os.environ["PJRT_NPROC"] = "64"
 _CACHE = pathlib.Path(
     os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE / "r1jax/xla"))

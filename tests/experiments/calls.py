@@ -33,10 +33,11 @@ def calls(module, *lines, **environment):
   # On one device, as on a laptop; the tests' own process has eight.
   flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split()
            if "device_count" not in flag]
+  alone = {k: v for k, v in os.environ.items() if k != "PJRT_NPROC"}
   done = subprocess.run(
       [sys.executable, "-m", "tests.experiments.calls", module], cwd=ROOT,
       input=json.dumps([[str(x) for x in line] for line in lines]), text=True,
-      env=os.environ | {"XLA_FLAGS": " ".join(flags)} | environment,
+      env=alone | {"XLA_FLAGS": " ".join(flags)} | environment,
       capture_output=True)
   if done.returncode:
     raise RuntimeError(done.stderr)
