@@ -41,6 +41,7 @@ setuptools.setup(
         "sentencepiece>=0.2",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.8",
+        "tokenizers>=0.21",
         "tqdm>=4.66",
     ],
     extras_require={
@@ -49,6 +50,11 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "setuptools>=70.1",  # makes wheels without the wheel package
+            # References of the parity tests, on CPU; the numbers of other
+            # versions were not compared.
+            "peft>=0.18",
+            "torch==2.13.0",
+            "transformers>=5.0",
         ],
         "aot": ["libtpu"],
     },

@@ -43,7 +43,8 @@ HELD_OUT = "validation[:64]"
 def config(seed: int, steps: int) -> GrpoConfig:
   """R1-Zero's objective at the size of a laptop."""
   return GrpoConfig(
-      steps=steps, seed=seed, policy=loss_presets.get("r1-zero").policy,
+      steps=steps, seed=seed, eval_every=10,
+      policy=loss_presets.get("r1-zero").policy,
       optimizer=OptimizerConfig(lr=2e-4, warmup_steps=5))
 
 

@@ -113,8 +113,9 @@ def _attention(cfg: ModelConfig) -> tuple[int, int]:
   d, n = cfg.d_model, cfg.n_heads
   if cfg.attention == "gqa":
     h, k = cfg.head_dim, cfg.n_kv_heads
-    biases = (n + 2 * k) * h if cfg.qkv_bias else 0
-    return 2 * d * n * h + 2 * d * k * h, biases
+    vectors = ((n + 2 * k) * h * cfg.qkv_bias + d * cfg.o_bias
+               + 2 * h * cfg.qk_norm)
+    return 2 * d * n * h + 2 * d * k * h, vectors
   head = cfg.nope_dim + cfg.rope_dim
   query = (d * cfg.q_rank + cfg.q_rank * n * head if cfg.q_rank
            else d * n * head)

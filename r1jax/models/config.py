@@ -48,6 +48,7 @@ class ModelConfig:
   token, and `n_shared` shared ones. `n_experts=0` makes all layers dense.
   `q_rank=0` projects queries directly. `max_position` is the longest context;
   YaRN acts when it exceeds `rope.original`, as in DeepSeek's own code.
+  `qk_norm` normalises each head's queries and keys before RoPE (Qwen3).
   """
 
   attention: str = "mla"
@@ -69,6 +70,8 @@ class ModelConfig:
   n_kv_heads: int = 0
   head_dim: int = 0
   qkv_bias: bool = False
+  o_bias: bool = False
+  qk_norm: bool = False
   n_dense_layers: int = 0
   n_experts: int = 0
   n_shared: int = 0

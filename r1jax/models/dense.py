@@ -10,6 +10,7 @@ from r1jax.models import layers
 from r1jax.models.config import ModelConfig
 from r1jax.ops import attention, rope
 from r1jax.ops.linear import linear, swiglu
+from r1jax.ops.norms import rms_norm
 from r1jax.sharding.rules import constrain
 
 KeysValues = tuple[jax.Array, jax.Array]
@@ -37,19 +38,23 @@ class Gqa(nn.Module):
     self.q = projection("q", "heads", cfg.n_heads)
     self.k = projection("k", "kv_heads", cfg.n_kv_heads)
     self.v = projection("v", "kv_heads", cfg.n_kv_heads)
-    self.w_o = layers.weight(self, "w_o", ("heads", "head_dim", "embed"),
-                             (cfg.n_heads, h, d), init, dtype)
+    if cfg.qk_norm:
+      self.q_norm = layers.scale(self, "q_norm", "head_dim", h, dtype)
+      self.k_norm = layers.scale(self, "k_norm", "head_dim", h, dtype)
+    w_o = layers.weight(self, "w_o", ("heads", "head_dim", "embed"),
+                        (cfg.n_heads, h, d), init, dtype)
+    b_o = layers.weight(self, "b_o", ("embed",), (d,), nn.initializers.zeros,
+                        dtype) if cfg.o_bias else None
+    self.o = w_o, b_o
 
   def _project(self, x, cos, sin):
     """x [..., D] -> rotated q [..., N, H] and k, and v [..., K, H]."""
-    def apply(w, b):
-      y = linear(x, w)
-      if b is None:
-        return y
-      return y + b.astype(y.dtype).reshape((1,) * (y.ndim - 2) + b.shape)
-    q = rope.rotate_halves(apply(*self.q), cos, sin)
-    k = rope.rotate_halves(apply(*self.k), cos, sin)
-    return q, k, apply(*self.v)
+    q, k, v = (_affine(x, *pair) for pair in (self.q, self.k, self.v))
+    if self.cfg.qk_norm:
+      q = rms_norm(q, self.q_norm, self.cfg.norm_eps)
+      k = rms_norm(k, self.k_norm, self.cfg.norm_eps)
+    return (rope.rotate_halves(q, cos, sin), rope.rotate_halves(k, cos, sin),
+            v)
 
   def __call__(self, x_BTD: jax.Array, context: layers.Context
                ) -> tuple[jax.Array, KeysValues]:
@@ -57,7 +62,7 @@ class Gqa(nn.Module):
     q = constrain(q, ("act_batch", "act_length", "act_heads", None))
     out = attention.gqa(q, k, v, context.allowed_BTS, self.cfg.softmax_scale)
     cache = (k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
-    return linear(out, self.w_o, 2), cache
+    return _affine(out, *self.o, 2), cache
 
   def decode(self, x_BD: jax.Array, cache: KeysValues, slot: layers.Slot
              ) -> tuple[jax.Array, KeysValues]:
@@ -68,7 +73,7 @@ class Gqa(nn.Module):
         cache[1], v[:, :, None], slot.index, 2)
     out = attention.gqa_decode(q, keys, values, slot.valid_BS,
                                self.cfg.softmax_scale)
-    return linear(out, self.w_o, 2), (keys, values)
+    return _affine(out, *self.o, 2), (keys, values)
 
   @staticmethod
   def grow(cache: KeysValues, slots: int) -> KeysValues:
@@ -77,6 +82,13 @@ class Gqa(nn.Module):
     missing = (0, slots - values.shape[2])
     return (jnp.pad(keys, ((0, 0), (0, 0), (0, 0), missing)),
             jnp.pad(values, ((0, 0), (0, 0), missing, (0, 0))))
+
+
+def _affine(x, w, b, contracted=1):
+  y = linear(x, w, contracted)
+  if b is None:
+    return y
+  return y + b.astype(y.dtype).reshape((1,) * (y.ndim - b.ndim) + b.shape)
 
 
 class FeedForward(nn.Module):

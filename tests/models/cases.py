@@ -19,6 +19,9 @@ V2 = dataclasses.replace(
     presets.TINY, n_layers=2, q_rank=0, n_shared=2, n_mtp=0, score="softmax",
     selection_bias=False, normalize_gates=False)
 DENSE = presets.TINY_DENSE
+QWEN3 = dataclasses.replace(
+    presets.TINY_DENSE, n_layers=2, qkv_bias=False, qk_norm=True, o_bias=True,
+    tie_embeddings=False)
 # One scan of mixtures alone, for gradients.
 MIXTURE = dataclasses.replace(presets.TINY, n_layers=2, n_dense_layers=0,
                               n_mtp=0)

@@ -16,7 +16,7 @@ LENGTHS = np.array([3, 5, 1])  # of the prompts, right-padded to P
 P, NEW, SLOTS = 6, 4, 12  # more slots than are ever filled
 PROMPTS = RNG.integers(0, 61, (3, P))
 COMPLETIONS = RNG.integers(0, 61, (3, NEW))
-CONFIGS = {"v3": cases.V3, "dense": cases.DENSE}
+CONFIGS = {"v3": cases.V3, "dense": cases.DENSE, "qwen3": cases.QWEN3}
 
 
 @functools.cache

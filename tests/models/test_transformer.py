@@ -14,7 +14,8 @@ from tests.reference import transformer as reference
 
 # Float32 through three layers, on hidden states of order one.
 DEEP = dict(rtol=1e-4, atol=2e-5)
-CONFIGS = {"v3": cases.V3, "v2": cases.V2, "dense": cases.DENSE}
+CONFIGS = {"v3": cases.V3, "v2": cases.V2, "dense": cases.DENSE,
+           "qwen3": cases.QWEN3}
 REAL = cases.SEGMENTS > 0
 
 
@@ -45,7 +46,8 @@ def test_forward(name):
         "shared", "route_scale", "normalize", "bias", "rope", "yarn", "mscale",
         "norm_1", "norm_2", "norm", "q_norm", "kv_norm")],
     *[("v2", d) for d in ("shared", "route_scale", "rope", "kv_norm")],
-    *[("dense", d) for d in ("qkv_bias", "rope", "norm_2")]])
+    *[("dense", d) for d in ("qkv_bias", "rope", "norm_2")],
+    *[("qwen3", d) for d in ("q_norm", "k_norm", "o_bias")]])
 def test_case_sees_each_term(name, drop):
   hidden, _ = _expected(name)
   broken, _ = _expected(name, frozenset([drop]))

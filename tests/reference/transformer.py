@@ -80,6 +80,8 @@ def gqa_layer(p, x, cfg, positions, segments, drop):
         v = x[t] @ p[f"w_{name}"][:, n]
         if cfg.qkv_bias and "qkv_bias" not in drop:
           v = v + p[f"b_{name}"][n]
+        if cfg.qk_norm and turn:
+          v = _norm(v, p[f"{name}_norm"], cfg, drop, f"{name}_norm")
         y[t, n] = rope.turn_halves(v, positions[t], freqs) if turn else v
     return y
 
@@ -87,7 +89,8 @@ def gqa_layer(p, x, cfg, positions, segments, drop):
       project("q", cfg.n_heads, True), project("k", cfg.n_kv_heads, True),
       project("v", cfg.n_kv_heads, False), _allowed(segments),
       _scale(cfg, drop))
-  return sum(out[:, n] @ p["w_o"][n] for n in range(cfg.n_heads))
+  y = sum(out[:, n] @ p["w_o"][n] for n in range(cfg.n_heads))
+  return y + p["b_o"] if cfg.o_bias and "o_bias" not in drop else y
 
 
 def _mixture(p, x, bias, cfg, drop):
