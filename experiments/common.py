@@ -4,44 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 from absl import flags
+from etils import epath
 
 from experiments import flagset
 from r1jax.core.config import check
 from r1jax.core.types import Prompt
-from r1jax.data import load
-from r1jax.data.tokenizer import SentencePieceTokenizer, Tokenizer, check_fits
+from r1jax.data import hf_tokenizer, load
+from r1jax.data import tokenizer as tokenizer_lib
+from r1jax.data.tokenizer import Tokenizer, check_fits
 from r1jax.models.layers import Compute
 from r1jax.rewards.combine import Combine
 from r1jax.rewards.rules import RULES
 from r1jax.rewards.runner import Pool
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import weights
+from r1jax.stages import exporting, weights
 from r1jax.stages.judging import Judge
 from r1jax.stages.weights import Weights
 
 INIT = flags.DEFINE_string(
     "init", "base", "First parameters: base, file:PATH.safetensors,"
-    " orbax:WORKDIR or random:PRESET.")
+    " orbax:WORKDIR, hf:DIR (a folder of a Hugging Face model) or"
+    " random:PRESET.")
 TOKENIZER = flags.DEFINE_string(
-    "tokenizer", str(weights.TOKENIZER), "SentencePiece model file.")
-DATA = flags.DEFINE_string("data", "arith", "Data set: arith or gsm8k.")
+    "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
+    " default: the one that belongs to --init, else the embedded one.")
+DATA = flags.DEFINE_string(
+    "data", "arith", "Data set: arith or gsm8k; for train_sft JSONL files,"
+    " separated by commas.")
 DATA_DIR = flags.DEFINE_string(
     "data_dir", "", "Folder of the data set's own files (gsm8k).")
+EXPORT = "Folder to write the result to at the end, in Hugging Face's format."
 COMPUTE = flagset.define(Compute, "compute")
 MESH = flagset.define(MeshConfig, "mesh")
 
 
 def policy(seed: int) -> tuple[Weights, Tokenizer]:
   """The model that the flags name, and a tokenizer that fits it."""
-  tokenizer = SentencePieceTokenizer(TOKENIZER.value)
+  tokenizer = hf_tokenizer.load(TOKENIZER.value or _tokenizer(INIT.value))
   found = weights.load(
-      INIT.value, COMPUTE.resolve(Compute()), jax.random.key(seed))
+      INIT.value, COMPUTE.resolve(Compute()), jax.random.key(seed), mesh())
   check_fits(tokenizer, found.model.cfg.vocab_size)
   return found, tokenizer
+
+
+def _tokenizer(init: str) -> os.PathLike:
+  """Path of the tokenizer that belongs to the parameters of --init."""
+  kind, _, what = init.partition(":")
+  if kind == "hf" and what:
+    return epath.Path(what)
+  kept = epath.Path(what) / tokenizer_lib.FOLDER
+  # A run keeps its own; a file of parameters has none.
+  return kept if kind == "orbax" and kept.exists() else weights.TOKENIZER
 
 
 def mesh() -> jax.sharding.Mesh | None:
@@ -95,3 +113,12 @@ def judge(tokenizer: Tokenizer, template: str,
   workers = max(1, min(8, (os.cpu_count() or 2) // 2))
   with Pool(rules, workers=workers) as pool:
     yield Judge(tokenizer, template, pool, Combine(weights=rewards))
+
+
+def export(folder: str, found: Weights, tokenizer: Tokenizer, workdir: str
+           ) -> None:
+  """What training ends with when --export names a folder."""
+  about = exporting.write(
+      folder, found, tokenizer, init=f"orbax:{workdir}",
+      command=" ".join(["python", *sys.argv]))
+  print(f"{about}\nwrote {folder}; use it as --init=hf:{folder}", flush=True)

@@ -23,7 +23,9 @@ from r1jax.stages.evaluating import EvalConfig
 
 EVAL = flagset.define(EvalConfig)
 SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
-TEMPLATE = flags.DEFINE_string("template", "r1-zero", "Prompt template.")
+TEMPLATE = flags.DEFINE_string(
+    "template", "r1-zero", "Prompt template: r1-zero, plain, chat (the"
+    " tokenizer's own), chat-think (the same with a thought opened) or r1.")
 OUT = flags.DEFINE_string(
     "out", "runs/evaluate", "Folder for generations.jsonl.gz and result.json.")
 

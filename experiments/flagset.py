@@ -81,13 +81,14 @@ def define(
 
   Fields are int, float, bool, str, tuples of them (`--sizes=3,5`), any of
   these or None (`--top_p=none`), or dataclasses, whose flags get the field's
-  name in front. Help is the comment on the field's line, or those above it.
+  name in front. Help is the comment on the field's line, those above it, or the
+  field's entry under "Attributes:" in the docstring.
 
   Raises:
     ValueError: a field of another type.
   """
   hints = typing.get_type_hints(cls)
-  comments = _comments(cls)
+  texts = _attributes(cls) | {k: v for k, v in _comments(cls).items() if v}
   for field in dataclasses.fields(cls):
     name = _join(prefix, field.name)
     hint = hints[field.name]
@@ -95,7 +96,7 @@ def define(
       define(hint, name, flag_values)
       continue
     text = (
-        field.metadata.get("help") or comments.get(field.name)
+        field.metadata.get("help") or texts.get(field.name)
         or f"{cls.__name__}.{field.name}")
     if hint is bool:  # also takes --name and --noname
       flags.DEFINE_boolean(name, _default(field), text, flag_values)
@@ -189,4 +190,16 @@ def _comments(cls: type) -> dict[str, str]:
       if match := re.match(r"(\w+)\s*:", code):
         found[match[1]] = comment.strip() or " ".join(above)
       above = []
+  return found
+
+
+def _attributes(cls: type) -> dict[str, str]:
+  """Entries of the docstring's "Attributes:", also `a, b: text` for both."""
+  _, _, section = inspect.getdoc(cls).partition("Attributes:\n")
+  section = section.partition("\n\n")[0]
+  found: dict[str, str] = {}
+  for entry in re.split(r"\n?^  (?=\w)", section, flags=re.MULTILINE):
+    names, _, text = entry.partition(": ")
+    text = " ".join(text.split())
+    found |= {name.strip(): text for name in names.split(",")}
   return found

@@ -15,8 +15,7 @@ from etils import epath
 
 from experiments import flagset, start
 from r1jax.core import config as config_lib
-from r1jax.data import corpus
-from r1jax.data.tokenizer import SentencePieceTokenizer
+from r1jax.data import corpus, hf_tokenizer
 from r1jax.models import build, presets
 from r1jax.models.layers import Compute
 from r1jax.report import figures, workdir, writer
@@ -27,7 +26,8 @@ COMPUTE = flagset.define(Compute, "compute")
 CORPUS = flagset.define(corpus.CorpusConfig, "corpus")
 PRESET = flags.DEFINE_string("preset", "base-arith", "Model, by name.")
 TOKENIZER = flags.DEFINE_string(
-    "tokenizer", str(weights.TOKENIZER), "SentencePiece model file.")
+    "tokenizer", str(weights.TOKENIZER), "Folder with tokenizer.json, or a"
+    " SentencePiece model.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/base", "Folder of the run.")
 EXPORT = flags.DEFINE_string(
     "export", "", "Folder to write base.safetensors (bfloat16), base.json and"
@@ -39,7 +39,7 @@ def main() -> None:
   cfg = PRETRAIN.resolve(pretrain.PretrainConfig())
   mixture = CORPUS.resolve(corpus.DEFAULT)
   text_at = functools.partial(corpus.document, cfg.seed, config=mixture)
-  tokenizer = SentencePieceTokenizer(TOKENIZER.value)
+  tokenizer = hf_tokenizer.load(TOKENIZER.value)
   state = pretrain.run(cfg, model, tokenizer, text_at, WORKDIR.value)
   if not EXPORT.value or int(state.step) < cfg.steps:
     return

@@ -21,7 +21,7 @@ from r1jax.core import io
 from r1jax.evals.runner import EvalResult
 from r1jax.losses import presets as loss_presets
 from r1jax.models import config as model_config
-from r1jax.report import tables
+from r1jax.report import rollouts, tables
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating, grpo, reporting
@@ -82,6 +82,7 @@ def main() -> None:
     def during(params, bias_LE, step):
       return evaluating.metrics(evaluating.evaluate(
           EVAL, engine, judge, params, bias_LE, held_out, step=step,
+          path=rollouts.path(folder / "train", step, rollouts.EVALUATIONS),
           progress=False))
 
     results = {"base": examine("base", base.params, base.router_bias_LE)}

@@ -9,16 +9,20 @@ import itertools
 import sys
 
 import jax
+import numpy as np
 from absl import flags
 
 from experiments import common, flagset, start
 from r1jax.core import keys
 from r1jax.data import templates
+from r1jax.data.tokenizer import TextStream
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 
 SAMPLING = flagset.define(SamplingConfig)
-TEMPLATE = flags.DEFINE_string("template", "r1-zero", "Prompt template.")
+TEMPLATE = flags.DEFINE_string(
+    "template", "r1-zero", "Prompt template: r1-zero, plain, chat (the"
+    " tokenizer's own), chat-think (the same with a thought opened) or r1.")
 QUESTION = flags.DEFINE_string("question", "", "Answer this one and stop.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
 
@@ -43,19 +47,15 @@ def main() -> None:
       temperature=0.6, top_p=0.95, max_new_tokens=96))
   engine = Engine(policy.model, cfg, tokenizer.eos_ids)
   for number, question in zip(itertools.count(), questions()):
-    text = templates.render(question, TEMPLATE.value)
-    ids, shown = [], ""
-    prompt = jax.numpy.array([tokenizer.bos_id, *tokenizer.encode(text)])
+    prompt = templates.prompt(question, TEMPLATE.value, tokenizer)
+    text = TextStream(tokenizer)
     key = keys.fold(jax.random.key(SEED.value), number)
+    sys.stdout.write(prompt.tail)
     for new in engine.stream(policy.params, policy.router_bias_LE,
-                             jax.device_get(prompt), 0, key):
-      ids += [i for i in new if i not in tokenizer.eos_ids]
-      # Half of a character decodes to a replacement mark: wait for the rest.
-      whole = tokenizer.decode(ids).rstrip("\ufffd")
-      sys.stdout.write(whole[len(shown):])
+                             np.array(prompt.ids, np.int32), 0, key):
+      sys.stdout.write(text.add(i for i in new if i not in tokenizer.eos_ids))
       sys.stdout.flush()
-      shown = whole
-    print()
+    print(text.end())
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from r1jax.sharding import distributed
 
@@ -29,4 +30,13 @@ def run(main: Callable[[], Any]) -> None:
       raise SystemExit(
           f"error: {error}\n(R1JAX_TRACEBACK=1 shows where)") from error
 
+  _list_all_flags()
   app.run(wrapped)
+
+
+def _list_all_flags() -> None:
+  """Lets --help list what the experiments declare, wherever they do."""
+  for module, found in flags.FLAGS.flags_by_module_dict().items():
+    if "experiments" in module:
+      for flag in found:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)

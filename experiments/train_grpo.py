@@ -12,9 +12,10 @@ from absl import flags
 
 from experiments import common, flagset, start
 from r1jax.losses import presets as loss_presets
+from r1jax.report import rollouts
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.stages import evaluating, grpo, reporting
+from r1jax.stages import evaluating, exporting, grpo, reporting
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo import GrpoConfig
 
@@ -24,6 +25,7 @@ LOSS = flags.DEFINE_string(
     "loss", "r1-zero", "Objective by its paper: "
     + ", ".join(loss_presets.PRESETS) + "; single flags change it.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/zero", "Folder of the run.")
+EXPORT = flags.DEFINE_string("export", "", common.EXPORT)
 EVAL_SPLIT = flags.DEFINE_string(
     "eval_split", "validation[:64]", "Problems evaluated during training.")
 
@@ -38,6 +40,8 @@ def config() -> GrpoConfig:
 
 def main() -> None:
   cfg, evals = config(), EVAL.resolve(EvalConfig(temperature=1.0, top_p=1.0))
+  if EXPORT.value:
+    exporting.check_unused(EXPORT.value)  # before the work
   first, tokenizer = common.policy(cfg.seed)
   questions = common.prompts("train")
   mesh, context = common.mesh(), first.model.cfg.max_position
@@ -56,12 +60,16 @@ def main() -> None:
     def evaluate(params, bias_LE, step):
       return evaluating.metrics(evaluating.evaluate(
           evals, engine, judge, params, bias_LE, held_out, step=step,
+          path=rollouts.path(WORKDIR.value, step, rollouts.EVALUATIONS),
           progress=False))
 
-    grpo.run(cfg, first, judge, questions, WORKDIR.value, evaluate=evaluate,
-             mesh=mesh, settings={"init": common.INIT.value,
-                                  "data": common.DATA.value})
+    found = grpo.run(
+        cfg, first, judge, questions, WORKDIR.value, evaluate=evaluate,
+        mesh=mesh, settings={"init": common.INIT.value,
+                             "data": common.DATA.value})
   print(f"report: {reporting.write(WORKDIR.value)}", flush=True)
+  if EXPORT.value and grpo.finished(WORKDIR.value, cfg):
+    common.export(EXPORT.value, found, tokenizer, WORKDIR.value)
 
 
 if __name__ == "__main__":

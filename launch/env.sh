@@ -2,6 +2,7 @@
 # missing or setup.py has changed, and activates it.
 #   PYTHON=python3.12   the interpreter to make .venv with
 #   R1JAX_JAX=jax       what to install JAX as, e.g. jax[cuda12] or jax[tpu]
+#   R1JAX_EXTRA=test    an extra of setup.py to install as well
 
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -45,20 +46,24 @@ make_venv() {
 }
 
 set_up() {
-  local jax=${R1JAX_JAX:-$(jax_for_this_machine)} want log
+  local jax=${R1JAX_JAX:-$(jax_for_this_machine)} extra=${R1JAX_EXTRA:-} want log
+  local stamp=.venv/r1jax-installed
   want="$jax $PWD $(cksum <setup.py)"
-  [ "$(cat .venv/r1jax-installed 2>/dev/null)" != "$want" ] || return 0
+  if grep -qsxF "$want" $stamp && grep -qsxF "extra:$extra" $stamp; then
+    return 0
+  fi
   make_venv
-  rm -f .venv/r1jax-installed
+  rm -f $stamp
   log=$PWD/.venv/install.log
   echo "Installing $jax and r1jax into .venv (a few minutes; log: $log)" >&2
   if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --editable '.[test]' "$jax" >"$log" 2>&1; then
+    --editable ".${extra:+[$extra]}" "$jax" >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     echo "Installation failed; the same command tries again." >&2
     return 1
   fi
-  echo "$want" >.venv/r1jax-installed
+  # What is installed without the extra is installed with it.
+  printf '%s\n' "$want" "extra:" "extra:$extra" >$stamp
 }
 
 # One set-up at a time; where flock is missing (macOS) nothing is held.

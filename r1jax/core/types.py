@@ -103,6 +103,7 @@ class TokenBatch:
     old_logprobs_BT: float32, of the policy before the update (RL only).
     ref_logprobs_BT: float32, of the reference policy (RL only).
     experts_BTLA: int32 recorded experts to replay, or None.
+    weights_BT: float32, factor of the target's loss (supervised only).
   """
 
   tokens_BT: Array
@@ -115,3 +116,4 @@ class TokenBatch:
   old_logprobs_BT: Array | None = None
   ref_logprobs_BT: Array | None = None
   experts_BTLA: Array | None = None
+  weights_BT: Array | None = None

@@ -7,12 +7,15 @@ $XDG_CACHE_HOME/r1jax/tfds, by default ~/.cache/r1jax/tfds.
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import hashlib
+import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
+from absl import logging
 from etils import epath
 
 from r1jax.core.types import Prompt
@@ -71,18 +74,40 @@ def cache_dir() -> epath.Path:
 
 
 def _prepared(make: Callable[[], tfds.core.DatasetBuilder]):
+  with _expecting_nothing():
+    return _prepare(make)
+
+
+def _prepare(make):
   builder = make()
   if builder.is_prepared():
     return builder
+  print(f"preparing {builder.name} in {builder.data_dir} (once)", flush=True)
   tfds.disable_progress_bar()
   try:
-    builder.download_and_prepare()
+    # What tfds prints is about downloads; there are none.
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare()
   except OSError:
     # Another process may have finished the same data set first.
     builder = make()
     if not builder.is_prepared():
       raise
   return builder
+
+
+@contextlib.contextmanager
+def _expecting_nothing() -> Iterator[None]:
+  """Keeps tfds from warning of the empty folder that it is about to fill."""
+  def other(record):
+    return not str(record.msg).startswith("Variant folder")
+
+  logger = logging.get_absl_logger()
+  logger.addFilter(other)
+  try:
+    yield
+  finally:
+    logger.removeFilter(other)
 
 
 def _arithmetic(data_dir) -> tfds.core.DatasetBuilder:

@@ -21,6 +21,8 @@ class Sequence:
     advantage: of the whole sequence (RL only).
     logprobs: float32 [n - prompt], the sampler's, of the completion (RL only).
     experts: int32 [n - 1, L, A], recorded at each input token, to replay.
+    weights: float32 [n], factor of each token's loss; 0 is untrained, whatever
+      `prompt` says (supervised only: several answers in one sequence).
   """
 
   tokens: np.ndarray
@@ -28,6 +30,7 @@ class Sequence:
   advantage: float | None = None
   logprobs: np.ndarray | None = None
   experts: np.ndarray | None = None
+  weights: np.ndarray | None = None
 
 
 def best_fit(lengths: list[int] | np.ndarray, capacity: int) -> list[list[int]]:
@@ -101,6 +104,8 @@ def pack(
 
   # The token at position t predicts token t + 1, trained from t + 1 = prompt.
   trained = positions + 1 >= np.repeat(prompts, lengths)
+  if ordered and ordered[0].weights is not None:
+    trained = _joined([s.weights[1:] for s in ordered]) > 0
   return TokenBatch(
       tokens_BT=scatter(_joined([s.tokens[:-1] for s in ordered]), np.int32),
       targets_BT=scatter(_joined([s.tokens[1:] for s in ordered]), np.int32),
@@ -128,6 +133,9 @@ def _optional(ordered, lengths, trained, scatter) -> dict[str, np.ndarray]:
     arrays["experts_BTLA"] = scatter(
         _joined([s.experts for s in ordered]), np.int32,
         *ordered[0].experts.shape[1:])
+  if ordered[0].weights is not None:
+    arrays["weights_BT"] = scatter(
+        _joined([s.weights[1:] for s in ordered]), np.float32)
   return arrays
 
 
@@ -166,7 +174,11 @@ def _check(sequences: list[Sequence]) -> None:
       raise ValueError(
           f"sequence {index} has experts for {len(s.experts)} tokens; give them"
           f" for the {n - 1} input tokens")
-    for field in ("advantage", "logprobs", "experts"):
+    if s.weights is not None and len(s.weights) != n:
+      raise ValueError(
+          f"sequence {index} has {len(s.weights)} weights for {n} tokens; give"
+          " one for each")
+    for field in ("advantage", "logprobs", "experts", "weights"):
       if (getattr(s, field) is None) != (getattr(first, field) is None):
         raise ValueError(
             f"sequence {index} and sequence 0 differ in having {field}; set it"

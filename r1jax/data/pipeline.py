@@ -45,12 +45,13 @@ def documents(
     capacity: int, seed: int = 0) -> grain.DatasetIterator:
   """Endless TokenBatches [rows, capacity] for pre-training.
 
-  Documents 0, 1, ... are packed best-fit in chunks, as bos + text + eos, none
-  dropped or cut; the rows of a chunk come in random order.
+  Documents 0, 1, ... are packed best-fit in chunks, as bos (if the tokenizer
+  has one) + text + eos, none dropped or cut; the rows of a chunk come in random
+  order.
 
   Args:
     text_at: the document with a number (stateless).
-    tokenizer: must have `bos_id` and `eos_ids`.
+    tokenizer: the smallest of its `eos_ids` ends a document.
     rows: B.
     capacity: T.
     seed: of the order of rows.
@@ -82,11 +83,12 @@ def _chunk_rows(
     text_at, tokenizer, capacity: int, seed: int, chunk: int
 ) -> list[dict[str, np.ndarray]]:
   eos = min(tokenizer.eos_ids)
+  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
   sequences = []
   for number in range(chunk * _CHUNK, (chunk + 1) * _CHUNK):
     ids = tokenizer.encode(text_at(number))
     sequences.append(packing.Sequence(
-        tokens=np.array([tokenizer.bos_id, *ids, eos], np.int32)))
+        tokens=np.array([*bos, *ids, eos], np.int32)))
   batch = packing.pack(sequences, capacity)
   arrays = {name: getattr(batch, name) for name in _FIELDS}
   order = np.random.default_rng((seed, chunk)).permutation(

@@ -1,10 +1,15 @@
 """Prompt templates: a question in, the text that the model continues.
 
-The completion follows the last character of the rendered text, so it begins
-with a space. A template gives a form, never a hint about content.
+A template gives a form, never a hint about content. In the plain ones the
+completion follows the last character, so it begins with a space.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
+
+from r1jax.data import chat
+from r1jax.data.tokenizer import Tokenizer
 
 R1_ZERO = (
     "The User asks, the Assistant thinks it over, then answers, as in"
@@ -14,10 +19,42 @@ R1_ZERO = (
 PLAIN = "Question: {question} Answer:"
 
 TEMPLATES = {"r1-zero": R1_ZERO, "plain": PLAIN}
+# Templates that tokenizers bring: arguments of `chat.render`.
+CHATS = {"chat": {}, "chat-think": {"think": True}, "r1": {"template": chat.R1}}
+
+
+class Rendered(NamedTuple):
+  """A prompt.
+
+  Attributes:
+    ids: what the model continues.
+    tail: the beginning of the answer that the prompt ends with, or "".
+  """
+
+  ids: list[int]
+  tail: str
+
+
+def prompt(question: str, template: str, tokenizer: Tokenizer) -> Rendered:
+  """`question` in the named template, as ids.
+
+  "chat" is the tokenizer's own chat template, "chat-think" the same with a
+  thought opened after it, "r1" that of DeepSeek-R1. These place bos
+  themselves; before the others it is put if the tokenizer has one.
+
+  Raises:
+    ValueError: no template has that name, or as `chat.render`.
+  """
+  if template in CHATS:
+    text = chat.render(tokenizer, [{"role": "user", "content": question}],
+                       **CHATS[template])
+    return Rendered(tokenizer.encode_chat(text), chat.tail(text))
+  first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  return Rendered(first + tokenizer.encode(render(question, template)), "")
 
 
 def render(question: str, template: str = "r1-zero") -> str:
-  """`question` set into the named template.
+  """`question` set into the named template of plain text.
 
   "r1-zero" is the form of DeepSeek-R1 (arXiv:2501.12948, Table 1) in our own,
   shorter words: a preamble, a one-line schema, the two speakers.
@@ -28,5 +65,5 @@ def render(question: str, template: str = "r1-zero") -> str:
   if template not in TEMPLATES:
     raise ValueError(
         f"template={template!r} is unknown; choose from"
-        f" {', '.join(sorted(TEMPLATES))}")
+        f" {', '.join(sorted([*TEMPLATES, *CHATS]))}")
   return TEMPLATES[template].format(question=question)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io as bytes_io
 import os
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import sentencepiece
@@ -12,36 +13,98 @@ from etils import epath
 
 from r1jax.core import io
 
+FOLDER = "tokenizer"  # of a workdir, where a run keeps its own
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_MARK = "\ufffd"  # what bytes that are no character (yet) decode to
 
 
 class Tokenizer(Protocol):
-  """What the rest of the code asks of a tokenizer.
+  """What the rest of the code asks of a tokenizer; picklable.
 
-  `pad_id` is never produced by `encode`. Generation ends at any of `eos_ids`.
+  Attributes:
+    vocab_size: largest id + 1; the model's vocabulary may be larger (padded).
+    pad_id: for the files of other programs alone. Masks come from lengths, so
+      it may equal an end (many open models have no other).
+    bos_id: begins every text; None where the model was trained without one.
+    eos_ids: generation ends at any of these.
+    chat_template: Jinja source of the model's own, or None.
+    special_tokens: the template's variables: "bos_token", "eos_token", ...
+    control_tokens: strings that `encode_chat` turns into control ids.
+    files: the contents it was loaded from, by file name.
   """
 
   vocab_size: int
   pad_id: int
-  bos_id: int
+  bos_id: int | None
   eos_ids: frozenset[int]
+  chat_template: str | None
+  special_tokens: Mapping[str, str]
+  control_tokens: frozenset[str]
+  files: Mapping[str, bytes]
 
   def encode(self, text: str) -> list[int]:
-    """Ids of `text`, without bos or eos; decode(encode(text)) == text."""
+    """Ids of `text`, without bos or eos; decode(encode(text)) == text.
+
+    Some models' own normalization is lossy (Qwen: NFC). Text never becomes a
+    control id, whatever it spells.
+    """
+
+  def encode_chat(self, text: str) -> list[int]:
+    """Ids of a rendered chat, whose control tokens become their ids."""
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of `ids`; pad, bos and eos give nothing."""
+    """Text of `ids`; control ids and ids it does not know give nothing."""
+
+
+class TextStream:
+  """Decodes ids as they come, never showing half a character.
+
+      stream = TextStream(tokenizer)
+      shown = "".join(map(stream.add, pieces)) + stream.end()
+
+  `shown` is tokenizer.decode of all ids, however they are cut into pieces.
+  (Byte pieces that form no character can differ: a decoder of runs of bytes
+  replaces the whole run, the beginning of which may have been shown.)
+  """
+
+  def __init__(self, tokenizer: Tokenizer):
+    self._tokenizer = tokenizer
+    # Ids since the text before last was complete: what follows may depend on
+    # its neighbour (a space at the start of a text is dropped), not on more.
+    self._ids: list[int] = []
+    self._last = 0  # of them, those whose text was shown
+    self._shown = 0  # characters of their text that were
+
+  def add(self, ids: Iterable[int]) -> str:
+    """The text that `ids` complete; may be empty."""
+    self._ids += [int(i) for i in ids]
+    text = self._tokenizer.decode(self._ids)
+    end = len(text.rstrip(_MARK))
+    new, self._shown = text[self._shown:end], max(end, self._shown)
+    if new and end == len(text):
+      self._ids = self._ids[self._last:]
+      self._last = len(self._ids)
+      self._shown = len(self._tokenizer.decode(self._ids))
+    return new
+
+  def end(self) -> str:
+    """What was held back; the stream is over."""
+    return self._tokenizer.decode(self._ids)[self._shown:]
 
 
 class SentencePieceTokenizer:
-  """A SentencePiece model; picklable, so that worker processes can hold one."""
+  """A SentencePiece model; it has no chat template."""
+
+  chat_template = None
+  special_tokens: Mapping[str, str] = types.MappingProxyType({})
+  control_tokens: frozenset[str] = frozenset()
 
   def __init__(self, model: str | os.PathLike | bytes):
     """Loads a model from a path (local or gs://) or from its bytes.
 
     Raises:
       ValueError: the file is missing, is not a SentencePiece model, or lacks a
-        pad, bos or eos id of its own.
+        bos or eos id of its own.
     """
     name = "the given bytes" if isinstance(model, bytes) else str(model)
     if not isinstance(model, bytes):
@@ -52,17 +115,17 @@ class SentencePieceTokenizer:
             f"tokenizer {name} cannot be read"
             f" ({error.strerror or error}); make one with"
             " python -m experiments.train_tokenizer --out=FILE") from error
-    self._model = model
+    self.files = {"tokenizer.model": model}
     self._pieces = _load(model, name)
     self.vocab_size = self._pieces.vocab_size()
-    self.pad_id = self._pieces.pad_id()
-    self.bos_id = self._pieces.bos_id()
-    self.eos_ids = frozenset({self._pieces.eos_id()})
-    special = {self.pad_id, self.bos_id, self._pieces.unk_id(), *self.eos_ids}
-    if len(special) < 4 or min(special) < 0:
+    self.bos_id, eos = self._pieces.bos_id(), self._pieces.eos_id()
+    self.eos_ids = frozenset({eos})
+    special = {self.bos_id, self._pieces.unk_id(), eos}
+    if len(special) < 3 or min(special) < 0:
       raise ValueError(
-          f"tokenizer {name} needs distinct pad, unk, bos and eos ids; train it"
+          f"tokenizer {name} needs distinct unk, bos and eos ids; train it"
           " with python -m experiments.train_tokenizer --out=FILE")
+    self.pad_id = self._pieces.pad_id() if self._pieces.pad_id() >= 0 else eos
 
   def encode(self, text: str) -> list[int]:
     """Ids of `text`, without bos or eos."""
@@ -72,12 +135,16 @@ class SentencePieceTokenizer:
     """`encode` of each text, with less overhead."""
     return self._pieces.encode(list(texts), num_threads=1)
 
+  # It reads every text as text: no string is a control token.
+  encode_chat = encode
+
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of `ids` (any integers, also NumPy's); control ids give nothing."""
-    return self._pieces.decode([int(i) for i in ids])
+    """Text of `ids` (any integers, also NumPy's)."""
+    known = [int(i) for i in ids if 0 <= i < self.vocab_size]
+    return self._pieces.decode(known)
 
   def __reduce__(self):
-    return SentencePieceTokenizer, (self._model,)
+    return SentencePieceTokenizer, tuple(self.files.values())
 
 
 def _load(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
@@ -101,6 +168,25 @@ def check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
         f"the tokenizer has {tokenizer.vocab_size} ids, the model's vocabulary"
         f" only {vocab_size}; choose a model with vocab_size >="
         f" {tokenizer.vocab_size} or train a smaller tokenizer")
+
+
+def keep(tokenizer: Tokenizer, workdir: str | os.PathLike) -> None:
+  """Writes the tokenizer's files into `workdir`, which then is complete.
+
+  Raises:
+    ValueError: the run was begun with another tokenizer; nothing was changed.
+  """
+  folder = epath.Path(workdir) / FOLDER
+  if folder.exists():
+    found = {path.name: path.read_bytes() for path in folder.iterdir()
+             if not path.name.endswith(".part")}
+    if any(tokenizer.files.get(name) != data for name, data in found.items()):
+      raise ValueError(
+          f"{folder} is another tokenizer; nothing was changed; resume the run"
+          f" with --tokenizer={folder} or choose another --workdir")
+  for name, data in tokenizer.files.items():
+    if not (folder / name).exists():
+      io.write_bytes(folder / name, data)
 
 
 def train(

@@ -18,16 +18,19 @@ def mtp_targets(batch: TokenBatch) -> tuple[jax.Array, jax.Array]:
   Returns:
     (targets_BT int32, mask_BT float32); 0 in the last column.
   """
-  def ahead(x_BT):
-    return jnp.pad(x_BT[:, 1:], ((0, 0), (0, 1)))
-
   segments_BT = jnp.asarray(batch.segments_BT)
   same_BT = (segments_BT > 0) & (ahead(segments_BT) == segments_BT)
-  mask_BT = jnp.where(same_BT, ahead(jnp.asarray(batch.mask_BT)), 0.0)
-  return ahead(jnp.asarray(batch.targets_BT)), mask_BT
+  mask_BT = jnp.where(same_BT, ahead(batch.mask_BT), 0.0)
+  return ahead(batch.targets_BT), mask_BT
 
 
-def mtp_loss(logprobs_BT: jax.Array, mask_BT: jax.Array
+def ahead(x_BT: jax.Array) -> jax.Array:
+  """What stands at t + 1; 0 in the last column."""
+  return jnp.pad(jnp.asarray(x_BT)[:, 1:], ((0, 0), (0, 1)))
+
+
+def mtp_loss(logprobs_BT: jax.Array, mask_BT: jax.Array,
+             weights_BT: jax.Array | None = None
              ) -> tuple[jax.Array, jax.Array]:
   """Cross-entropy of the tokens after the next (eq. 24-25, D = 1).
 
@@ -37,8 +40,9 @@ def mtp_loss(logprobs_BT: jax.Array, mask_BT: jax.Array
   Args:
     logprobs_BT: float32, of the targets of `mtp_targets`.
     mask_BT: the mask of `mtp_targets`.
+    weights_BT: float32 factor of each of these targets; ones if None.
 
   Returns:
     (sum, weight), float32 scalars.
   """
-  return sft.cross_entropy(logprobs_BT, mask_BT)
+  return sft.cross_entropy(logprobs_BT, mask_BT, weights_BT)

@@ -183,7 +183,7 @@ class Model:
     cfg = self.cfg
     decoder = transformer.Decoder(cfg, self.compute)
     params = self.unstack(params)
-    cos, sin = rope.angles(positions_B, cfg.rope_frequencies())
+    cos, sin = rope.angles(positions_B, cfg.rope_frequencies(), cfg.rope_scale)
     at = layers.Slot(cos, sin, slot, valid_BS)
     x_BD = decoder.apply({"params": params}, tokens_B, method="lookup")
     n_dense = cfg.n_layers - cfg.n_mixture_layers

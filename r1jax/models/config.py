@@ -20,7 +20,10 @@ class RopeConfig:
     factor: how far the original context is stretched.
     original: positions of the original context.
     beta_fast, beta_slow: YaRN's turns.
-    mscale: YaRN's softmax correction (1.0 in V3, 0.707 in V2-Lite).
+    mscale: YaRN's softmax correction in latent attention (1.0 in V3, 0.707 in
+      V2-Lite; 0 is none).
+    attention_factor: YaRN's factor on cos and sin, 1 in DeepSeek's models and
+      0.1 ln(factor) + 1 in dense ones.
     low_factor, high_factor: Llama 3's wavelengths.
   """
 
@@ -31,6 +34,7 @@ class RopeConfig:
   beta_fast: float = 32.0
   beta_slow: float = 1.0
   mscale: float = 1.0
+  attention_factor: float = 1.0
   low_factor: float = 1.0
   high_factor: float = 4.0
 
@@ -130,13 +134,18 @@ class ModelConfig:
 
   @property
   def softmax_scale(self) -> float:
-    """1/sqrt(head width), times YaRN's m^2 where it acts."""
+    """1/sqrt(head width), in latent attention times YaRN's m^2."""
     if self.attention == "gqa":
       return self.head_dim ** -0.5
     scale = (self.nope_dim + self.rope_dim) ** -0.5
     if not self.stretched:
       return scale
     return scale * rope.yarn_mscale(self.rope.factor, self.rope.mscale) ** 2
+
+  @property
+  def rope_scale(self) -> float:
+    """What multiplies cos and sin."""
+    return self.rope.attention_factor if self.stretched else 1.0
 
   def rope_frequencies(self) -> np.ndarray:
     """float64 [rotated/2], radians per position."""

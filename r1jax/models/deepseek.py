@@ -15,6 +15,10 @@ from r1jax.ops.linear import linear
 from r1jax.ops.norms import rms_norm
 from r1jax.sharding.rules import constrain
 
+# Of the latents' norms: DeepSeek's code and transformers keep it whatever the
+# config says of the other norms.
+LATENT_EPS = 1e-6
+
 
 class Mla(nn.Module):
   """Multi-head latent attention; the cache is [latent | key], [B, S, C + R]."""
@@ -48,13 +52,13 @@ class Mla(nn.Module):
     """[..., D] -> q_nope [..., N, U], q_rope [..., N, R], cache [..., C+R]."""
     cfg = self.cfg
     if cfg.q_rank:
-      q = rms_norm(linear(x, self.w_dq), self.q_norm, cfg.norm_eps)
+      q = rms_norm(linear(x, self.w_dq), self.q_norm, LATENT_EPS)
       q = linear(q, self.w_uq)
     else:
       q = linear(x, self.w_q)
     q_nope, q_rope = q[..., :cfg.nope_dim], q[..., cfg.nope_dim:]
     down = linear(x, self.w_dkv)
-    latent = rms_norm(down[..., :cfg.kv_rank], self.kv_norm, cfg.norm_eps)
+    latent = rms_norm(down[..., :cfg.kv_rank], self.kv_norm, LATENT_EPS)
     k_rope = rope.rotate_pairs(down[..., None, cfg.kv_rank:], cos, sin)
     cache = jnp.concatenate([latent, k_rope[..., 0, :]], -1)
     return q_nope, rope.rotate_pairs(q_rope, cos, sin), cache

@@ -189,6 +189,6 @@ class Mtp(nn.Module):
 def make_context(cfg: ModelConfig, positions_BT: jax.Array,
                  segments_BT: jax.Array) -> layers.Context:
   """Rotations and mask of a full-sequence pass."""
-  cos, sin = rope.angles(positions_BT, cfg.rope_frequencies())
+  cos, sin = rope.angles(positions_BT, cfg.rope_frequencies(), cfg.rope_scale)
   return layers.Context(cos, sin, attention.causal_mask(segments_BT),
                         segments_BT)

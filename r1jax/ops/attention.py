@@ -103,7 +103,7 @@ def gqa_decode(q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
   """One query per row against a cache; -> [B, N, H].
 
   Keys are kept transposed: so both products read the cache in the order of its
-  memory (2x faster on CPU than keys laid out like values; see LOG.md).
+  memory (faster on CPU than keys laid out like values).
   """
   b, n, h = q_BNH.shape
   k_heads = k_BKHS.shape[1]

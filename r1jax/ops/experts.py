@@ -97,7 +97,7 @@ def _blocks(x_XD, experts_XA, weights_XA, w_gate_EDJ, w_up_EDJ, w_down_EJD):
 
 
 def _block_size(n_pairs: int, n_experts: int) -> int:
-  """Powers of two near a quarter of the mean load, from 8 to 128 (LOG.md)."""
+  """Powers of two near a quarter of the mean load, from 8 to 128."""
   size = 8
   while size < 128 and size * 8 <= n_pairs // n_experts:
     size *= 2

@@ -12,8 +12,7 @@ def linear(x: jax.Array, w: jax.Array, n_in: int = 1) -> jax.Array:
   """Contracts the last `n_in` axes of `x` with the first `n_in` of `w`.
 
   All other axes are flattened to two dimensions around the product: XLA's CPU
-  backend runs the transformer 1.35x faster so (see LOG.md), and a TPU does not
-  mind.
+  backend is faster so, and a TPU does not mind.
 
   Args:
     x: [..., in...], the compute dtype.

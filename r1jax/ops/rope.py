@@ -63,13 +63,13 @@ def llama3(freqs: np.ndarray, factor: float, original: int, low_factor: float,
   return (1 - smooth) * freqs / factor + smooth * freqs
 
 
-def angles(positions: jax.Array, freqs: np.ndarray
+def angles(positions: jax.Array, freqs: np.ndarray, scale: float = 1.0
            ) -> tuple[jax.Array, jax.Array]:
-  """(cos, sin) of position * frequency, float32 [..., dim/2]."""
+  """(cos, sin) of position * frequency, times scale, float32 [..., dim/2]."""
   freqs32 = jnp.asarray(freqs, jnp.float32).reshape(
       (1,) * positions.ndim + (-1,))
   phase = positions[..., None].astype(jnp.float32) * freqs32
-  return jnp.cos(phase), jnp.sin(phase)
+  return scale * jnp.cos(phase), scale * jnp.sin(phase)
 
 
 def rotate_pairs(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

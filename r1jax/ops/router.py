@@ -24,8 +24,9 @@ def select(scores_XE: jax.Array, bias_E: jax.Array | None, n_activated: int,
   without (V2) by its best score; the tokens go to the best `n_activated`
   experts of the best `n_limited_groups` groups.
 
-  Departure: unselected groups are masked with -inf, as DeepSeek's own code
-  does; transformers fills 0.0, which differs where a kept score is negative.
+  Unselected groups are masked with -inf, as in DeepSeek's own code and in
+  transformers 5.23; earlier versions filled 0.0, which differs where a kept
+  score is negative.
 
   Args:
     scores_XE: float32 affinities.

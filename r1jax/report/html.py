@@ -55,34 +55,34 @@ def write(
 def select(
     workdir: str | os.PathLike, *, problems: int = 4, samples: int = 2
 ) -> list[dict[str, Any]]:
-  """Rollouts to read: the first, middle and last steps of the same problems.
+  """The same problems as the first, a middle and the last evaluation saw them.
 
-  Each problem is {"prompt", "reference", "steps": [(step, [row, ...]), ...]}
-  for problems that were sampled at several stored steps; where too few recur,
-  those of the last, middle and first step fill up.
+  Each is {"question", "reference", "steps": [(step, [row, ...]), ...]}, the
+  rows as `evals.runner` stores them. Problems are taken evenly over the set.
   """
-  steps = rollout_files.steps(workdir)
+  kind = rollout_files.EVALUATIONS
+  steps = rollout_files.steps(workdir, kind)
   chosen = sorted({*steps[:1], *steps[len(steps) // 2:][:1], *steps[-1:]})
   by_problem: dict[Any, dict[int, list]] = {}
   for step in chosen:
-    for row in rollout_files.read(workdir, step):
-      of_step = by_problem.setdefault(row["prompt_id"], {})
+    for row in rollout_files.read(workdir, step, kind):
+      of_step = by_problem.setdefault(row["id"], {})
       of_step.setdefault(step, []).append(row)
-  # Most recurrent first, then the latest; Python's sort keeps file order.
-  ranked = sorted(
-      by_problem.values(), key=lambda s: (len(s), max(s)), reverse=True)
+  common = [found for found in by_problem.values() if len(found) == len(chosen)]
   picked = []
-  for of_step in ranked[:problems]:
+  for of_step in common[::max(1, len(common) // problems)][:problems]:
     first = next(iter(of_step.values()))[0]
     picked.append({
-        "prompt": first["prompt"], "reference": first.get("reference"),
+        "question": first["question"], "reference": first["reference"],
         "steps": [(step, rows[:samples]) for step, rows in of_step.items()]})
   return picked
 
 
-def _embedded(png: str | os.PathLike) -> str:
-  data = base64.b64encode(epath.Path(png).read_bytes()).decode()
-  return f"data:image/png;base64,{data}"
+def _embedded(png: str | os.PathLike) -> tuple[str, int]:
+  """(data URL, width in CSS pixels): all figures at one scale."""
+  data = epath.Path(png).read_bytes()
+  width = int.from_bytes(data[16:20], "big")  # of the PNG's first chunk
+  return f"data:image/png;base64,{base64.b64encode(data).decode()}", width // 2
 
 
 def _dotted(config: Mapping[str, Any], at: str = "") -> list[tuple[str, Any]]:

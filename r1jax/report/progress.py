@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
 import tqdm
@@ -71,6 +72,21 @@ class Progress:
       self._bar.write(text, file=self._stream)
     else:
       print(text, file=self._stream, flush=True)
+
+
+@contextlib.contextmanager
+def percent(title: str) -> Iterator[Callable[[int, int], None]]:
+  """A function of (bytes done, bytes in all) that shows a step per percent."""
+  with Progress(title, 100) as progress:
+    shown = 0
+
+    def report(done: int, total: int) -> None:
+      nonlocal shown
+      if (now := 100 * done // total) > shown:
+        progress.step({"GB": done / 1e9}, now - shown)
+        shown = now
+
+    yield report
 
 
 def clock(seconds: float) -> str:

@@ -1,7 +1,8 @@
-"""Rollouts to read: rollouts/step_000123.jsonl.gz, one sample a line.
+"""Samples to read: rollouts/step_000123.jsonl.gz, one sample a line.
 
 A row has "prompt_id", "prompt", "completion", "reward" (combined), "rewards"
-(by name), "advantage", "logp_diff" and whatever else the stage adds.
+(by name), "advantage" and whatever else the stage adds. What the evaluations
+during training sample lies likewise in evaluations/, see `evals.runner`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 from etils import epath
 
 from r1jax.core import io
+
+ROLLOUTS, EVALUATIONS = "rollouts", "evaluations"
 
 _NAME = re.compile(r"step_(\d+)\.jsonl\.gz")
 
@@ -36,36 +39,40 @@ def write(
       for row in rows)
   # Model output may hold lone surrogates; they must not stop a run.
   data = text.encode("utf-8", errors="backslashreplace")
-  io.write_bytes(_path(workdir, step), gzip.compress(data, mtime=0))
+  io.write_bytes(path(workdir, step), gzip.compress(data, mtime=0))
 
 
-def read(workdir: str | os.PathLike, step: int) -> list[dict[str, Any]]:
+def read(workdir: str | os.PathLike, step: int, kind: str = ROLLOUTS
+         ) -> list[dict[str, Any]]:
   """Rows of one step.
 
   Raises:
     ValueError: there are none, or the file is truncated; names it.
   """
-  path = _path(workdir, step)
-  if not path.exists():
-    raise ValueError(f"{path} does not exist; there are steps {steps(workdir)}")
+  file = path(workdir, step, kind)
+  if not file.exists():
+    raise ValueError(
+        f"{file} does not exist; there are steps {steps(workdir, kind)}")
   try:
-    text = gzip.decompress(path.read_bytes()).decode()
+    text = gzip.decompress(file.read_bytes()).decode()
     return [json.loads(line) for line in text.split("\n") if line]
   except (OSError, EOFError, ValueError) as error:
-    raise ValueError(f"{path} is truncated or damaged: {error}") from error
+    raise ValueError(f"{file} is truncated or damaged: {error}") from error
 
 
-def steps(workdir: str | os.PathLike) -> list[int]:
-  """Steps whose rollouts are on disk, ascending."""
-  folder = epath.Path(workdir) / "rollouts"
+def steps(workdir: str | os.PathLike, kind: str = ROLLOUTS) -> list[int]:
+  """Steps whose samples are on disk, ascending."""
+  folder = epath.Path(workdir) / kind
   if not folder.exists():
     return []
-  names = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+  names = (_NAME.fullmatch(file.name) for file in folder.iterdir())
   return sorted(int(name[1]) for name in names if name)
 
 
-def _path(workdir: str | os.PathLike, step: int) -> epath.Path:
-  return epath.Path(workdir) / "rollouts" / f"step_{step:06d}.jsonl.gz"
+def path(workdir: str | os.PathLike, step: int, kind: str = ROLLOUTS
+         ) -> epath.Path:
+  """The file of one step."""
+  return epath.Path(workdir) / kind / f"step_{step:06d}.jsonl.gz"
 
 
 def _plain(value: Any) -> Any:

@@ -27,10 +27,10 @@ class EvalConfig:
 
   samples: int = 16  # per problem, for pass@1 and majority voting
   batch: int = 16  # problems sampled at once
-  temperature: float = 0.6
-  top_p: float = 0.95
+  temperature: float = 0.6  # 1 samples as in training
+  top_p: float = 0.95  # smallest set of tokens with this probability
   max_new_tokens: int = 96  # longest completion
-  seed: int = 0
+  seed: int = 0  # of the samples
 
   def __post_init__(self):
     check(min(self.samples, self.batch) > 0,
@@ -67,7 +67,8 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
     return judge.submit(rollout, batch, texts)()
 
   return runner.evaluate(
-      prompts, generate, score, batch_size=cfg.batch, path=path, name=name,
+      prompts, generate, score, batch_size=cfg.batch, path=path,
+      prompt_tail=judge.tail(prompts[0]) if prompts else "", name=name,
       progress=progress)
 
 

@@ -21,7 +21,7 @@ from r1jax.core import config as config_lib
 from r1jax.core import keys
 from r1jax.core.config import check
 from r1jax.core.types import Prompt, Rollout, Scored, TokenBatch
-from r1jax.data import packing, pipeline
+from r1jax.data import packing, pipeline, tokenizer
 from r1jax.losses.policy import PolicyConfig
 from r1jax.report import rollouts as rollouts_lib
 from r1jax.report import writer
@@ -37,6 +37,7 @@ from r1jax.training.advantages import (
   Advantages,
   group_advantages,
 )
+from r1jax.training.lora import LoraConfig
 from r1jax.training.optimizer import OptimizerConfig
 
 # (params, router_bias_LE, step) -> metrics by name.
@@ -63,7 +64,7 @@ class GrpoConfig:
   balance: float = 0.0  # factor of the sequence-wise balance loss during RL
   accuracy: float = 1.0  # weight of the accuracy reward
   format: float = 1.0  # weight of the format reward
-  template: str = "r1-zero"  # prompt template
+  template: str = "r1-zero"  # or plain, chat, chat-think, r1
   driver: str = "mesh"  # mesh, or pmap (a replica on every device)
   seed: int = 0  # of prompts and samples
   save_every: int = 25  # steps between checkpoints
@@ -71,6 +72,7 @@ class GrpoConfig:
   policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
   advantages: AdvantageConfig = AdvantageConfig()
   optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
+  lora: LoraConfig = LoraConfig()
 
   def __post_init__(self):
     for name in ("steps", "questions", "minibatches", "epochs", "row_length",
@@ -143,6 +145,7 @@ def run(cfg: GrpoConfig, weights: Weights, judge: Judge,
       best_metric="eval/pass1",
       shown=("reward/accuracy", "reward/format", "rollout/length_mean",
              "eval/pass1"))
+  tokenizer.keep(judge.tokenizer, workdir)
   stream = pipeline.prompt_batches(prompts, cfg.questions, cfg.seed)
   learner = updating.Learner(cfg, weights, mesh)
   arrays, host = session.restore(learner.arrays(), {})
@@ -156,12 +159,12 @@ def run(cfg: GrpoConfig, weights: Weights, judge: Judge,
   with session, learner.on_mesh():
     if evaluate and not session.step:
       session.writer.write(0, evaluate(
-          learner.state.params, learner.state.router_bias_LE, 0))
+          learner.params, learner.state.router_bias_LE, 0))
     for step in range(session.step, cfg.steps):
       clock = Clock()
       questions = next(stream)
       rollout = engines[cfg.longest(step)].generate(
-          learner.state.params, learner.state.router_bias_LE,
+          learner.params, learner.state.router_bias_LE,
           [judge.tokens(p) for p in questions], [p.id for p in questions],
           cfg.samples, keys.fold(jax.random.key(cfg.seed), step))
       clock.lap("rollout")
@@ -180,13 +183,13 @@ def run(cfg: GrpoConfig, weights: Weights, judge: Judge,
       clock.lap("update")
       metrics = summary(cfg, scored, advantages, update_metrics, clock)
       if evaluate and due(cfg, step + 1):
-        metrics |= evaluate(learner.state.params, learner.state.router_bias_LE,
+        metrics |= evaluate(learner.params, learner.state.router_bias_LE,
                             step + 1)
       record(session, step + 1, scored, advantages)
-      if session.finish(step + 1, metrics, batches[-1], learner.arrays,
+      if session.finish(step + 1, metrics, joined(batches), learner.arrays,
                         lambda: {"stream": stream.get_state()}):
         break
-  return Weights(model, learner.state.params, learner.state.router_bias_LE)
+  return Weights(model, learner.params, learner.state.router_bias_LE)
 
 
 def _check(cfg, model, mesh):
@@ -253,6 +256,11 @@ def pack(rollout: Rollout, cfg: GrpoConfig, part: np.ndarray,
       sequences, advantages.keep_QG.reshape(-1)[part], strict=True)]
   kept_BT = packing.pack(marked, cfg.row_length, rows).advantages_BT
   return batch.replace(mask_BT=batch.mask_BT * kept_BT)
+
+
+def joined(batches: Sequence[TokenBatch]) -> TokenBatch:
+  """The rows of all batches of a step as one."""
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
 
 
 def _experts(rollout, q, g):

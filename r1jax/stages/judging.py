@@ -31,10 +31,15 @@ class Judge(NamedTuple):
   rewards: Combine
 
   def tokens(self, prompt: Prompt) -> np.ndarray:
-    """int32 ids of the rendered question, bos first."""
-    text = templates.render(prompt.question, self.template)
-    return np.array([self.tokenizer.bos_id, *self.tokenizer.encode(text)],
-                    np.int32)
+    """int32 ids of the rendered question."""
+    return np.array(self._rendered(prompt).ids, np.int32)
+
+  def tail(self, prompt: Prompt) -> str:
+    """The beginning of the answer that the template gives, e.g. `<think>`."""
+    return self._rendered(prompt).tail
+
+  def _rendered(self, prompt: Prompt) -> templates.Rendered:
+    return templates.prompt(prompt.question, self.template, self.tokenizer)
 
   def texts(self, rollout: Rollout) -> tuple[tuple[str, ...], ...]:
     """Decoded completions, Q tuples of G; end-of-sequence ids are left out."""
@@ -52,8 +57,7 @@ class Judge(NamedTuple):
              ) -> Callable[[], Scored]:
     """Starts judging; call the result to wait for it."""
     texts = self.texts(rollout) if texts is None else texts
-    # No template of ours prefills part of the answer, so the tails are empty.
-    pending = self.pool.submit(
-        combine.items(prompts, [""] * len(prompts), texts))
+    pending = self.pool.submit(combine.items(
+        prompts, [self.tail(prompt) for prompt in prompts], texts))
     return lambda: combine.scored(
         self.rewards, rollout, prompts, texts, pending.result())

@@ -12,7 +12,7 @@ import jax
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data import pipeline
-from r1jax.data.tokenizer import Tokenizer, check_fits
+from r1jax.data.tokenizer import Tokenizer, check_fits, keep
 from r1jax.models.build import Model
 from r1jax.stages.session import Session
 from r1jax.training import metrics as metrics_lib
@@ -76,6 +76,7 @@ def run(cfg: PretrainConfig, model: Model, tokenizer: Tokenizer,
   session = Session(
       workdir, settings, title="pretrain", total=cfg.steps,
       save_every=cfg.save_every, shown=("loss/cross_entropy", "loss/mtp"))
+  keep(tokenizer, workdir)
   params = jax.jit(model.init)(jax.random.key(cfg.seed))
   state = state_lib.create(params, model.init_router_bias(), tx)
   state, host = session.restore(state, {})

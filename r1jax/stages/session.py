@@ -95,9 +95,9 @@ class Session:
       arrays: -> the device state to save.
       host: -> the host state to save, JSON-ready.
     """
-    self.guard.check(step, metrics, batch)
     self.writer.write(step, metrics)
     self.writer.flush()
+    self.guard.check(step, metrics, batch)
     self.progress.step({name.rsplit("/", 1)[-1]: metrics[name]
                         for name in self.shown if name in metrics})
     self.stopped = self.preemption.requested()

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from r1jax.core.types import TokenBatch
 from r1jax.stages.weights import Weights
 from r1jax.training import logprobs as logprobs_lib
+from r1jax.training import lora, objectives, optimizer, step, step_pmap
 from r1jax.training import metrics as metrics_lib
-from r1jax.training import objectives, optimizer, step, step_pmap
 from r1jax.training import state as state_lib
 
 if TYPE_CHECKING:
@@ -30,32 +30,41 @@ class Learner:
     objective = objectives.grpo_objective(
         weights.model, cfg.policy, balance=cfg.balance,
         temperature=cfg.temperature)
-    placed = None
-    if mesh is not None and cfg.driver == "mesh":
-      placed = state_lib.shardings(weights.model, tx, mesh)
-    # Copies: the update donates its state, and the caller keeps its weights.
-    state = jax.jit(
-        lambda p, b: state_lib.create(p, b, tx), out_shardings=placed)(
-            *jax.tree.map(jnp.copy, (weights.params, weights.router_bias_LE)))
-    self.state = state
+    place = mesh if cfg.driver == "mesh" else None
+    self.state, self.frozen, placed = state_lib.start(
+        weights.model, weights.params, weights.router_bias_LE, tx,
+        adapter=cfg.lora, key=jax.random.key(cfg.seed), mesh=place)
     self.reference = self._copy()
     if cfg.driver == "pmap":
-      self._update = step_pmap.make_update(objective, tx, gamma=cfg.gamma)
+      self._update = step_pmap.make_update(objective, tx, gamma=cfg.gamma,
+                                           frozen=self.frozen)
     else:
       self._update = step.make_update(objective, tx, gamma=cfg.gamma,
-                                      shardings=placed)
+                                      shardings=placed, frozen=self.frozen)
+    self._merge = lora.make_merge(self.frozen)
+    self._merged = None
     self._logprobs = logprobs_lib.make_logprobs(
         weights.model, cfg.temperature)
     self.updates = 0
 
   def on_mesh(self) -> contextlib.AbstractContextManager:
     """The context that all device work runs in."""
-    if self.mesh is None:
-      return contextlib.nullcontext()
-    return jax.set_mesh(self.mesh)
+    return step.on_mesh(self.mesh)
+
+  @property
+  def params(self) -> Any:
+    """The policy's parameters, with the adapter in them (once an update)."""
+    if self.frozen is None:
+      return self.state.params
+    if self._merged is None:
+      self._merged = self._merge(self.state.params)
+    return self._merged
 
   def arrays(self) -> dict[str, Any]:
-    """Everything on the device that a checkpoint must hold."""
+    """Everything on the device that a checkpoint must hold.
+
+    Of a LoRA run that is the adapter; what it adapts is in --init.
+    """
     return vars(self.state) | {"reference": self.reference}
 
   def load(self, arrays: dict[str, Any]) -> None:
@@ -63,6 +72,7 @@ class Learner:
     arrays = dict(arrays)
     self.reference = arrays.pop("reference")
     self.state = state_lib.TrainState(**arrays)
+    self._merged = None
 
   def fixed_logprobs(self, batches: list[TokenBatch]
                      ) -> list[dict[str, jax.Array]]:
@@ -74,16 +84,15 @@ class Learner:
     """
     wanted = {}
     if self.cfg.policy.kl_beta:
-      wanted["ref_logprobs_BT"] = self.reference
+      wanted["ref_logprobs_BT"] = (self._merge(self.reference["params"]),
+                                   self.reference["router_bias_LE"])
     if not self.cfg.on_policy:
-      wanted["old_logprobs_BT"] = {
-          "params": self.state.params,
-          "router_bias_LE": self.state.router_bias_LE}
+      wanted["old_logprobs_BT"] = self.params, self.state.router_bias_LE
     if not wanted:
       return [{} for _ in batches]
     placed = [self._place(step.split(b, self._micro(b))) for b in batches]
-    return [{name: self._logprobs(w["params"], w["router_bias_LE"], batch)[0]
-             for name, w in wanted.items()} for batch in placed]
+    return [{name: self._logprobs(*policy, batch)[0]
+             for name, policy in wanted.items()} for batch in placed]
 
   def update(self, batches: list[TokenBatch],
              fixed: list[dict[str, jax.Array]]) -> dict[str, float]:
@@ -96,6 +105,7 @@ class Learner:
         if self.cfg.driver == "pmap":
           micro = step_pmap.shard(micro, jax.device_count())
         self.state, metrics = self._update(self.state, micro)
+        self._merged = None
         seen.append(metrics)
         self.updates = int(self.state.step)
         if self.updates % self.cfg.reference_every == 0:
@@ -106,9 +116,8 @@ class Learner:
     return len(batch.tokens_BT) // self.cfg.micro_rows
 
   def _place(self, batch: TokenBatch) -> TokenBatch:
-    if self.mesh is None or self.cfg.driver == "pmap":
-      return jax.tree.map(jnp.asarray, batch)
-    return jax.device_put(batch, step.batch_sharding(self.mesh))
+    return step.place(
+        batch, None if self.cfg.driver == "pmap" else self.mesh)
 
   def _copy(self) -> dict[str, Any]:
     return jax.tree.map(jnp.copy, {

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from r1jax.checkpoint import export
+from r1jax.checkpoint import export, hf_config, hf_io
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core import io
@@ -18,6 +18,9 @@ from r1jax.models import build, presets
 from r1jax.models.build import Model
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import Compute
+from r1jax.sharding import rules
+from r1jax.training import lora
+from r1jax.training.lora import LoraConfig
 
 ASSETS = epath.resource_path("r1jax") / "assets" / "arith"
 TOKENIZER = ASSETS / "tokenizer.model"
@@ -32,15 +35,21 @@ class Weights(NamedTuple):
   router_bias_LE: jax.Array
 
 
-def load(init: str, compute: Compute, key: jax.Array) -> Weights:
+def load(init: str, compute: Compute, key: jax.Array,
+         mesh: jax.sharding.Mesh | None = None, *,
+         report: hf_io.Report | None = None) -> Weights:
   """A model from `init`.
 
   Args:
     init: `base`, the embedded base; `file:PATH.safetensors`, what
       `experiments/pretrain.py --export` wrote; `orbax:DIR`, the workdir of a
-      run, its newest checkpoint; `random:PRESET`.
+      run, its newest checkpoint (an adapter merged into the run's own init);
+      `hf:DIR`, a folder of a Hugging Face model; `random:PRESET`.
     compute: how it is computed.
     key: of random parameters.
+    mesh: where `hf:DIR` is placed, shard by shard; the others go to the default
+      device, from where training places them.
+    report: of the progress of `hf:DIR`, see `hf_io.load`.
 
   Raises:
     ValueError: another `init`, or a source that is missing or damaged.
@@ -52,12 +61,14 @@ def load(init: str, compute: Compute, key: jax.Array) -> Weights:
     return _from_file(what, compute)
   if kind == "orbax" and what:
     return _from_run(what, compute)
+  if kind == "hf" and what:
+    return _from_hf(what, compute, mesh, report)
   if kind == "random" and what:
     model = build.build(presets.get(what), compute)
     return Weights(model, jax.jit(model.init)(key), model.init_router_bias())
   raise ValueError(
-      f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR or"
-      " random:PRESET")
+      f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR,"
+      " hf:DIR or random:PRESET")
 
 
 def save(path: str | os.PathLike, cfg: ModelConfig, params: Any,
@@ -88,7 +99,41 @@ def _from_file(path, compute):
                  bias.reshape(model.init_router_bias().shape))
 
 
+def _from_hf(folder, compute, mesh, report):
+  path = epath.Path(folder) / "config.json"
+  if not path.exists():
+    raise ValueError(f"{path} does not exist; hf:DIR must be a local folder of"
+                     " a Hugging Face model: config.json and its safetensors")
+  model = build.build(hf_config.from_hf(io.read_json(path)), compute)
+  placed = None
+  if mesh is not None:
+    placed = rules.param_shardings(
+        model.param_axes(), jax.eval_shape(model.init, jax.random.key(0)), mesh)
+  params, bias = hf_io.load(folder, model, placed, report=report)
+  return Weights(model, params, bias)
+
+
 def _from_run(workdir, compute):
+  trained, adapter, settings = restored(workdir, compute)
+  if not adapter.rank:
+    return trained
+  if not settings.get("init"):
+    raise ValueError(f"{workdir}/config.json does not say which parameters the"
+                     " adapter adapts (init); train it through experiments/")
+  base = load(settings["init"], compute, jax.random.key(settings["seed"]))
+  merge = lora.make_merge(lora.Frozen(base.params, adapter.scale))
+  return trained._replace(params=merge(trained.params))
+
+
+def restored(workdir: str | os.PathLike, compute: Compute
+             ) -> tuple[Weights, LoraConfig, dict[str, Any]]:
+  """What the newest checkpoint of a run holds, and the run's settings.
+
+  The parameters are those that were trained: an adapter if its rank > 0.
+
+  Raises:
+    ValueError: `workdir` is not a run's, or has no checkpoint.
+  """
   path = epath.Path(workdir) / "config.json"
   if not path.exists():
     raise ValueError(f"{path} does not exist; orbax:DIR must be the --workdir"
@@ -96,9 +141,15 @@ def _from_run(workdir, compute):
   settings = io.read_json(path)["config"]
   model = build.build(
       config_lib.from_dict(ModelConfig, settings["model"]), compute)
-  like = {"params": jax.eval_shape(model.init, jax.random.key(0)),
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  adapter = config_lib.from_dict(LoraConfig, settings.get("lora", {}))
+  if adapter.rank:
+    params = jax.eval_shape(lambda p: lora.init(
+        jax.random.key(0), p, model.param_axes(), adapter), params)
+  like = {"params": params,
           "router_bias_LE": jax.eval_shape(model.init_router_bias)}
   manager = Manager(epath.Path(workdir) / "checkpoints", read_only=True)
   arrays, _ = manager.restore(like=like, partial=True)
   manager.close()
-  return Weights(model, arrays["params"], arrays["router_bias_LE"])
+  found = Weights(model, arrays["params"], arrays["router_bias_LE"])
+  return found, adapter, settings

@@ -83,9 +83,11 @@ def lm_objective(model: Model, cfg: LmConfig) -> Objective:
   factors = _chosen(cross_entropy=1.0, mtp=cfg.mtp, balance=cfg.balance)
 
   def weights(batch):
-    found = {"cross_entropy": sft.cross_entropy_weight(batch.mask_BT)}
+    found = {"cross_entropy": sft.cross_entropy_weight(
+        batch.mask_BT, batch.weights_BT)}
     if cfg.mtp:
-      found["mtp"] = sft.cross_entropy_weight(mtp.mtp_targets(batch)[1])
+      found["mtp"] = sft.cross_entropy_weight(
+          mtp.mtp_targets(batch)[1], _ahead(batch))
     return found | _balance_weight(batch, cfg.balance)
 
   def evaluate(params, bias_LE, batch):
@@ -93,7 +95,8 @@ def lm_objective(model: Model, cfg: LmConfig) -> Objective:
     w_DV = model.head(params)
     logprobs_BT, entropy_BT = chunked_logprobs(
         out.hidden_BTD, w_DV, batch.targets_BT)
-    terms = {"cross_entropy": sft.cross_entropy(logprobs_BT, batch.mask_BT)}
+    terms = {"cross_entropy": sft.cross_entropy(
+        logprobs_BT, batch.mask_BT, batch.weights_BT)}
     loads, balance = [out.load_LE], out.balance[0]
     if cfg.mtp:
       ahead = model.mtp(
@@ -102,7 +105,7 @@ def lm_objective(model: Model, cfg: LmConfig) -> Objective:
       targets_BT, mask_BT = mtp.mtp_targets(batch)
       ahead_BT, _ = chunked_logprobs(
           ahead.hidden_BTD, w_DV, targets_BT, entropy=False)
-      terms["mtp"] = mtp.mtp_loss(ahead_BT, mask_BT)
+      terms["mtp"] = mtp.mtp_loss(ahead_BT, mask_BT, _ahead(batch))
       loads.append(ahead.load_LE)
       balance += ahead.balance[0]
     if cfg.balance:
@@ -179,6 +182,11 @@ def _forward(model, params, bias_LE, batch, balance):
   return model.forward(
       params, bias_LE, batch.tokens_BT, batch.positions_BT, batch.segments_BT,
       experts_BTLA=batch.experts_BTLA, balance=balance > 0)
+
+
+def _ahead(batch):
+  """Weights of the targets of the MTP module."""
+  return None if batch.weights_BT is None else mtp.ahead(batch.weights_BT)
 
 
 def _balance_weight(batch, balance):

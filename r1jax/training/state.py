@@ -12,6 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from r1jax.models.build import Model
 from r1jax.sharding import rules
+from r1jax.training import lora
+from r1jax.training.lora import LoraConfig
 
 
 @flax.struct.dataclass
@@ -19,7 +21,7 @@ class TrainState:
   """Parameters and all that goes with them.
 
   Attributes:
-    params: nested dict of arrays.
+    params: nested dict of arrays: the model's, or an adapter of them (LoRA).
     router_bias_LE: float32 selection bias of the routers.
     opt_state: the optimizer's, float32.
     step: int32 scalar, updates so far, skipped ones included.
@@ -44,14 +46,63 @@ def float32(tree: Any) -> Any:
 
 
 def shardings(model: Model, optimizer: optax.GradientTransformation,
-              mesh: Mesh) -> TrainState:
-  """NamedSharding of every leaf: moments lie where their parameter lies."""
+              mesh: Mesh, adapter: LoraConfig | None = None) -> TrainState:
+  """NamedSharding of every leaf: moments lie where their parameter lies.
+
+  Args:
+    model: what is trained.
+    optimizer: from `optimizer.make_optimizer`.
+    mesh: to train on.
+    adapter: of rank > 0 if an adapter is trained in place of the parameters.
+  """
   params = jax.eval_shape(model.init, jax.random.key(0))
+  axes = model.param_axes()
+  if adapter:
+    params, axes = (
+        jax.eval_shape(
+            lambda p: lora.init(jax.random.key(0), p, axes, adapter), params),
+        lora.adapter_axes(axes, adapter))
   bias = jax.eval_shape(model.init_router_bias)
   state = jax.eval_shape(lambda p, b: create(p, b, optimizer), params, bias)
-  placed = rules.param_shardings(model.param_axes(), params, mesh)
+  placed = rules.param_shardings(axes, params, mesh)
   whole = NamedSharding(mesh, PartitionSpec())
   opt_state = optax.tree_map_params(
       optimizer, lambda _, place: place, state.opt_state, placed,
       transform_non_params=lambda _: whole)
   return TrainState(placed, whole, opt_state, whole)
+
+
+def start(model: Model, params: Any, router_bias_LE: jax.Array,
+          optimizer: optax.GradientTransformation, *,
+          adapter: LoraConfig | None = None, key: jax.Array | None = None,
+          mesh: Mesh | None = None
+          ) -> tuple[TrainState, lora.Frozen | None, TrainState | None]:
+  """What an update needs of first parameters.
+
+  Args:
+    model: what is trained.
+    params: its parameters; they are copied, or frozen and shared.
+    router_bias_LE: its router bias.
+    optimizer: from `optimizer.make_optimizer`.
+    adapter: trains an adapter in place of the parameters if its rank > 0.
+    key: of the adapter.
+    mesh: to place everything on; None leaves it where it is.
+
+  Returns:
+    (state, the frozen parameters if an adapter is trained, shardings of the
+    state if there is a mesh).
+  """
+  adapter = adapter if adapter and adapter.rank else None
+  placed = mesh and shardings(model, optimizer, mesh, adapter)
+  frozen = None
+  if adapter:
+    if mesh:
+      params = jax.device_put(params, rules.param_shardings(
+          model.param_axes(), params, mesh))
+    frozen = lora.Frozen(params, adapter.scale)
+    params = lora.init(key, params, model.param_axes(), adapter)
+  # Copies: updates donate the state, and the caller keeps its weights.
+  state = jax.jit(
+      lambda p, b: create(p, b, optimizer), out_shardings=placed)(
+          *jax.tree.map(jnp.copy, (params, router_bias_LE)))
+  return state, frozen, placed

@@ -8,6 +8,8 @@ same update.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from r1jax.core.types import TokenBatch
 from r1jax.losses import balance
 from r1jax.sharding import rules
 from r1jax.training import metrics as metrics_lib
+from r1jax.training.lora import Frozen
 from r1jax.training.metrics import Metrics
 from r1jax.training.objectives import Objective
 from r1jax.training.state import TrainState, float32
@@ -61,7 +64,8 @@ def split(batch: TokenBatch, n_micro: int) -> TokenBatch:
 
 def gradients(
     objective: Objective, state: TrainState, batch: TokenBatch,
-    reduce: Reduce = GLOBAL) -> tuple[Sums, Metrics]:
+    reduce: Reduce = GLOBAL, frozen: Frozen | None = None
+) -> tuple[Sums, Metrics]:
   """Gradient of the objective over the whole batch, float32.
 
   Args:
@@ -69,6 +73,7 @@ def gradients(
     state: parameters and router bias.
     batch: micro-batches [n_micro, B, T]; under pmap this device's rows of each.
     reduce: over devices.
+    frozen: what `state.params` adapt (LoRA); None if they are the model's.
 
   Returns:
     (gradients and expert loads, metrics), reduced. The metrics have `loss` and
@@ -78,6 +83,7 @@ def gradients(
       lambda w: jnp.sum(w, 0), jax.lax.map(objective.weights, batch)))
 
   def loss(params, micro):
+    params = params if frozen is None else frozen.merge(params)
     result = objective.evaluate(params, state.router_bias_LE, micro)
     value = sum(
         factor * result.terms[name][0] / jnp.maximum(weights[name], 1e-20)
@@ -138,16 +144,17 @@ def apply(
 
 def update(
     objective: Objective, optimizer: optax.GradientTransformation, gamma: float,
-    state: TrainState, batch: TokenBatch, reduce: Reduce = GLOBAL
-) -> tuple[TrainState, Metrics]:
+    state: TrainState, batch: TokenBatch, reduce: Reduce = GLOBAL,
+    frozen: Frozen | None = None) -> tuple[TrainState, Metrics]:
   """One update from micro-batches [n_micro, B, T]; pure."""
-  sums, metrics = gradients(objective, state, batch, reduce)
+  sums, metrics = gradients(objective, state, batch, reduce, frozen)
   return apply(optimizer, gamma, state, sums, metrics)
 
 
 def make_update(
     objective: Objective, optimizer: optax.GradientTransformation, *,
-    gamma: float = 0.0, shardings: TrainState | None = None) -> Update:
+    gamma: float = 0.0, shardings: TrainState | None = None,
+    frozen: Frozen | None = None) -> Update:
   """Compiled `update(state, batch) -> (state, metrics)`.
 
   The old state's buffers are donated: it must not be used again, and nothing
@@ -160,14 +167,31 @@ def make_update(
     shardings: from `state.shardings`, to train on a mesh: place the state by
       them and the batch by `step.batch_sharding`, and call under
       `jax.set_mesh`. None: one device.
+    frozen: what the state's parameters adapt (LoRA). An argument of the
+      compiled program, not a constant in it, and not donated.
   """
   out = None if shardings is None else (shardings, None)
-  return jax.jit(
-      lambda state, batch: update(objective, optimizer, gamma, state, batch),
+  run = jax.jit(
+      lambda state, batch, frozen=None: update(
+          objective, optimizer, gamma, state, batch, frozen=frozen),
       donate_argnums=0, out_shardings=out)
+  return run if frozen is None else functools.partial(run, frozen=frozen)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
   """Of micro-batches [n_micro, B, T]: rows over the mesh, whole otherwise."""
   return jax.sharding.NamedSharding(
       mesh, jax.sharding.PartitionSpec(None, rules.BATCH))
+
+
+def place(batch: TokenBatch, mesh: jax.sharding.Mesh | None) -> TokenBatch:
+  """Micro-batches on the device, or on those of the mesh."""
+  if mesh is None:
+    return jax.tree.map(jnp.asarray, batch)
+  return jax.device_put(batch, batch_sharding(mesh))
+
+
+def on_mesh(mesh: jax.sharding.Mesh | None
+            ) -> contextlib.AbstractContextManager:
+  """The context that all device work runs in."""
+  return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)

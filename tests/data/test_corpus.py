@@ -142,5 +142,5 @@ def test_templates():
   for tag in ("<think>", "</think>", "<answer>", "</answer>"):
     assert text.count(tag) == 1
   assert templates.render("A?", "plain") == "Question: A? Answer:"
-  with pytest.raises(ValueError, match="plain, r1-zero"):
-    templates.render("A?", "chat")
+  with pytest.raises(ValueError, match="chat, chat-think, plain, r1, r1-zero"):
+    templates.render("A?", "poem")

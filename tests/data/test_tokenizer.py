@@ -1,8 +1,10 @@
+import io
 import pathlib
 import pickle
 
 import numpy as np
 import pytest
+import sentencepiece
 
 import r1jax
 from r1jax.data import corpus, templates, tokenizer
@@ -79,6 +81,16 @@ def test_special_ids(made):
   assert not set(special) & set(made.encode("<pad> <s> </s> <unk>"))
 
 
+def test_a_model_without_pad_pads_with_its_end():
+  """Llama 2's is one; masks come from lengths."""
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(["ab ab abc"] * 9), model_writer=model,
+      vocab_size=12, model_type="bpe", hard_vocab_limit=False, minloglevel=2)
+  found = tokenizer.SentencePieceTokenizer(model.getvalue())
+  assert {found.pad_id} == found.eos_ids == {2} and found.bos_id == 1
+
+
 def test_pickles(made):
   copy = pickle.loads(pickle.dumps(made))  # noqa: S301
   assert copy.encode(TEXTS[0]) == made.encode(TEXTS[0])
@@ -92,7 +104,7 @@ def test_shipped_prompt_is_short(shipped):
 def test_missing_and_corrupt_files(tmp_path, trained):
   with pytest.raises(ValueError, match="nowhere.model cannot be read"):
     tokenizer.SentencePieceTokenizer(tmp_path / "nowhere.model")
-  for content in (b"", b"not a model", trained._model[:1000]):
+  for content in (b"", b"not a model", trained.files["tokenizer.model"][:1000]):
     path = tmp_path / "bad.model"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="bad.model is not a SentencePiece"):

@@ -14,6 +14,7 @@ import pytest
 
 from r1jax.report import writer
 from r1jax.stages import weights
+from tests.data import hf_cases
 from tests.experiments.calls import calls
 from tests.stages import cases
 
@@ -60,6 +61,8 @@ def test_a_run_is_reported_resumed_and_guarded(train, tmp_path):
   assert "2 questions x 2 samples = 4 completions a step" in out
   assert "1 of 32 training prompts are left out" in out
   assert (workdir / "report.html").exists()
+  kept = workdir / "tokenizer/tokenizer.model"
+  assert kept.read_bytes() == weights.TOKENIZER.read_bytes()
 
   before = contents(workdir)
   other, loss, = train([at, "--steps=2", "--samples=4"],
@@ -145,7 +148,8 @@ def test_bad_flags_of_training(train, tmp_path):
       "has no split 'exam'; it has train": ["--eval_split=exam"],
       "needs --data_dir=DIR": ["--data_dir="],
       "/nowhere/train.jsonl does not exist": ["--data_dir=/nowhere"],
-      "template='chat' is unknown": ["--template=chat"],
+      "template='poem' is unknown": ["--template=poem"],
+      "the tokenizer has no chat template": ["--template=chat"],
       "preset 'huge' is unknown; choose one of": ["--init=random:huge"],
       "512 ids, the model's vocabulary only 61": ["--init=random:tiny-dense"],
       "tokenizer /nowhere cannot be read": ["--tokenizer=/nowhere"],
@@ -194,6 +198,24 @@ def test_one_question_is_answered_a_longer_one_is_refused(model_file):
       [*shared, "--question=" + "What is 2 + 2? " * 50])
   assert succeeds(good) == succeeds(same) != "\n"
   fails(long, "the model's context is 256; shorten it")
+
+
+def test_a_run_brings_its_tokenizer_and_chats(train, tmp_path):
+  """--tokenizer is said once: the workdir keeps it for those who come after."""
+  folder = hf_cases.qwen(tmp_path / "model")
+  another = hf_cases.llama(tmp_path / "other")
+  chat = [f"--workdir={tmp_path / 'run'}", "--template=chat-think"]
+  first, other = train([*chat, "--steps=1", f"--tokenizer={folder}"],
+                       [*chat, "--steps=2", f"--tokenizer={another}"])
+  succeeds(first)
+  fails(other, "run/tokenizer is another tokenizer; nothing was changed")
+  shutil.rmtree(folder)
+  shared = [f"--init=orbax:{tmp_path / 'run'}", "--max_new_tokens=8",
+            "--question=What is 2 + 2?"]
+  own, r1 = calls("experiments.sample", [*shared, "--template=chat-think"],
+                  [*shared, "--template=r1"])
+  assert succeeds(own).startswith("<think>\n")
+  fails(r1, "the tokenizer has no <｜Assistant｜>")
 
 
 def test_pretraining_writes_a_base_that_can_be_sampled(tmp_path):

@@ -16,7 +16,16 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inner:
+  """Sizes.
+
+  Attributes:
+    low, rates: bounds that
+      go on.
+    width: not this.
+  """
+
   width: int = 7  # features of a row
+  low: float = 0.0
   rates: tuple[float, ...] = (0.5, 0.25)
 
 
@@ -76,6 +85,8 @@ def test_help_is_the_comment():
   assert values["run.group"].help == "Samples of each question, at least two."
   assert values["run.name"].help == "who"
   assert values["run.inner.width"].help == "features of a row"
+  assert values["run.inner.low"].help == "bounds that go on."
+  assert values["run.inner.rates"].help.startswith("bounds that go on.")
   assert values["run.rate"].help == "a rate"
   assert values["run.debug"].help == "Outer.debug"
 

@@ -3,7 +3,7 @@ import pytest
 
 from r1jax.core.types import TokenBatch
 from r1jax.losses import balance, segments
-from r1jax.losses.mtp import mtp_loss, mtp_targets
+from r1jax.losses.mtp import ahead, mtp_loss, mtp_targets
 from r1jax.losses.sft import cross_entropy
 from tests.reference import mtp_loss as mtp_reference
 from tests.reference import sft as sft_reference
@@ -59,6 +59,24 @@ def test_mtp_predicts_the_token_after_the_next():
   # Teeth: the model's own mask is another.
   other = mtp_loss(np.float32(logprobs_BT), batch_of(ROWS).mask_BT)
   assert abs(float(other[0]) - want[0]) > 1e-2
+
+
+def test_weights_go_with_the_token_after_the_next():
+  """The weight of a target is that of the position that predicts it first."""
+  batch = batch_of(ROWS)
+  rng = np.random.default_rng(2)
+  logprobs_BT = rng.normal(-2, 1, (B, T))
+  weights_BT = rng.uniform(0.5, 2, (B, T)).astype(np.float32)
+  got = mtp_loss(np.float32(logprobs_BT), mtp_targets(batch)[1],
+                 ahead(weights_BT))
+  pairs = mtp_reference.pairs(ROWS)
+  assert all(batch.targets_BT[b, t + 1] == token
+             for (b, t), token in pairs.items())
+  want = (-sum(logprobs_BT[b, t] * weights_BT[b, t + 1] for b, t in pairs),
+          sum(weights_BT[b, t + 1] for b, t in pairs))
+  np.testing.assert_allclose(got, want, **F32)
+  other = mtp_loss(np.float32(logprobs_BT), mtp_targets(batch)[1], weights_BT)
+  assert np.all(np.abs(np.subtract(other, want)) > 1e-2)  # teeth: not shifted
 
 
 def test_sequences_are_counted():

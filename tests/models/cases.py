@@ -21,7 +21,8 @@ V2 = dataclasses.replace(
 DENSE = presets.TINY_DENSE
 QWEN3 = dataclasses.replace(
     presets.TINY_DENSE, n_layers=2, qkv_bias=False, qk_norm=True, o_bias=True,
-    tie_embeddings=False)
+    tie_embeddings=False,
+    rope=dataclasses.replace(_YARN, attention_factor=1.3))
 # One scan of mixtures alone, for gradients.
 MIXTURE = dataclasses.replace(presets.TINY, n_layers=2, n_dense_layers=0,
                               n_mtp=0)

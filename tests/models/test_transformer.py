@@ -47,7 +47,8 @@ def test_forward(name):
         "norm_1", "norm_2", "norm", "q_norm", "kv_norm")],
     *[("v2", d) for d in ("shared", "route_scale", "rope", "kv_norm")],
     *[("dense", d) for d in ("qkv_bias", "rope", "norm_2")],
-    *[("qwen3", d) for d in ("q_norm", "k_norm", "o_bias")]])
+    *[("qwen3", d) for d in (
+        "q_norm", "k_norm", "o_bias", "yarn", "attention_factor")]])
 def test_case_sees_each_term(name, drop):
   hidden, _ = _expected(name)
   broken, _ = _expected(name, frozenset([drop]))

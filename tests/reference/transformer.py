@@ -25,6 +25,15 @@ def _frequencies(cfg, drop):
   return rope.frequencies(dim, r.theta)
 
 
+def _turn(turn, v, position, cfg, drop):
+  """A rotated vector, times YaRN's factor on cos and sin."""
+  r, turned = cfg.rope, turn(v, position, _frequencies(cfg, drop))
+  if r.scaling == "yarn" and cfg.max_position > r.original and (
+      "attention_factor" not in drop):
+    return turned * r.attention_factor
+  return turned
+
+
 def _scale(cfg, drop):
   if cfg.attention == "gqa":
     return 1 / math.sqrt(cfg.head_dim)
@@ -47,7 +56,7 @@ def _norm(x, gain, cfg, drop, name):
 
 
 def mla_layer(p, x, cfg, positions, segments, drop):
-  freqs, u, c = _frequencies(cfg, drop), cfg.nope_dim, cfg.kv_rank
+  u, c = cfg.nope_dim, cfg.kv_rank
   t_len, n_heads = len(x), cfg.n_heads
   if cfg.q_rank:
     c_q = _norm(x @ p["w_dq"], p["q_norm"], cfg, drop, "q_norm")
@@ -60,19 +69,18 @@ def mla_layer(p, x, cfg, positions, segments, drop):
     for n in range(n_heads):
       q = c_q[t] @ w_q[:, n]
       q_nope[t, n] = q[:u]
-      q_rope[t, n] = rope.turn_pairs(q[u:], positions[t], freqs)
+      q_rope[t, n] = _turn(rope.turn_pairs, q[u:], positions[t], cfg, drop)
   down = x @ p["w_dkv"]
   latent = _norm(down[:, :c], p["kv_norm"], cfg, drop, "kv_norm")
-  k_rope = np.array([rope.turn_pairs(down[t, c:], positions[t], freqs)
-                     for t in range(t_len)])
+  k_rope = np.array([
+      _turn(rope.turn_pairs, down[t, c:], positions[t], cfg, drop)
+      for t in range(t_len)])
   out = mla.mla(q_nope, q_rope, latent, k_rope, p["w_ukv"], _allowed(segments),
                 _scale(cfg, drop))
   return sum(out[:, n] @ p["w_o"][n] for n in range(n_heads))
 
 
 def gqa_layer(p, x, cfg, positions, segments, drop):
-  freqs = _frequencies(cfg, drop)
-
   def project(name, heads, turn):
     y = np.empty((len(x), heads, cfg.head_dim))
     for t in range(len(x)):
@@ -82,7 +90,8 @@ def gqa_layer(p, x, cfg, positions, segments, drop):
           v = v + p[f"b_{name}"][n]
         if cfg.qk_norm and turn:
           v = _norm(v, p[f"{name}_norm"], cfg, drop, f"{name}_norm")
-        y[t, n] = rope.turn_halves(v, positions[t], freqs) if turn else v
+        y[t, n] = _turn(rope.turn_halves, v, positions[t], cfg, drop) if (
+            turn) else v
     return y
 
   out = attention.gqa(

@@ -1,3 +1,5 @@
+import gzip
+import json
 import math
 from html import parser
 
@@ -5,6 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from r1jax.core import io
 from r1jax.report import figures, html, rollouts, tables
 
 HOSTILE = (
@@ -86,13 +89,23 @@ def test_rollouts_round_trip(tmp_path):
     rollouts.read(tmp_path, 123)
 
 
-def test_select_prefers_problems_that_recur(tmp_path):
-  for step, ids in ((0, [1, 2]), (10, [2, 5]), (20, [2, 3]), (30, [4]),
-                    (40, [2, 1])):
-    rollouts.write(tmp_path, step, [
-        row(i, f"{i} at {step}, sample {s}") for i in ids for s in range(3)])
+def evaluated(path, step, ids, samples=1, **more):
+  """An evaluation's file, as `evals.runner` writes it."""
+  lines = [json.dumps({
+      "id": i, "sample": s, "completion": f"{i} at {step}, sample {s}",
+      "question": f"What is {i}+2?", "reference": "4",
+      "parts": {"accuracy": 0.0, "format": 1.0}, "length": 7} | more)
+           for i in ids for s in range(samples)]
+  file = rollouts.path(path, step, rollouts.EVALUATIONS)
+  io.write_bytes(file, gzip.compress("\n".join(lines).encode()))
+
+
+def test_select_takes_problems_of_every_evaluation(tmp_path):
+  for step, ids in ((0, [1, 2, 3, 4, 5]), (10, [9]), (20, [5, 4, 2, 3]),
+                    (30, [8]), (40, [3, 2, 4, 6, 5])):
+    evaluated(tmp_path, step, ids, samples=3)
   picked = html.select(tmp_path, problems=2, samples=2)
-  assert [p["prompt"] for p in picked] == ["What is 2+2?", "What is 1+2?"]
+  assert [p["question"] for p in picked] == ["What is 2+2?", "What is 4+2?"]
   assert [step for step, _ in picked[0]["steps"]] == [0, 20, 40]
   assert [r["completion"] for r in picked[0]["steps"][1][1]] == [
       "2 at 20, sample 0", "2 at 20, sample 1"]
@@ -101,8 +114,8 @@ def test_select_prefers_problems_that_recur(tmp_path):
 
 def test_hostile_text_stays_text(tmp_path):
   png = draw(tmp_path)[0]
-  rollouts.write(tmp_path, 1, [row(1, HOSTILE, prompt=HOSTILE,
-                                   reference=HOSTILE)])
+  evaluated(tmp_path, 0, [1], completion=HOSTILE, question=HOSTILE,
+            reference=HOSTILE)
   out = tmp_path / "report.html"
   html.write(
       out, title=HOSTILE, config={"model": {"d": 3}, "x": HOSTILE},
@@ -119,7 +132,7 @@ def test_hostile_text_stays_text(tmp_path):
   Tags().feed(page)
   assert not [tag for tag, _ in seen if tag in ("script", "think", "answer")]
   images = [attrs for tag, attrs in seen if tag == "img"]
-  assert len(images) == 1
+  assert len(images) == 1 and int(images[0]["width"]) > 300
   assert images[0]["src"].startswith("data:image/png;base64")
   for tag, attrs in seen:
     assert not [name for name in attrs if name.startswith("on")], tag

@@ -109,6 +109,16 @@ def test_lines_are_rare_but_the_last_is_said():
   assert len(file.getvalue().splitlines()) == 1
 
 
+def test_percent_counts_bytes(monkeypatch):
+  file = io.StringIO()
+  monkeypatch.setattr("sys.stderr", file)
+  with progress.percent("import") as report:
+    for done in (1, 10**9, 2 * 10**9, 3 * 10**9):
+      report(done, 3 * 10**9)
+  line, = file.getvalue().splitlines()
+  assert line.startswith("import 100/100") and line.endswith("GB 3")
+
+
 @pytest.mark.parametrize("seconds, text", [
     (0, "0:00"), (75.4, "1:15"), (3700, "1:01:40"), (59.6, "1:00")])
 def test_clock(seconds, text):

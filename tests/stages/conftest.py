@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
+from r1jax.report import rollouts
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating, grpo, updating
@@ -51,6 +52,7 @@ def smoke(tmp_path_factory):
   def evaluate(params, bias_LE, step):
     return evaluating.metrics(evaluating.evaluate(
         EVAL, engine, judge, params, bias_LE, cases.prompts()[:3], step=step,
+        path=rollouts.path(workdir, step, rollouts.EVALUATIONS),
         progress=False))
 
   with pytest.MonkeyPatch.context() as patch:

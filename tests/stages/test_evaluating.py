@@ -80,7 +80,10 @@ def test_the_report_of_a_run(smoke):
   assert "R1-Zero &lt;b&gt;" in page and "R1-Zero <b>" not in page
   for row in writer.read(smoke.workdir)[:1]:
     assert row["eval/k"] == 4
-  assert any(p.question in page for p in cases.prompts())
+  # Each of the three held-out problems, before, amid and after the training.
+  assert all(p.question in page for p in cases.prompts()[:3])
+  assert [page.count(f"<h3>{step}</h3>") for step in (
+      "Base", "Step 2", "Step 4")] == [3, 3, 3]
 
 
 def test_a_report_without_evaluations(smoke, tmp_path):

@@ -164,6 +164,7 @@ def test_three_in_a_row_stop_the_run_with_the_reason(tmp_path):
                      " a row: .*grad_norm=nan.*lower the learning rate"):
     train(tmp_path, policy=policy, steps=9)
   assert len(list((tmp_path / "skipped").iterdir())) == 3
+  assert [row["skipped"] for row in writer.read(tmp_path)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("changes,message", [

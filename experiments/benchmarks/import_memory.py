@@ -1,0 +1,163 @@
+"""Host memory of importing a Hugging Face checkpoint onto a mesh.
+
+  python -m experiments.benchmarks.import_memory --gb=2 --json
+
+A DeepSeek-V3 of the given size (bfloat16, made up) is written in several files
+and imported by a process of its own with eight simulated CPU devices. Its
+anonymous resident memory (mapped files do not count) is sampled all the while.
+
+  params_mb  the parameters on all devices together
+  shard_mb   the largest shard of a leaf on one device
+  extra_mb   peak - memory before the import - params_mb
+  bound_mb   what extra_mb has to stay below: shard_mb + --margin_mb
+  seconds    of the import
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+
+import jax
+import ml_dtypes
+import numpy as np
+from absl import flags
+
+from experiments import flagset, start
+from r1jax.checkpoint import hf_config, hf_files, hf_names, trees
+from r1jax.core.config import check
+from r1jax.models import build
+from r1jax.models.config import ModelConfig
+from r1jax.models.layers import Compute
+from r1jax.report import tables
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.stages import weights
+
+GB = flags.DEFINE_float("gb", 2.0, "Size of the checkpoint.", lower_bound=0.01)
+FILES = flags.DEFINE_integer("files", 5, "How many files.", lower_bound=1)
+MARGIN = flags.DEFINE_float(
+    "margin_mb", 1024.0, "What may be used beside one shard.")
+FOLDER = flags.DEFINE_string(
+    "folder", "", "Measure the import of this folder in this process.")
+JSON = flags.DEFINE_bool("json", False, "Print one line of JSON, no table.")
+MESH = flagset.define(MeshConfig, "mesh")
+
+_DEVICES = 8
+
+
+def config(gb: float) -> ModelConfig:
+  """Five layers, four of them mixtures, of about `gb` in bfloat16."""
+  per_width = 2 * 4 * 32 * 3 / 8  # bytes of the experts / width^2
+  width = 64 * max(1, round((gb * 1e9 / per_width) ** 0.5 / 64))
+  return ModelConfig(
+      vocab_size=1024, d_model=width, n_layers=5, n_heads=8, d_ff=width,
+      max_position=4096, q_rank=64, kv_rank=64, nope_dim=32, rope_dim=16,
+      v_dim=32, n_dense_layers=1, n_experts=32, n_shared=1, n_activated=4,
+      d_expert=width // 8, n_groups=4, n_limited_groups=2)
+
+
+def make(folder: pathlib.Path, cfg: ModelConfig, files: int) -> None:
+  """Writes a checkpoint whose parameters were never in memory together."""
+  model = build.build(cfg)
+  leaves = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+  leaves[hf_names.ROUTER_BIAS] = jax.eval_shape(model.init_router_bias)
+  dtype = np.dtype(ml_dtypes.bfloat16)
+  plan = [hf_files.Planned(entry.name(at), dtype,
+                           entry.shape(leaves[entry.path].shape))
+          for entry in hf_names.table(cfg) for at in entry.places()]
+  noise = np.random.default_rng(0).standard_normal(999_983).astype(dtype)
+
+  def tensors() -> Iterator[np.ndarray]:
+    for tensor in plan:
+      yield np.resize(noise, tensor.shape)
+
+  size = sum(tensor.nbytes for tensor in plan)
+  hf_files.write(folder, hf_files.shards(plan, size / files * 1.01), tensors())
+  fields = hf_config.to_hf(cfg, "deepseek_v3", bos_id=0, eos_ids=(1,))
+  hf_files.write_extras(folder, fields, {})
+
+
+class Peak:
+  """Largest anonymous resident memory in its `with` block, in bytes."""
+
+  def __enter__(self) -> Peak:
+    self.before = self.most = _anonymous()
+    self._stop = threading.Event()
+    self._thread = threading.Thread(target=self._watch)
+    self._thread.start()
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self._stop.set()
+    self._thread.join()
+
+  def _watch(self):
+    while not self._stop.wait(0.002):
+      self.most = max(self.most, _anonymous())
+
+
+def _anonymous() -> int:
+  for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+    if line.startswith("RssAnon:"):
+      return int(line.split()[1]) * 1024
+  raise ValueError("/proc/self/status has no RssAnon; run this on Linux")
+
+
+def measure(folder: str) -> dict[str, float]:
+  """Imports and measures; see the module for the names."""
+  check(jax.device_count() > 1, "one device: nothing is sharded")
+  mesh = make_mesh(MESH.resolve(MeshConfig(data=1, fsdp=2, expert=-1)))
+  compute = Compute(param_dtype="bfloat16")
+  jax.block_until_ready(jax.device_put(np.ones(8), jax.devices()[-1]))
+  began = time.perf_counter()
+  with Peak() as peak:
+    found = weights.load(f"hf:{folder}", compute, jax.random.key(0), mesh)
+    jax.block_until_ready(found.params)
+  seconds = time.perf_counter() - began
+  sizes = [shard.data.nbytes for leaf in jax.tree.leaves(found.params)
+           for shard in leaf.addressable_shards]
+  return {
+      "params_mb": sum(sizes) / 2**20, "shard_mb": max(sizes) / 2**20,
+      "extra_mb": (peak.most - peak.before - sum(sizes)) / 2**20,
+      "bound_mb": max(sizes) / 2**20 + MARGIN.value, "seconds": seconds}
+
+
+def _child(folder: str) -> dict[str, float]:
+  """`measure` in a fresh process, whose heap has never been used."""
+  environment = os.environ | {
+      "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "64", "XLA_FLAGS":
+      f"--xla_force_host_platform_device_count={_DEVICES}"}
+  done = subprocess.run(
+      [sys.executable, "-m", "experiments.benchmarks.import_memory",
+       *sys.argv[1:], f"--folder={folder}", "--json"],
+      env=environment, capture_output=True, text=True)
+  check(done.returncode == 0, f"the import failed: {done.stderr[-2000:]}")
+  return json.loads(done.stdout)
+
+
+def main() -> None:
+  if FOLDER.value:
+    found = measure(FOLDER.value)
+  else:
+    with tempfile.TemporaryDirectory(prefix="import_memory") as folder:
+      make(pathlib.Path(folder), config(GB.value), FILES.value)
+      found = _child(folder)
+  if JSON.value:
+    print(json.dumps(found), flush=True)
+  else:
+    print(tables.render(["measure", "value"], [
+        [k, f"{v:,.4g}"] for k, v in found.items()]), flush=True)
+  check(found["extra_mb"] < found["bound_mb"],
+        f"importing took {found['extra_mb']:.0f} MiB beside the parameters,"
+        f" more than {found['bound_mb']:.0f}")
+
+
+if __name__ == "__main__":
+  start.run(main)

@@ -1,0 +1,34 @@
+"""The adapter of a LoRA run in the layout of the peft package.
+
+  python -m experiments.export_lora --workdir=runs/sft --out=DIR
+
+Merged parameters come from `experiments.export_hf --init=orbax:WORKDIR`.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from experiments import start
+from r1jax.checkpoint import peft
+from r1jax.core.config import check
+from r1jax.models.layers import Compute
+from r1jax.stages import weights
+
+WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "Folder of the run.")
+OUT = flags.DEFINE_string("out", "", "Folder to write.")
+
+
+def main() -> None:
+  check(bool(OUT.value), "--out=DIR must be given")
+  found, lora, settings = weights.restored(WORKDIR.value, Compute())
+  check(lora.rank > 0, f"{WORKDIR.value} has no adapter (lora.rank=0); export"
+        " its parameters with experiments.export_hf")
+  _, _, base = str(settings.get("init", "")).partition("hf:")
+  peft.save(OUT.value, found.model.cfg, found.params, rank=lora.rank,
+            alpha=lora.alpha, base=base)
+  print(f"wrote {OUT.value}", flush=True)
+
+
+if __name__ == "__main__":
+  start.run(main)

@@ -1,0 +1,76 @@
+"""A Hugging Face model becomes a workdir that --init=orbax:WORKDIR reads.
+
+  python -m experiments.import_hf --from=DIR --workdir=runs/qwen
+  python -m experiments.sample --init=orbax:runs/qwen --template=chat
+
+DIR is local: config.json, safetensors in one or several files, a tokenizer.
+Families: DeepSeek-V2 and V3, Qwen2, Qwen3, Llama; bfloat16, float16, float32
+or DeepSeek's FP8. Nothing needs importing: every experiment takes
+--init=hf:DIR. A workdir has the parameters as they will be used: restored in
+parallel and already in --compute.param_dtype, which later runs must repeat.
+"""
+
+from __future__ import annotations
+
+import os
+
+import jax
+from absl import flags
+from etils import epath
+
+from experiments import flagset, start
+from r1jax.checkpoint.manager import Manager
+from r1jax.core import config as config_lib
+from r1jax.core.config import check
+from r1jax.data import hf_tokenizer
+from r1jax.data import tokenizer as tokenizer_lib
+from r1jax.models.config import describe
+from r1jax.models.layers import Compute
+from r1jax.report import progress
+from r1jax.report import workdir as workdir_lib
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.stages import weights
+
+FROM = flags.DEFINE_string("from", "", "Folder of the Hugging Face model.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/imported", "Folder to write; new.")
+TOKENIZER = flags.DEFINE_string(
+    "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
+    " default: the one in --from.")
+COMPUTE = flagset.define(Compute, "compute")
+MESH = flagset.define(MeshConfig, "mesh")
+
+
+def main() -> None:
+  check(bool(FROM.value), "give --from=DIR, the folder of a Hugging Face model")
+  compute = COMPUTE.resolve(Compute())
+  mesh = None
+  if jax.device_count() > 1:
+    mesh = make_mesh(MESH.resolve(MeshConfig()))
+  workdir = epath.Path(WORKDIR.value)
+  if (workdir / workdir_lib.CONFIG).exists():
+    check(not (workdir / "checkpoints").exists()
+          or not any((workdir / "checkpoints").iterdir()),
+          f"{workdir} holds a run or an import already; nothing was"
+          f" changed; use it as --init=orbax:{workdir} or choose another"
+          " --workdir")
+  tokenizer = hf_tokenizer.load(TOKENIZER.value or FROM.value)
+  with progress.percent("import") as report:
+    found = weights.load(f"hf:{FROM.value}", compute, jax.random.key(0), mesh,
+                         report=report)
+  cfg = found.model.cfg
+  tokenizer_lib.check_fits(tokenizer, cfg.vocab_size)
+  workdir_lib.prepare(workdir, {
+      "model": config_lib.to_dict(cfg), "param_dtype": compute.param_dtype,
+      "imported_from": os.path.abspath(FROM.value)}, workdir_lib.versions())
+  tokenizer_lib.keep(tokenizer, workdir)
+  manager = Manager(workdir / "checkpoints", keep=1)
+  manager.save(0, {"params": found.params,
+                   "router_bias_LE": found.router_bias_LE}, {}, force=True)
+  manager.close()
+  print(f"{describe(cfg)}\nuse it as --init=orbax:{workdir}"
+        f" --compute.param_dtype={compute.param_dtype}", flush=True)
+
+
+if __name__ == "__main__":
+  start.run(main)

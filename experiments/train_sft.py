@@ -1,0 +1,65 @@
+"""Supervised fine-tuning on dialogues, all parameters or a LoRA adapter.
+
+  python -m experiments.train_sft --data=FILE.jsonl --workdir=runs/sft
+  python -m experiments.train_sft --data=A.jsonl,B.jsonl --lora.rank=8 \\
+      --source_weights=math:2,code:0.5 --eval_data=HELD_OUT.jsonl
+
+A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
+and may name its "source".
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from experiments import common, flagset, start
+from r1jax.core.config import check
+from r1jax.data import sft as data_lib
+from r1jax.stages import exporting, sft
+from r1jax.stages.sft import SftConfig
+
+SFT = flagset.define(SftConfig)
+WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "Folder of the run.")
+EVAL_DATA = flags.DEFINE_string(
+    "eval_data", "", "JSONL files, held out: their loss is logged.")
+SOURCE_WEIGHTS = flags.DEFINE_string(
+    "source_weights", "", "Factor of the loss by source, as math:2,code:0.5.")
+EXPORT = flags.DEFINE_string("export", "", common.EXPORT)
+
+
+def main() -> None:
+  cfg = SFT.resolve(SftConfig())
+  if EXPORT.value:
+    exporting.check_unused(EXPORT.value)  # before the work
+  weights = data_lib.source_weights(SOURCE_WEIGHTS.value)
+  check(common.DATA.present, "--data=FILE.jsonl must be given")
+  files, held_out_files = (
+      [path for path in flag.value.split(",") if path]
+      for flag in (common.DATA, EVAL_DATA))
+  first, tokenizer = common.policy(cfg.seed)
+
+  def read(paths):
+    data = data_lib.load(paths, tokenizer, cfg.template, cfg.row_length,
+                         weights)
+    print(data.explain(", ".join(paths)), flush=True)
+    return data
+
+  data = read(files)
+  unused = sorted(set(weights) - data.sources)
+  check(not unused, f"--source_weights names {', '.join(unused)}, which no row"
+        f" has; the sources are {', '.join(sorted(data.sources)) or 'unnamed'}")
+  held_out = read(held_out_files).examples if held_out_files else None
+  found = sft.run(
+      cfg, first, tokenizer, data.examples, WORKDIR.value, held_out=held_out,
+      mesh=common.mesh(), settings={
+          "init": common.INIT.value,
+          "data": {path: data_lib.digest(path) for path in files},
+          "eval_data": {
+              path: data_lib.digest(path) for path in held_out_files},
+          "source_weights": weights})
+  if EXPORT.value and sft.finished(WORKDIR.value, cfg, data.examples):
+    common.export(EXPORT.value, found, tokenizer, WORKDIR.value)
+
+
+if __name__ == "__main__":
+  start.run(main)

@@ -1,0 +1,315 @@
+"""Parameters from and to a folder in Hugging Face's format, streamed.
+
+Names and layouts come from `hf_names`, files from `hf_files`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax.checkpoint import hf_files, hf_names, trees
+from r1jax.checkpoint.hf_files import Folder, Planned
+from r1jax.checkpoint.hf_names import ROUTER_BIAS, Entry
+from r1jax.core.config import check
+from r1jax.models import build
+from r1jax.models.build import Model
+from r1jax.models.config import ModelConfig
+from r1jax.ops import fp8 as fp8_ops
+
+# Bytes that are read and converted at a time: what the caches hold, since most
+# matrices are transposed.
+_CHUNK = 1 << 20
+_LISTED = 100
+
+Report = Callable[[int, int], None]
+
+
+def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
+         report: Report | None = None) -> tuple[Any, jax.Array]:
+  """Parameters of `model` and its router bias from a folder.
+
+  Every device's shard is read and placed by itself: beside the parameters the
+  host holds one shard of one leaf and some chunks, whatever the model's size,
+  and a process reads only what its devices hold. Values are cast to the dtypes
+  of `model.init`. Copies of the embedding and the head (see `hf_names`) are
+  compared with the original.
+
+  Args:
+    folder: local, with `model.safetensors` or an index and its files, float32,
+      float16, bfloat16, or float8_e4m3 with scales of 128x128 blocks.
+    model: what the tensors must fit.
+    shardings: tree of the parameters with a sharding for each; the default
+      device without.
+    report: called with (bytes of leaves placed, bytes in all) on the way.
+
+  Returns:
+    (params, router_bias_LE float32, on every device of `shardings`).
+
+  Raises:
+    ValueError: tensors are missing, superfluous, of another shape or dtype (all
+      are listed), a copy differs, a value is not finite, or a file is damaged.
+  """
+  files = Folder(folder)
+  leaves = _leaves(model)
+  entries = hf_names.table(model.cfg)
+  _check(files, entries, leaves)
+  owners = {e.path: e for e in entries if not e.copy}
+  _check_copies(files, [e for e in entries if e.copy], owners)
+  places = dict.fromkeys(leaves)
+  if shardings is not None:
+    places |= trees.flatten(shardings)
+    places[ROUTER_BIAS] = _replicated(next(iter(places.values())))
+  total, done, made = sum(map(_nbytes, leaves.values())), 0, {}
+  for path, leaf in leaves.items():
+    made[path] = _place(leaf, places[path], _filler(files, owners, path, leaf))
+    done += _nbytes(leaf)
+    if report:
+      report(done, total)
+  like = jax.eval_shape(model.init, jax.random.key(0))
+  return trees.unflatten(like, made), made[ROUTER_BIAS]
+
+
+def save(folder: str | os.PathLike, cfg: ModelConfig, params: Any,
+         router_bias_LE: Any, *, fields: Mapping[str, Any],
+         dtype: str = "bfloat16", shard_bytes: float = 5e9,
+         fp8: bool = False, extras: Mapping[str, bytes] | None = None,
+         report: Report | None = None) -> None:
+  """Writes a folder that `load` and transformers read, whole or not at all.
+
+  The host holds the tensors of one file at a time. The router's bias stays
+  float32, everything else is rounded to `dtype`. Under several processes every
+  leaf must be fully addressable; call it from one of them.
+
+  Args:
+    folder: local; does not exist, or is empty.
+    cfg: of the model.
+    params: its parameters.
+    router_bias_LE: its router bias.
+    fields: the whole config.json (`hf_config.to_hf`).
+    dtype: "bfloat16" or "float32".
+    shard_bytes: largest file; one larger tensor has its own.
+    fp8: the projections of all blocks as FP8 in blocks of 128x128, as in
+      DeepSeek-V3's files; rounds.
+    extras: content of further files by name.
+    report: called with (bytes written, bytes in all) on the way.
+
+  Raises:
+    ValueError: another dtype, a used folder, or parameters that are not those
+      of `cfg`.
+    OSError: the disk is full or read-only; nothing is left.
+  """
+  check(dtype in ("float32", "bfloat16"),
+        f"dtype={dtype!r}: export float32 or bfloat16")
+  check(shard_bytes > 0, f"shard_bytes={shard_bytes} must be positive")
+  leaves = trees.flatten(params) | {ROUTER_BIAS: router_bias_LE}
+  entries = [e for e in hf_names.table(cfg) if e.written]
+  _check_leaves(cfg, leaves)
+  plan = list(_plan(entries, leaves, dtype, fp8))
+  total = sum(t.nbytes for t in plan)
+  if fp8:
+    fields = dict(fields) | {"quantization_config": {
+        "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+        "weight_block_size": [fp8_ops.BLOCK, fp8_ops.BLOCK]}}
+  with hf_files.whole(folder, total) as part:
+    hf_files.write(
+        part, hf_files.shards(plan, shard_bytes),
+        _reported(_tensors(entries, leaves, dtype, fp8), report, total))
+    hf_files.write_extras(part, fields, extras or {})
+
+
+def _check(files: Folder, entries: Sequence[Entry], leaves: dict) -> None:
+  """One ValueError for all that does not fit."""
+  found = {name: at.shape for name, at in files.tensors.items()
+           if not name.endswith(hf_names.IGNORED)}
+  wanted, lines = {}, []
+  for entry in entries:
+    shape = entry.shape(leaves[entry.path].shape)
+    for at in entry.places():
+      name = entry.name(at)
+      if entry.copy and name not in found:
+        continue
+      wanted[name] = shape
+      if name in found and files.tensors[name].dtype == "F8_E4M3":
+        wanted[name + hf_files.SCALE] = (
+            fp8_ops.scale_shape(shape) if len(shape) == 2 else None)
+  for name in sorted(set(found) & set(wanted)):
+    dtype = files.tensors[name].dtype
+    scale = name.endswith(hf_files.SCALE)
+    allowed = ["F32"] if scale else list(hf_files.DTYPES)
+    if dtype not in allowed:
+      lines.append(f"different: {name} is stored as {dtype}, wanted"
+                   f" {' or '.join(allowed)}")
+  lines = trees.mismatches(found, wanted) + lines
+  if lines:
+    raise ValueError(
+        f"{files.path} does not fit the model of its config.json:\n"
+        f"{trees.listed(lines, _LISTED)}\n"
+        "take weights and config.json of one model; where the weights lack the"
+        " layer of multi-token prediction, set num_nextn_predict_layers to 0")
+
+
+def _check_copies(files: Folder, copies: Sequence[Entry],
+                  owners: dict[str, Entry]) -> None:
+  for entry in copies:
+    if entry.name() not in files.tensors:
+      continue
+    owner = owners[entry.path].name()
+    rows, width = files.tensors[owner].shape
+    step = max(1, _CHUNK // (4 * width))
+    for start in range(0, rows, step):
+      at = slice(start, min(start + step, rows)), slice(0, width)
+      ours, theirs = (files.read(name, at).astype(np.float32)
+                      for name in (owner, entry.name()))
+      check(np.array_equal(ours, theirs),
+            f"{files.path}: {entry.name()} differs from {owner}; the model has"
+            " one for both: remove it from index and file if it is out of date")
+
+
+def _filler(files: Folder, owners: dict[str, Entry], path: str, leaf: Any
+            ) -> Callable[[tuple[slice, ...]], np.ndarray]:
+  """The function from an index to the leaf's values there, on the host."""
+  def fill(index):
+    shape = [s.stop - s.start for s in index]
+    if path not in owners:  # the router bias of a model without one
+      return np.zeros(shape, leaf.dtype)
+    entry, part = owners[path], np.empty(shape, leaf.dtype)
+    k = entry.stacked
+    for at in np.ndindex(*shape[:k]):
+      name = entry.name([s.start + i for s, i in zip(index, at)])
+      _fill(files, name, entry.layout, index[k:], leaf.shape[k:], part[at])
+    return part
+  return fill
+
+
+def _fill(files, name, layout, index, inner, target):
+  """Reads the part `index` of one tensor into `target`, in chunks of rows."""
+  axis = hf_names.LAYOUTS[layout][0][0]
+  rows = index[axis]
+  other = max(1, 4 * target.size // max(1, rows.stop - rows.start))
+  step = max(1, _CHUNK // other)
+  for start in range(rows.start, rows.stop, step):
+    chunk = list(index)
+    chunk[axis] = slice(start, min(start + step, rows.stop))
+    values = files.read(name, hf_names.stored_slices(layout, chunk, inner))
+    at = [slice(None)] * len(index)
+    at[axis] = slice(start - rows.start, chunk[axis].stop - rows.start)
+    hf_files.place(target[tuple(at)],
+                   hf_names.cut(values, layout, chunk, inner))
+
+
+def _place(leaf: Any, sharding: Any, fill: Callable) -> jax.Array:
+  """The leaf on its devices, one shard after the other.
+
+  `jax.make_array_from_callback` would hold all shards of a leaf at once.
+  """
+  whole = tuple(slice(0, n) for n in leaf.shape)
+  if sharding is None:
+    return jnp.asarray(fill(whole))
+  devices: dict[tuple, list] = {}
+  indices = sharding.addressable_devices_indices_map(leaf.shape)
+  for device, index in indices.items():
+    index = tuple(slice(*s.indices(n)[:2]) for s, n in zip(index, leaf.shape))
+    key = tuple((s.start, s.stop) for s in index)
+    devices.setdefault(key, []).append(device)
+  parts = []
+  for key, holders in devices.items():
+    part = fill(tuple(itertools.starmap(slice, key)))
+    parts += [jax.device_put(part, device) for device in holders]
+    jax.block_until_ready(parts[-len(holders):])  # then the host may forget it
+  return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)
+
+
+def _replicated(sharding: Any) -> Any:
+  if isinstance(sharding, jax.sharding.NamedSharding):
+    return jax.NamedSharding(sharding.mesh, jax.P())
+  return sharding
+
+
+def _leaves(model: Model) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes by path, the router bias among them."""
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  return trees.flatten(params) | {
+      ROUTER_BIAS: jax.eval_shape(model.init_router_bias)}
+
+
+def _check_leaves(cfg: ModelConfig, leaves: dict) -> None:
+  lines = trees.mismatches(*(
+      {path: tuple(leaf.shape) for path, leaf in tree.items()}
+      for tree in (leaves, _leaves(build.build(cfg)))))
+  check(not lines, "the parameters are not those of the config:\n"
+        + trees.listed(lines))
+  for path, leaf in leaves.items():
+    check(getattr(leaf, "is_fully_addressable", True),
+          f"{path} lies on devices of other processes; export in one process,"
+          " from a checkpoint")
+
+
+def _stored_dtype(entry: Entry, dtype: str) -> np.dtype:
+  return np.dtype(np.float32 if entry.path == ROUTER_BIAS
+                  else jnp.dtype(dtype))
+
+
+def _plan(entries, leaves, dtype, quantised) -> Iterator[Planned]:
+  """What `_tensors` yields, in its order."""
+  for entry in entries:
+    shape = entry.shape(leaves[entry.path].shape)
+    for at in entry.places():
+      name = entry.name(at)
+      if quantised and entry.quantised:
+        yield Planned(name, fp8_ops.E4M3, shape)
+        yield Planned(name + hf_files.SCALE, np.dtype(np.float32),
+                      fp8_ops.scale_shape(shape))
+      else:
+        yield Planned(name, _stored_dtype(entry, dtype), shape)
+
+
+def _tensors(entries, leaves, dtype, quantised) -> Iterator[np.ndarray]:
+  for entry in entries:
+    for at in entry.places():
+      stored = hf_files.contiguous(
+          hf_names.to_stored(_fetch(leaves[entry.path], at), entry.layout),
+          _stored_dtype(entry, dtype))
+      if quantised and entry.quantised:
+        yield from fp8_ops.quantise(stored)
+      else:
+        yield stored
+
+
+def _fetch(leaf: Any, at: tuple[int, ...]) -> np.ndarray:
+  """leaf[at] on the host; nothing else of the leaf leaves its devices."""
+  if not isinstance(leaf, jax.Array):
+    return np.asarray(leaf)[at]
+  made = np.empty(leaf.shape[len(at):], leaf.dtype)
+  for shard in leaf.addressable_shards:
+    index = [slice(*s.indices(n)[:2])
+             for s, n in zip(shard.index, leaf.shape)]
+    local = [i - s.start for i, s in zip(at, index)]
+    if shard.replica_id == 0 and all(
+        s.start <= i < s.stop for i, s in zip(at, index)):
+      # A CPU device's data is seen without a copy.
+      data = shard.data
+      if shard.device.platform == "cpu":
+        data = np.asarray(data)
+      hf_files.place(made[tuple(index[len(at):])],
+                     np.asarray(data[tuple(local)]))
+  return made
+
+
+def _reported(tensors, report, total) -> Iterator[np.ndarray]:
+  done = 0
+  for tensor in tensors:
+    done += tensor.nbytes
+    if report:
+      report(done, total)
+    yield tensor
+
+
+def _nbytes(leaf: Any) -> int:
+  return leaf.size * leaf.dtype.itemsize

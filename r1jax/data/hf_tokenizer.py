@@ -1,0 +1,199 @@
+"""Tokenizers of open models: `tokenizer.json` and the files beside it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tokenizers
+from etils import epath
+
+from r1jax.data.tokenizer import TAGS, SentencePieceTokenizer, Tokenizer
+
+_JSON, _MODEL = "tokenizer.json", "tokenizer.model"
+_FILES = (_JSON, "tokenizer_config.json", "special_tokens_map.json",
+          "generation_config.json", "chat_template.jinja")
+_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+# How control tokens are written: <|im_start|>, <｜User｜>.
+_CONTROL = re.compile(r"<[|｜].*[|｜]>")
+
+
+def load(path: str | os.PathLike) -> Tokenizer:
+  """The tokenizer at `path`, local or gs://.
+
+  Args:
+    path: a model's folder; its tokenizer.json, which is read with the files
+      beside it; or a SentencePiece model. A folder that has no tokenizer.json
+      gives its tokenizer.model.
+
+  Raises:
+    ValueError: nothing is there, or it is malformed; names the file.
+  """
+  path = epath.Path(path)
+  if path.is_dir():
+    if not (path / _JSON).exists() and not (path / _MODEL).exists():
+      raise ValueError(
+          f"tokenizer {path}: the folder has neither {_JSON} nor {_MODEL};"
+          " give --tokenizer=FILE or the folder of a whole model")
+    path = path / (_JSON if (path / _JSON).exists() else _MODEL)
+  if path.name == _JSON and path.exists():
+    files = {name: (path.parent / name).read_bytes() for name in _FILES
+             if (path.parent / name).exists()}
+    return HfTokenizer(files, str(path.parent))
+  return SentencePieceTokenizer(path)
+
+
+class HfTokenizer:
+  """A `tokenizer.json`; what it means beyond pieces is in the files beside it.
+
+  Beginning: `bos_id` is set where texts begin with it: by `add_bos_token`, or
+  without that by the post-processor of tokenizer.json.
+  End: the `eos_token` and every `eos_token_id` of generation_config.json.
+  Padding: `pad_token`, or the smallest end; see `Tokenizer.pad_id`.
+
+  Departures from transformers: strings of the form <|...|> are control tokens
+  even where the file does not mark them special, so that neither a question
+  nor a completion can pass for the structure of a chat; the tags of the think
+  and answer grammar never are, because rewards read them. Decoding leaves
+  spaces before punctuation as they are. Truncation and padding that were saved
+  in the file are turned off.
+  """
+
+  def __init__(self, files: Mapping[str, bytes], name: str):
+    """Reads the contents of a folder.
+
+    Args:
+      files: contents of tokenizer.json and, if they exist, of the other files
+        that `load` reads, by name.
+      name: of the folder, for messages.
+
+    Raises:
+      ValueError: a file is malformed, there is no end of sequence, or a special
+        token is not in the vocabulary.
+    """
+    self.files, self._name = dict(files), name
+    config = self._json("tokenizer_config.json")
+    sources = [self._json("special_tokens_map.json"), config]
+    if "added_tokens_decoder" in config:  # newer: the map is a leftover
+      sources.reverse()
+    self.special_tokens = _special(*sources)
+    self.chat_template = self._template(config)
+    self._pieces = self._parse()
+    self.control_tokens = frozenset(
+        token.content for token in
+        self._pieces.get_added_tokens_decoder().values() if token.special)
+    self.vocab_size = 1 + max(self._pieces.get_vocab().values(), default=-1)
+    self.eos_ids = self._ends()
+    pad, bos = self._id("pad_token"), self._id("bos_token")
+    self.pad_id = min(self.eos_ids) if pad is None else pad
+    adds_bos = config.get("add_bos_token")
+    if adds_bos is None:
+      adds_bos = bos in self._pieces.encode("a").ids[:1]
+    self.bos_id = bos if adds_bos else None
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of `text`, without bos or eos; no text becomes a control id."""
+    return self._pieces.encode(text, add_special_tokens=False).ids
+
+  def encode_chat(self, text: str) -> list[int]:
+    """Ids of `text`, whose control tokens become their ids; no bos is added."""
+    return self._reader.encode(text, add_special_tokens=False).ids
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Text of `ids` (any integers, also NumPy's)."""
+    known = [int(i) for i in ids if 0 <= i < self.vocab_size]
+    return self._pieces.decode(known, skip_special_tokens=True)
+
+  def __reduce__(self):
+    return HfTokenizer, (self.files, self._name)
+
+  @functools.cached_property
+  def _reader(self) -> tokenizers.Tokenizer:
+    """A second instance: the switch is state, and other threads encode."""
+    pieces = self._parse()
+    pieces.encode_special_tokens = False
+    return pieces
+
+  def _parse(self) -> tokenizers.Tokenizer:
+    """The pieces, with control tokens marked; they encode text as text."""
+    fields = self._json(_JSON)
+    named = set(self.special_tokens.values()) - set(TAGS)
+    unlisted = set(named)
+    try:
+      for token in fields.get("added_tokens") or ():
+        content = token["content"]
+        token["special"] = content not in TAGS and (
+            token["special"] or content in named
+            or _CONTROL.fullmatch(content) is not None)
+        unlisted.discard(content)
+      pieces = tokenizers.Tokenizer.from_str(json.dumps(fields))
+    except Exception as error:  # the library raises nothing more precise
+      raise ValueError(
+          f"tokenizer {self._name}/{_JSON} is malformed ({error}); fetch it"
+          " again") from error
+    lacking = [token for token in named if pieces.token_to_id(token) is None]
+    if lacking:
+      raise ValueError(
+          f"tokenizer {self._name} names the special tokens {sorted(lacking)},"
+          f" which are not in its {_JSON}; fetch both from the same model")
+    pieces.add_special_tokens(sorted(unlisted))
+    pieces.no_truncation()
+    pieces.no_padding()
+    pieces.encode_special_tokens = True
+    return pieces
+
+  def _ends(self) -> frozenset[int]:
+    ids = self._json("generation_config.json").get("eos_token_id")
+    ids = ids if isinstance(ids, list) else [ids]
+    found = {i for i in [*ids, self._id("eos_token")] if i is not None}
+    if not all(isinstance(i, int) and i >= 0 for i in found):
+      raise ValueError(
+          f"tokenizer {self._name}/generation_config.json has eos_token_id="
+          f"{ids}; give one id or a list of them")
+    if not found:
+      raise ValueError(
+          f"tokenizer {self._name} has no end of sequence; name the eos_token"
+          " in tokenizer_config.json or eos_token_id in generation_config.json")
+    return frozenset(found)
+
+  def _id(self, role: str) -> int | None:
+    token = self.special_tokens.get(role)
+    return None if token is None else self._pieces.token_to_id(token)
+
+  def _json(self, file: str) -> dict[str, Any]:
+    """A file's fields; none if it does not exist."""
+    try:
+      fields = json.loads(self.files.get(file, b"{}"))
+    except ValueError as error:  # not UTF-8, or not JSON
+      raise ValueError(
+          f"tokenizer {self._name}/{file} is not valid JSON ({error}); fetch it"
+          " again") from error
+    if not isinstance(fields, dict):
+      raise ValueError(f"tokenizer {self._name}/{file} is not a JSON object;"
+                       " fetch it again")
+    return fields
+
+  def _template(self, config: Mapping[str, Any]) -> str | None:
+    """The chat template: its own file, or a field, which may name several."""
+    if "chat_template.jinja" in self.files:
+      return self.files["chat_template.jinja"].decode(errors="replace")
+    found = config.get("chat_template")
+    if isinstance(found, list):
+      found = next((t.get("template") for t in found if isinstance(t, dict)
+                    and t.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
+
+
+def _special(*sources: Mapping[str, Any]) -> dict[str, str]:
+  """Special tokens by role; the first source that mentions a role decides."""
+  found = {}
+  for role in _ROLES:
+    token = next((s[role] for s in sources if role in s), None)
+    token = token.get("content") if isinstance(token, dict) else token
+    if isinstance(token, str):
+      found[role] = token
+  return found

@@ -1,0 +1,408 @@
+"""Supervised examples: rows of JSONL files to packed, weighted batches.
+
+A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
+either with an optional "source". What assistants say is trained, each answer up
+to and including its end-of-sequence id; nothing else is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+from etils import epath
+
+from r1jax.core.config import check
+from r1jax.core.types import TokenBatch
+from r1jax.data import chat, packing, templates
+from r1jax.data.tokenizer import Tokenizer
+
+Message = Mapping[str, str]
+ROLES = ("system", "user", "assistant")
+MALFORMED = 0.01  # largest share of malformed rows that is left out
+
+# Examples packed together: more fill rows better, fewer mix better.
+_CHUNK = 512
+_SHOWN = 10  # malformed rows that are named
+
+
+class Span(NamedTuple):
+  """A piece of a dialogue's text; `trained` pieces are whole answers."""
+
+  text: str
+  trained: bool
+
+
+class Example(NamedTuple):
+  """A dialogue as ids.
+
+  Attributes:
+    tokens: int32 [n], bos first where the tokenizer has one.
+    trained: bool [n], which of them are targets.
+    weight: factor of their loss.
+  """
+
+  tokens: np.ndarray
+  trained: np.ndarray
+  weight: float
+
+
+class Data(NamedTuple):
+  """What files hold, and what of it is left out.
+
+  Attributes:
+    examples: those that fit a row.
+    too_long: number of those that do not.
+    malformed: a line `FILE:LINE: reason` for each row left out as such.
+    sources: that rows name.
+  """
+
+  examples: list[Example]
+  too_long: int
+  malformed: list[str]
+  sources: frozenset[str]
+
+  def explain(self, name: str) -> str:
+    """What was read, in words."""
+    tokens = sum(len(e.tokens) for e in self.examples)
+    trained = sum(int(e.trained.sum()) for e in self.examples)
+    lines = [f"{name}: {len(self.examples)} examples, {tokens} tokens,"
+             f" {trained} of them trained"]
+    if self.too_long:
+      lines.append(f"{self.too_long} examples are longer than a row and left"
+                   " out; to use them, raise --row_length")
+    if self.malformed:
+      lines.append(f"{len(self.malformed)} malformed rows are left out:")
+      lines += [f"  {line}" for line in self.malformed[:_SHOWN]]
+    return "\n".join(lines)
+
+
+def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
+              ) -> list[list[Span]]:
+  """Messages as the spans of one sequence or of several.
+
+  Every answer follows the very text that a sampler would continue. Where a chat
+  template rewrites former turns (R1's drops their thoughts) each answer becomes
+  a sequence of its own, else all answers share one. The plain templates have no
+  turns: every question is set into the template anew.
+
+  Args:
+    messages: roles and contents, answers not empty.
+    template: as `templates.prompt` takes it.
+    tokenizer: whose chat template it may be.
+
+  Raises:
+    ValueError: the template refuses the messages.
+  """
+  if template not in templates.CHATS:
+    return [[_plain(message, template) for message in messages]]
+  found, so_far = [], None
+  for index, message in enumerate(messages):
+    if message["role"] != "assistant":
+      continue
+    prompt = chat.render(tokenizer, messages[:index],
+                         **templates.CHATS[template])
+    answer = _continuing(chat.tail(prompt), message["content"])
+    if so_far is not None and prompt.startswith(so_far):
+      found[-1] += [Span(prompt[len(so_far):], False), Span(answer, True)]
+    else:
+      found.append([Span(prompt, False), Span(answer, True)])
+    so_far = prompt + answer
+  return found
+
+
+def _plain(message: Message, template: str) -> Span:
+  text = message["content"]
+  check(message["role"] != "system",
+        f"template {template} has no place for a system message")
+  if message["role"] == "user":
+    return Span(templates.render(text, template), False)
+  # Completions of these templates begin with a space.
+  return Span(text if text[0].isspace() else f" {text}", True)
+
+
+def _continuing(tail: str, answer: str) -> str:
+  """The answer without what the prompt has begun of it, a thought or none."""
+  if not tail:
+    return answer
+  thought, closed, rest = answer.rpartition("</think>")
+  if "</think>" in tail:  # the template forbids thoughts
+    return rest.lstrip() if closed else answer
+  if not closed:  # an answer without thoughts must not be taken for one
+    return f"\n</think>\n\n{answer}"
+  thought = thought.lstrip().removeprefix("<think>").removeprefix("\n")
+  return thought + closed + rest
+
+
+def end_of_answer(template: str, tokenizer: Tokenizer) -> int:
+  """The id that ends an answer: of several, the one the chat template writes.
+  """
+  if template in templates.CHATS:
+    text = chat.render(
+        tokenizer, [{"role": "user", "content": "a"},
+                    {"role": "assistant", "content": "b"}],
+        **templates.CHATS[template] | {"add_generation_prompt": False})
+    for token in reversed(tokenizer.encode_chat(text)):
+      if token in tokenizer.eos_ids:
+        return token
+  return min(tokenizer.eos_ids)
+
+
+def encode(spans: Sequence[Span], template: str, tokenizer: Tokenizer,
+           eos_id: int, weight: float = 1.0) -> Example:
+  """Ids of a dialogue; spans are encoded apart, as prompt and answer are."""
+  chats = template in templates.CHATS  # these place bos themselves
+  prompt_ids = tokenizer.encode_chat if chats else tokenizer.encode
+  ids = [] if chats or tokenizer.bos_id is None else [tokenizer.bos_id]
+  trained = [False] * len(ids)
+  for text, train in spans:
+    if train:
+      part = [*tokenizer.encode(text), eos_id]
+    else:
+      part = prompt_ids(text)
+      # The template's own end of the answer before is there already.
+      if trained and trained[-1] and part[:1] == [eos_id]:
+        part = part[1:]
+    ids += part
+    trained += [train] * len(part)
+  return Example(np.array(ids, np.int32), np.array(trained), weight)
+
+
+def read(path: str | os.PathLike
+         ) -> Iterator[tuple[str, list[Message] | str, str]]:
+  """(FILE:LINE, messages, source) of every row; blank lines are none.
+
+  Instead of the messages of a malformed row comes the reason.
+
+  Raises:
+    ValueError: the file cannot be read.
+  """
+  try:
+    with epath.Path(path).open("rb") as lines:
+      for number, line in enumerate(lines, 1):
+        if not line.strip():
+          continue
+        try:
+          messages, source = _parse(line)
+        except (ValueError, RecursionError) as error:
+          messages, source = str(error), ""
+        yield f"{path}:{number}", messages, source
+  except OSError as error:
+    raise ValueError(
+        f"data={path} cannot be read ({error.strerror or error}); give JSONL"
+        " files, separated by commas") from error
+
+
+def _parse(line: bytes) -> tuple[list[Message], str]:
+  row = json.loads(line.decode())
+  check(isinstance(row, dict), "it is not a JSON object")
+  source = row.get("source") or ""
+  check(isinstance(source, str), "its source is not a string")
+  pair = "prompt" in row or "completion" in row
+  check(pair != ("messages" in row),
+        "it needs either messages, or prompt and completion")
+  messages = row.get("messages")
+  if pair:
+    messages = [{"role": "user", "content": row.get("prompt")},
+                {"role": "assistant", "content": row.get("completion")}]
+  check(isinstance(messages, list) and len(messages) > 1,
+        "its messages are not a list of at least two")
+  return [_message(m) for m in messages], source
+
+
+def _message(message: Any) -> Message:
+  check(isinstance(message, dict) and message.get("role") in ROLES
+        and isinstance(message.get("content"), str),
+        "a message is not a role (system, user, assistant) and a content, or"
+        " prompt and completion are not both strings")
+  message["content"].encode()  # half a surrogate pair cannot be encoded
+  return {"role": message["role"], "content": message["content"]}
+
+
+def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
+         template: str, capacity: int,
+         weights: Mapping[str, float] | None = None) -> Data:
+  """All rows of the files as ids, in order; held in memory.
+
+  Args:
+    paths: JSONL files, local or gs://.
+    tokenizer: of the model.
+    template: how messages become text, as `templates.prompt` takes it.
+    capacity: T; an example longer than a row is left out and counted.
+    weights: source -> factor of the loss of its rows. If given it must
+      name every source; rows without one count 1.
+
+  Raises:
+    ValueError: an unknown template, a file that cannot be read, an empty
+      answer, a source without weight, more than 1 % malformed rows, or nothing
+      to learn from.
+  """
+  templates.prompt("", template, tokenizer)  # refuses what rows cannot mend
+  eos_id = end_of_answer(template, tokenizer)
+  examples, malformed, total, too_long, sources = [], [], 0, 0, set()
+  for path in paths:
+    for where, messages, source in read(path):
+      total += 1
+      try:
+        found = _checked(where, messages, template, tokenizer)
+      except _Malformed as error:
+        malformed.append(str(error))
+        continue
+      sources.add(source)
+      weight = _weight(where, source, weights)
+      for spans in found:
+        example = encode(spans, template, tokenizer, eos_id, weight)
+        if len(example.tokens) - 1 > capacity:
+          too_long += 1
+        else:
+          examples.append(example)
+  listed = "\n  ".join(malformed[:_SHOWN])
+  check(len(malformed) <= MALFORMED * total,
+        f"{len(malformed)} of {total} rows are malformed, more than"
+        f" {MALFORMED:.0%}; mend or remove them:\n  {listed}")
+  check(len(examples) > 0,
+        f"{', '.join(map(str, paths))}: none of {total} rows fits a row of"
+        f" {capacity} tokens; raise --row_length or give other files")
+  return Data(examples, too_long, malformed, frozenset(sources - {""}))
+
+
+class _Malformed(ValueError):
+  """A row that can be left out."""
+
+
+def _checked(where: str, messages: list[Message] | str, template: str,
+             tokenizer: Tokenizer) -> list[list[Span]]:
+  if isinstance(messages, str):
+    raise _Malformed(f"{where}: {messages}")
+  roles = [message["role"] for message in messages]
+  if roles[0] == "assistant" or roles[-1] != "assistant":
+    raise _Malformed(f"{where}: it begins with {roles[0]} and ends with"
+                     f" {roles[-1]}; an answer must end it, not begin it")
+  check(all(m["content"].strip() for m in messages if m["role"] == "assistant"),
+        f"{where}: an answer is empty; remove the row")
+  try:
+    return dialogues(messages, template, tokenizer)
+  except ValueError as error:
+    raise _Malformed(f"{where}: {error}") from error
+
+
+def source_weights(text: str) -> dict[str, float]:
+  """`math:2,code:0.5` as a dictionary.
+
+  Raises:
+    ValueError: it is not of that form, or a weight is not positive.
+  """
+  weights = {}
+  for part in filter(None, text.split(",")):
+    name, _, value = part.rpartition(":")
+    try:
+      weights[name.strip()] = float(value)
+    except ValueError:
+      weights[name.strip()] = math.nan
+    check(bool(name.strip()) and 0 < weights[name.strip()] < math.inf,
+          f"source_weights={text!r}: {part!r} is not NAME:WEIGHT with a"
+          " positive weight, as in math:2,code:0.5")
+  return weights
+
+
+def digest(path: str | os.PathLike) -> str:
+  """Of a file's contents: a run goes on only with the data it began with."""
+  found = hashlib.sha256()
+  with epath.Path(path).open("rb") as file:
+    while block := file.read(2**20):
+      found.update(block)
+  return found.hexdigest()[:16]
+
+
+def _weight(where: str, source: str, weights: Mapping[str, float] | None
+            ) -> float:
+  if not weights or not source:
+    return 1.0
+  check(source in weights, f"{where}: source {source!r} has no weight; add"
+        f" {source}:1 to --source_weights, which has {', '.join(weights)}")
+  return weights[source]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Packed:
+  """Examples in batches; every batch follows from its number alone.
+
+  Epoch e goes through all examples in an order drawn from (seed, e). Batches
+  run across epochs, each example comes once an epoch, whole; behind the last
+  epoch rows are empty.
+
+  Attributes:
+    examples: at least one.
+    rows: B.
+    capacity: T, at least the length of every example less one.
+    seed: of the order, not negative.
+    epochs: passes over the examples; None for no end.
+  """
+
+  examples: Sequence[Example]
+  rows: int
+  capacity: int
+  seed: int = 0
+  epochs: int | None = None
+
+  @functools.lru_cache(maxsize=2)  # noqa: B019 - one of these lives a run
+  def plan(self, epoch: int) -> list[list[int]]:
+    """The examples of each row of an epoch."""
+    rng = np.random.default_rng((self.seed, epoch))
+    order = rng.permutation(len(self.examples))
+    plan = []
+    for start in range(0, len(order), _CHUNK):
+      part = order[start:start + _CHUNK]
+      lengths = [len(self.examples[i].tokens) - 1 for i in part]
+      rows = packing.best_fit(lengths, self.capacity)
+      plan += [part[rows[i]].tolist() for i in rng.permutation(len(rows))]
+    return plan
+
+  @functools.cached_property
+  def starts(self) -> list[int]:
+    """Number of the first row of each epoch that was looked at, and the next.
+    """
+    return [0]
+
+  def steps(self) -> int:
+    """Batches until the last epoch is over."""
+    return -(-self._start(self.epochs) // self.rows)
+
+  def batch(self, number: int) -> TokenBatch:
+    """Batch `number`, from 0: NumPy arrays [rows, capacity]."""
+    first = number * self.rows
+    rows = [self._row(i) for i in range(first, first + self.rows)]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+
+  def stream(self, first: int, end: int) -> Iterator[TokenBatch]:
+    """Batches first, ..., end - 1, made ahead in a thread."""
+    dataset = grain.MapDataset.range(first, end).map(self.batch)
+    return iter(dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
+
+  def _start(self, epoch: int) -> int:
+    while len(self.starts) <= epoch:
+      last = len(self.starts) - 1
+      self.starts.append(self.starts[last] + len(self.plan(last)))
+    return self.starts[epoch]
+
+  def _row(self, number: int) -> TokenBatch:
+    if self.epochs is not None and number >= self._start(self.epochs):
+      empty = packing.pack([], self.capacity, rows=1)
+      return empty.replace(weights_BT=empty.mask_BT)
+    epoch = int(np.searchsorted(self.starts, number, "right")) - 1
+    while self._start(epoch + 1) <= number:
+      epoch += 1
+    chosen = self.plan(epoch)[number - self._start(epoch)]
+    return packing.pack([packing.Sequence(
+        tokens=e.tokens, weights=np.float32(e.weight) * e.trained)
+        for e in map(self.examples.__getitem__, chosen)], self.capacity, rows=1)

@@ -1,0 +1,108 @@
+"""A model as a Hugging Face folder: parameters, configs, tokenizer, card."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from etils import epath
+
+from r1jax.checkpoint import hf_config, hf_io
+from r1jax.core import config as config_lib
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.data.tokenizer import Tokenizer
+from r1jax.models.config import describe
+from r1jax.report import progress, writer
+from r1jax.report import workdir as workdir_lib
+from r1jax.stages.weights import Weights
+
+_GENERATION = "generation_config.json"
+# What R1 was evaluated with (arXiv:2501.12948, section 3).
+_SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
+
+
+def check_unused(folder: str) -> None:
+  """Raises ValueError if there is something at `folder` already."""
+  path = os.path.abspath(folder)
+  check(not os.path.exists(path) or os.path.isdir(path)
+        and not os.listdir(path),
+        f"{folder} is in use already; choose another folder or delete it")
+
+
+def write(folder: str, found: Weights, tokenizer: Tokenizer, *, init: str,
+          command: str, dtype: str = "bfloat16", shard_bytes: float = 5e9,
+          fp8: bool = False) -> str:
+  """Writes all that transformers and others read, or nothing.
+
+  Args:
+    folder: new or empty, local.
+    found: the model.
+    tokenizer: its tokenizer.
+    init: where the model comes from, as --init names it; a run's config and
+      last evaluation go into the card.
+    command: that exports, for the card.
+    dtype: of the stored parameters.
+    shard_bytes: largest file.
+    fp8: matrices of the blocks as FP8 in blocks of 128 x 128.
+
+  Returns:
+    The model in words.
+  """
+  check_unused(folder)
+  out, cfg = os.path.abspath(folder), found.model.cfg
+  fields = hf_config.to_hf(
+      cfg, hf_config.family_for(cfg), bos_id=tokenizer.bos_id,
+      eos_ids=tokenizer.eos_ids, pad_id=tokenizer.pad_id, dtype=dtype)
+  about = describe(cfg)
+  extras = {_GENERATION: generation(tokenizer)} | dict(tokenizer.files) | {
+      "README.md": card(os.path.basename(out), init, command, about,
+                        config_lib.to_dict(cfg)).encode()}
+  with progress.percent("export") as report:
+    hf_io.save(out, cfg, found.params, found.router_bias_LE, fields=fields,
+               dtype=dtype, shard_bytes=shard_bytes, fp8=fp8, extras=extras,
+               report=report)
+  return about
+
+
+def generation(tokenizer: Tokenizer) -> bytes:
+  """generation_config.json: the tokenizer's ends, R1's sampling."""
+  eos = sorted(tokenizer.eos_ids)
+  return _json({
+      "bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id,
+      "eos_token_id": eos[0] if len(eos) == 1 else eos} | _SAMPLING)
+
+
+def results(workdir: epath.Path) -> dict[str, float]:
+  """The last evaluation that a run has logged; {} without one."""
+  rows = [row for row in writer.read(workdir)
+          if any(name.startswith("eval/") for name in row)]
+  return {name: value for name, value in (rows[-1] if rows else {}).items()
+          if name == "step" or name.startswith("eval/")}
+
+
+def card(title: str, init: str, command: str, about: str,
+         model: dict[str, Any]) -> str:
+  """README.md: what the model is, where it comes from, what it scores."""
+  parts = [
+      "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
+      f"tags: [r1jax]\n---\n\n# {title}\n\n{about}.",
+      f"Exported by r1jax from `{init}`:\n\n```\n{command}\n```"]
+  kind, _, what = init.partition(":")
+  config = {"model": model}
+  if kind == "orbax":
+    config = io.read_json(epath.Path(what) / workdir_lib.CONFIG)
+    if found := results(epath.Path(what)):
+      rows = "".join(f"| {name} | {value:.4g} |\n"
+                     for name, value in found.items()
+                     if isinstance(value, int | float))
+      parts.append("## Results\n\nThe run's last evaluation.\n\n"
+                   f"| metric | value |\n|---|---|\n{rows}".rstrip())
+  parts.append("## Configuration\n\n```json\n"
+               f"{_json(config).decode().rstrip()}\n```")
+  return "\n\n".join(parts) + "\n"
+
+
+def _json(value: Any) -> bytes:
+  return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

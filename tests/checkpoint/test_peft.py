@@ -1,0 +1,103 @@
+"""Adapters leave for peft: the same logits there as merged here."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from r1jax.checkpoint import hf_config, hf_io, peft
+from r1jax.core import io
+from r1jax.models import build
+from tests.models import cases
+
+RELATIVE = 2e-5
+RANK, ALPHA = 3, 5.0
+TOKENS = np.random.default_rng(0).integers(0, 61, (2, 9))
+POSITIONS = np.broadcast_to(np.arange(9), TOKENS.shape)
+
+
+def adapter(cfg, names):
+  """Random A and B of the matrices of every layer, and the merged tree."""
+  rng = np.random.default_rng(3)
+  params, tree = cases.f32(cases.params(cfg)), {}
+  merged = jax.tree.map(np.copy, params)
+  for stack in ("dense_blocks", "mixture_blocks"):
+    for part, leaves in params.get(stack, {}).items():
+      for name in set(names) & set(leaves if isinstance(leaves, dict) else ()):
+        w = leaves[name]
+        split = 3 if name == "w_o" else 2
+        a = rng.normal(size=(*w.shape[:split], RANK)) * 0.2
+        b = rng.normal(size=(w.shape[0], RANK, *w.shape[split:])) * 0.2
+        for i in range(len(w)):
+          product = a[i].reshape(-1, RANK) @ b[i].reshape(RANK, -1)
+          merged[stack][part][name][i] += ALPHA / RANK * product.reshape(
+              w[i].shape)
+        tree.setdefault(stack, {}).setdefault(part, {})[name] = cases.f32(
+            {"w_a": a, "w_b": b})
+  return tree, merged
+
+
+def logits(cfg, params):
+  model = build.build(cfg)
+  out = cases.jit(model.forward)(
+      params, cases.f32(cases.bias(cfg)), TOKENS, POSITIONS,
+      np.ones_like(TOKENS))
+  return np.asarray(out.hidden_BTD @ model.head(params))
+
+
+ALL = ("w_q", "w_k", "w_v", "w_o", "w_gate", "w_up", "w_down")
+
+
+@pytest.mark.parametrize("names", [ALL, ("w_q", "w_o")], ids=["all", "two"])
+def test_peft_gives_the_logits_of_the_merged_model(names, tmp_path):
+  transformers = pytest.importorskip("transformers")
+  torch = pytest.importorskip("torch")
+  theirs_lib = pytest.importorskip("peft")
+  cfg = cases.DENSE
+  params, (tree, merged) = cases.f32(cases.params(cfg)), adapter(cfg, names)
+  fields = hf_config.to_hf(cfg, "qwen2", bos_id=1, eos_ids=[2],
+                           dtype="float32")
+  hf_io.save(tmp_path / "base", cfg, params, np.zeros((0, 0), np.float32),
+             fields=fields, dtype="float32")
+  peft.save(tmp_path / "adapter", cfg, tree, rank=RANK, alpha=ALPHA,
+            base=str(tmp_path / "base"))
+  base = transformers.AutoModelForCausalLM.from_pretrained(
+      tmp_path / "base", dtype=torch.float32)
+  theirs = theirs_lib.PeftModel.from_pretrained(base, tmp_path / "adapter")
+  with torch.no_grad():
+    got = theirs(torch.tensor(TOKENS)).logits.numpy()
+  want, plain = logits(cfg, merged), logits(cfg, params)
+  scale = np.abs(want).max()
+  assert np.abs(got - want).max() <= RELATIVE * scale
+  assert np.abs(plain - want).max() > 0.05 * scale  # teeth
+  saved = io.read_json(tmp_path / "adapter/adapter_config.json")
+  short = {"w_q": "q_proj", "w_k": "k_proj", "w_v": "v_proj", "w_o": "o_proj",
+           "w_gate": "gate_proj", "w_up": "up_proj", "w_down": "down_proj"}
+  assert saved["target_modules"] == sorted(short[name] for name in names)
+
+
+def test_names_and_shapes_of_latent_attention(tmp_path):
+  """Modules whose last part is not theirs alone are named in full."""
+  cfg = cases.V3
+  tree, _ = adapter(cfg, ("w_dq", "w_ukv", "w_o", "w_gate"))
+  del tree["mixture_blocks"]["ffn"]
+  peft.save(tmp_path, cfg, tree, rank=RANK, alpha=ALPHA)
+  tensors = safetensors.numpy.load_file(tmp_path / peft.WEIGHTS)
+  n, c, head = cfg.n_heads, cfg.kv_rank, cfg.nope_dim + cfg.v_dim
+  modules = {}
+  for i in range(cfg.n_layers):
+    at = f"model.layers.{i}.self_attn."
+    modules |= {f"{at}q_a_proj": (cfg.d_model, cfg.q_rank),
+                f"{at}kv_b_proj": (c, n * head),
+                f"{at}o_proj": (n * cfg.v_dim, cfg.d_model)}
+  modules["model.layers.0.mlp.gate_proj"] = cfg.d_model, cfg.d_ff
+  assert cfg.n_dense_layers == 1
+  assert {k: v.shape for k, v in tensors.items()} == {
+      f"base_model.model.{name}.lora_{which}.weight": shape
+      for name, (inputs, outputs) in modules.items()
+      for which, shape in (("A", (RANK, inputs)), ("B", (outputs, RANK)))}
+  config = json.loads((tmp_path / peft.CONFIG).read_text())
+  assert config["target_modules"] == sorted(modules)
+  assert (config["r"], config["lora_alpha"]) == (RANK, ALPHA)

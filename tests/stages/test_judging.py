@@ -1,0 +1,106 @@
+"""From questions to ids and from ids to verdicts; ids are never made twice."""
+
+import types
+
+import numpy as np
+import pytest
+
+from r1jax.core.types import Prompt, Rollout
+from r1jax.data import hf_tokenizer
+from r1jax.rewards import format
+from r1jax.rewards.combine import Combine
+from r1jax.rewards.score import Score
+from r1jax.stages import grpo
+from r1jax.stages.judging import Judge
+from tests.data import hf_cases
+from tests.stages import cases
+
+PROMPTS = [Prompt(id=i, domain="math", source="t", question=f"What is {i}?",
+                  reference=str(i)) for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+  top = tmp_path_factory.mktemp("judging")
+  return {name: hf_tokenizer.load(make(top / name))
+          for name, make in hf_cases.FAMILIES.items()}
+
+
+class FormatPool:
+  """The real format rule, without child processes."""
+
+  def submit(self, items):
+    found = [{"format": format.think_answer(*item),
+              "accuracy": Score(0.0, True, "")} for item in items]
+    return types.SimpleNamespace(result=lambda: found)
+
+
+def _rollout(prompts, rows):
+  """One sample of each prompt: `rows` of ids."""
+  longest = max(map(len, rows))
+  tokens = np.zeros((len(rows), 1, longest), np.int32)
+  for row, ids in zip(tokens, rows, strict=True):
+    row[0, :len(ids)] = ids
+  return Rollout(
+      prompt_tokens=tuple(prompts), prompt_ids_Q=np.arange(len(rows)),
+      tokens_QGT=tokens, lengths_QG=np.array([[len(r)] for r in rows]),
+      truncated_QG=np.zeros((len(rows), 1), bool),
+      logprobs_QGT=np.full(tokens.shape, -1, np.float32))
+
+
+@pytest.mark.parametrize("family,template,tail", [
+    ("qwen", "chat", ""), ("qwen", "chat-think", "<think>\n"),
+    ("llama", "chat-think", "<think>\n"), ("deepseek", "chat", "<think>\n"),
+    ("deepseek", "r1", "<think>\n"), ("qwen", "r1-zero", "")])
+def test_the_format_reward_reads_what_the_template_opened(
+    tokenizers, family, template, tail):
+  x = tokenizers[family]
+  judge = Judge(x, template, FormatPool(), Combine())
+  assert [judge.tail(p) for p in PROMPTS] == [tail] * 3
+  said = "1 is 1 </think> <answer> 1 </answer>"
+  rows = [[*x.encode(text), min(x.eos_ids)]
+          for text in (said, f"<think> {said}", "<answer> 1 </answer>")]
+  rollout = _rollout([judge.tokens(p) for p in PROMPTS], rows)
+  scored = judge.submit(rollout, PROMPTS)()
+  want = [[1.0], [0.0], [0.0]] if tail else [[0.0], [1.0], [0.0]]
+  np.testing.assert_array_equal(scored.parts["format"], want)
+  assert scored.texts[0] == (said,)
+
+
+def test_prompts_begin_once(tokenizers):
+  for family, template in (("llama", "chat"), ("llama", "plain"),
+                           ("deepseek", "r1"), ("deepseek", "r1-zero")):
+    x = tokenizers[family]
+    ids = Judge(x, template, None, Combine()).tokens(PROMPTS[0])
+    assert ids.dtype == np.int32 and ids[0] == x.bos_id
+    assert np.count_nonzero(ids == x.bos_id) == 1
+  ids = Judge(tokenizers["qwen"], "plain", None, Combine()).tokens(PROMPTS[0])
+  assert ids.tolist() == tokenizers["qwen"].encode(
+      "Question: What is 0? Answer:")
+
+
+def test_the_ids_that_were_sampled_are_those_that_are_trained():
+  """Text is for rewards alone: here it does not lead back to the ids."""
+  judge = cases.judge()
+  x, rng = judge.tokenizer, np.random.default_rng(0)
+  plain = np.setdiff1d(np.arange(4, x.vocab_size), sorted(x.eos_ids))
+  rows = [[*rng.choice(plain, 9).tolist(), min(x.eos_ids)] for _ in range(8)]
+  prompts = [judge.tokens(p) for p in cases.prompts()[:8]]
+  rollout = _rollout(prompts, rows)
+  scored = judge.submit(rollout, cases.prompts()[:8])()
+  texts = [text for (text,) in scored.texts]
+  changed = [x.encode(text) != row[:-1] for text, row in zip(texts, rows)]
+  assert all(changed)  # encoding the text again would train on other ids
+  batch = grpo.pack(scored.rollout, cases.config(samples=2), np.arange(8))
+  for prompt, row in zip(prompts, rows, strict=True):
+    assert any(_segment(batch, b, s) == [*prompt, *row]
+               for b in range(len(batch.tokens_BT))
+               for s in range(1, batch.segments_BT[b].max() + 1))
+  trained = sorted(batch.targets_BT[batch.mask_BT > 0].tolist())
+  assert trained == sorted(i for row in rows for i in row)
+
+
+def _segment(batch, row, segment):
+  """The ids of a packed sequence."""
+  at = batch.segments_BT[row] == segment
+  return [*batch.tokens_BT[row][at], batch.targets_BT[row][at][-1]]

@@ -1,0 +1,93 @@
+"""GRPO that trains an adapter: the base rests, and is the reference."""
+
+import jax
+import numpy as np
+import pytest
+
+from r1jax.losses.policy import PolicyConfig
+from r1jax.models.layers import Compute
+from r1jax.report import writer
+from r1jax.sharding import mesh as mesh_lib
+from r1jax.stages import grpo, updating, weights
+from r1jax.training import lora
+from r1jax.training.lora import LoraConfig
+from tests.stages import cases
+
+LORA = LoraConfig(rank=3, alpha=6.0)
+LOGP = 1e-5
+SAME_UPDATE = dict(rtol=0, atol=1e-5)
+
+
+def train(workdir, base, path, steps=3, mesh=None, **changes):
+  return grpo.run(
+      cases.config(steps=steps, lora=LORA, **changes), base, cases.judge(),
+      cases.prompts(), workdir, mesh=mesh, settings={"init": f"file:{path}"})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """(workdir, weights file of the base, the base, what came out)."""
+  folder = tmp_path_factory.mktemp("lora")
+  base, path = cases.policy(cases.DENSE), folder / "base.safetensors"
+  weights.save(path, cases.DENSE, base.params, base.router_bias_LE,
+               dtype="float32")
+  return folder / "run", path, base, train(folder / "run", base, path)
+
+
+def test_the_merged_policy_samples_and_moves_away_from_the_base(trained):
+  workdir, _, base, found = trained
+  rows = writer.read(workdir)
+  assert all(0 < row["rollout/logp_diff_max"] <= LOGP for row in rows)
+  assert rows[0]["policy/kl"] == 0 < rows[1]["policy/kl"]
+  cases.same(base.params, cases.policy(cases.DENSE).params)
+  state, *_ = weights.restored(workdir, Compute())
+  merged = lora.merge(base.params, state.params, LORA.scale)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **SAME_UPDATE),
+               merged, found.params)
+  # Teeth: the base is not what sampled.
+  moved = jax.tree.map(
+      lambda a, b: np.abs(a - b).max(), base.params, found.params)
+  assert moved["dense_blocks"]["attn"]["w_q"] > 1e-3
+  assert moved["embed"] == 0
+
+
+def test_it_goes_on_bit_for_bit_and_gives_merged_weights(trained, tmp_path):
+  workdir, path, base, found = trained
+  train(tmp_path, base, path, steps=2)
+  resumed = train(tmp_path, base, path)
+  cases.same(resumed.params, found.params)
+  loaded = weights.load(f"orbax:{tmp_path}", Compute(), jax.random.key(0))
+  cases.same(loaded.params, found.params)
+
+
+@pytest.mark.parametrize("driver", ["mesh", "pmap"])
+def test_drivers_give_the_updates_of_one_device(trained, tmp_path, driver):
+  _, path, base, found = trained
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=2, fsdp=2, tensor=2))
+  other = train(tmp_path, base, path, driver=driver,
+                mesh=mesh if driver == "mesh" else None)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **SAME_UPDATE),
+               jax.device_get(other.params), found.params)
+
+
+def test_the_reference_is_an_adapter_that_is_refreshed(trained):
+  _, _, base, _ = trained
+  cfg = cases.config(lora=LORA, reference_every=2, policy=PolicyConfig(
+      kl_beta=0.1))
+  learner = updating.Learner(cfg, base, None)
+  first = jax.device_get(learner.reference["params"])
+  assert learner.params is learner.params  # merged once
+  before = learner.params
+  batch = grpo.packing.pack([grpo.packing.Sequence(
+      tokens=np.arange(3, 20, dtype=np.int32), prompt=4, advantage=1.0,
+      logprobs=np.zeros(13, np.float32))], cfg.row_length, cfg.micro_rows)
+  for number in (1, 2):
+    learner.update([batch], learner.fixed_logprobs([batch]))
+    assert learner.params is not before
+    now = jax.device_get(learner.reference["params"])
+    if number == 1:
+      cases.same(now, first)
+  cases.same(now, jax.device_get(learner.state.params))
+  leaves = jax.tree.leaves(learner.arrays()["reference"]["params"])
+  assert sum(x.size for x in leaves) < sum(
+      x.size for x in jax.tree.leaves(base.params)) / 2

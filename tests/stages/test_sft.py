@@ -1,0 +1,235 @@
+"""Supervised runs: they learn, weigh, stop, go on, and leave weights behind."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from r1jax.checkpoint.manager import Manager
+from r1jax.data import sft as data_lib
+from r1jax.models.layers import Compute
+from r1jax.report import writer
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.stages import sft, weights
+from r1jax.training import lora
+from r1jax.training.lora import LoraConfig
+from r1jax.training.optimizer import OptimizerConfig
+from tests.stages import cases
+
+SAME_UPDATE = dict(rtol=0, atol=1e-5)
+CONFIG = sft.SftConfig(
+    epochs=2, rows=8, row_length=64, save_every=2, eval_every=2,
+    template="plain", optimizer=OptimizerConfig(
+        lr=0.02, schedule="cosine", total_steps=10**9, final_fraction=0.1))
+LORA = LoraConfig(rank=3, alpha=6.0)
+
+
+def rows(count, first=0):
+  for i in range(first, first + count):
+    yield {"prompt": f"{i} + 2", "completion": f"{i + 2}", "source": "sum"}
+    yield {"messages": [
+        {"role": "user", "content": f"Say {i}"},
+        {"role": "assistant", "content": f"{i}"},
+        {"role": "user", "content": "Again"},
+        {"role": "assistant", "content": f"{i}, {i}"}], "source": "say"}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+  """(trained on, held out)."""
+  found = []
+  for name, first in (("train", 0), ("held_out", 50)):
+    path = tmp_path_factory.mktemp("data") / f"{name}.jsonl"
+    path.write_text("".join(
+        json.dumps(row) + "\n" for row in rows(24 if not first else 5, first)))
+    found.append(data_lib.load([path], cases.tokenizer(), "plain", 64).examples)
+  return found
+
+
+def train(workdir, examples, *, policy=None, mesh=None, **changes):
+  train_on, held_out = examples
+  return sft.run(
+      dataclasses.replace(CONFIG, **changes),
+      policy or cases.policy(cases.DENSE), cases.tokenizer(), train_on, workdir,
+      held_out=held_out, mesh=mesh, settings={"init": "random:tiny"})
+
+
+@pytest.fixture(scope="module")
+def trained(examples, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("sft")
+  return workdir, train(workdir, examples)
+
+
+def test_the_answers_are_learnt(trained, examples):
+  workdir, _ = trained
+  found = writer.read(workdir)
+  steps = CONFIG.packed(examples[0]).steps()
+  assert [row["step"] for row in found] == list(range(1, steps + 1))
+  assert steps > 4
+  losses = [row["loss/cross_entropy"] for row in found]
+  assert losses[-1] < 0.7 * losses[0]
+  measured = {row["step"]: row["eval/cross_entropy"] for row in found
+              if "eval/cross_entropy" in row}
+  assert sorted(measured) == sorted({*range(2, steps + 1, 2), steps})
+  assert measured[steps] < measured[2]
+  rates = [row["learning_rate"] for row in found]
+  assert rates[0] == pytest.approx(0.02)
+  want = 0.002 + 0.018 * (1 + np.cos(np.pi * (steps - 1) / steps)) / 2
+  assert rates[-1] == pytest.approx(want)
+  saved = json.loads((workdir / "config.json").read_text())["config"]
+  assert saved["optimizer"]["total_steps"] == saved["steps"] == steps
+  assert (workdir / "tokenizer").exists()
+
+
+def test_heldout_loss_is_the_mean_over_its_answers(trained, examples):
+  """Against unpacked rows, one by one."""
+  _, found = trained
+  total, count = 0.0, 0
+  for example in examples[1]:
+    tokens = example.tokens[None, :-1]
+    positions = np.arange(tokens.shape[1])[None]
+    out = found.model.forward(found.params, found.router_bias_LE, tokens,
+                              positions, np.ones_like(positions))
+    logprobs = jax.nn.log_softmax(
+        out.hidden_BTD[0] @ found.model.head(found.params))
+    for t in np.flatnonzero(example.trained[1:]):
+      total -= float(logprobs[t, example.tokens[t + 1]])
+      count += 1
+  row = writer.read(trained[0])[-1]
+  assert row["eval/cross_entropy"] == pytest.approx(total / count, rel=1e-5)
+
+
+class Interrupted(sft.Packed):
+  """Asks the process to stop while it makes batch 2."""
+
+  def batch(self, number):
+    if number == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return super().batch(number)
+
+
+@pytest.mark.parametrize("adapter", [LoraConfig(), LORA], ids=["full", "lora"])
+def test_stopped_it_goes_on_bit_for_bit(
+    adapter, trained, examples, tmp_path, monkeypatch):
+  workdir, whole = trained
+  if adapter.rank:
+    workdir = tmp_path / "whole"
+    whole = train(workdir, examples, lora=adapter)
+  with monkeypatch.context() as patch:
+    patch.setattr(sft, "Packed", Interrupted)
+    train(tmp_path / "run", examples, lora=adapter)
+  done = len(writer.read(tmp_path / "run"))
+  assert 0 < done < len(writer.read(workdir))
+  resumed = train(tmp_path / "run", examples, lora=adapter)
+  cases.same(resumed.params, whole.params)
+  assert writer.read(tmp_path / "run") == writer.read(workdir)
+
+
+def test_an_adapter_run_leaves_the_adapter_and_gives_merged_weights(
+    examples, tmp_path):
+  """`orbax:` of it, through the init that its config names."""
+  base = cases.policy()
+  path = tmp_path / "base.safetensors"
+  weights.save(path, cases.MIXTURE, base.params, base.router_bias_LE,
+               dtype="float32")
+  found = sft.run(
+      dataclasses.replace(CONFIG, lora=LORA, steps=2, gamma=0.1), base,
+      cases.tokenizer(), examples[0], tmp_path / "run",
+      settings={"init": f"file:{path}"})
+  cases.same(base.params, cases.policy().params)
+  state, config, _ = weights.restored(tmp_path / "run", Compute())
+  assert config == LORA
+  assert {name for path, _ in jax.tree_util.tree_flatten_with_path(
+      state.params)[0] for name in [path[-1].key]} == {"w_a", "w_b"}
+  got = weights.load(f"orbax:{tmp_path / 'run'}", Compute(), jax.random.key(9))
+  cases.same(got.params, found.params)
+  cases.same(got.router_bias_LE, found.router_bias_LE)
+  assert np.abs(got.router_bias_LE - base.router_bias_LE).max() > 0.05
+  merged = lora.merge(base.params, state.params, LORA.scale)
+  w = "mixture_blocks", "attn", "w_o"
+  for tree in (got.params, merged):
+    for name in w:
+      tree = tree[name]
+    assert np.abs(tree - base.params[w[0]][w[1]][w[2]]).max() > 1e-3
+
+  config_json = tmp_path / "run/config.json"
+  config_json.write_text(config_json.read_text().replace('"init"', '"from"'))
+  with pytest.raises(ValueError, match="does not say which parameters the"):
+    weights.load(f"orbax:{tmp_path / 'run'}", Compute(), jax.random.key(0))
+
+
+def test_sources_weigh(examples, tmp_path):
+  """A source of weight 2 is that source twice."""
+  def run(name, chosen):
+    rates = OptimizerConfig(lr=0.3, eps=1.0)
+    return sft.run(
+        dataclasses.replace(CONFIG, epochs=1, rows=32, optimizer=rates),
+        cases.policy(cases.DENSE), cases.tokenizer(), chosen,
+        tmp_path / name).params
+
+  first, second = examples[0][:12], examples[0][12:24]
+  heavy = run("heavy", [e._replace(weight=2.0) for e in first] + second)
+  twice = run("twice", [*first, *first, *second])
+  plain = run("plain", [*first, *second])
+  assert len(writer.read(tmp_path / "twice")) == 1
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **SAME_UPDATE),
+               heavy, twice)
+  gaps = jax.tree.map(lambda a, b: np.abs(a - b).max(), heavy, plain)
+  assert max(jax.tree.leaves(gaps)) > 1e-3
+
+
+def test_a_mesh_and_micro_batches_give_the_updates_of_one_device(
+    examples, tmp_path):
+  mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+  shared = dict(steps=2, eval_every=0, optimizer=OptimizerConfig(
+      lr=0.3, eps=1.0))
+  one = train(tmp_path / "one", examples, **shared)
+  many = train(tmp_path / "many", examples, mesh=mesh, micro_batches=2,
+               **shared)
+  assert many.params["embed"].sharding.mesh == mesh
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **SAME_UPDATE),
+               jax.device_get(many.params), one.params)
+  for row, want in zip(writer.read(tmp_path / "many"),
+                       writer.read(tmp_path / "one"), strict=True):
+    assert row.keys() == want.keys()
+    for name in row.keys():
+      assert row[name] == pytest.approx(want[name], rel=1e-4, abs=1e-6), name
+
+
+def test_another_config_is_refused(trained, examples):
+  workdir, _ = trained
+  with pytest.raises(ValueError, match="epochs: 2 -> 3"):
+    train(workdir, examples, epochs=3)
+  with pytest.raises(ValueError, match="lora.rank: 0 -> 3"):
+    train(workdir, examples, lora=LORA)
+
+
+@pytest.mark.parametrize("changes,message", [
+    (dict(rows=3, micro_batches=2), "rows=3 do not divide into"),
+    (dict(epochs=0), "epochs=0 and steps=0: nothing"),
+    (dict(row_length=0), "row_length=0 must be positive"),
+    (dict(seed=-1), "seed=-1 must not be negative")])
+def test_bad_settings(changes, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(CONFIG, **changes)
+
+
+@pytest.mark.parametrize("changes,message", [
+    (dict(row_length=300), "row_length is 300 tokens, the model's context"),
+    (dict(rows=12), "rows=12 in micro_batches=1 do not divide over 8")])
+def test_what_does_not_fit_is_refused_before_the_workdir_is_taken(
+    examples, tmp_path, changes, message):
+  with pytest.raises(ValueError, match=message):
+    train(tmp_path / "run", examples, mesh=make_mesh(), **changes)
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_is_kept_of_the_last_update(trained):
+  workdir, _ = trained
+  manager = Manager(workdir / "checkpoints", read_only=True)
+  assert manager.latest_step() == len(writer.read(workdir))
+  manager.close()

@@ -1,0 +1,246 @@
+"""Adapters: merged, differentiated, trained on all drivers; the base rests."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+from r1jax.checkpoint import trees
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.training import lora, metrics, optimizer, state, step, step_pmap
+from r1jax.training.lora import LoraConfig
+from tests.models.cases import jit
+from tests.reference import lora as reference
+from tests.training import cases
+
+F32 = dict(rtol=1e-6, atol=1e-6)
+GRADIENT = dict(rtol=1e-4, atol=1e-5)
+SAME = dict(rtol=1e-5, atol=1e-5)
+CFG = LoraConfig(rank=4, alpha=6.0, experts=True)
+SGD = optax.sgd(1.0)  # the new adapter is the old minus the gradient
+
+
+@functools.cache
+def adapter(name):
+  """One whose B is not zero, on the host."""
+  model, (params, _) = cases.model(name), cases.parameters(name)
+  made = lora.init(jax.random.key(1), params, model.param_axes(), CFG)
+  rng = np.random.default_rng(2)
+  return jax.tree.map(
+      lambda x: np.asarray(x) + np.float32(0.2 * rng.normal(size=x.shape)),
+      jax.device_get(made))
+
+
+def merge(params, tree):
+  """`lora.merge` as one program, on the host."""
+  return jax.device_get(jit(functools.partial(lora.merge, scale=CFG.scale))(
+      params, tree))
+
+
+def adapted(tree):
+  """(path of the base's leaf, A, B) of every adapted matrix."""
+  leaves = trees.flatten(tree)
+  for name in leaves:
+    if name.endswith(".w_a"):
+      path = name.removesuffix(".w_a")
+      yield path, leaves[name], leaves[path + ".w_b"]
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-dense"])
+def test_merged(name):
+  params = cases.parameters(name)[0]
+  got = trees.flatten(merge(params, adapter(name)))
+  base, seen = trees.flatten(params), set()
+  for path, a, b in adapted(adapter(name)):
+    leaf = path.rpartition(".")[2]
+    want = reference.merge(leaf, base[path], a, b, 6.0 / 4)
+    np.testing.assert_allclose(got[path], want, **F32, err_msg=path)
+    # Teeth: a forgotten scale, or alpha without the rank.
+    for scale in (1.0, 6.0):
+      other = reference.merge(leaf, base[path], a, b, scale)
+      assert np.abs(other - want).max() > 0.05
+    seen.add(path)
+  for path in set(got) - seen:
+    np.testing.assert_array_equal(got[path], base[path])
+  words = {path.rpartition(".w_")[2] for path in seen}
+  assert words == ({"dq", "uq", "dkv", "ukv", "o", "gate", "up", "down"}
+                   if name == "tiny" else
+                   {"q", "k", "v", "o", "gate", "up", "down"})
+  assert not any(word in path for path in seen
+                 for word in ("router", "embed", "head", "norm", "mtp"))
+
+
+def test_targets_and_experts_choose():
+  model, (params, _) = cases.model(), cases.parameters("tiny")
+  def paths(**changes):
+    made = lora.init(jax.random.key(0), params, model.param_axes(),
+                     LoraConfig(rank=1, **changes))
+    return {path for path, *_ in adapted(made)}
+
+  shared = {"dense_blocks.ffn.w_gate", "mixture_blocks.ffn.shared.w_gate"}
+  assert paths(targets=("gate",)) == shared
+  assert paths(targets=("gate", "q"), experts=True) == shared | {
+      "mixture_blocks.ffn.w_gate"}
+  with pytest.raises(ValueError, match="the model has none of targets=q,k"):
+    paths(targets=("q", "k"))
+
+
+def test_at_first_it_is_the_base():
+  model, (params, _) = cases.model(), cases.parameters("tiny")
+  made = lora.init(jax.random.key(1), params, model.param_axes(), CFG)
+  merged = merge(params, made)
+  jax.tree.map(np.testing.assert_array_equal, merged, params)
+  for path, a, b in adapted(made):
+    assert not np.any(b) and a.dtype == b.dtype == jnp.float32
+    inputs = np.prod(a.shape[-3 if path.endswith("w_o") else -2:-1])
+    np.testing.assert_allclose(np.std(a), inputs**-0.5, rtol=0.35)
+  firsts = {float(np.ravel(a)[0]) for _, a, _ in adapted(made)}
+  assert len(firsts) == len(list(adapted(made)))  # all drawn apart
+
+
+def test_rounded_once_in_bfloat16():
+  w = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5)), jnp.bfloat16)
+  a, b = np.full((2, 3, 4), 0.01, np.float32), np.full((2, 4, 5), 0.5)
+  merged = lora.merge(
+      {"w_q": w}, {"w_q": {"w_a": a, "w_b": np.float32(b)}}, 2.0)["w_q"]
+  want = (np.float32(w) + np.float32(2 * 4 * 0.01 * 0.5)).astype(jnp.bfloat16)
+  assert merged.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(np.float32(merged), np.float32(want))
+  assert np.any(np.float32(merged) != np.float32(w))
+
+
+@functools.cache
+def compiled(name):
+  frozen = lora.Frozen(jax.tree.map(jnp.array, cases.parameters(name)[0]),
+                       CFG.scale)
+  return frozen, step.make_update(
+      cases.objective(name, "lm"), SGD, gamma=0.01, frozen=frozen)
+
+
+def make_state(name):
+  tree, bias_LE = jax.tree.map(
+      jnp.array, (adapter(name), cases.parameters(name)[1]))
+  return state.create(tree, bias_LE, SGD)
+
+
+@functools.cache
+def expected(name):
+  """The adapter after one update on one device, and its metrics."""
+  new, found = compiled(name)[1](make_state(name), cases.batch(2))
+  return jax.device_get((new.params, new.router_bias_LE)), metrics.floats(found)
+
+
+def test_gradient_is_that_of_the_merged_matrices_projected():
+  """And the router bias moves as it does without an adapter."""
+  params, bias_LE = cases.parameters("tiny")
+  before = merge(params, adapter("tiny"))
+  merged = jax.tree.map(jnp.array, before)
+  full = step.make_update(cases.objective("tiny", "lm"), SGD, gamma=0.01)
+  new, found = full(
+      state.create(merged, jnp.array(bias_LE), SGD), cases.batch(2))
+  grads = trees.flatten(
+      jax.tree.map(lambda a, b: a - np.asarray(b), before, new.params))
+  (got, got_bias_LE), got_metrics = expected("tiny")
+  np.testing.assert_allclose(got_bias_LE, new.router_bias_LE, rtol=1e-6)
+  for metric in ("loss", "loss/mtp", "entropy"):
+    np.testing.assert_allclose(
+        got_metrics[metric], metrics.floats(found)[metric], **SAME)
+  moved = {path: (a, b) for path, a, b in adapted(got)}
+  largest = 0.0
+  for path, a, b in adapted(adapter("tiny")):
+    leaf = path.rpartition(".")[2]
+    want = reference.gradients(leaf, grads[path], a, b, CFG.scale)
+    for old, updated, wanted in zip((a, b), moved[path], want, strict=True):
+      np.testing.assert_allclose(
+          old - updated, wanted, **GRADIENT, err_msg=path)
+    # Teeth: without the scale.
+    other = reference.gradients(leaf, grads[path], a, b, 1.0)
+    largest = max(largest, np.abs(other[0] - want[0]).max())
+  assert largest > 1e-2
+
+
+def test_only_the_adapter_is_trained():
+  """The base stays bit-equal, the optimizer knows nothing of it."""
+  model, (params, bias_LE) = cases.model("tiny-dense"), cases.parameters(
+      "tiny-dense")
+  tx = optimizer.make_optimizer(
+      optimizer.OptimizerConfig(lr=0.1, weight_decay=0.1))
+  weights = jax.tree.map(jnp.array, params)
+  now, frozen, _ = state.start(
+      model, weights, jnp.array(bias_LE), tx, adapter=CFG,
+      key=jax.random.key(0))
+  leaves = len(jax.tree.leaves(now.params))
+  assert len(jax.tree.leaves(now.opt_state)) == 2 * leaves + 2  # and counts
+  update = step.make_update(
+      cases.objective("tiny-dense", "lm"), tx, frozen=frozen)
+  first, losses = jax.device_get(now.params), []
+  for _ in range(3):
+    now, found = update(now, cases.batch(2))
+    losses.append(metrics.floats(found)["loss"])
+  assert losses[2] < losses[1] < losses[0]
+  assert int(now.step) == 3
+  jax.tree.map(np.testing.assert_array_equal, weights, params)
+  moved = jax.tree.map(
+      lambda a, b: np.abs(a - b).max(), first, jax.device_get(now.params))
+  assert min(jax.tree.leaves(moved)) > 1e-3
+  merged = lora.make_merge(frozen)(now.params)
+  assert merged["embed"] is weights["embed"]  # not copied
+  want = merge(params, jax.device_get(now.params))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **F32),
+               jax.device_get(merged), want)
+
+
+def check(new, found, name):
+  (tree, bias_LE), want = expected(name)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **SAME),
+               jax.device_get((new.params, new.router_bias_LE)),
+               (tree, bias_LE))
+  got = metrics.floats(found)
+  assert set(got) == set(want)
+  for key in want:
+    np.testing.assert_allclose(got[key], want[key], **SAME, err_msg=key)
+
+
+def test_mesh():
+  mesh = make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2))
+  model = cases.model()
+  base, bias_LE = jax.tree.map(jnp.array, cases.parameters("tiny"))
+  _, frozen, places = state.start(
+      model, base, bias_LE, SGD, adapter=CFG, key=jax.random.key(0), mesh=mesh)
+  up = places.params["mixture_blocks"]["ffn"]["w_up"]
+  assert up["w_a"].spec == PartitionSpec(None, "expert", "fsdp", None)
+  assert frozen.params["embed"].sharding.mesh == mesh
+  update = step.make_update(cases.objective("tiny", "lm"), SGD, gamma=0.01,
+                            shardings=places, frozen=frozen)
+  with step.on_mesh(mesh):
+    new, found = update(jax.device_put(make_state("tiny"), places),
+                        step.place(cases.batch(2), mesh))
+    check(new, found, "tiny")
+    merged = lora.make_merge(frozen)(new.params)
+  for leaf, want in zip(jax.tree.leaves(merged), jax.tree.leaves(frozen.params),
+                        strict=True):
+    assert leaf.sharding.is_equivalent_to(want.sharding, leaf.ndim)
+
+
+def test_pmap():
+  frozen = compiled("tiny-dense")[0]
+  update = step_pmap.make_update(
+      cases.objective("tiny-dense", "lm"), SGD, gamma=0.01, frozen=frozen)
+  new, found = update(make_state("tiny-dense"), step_pmap.shard(
+      cases.batch(2), jax.device_count()))
+  check(new, found, "tiny-dense")
+  lora.make_merge(frozen)(new.params)  # the sampler's
+
+
+@pytest.mark.parametrize("changes,message", [
+    (dict(rank=-1), "rank=-1 must not be negative"),
+    (dict(alpha=0.0), "alpha=0.0 must be positive"),
+    (dict(targets=("q", "head")), "targets=q,head: choose from q, k, v"),
+    (dict(targets=()), "targets=: choose from")])
+def test_bad_settings(changes, message):
+  with pytest.raises(ValueError, match=message):
+    LoraConfig(**changes)
