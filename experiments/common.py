@@ -43,11 +43,12 @@ COMPUTE = flagset.define(Compute, "compute")
 MESH = flagset.define(MeshConfig, "mesh")
 
 
-def policy(seed: int) -> tuple[Weights, Tokenizer]:
-  """The model that the flags name, and a tokenizer that fits it."""
+def policy(seed: int, mesh: jax.sharding.Mesh | None
+           ) -> tuple[Weights, Tokenizer]:
+  """The model that the flags name, on `mesh`, and a tokenizer that fits it."""
   tokenizer = hf_tokenizer.load(TOKENIZER.value or _tokenizer(INIT.value))
   found = weights.load(
-      INIT.value, COMPUTE.resolve(Compute()), jax.random.key(seed), mesh())
+      INIT.value, COMPUTE.resolve(Compute()), jax.random.key(seed), mesh)
   check_fits(tokenizer, found.model.cfg.vocab_size)
   return found, tokenizer
 

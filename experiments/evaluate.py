@@ -32,7 +32,7 @@ OUT = flags.DEFINE_string(
 
 def main() -> None:
   cfg = EVAL.resolve(EvalConfig())
-  policy, tokenizer = common.policy(cfg.seed)
+  policy, tokenizer = common.policy(cfg.seed, common.mesh())
   prompts = common.prompts(SPLIT.value)
   engine = Engine(policy.model, SamplingConfig(
       temperature=cfg.temperature, top_p=cfg.top_p,

@@ -58,7 +58,7 @@ def main() -> None:
     print((folder / "table.txt").read_text())
     print(f"This run is complete; delete {folder} to run it again.")
     return
-  base, tokenizer = common.policy(cfg.seed)
+  base, tokenizer = common.policy(cfg.seed, common.mesh())
   print(f"base: {model_config.describe(base.model.cfg)}\n{cfg.explain()}",
         flush=True)
   rewards = {"accuracy": cfg.accuracy, "format": cfg.format}

@@ -42,7 +42,7 @@ def questions():
 
 
 def main() -> None:
-  policy, tokenizer = common.policy(SEED.value)
+  policy, tokenizer = common.policy(SEED.value, common.mesh())
   cfg = SAMPLING.resolve(SamplingConfig(
       temperature=0.6, top_p=0.95, max_new_tokens=96))
   engine = Engine(policy.model, cfg, tokenizer.eos_ids)

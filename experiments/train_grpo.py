@@ -42,9 +42,11 @@ def main() -> None:
   cfg, evals = config(), EVAL.resolve(EvalConfig(temperature=1.0, top_p=1.0))
   if EXPORT.value:
     exporting.check_unused(EXPORT.value)  # before the work
-  first, tokenizer = common.policy(cfg.seed)
+  # pmap makes its replicas by itself; the first device samples.
+  mesh = common.mesh() if cfg.driver == "mesh" else None
+  first, tokenizer = common.policy(cfg.seed, mesh)
   questions = common.prompts("train")
-  mesh, context = common.mesh(), first.model.cfg.max_position
+  context = first.model.cfg.max_position
   print(cfg.explain(), flush=True)
   rewards = {"accuracy": cfg.accuracy, "format": cfg.format}
   with common.judge(tokenizer, cfg.template, rewards) as judge:

@@ -36,7 +36,7 @@ def main() -> None:
   files, held_out_files = (
       [path for path in flag.value.split(",") if path]
       for flag in (common.DATA, EVAL_DATA))
-  first, tokenizer = common.policy(cfg.seed)
+  first, tokenizer = common.policy(cfg.seed, common.mesh())
 
   def read(paths):
     data = data_lib.load(paths, tokenizer, cfg.template, cfg.row_length,

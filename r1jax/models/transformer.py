@@ -149,8 +149,8 @@ class Decoder(nn.Module):
 
   def predict(self, hidden_BTD, next_tokens_BT, bias_LE, context):
     """Hidden states that predict the token after the next (MTP)."""
-    return self.mtp(hidden_BTD, self.lookup(next_tokens_BT), bias_LE[-1],
-                    context)
+    bias_E = bias_LE[-1] if self.cfg.n_experts else None
+    return self.mtp(hidden_BTD, self.lookup(next_tokens_BT), bias_E, context)
 
 
 class Mtp(nn.Module):
@@ -169,7 +169,7 @@ class Mtp(nn.Module):
 
   @nn.compact
   def __call__(self, hidden_BTD: jax.Array, next_BTD: jax.Array,
-               bias_E: jax.Array, context: layers.Context
+               bias_E: jax.Array | None, context: layers.Context
                ) -> tuple[jax.Array, BlockOutput]:
     cfg, dtype = self.cfg, self.compute.param_dtype
     d, eps = cfg.d_model, cfg.norm_eps

@@ -56,7 +56,8 @@ def write(folder: str, found: Weights, tokenizer: Tokenizer, *, init: str,
       cfg, hf_config.family_for(cfg), bos_id=tokenizer.bos_id,
       eos_ids=tokenizer.eos_ids, pad_id=tokenizer.pad_id, dtype=dtype)
   about = describe(cfg)
-  extras = {_GENERATION: generation(tokenizer)} | dict(tokenizer.files) | {
+  extras = dict(tokenizer.files) | {
+      _GENERATION: generation(tokenizer),
       "README.md": card(os.path.basename(out), init, command, about,
                         config_lib.to_dict(cfg)).encode()}
   with progress.percent("export") as report:
@@ -67,11 +68,18 @@ def write(folder: str, found: Weights, tokenizer: Tokenizer, *, init: str,
 
 
 def generation(tokenizer: Tokenizer) -> bytes:
-  """generation_config.json: the tokenizer's ends, R1's sampling."""
+  """generation_config.json: the file's own fields or R1's sampling, our ends.
+
+  Every end that the model was sampled with is named: the file that came with
+  the tokenizer may lack one.
+  """
+  kept = json.loads(tokenizer.files.get(_GENERATION, b"{}")) or _SAMPLING
+  # transformers makes a file with this mark anew from config.json.
+  kept = {k: v for k, v in kept.items() if k != "_from_model_config"}
   eos = sorted(tokenizer.eos_ids)
-  return _json({
+  return _json(kept | {
       "bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id,
-      "eos_token_id": eos[0] if len(eos) == 1 else eos} | _SAMPLING)
+      "eos_token_id": eos[0] if len(eos) == 1 else eos})
 
 
 def results(workdir: epath.Path) -> dict[str, float]:

@@ -65,7 +65,7 @@ class GrpoConfig:
   accuracy: float = 1.0  # weight of the accuracy reward
   format: float = 1.0  # weight of the format reward
   template: str = "r1-zero"  # or plain, chat, chat-think, r1
-  driver: str = "mesh"  # mesh, or pmap (a replica on every device)
+  driver: str = "mesh"  # mesh, or pmap (replicas; the first device samples)
   seed: int = 0  # of prompts and samples
   save_every: int = 25  # steps between checkpoints
   eval_every: int = 25  # steps between evaluations; 0 is never
@@ -198,6 +198,8 @@ def _check(cfg, model, mesh):
     check(new < cfg.row_length, f"max_new_tokens={new} and a prompt do not fit"
           f" row_length={cfg.row_length}")
   model.cfg.check_length(cfg.row_length, "row_length")
+  check(mesh is None or cfg.driver == "mesh",
+        "driver='pmap' takes no mesh; it has a replica on every device")
   check(not cfg.replay_experts or model.cfg.n_experts > 0,
         "replay_experts=True, but the model has no experts; set it to False")
   shards = 1 if mesh is None else rules.batch_shards(mesh)

@@ -1,7 +1,9 @@
 """Whole decoders against the float64 reference."""
 
+import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -123,6 +125,19 @@ def test_mtp():
                                   "shared", "bias"])
 def test_mtp_case_sees_each_term(drop):
   assert np.abs(_mtp({drop}) - _mtp())[REAL].max() > 1e-2
+
+
+def test_mtp_of_a_model_without_experts():
+  cfg = dataclasses.replace(cases.V3, n_experts=0, n_dense_layers=0)
+  model = build.build(cfg)
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  assert params["mtp"]["block"]["ffn"]["w_up"].shape == (cfg.d_model, cfg.d_ff)
+  out = jax.eval_shape(
+      model.mtp, params, jax.eval_shape(model.init_router_bias),
+      jax.ShapeDtypeStruct((*NEXT.shape, cfg.d_model), jnp.float32), NEXT,
+      cases.POSITIONS, cases.SEGMENTS)
+  assert out.hidden_BTD.shape == (*NEXT.shape, cfg.d_model)
+  assert out.experts_BTLA is None
 
 
 @pytest.mark.parametrize("cfg", [cases.V3, cases.DENSE],

@@ -171,7 +171,8 @@ def test_three_in_a_row_stop_the_run_with_the_reason(tmp_path):
     (dict(row_length=300), "row_length is 300 tokens, the model's context"),
     (dict(row_length=12), "max_new_tokens=12 and a prompt do not fit"),
     (dict(micro_rows=20), "do not divide over 8 devices"),
-    (dict(questions=4), "do not divide over 8 devices")])
+    (dict(questions=4), "do not divide over 8 devices"),
+    (dict(driver="pmap"), "takes no mesh")])
 def test_what_does_not_fit_is_refused_before_the_workdir_is_taken(
     tmp_path, changes, message):
   mesh = mesh_lib.make_mesh()
