@@ -22,7 +22,7 @@ class Progress:
 
   def __init__(
       self, title: str, total: int, *, start: int = 0, interval: float = 10.0,
-      stream: TextIO | None = None) -> None:
+      unit: str = "steps", stream: TextIO | None = None) -> None:
     """Starts the clock.
 
     Args:
@@ -30,17 +30,18 @@ class Progress:
       total: steps in all.
       start: steps done before (a resumed run); they do not count in the rate.
       interval: seconds between lines where `stream` is not a terminal.
+      unit: what is counted, for the rate.
       stream: where to write, standard error by default.
     """
     self._title, self._total, self._done = title, total, start
-    self._start, self._interval = start, interval
+    self._start, self._interval, self._unit = start, interval, unit
     self._stream = stream or sys.stderr
     self._began = self._said = time.monotonic()
     self._bar = None
     if self._stream.isatty():
       self._bar = tqdm.tqdm(
           total=total, initial=start, desc=title, file=self._stream,
-          dynamic_ncols=True, smoothing=0.1, unit="step")
+          dynamic_ncols=True, smoothing=0.1, unit=f" {unit}")
 
   def __enter__(self) -> Progress:
     return self
@@ -63,8 +64,9 @@ class Progress:
       self._said = now
       rate = (self._done - self._start) / max(now - self._began, 1e-9)
       left = (self._total - self._done) / rate if rate else 0.0
-      print(f"{self._title} {self._done}/{self._total}  {rate:.2f} steps/s "
-            f" {clock(left)} left  {shown}", file=self._stream, flush=True)
+      print(f"{self._title} {self._done}/{self._total}  {rate:.2f}"
+            f" {self._unit}/s  {clock(left)} left  {shown}",
+            file=self._stream, flush=True)
 
   def say(self, text: str) -> None:
     """Writes a line without breaking the bar."""
@@ -77,7 +79,7 @@ class Progress:
 @contextlib.contextmanager
 def percent(title: str) -> Iterator[Callable[[int, int], None]]:
   """A function of (bytes done, bytes in all) that shows a step per percent."""
-  with Progress(title, 100) as progress:
+  with Progress(title, 100, unit="%") as progress:
     shown = 0
 
     def report(done: int, total: int) -> None:
