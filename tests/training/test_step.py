@@ -1,5 +1,6 @@
 """One device, a mesh, pmap, micro-batches, packing: the same update."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from r1jax.core.types import TokenBatch
+from r1jax.losses.policy import PolicyConfig
+from r1jax.models import build, presets
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import metrics, objectives, state, step, step_pmap
 from tests.training import cases
@@ -131,6 +135,30 @@ def test_the_router_bias_follows_the_load():
   (_, bias_LE), _ = expected("tiny", "grpo")
   moved = bias_LE - np.asarray(cases.make_state().router_bias_LE)
   assert np.any(moved[:-1]) and not np.any(moved[-1])
+
+
+@pytest.mark.parametrize("chunk,times", [(1024, (0, 0.6)), (8192, (1, 9))])
+def test_the_logits_of_an_update_never_exist(monkeypatch, chunk, times):
+  """Temporary memory of the compiled program; whole chunks show what is seen.
+  """
+  monkeypatch.setattr(
+      objectives, "chunked_logprobs",
+      functools.partial(objectives.chunked_logprobs, chunk=chunk))
+  model = build.build(dataclasses.replace(
+      presets.get("tiny-dense"), vocab_size=20_000, n_layers=1))
+  update = step.make_update(
+      objectives.grpo_objective(model, PolicyConfig()), SGD)
+  new = jax.eval_shape(lambda key: state.create(
+      model.init(key), model.init_router_bias(), SGD), jax.random.key(0))
+  shape = (1, 128, 64)
+  floats, ints = (jax.ShapeDtypeStruct(shape, t) for t in ("float32", "int32"))
+  batch = TokenBatch(
+      tokens_BT=ints, targets_BT=ints, positions_BT=ints, segments_BT=ints,
+      mask_BT=floats, advantages_BT=floats, sampler_logprobs_BT=floats)
+  logits = 128 * 64 * 20_000 * 4
+  memory = update.lower(new, batch).compile().memory_analysis()
+  low, high = times
+  assert low * logits < memory.temp_size_in_bytes < high * logits
 
 
 def test_rows_must_divide():
