@@ -30,6 +30,10 @@ def run(main: Callable[[], Any]) -> None:
       raise SystemExit(
           f"error: {error}\n(R1JAX_TRACEBACK=1 shows where)") from error
 
+  if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    # Simulated devices: a collective that waits for the others holds a thread,
+    # and with one thread a device they can wait for each other for ever.
+    os.environ.setdefault("PJRT_NPROC", "64")
   _list_all_flags()
   app.run(wrapped)
 
