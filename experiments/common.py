@@ -9,13 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 from absl import flags
-from etils import epath
 
 from experiments import flagset
 from r1jax.core.config import check
 from r1jax.core.types import Prompt
 from r1jax.data import hf_tokenizer, load
-from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.tokenizer import Tokenizer, check_fits
 from r1jax.models.layers import Compute
 from r1jax.rewards.combine import Combine
@@ -46,21 +44,12 @@ MESH = flagset.define(MeshConfig, "mesh")
 def policy(seed: int, mesh: jax.sharding.Mesh | None
            ) -> tuple[Weights, Tokenizer]:
   """The model that the flags name, on `mesh`, and a tokenizer that fits it."""
-  tokenizer = hf_tokenizer.load(TOKENIZER.value or _tokenizer(INIT.value))
+  tokenizer = hf_tokenizer.load(
+      TOKENIZER.value or weights.tokenizer_of(INIT.value))
   found = weights.load(
       INIT.value, COMPUTE.resolve(Compute()), jax.random.key(seed), mesh)
   check_fits(tokenizer, found.model.cfg.vocab_size)
   return found, tokenizer
-
-
-def _tokenizer(init: str) -> os.PathLike:
-  """Path of the tokenizer that belongs to the parameters of --init."""
-  kind, _, what = init.partition(":")
-  if kind == "hf" and what:
-    return epath.Path(what)
-  kept = epath.Path(what) / tokenizer_lib.FOLDER
-  # A run keeps its own; a file of parameters has none.
-  return kept if kind == "orbax" and kept.exists() else weights.TOKENIZER
 
 
 def mesh() -> jax.sharding.Mesh | None:

@@ -10,24 +10,28 @@ from __future__ import annotations
 import functools
 import sys
 
+import jax
 from absl import flags
 from etils import epath
 
 from experiments import flagset, start
 from r1jax.core import config as config_lib
 from r1jax.data import corpus, hf_tokenizer
-from r1jax.models import build, presets
 from r1jax.models.layers import Compute
 from r1jax.report import figures, workdir, writer
+from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import pretrain, weights
 
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")
 CORPUS = flagset.define(corpus.CorpusConfig, "corpus")
-PRESET = flags.DEFINE_string("preset", "base-arith", "Model, by name.")
+MESH = flagset.define(MeshConfig, "mesh")
+INIT = flags.DEFINE_string(
+    "init", "random:base-arith", "First parameters: random:PRESET, or, to go on"
+    " from others, base, file:PATH.safetensors, orbax:WORKDIR or hf:DIR.")
 TOKENIZER = flags.DEFINE_string(
-    "tokenizer", str(weights.TOKENIZER), "Folder with tokenizer.json, or a"
-    " SentencePiece model.")
+    "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
+    " default: the one that belongs to --init, else the embedded one.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/base", "Folder of the run.")
 EXPORT = flags.DEFINE_string(
     "export", "", "Folder to write base.safetensors (bfloat16), base.json and"
@@ -35,17 +39,24 @@ EXPORT = flags.DEFINE_string(
 
 
 def main() -> None:
-  model = build.build(presets.get(PRESET.value), COMPUTE.resolve(Compute()))
   cfg = PRETRAIN.resolve(pretrain.PretrainConfig())
   mixture = CORPUS.resolve(corpus.DEFAULT)
+  mesh = None
+  if jax.device_count() > 1:
+    mesh = make_mesh(MESH.resolve(MeshConfig()))
+  first = weights.load(INIT.value, COMPUTE.resolve(Compute()),
+                       jax.random.key(cfg.seed), mesh)
   text_at = functools.partial(corpus.document, cfg.seed, config=mixture)
-  tokenizer = hf_tokenizer.load(TOKENIZER.value)
-  state = pretrain.run(cfg, model, tokenizer, text_at, WORKDIR.value)
+  tokenizer = hf_tokenizer.load(
+      TOKENIZER.value or weights.tokenizer_of(INIT.value))
+  state = pretrain.run(
+      cfg, first, tokenizer, text_at, WORKDIR.value, mesh=mesh,
+      settings={"init": INIT.value, "corpus": config_lib.to_dict(mixture)})
   if not EXPORT.value or int(state.step) < cfg.steps:
     return
   path = epath.Path(EXPORT.value) / "base.safetensors"
   weights.save(
-      path, model.cfg, state.params, state.router_bias_LE, made_by={
+      path, first.model.cfg, state.params, state.router_bias_LE, made_by={
           "command": " ".join(["-m experiments.pretrain", *sys.argv[1:]]),
           "config": config_lib.to_dict(cfg),
           "corpus": config_lib.to_dict(mixture),

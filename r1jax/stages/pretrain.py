@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -13,8 +13,8 @@ from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data import pipeline
 from r1jax.data.tokenizer import Tokenizer, check_fits, keep
-from r1jax.models.build import Model
 from r1jax.stages.session import Session
+from r1jax.stages.weights import Weights
 from r1jax.training import metrics as metrics_lib
 from r1jax.training import objectives, optimizer, step
 from r1jax.training import state as state_lib
@@ -48,45 +48,49 @@ class PretrainConfig:
           f" micro_batches={self.micro_batches}")
 
 
-def run(cfg: PretrainConfig, model: Model, tokenizer: Tokenizer,
-        text_at: Callable[[int], str], workdir: str | os.PathLike
-        ) -> TrainState:
-  """Trains from random parameters, or goes on where `workdir` stopped.
+def run(cfg: PretrainConfig, weights: Weights, tokenizer: Tokenizer,
+        text_at: Callable[[int], str], workdir: str | os.PathLike, *,
+        mesh: jax.sharding.Mesh | None = None,
+        settings: dict[str, Any] | None = None) -> TrainState:
+  """Trains, or goes on where `workdir` stopped.
 
   Args:
     cfg: the settings.
-    model: what to train.
+    weights: model and first parameters.
     tokenizer: whose vocabulary must fit the model.
     text_at: the document with a number.
     workdir: folder of the run.
+    mesh: to train on; None for one device.
+    settings: what else defines the run, for config.json.
 
   Returns:
     The state after the last update (or at the interruption).
   """
+  model = weights.model
   check_fits(tokenizer, model.cfg.vocab_size)
   model.cfg.check_length(cfg.row_length, "row_length")
+  step.check_rows(cfg.rows, cfg.micro_batches, mesh)
   tx = optimizer.make_optimizer(cfg.optimizer)
-  update = step.make_update(
-      objectives.lm_objective(model, cfg.lm), tx, gamma=cfg.gamma)
+  objective = objectives.lm_objective(model, cfg.lm)
   stream = pipeline.documents(
       text_at, tokenizer, rows=cfg.rows, capacity=cfg.row_length, seed=cfg.seed)
-  settings = config_lib.to_dict(cfg) | {
-      "model": config_lib.to_dict(model.cfg),
-      "compute": config_lib.to_dict(model.compute)}
   session = Session(
-      workdir, settings, title="pretrain", total=cfg.steps,
-      save_every=cfg.save_every, shown=("loss/cross_entropy", "loss/mtp"))
+      workdir, config_lib.to_dict(cfg) | (settings or {}) | {
+          "model": config_lib.to_dict(model.cfg),
+          "compute": config_lib.to_dict(model.compute)},
+      title="pretrain", total=cfg.steps, save_every=cfg.save_every,
+      shown=("loss/cross_entropy", "loss/mtp"))
   keep(tokenizer, workdir)
-  params = jax.jit(model.init)(jax.random.key(cfg.seed))
-  state = state_lib.create(params, model.init_router_bias(), tx)
+  state, _, placed = state_lib.start(
+      model, weights.params, weights.router_bias_LE, tx, mesh=mesh)
+  update = step.make_update(objective, tx, gamma=cfg.gamma, shardings=placed)
   state, host = session.restore(state, {})
   if host:
     stream.set_state(host["stream"])
-  to_device = functools.partial(jax.tree.map, jax.numpy.asarray)
-  with session:
+  with session, step.on_mesh(mesh):
     for number in range(session.step + 1, cfg.steps + 1):
       batch = step.split(next(stream), cfg.micro_batches)
-      state, metrics = update(state, to_device(batch))
+      state, metrics = update(state, step.place(batch, mesh))
       stop = session.finish(
           number, metrics_lib.floats(metrics), batch, lambda s=state: s,
           lambda: {"stream": stream.get_state()})

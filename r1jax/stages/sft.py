@@ -15,7 +15,6 @@ from r1jax.core.config import check
 from r1jax.data.sft import Example, Packed
 from r1jax.data.tokenizer import Tokenizer, keep
 from r1jax.report import writer
-from r1jax.sharding import rules
 from r1jax.stages.session import Session
 from r1jax.stages.weights import Weights
 from r1jax.training import lora, objectives, optimizer, step
@@ -101,7 +100,8 @@ def run(cfg: SftConfig, weights: Weights, tokenizer: Tokenizer,
     an adapter merged into them.
   """
   model = weights.model
-  _check(cfg, model, mesh)
+  model.cfg.check_length(cfg.row_length, "row_length")
+  step.check_rows(cfg.rows, cfg.micro_batches, mesh)
   data = cfg.packed(examples)
   cfg = cfg.scheduled(data)
   tx = optimizer.make_optimizer(cfg.optimizer)
@@ -172,12 +172,3 @@ def heldout_loss(
     batch = step.place(step.split(data.batch(number), 1), mesh)
     parts.append(loss(params, bias_LE, jax.tree.map(lambda x: x[0], batch)))
   return metrics_lib.floats(*parts)
-
-
-def _check(cfg, model, mesh):
-  """What a config cannot know by itself: whether model and mesh suit it."""
-  model.cfg.check_length(cfg.row_length, "row_length")
-  shards = 1 if mesh is None else rules.batch_shards(mesh)
-  check(cfg.rows // cfg.micro_batches % shards == 0,
-        f"rows={cfg.rows} in micro_batches={cfg.micro_batches} do not divide"
-        f" over {shards} devices; make rows a multiple of their product")

@@ -14,6 +14,7 @@ from r1jax.checkpoint import export, hf_config, hf_io
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core import io
+from r1jax.data import tokenizer
 from r1jax.models import build, presets
 from r1jax.models.build import Model
 from r1jax.models.config import ModelConfig
@@ -69,6 +70,19 @@ def load(init: str, compute: Compute, key: jax.Array,
   raise ValueError(
       f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR,"
       " hf:DIR or random:PRESET")
+
+
+def tokenizer_of(init: str) -> epath.Path:
+  """Where the tokenizer lies that belongs to the parameters of `init`.
+
+  That is the Hugging Face folder itself, the copy that a run keeps, and
+  otherwise the embedded one: a file of parameters has none.
+  """
+  kind, _, what = init.partition(":")
+  if kind == "hf" and what:
+    return epath.Path(what)
+  kept = epath.Path(what) / tokenizer.FOLDER
+  return kept if kind == "orbax" and kept.exists() else TOKENIZER
 
 
 def save(path: str | os.PathLike, cfg: ModelConfig, params: Any,

@@ -184,6 +184,15 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
       mesh, jax.sharding.PartitionSpec(None, rules.BATCH))
 
 
+def check_rows(rows: int, micro_batches: int,
+               mesh: jax.sharding.Mesh | None) -> None:
+  """Raises ValueError if micro-batches do not divide over the mesh."""
+  shards = 1 if mesh is None else rules.batch_shards(mesh)
+  check(rows // micro_batches % shards == 0,
+        f"rows={rows} in micro_batches={micro_batches} do not divide over"
+        f" {shards} devices; make rows a multiple of their product")
+
+
 def place(batch: TokenBatch, mesh: jax.sharding.Mesh | None) -> TokenBatch:
   """Micro-batches on the device, or on those of the mesh."""
   if mesh is None:

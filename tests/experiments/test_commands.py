@@ -222,7 +222,7 @@ def test_pretraining_writes_a_base_that_can_be_sampled(tmp_path):
   """base-arith itself, one update; and its bad flags."""
   at = f"--workdir={tmp_path / 'run'}"
   preset, rows, good = calls(
-      "experiments.pretrain", [at, "--preset=huge"],
+      "experiments.pretrain", [at, "--init=random:huge"],
       [at, "--rows=3", "--micro_batches=2"],
       [at, "--steps=1", "--rows=1", f"--export={tmp_path}"])
   fails(preset, "preset 'huge' is unknown; choose one of")

@@ -12,6 +12,7 @@ from r1jax.data import corpus
 from r1jax.models import build
 from r1jax.models.layers import Compute
 from r1jax.report import writer
+from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import pretrain, weights
 from r1jax.training.optimizer import OptimizerConfig
 from tests.stages import cases
@@ -22,11 +23,17 @@ CONFIG = pretrain.PretrainConfig(
 BFLOAT16 = dict(rtol=2**-8, atol=0)
 
 
-def train(workdir, steps=4, **changes):
+def train(workdir, steps=4, mesh=None, **changes):
   cfg = dataclasses.replace(CONFIG, steps=steps, **changes)
   return pretrain.run(
-      cfg, build.build(cases.MIXTURE), cases.tokenizer(),
-      functools.partial(corpus.document, cfg.seed), workdir)
+      cfg, random(cases.MIXTURE), cases.tokenizer(),
+      functools.partial(corpus.document, cfg.seed), workdir, mesh=mesh)
+
+
+def random(config):
+  model = build.build(config)
+  return weights.Weights(model, jax.jit(model.init)(jax.random.key(0)),
+                         model.init_router_bias())
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +55,19 @@ def test_two_and_two_steps_are_four(trained, tmp_path):
   assert np.abs(np.asarray(whole.router_bias_LE)).max() > 0
 
 
+def test_a_mesh_gives_the_updates_of_one_device(tmp_path):
+  mesh = make_mesh(MeshConfig(data=2, fsdp=2, expert=2))
+  alone = train(tmp_path / "alone", steps=2, rows=8)
+  split = train(tmp_path / "split", steps=2, rows=8, mesh=mesh)
+  rows = [writer.read(tmp_path / name) for name in ("alone", "split")]
+  for a, b in zip(*rows, strict=True):
+    for name in ("loss/cross_entropy", "loss/mtp", "grad_norm"):
+      np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
+  cases.same(alone.router_bias_LE, split.router_bias_LE)
+  with pytest.raises(ValueError, match="do not divide over 8 devices"):
+    train(tmp_path / "odd", rows=4, mesh=mesh)
+
+
 def test_another_config_is_refused(trained):
   workdir, _ = trained
   with pytest.raises(ValueError, match="optimizer.lr: 0.01 -> 0.02"):
@@ -61,7 +81,7 @@ def test_bad_settings(tmp_path):
     pretrain.PretrainConfig(steps=0)
   with pytest.raises(ValueError, match="row_length is 300 tokens"):
     train(tmp_path, row_length=300)
-  small = build.build(dataclasses.replace(cases.MIXTURE, vocab_size=500))
+  small = random(dataclasses.replace(cases.MIXTURE, vocab_size=500))
   with pytest.raises(ValueError, match="512 ids, the model's vocabulary"):
     pretrain.run(CONFIG, small, cases.tokenizer(), str, tmp_path)
   assert not list(tmp_path.iterdir())
