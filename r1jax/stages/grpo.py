@@ -91,6 +91,10 @@ class GrpoConfig:
           f" stage_steps={self.stage_steps}, which must ascend")
     check(self.driver in ("mesh", "pmap"),
           f"driver={self.driver!r}: choose mesh or pmap")
+    # JAX 0.11.2's compiler dies of an adapter under pmap.
+    check(self.driver == "mesh" or not self.lora.rank,
+          f"driver='pmap' trains all parameters, not"
+          f" lora.rank={self.lora.rank}; choose driver='mesh'")
 
   @property
   def on_policy(self) -> bool:

@@ -36,8 +36,7 @@ class Learner:
         adapter=cfg.lora, key=jax.random.key(cfg.seed), mesh=place)
     self.reference = self._copy()
     if cfg.driver == "pmap":
-      self._update = step_pmap.make_update(objective, tx, gamma=cfg.gamma,
-                                           frozen=self.frozen)
+      self._update = step_pmap.make_update(objective, tx, gamma=cfg.gamma)
     else:
       self._update = step.make_update(objective, tx, gamma=cfg.gamma,
                                       shardings=placed, frozen=self.frozen)

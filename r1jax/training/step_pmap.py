@@ -8,7 +8,6 @@ import optax
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
 from r1jax.training import step
-from r1jax.training.lora import Frozen
 from r1jax.training.objectives import Objective
 
 AXIS = "devices"
@@ -36,13 +35,12 @@ def shard(batch: TokenBatch, devices: int) -> TokenBatch:
 
 def make_update(
     objective: Objective, optimizer: optax.GradientTransformation, *,
-    gamma: float = 0.0, frozen: Frozen | None = None) -> step.Update:
+    gamma: float = 0.0) -> step.Update:
   """Like `step.make_update`; the batch is that of `shard`.
 
   The state goes in and comes out without an axis of devices.
   """
-  run = jax.pmap(
-      lambda state, batch, frozen: step.update(
-          objective, optimizer, gamma, state, batch, PSUM, frozen),
-      axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
-  return lambda state, batch: run(state, batch, frozen)
+  return jax.pmap(
+      lambda state, batch: step.update(
+          objective, optimizer, gamma, state, batch, PSUM),
+      axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)

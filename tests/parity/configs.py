@@ -109,9 +109,10 @@ CONFIGS = {
 }
 NAMES = tuple(f"{family}:{name}" for family, configs in CONFIGS.items()
               for name in configs)
-# Gradients, decoding and generation, which cost most, are compared on these;
-# they still move every switch.
-DEEP = (
+
+# Which parameters the comparisons can see is looked at on these, which together
+# move every switch.
+SENSITIVE = (
     "deepseek_v3:plain", "deepseek_v3:yarn", "deepseek_v3:llama3",
     "deepseek_v2:limited", "deepseek_v2:yarn-factor", "qwen2:tied",
     "qwen2:yarn", "qwen3:bias", "qwen3:yarn-mscales", "llama:llama3",

@@ -1,11 +1,9 @@
 """Checkpoints of transformers, imported and exported, give its numbers.
 
 Float32, eager attention, CPU. Every configuration compares logits, chosen
-experts and the exported checkpoint; those of `configs.DEEP` also decoding,
-generation and gradients.
+experts, decoding, generation, gradients and the exported checkpoint.
 """
 
-import functools
 import types
 
 import jax
@@ -22,34 +20,20 @@ GRADIENTS = 1e-4  # of the parameter's largest gradient
 PROMPT, NEW = 12, 64
 
 
-@functools.cache
-def _case(name, root):
+@pytest.fixture(scope="module", params=configs.NAMES)
+def case(request, tmp_path_factory):
+  name = request.param
   family, fields = configs.get(name)
-  theirs, folder = hf.make(family, fields), root / name.replace(":", "-")
+  theirs, folder = hf.make(family, fields), tmp_path_factory.mktemp(
+      name.replace(":", "-"))
   theirs.save_pretrained(folder)
   cfg, params, bias = ours.imported(folder)
   logits, experts = hf.logits_and_experts(theirs, TOKENS)
-  deep = name in configs.DEEP
-  program = (ours.with_gradients if deep else ours.whole)(cfg)
+  program = ours.with_gradients(cfg)
   out = jax.device_get(program(params, bias, TOKENS))
   return types.SimpleNamespace(
       name=name, family=family, theirs=theirs, cfg=cfg, params=params,
       bias=bias, logits=logits, experts=experts, program=program, out=out)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-  return tmp_path_factory.mktemp("parity")
-
-
-@pytest.fixture(scope="module", params=configs.NAMES)
-def case(request, root):
-  return _case(request.param, root)
-
-
-@pytest.fixture(scope="module", params=configs.DEEP)
-def deep(request, root):
-  return _case(request.param, root)
 
 
 def test_logits_and_experts(case):
@@ -69,23 +53,23 @@ def test_export(case, tmp_path):
       hf.logits(hf.load(tmp_path), TOKENS), case.logits)
 
 
-def test_prefill_and_decode(deep):
-  found = ours.stepwise(deep.cfg, deep.params, deep.bias, TOKENS, PROMPT)
-  assert gap(found, deep.logits[:, PROMPT - 1:]) < LOGITS
+def test_prefill_and_decode(case):
+  found = ours.stepwise(case.cfg, case.params, case.bias, TOKENS, PROMPT)
+  assert gap(found, case.logits[:, PROMPT - 1:]) < LOGITS
 
 
-def test_greedy_tokens(deep):
+def test_greedy_tokens(case):
   prompts = TOKENS[:, :PROMPT]
-  found = ours.generate(deep.cfg, deep.params, deep.bias, prompts, NEW)
-  expected = hf.generate(deep.theirs, prompts, NEW)
+  found = ours.generate(case.cfg, case.params, case.bias, prompts, NEW)
+  expected = hf.generate(case.theirs, prompts, NEW)
   assert expected.shape == (2, NEW)
   assert found.tolist() == expected.tolist()
 
 
-def test_gradients(deep):
-  of_params, of_bias = deep.out[2]
-  found = ours.by_name(deep.cfg, of_params)
-  expected = hf.gradients(deep.theirs, TOKENS)
+def test_gradients(case):
+  of_params, of_bias = case.out[2]
+  found = ours.by_name(case.cfg, of_params)
+  expected = hf.gradients(case.theirs, TOKENS)
   assert set(found) == set(expected)
   wrong = {}
   for name, reference in expected.items():
@@ -97,17 +81,18 @@ def test_gradients(deep):
   assert not np.any(of_bias)
 
 
-def test_case_sees_each_parameter(deep):
+@pytest.mark.parametrize("case", configs.SENSITIVE, indirect=True)
+def test_case_sees_each_parameter(case):
   """One per cent on every other value of any of them shows."""
   def change(x):
     return x * (1 + 0.01 * (np.arange(x.size) % 2)).reshape(x.shape)
 
-  for path, _ in jax.tree_util.tree_leaves_with_path(deep.params):
+  for path, _ in jax.tree_util.tree_leaves_with_path(case.params):
     changed = jax.tree_util.tree_map_with_path(
         lambda p, x, path=path: np.float32(change(x)) if p == path else x,
-        deep.params)
-    logits = deep.program(changed, deep.bias, TOKENS)[0]
-    assert gap(logits, deep.logits) > 10 * LOGITS, path
-  if deep.family == "deepseek_v3":
-    _, experts, _ = deep.program(deep.params, 0 * deep.bias, TOKENS)
-    assert (np.sort(experts, -1) != deep.experts).any((0, 1, 3)).all()
+        case.params)
+    logits = case.program(changed, case.bias, TOKENS)[0]
+    assert gap(logits, case.logits) > 10 * LOGITS, path
+  if case.family == "deepseek_v3":
+    _, experts, _ = case.program(case.params, 0 * case.bias, TOKENS)
+    assert (np.sort(experts, -1) != case.experts).any((0, 1, 3)).all()

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from r1jax.checkpoint import trees
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.training import lora, metrics, optimizer, state, step, step_pmap
+from r1jax.training import lora, metrics, optimizer, state, step
 from r1jax.training.lora import LoraConfig
 from tests.models.cases import jit
 from tests.reference import lora as reference
@@ -224,16 +224,6 @@ def test_mesh():
   for leaf, want in zip(jax.tree.leaves(merged), jax.tree.leaves(frozen.params),
                         strict=True):
     assert leaf.sharding.is_equivalent_to(want.sharding, leaf.ndim)
-
-
-def test_pmap():
-  frozen = compiled("tiny-dense")[0]
-  update = step_pmap.make_update(
-      cases.objective("tiny-dense", "lm"), SGD, gamma=0.01, frozen=frozen)
-  new, found = update(make_state("tiny-dense"), step_pmap.shard(
-      cases.batch(2), jax.device_count()))
-  check(new, found, "tiny-dense")
-  lora.make_merge(frozen)(new.params)  # the sampler's
 
 
 @pytest.mark.parametrize("changes,message", [
