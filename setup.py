@@ -37,6 +37,7 @@ setuptools.setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
+        "py3langid>=0.3",
         "safetensors>=0.5",
         "sentencepiece>=0.2",
         "tensorboardX>=2.6",
@@ -46,7 +47,9 @@ setuptools.setup(
     ],
     extras_require={
         "test": [
+            "hypothesis>=6.100",
             "pytest>=8.0",
+            "lingua-language-detector>=2.0",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "setuptools>=70.1",  # makes wheels without the wheel package
@@ -57,5 +60,10 @@ setuptools.setup(
             "transformers>=5.0",
         ],
         "aot": ["libtpu"],
+        # Needs a C compiler. The same seed gives other puzzles in other
+        # versions.
+        "puzzles": ["reasoning-gym==0.1.25"],
+        # Tells Latin languages apart in the language reward.
+        "language": ["lingua-language-detector>=2.0"],
     },
 )

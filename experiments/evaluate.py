@@ -16,12 +16,14 @@ from etils import epath
 from experiments import common, flagset, start
 from r1jax.core import io
 from r1jax.report import tables
+from r1jax.rewards.combine import RewardConfig
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating, reporting
 from r1jax.stages.evaluating import EvalConfig
 
 EVAL = flagset.define(EvalConfig)
+REWARDS = flagset.define(RewardConfig, "rewards")
 SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
 TEMPLATE = flags.DEFINE_string(
     "template", "r1-zero", "Prompt template: r1-zero, plain, chat (the"
@@ -33,30 +35,34 @@ OUT = flags.DEFINE_string(
 def main() -> None:
   cfg = EVAL.resolve(EvalConfig())
   policy, tokenizer = common.policy(cfg.seed, common.mesh())
-  prompts = common.prompts(SPLIT.value)
+  parts = common.sources(common.DATA.value, SPLIT.value)
   engine = Engine(policy.model, SamplingConfig(
       temperature=cfg.temperature, top_p=cfg.top_p,
       max_new_tokens=cfg.max_new_tokens), tokenizer.eos_ids, common.mesh())
   out = epath.Path(OUT.value)
   out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-  rewards = {"accuracy": 1.0, "format": 1.0}
+  rewards = REWARDS.resolve(RewardConfig())
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   with common.judge(tokenizer, TEMPLATE.value, rewards) as judge:
-    fitting = common.fitting(prompts, judge, limit, SPLIT.value)
+    fitting = common.joined(
+        common.all_fitting(parts, judge, limit, SPLIT.value))
     result = evaluating.evaluate(
         cfg, engine, judge, policy.params, policy.router_bias_LE, fitting,
         path=out / "generations.jsonl.gz")
+  left_out = sum(map(len, parts.values())) - len(fitting)
   io.write_json(out / "result.json", dataclasses.asdict(result) | {
       "config": dataclasses.asdict(cfg), "init": common.INIT.value,
       "data": common.DATA.value, "split": SPLIT.value,
-      "left_out": len(prompts) - len(fitting)})
+      "left_out": left_out})
   print(tables.comparison(reporting.cells({common.INIT.value: result})))
   print("pass@k: " + "  ".join(
       f"{k}: {v:.3f}" for k, v in result.pass_k.items()))
   print(f"{result.n_prompts} problems x {result.n_samples} samples,"
         f" {result.invalid} without a verdict;"
-        f" {len(prompts) - len(fitting)} problems left out as too long;"
-        f" generations in {out}")
+        f" {left_out} problems left out as too long; generations in {out}")
+  if len(result.by_domain) > 1:
+    print("pass@1 by domain: " + "  ".join(
+        f"{k}: {v:.3f}" for k, v in result.by_domain.items()))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from r1jax.evals.runner import EvalResult
 from r1jax.losses import presets as loss_presets
 from r1jax.models import config as model_config
 from r1jax.report import rollouts, tables
+from r1jax.rewards.combine import RewardConfig
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating, grpo, reporting
@@ -61,12 +62,13 @@ def main() -> None:
   base, tokenizer = common.policy(cfg.seed, common.mesh())
   print(f"base: {model_config.describe(base.model.cfg)}\n{cfg.explain()}",
         flush=True)
-  rewards = {"accuracy": cfg.accuracy, "format": cfg.format}
-  test, held_out = common.prompts(SPLIT), common.prompts(HELD_OUT)
+  test, held_out, questions = (
+      common.joined(common.sources("arith", split))
+      for split in (SPLIT, HELD_OUT, "train"))
   engine = Engine(base.model, SamplingConfig(
       temperature=EVAL.temperature, top_p=EVAL.top_p,
       max_new_tokens=EVAL.max_new_tokens), tokenizer.eos_ids, common.mesh())
-  with common.judge(tokenizer, cfg.template, rewards) as judge:
+  with common.judge(tokenizer, cfg.template, RewardConfig()) as judge:
 
     def examine(name, params, bias_LE):
       """Evaluates on the test split once; a resumed run reads the result."""
@@ -87,8 +89,8 @@ def main() -> None:
 
     results = {"base": examine("base", base.params, base.router_bias_LE)}
     questions = common.fitting(
-        common.prompts("train"), judge,
-        cfg.prompt_limit(base.model.cfg.max_position), "training")
+        questions, judge, cfg.prompt_limit(base.model.cfg.max_position),
+        "training")
     zero = grpo.run(cfg, base, judge, questions, folder / "train",
                     evaluate=during, mesh=common.mesh())
     if not grpo.finished(folder / "train", cfg):

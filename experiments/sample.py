@@ -14,6 +14,7 @@ from absl import flags
 
 from experiments import common, flagset, start
 from r1jax.core import keys
+from r1jax.core.types import ask
 from r1jax.data import templates
 from r1jax.data.tokenizer import TextStream
 from r1jax.rollout.engine import Engine
@@ -47,7 +48,7 @@ def main() -> None:
       temperature=0.6, top_p=0.95, max_new_tokens=96))
   engine = Engine(policy.model, cfg, tokenizer.eos_ids)
   for number, question in zip(itertools.count(), questions()):
-    prompt = templates.prompt(question, TEMPLATE.value, tokenizer)
+    prompt = templates.prompt(ask(question), TEMPLATE.value, tokenizer)
     text = TextStream(tokenizer)
     key = keys.fold(jax.random.key(SEED.value), number)
     sys.stdout.write(prompt.tail)

@@ -2,6 +2,8 @@
 
   python -m experiments.train_grpo --workdir=runs/zero
   python -m experiments.train_grpo --workdir=runs/g --data=gsm8k --data_dir=DIR
+  python -m experiments.train_grpo --workdir=runs/five \
+      --data=arith:1,functions:1,units:1,ciphers:1,constraints:1
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from absl import flags
 from experiments import common, flagset, start
 from r1jax.losses import presets as loss_presets
 from r1jax.report import rollouts
+from r1jax.rewards.combine import RewardConfig
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating, exporting, grpo, reporting
@@ -21,13 +24,17 @@ from r1jax.stages.grpo import GrpoConfig
 
 GRPO = flagset.define(GrpoConfig)
 EVAL = flagset.define(EvalConfig, "eval")
+REWARDS = flagset.define(RewardConfig, "rewards")
 LOSS = flags.DEFINE_string(
     "loss", "r1-zero", "Objective by its paper: "
     + ", ".join(loss_presets.PRESETS) + "; single flags change it.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/zero", "Folder of the run.")
 EXPORT = flags.DEFINE_string("export", "", common.EXPORT)
+EVAL_DATA = flags.DEFINE_string(
+    "eval_data", "", "Data sets evaluated during training; those of --data"
+    " unless given.")
 EVAL_SPLIT = flags.DEFINE_string(
-    "eval_split", "validation[:64]", "Problems evaluated during training.")
+    "eval_split", "validation[:64]", "Their split, of each as many.")
 
 
 def config() -> GrpoConfig:
@@ -45,19 +52,24 @@ def main() -> None:
   # pmap makes its replicas by itself; the first device samples.
   mesh = common.mesh() if cfg.driver == "mesh" else None
   first, tokenizer = common.policy(cfg.seed, mesh)
-  questions = common.prompts("train")
+  rewards = REWARDS.resolve(RewardConfig())
+  train = common.sources(common.DATA.value, "train")
+  held_out = common.sources(
+      EVAL_DATA.value or common.DATA.value, EVAL_SPLIT.value)
   context = first.model.cfg.max_position
+  # On another machine a run may go on with another number of children.
+  judged = {k: v for k, v in dataclasses.asdict(rewards).items()
+            if k != "workers"}
   print(cfg.explain(), flush=True)
-  rewards = {"accuracy": cfg.accuracy, "format": cfg.format}
-  with common.judge(tokenizer, cfg.template, rewards) as judge:
+  data = ",".join(dict.fromkeys([*train, *held_out]))
+  with common.judge(tokenizer, cfg.template, rewards, data) as judge:
     engine = Engine(first.model, SamplingConfig(
         temperature=evals.temperature, top_p=evals.top_p,
         max_new_tokens=evals.max_new_tokens), tokenizer.eos_ids, mesh)
-    questions = common.fitting(
-        questions, judge, cfg.prompt_limit(context), "training")
-    held_out = common.fitting(
-        common.prompts(EVAL_SPLIT.value), judge,
-        context - evals.max_new_tokens, EVAL_SPLIT.value)
+    questions = common.mixed(common.all_fitting(
+        train, judge, cfg.prompt_limit(context), "training"))
+    held_out = common.joined(common.all_fitting(
+        held_out, judge, context - evals.max_new_tokens, EVAL_SPLIT.value))
 
     def evaluate(params, bias_LE, step):
       return evaluating.metrics(evaluating.evaluate(
@@ -68,7 +80,9 @@ def main() -> None:
     found = grpo.run(
         cfg, first, judge, questions, WORKDIR.value, evaluate=evaluate,
         mesh=mesh, settings={"init": common.INIT.value,
-                             "data": common.DATA.value})
+                             "data": common.DATA.value,
+                             "mixture": common.MIXTURE.value,
+                             "rewards": judged})
   print(f"report: {reporting.write(WORKDIR.value)}", flush=True)
   if EXPORT.value and grpo.finished(WORKDIR.value, cfg):
     common.export(EXPORT.value, found, tokenizer, WORKDIR.value)

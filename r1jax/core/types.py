@@ -13,21 +13,45 @@ import numpy as np
 Array = jax.Array | np.ndarray
 
 
+Message = Mapping[str, str]  # {"role": system, user or assistant; "content"}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompt:
   """One question with what is needed to judge an answer to it.
 
-  `id` is stable (below 2**31) and unique within a data set: it addresses the
-  randomness of the question's samples, whatever batch they sit in.
+  Attributes:
+    id: stable, below 2**31, unique within a data set: it addresses the
+      randomness of the question's samples, whatever batch they sit in.
+    domain: math, code, stem, logic or general.
+    source: the data set it is from.
+    messages: the conversation so far; it ends with the user's question.
+    reference: what the verifier compares with, JSON-ready: an answer, tests,
+      options or the state of a puzzle.
+    verifier: name of the accuracy rule (`rewards.rules.VERIFIERS`); "" where no
+      rule can judge, and only reward models do.
+    language: ISO 639-1 code of the language to think and answer in.
+    metadata: anything else, JSON-ready.
   """
 
   id: int
   domain: str
   source: str
-  question: str
-  reference: str
+  messages: tuple[Message, ...]
+  reference: Any
+  verifier: str
   language: str = "en"
   metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def question(self) -> str:
+    """The last message, which is the user's."""
+    return self.messages[-1]["content"]
+
+
+def ask(question: str) -> tuple[Message, ...]:
+  """The messages of a conversation that is one question."""
+  return ({"role": "user", "content": question},)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,10 +94,16 @@ class Scored:
     rollout: what was sampled.
     prompts: the Q questions.
     texts: Q tuples of G decoded completions.
-    parts: reward by name, float32 [Q, G] each.
+    parts: reward by name, float32 [Q, G] each; 0 where invalid, NaN where the
+      rule does not apply to the question.
     rewards_QG: float32, the combined reward.
     valid_QG: bool; False where no verdict could be had (a crash, a deadline):
       such a sample is kept out of its group's baseline and of the update.
+    answers: Q tuples of G final answers in one spelling, for voting; None
+      where none was found.
+    reasons: Q tuples of G reasons by rule.
+    measures: Q tuples of G measurements behind the verdicts, "rule/name" to
+      number: logged, not rewarded.
   """
 
   rollout: Rollout
@@ -82,6 +112,9 @@ class Scored:
   parts: Mapping[str, np.ndarray]
   rewards_QG: np.ndarray
   valid_QG: np.ndarray
+  answers: tuple[tuple[str | None, ...], ...]
+  reasons: tuple[tuple[Mapping[str, str], ...], ...]
+  measures: tuple[tuple[Mapping[str, float], ...], ...]
 
 
 @flax.struct.dataclass

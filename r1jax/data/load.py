@@ -11,23 +11,38 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
+from r1jax.core import io as core_io
 from r1jax.core.types import Prompt
-from r1jax.data.builders import arithmetic, gsm8k
+from r1jax.data.builders import (
+  code,
+  domain,
+  general,
+  logic,
+  math,
+  record,
+  stem,
+)
 
 
 class Prompts(collections.abc.Sequence):
-  """Random access to the prompts of a prepared split; read when asked for."""
+  """Random access to the prompts of a prepared split; read when asked for.
 
-  def __init__(self, source, convert: Callable[[Mapping[str, Any]], Prompt]):
+  Attributes:
+    skipped: the data set's malformed rows, "file:line: reason" each.
+  """
+
+  def __init__(self, source, convert: Callable[[Mapping[str, Any]], Prompt],
+               skipped: Sequence[str] = ()):
     self._source = source
     self._convert = convert
+    self.skipped = tuple(skipped)
 
   def __len__(self) -> int:
     return len(self._source)
@@ -46,25 +61,64 @@ def load(
   """The prompts of a split.
 
   Args:
-    name: "arith" (embedded; splits train, validation, test, hard) or "gsm8k"
-      (train, validation, test).
-    data_dir: for "gsm8k" the folder with its train.jsonl and test.jsonl; for
-      "arith" where to keep the prepared files instead of the cache.
+    name: one of SOURCES. "prompts" are own prompts in SPLIT.jsonl files, one
+      object a line (`builders.record.from_json`), "math/prompts" those of one
+      domain only.
+    data_dir: the folder with the source's own files, or a folder that has such
+      a folder of the source's name; what is generated needs none.
     split: a split of the data set, or a slice of one as tfds writes it
       ("test[:100]").
   Raises:
     ValueError: unknown name or split, missing or malformed data.
   """
-  if name not in _BUILDERS:
+  if name not in SOURCES:
     raise ValueError(
-        f"data={name!r} is unknown; choose from {', '.join(_BUILDERS)}")
-  make, convert = _BUILDERS[name]
-  builder = _prepared(lambda: make(data_dir))
+        f"data={name!r} is unknown; choose from {', '.join(SOURCES)}")
+  cls = _BUILDERS[SOURCES[name]]
+  source = cls.builder_configs[name.rpartition("/")[2]]
+  folder = None if source.module else _folder(name, source, data_dir)
+  # Other source files, another folder: nothing stale is ever read.
+  where = cache_dir() / _digest(source.sources(folder))
+  builder = _prepared(
+      lambda: cls(
+          config=source.name, data_dir=where, file_format="array_record"),
+      folder)
   if split.partition("[")[0] not in builder.info.splits:
     raise ValueError(
         f"{name} has no split {split!r}; it has"
-        f" {', '.join(builder.info.splits)}")
-  return Prompts(builder.as_data_source(split=split), convert)
+        f" {', '.join(builder.info.splits)}"
+        + (f" in {folder} (files: {source.needs()})" if folder else ""))
+  return Prompts(
+      builder.as_data_source(split=split), record.decode,
+      core_io.read_json(epath.Path(builder.data_dir) / domain.SKIPPED))
+
+
+def _folder(
+    name: str, source: domain.Source, data_dir: str | os.PathLike | None,
+) -> epath.Path:
+  needed = f"a folder with its files: {source.needs()}"
+  if not data_dir:
+    raise ValueError(f"data={name!r} needs --data_dir=DIR, {needed}")
+  folder = source.find(epath.Path(data_dir).expanduser())
+  if folder is None:
+    inside = source.folder or source.name
+    raise ValueError(
+        f"{name} is neither in {data_dir} nor in {data_dir}/{inside};"
+        f" --data_dir must name {needed}")
+  return folder
+
+
+def _digest(paths: Sequence[epath.Path]) -> str:
+  """Of the files' names and contents."""
+  digest = hashlib.sha256()
+  for path in paths:
+    digest.update(f"{path.parent.name}/{path.name}\n".encode())
+    with path.open("rb") as file:
+      content = hashlib.sha256()
+      while block := file.read(1 << 20):
+        content.update(block)
+    digest.update(content.digest())
+  return digest.hexdigest()[:12]
 
 
 def cache_dir() -> epath.Path:
@@ -73,27 +127,27 @@ def cache_dir() -> epath.Path:
   return epath.Path(root).expanduser() / "r1jax" / "tfds"
 
 
-def _prepared(make: Callable[[], tfds.core.DatasetBuilder]):
+def _prepared(
+    make: Callable[[], domain.Domain], folder: epath.Path | None,
+) -> domain.Domain:
   with _expecting_nothing():
-    return _prepare(make)
-
-
-def _prepare(make):
-  builder = make()
-  if builder.is_prepared():
-    return builder
-  print(f"preparing {builder.name} in {builder.data_dir} (once)", flush=True)
-  tfds.disable_progress_bar()
-  try:
-    # What tfds prints is about downloads; there are none.
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare()
-  except OSError:
-    # Another process may have finished the same data set first.
     builder = make()
-    if not builder.is_prepared():
-      raise
-  return builder
+    if builder.is_prepared():
+      return builder
+    print(f"preparing {builder.info.full_name} in {builder.data_dir} (once)",
+          flush=True)
+    tfds.disable_progress_bar()
+    config = tfds.download.DownloadConfig(manual_dir=folder)
+    try:
+      # What tfds prints is about downloads; there are none.
+      with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_config=config)
+    except OSError:
+      # Another process may have finished the same data set first.
+      builder = make()
+      if not builder.is_prepared():
+        raise
+    return builder
 
 
 @contextlib.contextmanager
@@ -110,49 +164,14 @@ def _expecting_nothing() -> Iterator[None]:
     logger.removeFilter(other)
 
 
-def _arithmetic(data_dir) -> tfds.core.DatasetBuilder:
-  return arithmetic.Arithmetic(
-      data_dir=data_dir or cache_dir(), file_format="array_record")
+_BUILDERS: dict[str, type[domain.Domain]] = {
+    cls.name: cls for cls in (
+        math.Math, code.Code, stem.Stem, logic.Logic, general.General,
+        general.Mixed)}
 
-
-def _gsm8k(data_dir) -> tfds.core.DatasetBuilder:
-  if not data_dir:
-    raise ValueError(
-        "data='gsm8k' needs --data_dir=DIR, a folder with GSM8K's"
-        f" {' and '.join(gsm8k.FILES.values())}")
-  # Other source files, another folder: nothing stale is ever read.
-  digest = hashlib.sha256()
-  for name in gsm8k.FILES.values():
-    path = epath.Path(data_dir) / name
-    if not path.exists():
-      raise ValueError(
-          f"{path} does not exist; --data_dir must hold GSM8K's"
-          f" {' and '.join(gsm8k.FILES.values())}")
-    digest.update(path.read_bytes())
-  return gsm8k.Gsm8k(
-      source=data_dir, data_dir=cache_dir() / digest.hexdigest()[:12],
-      file_format="array_record")
-
-
-def _arithmetic_prompt(row: Mapping[str, Any]) -> Prompt:
-  return Prompt(
-      id=int(row["id"]), domain="math", source="arith",
-      question=_text(row["question"]), reference=_text(row["answer"]),
-      metadata={"level": int(row["level"]), "kind": _text(row["kind"])})
-
-
-def _gsm8k_prompt(row: Mapping[str, Any]) -> Prompt:
-  return Prompt(
-      id=int(row["id"]), domain="math", source="gsm8k",
-      question=_text(row["question"]), reference=_text(row["reference"]),
-      metadata={"solution": _text(row["answer"])})
-
-
-def _text(value: bytes | str) -> str:
-  return value.decode() if isinstance(value, bytes) else str(value)
-
-
-_BUILDERS = {
-    "arith": (_arithmetic, _arithmetic_prompt),
-    "gsm8k": (_gsm8k, _gsm8k_prompt),
-}
+# Name to domain ("mixed": any).
+SOURCES: dict[str, str] = {
+    source.name: cls.name for cls in _BUILDERS.values()
+    for source in cls.BUILDER_CONFIGS}
+SOURCES |= {
+    f"{name}/prompts": name for name in _BUILDERS if name != "mixed"}

@@ -14,6 +14,7 @@ from grain import experimental
 
 from r1jax.core.types import Prompt, TokenBatch
 from r1jax.data import packing
+from r1jax.data.mixture import Mixture
 from r1jax.data.tokenizer import Tokenizer
 
 # Documents packed together: more fill rows better, fewer start faster.
@@ -22,21 +23,27 @@ _FIELDS = ("tokens_BT", "targets_BT", "segments_BT", "positions_BT", "mask_BT")
 
 
 def prompt_batches(
-    prompts: Sequence[Prompt], batch: int, seed: int) -> grain.DatasetIterator:
+    prompts: Sequence[Prompt] | Mixture, batch: int, seed: int
+) -> grain.DatasetIterator:
   """Endless lists of `batch` prompts, every epoch in a new order.
 
-  Batches run across epochs: every prompt comes once an epoch.
+  Batches run across epochs: of a sequence every prompt comes once an epoch, of
+  a mixture as often as it says.
 
   Raises:
     ValueError: there are no prompts, or batch or seed is out of range.
   """
-  if not len(prompts) or batch < 1 or not 0 <= seed < 2**32:
+  mixed = isinstance(prompts, Mixture)
+  count = prompts.period if mixed else len(prompts)
+  if not count or batch < 1 or not 0 <= seed < 2**32:
     raise ValueError(
-        f"{len(prompts)} prompts, batch={batch}, seed={seed}: give at least one"
+        f"{count} prompts, batch={batch}, seed={seed}: give at least one"
         " prompt, batch >= 1 and seed in 0..2**32-1")
-  dataset = (
-      grain.MapDataset.source(prompts).shuffle(seed=seed).repeat(None)
-      .batch(batch, batch_fn=list))
+  if mixed:
+    dataset = grain.MapDataset.range(2**40).map(prompts.order(seed))
+  else:
+    dataset = grain.MapDataset.source(prompts).shuffle(seed=seed).repeat(None)
+  dataset = dataset.batch(batch, batch_fn=list)
   return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0)))
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 
 from r1jax.core.config import check
-from r1jax.core.types import TokenBatch
+from r1jax.core.types import TokenBatch, ask
 from r1jax.data import chat, packing, templates
 from r1jax.data.tokenizer import Tokenizer
 
@@ -246,7 +246,8 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
       answer, a source without weight, more than 1 % malformed rows, or nothing
       to learn from.
   """
-  templates.prompt("", template, tokenizer)  # refuses what rows cannot mend
+  # Refuses what rows cannot mend.
+  templates.prompt(ask(""), template, tokenizer)
   eos_id = end_of_answer(template, tokenizer)
   examples, malformed, total, too_long, sources = [], [], 0, 0, set()
   for path in paths:

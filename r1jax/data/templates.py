@@ -6,6 +6,7 @@ completion follows the last character, so it begins with a space.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from r1jax.data import chat
@@ -35,21 +36,23 @@ class Rendered(NamedTuple):
   tail: str
 
 
-def prompt(question: str, template: str, tokenizer: Tokenizer) -> Rendered:
-  """`question` in the named template, as ids.
+def prompt(messages: Sequence[Mapping[str, str]], template: str,
+           tokenizer: Tokenizer) -> Rendered:
+  """A conversation that ends with a question in the named template, as ids.
 
   "chat" is the tokenizer's own chat template, "chat-think" the same with a
   thought opened after it, "r1" that of DeepSeek-R1. These place bos
-  themselves; before the others it is put if the tokenizer has one.
+  themselves; before the others it is put if the tokenizer has one. These have
+  room for one question: earlier messages stand before it as paragraphs.
 
   Raises:
     ValueError: no template has that name, or as `chat.render`.
   """
   if template in CHATS:
-    text = chat.render(tokenizer, [{"role": "user", "content": question}],
-                       **CHATS[template])
+    text = chat.render(tokenizer, list(messages), **CHATS[template])
     return Rendered(tokenizer.encode_chat(text), chat.tail(text))
   first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  question = "\n\n".join(message["content"] for message in messages)
   return Rendered(first + tokenizer.encode(render(question, template)), "")
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import gzip
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ import tqdm
 from r1jax.core import io
 from r1jax.core.types import Prompt, Rollout, Scored
 from r1jax.evals import estimators
-from r1jax.rewards import math
 
 Texts = Sequence[Sequence[str]]  # Q questions of G completions
 Generate = Callable[[list[Prompt]], tuple[Rollout, Texts]]
@@ -38,6 +37,7 @@ class EvalResult:
     invalid: samples without a verdict (crash, deadline); counted as wrong.
     n_prompts, n_samples: problems, and samples per problem, in the data.
     by_level: pass@1 by `prompt.metadata["level"]`, where there is one.
+    by_domain: pass@1 by domain.
   """
 
   pass1: float
@@ -53,12 +53,13 @@ class EvalResult:
   n_prompts: int
   n_samples: int
   by_level: dict[str, float]
+  by_domain: dict[str, float]
 
 
 def evaluate(
     prompts: Sequence[Prompt], generate: Generate, score: Judge, *,
     batch_size: int, path: str | os.PathLike | None = None,
-    prompt_tail: str = "", name: str = "evaluate", progress: bool = True,
+    name: str = "evaluate", progress: bool = True,
 ) -> EvalResult:
   """Samples, scores and summarises.
 
@@ -67,17 +68,17 @@ def evaluate(
     generate: list of `batch_size` prompts -> (Rollout, their G completions
       each). The last batch is filled with repeats, whose samples are dropped.
     score: (rollout, prompts, texts) -> Scored with a part named "accuracy"
-      (1 correct, 0 wrong) and perhaps one named "format".
+      (1 correct, 0 wrong) and perhaps one named "format"; its answers vote.
     batch_size: prompts per call of `generate`; its shapes never change.
     path: where to store every generation, one JSON line each, gzipped, written
       whole or not at all; None stores nothing.
-    prompt_tail: what the template prefilled, to find the answers that vote.
     name: label of the progress bar.
     progress: whether to show it.
 
   Raises:
     ValueError: no prompts, repeated ids, a batch size below 1, no "accuracy"
-      part, or a number of samples that changes between batches.
+      part, a prompt that no accuracy rule judges, or a number of samples that
+      changes between batches.
     RuntimeError: `score` returned other prompts than it was given, or a prompt
       was not scored exactly once.
   """
@@ -89,7 +90,7 @@ def evaluate(
       live = list(prompts[start:start + batch_size])
       batch = live + [live[-1]] * (batch_size - len(live))
       rollout, texts = generate(batch)
-      rows += _rows(score(rollout, batch, texts), batch, len(live), prompt_tail)
+      rows += _rows(score(rollout, batch, texts), batch, len(live))
       bar.update(len(live))
   times = collections.Counter(row["id"] for row in rows)
   if times != collections.Counter(p.id for p in prompts):
@@ -111,8 +112,8 @@ def _check(prompts: Sequence[Prompt], batch_size: int) -> None:
         f"prompt ids occur twice: {twice[:5]}; ids must be unique")
 
 
-def _rows(scored: Scored, batch: Sequence[Prompt], live: int,
-          prompt_tail: str) -> list[dict[str, Any]]:
+def _rows(scored: Scored, batch: Sequence[Prompt], live: int
+          ) -> list[dict[str, Any]]:
   """One record per problem, its samples as lists; repeats are left out."""
   returned, given = ([p.id for p in ps] for ps in (scored.prompts, batch))
   if returned != given:
@@ -125,15 +126,19 @@ def _rows(scored: Scored, batch: Sequence[Prompt], live: int,
         " \"accuracy\"")
   rows = []
   for q, prompt in enumerate(batch[:live]):
-    texts = list(scored.texts[q])
-    answers = [math.final_answer(prompt_tail, text) for text in texts]
+    if np.isnan(scored.parts["accuracy"][q]).any():
+      raise ValueError(
+          f"no accuracy rule judges prompt {prompt.id} of {prompt.source!r}"
+          f" (verifier={prompt.verifier!r}): leave such prompts out")
     rows.append({
         "id": int(prompt.id), "question": prompt.question,
         "reference": prompt.reference,
-        "level": prompt.metadata.get("level"),
-        "completions": texts,
-        "answers": [None if a is None else math.canonical(a) for a in answers],
-        "parts": {k: v[q].tolist() for k, v in scored.parts.items()},
+        "domain": prompt.domain, "level": prompt.metadata.get("level"),
+        "completions": list(scored.texts[q]),
+        "answers": list(scored.answers[q]),
+        "reasons": list(scored.reasons[q]),
+        "parts": {k: v[q].tolist() for k, v in scored.parts.items()
+                  if not np.isnan(v[q]).any()},
         "valid": scored.valid_QG[q].tolist(),
         "lengths": scored.rollout.lengths_QG[q].tolist(),
         "truncated": scored.rollout.truncated_QG[q].tolist()})
@@ -147,7 +152,7 @@ def _store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
       lines.append(json.dumps({
           "id": row["id"], "sample": g, "question": row["question"],
           "reference": row["reference"], "completion": completion,
-          "answer": row["answers"][g],
+          "answer": row["answers"][g], "reasons": dict(row["reasons"][g]),
           "parts": {k: v[g] for k, v in row["parts"].items()},
           "valid": row["valid"][g], "length": row["lengths"][g],
           "truncated": row["truncated"][g]}))
@@ -165,10 +170,10 @@ def _summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
   correct_QG = correct_QG * np.array([row["valid"] for row in rows])
   solved_Q = (correct_QG >= 1.0).sum(1)
   pass1 = estimators.pass_at_1(correct_QG)
-  levels = collections.defaultdict(list)
-  for row, correct_G in zip(rows, correct_QG):
-    if row["level"] is not None:
-      levels[str(row["level"])].append(float(correct_G.mean()))
+  levels = _means((row["level"], mean) for row, mean in zip(
+      rows, correct_QG.mean(1)) if row["level"] is not None)
+  domains = _means((row["domain"], mean) for row, mean in zip(
+      rows, correct_QG.mean(1)))
   formats = [row["parts"].get("format") for row in rows]
   ks = sorted({k for k in (2**i for i in range(n.bit_length())) if k <= n}
               | {n})
@@ -183,4 +188,12 @@ def _summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
       truncated=float(np.mean([row["truncated"] for row in rows])),
       invalid=int((~np.array([row["valid"] for row in rows])).sum()),
       n_prompts=len(rows), n_samples=n,
-      by_level={k: float(np.mean(v)) for k, v in sorted(levels.items())})
+      by_level=levels, by_domain=domains)
+
+
+def _means(pairs: Iterable[tuple[Any, float]]) -> dict[str, float]:
+  """The mean value of each name."""
+  values = collections.defaultdict(list)
+  for name, value in pairs:
+    values[str(name)].append(value)
+  return {k: float(np.mean(v)) for k, v in sorted(values.items())}

@@ -91,6 +91,31 @@ def reward_curves(
   curves(metrics, path, names, "Mean reward of the training samples")
 
 
+def by_domain(metrics: Rows, path: str | os.PathLike, *,
+              prefix: str = "domain/") -> None:
+  """Accuracy and combined reward of every domain against step.
+
+  Args:
+    metrics: rows with `domain/DOMAIN/RULE`.
+    path: PNG to write.
+    prefix: what such names begin with.
+  """
+  with _figure(path, 2) as panels:
+    for axes, rule, title in zip(
+        panels, ("accuracy", "combined"),
+        ("Accuracy of the training samples", "Combined reward"), strict=True):
+      names = sorted({name for row in metrics for name in row
+                      if name.startswith(prefix) and name.endswith("/" + rule)})
+      ends = []
+      for i, name in enumerate(names):
+        colour = _COLOURS[i % len(_COLOURS)]
+        ends.append((name.split("/")[1], colour,
+                     *_smooth(axes, metrics, name, colour)))
+      axes.set_title(title)
+      axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+      _label(axes, ends)
+
+
 def entropy_and_kl(
     metrics: Rows, path: str | os.PathLike, *, entropy: str = "policy/entropy",
     kl: str = "policy/kl") -> None:

@@ -19,11 +19,12 @@ from r1jax.core import io
 from r1jax.report import rollouts as rollout_files
 
 Rows = Sequence[Mapping[str, Any]]
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def write(
     path: str | os.PathLike, *, title: str, config: Mapping[str, Any],
-    versions: Mapping[str, str], table: tuple[Sequence[str], Rows],
+    versions: Mapping[str, str], tables: Sequence[Table],
     figures: Sequence[tuple[str, str | os.PathLike]],
     problems: Rows, notes: Sequence[str] = ()) -> None:
   """Renders the report.
@@ -33,10 +34,11 @@ def write(
     title: heading of the page.
     config: every flag as resolved; nested dictionaries are shown dotted.
     versions: packages and commit.
-    table: (header, rows of cells), see `tables.comparison_cells`.
+    tables: (heading, header, rows of cells) each; one without rows is left
+      out.
     figures: (caption, PNG file) each, embedded.
     problems: see `select`.
-    notes: paragraphs above the table.
+    notes: paragraphs above the tables.
 
   Raises:
     OSError: a figure cannot be read, or the page cannot be written.
@@ -47,7 +49,8 @@ def write(
   source = importlib.resources.files(__package__).joinpath("report.html.j2")
   page = environment.from_string(source.read_text("utf-8")).render(
       title=title, config=_dotted(config), versions=versions,
-      header=table[0], rows=table[1], problems=problems, notes=notes,
+      tables=[table for table in tables if table[2]], problems=problems,
+      notes=notes,
       figures=[(caption, _embedded(png)) for caption, png in figures])
   io.write_bytes(path, page.encode("utf-8", errors="replace"))
 

@@ -1,15 +1,82 @@
-"""Rewards by name into one reward (paper: accuracy + format, equal weight)."""
+"""Rewards by name into one reward: the paper's equations as data."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from r1jax.core.config import check
 from r1jax.core.types import Prompt, Rollout, Scored
 from r1jax.rewards.score import Score
+
+# Rewards by name, each with its weight. A question gets those that apply to
+# it: in stage 2 reasoning has a rule ("accuracy"), and a general question
+# belongs either to the helpfulness or to the safety set.
+EQUATIONS: dict[str, dict[str, float]] = {
+    # Nature version, rule-based rewards: equal weight. Paper silent on sizes.
+    "r1-zero": {"accuracy": 1.0, "format": 1.0},
+    # Eq. 7: the language reward is added directly.
+    "r1-stage1": {"accuracy": 1.0, "format": 1.0, "language": 1.0},
+    # Eq. 8-10.
+    "r1-stage2": {"accuracy": 1.0, "helpful": 1.0, "safety": 1.0,
+                  "format": 1.0, "language": 1.0},
+}
+CODE = ("all", "fraction")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+  """How completions are rewarded.
+
+  Attributes:
+    equation: a name in `EQUATIONS`.
+    weights: names and weights that override or join those of the equation,
+      e.g. "format:0.5,repetition:0.1"; weight 0 logs a part without rewarding
+      it.
+    workers: child processes that apply the rules; 0: as many as this process
+      may use processors.
+    deadline: seconds that all rules together may take on one completion.
+    code: "all" rewards a program that passes every test, "fraction" the share
+      of tests passed.
+  """
+
+  equation: str = "r1-zero"
+  weights: str = ""
+  workers: int = 0
+  deadline: float = 2.0
+  code: str = "all"
+
+  def __post_init__(self):
+    check(self.equation in EQUATIONS,
+          f"equation={self.equation!r} is not one of {', '.join(EQUATIONS)}")
+    check(self.workers >= 0,
+          f"workers={self.workers}: give a number of processes, or 0")
+    check(math.isfinite(self.deadline) and self.deadline > 0,
+          f"deadline={self.deadline}: seconds must be positive")
+    check(self.code in CODE, f"code={self.code!r} is not one of"
+          f" {', '.join(CODE)}")
+    self.resolve()
+
+  def resolve(self) -> Combine:
+    """The weights.
+
+    Raises:
+      ValueError: `weights` is not a list of name:number.
+    """
+    return Combine(weights=EQUATIONS[self.equation] | _parse(self.weights))
+
+  @property
+  def children(self) -> int:
+    """`workers`, or what 0 of them means on this machine."""
+    if self.workers:
+      return self.workers
+    if hasattr(os, "sched_getaffinity"):
+      return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +89,7 @@ class Combine:
   """
 
   weights: Mapping[str, float] = dataclasses.field(
-      default_factory=lambda: {"accuracy": 1.0, "format": 1.0})
+      default_factory=lambda: dict(EQUATIONS["r1-zero"]))
 
   def __post_init__(self):
     if not self.weights:
@@ -33,44 +100,42 @@ class Combine:
 
 
 def combine(
-    config: Combine, scores: Sequence[Sequence[Mapping[str, Score]]],
+    config: Combine, prompts: Sequence[Prompt],
+    scores: Sequence[Sequence[Mapping[str, Score]]],
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-  """Adds the parts of each sample.
+  """Adds the parts of each sample that apply to its question.
 
   Args:
     config: the weights.
-    scores: Q questions of G samples, each {rule name: Score}.
+    prompts: the Q questions.
+    scores: Q questions of G samples, each {rule name: Score}; a name that is
+      absent does not apply.
 
   Returns:
-    parts (name to float32 [Q, G], 0 where invalid), rewards_QG float32 (the
-    weighted sum) and valid_QG bool (all parts with a verdict).
+    parts (name to float32 [Q, G], 0 where invalid, NaN where the rule does not
+    apply to the question), rewards_QG float32 (the weighted sum of the parts
+    that apply) and valid_QG bool (all of them have a verdict).
 
   Raises:
-    ValueError: the scored rules are not those of the weights, or the questions
-      differ in their number of samples.
+    ValueError: a scored rule has no weight, no rule with a weight other than 0
+      applies to a question, a rule applies to some samples of a question only,
+      or the questions differ in their number of samples.
   """
   if len({len(row) for row in scores}) > 1:
     raise ValueError(
         f"samples per question differ: {sorted({len(row) for row in scores})};"
         " give every question the same number")
-  for row in scores:
-    for parts in row:
-      if set(parts) != set(config.weights):
-        raise ValueError(
-            f"scored rules {sorted(parts)} are not the weighted rules"
-            f" {sorted(config.weights)}; give each rule a weight (0 to log it)")
   size = len(scores), len(scores[0]) if scores else 0
-  parts = {
-      name: np.array(
-          [[p[name].value if p[name].valid else 0.0 for p in row]
-           for row in scores], np.float32).reshape(size)
-      for name in config.weights}
-  valid_QG = np.array(
-      [[all(score.valid for score in p.values()) for p in row]
-       for row in scores], bool).reshape(size)
-  rewards_QG = np.zeros(size, np.float32)
-  for name, weight in config.weights.items():
-    rewards_QG += np.float32(weight) * parts[name]
+  parts = {name: np.full(size, np.nan, np.float32) for name in config.weights}
+  rewards_QG, valid_QG = np.zeros(size, np.float32), np.ones(size, bool)
+  for q, (prompt, row) in enumerate(zip(prompts, scores, strict=True)):
+    for name in _applicable(config, prompt, row):
+      # Where a crash cut the sample short, every rule is named and invalid.
+      values = [sample[name].value if sample[name].valid else 0.0
+                for sample in row]
+      parts[name][q] = values
+      rewards_QG[q] += np.float32(config.weights[name]) * parts[name][q]
+    valid_QG[q] = [all(s.valid for s in sample.values()) for sample in row]
   return parts, rewards_QG, valid_QG
 
 
@@ -87,6 +152,8 @@ def scored(config: Combine, rollout: Rollout, prompts: Sequence[Prompt],
            scores: Sequence[Mapping[str, Score]]) -> Scored:
   """Joins a rollout with its verdicts, Q*G of them in the order of `items`.
 
+  The answers to vote on are those that the rule "accuracy" found.
+
   Raises:
     ValueError: the counts do not match, or as `combine`.
   """
@@ -96,8 +163,61 @@ def scored(config: Combine, rollout: Rollout, prompts: Sequence[Prompt],
         " score every text once")
   remaining = iter(scores)
   rows = [[next(remaining) for _ in row] for row in texts]
-  parts, rewards_QG, valid_QG = combine(config, rows)
+  parts, rewards_QG, valid_QG = combine(config, prompts, rows)
   return Scored(
       rollout=rollout, prompts=tuple(prompts),
       texts=tuple(tuple(row) for row in texts), parts=parts,
-      rewards_QG=rewards_QG, valid_QG=valid_QG)
+      rewards_QG=rewards_QG, valid_QG=valid_QG,
+      answers=tuple(tuple(map(_answer, row)) for row in rows),
+      reasons=tuple(
+          tuple({name: score.reason for name, score in sample.items()}
+                for sample in row) for row in rows),
+      measures=tuple(
+          tuple({f"{name}/{part}": value for name, score in sample.items()
+                 for part, value in score.parts.items()}
+                for sample in row) for row in rows))
+
+
+def _applicable(config: Combine, prompt: Prompt,
+                row: Sequence[Mapping[str, Score]]) -> list[str]:
+  """Names of the rules that apply to a question."""
+  where = f"prompt {prompt.id} of domain {prompt.domain!r}"
+  names = {name for sample in row for name in sample}
+  if unknown := sorted(names - set(config.weights)):
+    raise ValueError(
+        f"{where}: scored rules {', '.join(unknown)} are not among the weighted"
+        f" ones ({', '.join(config.weights)}); give each a weight (0 logs it)")
+  for name in sorted(names):
+    absent = [sample for sample in row if name not in sample]
+    if absent and any(name in s and s[name].valid for s in row):
+      raise ValueError(
+          f"{where}: rule {name!r} applies to some samples only; whether a rule"
+          " applies may depend on the prompt alone")
+    if absent:
+      names.remove(name)
+  if row and not any(config.weights[name] for name in names):
+    raise ValueError(
+        f"{where}: no rule with a weight applies; it needs a verifier, or a"
+        f" reward model among {', '.join(config.weights)}")
+  return [name for name in config.weights if name in names]
+
+
+def _answer(sample: Mapping[str, Score]) -> str | None:
+  return sample["accuracy"].answer if "accuracy" in sample else None
+
+
+def _parse(text: str) -> dict[str, float]:
+  """"name:number,name:number" as a mapping."""
+  weights: dict[str, float] = {}
+  for part in filter(None, map(str.strip, text.split(","))):
+    name, colon, number = (piece.strip() for piece in part.partition(":"))
+    try:
+      value = float(number)
+    except ValueError:
+      value = math.nan
+    check(bool(name and colon) and math.isfinite(value),
+          f"weights={text!r}: {part!r} is not name:number; write e.g."
+          " format:0.5,repetition:0.1")
+    check(name not in weights, f"weights={text!r} names {name!r} twice")
+    weights[name] = value
+  return weights

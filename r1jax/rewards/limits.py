@@ -16,9 +16,12 @@ _MAX_EXPANSION = 64  # of a bracket: (x+1)^{5000} has 5001 terms
 _MAX_FACTORIAL = 1_000
 _MAX_DEPTH = 20
 _MAX_POWERS = 20
+_MAX_POWERED = 20  # a number beside both a factorial and a power
 
 _INTEGER = re.compile(r"\d+")
 _UNBOUNDED = re.compile(r"\\(?:int|oint|sum|prod|lim|Gamma|zeta|det)(?![a-z])")
+_OF_FACTORIAL = re.compile(
+    r"!!!|\^\s*(?:\w|[{(][^{}()]{0,40})!|![^()]{0,40}[)\]]\s*!")
 _COMBINATORIAL = re.compile(r"!|\\[dt]?binom|\\choose")
 
 
@@ -27,8 +30,9 @@ def too_large(text: str) -> bool:
 
   True for more than 300 characters, a number of more than 20 digits, towers of
   numbers, exponents whose numbers multiply to more than 10,000 (64 over a
-  bracket), factorials or binomials of numbers above 1,000 or of one another,
-  sums, products, integrals and limits, brackets more than 20 deep.
+  bracket), factorials or binomials of numbers above 1,000 (20 beside powers)
+  or of one another, sums, products, integrals and limits, brackets more than
+  20 deep.
   """
   numbers = _INTEGER.findall(text)
   if len(text) > MAX_CHARS or _UNBOUNDED.search(text):
@@ -36,9 +40,10 @@ def too_large(text: str) -> bool:
   if any(len(n) > _MAX_DIGITS for n in numbers) or _depth(text) > _MAX_DEPTH:
     return True
   if _COMBINATORIAL.search(text):
-    if any(int(n) > _MAX_FACTORIAL for n in numbers):
+    largest = max(map(int, numbers), default=0)
+    if largest > _MAX_FACTORIAL or _OF_FACTORIAL.search(text):
       return True
-    if "^" in text or re.search(r"!\s*(?:\\right)?\s*[)}\]!]", text):
+    if largest > _MAX_POWERED and ("^" in text or "!!" in text):
       return True
   return _tower(text.replace("**", "^").replace("\\left", "")
                 .replace("\\right", ""))

@@ -1,10 +1,82 @@
-"""The rules by name."""
+"""The rules by name.
+
+A rule is a function of (prompt, response). Accuracy is a table of them: the
+prompt says which one judges it.
+"""
 
 from __future__ import annotations
 
-from r1jax.rewards import format, math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-RULES = {
-    "accuracy": math.accuracy,
+from r1jax.rewards import (
+  code,
+  format,
+  instructions,
+  language,
+  logic,
+  math,
+  puzzles,
+  sandbox,
+  shaping,
+  stem,
+)
+from r1jax.rewards.score import Rule
+
+if TYPE_CHECKING:
+  from r1jax.core.types import Prompt
+
+VERIFIERS: dict[str, Rule] = {
+    "math": math.verify,
+    "choice": stem.verify,
+    "code": code.all_passed,
+    "bugfix": code.all_passed,
+    "exact": logic.exact,
+    "set": logic.unordered,
+    "grid": logic.grid,
+    "literal": logic.literal,
+    "program_input": logic.program_input,
+    "game24": logic.game24,
+    "puzzle": puzzles.verify,
+    "instructions": instructions.verify,
+}
+# Those that run a program in the sandbox.
+PROGRAMS = ("code", "bugfix", "program_input")
+
+
+def check(prompts: Iterable[Prompt]) -> None:
+  """Makes sure that this machine has what the prompts' verifiers need.
+
+  Raises:
+    SandboxError: a program is to be judged, and there is no sandbox.
+    ValueError: a library is missing.
+  """
+  needed = {prompt.verifier for prompt in prompts}
+  if needed.intersection(PROGRAMS):
+    sandbox.check()
+  if "puzzle" in needed:
+    puzzles.check()
+
+
+
+def table(programs: str = "all") -> dict[str, Rule]:
+  """VERIFIERS; programs must pass "all" tests, or earn the "fraction" passed.
+
+  Raises:
+    ValueError: another word.
+  """
+  if programs not in ("all", "fraction"):
+    raise ValueError(f"code={programs!r}: choose all or fraction")
+  if programs == "all":
+    return VERIFIERS
+  return VERIFIERS | {"code": code.fraction_passed}
+
+
+RULES: dict[str, Rule | Mapping[str, Rule]] = {
+    "accuracy": VERIFIERS,
     "format": format.think_answer,
+    "language": language.consistency,
+    "length": shaping.length,
+    "overlong": shaping.overlong,
+    "repetition": shaping.repetition,
 }

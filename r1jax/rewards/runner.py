@@ -5,9 +5,10 @@
     ...                                # the device goes on
     scores = handle.result()           # one {rule: Score} per item, in order
 
-One thread per child feeds it chunks and reads one line per verdict, so a child
-that dies (an alarm at the deadline, a crash) costs the one task it was at; the
-rest of its chunk goes to its successor.
+One thread per child hands it items: enough to keep it busy while the replies
+to earlier ones are read, few enough that no child waits while another has a
+queue. The child answers line by line, so one that dies (an alarm at the
+deadline, a crash) costs the one item that it was at.
 """
 
 from __future__ import annotations
@@ -15,59 +16,62 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
-import os
 import queue
-import select
-import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from r1jax.core.types import Prompt
+from r1jax.rewards.child import Child, Sent
 from r1jax.rewards.score import Rule, Score
 
 Item = tuple[Prompt, str, str]  # (prompt, end of the rendered prompt, text)
-Task = tuple[str, Prompt, str, str]
-CHUNK = 128  # tasks sent at once
-GRACE = 60.0  # seconds beyond the deadline before the parent kills by itself
+PENDING = 65_536  # items
+_AHEAD = 0.02  # seconds of work that a child is given at once
+_MOST = 256  # items that it is given at once
 
 
 class Pool:
   """Applies rules to completions in child processes.
 
   Args:
-    rules: name to rule; each a function at the top of an importable module.
+    rules: name to rule, a function at the top of an importable module; or name
+      to a table of them, from which the prompt's `verifier` chooses ("" says
+      that no rule of the table applies).
     workers: child processes, at least 1.
-    deadline: seconds that one rule may take on one completion. Imports that
-      the rule makes inside `score.clock_stopped` do not count.
+    deadline: seconds that all rules together may take on one completion. What
+      a rule does inside `score.clock_stopped` does not count, but must end
+      within two minutes.
+    pending: items submitted and not judged, beyond which `submit` waits.
 
   Raises:
     ValueError: no rules, a rule that a child cannot import by name, fewer than
-      one worker, or a deadline that is not positive.
+      one worker or pending item, or a deadline that is not positive.
   """
 
-  def __init__(self, rules: Mapping[str, Rule], *, workers: int = 2,
-               deadline: float = 2.0):
-    if workers < 1:
-      raise ValueError(f"workers={workers}: at least 1 is needed")
+  def __init__(self, rules: Mapping[str, Rule | Mapping[str, Rule]], *,
+               workers: int = 2, deadline: float = 2.0,
+               pending: int = PENDING):
+    for name, value in (("workers", workers), ("pending", pending)):
+      if value < 1:
+        raise ValueError(f"{name}={value}: at least 1 is needed")
     if not deadline > 0:
       raise ValueError(f"deadline={deadline}: seconds must be positive")
     if not rules:
       raise ValueError("rules is empty: give at least one {name: rule}")
-    self._names = tuple(rules)
-    header = {"rules": {n: _address(n, r) for n, r in rules.items()},
+    self._rules = dict(rules)
+    header = {"rules": {n: _addresses(n, r) for n, r in rules.items()},
               "deadline": deadline}
-    self._chunks: queue.SimpleQueue[tuple[_Job, int, list[Task]] | None]
-    self._chunks = queue.SimpleQueue()
+    self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
     self._jobs: set[_Job] = set()
-    self._lock = threading.Lock()
+    self._room = threading.Condition()
+    self._limit, self._pending = pending, 0
     self._closed = False
-    self._children = [_Child(header, deadline) for _ in range(workers)]
+    self._children = [Child(header, deadline) for _ in range(workers)]
     self._threads = [
         threading.Thread(target=self._serve, args=(child,), daemon=True)
         for child in self._children]
@@ -75,40 +79,55 @@ class Pool:
       thread.start()
 
   def submit(self, items: Sequence[Item]) -> concurrent.futures.Future:
-    """Starts scoring; returns at once.
+    """Starts scoring; returns at once while few items are pending.
+
+    Backpressure: it waits until these items and those still pending are at
+    most `pending`, or nothing is pending (so that any number can be scored).
 
     Args:
-      items: (prompt, prompt_tail, completion) each; `prompt.metadata` must be
-        JSON-ready (NumPy scalars and arrays may be in it).
+      items: (prompt, prompt_tail, completion) each; the prompt's reference and
+        metadata must be JSON-ready (NumPy scalars and arrays may be in them).
 
     Returns:
       A future whose `result()` is a list, one {rule name: Score} per item, in
-      order. A deadline, a crash or an exception in a rule is
-      `Score(0, False, reason)`. `result()` raises ValueError for a prompt that
+      order, without the rules that do not apply to its prompt. An exception in
+      a rule is `Score(0, False, reason)`; a deadline or a crash is that for
+      every rule of the item. `result()` raises ValueError for a prompt that
       cannot be sent and RuntimeError if children cannot start or the pool is
       closed first.
+
+    Raises:
+      ValueError: a prompt's verifier is in no table.
+      RuntimeError: the pool is closed.
     """
-    tasks = [(name, *item) for item in items for name in self._names]
-    job = _Job(len(tasks), self._names)
-    if not tasks:
+    names: dict[str, tuple[str, ...]] = {}
+    for prompt, _, _ in items:
+      if prompt.verifier not in names:
+        names[prompt.verifier] = _names(self._rules, prompt)
+    job = _Job(len(items), names)
+    if not items:
       job.future.set_result([])
       return job.future
-    size = max(1, min(CHUNK, -(-len(tasks) // (4 * len(self._threads)))))
-    with self._lock:
+    with self._room:
+      self._room.wait_for(
+          lambda: self._closed or not self._pending
+          or self._pending + len(items) <= self._limit)
       if self._closed:
         raise RuntimeError("the pool is closed; submit inside its `with` block")
+      self._pending += len(items)
       self._jobs.add(job)
-      for start in range(0, len(tasks), size):
-        self._chunks.put((job, start, tasks[start:start + size]))
+      for at, item in enumerate(items):
+        self._queue.put(_Entry(job, at, item))
     job.future.add_done_callback(lambda _: self._jobs.discard(job))
     return job.future
 
   def close(self) -> None:
     """Kills and reaps the children; fails what is still pending."""
-    with self._lock:
+    with self._room:
       self._closed = True
+      self._room.notify_all()
       for _ in self._threads:
-        self._chunks.put(None)
+        self._queue.put(None)
     for child in self._children:
       child.close()
     for thread in self._threads:
@@ -122,42 +141,111 @@ class Pool:
   def __exit__(self, *exception: object) -> None:
     self.close()
 
-  def _serve(self, child: _Child) -> None:
+  def _serve(self, child: Child) -> None:
     with contextlib.suppress(OSError, RuntimeError):
-      child.start()  # ahead of the first chunk; a failure is reported with it
-    while (chunk := self._chunks.get()) is not None and not self._closed:
-      job, start, tasks = chunk
-      if job.future.done():
+      child.start()  # ahead of the first item; a failure is reported with it
+    known: dict[int, tuple[Prompt, str]] = {}
+    pace = _Pace()
+    while not self._closed:
+      entries = self._next(child, pace.most())
+      if entries is None:
+        break
+      known = self._put(child, entries, known)
+      if not len(child):
         continue
+      pace.start()
       try:
-        for at, score in enumerate(child.judge(tasks), start):
-          job.put(at, score)
+        taken = child.take()
       except Exception as error:  # to be raised by whoever waits for it
-        job.fail(error)
+        lost = child.drop()
+        for sent in lost:
+          sent.owner.job.fail(error)
+        self._finished(len(lost))
+        continue
+      for sent, reply in taken:
+        sent.owner.job.put(sent.owner, reply)
+      pace.saw(len(taken), more=bool(len(child)))
+      self._finished(len(taken))
     child.stop()
+
+  def _next(self, child: Child, most: int) -> list[_Entry] | None:
+    """Items for a child that runs low; waits for one if it has none at all."""
+    entries: list[_Entry] = []
+    if 2 * len(child) > most:
+      return entries
+    # Of what is left every child gets its share, in ever smaller helpings.
+    share = self._queue.qsize() // (2 * len(self._children))
+    try:
+      for _ in range(max(1, min(most, share))):
+        entry = self._queue.get(block=not entries and not len(child))
+        if entry is None:
+          return None
+        entries.append(entry)
+    except queue.Empty:
+      pass
+    return entries
+
+  def _put(self, child: Child, entries: list[_Entry],
+           known: dict[int, tuple[Prompt, str]],
+           ) -> dict[int, tuple[Prompt, str]]:
+    """Sends entries; returns their prompts as JSON, to be `known` next time."""
+    sent, latest = [], {}
+    for entry in entries:
+      prompt, tail, completion = entry.item
+      try:
+        if entry.job.future.done():
+          continue
+        if id(prompt) not in latest:
+          latest[id(prompt)] = known.get(id(prompt)) or (prompt, _json(prompt))
+        sent.append(Sent(entry, latest[id(prompt)][1], tail, completion))
+      except Exception as error:  # to be raised by whoever waits for it
+        entry.job.fail(error)
+    if sent:
+      child.put(sent)
+    self._finished(len(entries) - len(sent))
+    return latest or known
+
+  def _finished(self, count: int) -> None:
+    with self._room:
+      self._pending -= count
+      self._room.notify_all()
+
+
+class _Entry(NamedTuple):
+  job: _Job
+  at: int
+  item: Item
 
 
 class _Job:
-  """The verdicts of one submission, gathered from several threads."""
+  """The verdicts of one submission, gathered from several threads.
 
-  def __init__(self, size: int, names: tuple[str, ...]):
+  Args:
+    size: items.
+    names: verifier to the names of the rules that it selects.
+  """
+
+  def __init__(self, size: int, names: Mapping[str, tuple[str, ...]]):
     self.future: concurrent.futures.Future = concurrent.futures.Future()
     self.future.set_running_or_notify_cancel()  # no longer to be cancelled
-    self._scores: list[Score | None] = [None] * size
+    self._scores: list[dict[str, Score] | None] = [None] * size
     self._names = names
     self._missing = size
     self._lock = threading.Lock()
 
-  def put(self, at: int, score: Score) -> None:
+  def put(self, entry: _Entry, reply: list[Any] | str) -> None:
+    """Keeps what a child replied, or why it could not."""
+    names = self._names[entry.item[0].verifier]
+    if isinstance(reply, str):
+      scores = {name: Score(0.0, False, reply) for name in names}
+    else:
+      scores = {name: Score(*verdict) for name, verdict in zip(names, reply)
+                if verdict is not None}
     with self._lock:
-      self._scores[at] = score
+      self._scores[entry.at] = scores
       self._missing -= 1
-      if self._missing or self.future.done():
-        return
-      width = len(self._names)
-      self.future.set_result([
-          dict(zip(self._names, self._scores[i:i + width]))
-          for i in range(0, len(self._scores), width)])
+      if not self._missing and not self.future.done():
+        self.future.set_result(self._scores)
 
   def fail(self, error: Exception) -> None:
     with self._lock:
@@ -165,106 +253,37 @@ class _Job:
         self.future.set_exception(error)
 
 
-class _Child:
-  """One process at a time, replaced when it dies. Used by one thread."""
+class _Pace:
+  """How many items a child should be given at once."""
 
-  def __init__(self, header: Mapping[str, Any], deadline: float):
-    self._header = header
-    self._deadline = deadline
-    self._process: subprocess.Popen | None = None
-    self._buffer = b""
-    self._lock = threading.Lock()
-    self._closed = False
-
-  def judge(self, tasks: list[Task]):
-    """Yields one Score per task, in order."""
-    while tasks:
-      done, late = 0, False
-      try:
-        self.start()
-        self._send(_request(tasks))
-        while done < len(tasks):
-          yield Score(*json.loads(self._line()))
-          done += 1
-      except TimeoutError:
-        late = True
-      except (EOFError, BrokenPipeError):
-        pass
-      if done < len(tasks):
-        status = self.stop()
-        if self._closed:
-          raise RuntimeError("the pool was closed before the result")
-        late = late or status == -signal.SIGALRM
-        yield Score(0.0, False, "deadline" if late else _death(status))
-        done += 1
-      tasks = tasks[done:]
+  def __init__(self):
+    self._seconds = 1e-3  # an item, smoothed
+    self._since: float | None = None
 
   def start(self) -> None:
-    """Starts the process unless it runs; returns once its rules are loaded."""
-    if self._process is not None:
-      return
-    path = os.pathsep.join(os.path.abspath(p) for p in sys.path)
-    with self._lock:
-      if self._closed:
-        raise RuntimeError("the pool was closed before the result")
-      # exec, never a bare fork: JAX has threads. Its own session, so that a
-      # Ctrl-C in the terminal reaches the parent only.
-      self._process = subprocess.Popen(
-          [sys.executable, "-P", "-m", "r1jax.rewards.worker"],
-          stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-          start_new_session=True, env=os.environ | {"PYTHONPATH": path})
-    self._buffer = b""
-    try:
-      self._send(self._header)
-      self._line()
-    except (EOFError, BrokenPipeError, TimeoutError):
-      status = self.stop()
-      raise RuntimeError(
-          f"a reward worker could not load its rules ({_death(status)}); its"
-          " standard error says why") from None
+    """Items are on their way, perhaps since earlier."""
+    if self._since is None:
+      self._since = time.monotonic()
 
-  def stop(self) -> int | None:
-    """Kills the process and what it started; reaps it; its exit status."""
-    process = self._process
-    if process is None:
-      return None
-    with self._lock:
-      _kill(process)
-      process.wait()
-    process.stdin.close()
-    process.stdout.close()
-    self._process = None
-    return process.returncode
+  def most(self) -> int:
+    return max(1, min(_MOST, int(_AHEAD / self._seconds)))
 
-  def close(self) -> None:
-    """Kills the process for good; its own thread reaps it."""
-    with self._lock:
-      self._closed = True
-      if self._process is not None:
-        _kill(self._process)
-
-  def _send(self, value: Any) -> None:
-    data = memoryview(json.dumps(value).encode() + b"\n")
-    while data:
-      data = data[self._process.stdin.write(data):]
-
-  def _line(self) -> bytes:
-    give_up = time.monotonic() + self._deadline + GRACE
-    while b"\n" not in self._buffer:
-      poll = select.poll()
-      poll.register(self._process.stdout, select.POLLIN)
-      if not poll.poll(max(0.0, give_up - time.monotonic()) * 1000):
-        raise TimeoutError
-      data = os.read(self._process.stdout.fileno(), 1 << 16)
-      if not data:
-        raise EOFError
-      self._buffer += data
-    line, _, self._buffer = self._buffer.partition(b"\n")
-    return line
+  def saw(self, count: int, more: bool) -> None:
+    """`count` items were judged; `more` are on their way."""
+    now = time.monotonic()
+    took = (now - self._since) / count
+    self._seconds += 0.5 * (took - self._seconds)
+    self._since = now if more else None
 
 
-def _address(name: str, rule: Rule) -> list[str]:
-  """[module, function] by which a child finds the rule."""
+def _addresses(name: str, rule: Rule | Mapping[str, Rule]) -> Any:
+  """[module, function] by which a child finds the rule, or a table of them."""
+  if isinstance(rule, Mapping):
+    if "" in rule:
+      raise ValueError(
+          f"rule {name!r} has a verifier named '', which means none; give it a"
+          " name")
+    return {key: _addresses(f"{name}:{key}", r) for key, r in rule.items()}
   module = getattr(rule, "__module__", None)
   function = getattr(rule, "__name__", "")
   if module == "__main__" or (
@@ -275,42 +294,36 @@ def _address(name: str, rule: Rule) -> list[str]:
   return [module, function]
 
 
-def _request(tasks: list[Task]) -> dict[str, Any]:
-  """One chunk, each prompt sent once however many completions it has."""
-  index: dict[int, int] = {}
-  prompts = []
-  rows = []
-  for name, prompt, tail, completion in tasks:
-    if id(prompt) not in index:
-      index[id(prompt)] = len(prompts)
-      prompts.append(_fields(prompt))
-    rows.append((name, index[id(prompt)], tail, completion))
-  return {"prompts": prompts, "tasks": rows}
+def _names(rules: Mapping[str, Rule | Mapping[str, Rule]],
+           prompt: Prompt) -> tuple[str, ...]:
+  """The rules that the prompt's verifier selects."""
+  names = []
+  for name, rule in rules.items():
+    if isinstance(rule, Mapping):
+      if not prompt.verifier:
+        continue
+      if prompt.verifier not in rule:
+        raise ValueError(
+            f"prompt {prompt.id} of {prompt.source!r} has"
+            f" verifier={prompt.verifier!r}, which is not one of rule"
+            f" {name!r}; it has {', '.join(sorted(rule))}, and '' for none")
+    names.append(name)
+  return tuple(names)
 
 
-def _fields(prompt: Prompt) -> dict[str, Any]:
+def _json(prompt: Prompt) -> str:
+  if not prompt.messages:
+    raise ValueError(f"prompt {prompt.id} has no messages; give it a question")
   fields = vars(prompt) | {"metadata": dict(prompt.metadata)}
   try:
-    return json.loads(json.dumps(fields, default=_from_numpy))
-  except TypeError as error:
+    return json.dumps(fields, default=_from_numpy)
+  except (TypeError, ValueError) as error:
     raise ValueError(
-        f"prompt {prompt.id} cannot be sent to a rule: {error}; its metadata"
-        " must be made of JSON values") from error
+        f"prompt {prompt.id} cannot be sent to a rule: {error}; its reference"
+        " and metadata must be made of JSON values") from error
 
 
 def _from_numpy(value: Any) -> Any:
   if isinstance(value, np.generic | np.ndarray):
     return value.tolist()
   raise TypeError(f"{type(value).__name__} {value!r}")
-
-
-def _death(status: int | None) -> str:
-  if status is not None and status < 0:
-    return f"crash: {signal.Signals(-status).name}"
-  return f"crash: exit {status}"
-
-
-def _kill(process: subprocess.Popen) -> None:
-  if process.returncode is None:
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(process.pid, signal.SIGKILL)

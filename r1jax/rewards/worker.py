@@ -1,12 +1,17 @@
-"""A child of the pool: reads tasks, applies rules, answers line by line.
+"""A child of the pool: reads items, applies rules, answers line by line.
 
 Started as `python -P -m r1jax.rewards.worker`, so the parent's main module and
 JAX are never imported here. The protocol is JSON lines on stdin and stdout:
 
-  in   {"rules": {name: [module, function]}, "deadline": seconds}   once
+  in   {"rules": {name: [module, function], or {verifier: [module, function]}},
+        "deadline": seconds}                                          once
   out  "ready"
-  in   {"prompts": [fields], "tasks": [[rule, prompt, tail, completion]]}
-  out  [value, valid, reason]                    one per task, in order
+  in   {"prompts": [fields], "items": [[prompt, tail, completion], ...]}
+  out  [[value, valid, reason, parts, answer] or null, ...]    one an item
+
+A reply has one entry for every rule that the prompt's verifier selects, in the
+header's order; null says that the rule does not apply. The reply "retired"
+comes before an end that is nobody's fault: memory is spent, start another.
 
 The kernel holds the deadline: an alarm with the default action kills this
 process even in the middle of a C loop, and even if the parent is gone.
@@ -21,12 +26,19 @@ import math
 import os
 import resource
 import signal
+import sys
 import types
 from typing import Any
 
+from r1jax.rewards import response
 from r1jax.rewards.score import Rule, Score
 
 MEMORY = 2 << 30  # bytes of address space; sympy needs a quarter of it
+# Resident memory, in the kernel's unit, at which a successor takes over.
+_SPENT = MEMORY * 3 // 4 // (1 if sys.platform == "darwin" else 1024)
+_REASON = 200  # characters
+
+Table = dict[str, Rule]
 
 
 def main() -> None:
@@ -44,31 +56,82 @@ def main() -> None:
     header = json.loads(lines.readline() or "null")
     if header is None:
       return
-    rules = {name: _load(*at) for name, at in header["rules"].items()}
+    rules = [_load(at) for at in header["rules"].values()]
     _reply(replies, "ready")
     for line in lines:
       request = json.loads(line)
-      prompts = [types.SimpleNamespace(**p) for p in request["prompts"]]
-      for name, prompt, tail, completion in request["tasks"]:
+      prompts = [_prompt(rules, fields) for fields in request["prompts"]]
+      for index, tail, completion in request["items"]:
         signal.setitimer(signal.ITIMER_REAL, header["deadline"])
-        verdict = _judge(rules[name], prompts[prompt], tail, completion)
+        verdicts, spent = _judge(*prompts[index], tail, completion)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _reply(replies, verdict)
+        _reply(replies, verdicts)
+        if spent:
+          _reply(replies, "retired")
+          return
 
 
-def _load(module: str, function: str) -> Rule:
+def _load(at: Any) -> Rule | Table:
+  if isinstance(at, dict):
+    return {verifier: _load(address) for verifier, address in at.items()}
+  module, function = at
   return getattr(importlib.import_module(module), function)
 
 
-def _judge(rule: Rule, prompt: Any, tail: str, completion: str) -> list[Any]:
-  """[value, valid, reason]; whatever the rule raises costs only this task."""
+def _prompt(rules: list[Rule | Table], fields: dict[str, Any],
+            ) -> tuple[list[Rule], types.SimpleNamespace]:
+  """The rules that judge a prompt, and the prompt."""
+  fields["question"] = fields["messages"][-1]["content"]
+  verifier = fields["verifier"]
+  chosen = [
+      rule[verifier] if isinstance(rule, dict) else rule for rule in rules
+      if verifier or not isinstance(rule, dict)]
+  return chosen, types.SimpleNamespace(**fields)
+
+
+def _judge(rules: list[Rule], prompt: Any, tail: str,
+           completion: str) -> tuple[list[Any], bool]:
+  """The reply; whether so much memory was taken that this process is spent.
+
+  Whatever a rule raises, SystemExit too, costs only its own verdict.
+  """
   try:
-    score = rule(prompt, tail, completion)
-    if not isinstance(score, Score) or not math.isfinite(score.value):
-      return [0.0, False, f"the rule returned {score!r}"[:200]]
-    return [float(score.value), bool(score.valid), str(score.reason)]
-  except BaseException as error:  # SystemExit too: a rule may not end the pool
-    return [0.0, False, f"{type(error).__name__}: {error}"[:200]]
+    parts = response.split(tail, completion)
+  except Exception as error:
+    return [_invalid(error)] * len(rules), isinstance(error, MemoryError)
+  verdicts, spent = [], False
+  for rule in rules:
+    try:
+      verdicts.append(_plain(rule(prompt, parts)))
+    except BaseException as error:
+      verdicts.append(_invalid(error))
+      spent = spent or isinstance(error, MemoryError)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return verdicts, spent or peak > _SPENT
+
+
+def _plain(score: Any) -> list[Any] | None:
+  """A verdict ready for JSON; None where the rule does not apply."""
+  if score is None:
+    return None
+  if not isinstance(score, Score):
+    return [0.0, False, f"the rule returned {score!r}"[:_REASON], {}, None]
+  numbers = [score.value, *score.parts.values()]
+  if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+    kind = "a value or part that is no finite number"
+  elif not all(isinstance(name, str) for name in score.parts):
+    kind = "a part whose name is no text"
+  elif score.answer is not None and not isinstance(score.answer, str):
+    kind = "an answer that is no text"
+  else:
+    return [float(score.value), bool(score.valid), str(score.reason)[:_REASON],
+            {k: float(v) for k, v in score.parts.items()}, score.answer]
+  return [0.0, False, f"the rule returned {kind}: {score!r}"[:_REASON], {},
+          None]
+
+
+def _invalid(error: BaseException) -> list[Any]:
+  return [0.0, False, f"{type(error).__name__}: {error}"[:_REASON], {}, None]
 
 
 def _reply(replies: int, value: Any) -> None:

@@ -67,8 +67,7 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
     return judge.submit(rollout, batch, texts)()
 
   return runner.evaluate(
-      prompts, generate, score, batch_size=cfg.batch, path=path,
-      prompt_tail=judge.tail(prompts[0]) if prompts else "", name=name,
+      prompts, generate, score, batch_size=cfg.batch, path=path, name=name,
       progress=progress)
 
 
@@ -83,4 +82,7 @@ def metrics(result: EvalResult) -> dict[str, float]:
     found["eval/format"] = result.format
   for level, pass1 in result.by_level.items():
     found[f"eval/level_{level}"] = pass1
+  if len(result.by_domain) > 1:
+    for domain, pass1 in result.by_domain.items():
+      found[f"eval/domain_{domain}"] = pass1
   return found

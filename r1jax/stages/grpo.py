@@ -8,6 +8,7 @@ One step is seven calls:
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import time
@@ -62,8 +63,6 @@ class GrpoConfig:
   reference_every: int = 400  # updates between refreshes of the reference
   gamma: float = 0.0  # step of the router bias during RL
   balance: float = 0.0  # factor of the sequence-wise balance loss during RL
-  accuracy: float = 1.0  # weight of the accuracy reward
-  format: float = 1.0  # weight of the format reward
   template: str = "r1-zero"  # or plain, chat, chat-think, r1
   driver: str = "mesh"  # mesh, or pmap (replicas; the first device samples)
   seed: int = 0  # of prompts and samples
@@ -285,24 +284,51 @@ def summary(cfg: GrpoConfig, scored: Scored, advantages: Advantages,
   """The numbers of a step, by name."""
   lengths = scored.rollout.lengths_QG
   prompt_tokens = cfg.samples * sum(map(len, scored.rollout.prompt_tokens))
-  metrics = {f"reward/{name}": _mean(values, scored.valid_QG)
-             for name, values in scored.parts.items()}
-  metrics |= {
-      "reward/combined": _mean(scored.rewards_QG, scored.valid_QG),
+  metrics = reward_means(scored) | measure_means(scored) | {
       "rollout/length_mean": float(lengths.mean()),
       "rollout/length_max": float(lengths.max()),
       "rollout/truncated_fraction": float(scored.rollout.truncated_QG.mean()),
       "rollout/tokens_per_s": float(lengths.sum()) / clock.laps["rollout"],
       "update/tokens_per_s": (float(lengths.sum()) + prompt_tokens)
                              / clock.laps["update"],
+      # How long the device stood still for verdicts.
+      "rewards/wait_fraction": clock.laps["rewards"]
+                               / sum(clock.laps.values()),
+      "rewards/invalid_fraction": float(1 - scored.valid_QG.mean()),
   }
   metrics |= {f"advantage/{k}": v for k, v in advantages.info.items()}
   metrics |= {f"seconds/{k}": v for k, v in clock.laps.items()}
   return metrics | update_metrics
 
 
-def _mean(values, valid):
-  return float(np.mean(values[valid])) if valid.any() else 0.0
+def reward_means(scored: Scored) -> dict[str, float]:
+  """Mean of every reward over the samples it judges, whole and by domain.
+
+  Samples without a verdict count nowhere; a rule that judged none has no mean.
+  Domains are told apart where there is more than one.
+  """
+  domain_Q = np.array([prompt.domain for prompt in scored.prompts])
+  values = dict(scored.parts) | {"combined": scored.rewards_QG}
+  means = {}
+  for name, values_QG in values.items():
+    judged_QG = scored.valid_QG & ~np.isnan(values_QG)
+    if judged_QG.any():
+      means[f"reward/{name}"] = float(values_QG[judged_QG].mean())
+    for domain in sorted(set(domain_Q)) if len(set(domain_Q)) > 1 else ():
+      of_QG = judged_QG & (domain_Q == domain)[:, None]
+      if of_QG.any():
+        means[f"domain/{domain}/{name}"] = float(values_QG[of_QG].mean())
+  return means
+
+
+def measure_means(scored: Scored) -> dict[str, float]:
+  """Mean of every measurement behind the verdicts, as `measure/RULE/NAME`."""
+  values = collections.defaultdict(list)
+  for row, valid_G in zip(scored.measures, scored.valid_QG, strict=True):
+    for sample, valid in zip(row, valid_G, strict=True):
+      for name, value in sample.items() if valid else ():
+        values[f"measure/{name}"].append(value)
+  return {name: float(np.mean(found)) for name, found in values.items()}
 
 
 def record(session: Session, step: int, scored: Scored,
@@ -313,9 +339,13 @@ def record(session: Session, step: int, scored: Scored,
     for g, text in enumerate(scored.texts[q]):
       rows.append({
           "prompt_id": prompt.id, "prompt": prompt.question,
+          "domain": prompt.domain, "source": prompt.source,
           "reference": prompt.reference, "sample": g, "completion": text,
           "reward": float(scored.rewards_QG[q, g]),
-          "rewards": {k: float(v[q, g]) for k, v in scored.parts.items()},
+          "rewards": {k: float(v[q, g]) for k, v in scored.parts.items()
+                      if not np.isnan(v[q, g])},
+          "reasons": dict(scored.reasons[q][g]),
+          "measures": dict(scored.measures[q][g]),
           "valid": bool(scored.valid_QG[q, g]),
           "advantage": float(advantages.advantages_QG[q, g]),
           "length": int(scored.rollout.lengths_QG[q, g]),

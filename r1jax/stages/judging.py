@@ -10,7 +10,7 @@ import numpy as np
 from r1jax.core.types import Prompt, Rollout, Scored
 from r1jax.data import templates
 from r1jax.data.tokenizer import Tokenizer
-from r1jax.rewards import combine
+from r1jax.rewards import combine, rules
 from r1jax.rewards.combine import Combine
 from r1jax.rewards.runner import Pool
 
@@ -39,7 +39,7 @@ class Judge(NamedTuple):
     return self._rendered(prompt).tail
 
   def _rendered(self, prompt: Prompt) -> templates.Rendered:
-    return templates.prompt(prompt.question, self.template, self.tokenizer)
+    return templates.prompt(prompt.messages, self.template, self.tokenizer)
 
   def texts(self, rollout: Rollout) -> tuple[tuple[str, ...], ...]:
     """Decoded completions, Q tuples of G; end-of-sequence ids are left out."""
@@ -55,7 +55,12 @@ class Judge(NamedTuple):
   def submit(self, rollout: Rollout, prompts: Sequence[Prompt],
              texts: Sequence[Sequence[str]] | None = None
              ) -> Callable[[], Scored]:
-    """Starts judging; call the result to wait for it."""
+    """Starts judging; call the result to wait for it.
+
+    Raises:
+      SandboxError, ValueError: a rule lacks what it needs (`rules.check`).
+    """
+    rules.check(prompts)
     texts = self.texts(rollout) if texts is None else texts
     pending = self.pool.submit(combine.items(
         prompts, [self.tail(prompt) for prompt in prompts], texts))

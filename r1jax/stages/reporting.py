@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -36,22 +36,28 @@ def write(workdir: str | os.PathLike,
   results = results or {}
   folder = workdir / "figures"
   folder.mkdir(parents=True, exist_ok=True)
+  domains = domain_cells(rows)
   drawn = [("Rewards", folder / "rewards.png"),
            ("Entropy and KL", folder / "entropy_kl.png")]
   figures.reward_curves(rows, drawn[0][1])
   figures.entropy_and_kl(rows, drawn[1][1])
+  if domains[1]:
+    drawn.insert(0, ("Rewards by domain", folder / "domains.png"))
+    figures.by_domain(rows, drawn[0][1])
   if evals:
     drawn.insert(0, ("Accuracy and response length",
                      folder / "learning_curves.png"))
     figures.learning_curves(rows, evals, evals[0], drawn[0][1])
-    drawn.append(("Accuracy by difficulty", folder / "by_level.png"))
-    figures.by_level(_levels(rows), drawn[-1][1])
+    if levels := _levels(rows):
+      drawn.append(("Accuracy by difficulty", folder / "by_level.png"))
+      figures.by_level(levels, drawn[-1][1])
   saved = io.read_json(workdir / "config.json")
   path = workdir / "report.html"
   html.write(path, title=title, config=saved["config"],
              versions=saved["versions"],
-             table=tables.comparison_cells(cells(results)), figures=drawn,
-             problems=html.select(workdir))
+             tables=[("Results", *tables.comparison_cells(cells(results))),
+                     ("Rewards by domain", *domains)],
+             figures=drawn, problems=html.select(workdir))
   return path
 
 
@@ -61,6 +67,32 @@ def cells(results: Mapping[str, EvalResult]) -> dict[str, dict[str, Any]]:
       "pass1": r.pass1, "interval": (r.pass1_low, r.pass1_high),
       "maj": r.maj_k, "k": r.n_samples, "format": r.format,
       "length": r.mean_length} for name, r in results.items()}
+
+
+def domain_cells(rows: Sequence[Mapping[str, float]]
+                 ) -> tuple[list[str], list[list[str]]]:
+  """(header, cells): mean rewards by domain, early in the run and late.
+
+  Early and late are the first and the last tenth of the steps, at least one.
+  """
+  names = sorted({k for row in rows for k in row if k.startswith("domain/")})
+  rules = sorted({name.split("/")[2] for name in names})
+  header = ["domain", *(f"{rule}, {when}" for rule in rules
+                        for when in ("early", "late"))]
+  domains = sorted({name.split("/")[1] for name in names})
+  return header, [
+      [domain, *(cell for rule in rules
+                 for cell in _early_late(rows, f"domain/{domain}/{rule}"))]
+      for domain in domains]
+
+
+def _early_late(rows, name):
+  values = [row[name] for row in rows if name in row]
+  if not values:
+    return ["-", "-"]
+  tenth = max(1, len(values) // 10)
+  return [f"{sum(part) / tenth:.2f}"
+          for part in (values[:tenth], values[-tenth:])]
 
 
 def _levels(rows):

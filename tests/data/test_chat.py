@@ -2,6 +2,7 @@
 
 import pytest
 
+from r1jax.core.types import ask
 from r1jax.data import chat, hf_tokenizer, templates
 from r1jax.stages import weights
 from tests.data import hf_cases
@@ -48,7 +49,7 @@ def test_text_and_ids_are_those_of_transformers(family, folders, loaded):
 def test_control_tokens_are_one_id_each_and_bos_is_not_doubled(loaded):
   for family, bos in (("qwen", 0), ("llama", 1), ("deepseek", 1)):
     x = loaded[family]
-    found = templates.prompt("Hi", "chat", x)
+    found = templates.prompt(ask("Hi"), "chat", x)
     text = chat.render(x, [{"role": "user", "content": "Hi"}])
     controls = [t for t in x.control_tokens if t in text]
     ids = {t: x.encode_chat(t) for t in controls}
@@ -113,23 +114,23 @@ def test_a_template_with_a_switch_opens_the_thought_itself(loaded, switch):
 
 def test_prompts_by_template(loaded):
   x = loaded["llama"]
-  plain = templates.prompt("A?", "plain", x)
+  plain = templates.prompt(ask("A?"), "plain", x)
   assert plain.ids == [x.bos_id, *x.encode("Question: A? Answer:")]
   assert plain.tail == ""
   x = loaded["qwen"]  # begins with nothing
-  assert templates.prompt("A?", "plain", x).ids == x.encode(
+  assert templates.prompt(ask("A?"), "plain", x).ids == x.encode(
       "Question: A? Answer:")
-  chats = {name: templates.prompt("A?", name, loaded["deepseek"])
+  chats = {name: templates.prompt(ask("A?"), name, loaded["deepseek"])
            for name in templates.CHATS}
   assert {found.tail for found in chats.values()} == {"<think>\n"}
   with pytest.raises(ValueError, match="'poem' is unknown; choose from chat"):
-    templates.prompt("A?", "poem", x)
+    templates.prompt(ask("A?"), "poem", x)
 
 
 def test_a_tokenizer_without_a_template():
   x = hf_tokenizer.load(weights.TOKENIZER)
   with pytest.raises(ValueError, match="no chat template: give --tokenizer"):
-    templates.prompt("A?", "chat", x)
+    templates.prompt(ask("A?"), "chat", x)
 
 
 def test_a_message_cannot_pass_for_another(loaded):

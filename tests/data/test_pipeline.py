@@ -4,8 +4,11 @@ import json
 import numpy as np
 import pytest
 
-from r1jax.core.types import Prompt
-from r1jax.data import corpus, pipeline
+from r1jax.core.types import Prompt, ask
+from r1jax.data import corpus, mixture, pipeline
+
+# Of the numbers 0 to 10, seed 0, by the code of the published runs.
+PUBLISHED = [0, 4, 10, 7, 8, 3, 1, 9, 5, 2, 6]
 
 
 class Bytes:
@@ -32,8 +35,15 @@ def _documents(**kwargs):
 @pytest.fixture
 def prompts():
   return [
-      Prompt(id=i, domain="math", source="t", question=str(i), reference="0")
+      Prompt(id=i, domain="math", source="t", messages=ask(str(i)),
+             reference="0", verifier="math")
       for i in range(11)]
+
+
+@pytest.fixture
+def mixed(prompts):
+  return mixture.Mixture(
+      {"a": prompts, "b": prompts[:7]}, mixture.parse("a:2x,b:0.5x"))
 
 
 def test_every_prompt_once_an_epoch_in_a_new_order(prompts):
@@ -44,6 +54,40 @@ def test_every_prompt_once_an_epoch_in_a_new_order(prompts):
   assert len(set(map(tuple, epochs))) == 4
   other = pipeline.prompt_batches(prompts, 4, seed=1)
   assert ids[:4] != [p.id for p in next(other)]
+
+
+def test_the_order_of_a_sequence_is_the_published_one(prompts):
+  it = pipeline.prompt_batches(prompts, 11, seed=0)
+  # Runs have been published with it.
+  assert [p.id for p in next(it)] == PUBLISHED
+
+
+def test_a_mixture_of_one_has_the_order_of_the_source_alone(prompts):
+  alone = pipeline.prompt_batches(prompts, 4, seed=5)
+  mixed = pipeline.prompt_batches(
+      mixture.Mixture({"a": prompts}, mixture.parse("a")), 4, seed=5)
+  assert [next(mixed) for _ in range(9)] == [next(alone) for _ in range(9)]
+
+
+def test_batches_of_a_mixture_are_its_order(mixed):
+  it, at = pipeline.prompt_batches(mixed, 5, seed=3), mixed.order(3)
+  for step in range(20):
+    assert next(it) == [at(step * 5 + i) for i in range(5)]
+
+
+@pytest.mark.parametrize("stop", [0, 1, 7])
+def test_mixture_position_is_restored(mixed, stop):
+  it = pipeline.prompt_batches(mixed, 4, seed=5)
+  for _ in range(stop):
+    next(it)
+  state = json.dumps(it.get_state())
+  rest = [next(it) for _ in range(20)]
+  other = pipeline.prompt_batches(mixed, 4, seed=5)
+  other.set_state(json.loads(state))
+  assert [next(other) for _ in range(20)] == rest
+  third = pipeline.prompt_batches(mixed, 4, seed=6)
+  third.set_state(json.loads(state))
+  assert [next(third) for _ in range(20)] != rest
 
 
 def test_a_batch_larger_than_the_data(prompts):

@@ -7,16 +7,17 @@ import json
 import numpy as np
 import pytest
 
-from r1jax.core.types import Prompt, Rollout
+from r1jax.core.types import Prompt, Rollout, ask
 from r1jax.evals import runner
-from r1jax.rewards import combine, rules
+from r1jax.rewards import combine, format, math, response
 
 G = 3
 
 
 def prompts(n):
-  return [Prompt(id=100 + i, domain="math", source="test", question=f"{i}?",
-                 reference=str(i), metadata={"level": i % 2})
+  return [Prompt(id=100 + i, domain=("math", "logic")[i % 5 > 2],
+                 source="test", messages=ask(f"{i}?"), reference=str(i),
+                 verifier="math", metadata={"level": i % 2})
           for i in range(n)]
 
 
@@ -47,8 +48,11 @@ class Model:
 
 
 def judge(rollout, batch, texts):
-  scores = [{name: rule(*item) for name, rule in rules.RULES.items()}
-            for item in combine.items(batch, [""] * len(batch), texts)]
+  scores = []
+  for prompt, tail, text in combine.items(batch, [""] * len(batch), texts):
+    found = response.split(tail, text)
+    scores.append({"accuracy": math.verify(prompt, found),
+                   "format": format.think_answer(prompt, found)})
   return combine.scored(combine.Combine(), rollout, batch, texts, scores)
 
 
@@ -74,6 +78,9 @@ def test_result():
   assert (got.n_prompts, got.n_samples, got.invalid) == (10, 3, 0)
   np.testing.assert_allclose(got.by_level["0"], right[::2].mean() / 3)
   np.testing.assert_allclose(got.by_level["1"], right[1::2].mean() / 3)
+  hard = np.arange(10) % 5 > 2
+  np.testing.assert_allclose(got.by_domain["logic"], right[hard].mean() / 3)
+  np.testing.assert_allclose(got.by_domain["math"], right[~hard].mean() / 3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 5, 10, 16])
@@ -94,6 +101,7 @@ def test_generations_are_stored(tmp_path):
   assert lines[1] == {
       "id": 100, "sample": 1, "question": "0?", "reference": "0",
       "completion": "<think></think><answer>7000</answer>", "answer": "7000",
+      "reasons": {"accuracy": "wrong", "format": "correct"},
       "parts": {"accuracy": 0.0, "format": 1.0}, "valid": True, "length": 36,
       "truncated": False}
   first = path.read_bytes()
@@ -127,6 +135,12 @@ def other_prompts(rollout, batch, texts):
   return dataclasses.replace(scored, prompts=scored.prompts[::-1])
 
 
+def not_judged(rollout, batch, texts):
+  scored = judge(rollout, batch, texts)
+  scored.parts["accuracy"][1] = np.nan
+  return scored
+
+
 def no_accuracy(rollout, batch, texts):
   return dataclasses.replace(judge(rollout, batch, texts), parts={})
 
@@ -136,6 +150,8 @@ def test_bad_input():
     run(score=other_prompts)
   with pytest.raises(ValueError, match="accuracy"):
     run(score=no_accuracy)
+  with pytest.raises(ValueError, match="prompt 101 of 'test'"):
+    run(score=not_judged)
   with pytest.raises(ValueError, match="no prompts"):
     run(n=0)
   with pytest.raises(ValueError, match="batch_size=0"):

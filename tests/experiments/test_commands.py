@@ -147,7 +147,7 @@ def test_bad_flags_of_training(train, tmp_path):
       "data='trivia' is unknown; choose from arith, gsm8k": ["--data=trivia"],
       "has no split 'exam'; it has train": ["--eval_split=exam"],
       "needs --data_dir=DIR": ["--data_dir="],
-      "/nowhere/train.jsonl does not exist": ["--data_dir=/nowhere"],
+      "gsm8k is neither in /nowhere": ["--data_dir=/nowhere"],
       "template='poem' is unknown": ["--template=poem"],
       "the tokenizer has no chat template": ["--template=chat"],
       "preset 'huge' is unknown; choose one of": ["--init=random:huge"],
@@ -159,6 +159,15 @@ def test_bad_flags_of_training(train, tmp_path):
           "--eval.max_new_tokens=256"],
       "row_length is 300 tokens, the model's context is 256": [
           "--row_length=300"],
+      "no rule gives the reward helpful, safety": [
+          "--rewards.equation=r1-stage2"],
+      "no rule gives the reward charm": ["--rewards.weights=charm:1"],
+      "equation='r2' is not one of r1-zero": ["--rewards.equation=r2"],
+      "code='some' is not one of all, fraction": ["--rewards.code=some"],
+      "give all sources weights": ["--data=gsm8k:1,arith:2x"],
+      "--data names no_such.py, which is not a file": ["--data=no_such.py"],
+      "has no kind 'poems'": ["--mixture=r1-rl:poems"],
+      "no source has prompts of the kind code": ["--mixture=r1-rl:math+code"],
   }
   for message, call in zip(
       bad, train(*([at, *line] for line in bad.values())), strict=True):

@@ -120,7 +120,7 @@ def test_hostile_text_stays_text(tmp_path):
   html.write(
       out, title=HOSTILE, config={"model": {"d": 3}, "x": HOSTILE},
       versions={"jax": "0"}, figures=[("Caption " + HOSTILE, png)],
-      table=tables.comparison_cells({"base": {"pass1": 0.1}}),
+      tables=[("Results", *tables.comparison_cells({"base": {"pass1": 0.1}}))],
       problems=html.select(tmp_path), notes=["note"])
   page = out.read_text()
   seen = []

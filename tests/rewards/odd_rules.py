@@ -10,7 +10,29 @@ import time
 from r1jax.rewards.score import Score, clock_stopped
 
 
-def odd(prompt, prompt_tail, completion):
+class _NoRepr:
+
+  def __repr__(self):
+    raise ValueError("no repr")
+
+
+ODD_SCORES = {
+    "nothing": "a string is no verdict",
+    "nan": Score(float("nan"), True, ""),
+    "text value": Score("1", True, ""),
+    "nan part": Score(1.0, True, "", {"a": float("inf")}),
+    "text part": Score(1.0, True, "", {"a": "1"}),
+    "odd name": Score(1.0, True, "", {1: 1.0}),
+    "no parts": Score(1.0, True, "", None),
+    "odd answer": Score(1.0, True, "", {}, 38),
+    "odd repr": _NoRepr(),
+}
+
+
+def odd(prompt, response):
+  completion = response.text
+  if completion in ODD_SCORES:
+    return ODD_SCORES[completion]
   match completion:
     case "exit":
       os._exit(3)
@@ -20,15 +42,15 @@ def odd(prompt, prompt_tail, completion):
       sys.exit(0)
     case "raise":
       raise KeyError("x")
-    case "none":
+    case "does not apply":
       return None
-    case "nan":
-      return Score(float("nan"), True, "")
     case "hang":
       while True:
         pass
     case "hang in C":
       return Score(9 ** 9 ** 9 % 7, True, "never")
+    case "recursion":
+      return odd(prompt, response)
     case "memory":
       return Score(len(b"x" * (1 << 40)), True, "never")
     case "deaf":
@@ -36,7 +58,7 @@ def odd(prompt, prompt_tail, completion):
       while True:
         time.sleep(1)
     case "print":
-      print("[1.0, true, \"forged\"]")
+      print("[[1.0, true, \"forged\", {}, null]]" * 9)
       sys.stdout.flush()
     case "import":
       with clock_stopped():
@@ -45,11 +67,28 @@ def odd(prompt, prompt_tail, completion):
       os.system("sleep 98765 &")
       os._exit(4)
     case "modules":
-      return Score(0, True, " ".join(sys.modules))
+      return Score(0, True, "", {}, " ".join(sys.modules))
+    case "rss":
+      with open("/proc/self/statm") as file:
+        return Score(int(file.read().split()[1]) * 4096, True, "rss",
+                     {"open": len(os.listdir("/proc/self/fd"))})
     case "pid":
       return Score(os.getpid(), True, "pid")
-  return Score(float(prompt.reference), True, prompt_tail + completion)
+    case "nap" | "deadline by two rules":
+      time.sleep(0.3)
+  return Score(float(prompt.reference), True, completion[:200],
+               {"level": prompt.metadata.get("level", 0)}, completion)
 
 
-def length(prompt, prompt_tail, completion):
-  return Score(len(completion), True, str(prompt.metadata.get("level")))
+def length(prompt, response):
+  if response.text == "deadline by two rules":
+    time.sleep(0.3)
+  return Score(len(response.text), True, prompt.question)
+
+
+def table_a(prompt, response):
+  return Score(1, True, f"a {prompt.verifier} {response.answer}")
+
+
+def table_b(prompt, response):
+  return Score(0, True, f"b {prompt.verifier} {response.answer}")

@@ -1,22 +1,23 @@
 from __future__ import annotations
 
-import json
 import pathlib
+import random
 import subprocess
 import sys
 import time
 
 import pytest
 
-from r1jax.core.types import Prompt
-from r1jax.rewards import limits, math
+from r1jax.core.types import Prompt, ask
+from r1jax.rewards import extraction, limits, math, response, values
+from tests.rewards.test_corpus import CORPUS
 
-DATA = pathlib.Path(__file__).parents[2] / "../shared/data/gsm8k"
 
-
-def prompt(reference):
-  return Prompt(id=1, domain="math", source="test", question="?",
-                reference=reference)
+def score(reference, completion, question="?", **metadata):
+  prompt = Prompt(
+      id=1, domain="math", source="test", messages=ask(question),
+      reference=reference, verifier="math", metadata=metadata)
+  return math.verify(prompt, response.split("<think>", completion))
 
 
 CORRECT = [
@@ -56,10 +57,10 @@ CORRECT = [
 WRONG = [
     ("37", "38", "wrong"),
     ("-5", "5", "wrong"),
-    ("1,00", "100", "wrong"),
+    ("1,00", "100", "two answers"),
     ("38 39", "38", "wrong"),
-    ("38, 39", "38", "wrong"),
-    ("38 or 39", "38", "wrong"),
+    ("38, 39", "38", "two answers"),
+    ("38 or 39", "38", "two answers"),
     (r"\{38,39\}", "38", "wrong"),
     ("three", "3", "wrong"),
     ("5000%", "50%", "wrong"),
@@ -99,8 +100,9 @@ def test_wrong(answer, reference, reason):
 
 
 @pytest.mark.parametrize("answer", HOSTILE)
-def test_hostile_answers_never_reach_sympy(monkeypatch, answer):
+def test_hostile_answers_are_never_evaluated(monkeypatch, answer):
   monkeypatch.setattr(math, "_library", None)
+  monkeypatch.setattr(values, "_library", None)
   start = time.perf_counter()
   assert math.compare(answer, "x+1") == "too large"
   assert math.compare(answer, "5") in ("too large", "unevaluated", "wrong")
@@ -109,90 +111,148 @@ def test_hostile_answers_never_reach_sympy(monkeypatch, answer):
 
 @pytest.mark.parametrize("reference", [
     "e^{x^2}", "x^{2008}", r"2^{100}", "10!", r"\binom{10}{5}", "(x+1)^{10}",
-    r"\frac{1+\sqrt{5}}{2}", "e^{i\\pi/3}", "(-1)^{n+1}"])
+    r"\frac{1+\sqrt{5}}{2}", "e^{i\\pi/3}", "(-1)^{n+1}",
+    r"\frac{(2k)!}{(k!)^2}", "(2k-1)!!"])
 def test_honest_answers_are_not_too_large(reference):
   assert not limits.too_large(reference)
 
 
-CUT = [
-    ("", "<think> x </think> <answer> 38 </answer>", "38"),
-    ("", "<answer>1</answer> then <answer> 2 </answer>", "2"),
-    ("", "<answer>1 <answer> 2 </answer>", "2"),
-    ("", "<answer>5</answer> </answer>", "5"),
-    ("", "<answer>5</answer> <answer> 7", "5"),
-    ("", r"<answer> It is \boxed{7}. </answer>", "7"),
-    ("", r"\boxed{1} and \boxed{2}", "2"),
-    ("", r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
-    ("", r"\boxed{\{1,2\}}", r"\{1,2\}"),
-    ("", r"\boxed{1} and \boxed{2", "1"),
-    ("", r"\boxed{\boxed{3}}", "3"),
-    ("", r"} \boxed {4} }", "4"),
-    ("", r"<think> \boxed{1} </think> so", None),
-    ("", r"<think> <answer>1</answer> </think> 2", None),
-    ("", r"<think> \boxed{1} and on", None),
-    ("<think>\n", r"maybe \boxed{1} and on", None),
-    ("<think>\n", r"x </think> <answer>3</answer>", "3"),
-    ("", "<think>a</think><answer>1</answer><think>b", "1"),
-    ("<think> x </think> <answer>", " 3 </answer>", "3"),
-    ("", "<answer> </answer>", None),
-    ("", "38", None),
-    ("", "", None),
-]
+
+@pytest.mark.parametrize("text,contents,nested", [
+    (r"\boxed{1} and \boxed{2}", ["1", "2"], False),
+    (r"\boxed{\frac{1}{2}}", [r"\frac{1}{2}"], False),
+    (r"\boxed{\{1,2\}}", [r"\{1,2\}"], False),
+    (r"\boxed{1} and \boxed{2", ["1"], False),
+    (r"\boxed{\boxed{3}}", [r"\boxed{3}"], True),
+    (r"} \boxed {4} }", ["4"], False),
+    (r"\boxed{ }", [""], False),
+    ("none", [], False),
+])
+def test_boxes(text, contents, nested):
+  assert extraction.boxes(text) == (contents, nested)
 
 
-@pytest.mark.parametrize("tail,completion,answer", CUT)
-def test_final_answer(tail, completion, answer):
-  assert math.final_answer(tail, completion) == answer
+@pytest.mark.parametrize("text,found", [
+    ("#### 18", ["18"]), ("so $x=3$", ["$x=3$"]), ("答案是42", ["42"]),
+    ("The answer is 42.", ["42"]), ("The answer is 3 or 4.", ["3 or 4"]),
+    ("Answer: 1. The answer is 2.", ["1", "2"]), ("1+41=42 eggs", ["42"]),
+    ("It is 3, 4 or 5", ["3, 4 or 5"]), ("no number", []),
+])
+def test_stated(text, found):
+  assert extraction.stated(text) == found
+
+
+@pytest.mark.parametrize("completion,reason", [
+    (r"x</think>\boxed{38}", "correct"),
+    (r"x</think>\boxed{39}", "wrong"),
+    (r"x</think>\boxed{38} or \boxed{38.0}", "correct"),
+    (r"x</think>\boxed{39} or \boxed{38}", "two answers"),
+    (r"x</think>\boxed{37 or 38}", "two answers"),
+    (r"x</think>\boxed{\boxed{38}}", "nested boxes"),
+    (r"x</think>\boxed{}", "empty box"),
+    (r"x</think>\boxed{30+8}", "unevaluated"),
+    (r"x</think>\boxed{38" + "^9" * 200 + "}", "too large"),
+    ("x</think>The answer is 38.", "no answer"),
+    (r"\boxed{38}</think>So.", "no answer"),
+    ("x</think><answer>38</answer>", "correct"),
+    ("x</think><answer>37, 38</answer>", "two answers"),
+    ("", "no answer"),
+])
+def test_reasons(completion, reason):
+  got = score("38", completion)
+  assert (got.reason, got.valid) == (reason, True)
+  assert got.value == float(reason == "correct")
+  assert (got.answer == "38") >= (reason == "correct")
+
+
+def test_the_last_number_counts_only_where_the_data_say_so():
+  assert score("38", "x</think>It is 38.", extract="last").value == 1.0
+  assert score("38", "x</think>It is 38.").reason == "no answer"
+  assert score("38", "x</think>It is 39.", extract="last").reason == "wrong"
+
+
+def test_the_question_is_no_answer_to_itself():
+  question = "Expand $(x+1)(x + 2)$."
+  box = r"x</think>\boxed{%s}"
+  gold = "x^2+3x+2"
+  assert score(gold, box % "(x+1)(x+2)", question).reason == "copied"
+  assert score(gold, box % "(x+2)(x+1)").value == 1.0
+  assert score(gold, box % gold, question).value == 1.0
+
+
+def test_unknown_references_go_to_math_verify():
+  """A sum is outside the expressions that are read here."""
+  assert math.compare(r"\gcd(6,4)+x", r"x+\gcd(4,6)") == "correct"
+  assert math.compare(r"\gcd(6,4)+2x", r"x+\gcd(4,6)") == "wrong"
+  assert math.compare(r"\gcd(6,4)+y", r"x+\gcd(4,6)") == "wrong"
 
 
 def test_answers_are_found_in_linear_time():
   start = time.perf_counter()
-  for piece in (r"\boxed{", "<answer>", "</answer>", r"\text{", "{", "<think>"):
-    math.final_answer("", piece * 20_000)
-    math.compare(piece * 20_000, "1")
-  assert time.perf_counter() - start < 5
-
-
-def test_accuracy():
-  right = math.accuracy(prompt("38"), "", "<answer> 38 </answer>")
-  assert (right.value, right.valid, right.reason) == (1.0, True, "correct")
-  none = math.accuracy(prompt("38"), "", "38")
-  assert (none.value, none.valid, none.reason) == (0.0, True, "no answer")
+  pieces = (r"\boxed{", r"\boxed{1}", "<answer>", r"\text{", "{", "<think>",
+            "1 ", "1,", "answer is ", "答案是1", "#### ", "$", "1 or ", "-",
+            r"\frac", " ", "\\(")
+  for piece in pieces:
+    long = piece * (200_000 // len(piece))
+    for wrapper in ("%s", r"\boxed{%s}", "<answer>%s</answer>"):
+      score("x+1", "x</think>" + wrapper % long, extract="last")
+  assert time.perf_counter() - start < 20
 
 
 @pytest.mark.parametrize("same", [
-    ("12", "12.0", " 12 ", "$12", "x = 12"), ("1/2", "0.5", r"\frac{1}{2}"),
-    ("50%", r"50\%"), ("B", r"\text{B}")])
+    ("12", "12.0", " 12 ", "$12", "x = 12", "12 apples"),
+    ("1/2", "0.5", r"\frac{1}{2}"),
+    ("50%", r"50\%"), ("B", r"\text{B}"), ("1, 2", "2,1.0")])
 def test_canonical(same):
   assert len({math.canonical(answer) for answer in same}) == 1
   assert math.canonical("13") != math.canonical("12")
 
 
-def test_every_gsm8k_reference_is_rewarded_as_its_own_answer():
-  if not DATA.is_dir():
-    pytest.skip(f"no GSM8K at {DATA}")
-  golds = []
-  for split in ("train", "test"):
-    for line in (DATA / f"{split}.jsonl").read_text().splitlines():
-      golds.append(json.loads(line)["answer"].rpartition("####")[2].strip())
-  assert len(golds) == 8792
-  for gold in golds:
-    assert math.number(gold) is not None
-    text = f"<think> x </think> <answer> {gold} </answer>"
-    assert math.accuracy(prompt(gold), "", text).value == 1.0
-    off = f"<think> x </think> <answer> {gold}1 </answer>"
-    assert math.accuracy(prompt(gold), "", off).value == 0.0
+def mutated(rng, text):
+  """A text with a few pieces dropped, doubled, swapped in from others."""
+  parts = ["\\frac", "{", "}", "^", "(", ")", "\\{", ",", "1", "x", "!",
+           "\\sqrt", "|", "\\pm", "=", "<", "_", "\\text{", "或", "\\\\", "&",
+           "%", "$", "99"]
+  for _ in range(rng.randint(1, 5)):
+    at = rng.randrange(len(text) + 1)
+    end = min(len(text), at + rng.randint(0, 4))
+    text = text[:at] + rng.choice([*parts, text[at:end] * 2]) + text[end:]
+  return text
 
 
-def test_numbers_need_no_sympy_and_rules_no_jax():
+@pytest.mark.parametrize("count", [
+    1500, pytest.param(30_000, marks=pytest.mark.slow)])
+def test_mutated_answers_end_soon_and_raise_nothing(monkeypatch, count):
+  """What math-verify would do with them is the pool's deadline to bound."""
+  monkeypatch.setattr(math, "_verify", lambda *_: "unparsed")
+  rng = random.Random(0)
+  golds = [row["gold"] for row in CORPUS if row["verifier"] == "math"]
+  for _ in range(count):
+    answer = mutated(rng, rng.choice(golds))
+    start = time.perf_counter()
+    got = score(rng.choice(golds), f"x</think>\\boxed{{{answer}}}",
+                extract="last")
+    assert got.valid and got.value in (0.0, 1.0) and got.reason
+    assert time.perf_counter() - start < 2, answer
+
+
+def test_many_a_second():
+  rows = [row for row in CORPUS if row["verifier"] == "math"]
+  start = time.perf_counter()
+  for row in rows:
+    score(row["gold"], f"x</think>{row['response']}")
+  rate = len(rows) / (time.perf_counter() - start)
+  assert rate > 30  # ten times slower than one idle core: loaded machines pass
+
+
+def test_numbers_need_no_sympy_and_no_jax():
   code = (
       "import sys, types\n"
-      "from r1jax.rewards import rules\n"
-      "p = types.SimpleNamespace(reference='1,000')\n"
-      "for rule in rules.RULES.values():\n"
-      "  t = '<think> x </think> <answer> $1000.0 </answer>'\n"
-      "  assert rule(p, '', t).value == 1.0\n"
-      "bad = {'sympy', 'math_verify', 'jax', 'flax', 'numpy'}\n"
+      "from r1jax.rewards import math, response\n"
+      "p = types.SimpleNamespace(reference='1,000', metadata={}, question='')\n"
+      "r = response.split('', 'x </think> <answer> $1000.0 </answer>')\n"
+      "assert math.verify(p, r).value == 1.0\n"
+      "bad = {'sympy', 'mpmath', 'math_verify', 'jax', 'flax', 'numpy'}\n"
       "print(sorted(bad & set(sys.modules)))\n")
   done = subprocess.run([sys.executable, "-c", code], capture_output=True,
                         text=True, cwd=pathlib.Path(__file__).parents[2])

@@ -8,7 +8,7 @@ import zlib
 import jax
 import numpy as np
 
-from r1jax.core.types import Prompt
+from r1jax.core.types import Prompt, ask
 from r1jax.data import arithmetic
 from r1jax.data.tokenizer import SentencePieceTokenizer
 from r1jax.losses.policy import PolicyConfig
@@ -85,8 +85,9 @@ def prompts():
   found = []
   for number, problem in enumerate(arithmetic.examples("train", 200)):
     prompt = Prompt(
-        id=number, domain="math", source="arith", question=problem.question,
-        reference=str(problem.answer), metadata={"level": problem.level})
+        id=number, domain="math", source="arith",
+        messages=ask(problem.question), reference=str(problem.answer),
+        verifier="math", metadata={"level": problem.level})
     if 17 <= len(judge().tokens(prompt)) <= 32:
       found.append(prompt)
   return found[:24]

@@ -67,7 +67,7 @@ def test_the_report_of_a_run(smoke):
   result = EvalResult(
       pass1=0.5, pass1_error=0.1, pass1_low=0.3, pass1_high=0.7,
       pass_k={1: 0.5}, maj_k=0.6, format=0.9, mean_length=7.0, truncated=0.0,
-      invalid=0, n_prompts=3, n_samples=4, by_level={})
+      invalid=0, n_prompts=3, n_samples=4, by_level={}, by_domain={})
   path = reporting.write(smoke.workdir, {"R1-Zero <b>": result})
   page = path.read_text()
   figures = sorted(p.name for p in (smoke.workdir / "figures").iterdir())

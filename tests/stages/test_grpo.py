@@ -31,7 +31,8 @@ METRICS = {
     "policy/ratio", "policy/clip_low_fraction", "policy/clip_high_fraction",
     "loss", "loss/policy", "grad_norm", "skipped", "load/max_over_mean",
     "load/dead_fraction", "seconds/rollout", "seconds/logprobs",
-    "seconds/rewards", "seconds/update"}
+    "seconds/rewards", "seconds/update", "rewards/wait_fraction",
+    "rewards/invalid_fraction"}
 
 
 def train(workdir, *, policy=None, pool=None, mesh=None, **changes):
@@ -91,7 +92,8 @@ def test_nothing_compiles_after_the_first_step(smoke):
 
 def test_the_reward_children_judge(tmp_path):
   """The real pool and rules: a random model's samples earn nothing."""
-  with Pool(RULES, workers=1) as pool:
+  rules = {name: RULES[name] for name in Combine().weights}
+  with Pool(rules, workers=1) as pool:
     judge = cases.judge()._replace(pool=pool, rewards=Combine())
     grpo.run(cases.config(steps=1), cases.policy(cases.DENSE), judge,
              cases.prompts(), tmp_path)

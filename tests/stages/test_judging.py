@@ -5,9 +5,9 @@ import types
 import numpy as np
 import pytest
 
-from r1jax.core.types import Prompt, Rollout
+from r1jax.core.types import Prompt, Rollout, ask
 from r1jax.data import hf_tokenizer
-from r1jax.rewards import format
+from r1jax.rewards import format, response
 from r1jax.rewards.combine import Combine
 from r1jax.rewards.score import Score
 from r1jax.stages import grpo
@@ -15,8 +15,9 @@ from r1jax.stages.judging import Judge
 from tests.data import hf_cases
 from tests.stages import cases
 
-PROMPTS = [Prompt(id=i, domain="math", source="t", question=f"What is {i}?",
-                  reference=str(i)) for i in range(3)]
+PROMPTS = [Prompt(
+    id=i, domain="math", source="t", messages=ask(f"What is {i}?"),
+    reference=str(i), verifier="math") for i in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ class FormatPool:
   """The real format rule, without child processes."""
 
   def submit(self, items):
-    found = [{"format": format.think_answer(*item),
-              "accuracy": Score(0.0, True, "")} for item in items]
+    found = [{"format": format.think_answer(p, response.split(tail, text)),
+              "accuracy": Score(0.0, True, "")} for p, tail, text in items]
     return types.SimpleNamespace(result=lambda: found)
 
 

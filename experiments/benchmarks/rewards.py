@@ -1,0 +1,153 @@
+"""The reward runner, timed and fuzzed.
+
+  python -m experiments.benchmarks.rewards --json
+  python -m experiments.benchmarks.rewards --fuzz=10000 --json
+
+  choice_items_s  multiple-choice answers judged a second, format included
+  math_items_s    mathematical answers judged a second, format included: a third
+                  right numbers, a third right by computer algebra only, a third
+                  wrong; no two alike
+  fuzz            random and mutated completions. Each is judged by every
+                  verifier that runs no program and by one that does, in turn,
+                  with every other rule, in child processes. Counted: verdicts,
+                  exceptions and crashes, deadlines, values out of range, other
+                  invalid verdicts (reasons are listed), and the slowest batch.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import json
+import os
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from absl import flags
+
+from experiments import start
+from experiments.benchmarks import completions
+from r1jax.core.types import Prompt, ask
+from r1jax.report import tables
+from r1jax.rewards import format, rules
+from r1jax.rewards.runner import Item, Pool
+
+WORKERS = flags.DEFINE_integer("workers", 2, "Child processes.", lower_bound=1)
+CHOICES = flags.DEFINE_integer("choices", 100_000, "Multiple-choice items.")
+MATHS = flags.DEFINE_integer("maths", 3_000, "Mathematical items.")
+FUZZ = flags.DEFINE_integer("fuzz", 0, "Completions to fuzz; no rates then.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the fuzzing.")
+JSON = flags.DEFINE_bool("json", False, "Print one line of JSON, no table.")
+
+FUZZED = rules.RULES | {"think": format.think}
+_BATCH = 500  # completions submitted at once
+
+
+def fuzz(count: int, seed: int, workers: int) -> dict[str, Any]:
+  """What became of `count` completions."""
+  programs = [i for i, case in enumerate(completions.CASES)
+              if case[0] in rules.PROGRAMS]
+  others = [i for i in range(len(completions.CASES)) if i not in programs]
+  prompts = [[completions.prompt(i, language) for i in (*others, *programs)]
+             for language in completions.LANGUAGES]
+  found = collections.Counter(
+      {name: 0 for name in ("verdicts", "exceptions", "deadlines",
+                            "out_of_range", "other_invalid", "rewarded")})
+  reasons: collections.Counter[str] = collections.Counter()
+  slowest = 0.0
+  began = time.perf_counter()
+  with Pool(FUZZED, workers=workers) as pool:
+    for first in range(0, count, _BATCH):
+      items: list[Item] = []
+      for at in range(first, min(count, first + _BATCH)):
+        text = completions.completion(random.Random(f"{seed}:{at}"))
+        asked = prompts[at % len(prompts)]
+        program = asked[len(others) + at % len(programs)]
+        items += [(one, "", text) for one in (*asked[:len(others)], program)]
+      before = time.perf_counter()
+      for (asked, _, text), scores in zip(items, pool.submit(items).result()):
+        for name, score in scores.items():
+          fault = completions.judged(name, score)
+          found["verdicts"] += 1
+          found["rewarded"] += name == "accuracy" and score.value > 0
+          if fault:
+            found[fault] += 1
+            # A deadline is the item's: one reason, however many rules.
+            reasons[f"{asked.verifier}: {score.reason} <- {text!r:.120}"] += 1
+      slowest = max(slowest, time.perf_counter() - before)
+  return {"completions": count, **found, "slowest_batch_s": slowest,
+          "seconds": time.perf_counter() - began,
+          "reasons": [reason for reason, _ in reasons.most_common(20)]}
+
+
+def rate(items: Iterator[Item], count: int, workers: int) -> float:
+  """Items a second, after a warm-up; two thirds of them are right."""
+  chosen = list(itertools.islice(items, count))
+  with Pool({n: rules.RULES[n] for n in ("accuracy", "format")},
+            workers=workers) as pool:
+    pool.submit(chosen[:200]).result()
+    before = time.perf_counter()
+    scores = pool.submit(chosen).result()
+    seconds = time.perf_counter() - before
+  right = sum(score["accuracy"].value for score in scores) / count
+  if not 0.6 < right < 0.7:  # else something else was timed
+    raise ValueError(f"{right:.3f} of the answers were judged right, not 2/3")
+  return count / seconds
+
+
+def _answered(prompt: Prompt, answer: str) -> Item:
+  return (prompt, "", "<think> Let us see which one it can be. </think>"
+          f" <answer> {answer} </answer>")
+
+
+def choices() -> Iterator[Item]:
+  """Multiple choice, 16 completions a question, two thirds right."""
+  for i in itertools.count():
+    asked = Prompt(
+        id=i, domain="stem", source="", messages=ask("Which metal is it?"),
+        reference={"answer": "B", "options": {
+            "A": f"iron {i}", "B": f"gold {i}", "C": "tin", "D": "lead"}},
+        verifier="choice")
+    for sample in range(16):
+      letter = "BBD"[sample % 3]
+      yield _answered(asked, (f"The answer is ({letter}).", letter,
+                              f"\\boxed{{{letter}}}")[sample // 3 % 3])
+
+
+def maths() -> Iterator[Item]:
+  """Numbers, expressions that are equal as values, wrong expressions."""
+  for i in itertools.count(2):
+    for gold, answer in (
+        (str(i), f"{i}.0"),
+        (rf"{i}\sqrt{{3}}+x^2", rf"x^2+\sqrt{{{3 * i * i}}}"),
+        (rf"\frac{{{i}}}{{7}}+y", rf"y+\frac{{{i + 1}}}{{7}}")):
+      yield _answered(
+          Prompt(id=i, domain="math", source="", messages=ask("How many?"),
+                 reference=gold, verifier="math"),
+          rf"\boxed{{{answer}}}")
+
+
+def main() -> None:
+  cores = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+           else os.cpu_count())
+  found: dict[str, Any] = {"cores": cores, "workers": WORKERS.value}
+  if FUZZ.value:
+    found |= fuzz(FUZZ.value, SEED.value, WORKERS.value)
+  else:
+    found |= {
+        "choice_items_s": rate(choices(), CHOICES.value, WORKERS.value),
+        "math_items_s": rate(maths(), MATHS.value, WORKERS.value)}
+  found["load_average"] = os.getloadavg()[0]
+  found = {k: round(v, 2) if isinstance(v, float) else v
+           for k, v in found.items()}
+  if JSON.value:
+    print(json.dumps(found, ensure_ascii=True), flush=True)
+    return
+  print(tables.render(["measure", "value"],
+                      [[k, str(v)] for k, v in found.items()]), flush=True)
+
+
+if __name__ == "__main__":
+  start.run(main)

@@ -1,0 +1,177 @@
+"""Prompts of several sources, without what evaluations have and duplicates.
+
+  python -m experiments.build_data --sources=gsm8k,mbpp --data_dir=DIR \\
+      --against=gsm8k@test,humaneval --out=runs/data
+
+writes train.jsonl (a prompt a line), report.json (what was left out, and why),
+statistics.txt and statistics.png. NAME@SPLIT takes another split than --split,
+or, after --against, than test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+from etils import epath
+
+from experiments import flagset, start
+from r1jax.core import config as config_lib
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.core.types import Prompt
+from r1jax.data import decontaminate, duplicates, load, mixture, statistics
+from r1jax.data.builders import record
+from r1jax.report import data_figure
+from r1jax.report.progress import Progress
+
+SOURCES = flags.DEFINE_string(
+    "sources", "", "Training data by name, separated by commas; of duplicates"
+    " the earlier source's stay.")
+SPLIT = flags.DEFINE_string(
+    "split", "train", "Split of the sources that name none.")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "Folder of the data sets' own files.")
+AGAINST = flags.DEFINE_string(
+    "against", "", "Evaluations that training must share no text with, as"
+    " gsm8k@test,humaneval; or none.")
+OUT = flags.DEFINE_string("out", "", "Folder to write.")
+SHARED = flagset.define(decontaminate.Limits, "shared")
+SAME = flagset.define(duplicates.Limits, "same")
+
+_CONFIG = "config.json"
+
+
+def main() -> None:
+  sources = _names(SOURCES.value, SPLIT.value, "--sources=gsm8k,mbpp")
+  check(bool(OUT.value), "--out=DIR must be given")
+  check(bool(AGAINST.value), "--against=NAME@SPLIT,... must be given, or"
+        " --against=none if no evaluation is planned")
+  against = {} if AGAINST.value == "none" else _names(
+      AGAINST.value, "test", "--against=gsm8k@test")
+  both = sorted(set(sources.values()) & set(against.values()))
+  check(not both, f"{'@'.join(both[0]) if both else ''} is in --sources and in"
+        " --against: nothing would be left of it")
+  shared = SHARED.resolve(decontaminate.Limits())
+  same = SAME.resolve(duplicates.Limits())
+  read = {which: _load(*which)
+          for which in dict.fromkeys((*sources.values(), *against.values()))}
+  parts = {name: read[which][0] for name, which in sources.items()}
+  sets = {name: read[which][0] for name, which in against.items()}
+  config = {"sources": {name: "@".join(w) for name, w in sources.items()},
+            "against": {name: "@".join(w) for name, w in against.items()},
+            "shared": dataclasses.asdict(shared),
+            "same": dataclasses.asdict(same),
+            "inputs": {"@".join(which): _digest(prompts)
+                       for which, (prompts, _) in read.items()}}
+  out = epath.Path(OUT.value)
+  _check_unused(out, config)
+  clean, dropped, copies = _selected(parts, sets, shared, same)
+  left = {name: found for name, found in clean.items() if found}
+  check(len(left) > 0, f"nothing is left of {', '.join(parts)}")
+  # Numbered among all sources, so that ids do not depend on what is left.
+  numbered = [mixture.number(clean, name, prompt)
+              for name, found in clean.items() for prompt in found]
+  report = {
+      "read": {name: len(found) for name, found in parts.items()},
+      "malformed": {name: {"rows": len(rows), "examples": rows[:5]}
+                    for (name, _), (_, rows) in read.items() if rows},
+      "kept": {name: len(found) for name, found in clean.items()},
+      "shared_with_evaluations": decontaminate.summary(dropped),
+      "duplicates": duplicates.summary(copies)}
+  groups = statistics.groups(numbered)
+  table = statistics.table(groups)
+  lengths: dict[str, dict[str, np.ndarray]] = {}
+  for group in groups:
+    lengths.setdefault(group.domain, {})[group.source] = group.lengths
+  io.write_json(out / _CONFIG, config)
+  io.write_json(out / "report.json", report)
+  io.write_text(out / "statistics.txt", f"{table}\n")
+  data_figure.draw(lengths, out / "statistics.png")
+  io.write_bytes(out / "train.jsonl", _lines(numbered))  # last: all is there
+  print(_explain(report))
+  print(table)
+  print(f"wrote {len(numbered)} prompts to {out / 'train.jsonl'}", flush=True)
+
+
+def _names(text: str, split: str, example: str) -> dict[str, tuple[str, str]]:
+  """`gsm8k,mbpp@test` as {name: (data set, split)}."""
+  found: dict[str, tuple[str, str]] = {}
+  for item in filter(None, map(str.strip, text.split(","))):
+    name, _, own = item.partition("@")
+    check(item not in found, f"{item!r} is given twice in {text!r}")
+    found[item] = name, own or split
+  check(len(found) > 0, f"{example} must be given")
+  return found
+
+
+def _load(name: str, split: str) -> tuple[list[Prompt], tuple[str, ...]]:
+  """A split's prompts, and the malformed rows of its data set."""
+  print(f"reading {name}, {split}", flush=True)
+  found = load.load(name, DATA_DIR.value or None, split)
+  return list(found), found.skipped
+
+
+def _selected(parts, sets, shared, same):
+  """(kept prompts, shared with evaluations, duplicates) by source."""
+  total = sum(map(len, parts.values()))
+  index = decontaminate.Evaluations(sets, shared)
+  with Progress("decontaminating", total, unit="prompts") as progress:
+    clean, dropped = decontaminate.decontaminate(
+        parts, index, lambda count: progress.step({}, count))
+  total = sum(map(len, clean.values()))
+  with Progress("deduplicating", total, unit="prompts") as progress:
+    clean, copies = duplicates.drop(
+        clean, same, lambda count: progress.step({}, count))
+  return clean, dropped, copies
+
+
+def _check_unused(out: epath.Path, config: Mapping[str, Any]) -> None:
+  """Refuses a folder that was made otherwise, or that holds something else."""
+  path = out / _CONFIG
+  if not path.exists():
+    check(not out.exists() or not any(out.iterdir()), f"{out} is not empty and"
+          f" has no {_CONFIG}; choose another --out")
+    return
+  lines = config_lib.difference(io.read_json(path), dict(config))
+  check(not lines, f"{out} was made with other settings or from other data (its"
+        " -> yours):\n" + "\n".join(f"  {line}" for line in lines)
+        + "\nNothing was changed; choose another --out")
+
+
+def _lines(prompts: Iterable[Prompt]) -> bytes:
+  return b"".join(
+      json.dumps(record.to_json(prompt), ensure_ascii=False).encode() + b"\n"
+      for prompt in prompts)
+
+
+def _digest(prompts: Sequence[Prompt]) -> str:
+  return hashlib.sha256(_lines(prompts)).hexdigest()[:16]
+
+
+def _explain(report: Mapping[str, Any]) -> str:
+  """A line a source: what was read, dropped and kept."""
+  lines = [f"{name}: {found['rows']} malformed rows were skipped"
+           for name, found in report["malformed"].items()]
+  for name, count in report["read"].items():
+    found = report["shared_with_evaluations"][name]
+    with_whom = ", ".join(
+        f"{evaluation} {row['dropped']}"
+        for evaluation, row in found["by_evaluation"].items())
+    copies = report["duplicates"][name]
+    lines.append(
+        f"{name}: {count} prompts, {found['prompts']} share text with"
+        f" evaluations{f' ({with_whom})' if with_whom else ''},"
+        f" {copies['exact']['dropped']} are copies,"
+        f" {copies['near']['dropped']} nearly so,"
+        f" {report['kept'][name]} kept")
+  return "\n".join(lines)
+
+
+if __name__ == "__main__":
+  start.run(main)

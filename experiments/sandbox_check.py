@@ -1,0 +1,142 @@
+"""Tries to break out of the sandbox of the code rewards; prints what held.
+
+  python -m experiments.sandbox_check
+
+Exit status 1 if anything got out, or if there is no sandbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from experiments import sandbox_probes, start
+from r1jax.rewards import sandbox, trials
+
+ONLY = flags.DEFINE_list("only", [], "Names of probes; all by default.")
+_VARIABLE = "R1JAX_SANDBOX_PROBE"
+LIMITS = trials.Limits(seconds=1.0, megabytes=256, total=10.0, output=1 << 20)
+
+
+class Result(NamedTuple):
+  """How a probe ended: whether it got out, how it was stopped, wall seconds."""
+
+  escaped: bool
+  reason: str
+  seconds: float
+
+
+@contextlib.contextmanager
+def target() -> Iterator[dict[str, Any]]:
+  """Things on this machine that a program must not reach, and their names."""
+  mark = secrets.token_hex(8)
+  with contextlib.ExitStack() as stack:
+    tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    local = stack.enter_context(
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    local.bind(f"\0r1jax-{mark}")
+    local.listen()
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    file = pathlib.Path(folder, "host-file")
+    file.write_text("of the host")
+    # So that only the sandbox keeps programs out.
+    os.chmod(folder, 0o755)
+    file.chmod(0o666)
+    os.environ[_VARIABLE] = mark
+    stack.callback(os.environ.pop, _VARIABLE, None)
+    yield {"port": tcp.getsockname()[1], "socket": f"r1jax-{mark}",
+           "file": str(file), "variable": _VARIABLE, "pid": os.getpid(),
+           "mark": f"r1jax-left-{mark}"}
+
+
+def attempt(name: str, host: Mapping[str, Any], *,
+            command: Sequence[str] | None = None,
+            environment: Mapping[str, str] | None = None,
+            limits: trials.Limits = LIMITS,
+            extra: Mapping[str, Any] | None = None) -> Result:
+  """Runs one probe in a sandbox.
+
+  Args:
+    name: of the probe.
+    host: what `target` gave.
+    command: of the sandbox; `sandbox.command()` by default.
+    environment: of bubblewrap, which has none by default.
+    limits: of the probe.
+    extra: what the request to the harness has besides the probe.
+
+  Raises:
+    SandboxError: the sandbox did not start.
+  """
+  begin = time.monotonic()
+  until = begin + limits.total
+  request = {
+      "mode": "tests", "program": sandbox_probes.source(name),
+      "tests": [{"stdin": json.dumps(host) + "\n"}],
+      "limits": limits.request(), **(extra or {})}
+  with contextlib.closing(sandbox.Sandbox(
+      command or sandbox.command(), environment=environment)) as box:
+    box.ready()
+    try:
+      box.ask(request, until)
+      reply = box.reply(until)
+    except (EOFError, ValueError):
+      reply = {"status": "sandbox ended"}
+    except TimeoutError:
+      reply = {"status": "ESCAPED its time limit"}
+  seconds = time.monotonic() - begin
+  escaped = (
+      "ESCAPED" in json.dumps(reply) or seconds > limits.total + 5
+      or "value" in reply  # a script returns none
+      or left_behind(host["mark"]))
+  reason = " ".join(filter(None, [reply["status"], reply.get("error")]))
+  return Result(escaped, reason, seconds)
+
+
+def left_behind(mark: str) -> bool:
+  """Whether a process that a probe marked is still alive, after a moment."""
+  time.sleep(0.05)
+  for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    with contextlib.suppress(OSError):
+      if mark.encode() in path.read_bytes():
+        return True
+  return False
+
+
+def main() -> None:
+  names = ONLY.value or list(sandbox_probes.PROBES)
+  for name in names:
+    if name not in sandbox_probes.PROBES:
+      raise ValueError(
+          f"--only: {name!r} is no probe; there are"
+          f" {', '.join(sandbox_probes.PROBES)}")
+  sandbox.check()
+  python, _ = sandbox.interpreter()
+  print(f"programs run on {python}")
+  width = max(map(len, names))
+  escaped = []
+  with target() as host:
+    for name in names:
+      result = attempt(name, host)
+      escaped += [name] * result.escaped
+      verdict = "ESCAPED" if result.escaped else "contained"
+      print(f"{name:{width}}  {verdict:9}  {result.seconds:5.2f} s"
+            f"  {result.reason}", flush=True)
+  print(f"{len(names) - len(escaped)} of {len(names)} contained")
+  if escaped:
+    print("do not run code rewards on this machine", file=sys.stderr)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+  start.run(main)

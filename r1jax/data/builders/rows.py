@@ -1,0 +1,299 @@
+"""Rows of local files: numbered, checked, the malformed ones told apart.
+
+A parser makes the `Prompt` of one row, or None where the row is none of the
+split's, or raises a ValueError that says what is wrong with the row.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from r1jax.core.types import Prompt
+
+MAX_BAD_SHARE = 0.01
+
+
+class BadRow(NamedTuple):
+  """A malformed row: its file, its line (from 1) and what is wrong."""
+
+  file: str
+  line: int
+  reason: str
+
+  def __str__(self) -> str:
+    return f"{self.file}:{self.line}: {self.reason}"
+
+
+class Row(NamedTuple):
+  """A row as it is parsed.
+
+  Attributes:
+    number: from 0 over all files of the split; it becomes the prompt's id.
+    file: where it is from.
+    line: its line there, from 1; in a JSON array the element's number.
+    fields: a mapping (JSON objects, tables with a header) or a list of texts
+      (tables without); a text until it is decoded.
+  """
+
+  number: int
+  file: epath.Path
+  line: int
+  fields: Any
+
+
+Parser = Callable[[Row], Prompt | None]
+Items = Iterator[Prompt | BadRow]
+
+
+def jsonl(paths: Sequence[epath.Path], parse: Parser) -> Items:
+  """Prompts of JSON Lines files (plain or .gz): one object a line.
+
+  Raises:
+    ValueError: a file is unreadable or empty, or over 1 % of it is malformed.
+  """
+  number = 0
+  for path in paths:
+    lines = list(_lines(path))
+    rows = (Row(number + i, path, i + 1, line.strip())
+            for i, line in enumerate(lines) if line.strip())
+    yield from checked(path, rows, lambda row: parse(_object(row)))
+    number += len(lines)
+
+
+def elements(
+    paths: Sequence[epath.Path], parse: Parser, key: str = "",
+    expand: Callable[[Any], list[Any]] = lambda element: [element]) -> Items:
+  """Prompts of JSON files: an array, or the one under `key` of an object.
+
+  A file of JSON Lines is read as that, whatever its name.
+
+  Args:
+    paths: the files.
+    parse: gets the elements; with `key` the object's other entries are added
+      to each under "_file".
+    key: where the array is.
+    expand: the rows that an element holds.
+  Raises:
+    ValueError: as `jsonl`.
+  """
+  number = 0
+  for path in paths:
+    try:
+      whole = json.loads(b"".join(_lines(path)).decode("utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+      if not key and getattr(error, "msg", "") == "Extra data":
+        yield from jsonl([path], parse)
+        continue
+      bad = BadRow(str(path), getattr(error, "lineno", 1), _reason(error))
+      yield bad
+      raise _too_many(path, [bad], 1) from error
+    listed = whole.pop(key, None) if key and isinstance(whole, dict) else whole
+    if not isinstance(listed, list):
+      raise ValueError(
+          f"{path} has no JSON array" + (f" under {key!r}" if key else ""))
+    beside = {"_file": whole} if key else {}
+    found = [
+        (i, {**part, **beside} if isinstance(part, dict) else part)
+        for i, element in enumerate(listed) for part in expand(element)]
+    rows = (Row(number + j, path, i + 1, part)
+            for j, (i, part) in enumerate(found))
+    yield from checked(path, rows, lambda row: parse(_mapping(row)))
+    number += len(found)
+
+
+def objects(paths: Sequence[epath.Path], parse: Parser) -> Items:
+  """Prompts of many small files, one JSON object each; 1 % is of the files.
+
+  Raises:
+    ValueError: as `jsonl`.
+  """
+  items = (Row(i, path, 1, b"".join(_lines(path)))
+           for i, path in enumerate(paths))
+  unit = paths[0].parent
+  yield from checked(unit, items, lambda row: parse(_object(row)))
+
+
+def table(
+    paths: Sequence[epath.Path], parse: Parser, *, header: bool = True,
+    columns: int = 0, delimiters: str = ",", quoting: int = csv.QUOTE_MINIMAL,
+    encodings: tuple[str, ...] = ("utf-8-sig",),
+) -> Items:
+  """Prompts of tables of delimited text.
+
+  Args:
+    paths: the files.
+    parse: gets a mapping by column name, or a list where there is no header.
+    header: whether the first row names the columns.
+    columns: how many a file without a header has.
+    delimiters: the one that the first line has most often is the file's.
+    quoting: as the csv module names it.
+    encodings: tried in order.
+  Raises:
+    ValueError: as `jsonl`.
+  """
+  number = 0
+  for path in paths:
+    text = _decoded(path, encodings)
+    first = text.partition("\n")[0]
+    delimiter = max(delimiters, key=first.count)
+    records = list(_records(text, delimiter, quoting))
+    names = records.pop(0)[1] if header and records else None
+    if isinstance(names, str):
+      raise ValueError(f"{path}:1: {names}")
+    width = len(names) if names else columns
+
+    def convert(row, names=names, width=width):
+      cells = row.fields
+      if isinstance(cells, str):
+        raise ValueError(cells)
+      if len(cells) != width:
+        raise ValueError(f"{len(cells)} columns where {width} are expected")
+      return parse(
+          row._replace(fields=dict(zip(names, cells))) if names else row)
+
+    rows = (Row(number + i, path, line, cells)
+            for i, (line, cells) in enumerate(records))
+    yield from checked(path, rows, convert)
+    number += len(records)
+
+
+def checked(
+    unit: epath.Path, rows: Iterable[Row], parse: Parser) -> Items:
+  """Parsed rows; at the end an error if more than 1 % of them are malformed.
+
+  Raises:
+    ValueError: that, naming the first three; or `unit` has no rows.
+  """
+  bad, total = [], 0
+  for row in rows:
+    total += 1
+    try:
+      prompt = parse(row)
+    except ValueError as error:
+      bad.append(BadRow(str(row.file), row.line, str(error)))
+      yield bad[-1]
+    else:
+      if prompt is not None:
+        yield prompt
+  if not total or len(bad) > MAX_BAD_SHARE * total:
+    raise _too_many(unit, bad, total)
+
+
+def text(fields: Mapping[str, Any], key: str) -> str:
+  """The text under `key`.
+
+  Raises:
+    ValueError: there is none, or only spaces.
+  """
+  value = fields.get(key)
+  if not isinstance(value, str) or not value.strip():
+    raise ValueError(f"no text under {key!r}")
+  if not value.isascii():
+    try:
+      value.encode()
+    except UnicodeEncodeError as error:
+      raise ValueError(f"half a character under {key!r}") from error
+  return value
+
+
+def integer(fields: Mapping[str, Any], key: str, low: int, high: int) -> int:
+  """The whole number low..high under `key`, which a table has as text.
+
+  Raises:
+    ValueError: there is none.
+  """
+  value = fields.get(key)
+  if isinstance(value, str) and value.strip().isdecimal():
+    value = int(value[:20])
+  if type(value) is not int or not low <= value <= high:
+    raise ValueError(f"{key!r} is {value!r}, not a number in {low}..{high}")
+  return value
+
+
+def texts(fields: Mapping[str, Any], key: str, least: int = 1) -> list[str]:
+  """The list of at least so many texts (each may be empty) under `key`.
+
+  Raises:
+    ValueError: there is none.
+  """
+  value = fields.get(key)
+  if (not isinstance(value, list) or len(value) < least
+      or not all(isinstance(item, str) for item in value)):
+    raise ValueError(f"no list of {least} or more texts under {key!r}")
+  return value
+
+
+def _lines(path: epath.Path) -> Iterator[bytes]:
+  try:
+    with path.open("rb") as file:
+      zipped = path.name.endswith(".gz")
+      yield from gzip.open(file) if zipped else file
+  except (OSError, EOFError) as error:
+    raise ValueError(
+        f"{path} cannot be read"
+        f" ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _object(row: Row) -> Row:
+  try:
+    fields = json.loads(row.fields)
+  except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    raise ValueError(_reason(error)) from error
+  return _mapping(row._replace(fields=fields))
+
+
+def _mapping(row: Row) -> Row:
+  if not isinstance(row.fields, dict):
+    raise ValueError(f"not an object but {type(row.fields).__name__}")
+  return row
+
+
+def _reason(error: Exception) -> str:
+  if isinstance(error, UnicodeDecodeError):
+    return "not UTF-8"
+  # The line is said elsewhere.
+  where = f"column {error.colno}: " if hasattr(error, "colno") else ""
+  return f"not JSON ({where}{getattr(error, 'msg', error)})"
+
+
+def _decoded(path: epath.Path, encodings: tuple[str, ...]) -> str:
+  raw = b"".join(_lines(path))
+  for encoding in encodings:
+    try:
+      return raw.decode(encoding)
+    except UnicodeDecodeError:
+      continue
+  raise ValueError(f"{path} is not {' or '.join(encodings)} text")
+
+
+def _records(
+    whole: str, delimiter: str, quoting: int,
+) -> Iterator[tuple[int, list[str] | str]]:
+  """(line where it ends, cells or what is wrong) of every record."""
+  reader = csv.reader(
+      io.StringIO(whole, newline=""), delimiter=delimiter, quoting=quoting,
+      strict=True)
+  while True:
+    try:
+      cells = next(reader)
+    except StopIteration:
+      return
+    except csv.Error as error:
+      yield reader.line_num, f"not {delimiter!r}-delimited text ({error})"
+      continue
+    if cells:
+      yield reader.line_num, cells
+
+
+def _too_many(unit: epath.Path, bad: list[BadRow], total: int) -> ValueError:
+  first = "; ".join(map(str, bad[:3])) or "the file is empty"
+  return ValueError(
+      f"{unit}: {len(bad)} of {total} rows are malformed (at most"
+      f" {MAX_BAD_SHARE:.0%} may be); repair the file. First: {first}")

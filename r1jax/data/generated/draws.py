@@ -1,0 +1,116 @@
+"""Addressed randomness, and splits that share no question.
+
+What is made here is a function of (source, split, index): no storage, no state,
+and the same on every machine and in every process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from r1jax.core.types import Prompt
+
+T = TypeVar("T")
+
+_ATTEMPTS = 2000
+
+
+class Dice:
+  """Draws that depend on an address alone.
+
+  `random.Random.random` under an integer seed is the only sequence that Python
+  promises to keep between versions, so everything is made from it; the address
+  goes through BLAKE2, because `hash` differs from process to process.
+  """
+
+  def __init__(self, *address: str | int):
+    self._uniform = random.Random(_digest(address)).random
+
+  def below(self, n: int) -> int:
+    """0 .. n - 1."""
+    return int(self._uniform() * n)
+
+  def between(self, low: int, high: int) -> int:
+    """low .. high, both included."""
+    return low + self.below(high - low + 1)
+
+  def pick(self, items: Sequence[T]) -> T:
+    """One of the items."""
+    return items[self.below(len(items))]
+
+  def sample(self, items: Sequence[T], count: int) -> list[T]:
+    """`count` different items, in random order."""
+    left = list(items)
+    return [left.pop(self.below(len(left))) for _ in range(count)]
+
+  def shuffled(self, items: Sequence[T]) -> list[T]:
+    """All items, in random order."""
+    return self.sample(items, len(items))
+
+
+# Makes the row of (split, index) from the dice; None where the draw will not
+# do (no unique solution, or its content belongs to another split).
+Make = Callable[[Dice, str, int], Prompt | None]
+
+
+def share(content: Any) -> str:
+  """The split that owns a content: train 80 %, validation and test 10 % each.
+
+  Args:
+    content: JSON-ready; what makes two questions the same to a solver, without
+      wording, so that no split holds a rewording of another's question.
+  """
+  bucket = _digest(content) % 10
+  return "validation" if bucket == 0 else "test" if bucket == 1 else "train"
+
+
+def distinct(
+    source: str, sizes: Mapping[str, int], split: str, make: Make
+) -> Iterator[Prompt]:
+  """The rows of a split, no question twice.
+
+  Args:
+    source: the generator's name, part of the address.
+    sizes: rows by split.
+    split: the split wanted.
+    make: draws one row, again until it gives a new one.
+
+  Raises:
+    ValueError: no such split.
+    RuntimeError: (while iterating) the generator has too few questions.
+  """
+  check(sizes, split)
+  return _rows(source, sizes[split], split, make)
+
+
+def check(sizes: Mapping[str, int], split: str) -> None:
+  """Raises ValueError where there is no such split."""
+  if split not in sizes:
+    raise ValueError(f"split={split!r}: choose from {', '.join(sizes)}")
+
+
+def _rows(
+    source: str, size: int, split: str, make: Make) -> Iterator[Prompt]:
+  seen = set()
+  for index in range(size):
+    dice = Dice(source, split, index)
+    for _ in range(_ATTEMPTS):
+      prompt = make(dice, split, index)
+      if prompt is not None and prompt.question not in seen:
+        break
+    else:
+      raise RuntimeError(
+          f"{source}, {split}: no new question for row {index} in {_ATTEMPTS}"
+          " draws; ask for fewer rows")
+    seen.add(prompt.question)
+    yield prompt
+
+
+def _digest(content: Any) -> int:
+  text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
+  digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+  return int.from_bytes(digest, "little")

@@ -1,0 +1,361 @@
+"""Instruction following: verifiable instructions of 25 types (IFEval).
+
+The types are those of "Instruction-Following Evaluation for Large Language
+Models" (arXiv:2311.07911); every one is checked on the answer, strictly.
+
+Departures, all to close ways around an instruction: an empty answer follows
+none; keywords are whole words; words joined by an apostrophe or a hyphen are
+one word, a Chinese character is one; sentences end at . ! ? and their Chinese
+forms, with no trained splitter; sections bear the numbers 1 to n; dividers of
+paragraphs, markers of sections, postscripts and bullets begin a line; JSON is
+an object or a list; of the fixed answers ("My answer is yes.") one only; a
+repeated request is followed by something; every script's comma is a comma.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from r1jax.rewards.response import Response
+from r1jax.rewards.score import Score, clock_stopped
+
+if TYPE_CHECKING:
+  from r1jax.core.types import Prompt
+
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(
+    rf"[{_CJK}]|[^\W{_CJK}]+(?:['’-][^\W{_CJK}]+)*")
+_SENTENCE_END = re.compile(
+    r"(?<![.!?…])[.!?…]++[\"'”’)\]*_]{0,4}(?=\s|$)|[。！？]+")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|e\.g|i\.e|inc|ltd)"
+    r"|\b[a-z])$", re.IGNORECASE)
+_MARKER = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]+", re.MULTILINE)
+_BULLET = re.compile(r"^[ \t]*[-*][ \t]+\S", re.MULTILINE)
+_HIGHLIGHT = re.compile(r"(?<!\*)(\*{1,2})(?![\s*])[^*\n]*[^*\s]\1(?!\*)")
+_PLACEHOLDER = re.compile(r"\[([^\[\]\n]*)\](?!\()")
+_TITLE = re.compile(r"<<([^<>\n]*)>>")
+_FIXED = ("my answer is yes.", "my answer is no.", "my answer is maybe.")
+
+# The languages that share a script; the others are known by theirs.
+_SCRIPTS = {
+    "ARABIC": ("ar", "fa", "ur"),
+    "BENGALI": ("bn",),
+    "CJK": ("zh",),
+    "CYRILLIC": ("bg", "ru", "uk"),
+    "DEVANAGARI": ("hi", "mr", "ne"),
+    "GREEK": ("el",),
+    "GUJARATI": ("gu",),
+    "GURMUKHI": ("pa",),
+    "HANGUL": ("ko",),
+    "HEBREW": ("he",),
+    "HIRAGANA": ("ja",),
+    "KANNADA": ("kn",),
+    "LATIN": ("cs", "da", "de", "en", "es", "fi", "fr", "hu", "id", "it", "nl",
+              "pl", "pt", "ro", "sv", "sw", "tl", "tr", "vi"),
+    "MALAYALAM": ("ml",),
+    "TAMIL": ("ta",),
+    "TELUGU": ("te",),
+    "THAI": ("th",),
+}
+_SCRIPT = {language: script for script, languages in _SCRIPTS.items()
+           for language in languages}
+_OWN_SCRIPT = 0.8  # share of the letters; the rest are names and terms
+_DETECTABLE = 5  # words; below that English is known by its script
+
+
+def verify(prompt: Prompt, response: Response) -> Score:
+  """1 if the answer follows every instruction of the prompt, else 0.
+
+  `prompt.reference` is {"ids": ["punctuation:no_comma", ...], "kwargs": [{},
+  ...]}; arguments that are None are as if absent. Reasons: "correct", "no
+  answer", or the first instruction that is not followed. Parts: followed, the
+  share of them that are.
+
+  Raises:
+    ValueError: an unknown instruction, or arguments that are not its own.
+  """
+  ids, kwargs = prompt.reference["ids"], prompt.reference["kwargs"]
+  if not ids or len(ids) != len(kwargs):
+    raise ValueError(
+        f"prompt {prompt.id}: {len(ids)} instructions, {len(kwargs)} arguments")
+  checks = [_arguments(name, given) for name, given in zip(ids, kwargs)]
+  answer = response.answer.strip()
+  if not answer:
+    return Score(0.0, True, "no answer", {"followed": 0.0})
+  followed = [check(answer, **given) for check, given in checks]
+  share = sum(followed) / len(followed)
+  reason = "correct" if share == 1 else ids[followed.index(False)]
+  return Score(float(share == 1), True, reason, {"followed": share})
+
+
+def _arguments(
+    name: str, given: Mapping[str, Any]
+) -> tuple[Callable[..., bool], dict[str, Any]]:
+  """The check of an instruction and its arguments, looked over."""
+  if name not in CHECKS:
+    raise ValueError(f"instruction {name!r}: known are {sorted(CHECKS)}")
+  check, kinds = CHECKS[name]
+  given = {key: value for key, value in given.items() if value is not None}
+  wrong = given.keys() ^ kinds.keys() or any(
+      not isinstance(given[key], kind) for key, kind in kinds.items())
+  if wrong or any(given[key] not in _RELATIONS
+                  for key in kinds if key.endswith("relation")):
+    raise ValueError(
+        f"instruction {name!r}: arguments {given!r}; it takes "
+        f"{ {key: kind.__name__ for key, kind in kinds.items()} }, relations "
+        f"are {sorted(_RELATIONS)}")
+  if given.get("language", "en") not in {*_SCRIPT}:
+    raise ValueError(
+        f"language {given['language']!r}: known are {sorted(_SCRIPT)}")
+  return check, given
+
+
+_RELATIONS = {
+    "at least": lambda count, bound: count >= bound,
+    "less than": lambda count, bound: count < bound,
+}
+
+
+def words(text: str) -> list[str]:
+  """The words of a text; each Chinese or Japanese character is one."""
+  return _WORD.findall(text)
+
+
+def sentences(text: str) -> int:
+  """How many sentences a text has; a rest without a full stop is one.
+
+  Numbers of lists, usual abbreviations and initials end none.
+  """
+  text = _MARKER.sub("", text)
+  count = start = 0
+  for match in _SENTENCE_END.finditer(text):
+    before = text[max(start, match.start() - 8):match.start()]
+    if match.group() == "." and _ABBREVIATION.search(before) and (
+        match.end() < len(text)):
+      continue
+    count += bool(re.search(r"\w", text[start:match.start()]))
+    start = match.end()
+  return count + bool(re.search(r"\w", text[start:]))
+
+
+def in_language(text: str, language: str) -> bool:
+  """Whether a text is in a language (ISO 639-1), as a whole.
+
+  At least 80 % of its letters are of the language's script; among the languages
+  of one script, those known here, py3langid decides.
+  """
+  letters: Counter[str] = Counter()
+  for character, count in Counter(text).items():
+    if character.isalpha():
+      letters[unicodedata.name(character, "").partition(" ")[0]] += count
+  script = _SCRIPT[language]
+  own = letters[script]
+  if language == "ja":
+    own = own and own + letters["CJK"] + letters["KATAKANA"]
+  if not own or own < _OWN_SCRIPT * letters.total():
+    return False
+  rivals = _SCRIPTS[script]
+  if len(rivals) == 1:
+    return True
+  ranked = _detector()(text[:10_000].casefold())
+  return language == next(name for name, _ in ranked if name in rivals)
+
+
+@functools.cache
+def _detector() -> Callable[[str], list[tuple[str, float]]]:
+  """Languages of a text, best first; loading takes most of a second."""
+  with clock_stopped():
+    import py3langid
+
+    py3langid.rank("")
+  return py3langid.rank
+
+
+def _english(answer: str) -> bool:
+  if len(words(answer)) >= _DETECTABLE:
+    return in_language(answer, "en")
+  return all(unicodedata.name(c, "").startswith("LATIN")
+             for c in answer if c.isalpha())
+
+
+def _keyword(keyword: str) -> re.Pattern[str]:
+  """Whole words; scripts that do not space their words have no borders."""
+  edge = r"[^\W\u0e00-\uffff]"
+  return re.compile(
+      rf"(?<!{edge}){re.escape(keyword.strip())}(?!{edge})", re.IGNORECASE)
+
+
+def _existence(answer: str, keywords: list[str]) -> bool:
+  return all(_keyword(keyword).search(answer) for keyword in keywords)
+
+
+def _forbidden(answer: str, forbidden_words: list[str]) -> bool:
+  return not any(_keyword(word).search(answer) for word in forbidden_words)
+
+
+def _frequency(
+    answer: str, keyword: str, frequency: int, relation: str) -> bool:
+  count = sum(1 for _ in _keyword(keyword).finditer(answer))
+  return _RELATIONS[relation](count, frequency)
+
+
+def _letter_frequency(
+    answer: str, letter: str, let_frequency: int, let_relation: str) -> bool:
+  count = answer.lower().count(letter.lower())
+  return _RELATIONS[let_relation](count, let_frequency)
+
+
+def _number_sentences(answer: str, num_sentences: int, relation: str) -> bool:
+  return _RELATIONS[relation](sentences(answer), num_sentences)
+
+
+def _number_words(answer: str, num_words: int, relation: str) -> bool:
+  return _RELATIONS[relation](len(words(answer)), num_words)
+
+
+def _number_paragraphs(answer: str, num_paragraphs: int) -> bool:
+  parts = re.split(r"^[ \t]*\*\*\*[ \t]*$", answer, flags=re.MULTILINE)
+  inner = parts[1:-1] if len(parts) > 2 else []
+  return (all(part.strip() for part in inner)
+          and sum(bool(part.strip()) for part in parts) == num_paragraphs)
+
+
+def _nth_paragraph(answer: str, num_paragraphs: int, nth_paragraph: int,
+                   first_word: str) -> bool:
+  parts = [part for part in re.split(r"\n\s*\n", answer) if part.strip()]
+  if len(parts) != num_paragraphs or not 1 <= nth_paragraph <= len(parts):
+    return False
+  first = parts[nth_paragraph - 1].split()[0].strip("\"'“”‘’*_#.,;:!?()")
+  return first.casefold() == first_word.casefold()
+
+
+def _placeholders(answer: str, num_placeholders: int) -> bool:
+  found = [inside for inside in _PLACEHOLDER.findall(answer) if inside.strip()]
+  return len(found) >= num_placeholders
+
+
+def _postscript(answer: str, postscript_marker: str) -> bool:
+  marker = re.escape(postscript_marker.rstrip("."))
+  return re.search(rf"^[ \t*_>#]*{marker}(?!\w)[^\w\n]*\w", answer,
+                   re.IGNORECASE | re.MULTILINE) is not None
+
+
+def _bullets(answer: str, num_bullets: int) -> bool:
+  return len(_BULLET.findall(answer)) == num_bullets
+
+
+def _fixed_answer(answer: str) -> bool:
+  return sum(option in answer.casefold() for option in _FIXED) == 1
+
+
+def _highlights(answer: str, num_highlights: int) -> bool:
+  found = _HIGHLIGHT.findall(_MARKER.sub("", answer))
+  return len(found) >= num_highlights
+
+
+def _sections(answer: str, section_spliter: str, num_sections: int) -> bool:
+  found = re.findall(
+      rf"^[ \t#*_>]*{re.escape(section_spliter)}[ \t]+(\d{{1,4}})\b", answer,
+      re.MULTILINE | re.ASCII)
+  return {int(number) for number in found} == {*range(1, num_sections + 1)}
+
+
+def _is_json(answer: str) -> bool:
+  text = re.sub(r"\A```(?:json)?\s", "", answer, flags=re.IGNORECASE)
+  try:
+    return isinstance(
+        json.loads(text.removesuffix("```").strip()), dict | list)
+  except (ValueError, RecursionError):
+    return False
+
+
+def _title(answer: str) -> bool:
+  return any(title.strip() for title in _TITLE.findall(answer))
+
+
+def _two_responses(answer: str) -> bool:
+  parts = [part.strip() for part in re.split(r"(?<!\*)\*{6}(?!\*)", answer)]
+  return len(parts) == 2 and all(parts) and parts[0] != parts[1]
+
+
+def _repeats(answer: str, prompt_to_repeat: str) -> bool:
+  first = prompt_to_repeat.strip().casefold()
+  text = answer.casefold()
+  return text.startswith(first) and bool(words(text[len(first):]))
+
+
+def _ends_with(answer: str, end_phrase: str) -> bool:
+  text = answer.strip("\"*_ \n").casefold()
+  return text.endswith(end_phrase.strip().strip('"').casefold())
+
+
+def _quoted(answer: str) -> bool:
+  return len(answer) > 2 and answer[0] + answer[-1] in ('""', "“”") and bool(
+      answer[1:-1].strip())
+
+
+def _upper(answer: str) -> bool:
+  return answer.isupper() and _english(answer)
+
+
+def _lower(answer: str) -> bool:
+  return answer.islower() and _english(answer)
+
+
+def _capital_words(
+    answer: str, capital_frequency: int, capital_relation: str) -> bool:
+  count = sum(word.isupper() for word in words(answer))
+  return _RELATIONS[capital_relation](count, capital_frequency)
+
+
+def _no_comma(answer: str) -> bool:
+  return not any(comma in answer for comma in ",，、،﹐﹑")
+
+
+# The check of each instruction and the type of each of its arguments.
+CHECKS: dict[str, tuple[Callable[..., bool], dict[str, type]]] = {
+    "change_case:capital_word_frequency": (
+        _capital_words, {"capital_frequency": int, "capital_relation": str}),
+    "change_case:english_capital": (_upper, {}),
+    "change_case:english_lowercase": (_lower, {}),
+    "combination:repeat_prompt": (_repeats, {"prompt_to_repeat": str}),
+    "combination:two_responses": (_two_responses, {}),
+    "detectable_content:number_placeholders": (
+        _placeholders, {"num_placeholders": int}),
+    "detectable_content:postscript": (_postscript, {"postscript_marker": str}),
+    "detectable_format:constrained_response": (_fixed_answer, {}),
+    "detectable_format:json_format": (_is_json, {}),
+    "detectable_format:multiple_sections": (
+        _sections, {"section_spliter": str, "num_sections": int}),
+    "detectable_format:number_bullet_lists": (_bullets, {"num_bullets": int}),
+    "detectable_format:number_highlighted_sections": (
+        _highlights, {"num_highlights": int}),
+    "detectable_format:title": (_title, {}),
+    "keywords:existence": (_existence, {"keywords": list}),
+    "keywords:forbidden_words": (_forbidden, {"forbidden_words": list}),
+    "keywords:frequency": (
+        _frequency, {"keyword": str, "frequency": int, "relation": str}),
+    "keywords:letter_frequency": (
+        _letter_frequency,
+        {"letter": str, "let_frequency": int, "let_relation": str}),
+    "language:response_language": (in_language, {"language": str}),
+    "length_constraints:nth_paragraph_first_word": (
+        _nth_paragraph,
+        {"num_paragraphs": int, "nth_paragraph": int, "first_word": str}),
+    "length_constraints:number_paragraphs": (
+        _number_paragraphs, {"num_paragraphs": int}),
+    "length_constraints:number_sentences": (
+        _number_sentences, {"num_sentences": int, "relation": str}),
+    "length_constraints:number_words": (
+        _number_words, {"num_words": int, "relation": str}),
+    "punctuation:no_comma": (_no_comma, {}),
+    "startend:end_checker": (_ends_with, {"end_phrase": str}),
+    "startend:quotation": (_quoted, {}),
+}

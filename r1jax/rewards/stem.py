@@ -1,0 +1,195 @@
+"""Accuracy of multiple choice: one option, named by its letter or its text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from r1jax.rewards import extraction
+from r1jax.rewards.score import Score
+
+if TYPE_CHECKING:
+  from r1jax.core.types import Prompt
+  from r1jax.rewards.response import Response
+
+_MAX_CHARS = 2000  # of a box or a marked answer: an option's text, no essay
+_MAX_STATEMENTS = 50
+_FULL_WIDTH = str.maketrans(
+    {chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)}
+    | {"。": ".", "、": ",", "【": "[", "】": "]", "“": '"', "”": '"'})
+_STYLE = re.compile(
+    r"\\(?:text|textbf|mathrm|mathbf|textit|mbox|boldsymbol)\b\s*|"
+    r"\\[()\[\],;:! ]|\\q?quad\b|[*_`{}$~]")
+_BARE = re.compile(r"\s*[(\[]?\s*([A-Ja-j])\s*[)\]]?\s*[.,:;]?\s*", re.ASCII)
+_LABEL = re.compile(
+    r"\s*(?:(?:either|both|probably|most likely|likely|clearly|simply)\s+)?"
+    r"(?:(?:option|choice|answer|选项|选)\s*:?\s*)?[\"'(\[]*\s*"
+    r"([A-J])(?![A-Za-z0-9'’^_=+-])\s*([\"')\].,:;]*)\s*", re.IGNORECASE)
+_ALSO = re.compile(
+    r"[\s\"')\].;,:]*(?:\b(?:and|or|maybe|perhaps|possibly|both|either)\b|或者?"
+    r"|和|及|与|/|&|,|;|\||\s|\.)*\s*(?:(?:option|choice|选项)\s*)?[\"(\[]*"
+    r"([A-J])(?![A-Za-z0-9'’])", re.ASCII)
+_STATED = re.compile(
+    r"\b(?:answer|option|choice|conclusion)\s*(?:is|would be|must be|should be"
+    r"|:|=)\s*:?|\banswer\s+(?=\(?[A-J]\b\)?\s*(?:[.\n]|$))"
+    r"|答案\s*(?:是|为|应为|应该是|选|:)\s*:?|(?<![不可])选\s*(?:择)?\s*:?\s*"
+    r"(?=[\"(\[]?[A-J](?![a-z]))", re.IGNORECASE)
+_CONFIRMED = re.compile(
+    r"(?<![A-Za-z0-9'’])[(\[]?([A-J])[)\]]?\s+(?:is|must be)\s+(?:the\s+"
+    r"|clearly\s+|therefore\s+)*(?:only\s+)?(?:correct|right|best|true)\b"
+    r"|([A-J])\s*(?:选项)?\s*(?:是正确|正确)(?!吗|与)")
+_LINE = re.compile(
+    r"^[ \t]*[(\[]?([A-J])(?:[)\]][.:]?|[.:])?[ \t]*$"
+    r"|^[ \t]*(?:\(([A-J])\)|\[([A-J])\]|([A-J])[).:])[ \t]*(\S[^\n]*)$",
+    re.MULTILINE)
+_SENTENCE = re.compile(r"\n|\.\s+(?=[A-Z][a-z]|[\u4e00-\u9fff])|[!?](?:\s|$)")
+_REJECTED = re.compile(
+    r"(?:is|was|are|seems)\s+(?:not|incorrect|wrong|false|never|im|un)"
+    r"|isn|cannot|can't|incorrect|wrong|错|不|or\b|或", re.IGNORECASE)
+_ARTICLE = re.compile(r" (?!or\b|and\b)[A-Za-z]{2,}")
+_REASONS = re.compile(r"\b(?:because|since|not|as|while|whereas|so|but)\b")
+_LISTED = re.compile(
+    r"(?:[,;]|\bor\b|\band\b|或|和)\s*\(?([B-H])\b(?:[).:]|\s+(?!is\b)[a-z])")
+_SPACES = re.compile(r"[\s.,;:!?\"'()\[\]]+")
+
+
+def verify(prompt: Prompt, response: Response) -> Score:
+  """1 if the one option that the answer settles on is the reference's.
+
+  The reference is {"answer": "B", "options": {"A": text, ...}}. First comes a
+  box, then a marked answer, then what the text states ("the answer is (B)",
+  故选B, "B is correct", a line that is only "B"). An option's whole text stands
+  for its letter where no other option has the same. Letters inside words and
+  the article "A" do not count.
+
+  Reasons: "correct", "wrong", "no answer", "nested boxes", "two answers"
+  (several letters, or a letter with another option's text) and "no such
+  option".
+  """
+  gold, options = prompt.reference["answer"], prompt.reference["options"]
+  contents, nested = extraction.boxes(response.answer)
+  if nested:
+    return Score(0.0, True, "nested boxes")
+  if contents:
+    found: set[str] = set()
+    for content in contents:
+      found |= _piece(content, options)
+    if not _piece(contents[-1], options):
+      return Score(0.0, True, "no answer")
+  else:
+    text = _clean(response.answer)
+    found = _piece(text, options) if response.marked else set()
+    found = found or _stated(text, options)
+  if not found:
+    return Score(0.0, True, "no answer")
+  if len(found) > 1:
+    return Score(0.0, True, "two answers")
+  (letter,) = found
+  if options and letter not in options:
+    return Score(0.0, True, "no such option", answer=letter)
+  right = letter == gold
+  return Score(float(right), True, "correct" if right else "wrong",
+               answer=letter)
+
+
+def _clean(text: str) -> str:
+  return _STYLE.sub(" ", text.translate(_FULL_WIDTH)).strip()
+
+
+def _piece(text: str, options: Mapping[str, str],
+           loose: bool = False) -> set[str]:
+  """The letters that a short text names, if it names an option at all.
+
+  Where nothing says that the text is the answer (`loose`), a letter needs more
+  than its place: a bracket, a full stop, the word "option".
+  """
+  if match := _BARE.fullmatch(text):
+    return {match.group(1).upper()}
+  text = _clean(text)
+  if len(text) > _MAX_CHARS:
+    return set()
+  if match := _BARE.fullmatch(text):
+    return {match.group(1).upper()}
+  if letters := _texts(text, options):
+    return letters
+  if re.fullmatch(r"[A-J]{2,10}", text):
+    return set(text)  # every option at once
+  match = _LABEL.match(text)
+  if not match or match.group(1).islower() and not match.group(2):
+    return set()
+  letter, mark = match.group(1).upper(), match.group(2)
+  rest = text[match.end():]
+  if letter in "AI" and not mark and re.match(r"[a-z]", rest) and (
+      text.lstrip()[0] in "AI" and not _is_verb(rest)):
+    return set()  # the article, the pronoun
+  if _normal(rest) == _normal(options.get(letter, "")) != "":
+    return {letter}
+  found = {letter}
+  at = match.end(1)
+  while also := _ALSO.match(text, at):
+    other = also.group(1)
+    if other == "A" and _ARTICLE.match(text, also.end()) or (
+        options and other not in options):
+      break
+    found.add(other)
+    at = also.end()
+  if loose and len(found) == 1 and not mark and rest and (
+      match.start(1) == 0):
+    return set()  # a line that happens to begin with a letter
+  if len(found) == 1 and _REJECTED.match(rest):
+    return {letter, ""} if rest[:2] in ("or", "或") else set()
+  reasons = _REASONS.search(rest)
+  listed = _LISTED.findall(rest[:reasons.start()] if reasons else rest)
+  return found | _texts(rest, options) | set(listed)
+
+
+def _is_verb(rest: str) -> bool:
+  return re.match(r"(?:is|because|since|as|and|or|which)\b", rest) is not None
+
+
+def _texts(text: str, options: Mapping[str, str]) -> set[str]:
+  """The option whose whole text this is; none if several have it."""
+  wanted = _normal(text)
+  if not wanted or not options:
+    return set()
+  letters = {letter for letter, option in options.items()
+             if option and len(option) < len(text) + 40
+             and _normal(option) == wanted}
+  return letters if len(letters) == 1 else set()
+
+
+def _normal(text: str) -> str:
+  return _SPACES.sub(" ", _clean(text)).strip().casefold()
+
+
+def _stated(text: str, options: Mapping[str, str]) -> set[str]:
+  """The letters that the text settles on, all statements taken together."""
+  found: set[str] = set()
+  for match in list(_STATED.finditer(text))[-_MAX_STATEMENTS:]:
+    rest = text[match.end():match.end() + 300]
+    line = rest.strip().partition("\n")[0]
+    sentence = _SENTENCE.split(line, maxsplit=1)[0]
+    label = _LABEL.match(line)
+    # A full stop inside the option's own text ends no sentence.
+    own = label and options.get(label.group(1).upper(), "")
+    found |= _piece(line if own and _normal(own) == _normal(
+        line[label.end():]) else sentence, options)
+  if found:
+    return found
+  for match in _CONFIRMED.finditer(text):
+    if not text[max(0, match.start() - 12):match.start()].rstrip().endswith(
+        ("if", "whether", "that")):
+      found.add(match.group(1) or match.group(2))
+  if found:
+    return found
+  lines = list(_LINE.finditer(text))
+  last = text.rstrip().rpartition("\n")[2].strip()
+  if lines and lines[-1].end() >= len(text.rstrip()):
+    full = lines[-1].group(1) is None  # "B. mitochondria", not "B"
+    for line in lines:
+      letter = line.group(1) or line.group(2) or line.group(3) or line.group(4)
+      if full or line.group(1):
+        found.add(letter)
+    return found | _piece(last, options, True)
+  return _piece(last, options, True)
