@@ -178,11 +178,12 @@ def judge(tokenizer: Tokenizer, template: str, rewards: RewardConfig,
     data: as --data; Python files in it bring their own verifiers.
   """
   weights = rewards.resolve()
-  verifiers = dict(rules.table(rewards.code))
+  found = rules.select(rewards)
+  verifiers = dict(found["accuracy"])
   for name, _ in mixture.parse(data or DATA.value).amounts:
     if name.endswith(".py"):
       verifiers |= getattr(own(name), "VERIFIERS", {})
-  found = rules.RULES | {"accuracy": verifiers}
+  found["accuracy"] = verifiers
   unknown = sorted(set(weights.weights) - set(found))
   check(not unknown, f"no rule gives the reward {', '.join(unknown)}; choose"
         f" from {', '.join(found)} (reward models cannot be named by flags)")

@@ -5,8 +5,9 @@
 
   choice_items_s  multiple-choice answers judged a second, format included
   math_items_s    mathematical answers judged a second, format included: a third
-                  right numbers, a third right by computer algebra only, a third
+                  right numbers, a third right as expressions only, a third
                   wrong; no two alike
+  programs_s      one-line programs judged a second, a sandbox for each
   fuzz            random and mutated completions. Each is judged by every
                   verifier that runs no program and by one that does, in turn,
                   with every other rule, in child processes. Counted: verdicts,
@@ -31,12 +32,14 @@ from experiments import start
 from experiments.benchmarks import completions
 from r1jax.core.types import Prompt, ask
 from r1jax.report import tables
-from r1jax.rewards import format, rules
+from r1jax.rewards import format, rules, sandbox
 from r1jax.rewards.runner import Item, Pool
 
 WORKERS = flags.DEFINE_integer("workers", 2, "Child processes.", lower_bound=1)
 CHOICES = flags.DEFINE_integer("choices", 100_000, "Multiple-choice items.")
 MATHS = flags.DEFINE_integer("maths", 3_000, "Mathematical items.")
+PROGRAMS = flags.DEFINE_integer(
+    "programs", 900, "Programs; 0 where there is no sandbox.")
 FUZZ = flags.DEFINE_integer("fuzz", 0, "Completions to fuzz; no rates then.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the fuzzing.")
 JSON = flags.DEFINE_bool("json", False, "Print one line of JSON, no table.")
@@ -129,6 +132,18 @@ def maths() -> Iterator[Item]:
           rf"\boxed{{{answer}}}")
 
 
+def programs() -> Iterator[Item]:
+  """Programs with one test, two thirds right."""
+  for i in itertools.count():
+    asked = Prompt(
+        id=i, domain="code", source="", messages=ask("Add to the number."),
+        reference={"kind": "stdin", "inputs": ["2"], "outputs": [str(2 + i)]},
+        verifier="code")
+    for line in (f"print(int(input()) + {i})", f"print({i} + int(input()))",
+                 f"print(int(input()) - {i + 1})"):
+      yield _answered(asked, f"\n```python\n{line}\n```\n")
+
+
 def main() -> None:
   cores = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
            else os.cpu_count())
@@ -139,6 +154,9 @@ def main() -> None:
     found |= {
         "choice_items_s": rate(choices(), CHOICES.value, WORKERS.value),
         "math_items_s": rate(maths(), MATHS.value, WORKERS.value)}
+    if PROGRAMS.value:
+      sandbox.check()
+      found["programs_s"] = rate(programs(), PROGRAMS.value, WORKERS.value)
   found["load_average"] = os.getloadavg()[0]
   found = {k: round(v, 2) if isinstance(v, float) else v
            for k, v in found.items()}

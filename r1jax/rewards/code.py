@@ -46,7 +46,8 @@ def all_passed(prompt: Prompt, response: Response) -> Score:
   The tests stop at the first that fails. Parts: "passed" and "tests" (as far as
   they were run), "fraction" and "seconds" (wall time of the program). Reasons:
   "correct", "wrong answer", "error: TypeError" and the like, "time limit",
-  "memory limit", "output limit", "no code", "program too long".
+  "memory limit", "output limit", "no code", "program too long"; "no f" and "no
+  output" where a program cannot define the function f, or print.
 
   Raises:
     ValueError: the reference is of no kind above, or in a language that cannot
@@ -163,6 +164,8 @@ def _judge(reference: Mapping[str, Any], response: Response, *,
   if len(program) > MAX_CHARS:
     return Score(0.0, True, "program too long")
   kind = reference.get("kind")
+  if reason := _hopeless(program, reference):
+    return Score(0.0, True, reason)
   with clock_stopped():
     if kind == "asserts":
       verdict = trials.examine(
@@ -180,6 +183,20 @@ def _judge(reference: Mapping[str, Any], response: Response, *,
            "fraction": fraction, "seconds": seconds}
   value = float(reason == "ok") if stop else fraction
   return Score(value, True, "correct" if reason == "ok" else reason, parts)
+
+
+def _hopeless(program: str, reference: Mapping[str, Any]) -> str:
+  """Why a text cannot pass whatever it does, or ""; it saves a sandbox.
+
+  A small model's answers are seldom programs. Nothing is defined without being
+  named, and nothing is printed without a call.
+  """
+  if (name := reference.get("entry_point")) and name not in program:
+    return f"no {name}"[:60]
+  if reference.get("kind") == "stdin" and "(" not in program and (
+      "@" not in program) and any(map(str.strip, reference["outputs"])):
+    return "no output"
+  return ""
 
 
 def _stdin(program: str, reference: Mapping[str, Any], limits: trials.Limits,

@@ -26,6 +26,8 @@ EQUATIONS: dict[str, dict[str, float]] = {
                   "format": 1.0, "language": 1.0},
 }
 CODE = ("all", "fraction")
+FORMAT = ("think-answer", "think")
+LANGUAGE = ("script", "detector")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,10 @@ class RewardConfig:
     deadline: seconds that all rules together may take on one completion.
     code: "all" rewards a program that passes every test, "fraction" the share
       of tests passed.
+    format: "think-answer" is R1-Zero's grammar (a thought, then an `<answer>`
+      element), "think" R1's (a thought, then a summary).
+    language: "script" counts words by script, "detector" also tells apart the
+      languages of one script (needs lingua-language-detector).
   """
 
   equation: str = "r1-zero"
@@ -49,6 +55,8 @@ class RewardConfig:
   workers: int = 0
   deadline: float = 2.0
   code: str = "all"
+  format: str = "think-answer"
+  language: str = "script"
 
   def __post_init__(self):
     check(self.equation in EQUATIONS,
@@ -57,8 +65,10 @@ class RewardConfig:
           f"workers={self.workers}: give a number of processes, or 0")
     check(math.isfinite(self.deadline) and self.deadline > 0,
           f"deadline={self.deadline}: seconds must be positive")
-    check(self.code in CODE, f"code={self.code!r} is not one of"
-          f" {', '.join(CODE)}")
+    for name, known in (
+        ("code", CODE), ("format", FORMAT), ("language", LANGUAGE)):
+      check(getattr(self, name) in known, f"{name}={getattr(self, name)!r} is"
+            f" not one of {', '.join(known)}")
     self.resolve()
 
   def resolve(self) -> Combine:

@@ -25,6 +25,7 @@ from r1jax.rewards.score import Rule
 
 if TYPE_CHECKING:
   from r1jax.core.types import Prompt
+  from r1jax.rewards.combine import RewardConfig
 
 VERIFIERS: dict[str, Rule] = {
     "math": math.verify,
@@ -57,21 +58,6 @@ def check(prompts: Iterable[Prompt]) -> None:
   if "puzzle" in needed:
     puzzles.check()
 
-
-
-def table(programs: str = "all") -> dict[str, Rule]:
-  """VERIFIERS; programs must pass "all" tests, or earn the "fraction" passed.
-
-  Raises:
-    ValueError: another word.
-  """
-  if programs not in ("all", "fraction"):
-    raise ValueError(f"code={programs!r}: choose all or fraction")
-  if programs == "all":
-    return VERIFIERS
-  return VERIFIERS | {"code": code.fraction_passed}
-
-
 RULES: dict[str, Rule | Mapping[str, Rule]] = {
     "accuracy": VERIFIERS,
     "format": format.think_answer,
@@ -80,3 +66,16 @@ RULES: dict[str, Rule | Mapping[str, Rule]] = {
     "overlong": shaping.overlong,
     "repetition": shaping.repetition,
 }
+
+
+def select(config: RewardConfig) -> dict[str, Rule | Mapping[str, Rule]]:
+  """RULES with what the config chooses among them."""
+  found = dict(RULES)
+  if config.code == "fraction":
+    found["accuracy"] = VERIFIERS | {
+        name: code.fraction_passed for name in ("code", "bugfix")}
+  if config.format == "think":
+    found["format"] = format.think
+  if config.language == "detector":
+    found["language"] = language.consistency_detected
+  return found

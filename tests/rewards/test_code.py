@@ -86,10 +86,11 @@ def test_fraction(box, reference, share, last):
     ("def square(x):\n  import sys; sys.exit()", "error: SystemExit"),
     ("def square(x):\n  import os; os._exit(0)", "error: exit"),
     ("def square(x):\n  return square(x)", "error: RecursionError"),
-    ("while True: pass", "time limit"),
-    ("import os; os._exit(0)", "error: exit"),
-    ("raise SystemExit", "error: SystemExit"),
-    ("def cube(x): return x", "error: NameError"),
+    ("while True: pass  # square", "time limit"),
+    ("import os; os._exit(0)  # square", "error: exit"),
+    ("raise SystemExit  # square", "error: SystemExit"),
+    ("def cube(x): return x  # no square", "error: NameError"),
+    ("def cube(x): return x", "no square"),
     ("def square(x) return x", "error: SyntaxError"),
     ("def square(x):\n  return object()", "wrong answer"),
     ("class square:\n  def __init__(self, x): pass", "wrong answer"),
@@ -460,3 +461,26 @@ def test_same_allows_rounding_and_order():
   assert not code.same(Opaque(1), Opaque(1))
   always = type("Always", (int,), {"__eq__": lambda *_: True})
   assert not code.same(always(1), 1) and not code.same([always(1)], [2])
+
+
+def test_hopeless_programs_start_no_sandbox(monkeypatch):
+  """Nothing is defined without being named or printed without a call."""
+  def started(*_, **__):
+    raise AssertionError("a sandbox was started")
+
+  monkeypatch.setattr(code.trials, "run", started)
+  monkeypatch.setattr(code.trials, "examine", started)
+  named = {"kind": "function", "entry_point": "double", "cases": [[[1], 2]]}
+  asserts = {"kind": "asserts", "entry_point": "double", "setup": "",
+             "test": "assert double(1) == 2"}
+  stdin = {"kind": "stdin", "inputs": ["1"], "outputs": ["12"]}
+  for reference, text, reason in (
+      (named, "12", "no double"), (stdin, "12", "no output"),
+      (asserts, "def doubl(x): return 2 * x", "no double")):
+    score = judge(reference, text)
+    assert (score.value, score.valid, score.reason) == (0.0, True, reason)
+  for reference, text in (
+      (named, "double = lambda x: 2 * x"), (stdin, "@print\ndef f(): pass"),
+      (dict(stdin, outputs=[""]), "12"), (stdin, "print(12)")):
+    with pytest.raises(AssertionError, match="was started"):
+      judge(reference, text)

@@ -1,0 +1,37 @@
+"""filter_sft as users type it."""
+
+import json
+
+from tests.experiments.calls import calls
+from tests.experiments.test_commands import fails, succeeds
+
+
+def row(text, **more):
+  return {"prompt": "Q?", "completion": text} | more
+
+
+def test_rows_that_stay_are_unchanged(tmp_path):
+  good = row("<think>Two and two.</think> Four.", source="mine")
+  chinese = row("<think>二加二。</think> 四。", language="zh")
+  rows = [good, row("Four."), chinese, chinese | {"language": "en"},
+          row("<think>" + "so so " * 60 + "</think> Four."), {"prompt": "Q?"}]
+  data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
+  data.write_text("\n\n".join(json.dumps(r) for r in rows) + "\n")
+  arguments = [f"--data={data}", f"--out={out}"]
+  text, again, lenient, missing = calls(
+      "experiments.filter_sft", arguments, arguments,
+      [f"--data={data}", f"--out={tmp_path / 'b'}", "--nothinking",
+       "--language_share=0"],
+      [f"--data={tmp_path / 'none'}", arguments[1] + "c"])
+  said = succeeds(text)
+  assert [json.loads(x) for x in out.read_text().splitlines()] == [
+      good, chinese]
+  assert out.read_text().splitlines()[0] == json.dumps(good)
+  for reason in ("empty thought", "mixed language", "word loop", "malformed"):
+    assert any(line.split()[-1] == "1" and reason in line
+               for line in said.splitlines()), said
+  assert f"{data}:11: " in said
+  fails(again, "exists; remove it")
+  succeeds(lenient)
+  assert len((tmp_path / "b").read_text().splitlines()) == 4
+  fails(missing, "cannot be read")
