@@ -97,3 +97,53 @@ def keep(text: str, scripts: Collection[str]) -> str:
   """The text with every run of letters of another script made a space."""
   return _RUN.sub(
       lambda run: run.group() if run.lastgroup in scripts else " ", text)
+
+
+_BY_SCRIPTS = {  # ISO 639-1 codes by scripts
+    ("Latin",): (
+        "af az bs ca cs cy da de en eo es et eu fi fr ga gl hr hu id is it jv"
+        " la lt lv ms mt nb nl nn no pl pt ro sk sl so sq sv sw tl tr uz vi xh"
+        " yo zu"),
+    ("Cyrillic",): "be bg kk ky mk mn ru tg uk",
+    ("Cyrillic", "Latin"): "sr",
+    ("Greek",): "el",
+    ("Arabic",): "ar fa ps sd ug ur",
+    ("Hebrew",): "he yi",
+    ("Devanagari",): "hi mr ne sa",
+    ("Bengali",): "as bn",
+    ("Gurmukhi",): "pa",
+    ("Gujarati",): "gu",
+    ("Oriya",): "or",
+    ("Tamil",): "ta",
+    ("Telugu",): "te",
+    ("Kannada",): "kn",
+    ("Malayalam",): "ml",
+    ("Sinhala",): "si",
+    ("Thai",): "th",
+    ("Lao",): "lo",
+    ("Tibetan",): "bo",
+    ("Myanmar",): "my",
+    ("Khmer",): "km",
+    ("Georgian",): "ka",
+    ("Armenian",): "hy",
+    ("Ethiopic",): "am ti",
+    ("Hangul", "Han"): "ko",
+    ("Kana", "Han"): "ja",
+    ("Han",): "zh",
+}
+LANGUAGES: dict[str, tuple[str, ...]] = {
+    code: names for names, codes in _BY_SCRIPTS.items()
+    for code in codes.split()}
+
+
+def of_language(language: str) -> tuple[str, ...]:
+  """The scripts that a language (an ISO 639-1 code) is written in.
+
+  Raises:
+    ValueError: an unknown code.
+  """
+  if language not in LANGUAGES:
+    raise ValueError(
+        f"language={language!r} has no known script; it must be one of"
+        f" {', '.join(sorted(LANGUAGES))}")
+  return LANGUAGES[language]

@@ -20,16 +20,6 @@ from r1jax.core import scripts
 from r1jax.core.config import check
 from r1jax.data import ngrams
 
-# Scripts of languages that are not written in Latin letters.
-_SCRIPTS = {
-    "am": ("Ethiopic",), "ar": ("Arabic",), "bg": ("Cyrillic",),
-    "bn": ("Bengali",), "el": ("Greek",), "fa": ("Arabic",), "he": ("Hebrew",),
-    "hi": ("Devanagari",), "hy": ("Armenian",), "ja": ("Han", "Kana"),
-    "ka": ("Georgian",), "km": ("Khmer",), "ko": ("Hangul", "Han"),
-    "lo": ("Lao",), "mr": ("Devanagari",), "my": ("Myanmar",),
-    "ne": ("Devanagari",), "ru": ("Cyrillic",), "sr": ("Cyrillic", "Latin"),
-    "ta": ("Tamil",), "te": ("Telugu",), "th": ("Thai",), "uk": ("Cyrillic",),
-    "ur": ("Arabic",), "zh": ("Han",)}
 # Formulas and code are of no language.
 _NO_PROSE = re.compile(r"`[^`\n]*`|\$[^$\n]*\$|\\[A-Za-z]+")
 _FENCES = ("```", "~~~")
@@ -75,8 +65,7 @@ class FilterConfig:
     for name in ("repeated_share", "language_share"):
       check(0 <= getattr(self, name) <= 1,
             f"{name}={getattr(self, name)} is a share, in 0..1")
-    check(re.fullmatch("[a-z]{2,3}", self.language) is not None,
-          f"language={self.language!r} is no ISO 639-1 code, as en or zh")
+    scripts.of_language(self.language)
 
 
 def split(text: str) -> tuple[str, str]:
@@ -137,7 +126,7 @@ def mixed_language(thought: str, language: str,
   variables.
   """
   counts = scripts.words_by_script(_NO_PROSE.sub(" ", thought), shortest=2)
-  target = _SCRIPTS.get(language, ("Latin",))
+  target = scripts.of_language(language)
   total, mine = sum(counts.values()), sum(counts.get(s, 0) for s in target)
   if total and mine < cfg.language_share * total:
     return "mixed language"

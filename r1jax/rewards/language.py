@@ -19,42 +19,6 @@ from r1jax.rewards.score import Score, clock_stopped
 if TYPE_CHECKING:
   from r1jax.core.types import Prompt
 
-_LANGUAGES = {  # ISO 639-1 codes by scripts
-    ("Latin",): (
-        "af az bs ca cs cy da de en eo es et eu fi fr ga gl hr hu id is it jv"
-        " la lt lv ms mt nb nl nn no pl pt ro sk sl so sq sv sw tl tr uz vi xh"
-        " yo zu"),
-    ("Cyrillic",): "be bg kk ky mk mn ru tg uk",
-    ("Cyrillic", "Latin"): "sr",
-    ("Greek",): "el",
-    ("Arabic",): "ar fa ps sd ug ur",
-    ("Hebrew",): "he yi",
-    ("Devanagari",): "hi mr ne sa",
-    ("Bengali",): "as bn",
-    ("Gurmukhi",): "pa",
-    ("Gujarati",): "gu",
-    ("Oriya",): "or",
-    ("Tamil",): "ta",
-    ("Telugu",): "te",
-    ("Kannada",): "kn",
-    ("Malayalam",): "ml",
-    ("Sinhala",): "si",
-    ("Thai",): "th",
-    ("Lao",): "lo",
-    ("Tibetan",): "bo",
-    ("Myanmar",): "my",
-    ("Khmer",): "km",
-    ("Georgian",): "ka",
-    ("Armenian",): "hy",
-    ("Ethiopic",): "am ti",
-    ("Hangul", "Han"): "ko",
-    ("Kana", "Han"): "ja",
-    ("Han",): "zh",
-}
-SCRIPTS: dict[str, tuple[str, ...]] = {
-    code: names for names, codes in _LANGUAGES.items()
-    for code in codes.split()}
-
 # What the detector chooses among, besides the target.
 DETECTED = ("de", "en", "es", "fr", "ja", "ru", "zh")
 
@@ -93,7 +57,7 @@ def consistency(prompt: Prompt, response: Response) -> Score:
   Raises:
     ValueError: the scripts of `prompt.language` are not known.
   """
-  wanted = _scripts(prompt.language)
+  wanted = scripts.of_language(prompt.language)
   target, words = _count(_REMOVED.sub(" ", response.thinking), wanted)
   return _share(target, words)
 
@@ -112,7 +76,7 @@ def consistency_detected(prompt: Prompt, response: Response) -> Score:
       does not know the language.
     ImportError: lingua-language-detector is not installed.
   """
-  wanted = _scripts(prompt.language)
+  wanted = scripts.of_language(prompt.language)
   text = _REMOVED.sub(" ", response.thinking)
   _, words = _count(text, wanted)
   if not words:
@@ -125,14 +89,6 @@ def consistency_detected(prompt: Prompt, response: Response) -> Score:
       for segment in detector.detect_multiple_languages_of(text)
       if segment.language.iso_code_639_1.name.lower() == prompt.language)
   return _share(target, words)
-
-
-def _scripts(language: str) -> tuple[str, ...]:
-  if language not in SCRIPTS:
-    raise ValueError(
-        f"language={language!r} has no known script; it must be one of"
-        f" {', '.join(sorted(SCRIPTS))}")
-  return SCRIPTS[language]
 
 
 def _count(text: str, wanted: tuple[str, ...]) -> tuple[int, int]:

@@ -71,8 +71,8 @@ def test_only_the_thought_counts():
 
 
 def test_every_language_has_scripts_that_exist():
-  assert set(shared_languages()) <= set(language.SCRIPTS)
-  for code, names in language.SCRIPTS.items():
+  assert set(shared_languages()) <= set(language.scripts.LANGUAGES)
+  for code, names in language.scripts.LANGUAGES.items():
     assert len(code) == 2 and set(names) <= set(language.scripts.SCRIPTS)
 
 
@@ -97,7 +97,7 @@ def test_real_questions_are_in_their_language():
       question = line.split("\t")[0]
       # Names such as "SWAPBOOK" and units stay in Latin letters.
       assert judge(code, question).value > 0.5, (code, question)
-      wrong = "en" if language.SCRIPTS[code] != ("Latin",) else "zh"
+      wrong = "en" if language.scripts.LANGUAGES[code] != ("Latin",) else "zh"
       assert judge(wrong, question).value < 0.5, (wrong, question)
 
 
