@@ -8,9 +8,8 @@
                   right numbers, a third right as expressions only, a third
                   wrong; no two alike
   programs_s      one-line programs judged a second, a sandbox for each
-  fuzz            random and mutated completions. Each is judged by every
-                  verifier that runs no program and by one that does, in turn,
-                  with every other rule, in child processes. Counted: verdicts,
+  fuzz            random and mutated completions, each judged by every verifier
+                  and every other rule, in child processes. Counted: verdicts,
                   exceptions and crashes, deadlines, values out of range, other
                   invalid verdicts (reasons are listed), and the slowest batch.
 """
@@ -50,10 +49,8 @@ _BATCH = 500  # completions submitted at once
 
 def fuzz(count: int, seed: int, workers: int) -> dict[str, Any]:
   """What became of `count` completions."""
-  programs = [i for i, case in enumerate(completions.CASES)
-              if case[0] in rules.PROGRAMS]
-  others = [i for i in range(len(completions.CASES)) if i not in programs]
-  prompts = [[completions.prompt(i, language) for i in (*others, *programs)]
+  prompts = [[completions.prompt(i, language)
+              for i in range(len(completions.CASES))]
              for language in completions.LANGUAGES]
   found = collections.Counter(
       {name: 0 for name in ("verdicts", "exceptions", "deadlines",
@@ -66,9 +63,7 @@ def fuzz(count: int, seed: int, workers: int) -> dict[str, Any]:
       items: list[Item] = []
       for at in range(first, min(count, first + _BATCH)):
         text = completions.completion(random.Random(f"{seed}:{at}"))
-        asked = prompts[at % len(prompts)]
-        program = asked[len(others) + at % len(programs)]
-        items += [(one, "", text) for one in (*asked[:len(others)], program)]
+        items += [(one, "", text) for one in prompts[at % len(prompts)]]
       before = time.perf_counter()
       for (asked, _, text), scores in zip(items, pool.submit(items).result()):
         for name, score in scores.items():

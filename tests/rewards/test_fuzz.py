@@ -16,8 +16,9 @@ import pytest
 from hypothesis import strategies as st
 
 from experiments.benchmarks import completions
-from r1jax.rewards import format, judge, response, rules, runner, sandbox
+from r1jax.rewards import format, judge, response, rules, runner
 from r1jax.rewards.score import Score
+from tests.rewards import sandboxed
 
 PURE = [i for i, case in enumerate(completions.CASES)
         if case[0] not in rules.PROGRAMS]
@@ -134,10 +135,7 @@ def test_judges_parse_anything(seed, text):
 
 
 def test_programs():
-  try:
-    sandbox.check()
-  except sandbox.SandboxError as error:
-    pytest.skip(str(error))
+  sandboxed.require()
   items = []
   for at, case in enumerate(PROGRAMS):
     good = completions.CASES[case][3]
