@@ -1,8 +1,12 @@
+import datetime
+import random
+import sys
 from collections import Counter, defaultdict
 
+import numpy as np
 import pytest
 
-from r1jax.data.generated import gym
+from r1jax.data.generated import draws, gym
 from tests.data.generated import cases
 
 pytest.importorskip("reasoning_gym")
@@ -14,6 +18,41 @@ def test_tasks_are_ones_that_the_verifier_judges():
   ours = [task for tasks in gym.TASKS.values() for task in tasks]
   assert len(ours) == len(set(ours)) >= 40
   assert set(ours) <= puzzles.TASKS
+
+
+class LaterDate(datetime.date):
+  @classmethod
+  def today(cls):
+    return datetime.date(2031, 3, 1)
+
+
+class LaterTime(datetime.datetime):
+  @classmethod
+  def now(cls, tz=None):
+    return datetime.datetime(2031, 3, 1, 4, 5, tzinfo=tz)
+
+
+def entries(task, seed):
+  random.seed(seed)
+  np.random.seed(seed)
+  # A task that draws from the process draws there in some entries only.
+  slow = task in ("zebra_puzzles", "puzzle24", "countdown")
+  dice = draws.Dice("entries", task)
+  return [gym._entry(task, dice.below(2**31)) for _ in range(2 if slow else 9)]
+
+
+def test_entries_depend_on_neither_the_process_nor_the_day(monkeypatch):
+  tasks = [task for tasks in gym.TASKS.values() for task in tasks]
+  first = {task: entries(task, 0) for task in [*tasks, "list_functions"]}
+  for name, module in list(sys.modules.items()):
+    if name.startswith("reasoning_gym"):
+      for key, value in list(vars(module).items()):
+        if value is datetime.date:
+          monkeypatch.setattr(module, key, LaterDate)
+        elif value is datetime.datetime:
+          monkeypatch.setattr(module, key, LaterTime)
+  changed = {task for task in first if entries(task, 1) != first[task]}
+  assert changed == {"list_functions"}  # which is not among ours
 
 
 def test_rows_take_the_tasks_in_turn():
