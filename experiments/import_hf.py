@@ -28,7 +28,7 @@ from r1jax.models.config import describe
 from r1jax.models.layers import Compute
 from r1jax.report import progress
 from r1jax.report import workdir as workdir_lib
-from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.sharding.mesh import MeshConfig, mesh_or_none
 from r1jax.stages import weights
 
 FROM = flags.DEFINE_string("from", "", "Folder of the Hugging Face model.")
@@ -44,9 +44,7 @@ MESH = flagset.define(MeshConfig, "mesh")
 def main() -> None:
   check(bool(FROM.value), "give --from=DIR, the folder of a Hugging Face model")
   compute = COMPUTE.resolve(Compute())
-  mesh = None
-  if jax.device_count() > 1:
-    mesh = make_mesh(MESH.resolve(MeshConfig()))
+  mesh = mesh_or_none(MESH.resolve(MeshConfig()))
   workdir = epath.Path(WORKDIR.value)
   if (workdir / workdir_lib.CONFIG).exists():
     check(not (workdir / "checkpoints").exists()

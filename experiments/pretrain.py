@@ -19,6 +19,7 @@ from r1jax.core import config as config_lib
 from r1jax.data import corpus, hf_tokenizer
 from r1jax.models.layers import Compute
 from r1jax.report import figures, workdir, writer
+from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import pretrain, weights
 
@@ -61,11 +62,11 @@ def main() -> None:
           "config": config_lib.to_dict(cfg),
           "corpus": config_lib.to_dict(mixture),
           "versions": workdir.versions()})
-  figures.curves(
+  processes.from_writer(lambda: figures.curves(
       writer.read(WORKDIR.value), path.parent / "base_loss.png",
-      ("loss/cross_entropy", "loss/mtp"), "Pre-training loss (nats per token)")
+      ("loss/cross_entropy", "loss/mtp"), "Pre-training loss (nats per token)"))
   print(f"wrote {path}", flush=True)
 
 
 if __name__ == "__main__":
-  start.run(main)
+  start.run(main, many=True)

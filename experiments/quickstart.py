@@ -9,25 +9,24 @@ The same command resumes after an interruption.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
+import jax
 from absl import flags
 from etils import epath
 
 from experiments import common, start
-from r1jax.core import config as config_lib
 from r1jax.core import io
+from r1jax.data.tokenizer import Tokenizer
 from r1jax.evals.runner import EvalResult
 from r1jax.losses import presets as loss_presets
 from r1jax.models import config as model_config
-from r1jax.report import rollouts, tables
-from r1jax.rewards.combine import RewardConfig
-from r1jax.rollout.engine import Engine
-from r1jax.rollout.sampling import SamplingConfig
-from r1jax.stages import evaluating, grpo, reporting
+from r1jax.report import tables
+from r1jax.sharding import processes
+from r1jax.stages import evaluating, grpo, judging, reporting, tasks
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo import GrpoConfig
+from r1jax.stages.weights import Weights
 from r1jax.training.optimizer import OptimizerConfig
 
 SEED = flags.DEFINE_integer("seed", 0, "Of prompts and samples.")
@@ -37,8 +36,6 @@ STEPS = flags.DEFINE_integer("steps", 80, "GRPO steps.")
 
 # Both models are sampled as in training: temperature 1, nothing cut off.
 EVAL = EvalConfig(temperature=1.0, top_p=1.0)
-SPLIT = "test"
-HELD_OUT = "validation[:64]"
 
 
 def config(seed: int, steps: int) -> GrpoConfig:
@@ -54,51 +51,71 @@ def main() -> None:
   cfg = config(SEED.value, STEPS.value)
   top = epath.Path(WORKDIR.value)
   folder = top / f"seed_{cfg.seed}"
-  if (folder / "summary.json").exists():
-    io.write_json(top / "summary.json", io.read_json(folder / "summary.json"))
-    print((folder / "table.txt").read_text())
-    print(f"This run is complete; delete {folder} to run it again.")
+  if processes.from_writer(lambda: complete(top, folder)):
     return
   base, tokenizer = common.policy(cfg.seed, common.mesh())
   print(f"base: {model_config.describe(base.model.cfg)}\n{cfg.explain()}",
         flush=True)
-  test, held_out, questions = (
-      common.joined(common.sources("arith", split))
-      for split in (SPLIT, HELD_OUT, "train"))
-  engine = Engine(base.model, SamplingConfig(
-      temperature=EVAL.temperature, top_p=EVAL.top_p,
-      max_new_tokens=EVAL.max_new_tokens), tokenizer.eos_ids, common.mesh())
-  with common.judge(tokenizer, cfg.template, RewardConfig()) as judge:
+  results = run(cfg, EVAL, base, tokenizer, folder, mesh=common.mesh())
+  if "R1-Zero" not in results:
+    return
 
-    def examine(name, params, bias_LE):
-      """Evaluates on the test split once; a resumed run reads the result."""
-      path = folder / f"{name}.json"
-      if path.exists():
-        return config_lib.from_dict(EvalResult, io.read_json(path))
-      result = evaluating.evaluate(
-          EVAL, engine, judge, params, bias_LE, test,
-          path=folder / f"{name}.jsonl.gz", name=f"evaluate {name}")
-      io.write_json(path, dataclasses.asdict(result))
-      return result
+  def finished():
+    report = reporting.write(folder / "train", results)
+    finish(top, folder, results, (time.monotonic() - began) / 60)
+    print(f"report: {report}", flush=True)
 
-    def during(params, bias_LE, step):
-      return evaluating.metrics(evaluating.evaluate(
-          EVAL, engine, judge, params, bias_LE, held_out, step=step,
-          path=rollouts.path(folder / "train", step, rollouts.EVALUATIONS),
-          progress=False))
+  processes.from_writer(finished)
 
-    results = {"base": examine("base", base.params, base.router_bias_LE)}
-    questions = common.fitting(
-        questions, judge, cfg.prompt_limit(base.model.cfg.max_position),
+
+def complete(top: epath.Path, folder: epath.Path) -> bool:
+  """Whether the run was done before; then prints what it found."""
+  if not (folder / "summary.json").exists():
+    return False
+  io.write_json(top / "summary.json", io.read_json(folder / "summary.json"))
+  print((folder / "table.txt").read_text())
+  print(f"This run is complete; delete {folder} to run it again.")
+  return True
+
+
+def run(cfg: GrpoConfig, evals: EvalConfig, base: Weights,
+        tokenizer: Tokenizer, folder: epath.Path, *,
+        mesh: jax.sharding.Mesh | None = None, test: str = "test",
+        held_out: str = "validation[:64]") -> dict[str, EvalResult]:
+  """Evaluates the base, trains it, evaluates what became of it.
+
+  Args:
+    cfg: of the training.
+    evals: of every evaluation.
+    base: where it starts.
+    tokenizer: of the base.
+    folder: gets the evaluations, and in train/ the run.
+    mesh: to train and sample on; None for one device.
+    test: split evaluated before and after.
+    held_out: split evaluated during the training.
+
+  Returns:
+    The evaluations of "base" and "R1-Zero"; without the latter if the training
+    was interrupted.
+  """
+  test, held_out, train = (
+      tasks.joined(tasks.load("arith", split))
+      for split in (test, held_out, "train"))
+  engine = evaluating.sampler(evals, base.model, tokenizer, mesh)
+  with judging.judge(tokenizer, cfg.template) as judge:
+    results = {"base": evaluating.once(
+        evals, engine, judge, base, test, folder, "base")}
+    train = tasks.fitting(
+        train, judge, cfg.prompt_limit(base.model.cfg.max_position),
         "training")
-    zero = grpo.run(cfg, base, judge, questions, folder / "train",
-                    evaluate=during, mesh=common.mesh())
-    if not grpo.finished(folder / "train", cfg):
-      return
-    results["R1-Zero"] = examine("zero", zero.params, zero.router_bias_LE)
-  report = reporting.write(folder / "train", results)
-  finish(top, folder, results, (time.monotonic() - began) / 60)
-  print(f"report: {report}", flush=True)
+    zero = grpo.run(
+        cfg, base, judge, train, folder / "train",
+        evaluate=evaluating.during(
+            evals, engine, judge, held_out, folder / "train"), mesh=mesh)
+    if grpo.finished(folder / "train", cfg):
+      results["R1-Zero"] = evaluating.once(
+          evals, engine, judge, zero, test, folder, "zero")
+  return results
 
 
 def finish(top: epath.Path, folder: epath.Path,
@@ -118,4 +135,4 @@ def finish(top: epath.Path, folder: epath.Path,
 
 
 if __name__ == "__main__":
-  start.run(main)
+  start.run(main, many=True)

@@ -9,16 +9,13 @@ import itertools
 import sys
 
 import jax
-import numpy as np
 from absl import flags
 
 from experiments import common, flagset, start
 from r1jax.core import keys
-from r1jax.core.types import ask
-from r1jax.data import templates
-from r1jax.data.tokenizer import TextStream
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
+from r1jax.stages import answering
 
 SAMPLING = flagset.define(SamplingConfig)
 TEMPLATE = flags.DEFINE_string(
@@ -48,15 +45,12 @@ def main() -> None:
       temperature=0.6, top_p=0.95, max_new_tokens=96))
   engine = Engine(policy.model, cfg, tokenizer.eos_ids)
   for number, question in zip(itertools.count(), questions()):
-    prompt = templates.prompt(ask(question), TEMPLATE.value, tokenizer)
-    text = TextStream(tokenizer)
     key = keys.fold(jax.random.key(SEED.value), number)
-    sys.stdout.write(prompt.tail)
-    for new in engine.stream(policy.params, policy.router_bias_LE,
-                             np.array(prompt.ids, np.int32), 0, key):
-      sys.stdout.write(text.add(i for i in new if i not in tokenizer.eos_ids))
+    for text in answering.stream(
+        engine, policy, tokenizer, question, TEMPLATE.value, key):
+      sys.stdout.write(text)
       sys.stdout.flush()
-    print(text.end())
+    print()
 
 
 if __name__ == "__main__":

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 
-from r1jax.sharding import distributed
+from experiments import flagset
+from r1jax.core.config import check
+from r1jax.sharding import distributed, processes, watchdog
+from r1jax.sharding.distributed import DistributedConfig
+
+DISTRIBUTED = flagset.define(DistributedConfig, "distributed")
 
 # What users can mend: bad input, a full disk, gradients that stay non-finite.
 EXPECTED = (ValueError, OSError, FloatingPointError)
 
 
-def run(main: Callable[[], Any]) -> None:
-  """Runs `main` under absl; what users can mend is said without traceback."""
+def run(main: Callable[[], Any], *, many: bool = False) -> None:
+  """Runs `main` under absl; what users can mend is said without traceback.
+
+  Args:
+    main: the experiment.
+    many: whether several processes may do it together; the first then prints.
+  """
   def wrapped(argv: list[str]) -> None:
     if len(argv) > 1:
       raise app.UsageError(f"unexpected arguments {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
-    distributed.initialize()
     try:
-      main()
+      if distributed.initialize(DISTRIBUTED.value()):
+        _together(main, many)
+      else:
+        main()
     except EXPECTED as error:
       if os.environ.get("R1JAX_TRACEBACK"):
         raise
-      raise SystemExit(
-          f"error: {error}\n(R1JAX_TRACEBACK=1 shows where)") from error
+      raise SystemExit(_brief(error)) from error
 
   if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
     # Simulated devices: a collective that waits for the others holds a thread,
@@ -36,6 +50,45 @@ def run(main: Callable[[], Any]) -> None:
     os.environ.setdefault("PJRT_NPROC", "64")
   _list_all_flags()
   app.run(wrapped)
+
+
+def _together(main: Callable[[], Any], many: bool) -> None:
+  """`main` as one of several processes; if one fails, all end."""
+  # Collectives that wait hold a thread, as those of simulated devices above.
+  os.environ.setdefault("PJRT_NPROC", "64")
+  config = DISTRIBUTED.value()
+  watchdog.start(config.heartbeat_timeout, config.stall_timeout)
+  if not processes.is_writer():
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end
+  try:
+    check(many, "this command runs in one process; start it alone")
+    main()
+    processes.gather("done")  # nobody leaves while another still works
+  except BaseException as error:
+    watchdog.blame(error)
+    _say(error)
+    watchdog.failed(error)
+    # An ordinary exit would wait for processes that no longer come.
+    os._exit(error.exitcode if isinstance(error, app.UsageError) else 1)
+  watchdog.stop()
+  jax.distributed.shutdown()
+
+
+def _say(error: BaseException) -> None:
+  """What becomes of an error in one of several processes."""
+  with contextlib.suppress(OSError):
+    if isinstance(error, app.UsageError):
+      app.usage(shorthelp=True, detailed_error=error)
+    elif isinstance(error, EXPECTED) and not os.environ.get("R1JAX_TRACEBACK"):
+      print(_brief(error), file=sys.stderr)
+    else:
+      traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _brief(error: BaseException) -> str:
+  return f"error: {error}\n(R1JAX_TRACEBACK=1 shows where)"
 
 
 def _list_all_flags() -> None:

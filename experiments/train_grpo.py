@@ -14,11 +14,16 @@ from absl import flags
 
 from experiments import common, flagset, start
 from r1jax.losses import presets as loss_presets
-from r1jax.report import rollouts
 from r1jax.rewards.combine import RewardConfig
-from r1jax.rollout.engine import Engine
-from r1jax.rollout.sampling import SamplingConfig
-from r1jax.stages import evaluating, exporting, grpo, reporting
+from r1jax.sharding import processes
+from r1jax.stages import (
+  evaluating,
+  exporting,
+  grpo,
+  judging,
+  reporting,
+  tasks,
+)
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo import GrpoConfig
 
@@ -62,31 +67,26 @@ def main() -> None:
             if k != "workers"}
   print(cfg.explain(), flush=True)
   data = ",".join(dict.fromkeys([*train, *held_out]))
-  with common.judge(tokenizer, cfg.template, rewards, data) as judge:
-    engine = Engine(first.model, SamplingConfig(
-        temperature=evals.temperature, top_p=evals.top_p,
-        max_new_tokens=evals.max_new_tokens), tokenizer.eos_ids, mesh)
-    questions = common.mixed(common.all_fitting(
+  with judging.judge(
+      tokenizer, cfg.template, rewards, tasks.verifiers(data)) as judge:
+    engine = evaluating.sampler(evals, first.model, tokenizer, mesh)
+    questions = common.mixed(tasks.all_fitting(
         train, judge, cfg.prompt_limit(context), "training"))
-    held_out = common.joined(common.all_fitting(
+    held_out = tasks.joined(tasks.all_fitting(
         held_out, judge, context - evals.max_new_tokens, EVAL_SPLIT.value))
-
-    def evaluate(params, bias_LE, step):
-      return evaluating.metrics(evaluating.evaluate(
-          evals, engine, judge, params, bias_LE, held_out, step=step,
-          path=rollouts.path(WORKDIR.value, step, rollouts.EVALUATIONS),
-          progress=False))
-
     found = grpo.run(
-        cfg, first, judge, questions, WORKDIR.value, evaluate=evaluate,
+        cfg, first, judge, questions, WORKDIR.value,
+        evaluate=evaluating.during(
+            evals, engine, judge, held_out, WORKDIR.value),
         mesh=mesh, settings={"init": common.INIT.value,
                              "data": common.DATA.value,
                              "mixture": common.MIXTURE.value,
                              "rewards": judged})
-  print(f"report: {reporting.write(WORKDIR.value)}", flush=True)
+  processes.from_writer(lambda: print(
+      f"report: {reporting.write(WORKDIR.value)}", flush=True))
   if EXPORT.value and grpo.finished(WORKDIR.value, cfg):
     common.export(EXPORT.value, found, tokenizer, WORKDIR.value)
 
 
 if __name__ == "__main__":
-  start.run(main)
+  start.run(main, many=True)

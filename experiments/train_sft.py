@@ -62,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  start.run(main)
+  start.run(main, many=True)

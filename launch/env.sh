@@ -3,6 +3,7 @@
 #   PYTHON=python3.12   the interpreter to make .venv with
 #   R1JAX_JAX=jax       what to install JAX as, e.g. jax[cuda12] or jax[tpu]
 #   R1JAX_EXTRA=test    an extra of setup.py to install as well
+#   R1JAX_VENV=none     the python of PATH instead, as it is (a container)
 
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -66,15 +67,22 @@ set_up() {
   printf '%s\n' "$want" "extra:" "extra:$extra" >$stamp
 }
 
-# One set-up at a time; where flock is missing (macOS) nothing is held.
-(
-  if command -v flock >/dev/null; then
-    flock --nonblock 9 || { echo "Waiting for another set-up" >&2; flock 9; }
+if [ "${R1JAX_VENV:-}" != none ]; then
+  # One set-up at a time; where flock is missing (macOS) nothing is held.
+  (
+    if command -v flock >/dev/null; then
+      flock --nonblock 9 || { echo "Waiting for another set-up" >&2; flock 9; }
+    fi
+    set_up
+  ) 9<setup.py
+  # shellcheck disable=SC1091
+  source .venv/bin/activate
+  # libtpu, with which one may compile for TPUs that are elsewhere, would look
+  # for one here, and complain.
+  if [ -z "${R1JAX_JAX:-}" ] && [ "$(jax_for_this_machine)" = jax ]; then
+    export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
   fi
-  set_up
-) 9<setup.py
-# shellcheck disable=SC1091
-source .venv/bin/activate
+fi
 
 # Compiled programs are kept between runs.
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/r1jax/xla

@@ -108,6 +108,14 @@ def sampling(cfg: ModelConfig, prompt: int, length: int) -> float:
   return length * forward(cfg, keys, absorbed=cfg.attention == "mla")
 
 
+def head_widths(cfg: ModelConfig) -> tuple[int, int]:
+  """Multiplications of one query with one key, and with its value, all heads.
+  """
+  if cfg.attention == "gqa":
+    return cfg.n_heads * cfg.head_dim, cfg.n_heads * cfg.head_dim
+  return cfg.n_heads * (cfg.nope_dim + cfg.rope_dim), cfg.n_heads * cfg.v_dim
+
+
 def _attention(cfg: ModelConfig) -> tuple[int, int]:
   """(entries of the matrices, entries of norms and biases) of one layer."""
   d, n = cfg.d_model, cfg.n_heads
@@ -126,8 +134,6 @@ def _attention(cfg: ModelConfig) -> tuple[int, int]:
 
 def _pair(cfg: ModelConfig, absorbed: bool) -> int:
   """Multiplications of one query with one key and its value, all heads."""
-  if cfg.attention == "gqa":
-    return cfg.n_heads * 2 * cfg.head_dim
   if absorbed:
     return cfg.n_heads * (2 * cfg.kv_rank + cfg.rope_dim)
-  return cfg.n_heads * (cfg.nope_dim + cfg.rope_dim + cfg.v_dim)
+  return sum(head_widths(cfg))

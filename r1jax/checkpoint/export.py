@@ -14,6 +14,7 @@ from etils import epath
 
 from r1jax.checkpoint import trees
 from r1jax.core import io
+from r1jax.sharding import processes
 
 _DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16)}
 
@@ -24,7 +25,7 @@ def save_params(
   """Writes `params` to `path` (.safetensors), `metadata` beside it (.json).
 
   Tensors carry the dotted paths of the tree as names. Under several processes
-  every leaf must be fully addressable; call it from one of them.
+  all of them call it, and the first writes; each holds one whole copy.
 
   Args:
     path: file to write, ends in `.safetensors`.
@@ -45,9 +46,13 @@ def save_params(
       raise ValueError(
           f"{name} has dtype {leaf.dtype}; only floats are exported")
     leaves[name] = np.ascontiguousarray(
-        np.asarray(jax.device_get(leaf)).astype(jnp.dtype(dtype)))
-  io.write_bytes(path, safetensors.numpy.save(leaves))
-  io.write_json(config_path, metadata)
+        processes.whole(leaf).astype(jnp.dtype(dtype)))
+
+  def write() -> None:
+    io.write_bytes(path, safetensors.numpy.save(leaves))
+    io.write_json(config_path, metadata)
+
+  processes.from_writer(write)
 
 
 def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -88,9 +93,15 @@ def load_params(path: str | os.PathLike, like: Any) -> Any:
         f"{path} does not fit this model:\n{trees.listed(lines)}\n"
         "build the model from the config beside the file, or name another file")
   return trees.unflatten(like, {
-      name: jax.device_put(
-          found[name].astype(leaf.dtype), getattr(leaf, "sharding", None))
+      name: _place(found[name].astype(leaf.dtype),
+                   getattr(leaf, "sharding", None))
       for name, leaf in wanted.items()})
+
+
+def _place(values: np.ndarray, sharding: Any) -> jax.Array:
+  if sharding is None:
+    return jax.device_put(values)
+  return processes.same(values, sharding)
 
 
 def _config_path(path: str | os.PathLike) -> epath.Path:

@@ -5,6 +5,7 @@ Names and layouts come from `hf_names`, files from `hf_files`.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from r1jax.models import build
 from r1jax.models.build import Model
 from r1jax.models.config import ModelConfig
 from r1jax.ops import fp8 as fp8_ops
+from r1jax.sharding import processes
 
 # Bytes that are read and converted at a time: what the caches hold, since most
 # matrices are transposed.
@@ -84,8 +86,9 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, params: Any,
   """Writes a folder that `load` and transformers read, whole or not at all.
 
   The host holds the tensors of one file at a time. The router's bias stays
-  float32, everything else is rounded to `dtype`. Under several processes every
-  leaf must be fully addressable; call it from one of them.
+  float32, everything else is rounded to `dtype`. Under several processes all of
+  them call it: each gives what its devices hold of one tensor after the other,
+  and the first writes.
 
   Args:
     folder: local; does not exist, or is empty.
@@ -117,10 +120,12 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, params: Any,
     fields = dict(fields) | {"quantization_config": {
         "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
         "weight_block_size": [fp8_ops.BLOCK, fp8_ops.BLOCK]}}
+  tensors = _reported(_tensors(entries, leaves, dtype, fp8), report, total)
+  if not processes.is_writer():
+    collections.deque(tensors, maxlen=0)
+    return
   with hf_files.whole(folder, total) as part:
-    hf_files.write(
-        part, hf_files.shards(plan, shard_bytes),
-        _reported(_tensors(entries, leaves, dtype, fp8), report, total))
+    hf_files.write(part, hf_files.shards(plan, shard_bytes), tensors)
     hf_files.write_extras(part, fields, extras or {})
 
 
@@ -245,10 +250,6 @@ def _check_leaves(cfg: ModelConfig, leaves: dict) -> None:
       for tree in (leaves, _leaves(build.build(cfg)))))
   check(not lines, "the parameters are not those of the config:\n"
         + trees.listed(lines))
-  for path, leaf in leaves.items():
-    check(getattr(leaf, "is_fully_addressable", True),
-          f"{path} lies on devices of other processes; export in one process,"
-          " from a checkpoint")
 
 
 def _stored_dtype(entry: Entry, dtype: str) -> np.dtype:
@@ -286,7 +287,7 @@ def _fetch(leaf: Any, at: tuple[int, ...]) -> np.ndarray:
   """leaf[at] on the host; nothing else of the leaf leaves its devices."""
   if not isinstance(leaf, jax.Array):
     return np.asarray(leaf)[at]
-  made = np.empty(leaf.shape[len(at):], leaf.dtype)
+  made = np.zeros(leaf.shape[len(at):], leaf.dtype)
   for shard in leaf.addressable_shards:
     index = [slice(*s.indices(n)[:2])
              for s, n in zip(shard.index, leaf.shape)]
@@ -299,7 +300,7 @@ def _fetch(leaf: Any, at: tuple[int, ...]) -> np.ndarray:
         data = np.asarray(data)
       hf_files.place(made[tuple(index[len(at):])],
                      np.asarray(data[tuple(local)]))
-  return made
+  return made if leaf.is_fully_addressable else processes.joined(made)
 
 
 def _reported(tensors, report, total) -> Iterator[np.ndarray]:

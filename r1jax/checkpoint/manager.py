@@ -21,13 +21,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from r1jax.checkpoint import trees
-
-_Policy = ocp.checkpoint_managers.preservation_policy
+from r1jax.checkpoint import retention, trees
+from r1jax.core import io
 
 
 class Manager:
@@ -62,20 +62,23 @@ class Manager:
           f"keep={keep} and save_interval={save_interval} must be at least 1")
     if best_mode not in ("max", "min"):
       raise ValueError(f"best_mode={best_mode!r} must be 'max' or 'min'")
-    self.directory = epath.Path(os.path.abspath(directory)
-                                if "://" not in os.fspath(directory)
-                                else directory)
-    self._interval = save_interval
-    self._best_metric = best_metric
+    self.directory = epath.Path(
+        directory if io.is_remote(directory) else os.path.abspath(directory))
+    self._interval, self._keep = save_interval, keep
+    self._best_metric, self._best_mode = best_metric, best_mode
     self._pending: int | None = None
+    self._remover = retention.Remover()
     logging.getLogger("absl").addFilter(_not_from_orbax)
     _drop_abandoned()
-    options = _options(keep, best_metric, best_mode, read_only)
     try:
       self._orbax = ocp.CheckpointManager(
-          self.directory, options=options,
-          item_handlers={"arrays": ocp.PyTreeCheckpointHandler(),
+          self.directory, options=_options(best_metric, read_only),
+          # Weights hardly compress, and trying takes longer than writing.
+          item_handlers={"arrays": ocp.PyTreeCheckpointHandler(
+              use_compression=False),
                          "host": ocp.JsonCheckpointHandler()})
+      self._scores = {int(s): self._score(s)
+                      for s in self._orbax.all_steps()}
     except OSError as error:
       raise OSError(
           error.errno, f"could not open checkpoints at {self.directory}:"
@@ -116,18 +119,23 @@ class Manager:
     except (TypeError, ValueError) as error:
       raise ValueError(
           f"host state of step {step} is not JSON-ready: {error}") from error
-    stored = {name: _data(leaf) for name, leaf in trees.flatten(arrays).items()
-              if leaf.size}
-    self.wait()
+    self.wait()  # Before memory is taken for the copies.
+    stored = {name: _snapshot(_data(leaf))
+              for name, leaf in trees.flatten(arrays).items() if leaf.size}
     self._pending = step
+    finite = self._finite(metrics)
+    size = sum(leaf.nbytes for leaf in stored.values())
     try:
-      _probe(self.directory, sum(leaf.nbytes for leaf in stored.values()))
+      if not _has_room(self.directory, size):
+        self._remover.wait()  # Old ones still go.
+      _probe(self.directory, size)
       self._orbax.save(
-          step, metrics=self._finite(metrics), force=True,
+          step, metrics=finite, force=True,
           args=ocp.args.Composite(arrays=ocp.args.PyTreeSave(stored),
                                   host=ocp.args.JsonSave(host)))
     except Exception as error:  # Orbax and TensorStore raise many kinds.
       raise self._failure(error) from error
+    self._scores[step] = finite and finite[self._best_metric]
     return True
 
   def due(self, step: int) -> bool:
@@ -144,23 +152,25 @@ class Manager:
       self._orbax.wait_until_finished()
     except Exception as error:  # Orbax and TensorStore raise many kinds.
       raise self._failure(error) from error
-    self._pending = None
+    if self._pending is not None:
+      self._pending = None
+      self._prune()
 
   def latest_step(self) -> int | None:
     """Step of the newest checkpoint (the one in progress included), or None."""
-    return self._orbax.latest_step()
+    return max(self._scores, default=None)
 
   def best_step(self) -> int | None:
     """Step of the best checkpoint by `best_metric`, or None without metrics."""
     if not self._best_metric:
       raise ValueError("best_step() needs Manager(best_metric=...)")
-    steps = [s for s in self.steps() if self._orbax.metrics(s)]
-    return self._orbax.best_step() if steps else None
+    self.wait()
+    return retention.best(self._scores, self._best_mode)
 
   def steps(self) -> list[int]:
     """Steps of all complete checkpoints, ascending."""
     self.wait()
-    return sorted(self._orbax.all_steps())
+    return sorted(self._scores)
 
   def restore(
       self, step: int | None = None, *, like: Any, partial: bool = False
@@ -206,11 +216,23 @@ class Manager:
     return trees.unflatten(like, leaves), got.host
 
   def close(self) -> None:
-    """Waits, then frees Orbax's threads."""
+    """Waits for saving and removing, then frees Orbax's threads."""
     try:
       self.wait()
     finally:
+      self._remover.wait()
       self._orbax.close()
+
+  def _prune(self) -> None:
+    stay = retention.kept(self._scores, self._keep, self._best_mode)
+    gone = sorted(set(self._scores) - stay)
+    self._scores = {s: self._scores[s] for s in sorted(stay)}
+    if gone and jax.process_index() == 0:
+      self._remover.remove([self.directory / str(step) for step in gone])
+
+  def _score(self, step: int) -> float | None:
+    saved = self._orbax.metrics(step) if self._best_metric else None
+    return saved and saved.get(self._best_metric)
 
   def _finite(self, metrics: Mapping[str, float] | None) -> dict | None:
     if not self._best_metric:
@@ -236,13 +258,15 @@ class Manager:
 
   def _failure(self, error: Exception) -> OSError:
     step, self._pending = self._pending, None
-    self._orbax.reload()  # Forget the step that was not written.
-    for part in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
-      part.rmtree(missing_ok=True)
+    self._scores.pop(step, None)
+    if jax.process_index() == 0 and not io.is_remote(self.directory):
+      part = self.directory / f"{step}{retention.UNFINISHED}"
+      with contextlib.suppress(OSError):  # The disk may be read-only.
+        part.rmtree(missing_ok=True)
     return OSError(
         _errno(error) or errno.EIO,
         f"could not write checkpoint {self.directory / str(step)}:"
-        f" {_brief(error)}; the earlier checkpoints ({self._orbax.all_steps()})"
+        f" {_brief(error)}; the earlier checkpoints ({sorted(self._scores)})"
         " are intact: free some space or choose another --workdir, then run the"
         " same command to resume")
 
@@ -261,20 +285,16 @@ class Manager:
 
 
 def _options(
-    keep: int, best_metric: str, best_mode: str, read_only: bool
-) -> ocp.CheckpointManagerOptions:
-  policies = [_Policy.LatestN(keep)]
-  value = None
-  if best_metric:
-    value = lambda metrics: metrics[best_metric]
-    policies.append(_Policy.BestN(
-        get_metric_fn=value, reverse=best_mode == "min", n=1,
-        keep_checkpoints_without_metrics=False))
+    best_metric: str, read_only: bool) -> ocp.CheckpointManagerOptions:
+  policies = ocp.checkpoint_managers.preservation_policy
   return ocp.CheckpointManagerOptions(
-      preservation_policy=_Policy.AnyPreservationPolicy(policies),
-      best_fn=value, best_mode=best_mode, read_only=read_only,
-      create=not read_only, cleanup_tmp_directories=not read_only,
-      save_root_metadata=False)
+      preservation_policy=policies.PreserveAll(),  # `retention` removes.
+      # Makes Orbax store the metrics.
+      best_fn=(lambda metrics: metrics[best_metric]) if best_metric else None,
+      read_only=read_only, create=not read_only,
+      cleanup_tmp_directories=not read_only, save_root_metadata=False,
+      # All processes go on from the step that process 0 finds.
+      single_host_load_and_broadcast=True)
 
 
 def _probe(directory: epath.Path, size: int) -> None:
@@ -283,16 +303,21 @@ def _probe(directory: epath.Path, size: int) -> None:
   Orbax would find out only after it started threads that then wait for minutes
   or write tracebacks of their own.
   """
-  if jax.process_index() == 0:
-    if "://" not in os.fspath(directory):
-      if shutil.disk_usage(directory).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    path = directory / ".probe"
-    try:
-      path.write_bytes(b"\0" * 4096)
-    finally:
-      with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+  if not _has_room(directory, size):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  if jax.process_index() or io.is_remote(directory):
+    return
+  path = directory / ".probe"
+  try:
+    path.write_bytes(b"\0" * 4096)
+  finally:
+    with contextlib.suppress(OSError):
+      path.unlink(missing_ok=True)
+
+
+def _has_room(directory: epath.Path, size: int) -> bool:
+  return (jax.process_index() > 0 or io.is_remote(directory)
+          or shutil.disk_usage(directory).free >= size)
 
 
 def _is_key(leaf: Any) -> bool:
@@ -301,6 +326,17 @@ def _is_key(leaf: Any) -> bool:
 
 def _data(leaf: Any) -> Any:
   return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _snapshot(leaf: Any) -> Any:
+  """What may be written while `leaf` is donated.
+
+  Elsewhere Orbax copies to the host. On a CPU it would write from the buffer
+  itself, and an update to which that is donated waits until it is written.
+  """
+  on_cpu = isinstance(leaf, jax.Array) and all(
+      device.platform == "cpu" for device in leaf.sharding.device_set)
+  return jnp.copy(leaf) if on_cpu else leaf
 
 
 def _abstract(leaf: Any) -> Any:
@@ -323,8 +359,15 @@ def _leaf(got: Any, like: Any) -> Any:
       return np.zeros(like.shape, like.dtype)
     return jax.device_put(np.zeros(like.shape, like.dtype), like.sharding)
   if _is_key(like):
-    return jax.random.wrap_key_data(got, impl=jax.random.key_impl(like))
+    return jax.random.wrap_key_data(got, impl=_key_impl(like))
   return got
+
+
+def _key_impl(like: Any) -> Any:
+  """Which generator the keys of `like` are of, an array or its shape."""
+  found = []
+  jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), like)
+  return found[0]
 
 
 def _errno(error: Exception) -> int | None:

@@ -1,31 +1,53 @@
-"""Files, local or gs://, written whole or not at all."""
+"""Files, local or gs://, written whole or not at all.
+
+On gs:// every object appears when its upload ends and can only be written anew:
+there is nothing to rename and nothing to append to.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from typing import Any
 
+import fsspec
 from etils import epath
+
+# gcsfs would list a folder once and never see what others write there later:
+# other processes, and TensorStore in this one.
+fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+  """Whether `path` lies in an object store (gs://), not in a file system."""
+  return "://" in os.fspath(path)
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
   """Writes to a temporary name beside `path` and renames.
 
   Raises:
-    OSError: the disk is full or read-only; `path` keeps its old content.
+    OSError: the disk is full or read-only, or there is no such bucket; `path`
+      keeps its old content.
   """
   path = epath.Path(path)
   part = path.parent / f".{path.name}.{os.getpid()}.part"
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part.write_bytes(data)
-    part.replace(path)
+    if is_remote(path):
+      path.write_bytes(data)
+    else:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      part.write_bytes(data)
+      part.replace(path)
   except OSError as error:
     # On a read-only file system even unlinking nothing fails.
     with contextlib.suppress(OSError):
       part.unlink(missing_ok=True)
+    if is_remote(path) and isinstance(error, FileNotFoundError):
+      raise OSError(errno.ENOENT, f"could not write {path}: there is no such"
+                    " bucket; make it or choose another --workdir") from error
     raise OSError(
         error.errno, f"could not write {path}: {error.strerror or error};"
         " free some space or choose another --workdir") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -10,16 +11,22 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
-import tqdm
 
 from r1jax.core import io
 from r1jax.core.types import Prompt, Rollout, Scored
 from r1jax.evals import estimators
+from r1jax.report import rollouts
+from r1jax.report.progress import Progress
+from r1jax.sharding import processes
 
 Texts = Sequence[Sequence[str]]  # Q questions of G completions
 Generate = Callable[[list[Prompt]], tuple[Rollout, Texts]]
 Judge = Callable[[Rollout, Sequence[Prompt], Texts], Scored]
+
+# What is stored of a problem for people to read, and not counted.
+_READ = ("question", "reference", "completions", "reasons")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,13 +70,17 @@ def evaluate(
 ) -> EvalResult:
   """Samples, scores and summarises.
 
+  Under several processes each has its part of every batch and stores what it
+  sampled (`report.rollouts` names and reads the files); all get the numbers.
+
   Args:
     prompts: the problems; their ids are unique.
-    generate: list of `batch_size` prompts -> (Rollout, their G completions
-      each). The last batch is filled with repeats, whose samples are dropped.
+    generate: list of prompts, of `batch_size` or this process's part of that
+      many -> (Rollout, their G completions each). The last batch is filled with
+      repeats, which are not scored.
     score: (rollout, prompts, texts) -> Scored with a part named "accuracy"
       (1 correct, 0 wrong) and perhaps one named "format"; its answers vote.
-    batch_size: prompts per call of `generate`; its shapes never change.
+    batch_size: prompts sampled at once; the shapes never change.
     path: where to store every generation, one JSON line each, gzipped, written
       whole or not at all; None stores nothing.
     name: label of the progress bar.
@@ -84,20 +95,34 @@ def evaluate(
   """
   _check(prompts, batch_size)
   rows: list[dict[str, Any]] = []
-  with tqdm.tqdm(total=len(prompts), desc=name, unit="problem",
-                 disable=not progress) as bar:
+  with (Progress(name, len(prompts), unit="problems") if progress
+        else contextlib.nullcontext()) as shown:
     for start in range(0, len(prompts), batch_size):
       live = list(prompts[start:start + batch_size])
-      batch = live + [live[-1]] * (batch_size - len(live))
-      rollout, texts = generate(batch)
-      rows += _rows(score(rollout, batch, texts), batch, len(live))
-      bar.update(len(live))
-  times = collections.Counter(row["id"] for row in rows)
-  if times != collections.Counter(p.id for p in prompts):
-    raise RuntimeError("some problem was not scored exactly once")
+      numbers = processes.part(range(batch_size), "problems of a batch")
+      rollout, texts = generate(
+          [live[min(number, len(live) - 1)] for number in numbers])
+      ours = live[numbers.start:numbers.stop]
+      if ours:
+        scored = score(_first(rollout, len(ours)), ours, texts[:len(ours)])
+        rows += _rows(scored, ours, start + numbers.start)
+      if shown:
+        shown.step({}, len(live))
   if path is not None:
     _store(path, rows)
-  return _summary(rows)
+  every = sum(processes.gather([
+      {k: v for k, v in row.items() if k not in _READ} for row in rows]), [])
+  times = collections.Counter(row["id"] for row in every)
+  if times != collections.Counter(p.id for p in prompts):
+    raise RuntimeError("some problem was not scored exactly once")
+  return _summary(sorted(every, key=lambda row: row["number"]))
+
+
+def _first(rollout: Rollout, count: int) -> Rollout:
+  """The first questions of a rollout."""
+  return dataclasses.replace(rollout, **{
+      name: value[:count] for name, value in vars(rollout).items()
+      if value is not None})
 
 
 def _check(prompts: Sequence[Prompt], batch_size: int) -> None:
@@ -112,9 +137,9 @@ def _check(prompts: Sequence[Prompt], batch_size: int) -> None:
         f"prompt ids occur twice: {twice[:5]}; ids must be unique")
 
 
-def _rows(scored: Scored, batch: Sequence[Prompt], live: int
+def _rows(scored: Scored, batch: Sequence[Prompt], first: int
           ) -> list[dict[str, Any]]:
-  """One record per problem, its samples as lists; repeats are left out."""
+  """One record per problem, numbered from `first`, its samples as lists."""
   returned, given = ([p.id for p in ps] for ps in (scored.prompts, batch))
   if returned != given:
     raise RuntimeError(
@@ -125,14 +150,14 @@ def _rows(scored: Scored, batch: Sequence[Prompt], live: int
         f"scored parts are {sorted(scored.parts)}: evaluation needs"
         " \"accuracy\"")
   rows = []
-  for q, prompt in enumerate(batch[:live]):
+  for q, prompt in enumerate(batch):
     if np.isnan(scored.parts["accuracy"][q]).any():
       raise ValueError(
           f"no accuracy rule judges prompt {prompt.id} of {prompt.source!r}"
           f" (verifier={prompt.verifier!r}): leave such prompts out")
     rows.append({
-        "id": int(prompt.id), "question": prompt.question,
-        "reference": prompt.reference,
+        "number": first + q, "id": int(prompt.id),
+        "question": prompt.question, "reference": prompt.reference,
         "domain": prompt.domain, "level": prompt.metadata.get("level"),
         "completions": list(scored.texts[q]),
         "answers": list(scored.answers[q]),
@@ -150,18 +175,22 @@ def _store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
   for row in rows:
     for g, completion in enumerate(row["completions"]):
       lines.append(json.dumps({
-          "id": row["id"], "sample": g, "question": row["question"],
-          "reference": row["reference"], "completion": completion,
+          "number": row["number"], "id": row["id"], "sample": g,
+          "question": row["question"], "reference": row["reference"],
+          "completion": completion,
           "answer": row["answers"][g], "reasons": dict(row["reasons"][g]),
           "parts": {k: v[g] for k, v in row["parts"].items()},
           "valid": row["valid"][g], "length": row["lengths"][g],
           "truncated": row["truncated"][g]}))
   text = "".join(line + "\n" for line in lines)
-  io.write_bytes(path, gzip.compress(text.encode(), mtime=0))
+  io.write_bytes(rollouts.of_process(path, jax.process_index()),
+                 gzip.compress(text.encode(), mtime=0))
+  if processes.is_writer():
+    rollouts.remove_beyond(path, jax.process_count())
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
-  samples = {len(row["completions"]) for row in rows}
+  samples = {len(row["lengths"]) for row in rows}
   if len(samples) > 1:
     raise ValueError(
         f"samples per problem differ: {sorted(samples)}; draw the same number")

@@ -25,17 +25,31 @@ def bias_update(bias_LE: jax.Array, load_LE: jax.Array, gamma: float
   return bias_LE + gamma * jnp.sign(mean_L1 - load_LE)
 
 
-def load_metrics(load_LE: jax.Array) -> dict[str, jax.Array]:
+def load_metrics(load_LE: jax.Array, groups: int = 1) -> dict[str, jax.Array]:
   """Float32 scalars, over the layers that ran; empty for a dense model.
 
   `max_over_mean`: of each layer the busiest expert's tokens against the mean,
   averaged over layers. `dead_fraction`: experts without any token.
+  `device_max_over_mean`: as the first, of the devices' tokens, whom the others
+  wait for; where there are several groups.
+
+  Args:
+    load_LE: tokens of each expert.
+    groups: that the experts are split over, in order.
   """
   if not load_LE.size:
     return {}
-  mean_L = jnp.mean(load_LE, -1)
-  ran_L = (mean_L > 0).astype(jnp.float32)
-  ratio_L = jnp.max(load_LE, -1) / jnp.where(mean_L > 0, mean_L, 1.0)
+  ran_L = (jnp.sum(load_LE, -1) > 0).astype(jnp.float32)
+
+  def busiest(load_LX):
+    mean_L = jnp.mean(load_LX, -1)
+    ratio_L = jnp.max(load_LX, -1) / jnp.where(mean_L > 0, mean_L, 1.0)
+    return masked.mean(masked.total(ratio_L, ran_L))
+
   dead_L = jnp.mean((load_LE == 0).astype(jnp.float32), -1)
-  return {"max_over_mean": masked.mean(masked.total(ratio_L, ran_L)),
-          "dead_fraction": masked.mean(masked.total(dead_L, ran_L))}
+  found = {"max_over_mean": busiest(load_LE),
+           "dead_fraction": masked.mean(masked.total(dead_L, ran_L))}
+  if groups > 1:
+    found["device_max_over_mean"] = busiest(
+        jnp.sum(load_LE.reshape(len(load_LE), groups, -1), -1))
+  return found

@@ -14,6 +14,7 @@ from r1jax.models import layers, transformer
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import Compute
 from r1jax.ops import rope
+from r1jax.sharding import rules
 
 Params = Any
 
@@ -44,10 +45,17 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """Pure functions of one architecture; holds no arrays."""
+  """Pure functions of one architecture; holds no arrays.
+
+  Attributes:
+    cfg: sizes and switches.
+    compute: how it is computed.
+    layout: how a mesh splits it, `train` or `decode`, see `sharding.rules`.
+  """
 
   cfg: ModelConfig
   compute: Compute
+  layout: str = "train"
 
   def init(self, key: jax.Array) -> Params:
     """Random parameters, a plain nested dict of arrays."""
@@ -61,16 +69,33 @@ class Model:
     return jax.tree.map(lambda box: box.axes, boxed,
                         is_leaf=lambda x: isinstance(x, layers.Named))
 
+  def cast(self, params: Params) -> Params:
+    """Matrices in the compute dtype, into which every product casts them.
+
+    The router's and the vectors stay as they are: computing with the result is
+    computing with `params`.
+    """
+    def leaf(path, x):
+      name = jax.tree_util.keystr(path[-1:], simple=True)
+      matrix = name == "embed" or name.startswith("w_")
+      return x.astype(self.compute.dtype) if (
+          matrix and name != "w_router") else x
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
+
   def init_router_bias(self) -> jax.Array:
     """Selection bias, float32 zeros [mixture layers + MTP modules, E]."""
     cfg = self.cfg
     rows = cfg.n_mixture_layers + cfg.n_mtp if cfg.n_experts else 0
     return jnp.zeros((rows, cfg.n_experts), jnp.float32)
 
+  def _decoder(self, **options):
+    return transformer.Decoder(self.cfg, self.compute, self.layout, **options)
+
   def _boxed(self, key):
     tokens = jnp.zeros((1, 2), jnp.int32)
     context = transformer.make_context(self.cfg, tokens, tokens + 1)
-    decoder = transformer.Decoder(self.cfg, self.compute)
+    decoder = self._decoder()
     return decoder.init(key, tokens, self.init_router_bias(), context,
                         method="everything")["params"]
 
@@ -90,7 +115,7 @@ class Model:
       latents: also return what attention caches.
       balance: also compute the balance loss.
     """
-    decoder = transformer.Decoder(self.cfg, self.compute, latents, balance)
+    decoder = self._decoder(latents=latents, balance=balance)
     context = transformer.make_context(self.cfg, positions_BT, segments_BT)
     replay = None if experts_BTLA is None else jnp.moveaxis(experts_BTLA, 2, 0)
     hidden, (dense, mixture) = decoder.apply(
@@ -102,7 +127,7 @@ class Model:
           next_tokens_BT: jax.Array, positions_BT: jax.Array,
           segments_BT: jax.Array, *, balance: bool = False) -> Output:
     """States that, through `head`, predict the token after `next_tokens_BT`."""
-    decoder = transformer.Decoder(self.cfg, self.compute, False, balance)
+    decoder = self._decoder(balance=balance)
     context = transformer.make_context(self.cfg, positions_BT, segments_BT)
     hidden, out = decoder.apply(
         {"params": params}, hidden_BTD, next_tokens_BT, bias_LE, context,
@@ -121,9 +146,12 @@ class Model:
 
   def head(self, params: Params) -> jax.Array:
     """Unembedding [D, V]: logits = hidden @ head."""
+    dtype = self.compute.dtype
     if self.cfg.tie_embeddings:
-      return params["embed"].T
-    return params["w_head"]
+      return rules.gather_part(
+          params["embed"], ("vocab", "embed"), dtype, self.layout).T
+    return rules.gather_part(
+        params["w_head"], ("embed", "vocab"), dtype, self.layout)
 
   def prefill(self, params: Params, bias_LE: jax.Array, tokens_BP: jax.Array,
               lengths_B: jax.Array) -> tuple[jax.Array, Any, Any]:
@@ -147,6 +175,11 @@ class Model:
     last = jnp.take_along_axis(
         out.hidden_BTD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
     return last, out.latents, out.experts_BTLA
+
+  def cache_axes(self) -> Any:
+    """The tree of a cache with tuples of logical axis names as leaves."""
+    return (transformer.ATTENTION[self.cfg.attention].CACHE_AXES,
+            ) * self.cfg.n_layers
 
   def grow(self, cache: Any, slots: int) -> Any:
     """Pads every layer's cache with empty slots up to `slots`."""
@@ -181,7 +214,7 @@ class Model:
       (hidden_BD, cache, experts_BLA or None).
     """
     cfg = self.cfg
-    decoder = transformer.Decoder(cfg, self.compute)
+    decoder = self._decoder()
     params = self.unstack(params)
     cos, sin = rope.angles(positions_B, cfg.rope_frequencies(), cfg.rope_scale)
     at = layers.Slot(cos, sin, slot, valid_BS)
@@ -192,7 +225,7 @@ class Model:
       mixture = i >= n_dense
       index = i - n_dense if mixture else i
       layer = params[_STACKS[mixture]][index]
-      block = transformer.Block(cfg, self.compute, mixture)
+      block = transformer.Block(cfg, self.compute, mixture, self.layout)
       x_BD, layer_cache, chosen = block.apply(
           {"params": layer}, x_BD, bias_LE[index] if mixture else None,
           cache[i], at, method="decode")

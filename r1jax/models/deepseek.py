@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,11 @@ import jax.numpy as jnp
 from r1jax.models import layers
 from r1jax.models.config import ModelConfig
 from r1jax.models.dense import FeedForward
+from r1jax.ops import expert_parallel, mla, rope, router
 from r1jax.ops import experts as experts_ops
-from r1jax.ops import mla, rope, router
 from r1jax.ops.linear import linear
 from r1jax.ops.norms import rms_norm
+from r1jax.sharding import mesh
 from r1jax.sharding.rules import constrain
 
 # Of the latents' norms: DeepSeek's code and transformers keep it whatever the
@@ -23,8 +26,11 @@ LATENT_EPS = 1e-6
 class Mla(nn.Module):
   """Multi-head latent attention; the cache is [latent | key], [B, S, C + R]."""
 
+  CACHE_AXES = ("act_batch", None, None)
+
   cfg: ModelConfig
   compute: layers.Compute
+  layout: str = "train"
 
   def setup(self):
     cfg, dtype = self.cfg, self.compute.param_dtype
@@ -34,17 +40,18 @@ class Mla(nn.Module):
     if cfg.q_rank:
       self.w_dq = layers.weight(self, "w_dq", ("embed", "q_rank"),
                                 (d, cfg.q_rank), init, dtype)
-      self.q_norm = layers.scale(self, "q_norm", "q_rank", cfg.q_rank, dtype)
-      self.w_uq = layers.weight(self, "w_uq", ("q_rank", "heads", "head_dim"),
+      self.q_norm = layers.scale(self, "q_norm", cfg.q_rank, dtype)
+      self.w_uq = layers.weight(self, "w_uq", ("q_latent", "heads", "head_dim"),
                                 (cfg.q_rank, n, head), init, dtype)
     else:
       self.w_q = layers.weight(self, "w_q", ("embed", "heads", "head_dim"),
                                (d, n, head), init, dtype)
     self.w_dkv = layers.weight(self, "w_dkv", ("embed", "kv_rank"),
                                (d, c + cfg.rope_dim), init, dtype)
-    self.kv_norm = layers.scale(self, "kv_norm", "kv_rank", c, dtype)
-    self.w_ukv = layers.weight(self, "w_ukv", ("kv_rank", "heads", "head_dim"),
-                               (c, n, cfg.nope_dim + cfg.v_dim), init, dtype)
+    self.kv_norm = layers.scale(self, "kv_norm", c, dtype)
+    self.w_ukv = layers.weight(
+        self, "w_ukv", ("kv_latent", "heads", "head_dim"),
+        (c, n, cfg.nope_dim + cfg.v_dim), init, dtype)
     self.w_o = layers.weight(self, "w_o", ("heads", "head_dim", "embed"),
                              (n, cfg.v_dim, d), init, dtype)
 
@@ -66,10 +73,17 @@ class Mla(nn.Module):
   def __call__(self, x_BTD: jax.Array, context: layers.Context
                ) -> tuple[jax.Array, jax.Array]:
     q_nope, q_rope, cache = self._project(x_BTD, context.cos, context.sin)
-    q_nope = constrain(q_nope, ("act_batch", "act_length", "act_heads", None))
+    q_nope = constrain(q_nope, ("act_batch", "act_length", "act_heads", None),
+                       self.layout)
+    # Queries may be split by length, keys are of whole rows: what travels for
+    # it is the latent, not the keys and values of every head.
+    whole = constrain(cache, ("act_batch", None, None), self.layout)
     c = self.cfg.kv_rank
-    out = mla.naive(q_nope, q_rope, cache[..., :c], cache[..., c:], self.w_ukv,
-                    context.allowed_BTS, self.cfg.softmax_scale)
+    attend = functools.partial(
+        layers.attend, self.compute, self.layout, context,
+        self.cfg.softmax_scale)
+    out = mla.naive(q_nope, q_rope, whole[..., :c], whole[..., c:], self.w_ukv,
+                    attend)
     return linear(out, self.w_o, 2), cache
 
   def decode(self, x_BD: jax.Array, cache_BSX: jax.Array, slot: layers.Slot
@@ -93,21 +107,22 @@ class Mixture(nn.Module):
 
   cfg: ModelConfig
   compute: layers.Compute
+  layout: str = "train"
 
   @nn.compact
-  def __call__(self, x_XD: jax.Array, bias_E: jax.Array,
-               replay_XA: jax.Array | None
+  def __call__(self, x: jax.Array, bias_E: jax.Array, replay: jax.Array | None
                ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mixes the experts of each token.
 
     Args:
-      x_XD: tokens.
+      x: tokens, [B, T, D] or [B, D].
       bias_E: selection bias, unused where the config has none.
-      replay_XA: experts recorded by the sampler, used instead of a new choice;
-        their gates are the live scores, so gradients flow. None to choose.
+      replay: experts recorded by the sampler, [..., A], used instead of a new
+        choice; their gates are the live scores, so gradients flow. None to
+        choose.
 
     Returns:
-      ([X, D], experts chosen here int32 [X, A], scores float32 [X, E]).
+      (like `x`, experts chosen here int32 [..., A], scores float32 [..., E]).
     """
     cfg, dtype = self.cfg, self.compute.param_dtype
     init, d, e, j = (layers.normal(cfg.init_std), cfg.d_model, cfg.n_experts,
@@ -116,25 +131,26 @@ class Mixture(nn.Module):
     # can send a token to other experts in rollout and in update.
     w_router = layers.weight(self, "w_router", ("embed", None), (d, e), init,
                              "float32")
-    logits = jnp.dot(x_XD.astype(jnp.float32), w_router.astype(jnp.float32),
-                     precision=jax.lax.Precision.HIGHEST)
+    logits = linear(x.astype(jnp.float32), w_router,
+                    precision=jax.lax.Precision.HIGHEST)
     scores = router.scores(logits, cfg.score)
     chosen = router.select(
         scores, bias_E if cfg.selection_bias else None, cfg.n_activated,
         cfg.n_groups, cfg.n_limited_groups)
-    used = chosen if replay_XA is None else replay_XA
+    used = chosen if replay is None else replay
     gates = router.weights(scores, used, cfg.normalize_gates, cfg.route_scale)
-    up, down = ("experts", "embed", "expert_mlp"), (
-        "experts", "expert_mlp", "embed")
-    form = self.compute.experts
+    up, down = ("experts", "expert_embed", "expert_mlp"), (
+        "experts", "expert_mlp", "expert_embed")
+    backend, form = mesh.backend(), self.compute.experts
     if form == "auto":
-      form = experts_ops.choose(jax.default_backend())
-    y = experts_ops.routed(
-        form, x_XD, used, gates,
+      form = experts_ops.choose(backend)
+    y = expert_parallel.routed(
+        form, self.compute.exchange, x, used, gates,
         layers.weight(self, "w_gate", up, (e, d, j), init, dtype),
         layers.weight(self, "w_up", up, (e, d, j), init, dtype),
-        layers.weight(self, "w_down", down, (e, j, d), init, dtype))
+        layers.weight(self, "w_down", down, (e, j, d), init, dtype),
+        backend=backend, layout=self.layout)
     if cfg.n_shared:
-      y = y + FeedForward(cfg, self.compute, cfg.n_shared * j,
-                          name="shared")(x_XD)
+      y = y + FeedForward(cfg, self.compute, cfg.n_shared * j, self.layout,
+                          name="shared")(x)
     return y, chosen, scores

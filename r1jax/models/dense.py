@@ -19,8 +19,12 @@ KeysValues = tuple[jax.Array, jax.Array]
 class Gqa(nn.Module):
   """Grouped-query attention; the cache is (k_BKHS, v_BKSH)."""
 
+  CACHE_AXES = (("act_batch", "act_kv_heads", None, None),
+                ("act_batch", "act_kv_heads", None, None))
+
   cfg: ModelConfig
   compute: layers.Compute
+  layout: str = "train"
 
   def setup(self):
     cfg, dtype = self.cfg, self.compute.param_dtype
@@ -39,8 +43,8 @@ class Gqa(nn.Module):
     self.k = projection("k", "kv_heads", cfg.n_kv_heads)
     self.v = projection("v", "kv_heads", cfg.n_kv_heads)
     if cfg.qk_norm:
-      self.q_norm = layers.scale(self, "q_norm", "head_dim", h, dtype)
-      self.k_norm = layers.scale(self, "k_norm", "head_dim", h, dtype)
+      self.q_norm = layers.scale(self, "q_norm", h, dtype)
+      self.k_norm = layers.scale(self, "k_norm", h, dtype)
     w_o = layers.weight(self, "w_o", ("heads", "head_dim", "embed"),
                         (cfg.n_heads, h, d), init, dtype)
     b_o = layers.weight(self, "b_o", ("embed",), (d,), nn.initializers.zeros,
@@ -59,10 +63,13 @@ class Gqa(nn.Module):
   def __call__(self, x_BTD: jax.Array, context: layers.Context
                ) -> tuple[jax.Array, KeysValues]:
     q, k, v = self._project(x_BTD, context.cos, context.sin)
-    q = constrain(q, ("act_batch", "act_length", "act_heads", None))
-    out = attention.gqa(q, k, v, context.allowed_BTS, self.cfg.softmax_scale)
-    cache = (k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
-    return _affine(out, *self.o, 2), cache
+    q = constrain(q, ("act_batch", "act_length", "act_heads", None),
+                  self.layout)
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+    out = layers.attend(
+        self.compute, self.layout, context, self.cfg.softmax_scale, q, k, v)
+    cache = (k.swapaxes(2, 3), v)
+    return _affine(out.transpose(0, 2, 1, 3), *self.o, 2), cache
 
   def decode(self, x_BD: jax.Array, cache: KeysValues, slot: layers.Slot
              ) -> tuple[jax.Array, KeysValues]:
@@ -97,6 +104,7 @@ class FeedForward(nn.Module):
   cfg: ModelConfig
   compute: layers.Compute
   width: int
+  layout: str = "train"
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:

@@ -12,10 +12,10 @@ from r1jax.models import layers
 from r1jax.models.config import ModelConfig
 from r1jax.models.deepseek import Mixture, Mla
 from r1jax.models.dense import FeedForward, Gqa
-from r1jax.ops import attention, rope, router
+from r1jax.ops import rope, router
 from r1jax.ops.linear import linear
 from r1jax.ops.norms import rms_norm
-from r1jax.sharding.rules import constrain
+from r1jax.sharding.rules import constrain, free_axes, gather_part
 
 ATTENTION = {"mla": Mla, "gqa": Gqa}
 
@@ -35,40 +35,39 @@ class Block(nn.Module):
   cfg: ModelConfig
   compute: layers.Compute
   mixture: bool
+  layout: str = "train"
   latents: bool = False
   balance: bool = False
 
   def setup(self):
     cfg, dtype = self.cfg, self.compute.param_dtype
-    self.norm_1 = layers.scale(self, "norm_1", "embed", cfg.d_model, dtype)
-    self.norm_2 = layers.scale(self, "norm_2", "embed", cfg.d_model, dtype)
-    self.attn = ATTENTION[cfg.attention](cfg, self.compute)
-    self.ffn = (Mixture(cfg, self.compute) if self.mixture else
-                FeedForward(cfg, self.compute, cfg.d_ff))
+    self.norm_1 = layers.scale(self, "norm_1", cfg.d_model, dtype)
+    self.norm_2 = layers.scale(self, "norm_2", cfg.d_model, dtype)
+    self.attn = ATTENTION[cfg.attention](cfg, self.compute, self.layout)
+    self.ffn = (Mixture(cfg, self.compute, self.layout) if self.mixture else
+                FeedForward(cfg, self.compute, cfg.d_ff, self.layout))
 
   def __call__(self, x_BTD: jax.Array, bias_E: jax.Array | None,
                replay_BTA: jax.Array | None, context: layers.Context
                ) -> tuple[jax.Array, BlockOutput]:
     cfg = self.cfg
-    axes = ("act_batch", "act_length", "act_embed")
     y, cache = self.attn(rms_norm(x_BTD, self.norm_1, cfg.norm_eps), context)
-    x_BTD = constrain(x_BTD + y, axes)
+    x_BTD = self._placed(x_BTD + y)
     h_BTD = rms_norm(x_BTD, self.norm_2, cfg.norm_eps)
     out = BlockOutput(latents=cache if self.latents else None)
     if not self.mixture:
-      return constrain(x_BTD + self.ffn(h_BTD), axes), out
-    b, t, d = h_BTD.shape
-    replay = None if replay_BTA is None else replay_BTA.reshape(b * t, -1)
-    y_XD, chosen_XA, scores_XE = self.ffn(
-        h_BTD.reshape(b * t, d), bias_E, replay)
-    keep_X = context.segments_BT.reshape(-1) > 0
-    out = out._replace(
-        experts=chosen_XA.reshape(b, t, -1),
-        load_E=router.load(chosen_XA, keep_X, cfg.n_experts))
+      return self._placed(x_BTD + self.ffn(h_BTD)), out
+    y, chosen_BTA, scores_BTE = self.ffn(h_BTD, bias_E, replay_BTA)
+    out = out._replace(experts=chosen_BTA, load_E=router.load(
+        chosen_BTA, context.segments_BT > 0, cfg.n_experts))
     if self.balance:
       out = out._replace(balance=router.balance_loss(
-          scores_XE.reshape(b, t, -1), context.segments_BT, cfg.n_activated))
-    return constrain(x_BTD + y_XD.reshape(b, t, d), axes), out
+          scores_BTE, context.segments_BT, cfg.n_activated))
+    return self._placed(x_BTD + y), out
+
+  def _placed(self, x_BTD):
+    axes = ("act_batch", "act_length", "act_embed")
+    return constrain(x_BTD, axes, self.layout)
 
   def decode(self, x_BD: jax.Array, bias_E: jax.Array | None, cache: Any,
              slot: layers.Slot) -> tuple[jax.Array, Any, jax.Array | None]:
@@ -87,6 +86,7 @@ class Decoder(nn.Module):
 
   cfg: ModelConfig
   compute: layers.Compute
+  layout: str = "train"
   latents: bool = False
   balance: bool = False
 
@@ -100,12 +100,12 @@ class Decoder(nn.Module):
       self.dense_blocks = self._scan(False, cfg.n_layers - n_mixture)
     if n_mixture:
       self.mixture_blocks = self._scan(True, n_mixture)
-    self.norm = layers.scale(self, "norm", "embed", d, dtype)
+    self.norm = layers.scale(self, "norm", d, dtype)
     if not cfg.tie_embeddings:
       self.w_head = layers.weight(self, "w_head", ("embed", "vocab"), (d, v),
                                   init, dtype)
     if cfg.n_mtp:
-      self.mtp = Mtp(cfg, self.compute, self.balance)
+      self.mtp = Mtp(cfg, self.compute, self.layout, balance=self.balance)
 
   def _scan(self, mixture, length):
     block, unroll = Block, self.compute.unrolled(length)
@@ -117,7 +117,8 @@ class Decoder(nn.Module):
         block, variable_axes={"params": 0}, split_rngs={"params": True},
         in_axes=(0, 0, nn.broadcast), length=length, unroll=unroll,
         metadata_params={nn.PARTITION_NAME: "layers"})
-    return scanned(self.cfg, self.compute, mixture, self.latents, self.balance)
+    return scanned(self.cfg, self.compute, mixture, self.layout, self.latents,
+                   self.balance)
 
   def __call__(self, tokens_BT: jax.Array, bias_LE: jax.Array,
                replay_LBTA: jax.Array | None, context: layers.Context
@@ -141,7 +142,13 @@ class Decoder(nn.Module):
 
   def lookup(self, tokens: jax.Array) -> jax.Array:
     """Embeddings [..., D] in the compute dtype."""
-    return self.embed[tokens].astype(self.compute.dtype)
+    embed = self.embed
+    if free_axes():
+      # Whole rows on every device: else the compiler gathers all tokens' parts.
+      embed = gather_part(
+          embed, ("vocab", "embed"), self.compute.dtype, self.layout)
+      embed = constrain(embed, ("act_vocab", None), self.layout)
+    return embed[tokens].astype(self.compute.dtype)
 
   def finish(self, x: jax.Array) -> jax.Array:
     """The final norm."""
@@ -165,6 +172,7 @@ class Mtp(nn.Module):
 
   cfg: ModelConfig
   compute: layers.Compute
+  layout: str = "train"
   balance: bool = False
 
   @nn.compact
@@ -173,22 +181,21 @@ class Mtp(nn.Module):
                ) -> tuple[jax.Array, BlockOutput]:
     cfg, dtype = self.cfg, self.compute.param_dtype
     d, eps = cfg.d_model, cfg.norm_eps
-    e_norm = layers.scale(self, "e_norm", "embed", d, dtype)
-    h_norm = layers.scale(self, "h_norm", "embed", d, dtype)
+    e_norm = layers.scale(self, "e_norm", d, dtype)
+    h_norm = layers.scale(self, "h_norm", d, dtype)
     w_join = layers.weight(self, "w_join", (None, "embed"), (2 * d, d),
                            layers.normal(cfg.init_std), dtype)
-    norm = layers.scale(self, "norm", "embed", d, dtype)
+    norm = layers.scale(self, "norm", d, dtype)
     joined = jnp.concatenate([rms_norm(next_BTD, e_norm, eps),
                               rms_norm(hidden_BTD, h_norm, eps)], -1)
-    block = Block(cfg, self.compute, bool(cfg.n_experts), False, self.balance,
-                  name="block")
+    block = Block(cfg, self.compute, bool(cfg.n_experts), self.layout,
+                  balance=self.balance, name="block")
     x_BTD, out = block(linear(joined, w_join), bias_E, None, context)
     return rms_norm(x_BTD, norm, eps), out
 
 
 def make_context(cfg: ModelConfig, positions_BT: jax.Array,
                  segments_BT: jax.Array) -> layers.Context:
-  """Rotations and mask of a full-sequence pass."""
+  """Rotations and segments of a full-sequence pass."""
   cos, sin = rope.angles(positions_BT, cfg.rope_frequencies(), cfg.rope_scale)
-  return layers.Context(cos, sin, attention.causal_mask(segments_BT),
-                        segments_BT)
+  return layers.Context(cos, sin, segments_BT)

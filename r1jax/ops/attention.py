@@ -1,4 +1,4 @@
-"""Grouped-query attention and the masks that every attention uses."""
+"""Grouped-query attention over whole rows and its mask; one decode step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ import jax
 import jax.numpy as jnp
 
 
-def causal_mask(segments_BT: jax.Array) -> jax.Array:
-  """Bool [B, T, S]: t may see s <= t of its own segment."""
-  length = segments_BT.shape[1]
-  causal_TS = jnp.tril(jnp.ones((length, length), bool))
-  same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+def causal_mask(segments_BT: jax.Array, segments_BS: jax.Array,
+                index_T: jax.Array, index_S: jax.Array) -> jax.Array:
+  """Bool [B, T, S]: a query sees keys of its own segment up to its own index.
+
+  Args:
+    segments_BT: int32 segments of the queries.
+    segments_BS: int32 segments of the keys.
+    index_T: int32, where in the row each query is.
+    index_S: int32, where in the row each key is.
+  """
+  causal_TS = index_T[:, None] >= index_S[None]
+  same_BTS = segments_BT[:, :, None] == segments_BS[:, None]
   return same_BTS & causal_TS[None]
 
 
@@ -43,24 +50,67 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
   return _attend(q_BNTH, k_BKSH, v_BKSW, allowed_BTS, scale)[0]
 
 
-def _scores(q_BNTH, k_BKSH, allowed_BTS, scale):
-  """float32 [B, N, T, S], -inf where not allowed."""
+def scores(q_BNTH: jax.Array, k_BKSH: jax.Array, allowed_BTS: jax.Array,
+           scale: float) -> jax.Array:
+  """float32 q k^T * scale [B, N, T, S], -inf where not allowed."""
   b, n, t, h = q_BNTH.shape
-  heads = k_BKSH.shape[1]
   # The queries that share a key are rows of one matrix product.
-  q = (q_BNTH * scale).reshape(b, heads, n // heads * t, h)
-  scores = jnp.einsum("bkth,bksh->bkts", q, k_BKSH,
-                      preferred_element_type=jnp.float32)
-  return jnp.where(allowed_BTS[:, None], scores.reshape(b, n, t, -1), -jnp.inf)
+  q = share(q_BNTH * scale, k_BKSH)
+  products = jnp.einsum("bkth,bksh->bkts", q, k_BKSH,
+                        preferred_element_type=jnp.float32)
+  return jnp.where(allowed_BTS[:, None], products.reshape(b, n, t, -1),
+                   -jnp.inf)
+
+
+def gradients(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
+              allowed_BTS: jax.Array, scale: float, lse_BNT: jax.Array,
+              along_BNT: jax.Array, dout_BNTW: jax.Array
+              ) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """float32 gradients of `attend` in q, k and v; the keys may be a part of all.
+
+  Args:
+    q_BNTH: queries.
+    k_BKSH: keys.
+    v_BKSW: values.
+    allowed_BTS: bool.
+    scale: multiplies the scores.
+    lse_BNT: float32 log-sum-exp of each query's scores over all keys.
+    along_BNT: float32 inner product of each query's output and gradient.
+    dout_BNTW: gradient of the output.
+  """
+  float32 = dict(preferred_element_type=jnp.float32)
+  probs = jnp.exp(scores(q_BNTH, k_BKSH, allowed_BTS, scale)
+                  - lse_BNT[..., None])
+  dout = share(dout_BNTW, v_BKSW)
+  dv = jnp.einsum("bkts,bktw->bksw", share(probs.astype(v_BKSW.dtype), v_BKSW),
+                  dout, **float32)
+  dprobs = jnp.einsum("bktw,bksw->bkts", dout, v_BKSW, **float32)
+  dscores = probs * (dprobs.reshape(probs.shape) - along_BNT[..., None]) * scale
+  dscores = share(dscores.astype(q_BNTH.dtype), k_BKSH)
+  dq = jnp.einsum("bkts,bksh->bkth", dscores, k_BKSH, **float32)
+  dk = jnp.einsum("bkts,bkth->bksh", dscores, share(q_BNTH, k_BKSH), **float32)
+  return dq.reshape(q_BNTH.shape), dk, dv
+
+
+def along(out_BNTW: jax.Array, dout_BNTW: jax.Array) -> jax.Array:
+  """float32 [B, N, T] inner products of outputs and their gradients."""
+  return jnp.sum(out_BNTW.astype(jnp.float32) * dout_BNTW.astype(jnp.float32),
+                 -1)
+
+
+def share(x_BNTX: jax.Array, k_BKSH: jax.Array) -> jax.Array:
+  """[B, N, T, X] -> [B, K, N/K * T, X], one matrix per key head."""
+  b, _, _, x = x_BNTX.shape
+  return x_BNTX.reshape(b, k_BKSH.shape[1], -1, x)
 
 
 def _attend(q, k, v, allowed, scale):
-  scores = _scores(q, k, allowed, scale)
-  top_BNT1 = jnp.max(scores, -1, keepdims=True)
-  exps = jnp.exp(scores - top_BNT1)
+  found = scores(q, k, allowed, scale)
+  top_BNT1 = jnp.max(found, -1, keepdims=True)
+  exps = jnp.exp(found - top_BNT1)
   total_BNT1 = jnp.sum(exps, -1, keepdims=True)
   # Normalised after the product: it has W columns where the scores have S.
-  mixed = jnp.einsum("bkts,bksw->bktw", _share(exps.astype(v.dtype), v), v,
+  mixed = jnp.einsum("bkts,bksw->bktw", share(exps.astype(v.dtype), v), v,
                      preferred_element_type=jnp.float32)
   out = (mixed.reshape(*q.shape[:3], -1) / total_BNT1).astype(v.dtype)
   lse_BNT = (top_BNT1 + jnp.log(total_BNT1))[..., 0]
@@ -69,33 +119,12 @@ def _attend(q, k, v, allowed, scale):
 
 def _attend_backward(scale, saved, dout):
   q, k, v, allowed, out, lse_BNT = saved
-  probs = jnp.exp(_scores(q, k, allowed, scale) - lse_BNT[..., None])
-  dout_k = _share(dout, v)
-  dv = jnp.einsum("bkts,bktw->bksw", _share(probs.astype(v.dtype), v), dout_k)
-  dprobs = jnp.einsum("bktw,bksw->bkts", dout_k, v,
-                      preferred_element_type=jnp.float32).reshape(probs.shape)
-  along = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), -1)
-  dscores = (probs * (dprobs - along[..., None]) * scale).astype(q.dtype)
-  dscores = _share(dscores, k)
-  dq = jnp.einsum("bkts,bksh->bkth", dscores, k).reshape(q.shape)
-  dk = jnp.einsum("bkts,bkth->bksh", dscores, _share(q, k))
-  return dq, dk, dv, None
+  dq, dk, dv = gradients(
+      q, k, v, allowed, scale, lse_BNT, along(out, dout), dout)
+  return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
 
 
 attend.defvjp(_attend, _attend_backward)
-
-
-def _share(x_BNTX, k_BKSH):
-  """[B, N, T, X] -> [B, K, N/K * T, X], one matrix per key head."""
-  b, _, _, x = x_BNTX.shape
-  return x_BNTX.reshape(b, k_BKSH.shape[1], -1, x)
-
-
-def gqa(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array,
-        allowed_BTS: jax.Array, scale: float) -> jax.Array:
-  """`attend` for operands laid out by token; -> [B, T, N, H]."""
-  q, k, v = (x.transpose(0, 2, 1, 3) for x in (q_BTNH, k_BSKH, v_BSKH))
-  return attend(q, k, v, allowed_BTS, scale).transpose(0, 2, 1, 3)
 
 
 def gqa_decode(q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,

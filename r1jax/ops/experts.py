@@ -1,35 +1,43 @@
-"""Dropless routed experts in three forms behind one signature.
+"""Dropless routed experts in four forms behind one signature.
 
-`ragged` sorts tokens by expert for `jax.lax.ragged_dot` (TPU, GPU); `blocks`
-sorts them into padded blocks, each of one expert (CPU, where `ragged_dot` is
-dense over experts); `dense` sends every token to every expert (the oracle).
-LOG.md has the measured table behind `choose`.
+`gmm` and `ragged` sort tokens by expert, for JAX's grouped matrix product in
+Pallas (TPU) and for `jax.lax.ragged_dot` (GPU); `blocks` sorts them into padded
+blocks, each of one expert (CPU); `dense` sends every token to every expert (the
+oracle). `ragged_dot` is dense over experts on the CPU and on TPU v5e and v6e.
+LOG.md has the measured tables behind `choose`.
 """
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+
+from r1jax.ops.linear import gated
+from r1jax.sharding import mesh
 
 
 def choose(backend: str) -> str:
   """The fastest form on a JAX backend (`cpu`, `gpu`, `tpu`)."""
-  return "blocks" if backend == "cpu" else "ragged"
+  return {"cpu": "blocks", "tpu": "gmm"}.get(backend, "ragged")
 
 
 def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
            weights_XA: jax.Array, w_gate_EDJ: jax.Array, w_up_EDJ: jax.Array,
-           w_down_EJD: jax.Array) -> jax.Array:
+           w_down_EJD: jax.Array, *, absent: bool = False) -> jax.Array:
   """sum_a weight_a * SwiGLU_{expert_a}(x) for every token; none is dropped.
 
   Args:
-    form: `ragged`, `blocks` or `dense`.
+    form: `gmm`, `ragged`, `blocks` or `dense`.
     x_XD: tokens.
     experts_XA: int32 distinct experts of each token.
     weights_XA: float32 gates.
     w_gate_EDJ: gate projections.
     w_up_EDJ: up projections.
     w_down_EJD: down projections.
+    absent: whether `experts_XA` may hold E, which is no expert: such a pair
+      adds nothing and costs `ragged` and `dense` nothing.
 
   Returns:
     [X, D] in the dtype of `x_XD`.
@@ -37,14 +45,19 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
   Raises:
     ValueError: an unknown form.
   """
-  forms = {"ragged": _ragged, "blocks": _blocks, "dense": _dense}
+  forms = {"ragged": functools.partial(_sorted, jax.lax.ragged_dot),
+           "gmm": functools.partial(_sorted, _gmm), "blocks": _blocks,
+           "dense": _dense}
   if form not in forms:
     raise ValueError(f"experts={form!r}: choose one of {', '.join(forms)}")
   w = [a.astype(x_XD.dtype) for a in (w_gate_EDJ, w_up_EDJ, w_down_EJD)]
-  return forms[form](x_XD, experts_XA, weights_XA, *w)
+  there_XA = experts_XA < len(w_gate_EDJ) if absent else None
+  return forms[form](x_XD, experts_XA, weights_XA, there_XA, *w)
 
 
-def _dense(x_XD, experts_XA, weights_XA, w_gate_EDJ, w_up_EDJ, w_down_EJD):
+def _dense(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
+           w_down_EJD):
+  del there_XA  # E is equal to no expert
   gate = jnp.einsum("XD,EDJ->EXJ", x_XD, w_gate_EDJ)
   up = jnp.einsum("XD,EDJ->EXJ", x_XD, w_up_EDJ)
   y_EXD = jnp.einsum("EXJ,EJD->EXD", jax.nn.silu(gate) * up, w_down_EJD)
@@ -54,20 +67,38 @@ def _dense(x_XD, experts_XA, weights_XA, w_gate_EDJ, w_up_EDJ, w_down_EJD):
       x_XD.dtype)
 
 
-def _ragged(x_XD, experts_XA, weights_XA, w_gate_EDJ, w_up_EDJ, w_down_EJD):
+def _sorted(product, x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ,
+            w_up_EDJ, w_down_EJD):
+  """By a product of rows in groups, each with a matrix of its own."""
   n_experts = len(w_gate_EDJ)
   flat = experts_XA.reshape(-1)
   pair_of_slot = jnp.argsort(flat, stable=True)
   slot_of_pair = jnp.argsort(pair_of_slot).reshape(experts_XA.shape)
+  # Absent pairs are sorted behind all groups, and in none of them.
   sizes_E = jnp.bincount(flat, length=n_experts).astype(jnp.int32)
-  x_sorted = _dispatch(x_XD, pair_of_slot, slot_of_pair)
-  gate = jax.lax.ragged_dot(x_sorted, w_gate_EDJ, sizes_E)
-  up = jax.lax.ragged_dot(x_sorted, w_up_EDJ, sizes_E)
-  y_sorted = jax.lax.ragged_dot(jax.nn.silu(gate) * up, w_down_EJD, sizes_E)
-  return _combine(y_sorted, weights_XA, pair_of_slot, slot_of_pair)
+  x_sorted = _dispatch(x_XD, pair_of_slot, slot_of_pair, there_XA)
+  gate = product(x_sorted, w_gate_EDJ, sizes_E)
+  up = product(x_sorted, w_up_EDJ, sizes_E)
+  y_sorted = product(gated(gate, up), w_down_EJD, sizes_E)
+  return _combine(y_sorted, weights_XA, pair_of_slot, slot_of_pair, there_XA)
 
 
-def _blocks(x_XD, experts_XA, weights_XA, w_gate_EDJ, w_up_EDJ, w_down_EJD):
+def _gmm(x_XD, w_EDJ, sizes_E):
+  """JAX's Pallas kernel; interpreted where there is no TPU (for tests)."""
+  # Importing it takes half a second.
+  from jax.experimental.pallas.ops.tpu.megablox import ops as megablox
+
+  rows = len(x_XD)
+  tile = 512 if rows >= 4096 else 128
+  x_XD = jnp.pad(x_XD, ((0, -rows % tile), (0, 0)))
+  tiling = (tile, *(min(size, 1024) for size in w_EDJ.shape[1:]))
+  y = megablox.gmm(x_XD, w_EDJ, sizes_E, x_XD.dtype, tiling, None, None, False,
+                   mesh.backend() != "tpu")
+  return y[:rows]
+
+
+def _blocks(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
+            w_down_EJD):
   n_experts, n_pairs = len(w_gate_EDJ), experts_XA.size
   size = _block_size(n_pairs, n_experts)
   n_blocks = n_pairs // size + min(n_experts, n_pairs)
@@ -78,6 +109,9 @@ def _blocks(x_XD, experts_XA, weights_XA, w_gate_EDJ, w_up_EDJ, w_down_EJD):
   blocks_E = (jnp.sum(hits_nE, 0) + size - 1) // size
   ends_E = jnp.cumsum(blocks_E)
   slot_of_pair = (ends_E - blocks_E)[flat] * size + rank_n
+  if there_XA is not None:  # outside: the scatter below drops it
+    slot_of_pair = jnp.where(
+        there_XA.reshape(-1), slot_of_pair, n_blocks * size)
   # Empty slots hold the pair n_pairs, whose token is a row of zeros.
   pair_of_slot = jnp.full(n_blocks * size, n_pairs, jnp.int32).at[
       slot_of_pair].set(jnp.arange(n_pairs, dtype=jnp.int32))
@@ -85,15 +119,15 @@ def _blocks(x_XD, experts_XA, weights_XA, w_gate_EDJ, w_up_EDJ, w_down_EJD):
       jnp.searchsorted(ends_E, jnp.arange(n_blocks), side="right"),
       n_experts - 1)
   slot_of_pair = slot_of_pair.reshape(experts_XA.shape)
-  x_blocks = _dispatch(x_XD, pair_of_slot, slot_of_pair).reshape(
+  x_blocks = _dispatch(x_XD, pair_of_slot, slot_of_pair, there_XA).reshape(
       n_blocks, size, -1)
   w_gate, w_up, w_down = (_expert_of_block(w, expert_of_block)
                           for w in (w_gate_EDJ, w_up_EDJ, w_down_EJD))
   gate = jnp.einsum("bsd,bdj->bsj", x_blocks, w_gate)
   up = jnp.einsum("bsd,bdj->bsj", x_blocks, w_up)
-  y_blocks = jnp.einsum("bsj,bjd->bsd", jax.nn.silu(gate) * up, w_down)
+  y_blocks = jnp.einsum("bsj,bjd->bsd", gated(gate, up), w_down)
   y_slots = y_blocks.reshape(n_blocks * size, -1)
-  return _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair)
+  return _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair, there_XA)
 
 
 def _block_size(n_pairs: int, n_experts: int) -> int:
@@ -132,48 +166,62 @@ _expert_of_block.defvjp(_expert_of_block_forward, _expert_of_block_backward)
 
 
 @jax.custom_vjp
-def _dispatch(x_XD, pair_of_slot, slot_of_pair_XA):
+def _dispatch(x_XD, pair_of_slot, slot_of_pair_XA, there_XA):
   """Row of each slot: the token of the pair there, zeros in empty slots."""
+  del there_XA
   token_of_slot = pair_of_slot // slot_of_pair_XA.shape[1]
   return _with_zero_row(x_XD)[token_of_slot]
 
 
-def _dispatch_forward(x_XD, pair_of_slot, slot_of_pair_XA):
-  return _dispatch(x_XD, pair_of_slot, slot_of_pair_XA), slot_of_pair_XA
+def _dispatch_forward(x_XD, pair_of_slot, slot_of_pair_XA, there_XA):
+  return (_dispatch(x_XD, pair_of_slot, slot_of_pair_XA, there_XA),
+          (slot_of_pair_XA, there_XA))
 
 
-def _dispatch_backward(slot_of_pair_XA, dy_slots):
-  return jnp.sum(dy_slots[slot_of_pair_XA], axis=1), None, None
+def _dispatch_backward(saved, dy_slots):
+  return jnp.sum(_of_pairs(dy_slots, *saved), axis=1), None, None, None
 
 
 _dispatch.defvjp(_dispatch_forward, _dispatch_backward)
 
 
 @jax.custom_vjp
-def _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair_XA):
+def _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair_XA, there_XA):
   """Weighted sum over each token's pairs, accumulated in float32."""
   del pair_of_slot
-  y_XAD = y_slots[slot_of_pair_XA].astype(jnp.float32)
+  y_XAD = _of_pairs(y_slots, slot_of_pair_XA, there_XA).astype(jnp.float32)
   return jnp.sum(y_XAD * weights_XA[..., None], 1).astype(y_slots.dtype)
 
 
-def _combine_forward(y_slots, weights_XA, pair_of_slot, slot_of_pair_XA):
-  out = _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair_XA)
-  return out, (y_slots, weights_XA, pair_of_slot, slot_of_pair_XA)
+def _combine_forward(y_slots, weights_XA, pair_of_slot, slot_of_pair_XA,
+                     there_XA):
+  saved = y_slots, weights_XA, pair_of_slot, slot_of_pair_XA, there_XA
+  return _combine(*saved), saved
 
 
 def _combine_backward(saved, dout_XD):
-  y_slots, weights_XA, pair_of_slot, slot_of_pair_XA = saved
+  y_slots, weights_XA, pair_of_slot, slot_of_pair_XA, there_XA = saved
   weight_of_slot = _with_zero_row(weights_XA.reshape(-1, 1))[pair_of_slot]
   token_of_slot = pair_of_slot // weights_XA.shape[1]
   dout32 = _with_zero_row(dout_XD)[token_of_slot].astype(jnp.float32)
   dy_slots = (dout32 * weight_of_slot).astype(y_slots.dtype)
-  y_XAD = y_slots[slot_of_pair_XA].astype(jnp.float32)
+  y_XAD = _of_pairs(y_slots, slot_of_pair_XA, there_XA).astype(jnp.float32)
   dweights = jnp.sum(y_XAD * dout_XD[:, None].astype(jnp.float32), -1)
-  return dy_slots, dweights.astype(weights_XA.dtype), None, None
+  return dy_slots, dweights.astype(weights_XA.dtype), None, None, None
 
 
 _combine.defvjp(_combine_forward, _combine_backward)
+
+
+def _of_pairs(slots, slot_of_pair_XA, there_XA):
+  """Rows of each token's pairs, zeros for absent ones.
+
+  The rows of absent pairs are in no group, and so may hold anything.
+  """
+  rows_XAD = slots[slot_of_pair_XA]
+  if there_XA is None:
+    return rows_XAD
+  return jnp.where(there_XA[..., None], rows_XAD, jnp.zeros((), slots.dtype))
 
 
 def _with_zero_row(rows):

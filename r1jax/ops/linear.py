@@ -7,26 +7,34 @@ import math
 import jax
 import jax.numpy as jnp
 
+from r1jax.sharding import mesh, rules
 
-def linear(x: jax.Array, w: jax.Array, n_in: int = 1) -> jax.Array:
+
+def linear(x: jax.Array, w: jax.Array, n_in: int = 1,
+           precision: jax.lax.Precision | None = None) -> jax.Array:
   """Contracts the last `n_in` axes of `x` with the first `n_in` of `w`.
 
-  All other axes are flattened to two dimensions around the product: XLA's CPU
-  backend is faster so, and a TPU does not mind.
+  On the CPU all other axes are flattened to two dimensions around the product,
+  which is faster there. Elsewhere they stay: rows and positions that are split
+  over different axes of a mesh have no common flat order.
 
   Args:
     x: [..., in...], the compute dtype.
     w: [in..., out...], cast to the dtype of `x`.
     n_in: number of contracted axes.
+    precision: of the product.
 
   Returns:
     [..., out...] in the dtype of `x`.
   """
+  w = w.astype(x.dtype)
+  if mesh.backend() != "cpu" or rules.free_axes().get("sequence", 1) > 1:
+    return jnp.tensordot(x, w, n_in, precision=precision)
   lead, inner = x.shape[:x.ndim - n_in], w.shape[:n_in]
   out = w.shape[n_in:]
   x_2d = x.reshape(math.prod(lead), math.prod(inner))
-  w_2d = w.astype(x.dtype).reshape(math.prod(inner), math.prod(out))
-  return jnp.dot(x_2d, w_2d).reshape(*lead, *out)
+  w_2d = w.reshape(math.prod(inner), math.prod(out))
+  return jnp.dot(x_2d, w_2d, precision=precision).reshape(*lead, *out)
 
 
 def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array,

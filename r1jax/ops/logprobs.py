@@ -4,9 +4,33 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from r1jax.sharding import rules
+
+
+class Plan(NamedTuple):
+  """What is static.
+
+  Attributes:
+    scale: 1 / temperature.
+    chunk: tokens at a time on a device.
+    entropy: whether it is computed.
+    tokens: mesh axes of rows and of positions; None without a mesh.
+    vocab: mesh axes that the vocabulary is split over.
+    width: mesh axes that the gradient of the unembedding is scattered over.
+  """
+
+  scale: float
+  chunk: int
+  entropy: bool
+  tokens: PartitionSpec | None = None
+  vocab: tuple[str, ...] = ()
+  width: tuple[str, ...] = ()
 
 
 def chunked_logprobs(
@@ -20,12 +44,16 @@ def chunked_logprobs(
   [chunk, V] logits exist. Products run in the dtype of `hidden` and add up in
   float32.
 
+  On a mesh every device takes chunks of its own tokens against its own columns
+  of the vocabulary; the unembedding's other dimension is gathered once, and its
+  gradient added up over all tokens once, after the last chunk.
+
   Args:
     hidden_BTD: states after the final norm, any float dtype.
     w_DV: unembedding.
     targets_BT: int32 in [0, V).
     temperature: divides the logits, as the sampler's does.
-    chunk: tokens at a time; at most, and not much fewer.
+    chunk: tokens at a time on each device; at most, and not much fewer.
     entropy: whether to compute it.
 
   Returns:
@@ -39,18 +67,26 @@ def chunked_logprobs(
     raise ValueError(
         f"temperature={temperature} and chunk={chunk} must be positive; greedy"
         " decoding has no log-probabilities")
-  b, t, d = hidden_BTD.shape
-  n = _chunks(b * t, chunk)
-  logprobs, entropies = _logprobs(
-      1.0 / temperature, entropy, _split(hidden_BTD.reshape(b * t, d), n),
-      w_DV, _split(targets_BT.reshape(b * t), n))
+  plan = _plan(1.0 / temperature, chunk, entropy, hidden_BTD.shape, w_DV.shape)
+  logprobs_BT, entropy_BT = _logprobs(plan, hidden_BTD, w_DV, targets_BT)
+  return logprobs_BT, jax.lax.stop_gradient(entropy_BT) if entropy else None
 
-  def join(x):
-    return x.T.reshape(-1)[:b * t].reshape(b, t)
 
-  if not entropy:
-    return join(logprobs), None
-  return join(logprobs), jax.lax.stop_gradient(join(entropies))
+def _plan(scale, chunk, entropy, hidden_shape, w_shape) -> Plan:
+  sizes = {a: n for a, n in rules.free_axes().items() if n > 1}
+  if not sizes:
+    return Plan(scale, chunk, entropy)
+  tokens = rules.fitted(
+      ("act_batch", "act_length"), hidden_shape[:2], sizes)
+  split = [name for entry in tokens for name in _names(entry)]
+  width, vocab = (_names(entry) for entry in rules.fitted(
+      ("embed", "vocab"), w_shape, sizes))
+  return Plan(scale, chunk, entropy, tokens, vocab,
+              tuple(name for name in width if name in split))
+
+
+def _names(entry) -> tuple[str, ...]:
+  return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
 def _chunks(tokens: int, chunk: int) -> int:
@@ -61,72 +97,116 @@ def _chunks(tokens: int, chunk: int) -> int:
 
 
 def _split(x: jax.Array, n: int) -> jax.Array:
-  """[X, ...] -> [n, ceil(X / n), ...], chunk i taking tokens i, i + n, ...
-
-  Strided, because tokens are sharded in contiguous blocks over devices: so each
-  chunk has a part of every device's tokens.
-  """
+  """[X, ...] -> [n, ceil(X / n), ...], padded with zeros."""
   x = jnp.pad(x, [(0, -len(x) % n)] + [(0, 0)] * (x.ndim - 1))
-  return jnp.moveaxis(x.reshape(-1, n, *x.shape[1:]), 1, 0)
+  return x.reshape(n, -1, *x.shape[1:])
 
 
-def _logits(scale, h_XD, w_DV):
-  return scale * jnp.dot(
-      h_XD, w_DV.astype(h_XD.dtype), preferred_element_type=jnp.float32)
+def _join(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """[n, X / n, ...] -> `shape`, the padding cut off."""
+  x = x.reshape(-1, *x.shape[2:])
+  return x[:math.prod(shape) // math.prod(x.shape[1:])].reshape(shape)
 
 
-def _forward(scale, entropy, hidden, w_DV, targets):
-  """Chunks -> log-probabilities, entropies (or zeros), log-normalisers."""
+def _logits(plan, h_XD, w_DV):
+  return plan.scale * jnp.dot(h_XD, w_DV, preferred_element_type=jnp.float32)
+
+
+def _hits(plan, targets_X, columns):
+  """Bool [X, V], the target's column among those of this device."""
+  first = jax.lax.axis_index(plan.vocab) * columns if plan.vocab else 0
+  return (first + jnp.arange(columns))[None] == targets_X[:, None]
+
+
+def _total(x, axes):
+  return jax.lax.psum(x, axes) if axes else x
+
+
+def _forward(plan: Plan, hidden_BTD, w_DV, targets_BT):
+  """(log-probabilities, entropies or zeros, log-normalisers), [B, T] each."""
+  shape = targets_BT.shape
+  n = _chunks(math.prod(shape), plan.chunk)
 
   def one(chunk):
     h_XD, targets_X = chunk
-    logits_XV = _logits(scale, h_XD, w_DV)
+    logits_XV = _logits(plan, h_XD, w_DV)
     top_X = jnp.max(logits_XV, -1)
+    if plan.vocab:
+      top_X = jax.lax.pmax(top_X, plan.vocab)
     shifted_XV = logits_XV - top_X[:, None]
     exp_XV = jnp.exp(shifted_XV)
-    sum_X = jnp.sum(exp_XV, -1)
+    hits_XV = _hits(plan, targets_X, w_DV.shape[1])
+    sums = [jnp.sum(exp_XV, -1),
+            jnp.sum(jnp.where(hits_XV, shifted_XV, 0.0), -1)]
+    if plan.entropy:
+      sums.append(jnp.sum(exp_XV * shifted_XV, -1))
+    sum_X, target_X, *rest = _total(sums, plan.vocab)
     log_X = jnp.log(sum_X)
-    target_X = jnp.take_along_axis(shifted_XV, targets_X[:, None], -1)[:, 0]
-    entropy_X = jnp.zeros_like(log_X)
-    if entropy:
-      entropy_X = log_X - jnp.sum(exp_XV * shifted_XV, -1) / sum_X
+    entropy_X = log_X - rest[0] / sum_X if rest else jnp.zeros_like(log_X)
     return target_X - log_X, entropy_X, top_X + log_X
 
-  return jax.lax.map(one, (hidden, targets))
+  found = jax.lax.map(one, (
+      _split(hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), n),
+      _split(targets_BT.reshape(-1), n)))
+  return tuple(_join(x, shape) for x in found)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _logprobs(scale, entropy, hidden, w_DV, targets):
-  logprobs, entropies, _ = _forward(scale, entropy, hidden, w_DV, targets)
-  return logprobs, entropies
-
-
-def _save(scale, entropy, hidden, w_DV, targets):
-  logprobs, entropies, normalisers = _forward(
-      scale, entropy, hidden, w_DV, targets)
-  return (logprobs, entropies), (hidden, w_DV, targets, normalisers)
-
-
-def _backward(scale, entropy, saved, cotangents):
+def _backward(plan: Plan, hidden_BTD, w_DV, targets_BT, normalisers_BT, g_BT):
   """d logp / d logits = (1[v = target] - p) / temperature."""
-  del entropy  # carries no gradient
-  hidden, w_DV, targets, normalisers = saved
+  n = _chunks(math.prod(targets_BT.shape), plan.chunk)
 
   def one(dw_DV, chunk):
     h_XD, targets_X, normalisers_X, g_X = chunk
-    p_XV = jnp.exp(_logits(scale, h_XD, w_DV) - normalisers_X[:, None])
-    hit_XV = jnp.arange(w_DV.shape[1])[None] == targets_X[:, None]
-    d_XV = (g_X * scale)[:, None] * (jnp.where(hit_XV, 1.0, 0.0) - p_XV)
+    p_XV = jnp.exp(_logits(plan, h_XD, w_DV) - normalisers_X[:, None])
+    hits_XV = _hits(plan, targets_X, w_DV.shape[1])
+    d_XV = (g_X * plan.scale)[:, None] * (jnp.where(hits_XV, 1.0, 0.0) - p_XV)
     d_XV = d_XV.astype(h_XD.dtype)
     dw_DV += jnp.dot(h_XD.T, d_XV, preferred_element_type=jnp.float32)
-    dh_XD = jnp.dot(d_XV, w_DV.T.astype(h_XD.dtype),
-                    preferred_element_type=jnp.float32)
+    dh_XD = jnp.dot(d_XV, w_DV.T, preferred_element_type=jnp.float32)
     return dw_DV, dh_XD.astype(h_XD.dtype)
 
+  flat = (hidden_BTD.reshape(-1, hidden_BTD.shape[-1]),
+          *(x.reshape(-1) for x in (targets_BT, normalisers_BT, g_BT)))
   dw_DV, d_hidden = jax.lax.scan(
       one, jnp.zeros(w_DV.shape, jnp.float32),
-      (hidden, targets, normalisers, cotangents[0]))
+      tuple(_split(x, n) for x in flat))
+  d_hidden = _total(_join(d_hidden, hidden_BTD.shape), plan.vocab)
+  split = [name for entry in plan.tokens or () for name in _names(entry)]
+  dw_DV = _total(dw_DV, tuple(a for a in split if a not in plan.width))
+  for axis in plan.width:  # one by one: see `rules.gather_part`
+    dw_DV = jax.lax.psum_scatter(dw_DV, axis, tiled=True)
+  return d_hidden, dw_DV
+
+
+def _mapped(plan, f, inputs, outputs):
+  """`f` on every device's part of r (by token), h (states), w, and dw as d."""
+  if plan.tokens is None:
+    return functools.partial(f, plan)
+  specs = {"r": plan.tokens, "h": PartitionSpec(*plan.tokens, None),
+           "w": PartitionSpec(None, plan.vocab or None),
+           "d": PartitionSpec(plan.width or None, plan.vocab or None)}
+  return jax.shard_map(
+      functools.partial(f, plan), in_specs=tuple(specs[x] for x in inputs),
+      out_specs=tuple(specs[x] for x in outputs), check_vma=False)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _logprobs(plan, hidden, w_DV, targets):
+  return _save(plan, hidden, w_DV, targets)[0]
+
+
+def _save(plan, hidden, w_DV, targets):
+  # Cast first: a mesh then gathers it in the narrower type.
+  logprobs, entropies, normalisers = _mapped(plan, _forward, "hwr", "rrr")(
+      hidden, w_DV.astype(hidden.dtype), targets)
+  return (logprobs, entropies), (hidden, w_DV, targets, normalisers)
+
+
+def _gradients(plan, saved, cotangents):
+  hidden, w_DV, *rest = saved
+  d_hidden, dw_DV = _mapped(plan, _backward, "hwrrr", "hd")(
+      hidden, w_DV.astype(hidden.dtype), *rest, cotangents[0])
   return d_hidden, dw_DV.astype(w_DV.dtype), None
 
 
-_logprobs.defvjp(_save, _backward)
+_logprobs.defvjp(_save, _gradients)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -10,7 +12,8 @@ from r1jax.ops import attention
 
 def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
           latent_BSC: jax.Array, k_rope_BSR: jax.Array, w_ukv_CNX: jax.Array,
-          allowed_BTS: jax.Array, scale: float) -> jax.Array:
+          attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+          ) -> jax.Array:
   """Training and prefill: keys and values are expanded from the latent.
 
   Args:
@@ -19,8 +22,8 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
     latent_BSC: normalised key/value latent.
     k_rope_BSR: rotated key, one for all heads.
     w_ukv_CNX: up-projection, the U key columns of a head, then its W values.
-    allowed_BTS: bool; every query must see at least one key.
-    scale: softmax scale.
+    attend: the attention of queries [B, N, T, U + R], keys [B, N, S, U + R] and
+      values [B, N, S, W]; any form of it.
 
   Returns:
     [B, T, N, W] in the dtype of the queries.
@@ -37,8 +40,7 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
   rope_BNSR = jnp.broadcast_to(
       k_rope_BSR[:, None], (b, n, s, k_rope_BSR.shape[-1]))
   k_BNSH = jnp.concatenate([k_BNSU, rope_BNSR], -1)
-  out_BNTW = attention.attend(q_BNTH, k_BNSH, v_BNSW, allowed_BTS, scale)
-  return out_BNTW.transpose(0, 2, 1, 3)
+  return attend(q_BNTH, k_BNSH, v_BNSW).transpose(0, 2, 1, 3)
 
 
 def absorbed(q_nope_BNU: jax.Array, q_rope_BNR: jax.Array,

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 
-def scores(logits_XE: jax.Array, kind: str) -> jax.Array:
-  """Affinities s, float32 [X, E]: `sigmoid` (V3) or `softmax` (V2)."""
-  logits32 = logits_XE.astype(jnp.float32)
+def scores(logits: jax.Array, kind: str) -> jax.Array:
+  """Affinities s, float32 [..., E]: `sigmoid` (V3) or `softmax` (V2)."""
+  logits32 = logits.astype(jnp.float32)
   if kind == "sigmoid":
     return jax.nn.sigmoid(logits32)
   if kind == "softmax":
@@ -16,7 +16,7 @@ def scores(logits_XE: jax.Array, kind: str) -> jax.Array:
   raise ValueError(f"score={kind!r}: choose sigmoid or softmax")
 
 
-def select(scores_XE: jax.Array, bias_E: jax.Array | None, n_activated: int,
+def select(scores: jax.Array, bias_E: jax.Array | None, n_activated: int,
            n_groups: int = 1, n_limited_groups: int = 1) -> jax.Array:
   """Experts of each token; carries no gradient.
 
@@ -29,44 +29,60 @@ def select(scores_XE: jax.Array, bias_E: jax.Array | None, n_activated: int,
   score is negative.
 
   Args:
-    scores_XE: float32 affinities.
+    scores: float32 affinities, [..., E].
     bias_E: float32 selection bias, or None.
     n_activated: experts per token.
     n_groups: contiguous, equal groups of experts.
     n_limited_groups: groups a token may use.
 
   Returns:
-    int32 [X, A], best first.
+    int32 [..., A], best first.
   """
-  choice_XE = jax.lax.stop_gradient(scores_XE)
+  choice = jax.lax.stop_gradient(scores)
   if bias_E is not None:
-    choice_XE = choice_XE + jax.lax.stop_gradient(bias_E)[None]
+    choice = choice + _last(jax.lax.stop_gradient(bias_E), choice)
   if n_groups > 1:
-    x, e = choice_XE.shape
-    grouped = choice_XE.reshape(x, n_groups, e // n_groups)
+    shape = choice.shape
+    grouped = choice.reshape(*shape[:-1], n_groups, -1)
     best = jax.lax.top_k(grouped, 1 if bias_E is None else 2)[0].sum(-1)
     kept = jax.lax.top_k(best, n_limited_groups)[1]
-    mask = jnp.any(kept[:, :, None] == jnp.arange(n_groups)[None, None], 1)
-    choice_XE = jnp.where(mask[:, :, None], grouped, -jnp.inf).reshape(x, e)
-  return jax.lax.top_k(choice_XE, n_activated)[1].astype(jnp.int32)
+    mask = _hits(kept, n_groups).any(-2)
+    choice = jnp.where(mask[..., None], grouped, -jnp.inf).reshape(shape)
+  return jax.lax.top_k(choice, n_activated)[1].astype(jnp.int32)
 
 
-def weights(scores_XE: jax.Array, experts_XA: jax.Array, normalize: bool,
+def weights(scores: jax.Array, experts: jax.Array, normalize: bool,
             route_scale: float) -> jax.Array:
-  """Gate of each chosen expert, float32 [X, A], differentiable in the scores.
+  """Gate of each chosen expert, float32 [..., A], differentiable in the scores.
 
   Normalised to sum to one over the chosen (V3) or not (V2), then scaled.
   """
-  chosen_XA = jnp.take_along_axis(scores_XE, experts_XA, axis=-1)
+  chosen = jnp.take_along_axis(scores, experts, axis=-1)
   if normalize:
-    chosen_XA = chosen_XA / (jnp.sum(chosen_XA, -1, keepdims=True) + 1e-20)
-  return chosen_XA * route_scale
+    chosen = chosen / (jnp.sum(chosen, -1, keepdims=True) + 1e-20)
+  return chosen * route_scale
 
 
-def load(experts_XA: jax.Array, keep_X: jax.Array, n_experts: int) -> jax.Array:
-  """Tokens sent to each expert, float32 [E]; `keep_X` leaves out padding."""
-  hits_XAE = experts_XA[..., None] == jnp.arange(n_experts)[None, None]
-  return jnp.sum(hits_XAE & keep_X[:, None, None], (0, 1)).astype(jnp.float32)
+def load(experts: jax.Array, keep: jax.Array, n_experts: int) -> jax.Array:
+  """Tokens sent to each expert, float32 [E].
+
+  Args:
+    experts: int32 [..., A].
+    keep: bool [...], False leaves a token out (padding).
+    n_experts: E.
+  """
+  hits = _hits(experts, n_experts) & keep[..., None, None]
+  return jnp.sum(hits, tuple(range(hits.ndim - 1))).astype(jnp.float32)
+
+
+def _hits(indices: jax.Array, n: int) -> jax.Array:
+  """Bool [..., n], one-hot of the last axis's entries."""
+  numbers = jnp.arange(n).reshape((1,) * indices.ndim + (n,))
+  return indices[..., None] == numbers
+
+
+def _last(x_E: jax.Array, like: jax.Array) -> jax.Array:
+  return x_E.reshape((1,) * (like.ndim - 1) + x_E.shape)
 
 
 def balance_loss(scores_BTE: jax.Array, segments_BT: jax.Array,
@@ -93,7 +109,7 @@ def balance_loss(scores_BTE: jax.Array, segments_BT: jax.Array,
     return jax.ops.segment_sum(flat, address.reshape(-1), num_segments=n)
 
   best = jax.lax.top_k(jax.lax.stop_gradient(scores_BTE), n_activated)[1]
-  hits = jnp.any(best[..., None] == jnp.arange(e)[None, None, None], 2)
+  hits = _hits(best, e).any(2)
   share = scores_BTE / jnp.sum(scores_BTE, -1, keepdims=True)
   length = per_sequence(jnp.ones((b, t, 1)))
   real = (length[:, 0] > 0) & (jnp.arange(n) % (t + 1) > 0)

@@ -43,12 +43,8 @@ def write(
   Raises:
     OSError: a figure cannot be read, or the page cannot be written.
   """
-  environment = jinja2.Environment(
-      autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-      lstrip_blocks=True)
-  source = importlib.resources.files(__package__).joinpath("report.html.j2")
-  page = environment.from_string(source.read_text("utf-8")).render(
-      title=title, config=_dotted(config), versions=versions,
+  page = _render(
+      "report.html.j2", title=title, config=_dotted(config), versions=versions,
       tables=[table for table in tables if table[2]], problems=problems,
       notes=notes,
       figures=[(caption, _embedded(png)) for caption, png in figures])
@@ -79,6 +75,21 @@ def select(
         "question": first["question"], "reference": first["reference"],
         "steps": [(step, rows[:samples]) for step, rows in of_step.items()]})
   return picked
+
+
+def side_by_side(problems: Rows) -> str:
+  """The problems of `select` as HTML, a column a step, for a notebook."""
+  return _render("problems.html.j2", problems=problems)
+
+
+def _render(template: str, **values: Any) -> str:
+  folder = importlib.resources.files(__package__)
+  environment = jinja2.Environment(
+      loader=jinja2.FunctionLoader(
+          lambda name: folder.joinpath(name).read_text("utf-8")),
+      autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+      lstrip_blocks=True)
+  return environment.get_template(template).render(**values)
 
 
 def _embedded(png: str | os.PathLike) -> tuple[str, int]:

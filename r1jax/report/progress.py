@@ -1,4 +1,8 @@
-"""Progress of a loop: a bar in a terminal, now and then a line elsewhere."""
+"""Progress of a loop: a bar in a terminal, now and then a line elsewhere.
+
+A notebook is elsewhere: its lines stay beside the cell, and go to standard
+output, since notebooks paint standard error as a failure.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,8 @@ class Progress:
 
   def __init__(
       self, title: str, total: int, *, start: int = 0, interval: float = 10.0,
-      unit: str = "steps", stream: TextIO | None = None) -> None:
+      unit: str = "steps", stream: TextIO | None = None,
+      quiet: bool = False) -> None:
     """Starts the clock.
 
     Args:
@@ -31,14 +36,18 @@ class Progress:
       start: steps done before (a resumed run); they do not count in the rate.
       interval: seconds between lines where `stream` is not a terminal.
       unit: what is counted, for the rate.
-      stream: where to write, standard error by default.
+      stream: where to write; by default standard error, in a notebook standard
+        output.
+      quiet: writes nothing; of several processes one is enough.
     """
     self._title, self._total, self._done = title, total, start
-    self._start, self._interval, self._unit = start, interval, unit
-    self._stream = stream or sys.stderr
+    self._interval, self._unit, self._quiet = interval, unit, quiet
+    self._timed: tuple[float, int] | None = None  # the first step's end
+    in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")
+    self._stream = stream or (sys.stdout if in_notebook else sys.stderr)
     self._began = self._said = time.monotonic()
     self._bar = None
-    if self._stream.isatty():
+    if self._stream.isatty() and not quiet:
       self._bar = tqdm.tqdm(
           total=total, initial=start, desc=title, file=self._stream,
           dynamic_ncols=True, smoothing=0.1, unit=f" {unit}")
@@ -52,6 +61,8 @@ class Progress:
 
   def step(self, metrics: Mapping[str, float], steps: int = 1) -> None:
     """Counts `steps` done and shows `metrics` (numbers on the host)."""
+    if self._quiet:
+      return
     self._done += steps
     shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
     if self._bar is not None:
@@ -62,24 +73,36 @@ class Progress:
     last = self._done >= self._total
     if now - self._said >= self._interval or last:
       self._said = now
-      rate = (self._done - self._start) / max(now - self._began, 1e-9)
-      left = (self._total - self._done) / rate if rate else 0.0
-      print(f"{self._title} {self._done}/{self._total}  {rate:.2f}"
-            f" {self._unit}/s  {clock(left)} left  {shown}",
-            file=self._stream, flush=True)
+      print(f"{self._title} {self._done}/{self._total}  {self._pace(now, last)}"
+            f"  {shown}".rstrip(), file=self._stream, flush=True)
+    if self._timed is None:
+      self._timed = now, self._done
+
+  def _pace(self, now: float, last: bool) -> str:
+    """Rate and remaining time; before they are known, and at the end, the age.
+
+    The first step compiles: it says nothing about the others.
+    """
+    if last or self._timed is None:
+      return f"after {clock(now - self._began)}"
+    since, done = self._timed
+    rate = (self._done - done) / max(now - since, 1e-9)
+    return (f"{rate:.2f} {self._unit}/s"
+            f"  {clock((self._total - self._done) / rate)} left")
 
   def say(self, text: str) -> None:
     """Writes a line without breaking the bar."""
     if self._bar is not None:
       self._bar.write(text, file=self._stream)
-    else:
+    elif not self._quiet:
       print(text, file=self._stream, flush=True)
 
 
 @contextlib.contextmanager
-def percent(title: str) -> Iterator[Callable[[int, int], None]]:
+def percent(title: str, quiet: bool = False
+            ) -> Iterator[Callable[[int, int], None]]:
   """A function of (bytes done, bytes in all) that shows a step per percent."""
-  with Progress(title, 100, unit="%") as progress:
+  with Progress(title, 100, unit="%", quiet=quiet) as progress:
     shown = 0
 
     def report(done: int, total: int) -> None:

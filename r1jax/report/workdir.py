@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from etils import epath
 
 from r1jax.core import config as config_lib
 from r1jax.core import io
+from r1jax.core.config import check
 
 CONFIG = "config.json"
 _OF_A_RUN = ("checkpoints", "metrics.jsonl", "rollouts")
@@ -36,9 +38,12 @@ def prepare(
 
   Raises:
     ValueError: the folder holds a run of another config or one that lost its
-      config; nothing was touched.
+      config; nothing was touched. Or it is on gs:// and gcsfs is missing.
     OSError: the disk is full or read-only.
   """
+  check(not os.fspath(workdir).startswith("gs://")
+        or importlib.util.find_spec("gcsfs") is not None,
+        f"{workdir} needs gcsfs: pip install 'r1jax[gcs]'")
   workdir = epath.Path(workdir)
   config = json.loads(json.dumps(config))
   path = workdir / CONFIG

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
-import tensorboardX
 from etils import epath
 
 from r1jax.core import io
+from r1jax.report import events
 
 METRICS = "metrics.jsonl"
+# Seconds between two uploads of a growing file to gs://, where it is written
+# anew as a whole, and more than one a second of the same name is refused.
+_REMOTE_SECONDS = 30.0
 
 
 class Writer:
@@ -42,9 +46,10 @@ class Writer:
     rows = [row for row in old if row["step"] <= resumed]
     io.write_text(self._path, "".join(_line(row) for row in rows))
     self._rows: list[str] = []
-    self._events = tensorboardX.SummaryWriter(
-        os.fspath(workdir), purge_step=resumed + 1 if resumed else 0,
-        flush_secs=30)
+    self._remote = io.is_remote(workdir)
+    self._uploaded = "".join(map(_line, rows)) if self._remote else ""
+    self._next = 0.0
+    self._events = events.summaries(workdir, resumed + 1 if resumed else 0)
 
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Adds one row; values are numbers or scalar arrays."""
@@ -56,23 +61,40 @@ class Writer:
         self._events.add_scalar(name, value, step)
     self._rows.append(_line(row))
 
-  def flush(self) -> None:
+  def flush(self, *, lazily: bool = False) -> None:
     """Puts what was written on disk.
+
+    Args:
+      lazily: on gs:// leave it for half a minute, as every step does. Before a
+        checkpoint do not, or a kill could lose rows that no restart repeats.
 
     Raises:
       OSError: the disk is full or read-only. Stop the run: a cut last line is
         dropped when it resumes.
     """
-    if self._rows:
-      try:
-        with self._path.open("a") as file:
-          file.write("".join(self._rows))
-      except OSError as error:
-        raise OSError(
-            error.errno, f"could not write {self._path}: {error.strerror};"
-            " free some space or choose another --workdir") from error
-      self._rows.clear()
+    now = time.monotonic()
+    if self._remote and lazily and now < self._next:
+      return
+    self._next = now + _REMOTE_SECONDS
+    text = "".join(self._rows)
+    # Never twice: after an error half of it may be there.
+    self._rows.clear()
+    if text:
+      self._append(text)
     self._events.flush()
+
+  def _append(self, text: str) -> None:
+    if self._remote:
+      self._uploaded += text
+      io.write_text(self._path, self._uploaded)
+      return
+    try:
+      with self._path.open("a") as file:
+        file.write(text)
+    except OSError as error:
+      raise OSError(
+          error.errno, f"could not write {self._path}: {error.strerror};"
+          " free some space or choose another --workdir") from error
 
   def close(self) -> None:
     """Flushes and closes."""

@@ -142,7 +142,6 @@ def _scored(task: str, answer: str, entry: Entry) -> Score:
   return Score(float(right), True, reason, {"scorer": value}, answer)
 
 
-@functools.cache
 def check() -> None:
   """Makes sure that the library is there, without importing it.
 
@@ -153,6 +152,7 @@ def check() -> None:
     raise ValueError(MISSING)
 
 
+@functools.cache
 def _scorer(task: str) -> Callable[[str, Entry], float]:
   """The library's scorer; importing it takes seconds, off the clock."""
   with clock_stopped():

@@ -239,9 +239,11 @@ class Sandbox:
       started = self._line(time.monotonic() + START) == b"ready"
     except (EOFError, TimeoutError):
       started = False
-    if not started:
+    if started:
+      self._find_inside()
+    # It may also have ended since.
+    if not started or self._process.poll() is not None:
       raise SandboxError("a sandbox did not start")
-    self._find_inside()
     self._ready = True
 
   def _find_inside(self) -> None:

@@ -106,8 +106,19 @@ def _judge(rules: list[Rule], prompt: Any, tail: str,
     except BaseException as error:
       verdicts.append(_invalid(error))
       spent = spent or isinstance(error, MemoryError)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return verdicts, spent or peak > _SPENT
+  return verdicts, spent or peak() > _SPENT
+
+
+def peak() -> int:
+  """This program's peak of resident memory, in the kernel's unit."""
+  found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  if found <= _SPENT or sys.platform != "linux":
+    return found
+  # Linux lets that begin with the peak of whoever started the process, which
+  # may hold a whole model; what /proc says begins with the program.
+  with open("/proc/self/status", "rb") as lines:
+    return next((int(line.split()[1]) for line in lines
+                 if line.startswith(b"VmHWM:")), found)
 
 
 def _plain(score: Any) -> list[Any] | None:

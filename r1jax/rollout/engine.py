@@ -6,10 +6,16 @@ row's i-th new token in slot P + i, the same for all rows. When half of the rows
 have ended the rest moves to a batch of half the size, so that a step costs
 about what its live rows cost; randomness is addressed by (prompt, sample,
 position), so moving changes no sample.
+
+On a mesh every shard of the rows keeps its own: they move within a shard, and
+all shards halve together, when the fullest can. Under several processes each
+brings its own prompts and takes their samples back; what decides on how the
+programs go on is the same number in all of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +29,7 @@ from r1jax.core.config import check
 from r1jax.core.types import Rollout
 from r1jax.models.build import Model, Params
 from r1jax.rollout.sampling import SamplingConfig, sample
-from r1jax.sharding import rules
+from r1jax.sharding import processes, rules
 
 # Coarse on purpose: every bucket and every size of batch is a compilation.
 PROMPT_BUCKET = 64
@@ -38,6 +44,7 @@ class Rows(NamedTuple):
     cache: of the model, P + T slots.
     keys_B: each row's key, to be folded with a position.
     prompt_lengths_B, limits_B, lengths_B: int32.
+    slots_B: int32, the row's place in its shard before any halving.
     done_B: bool, the row has ended or met its limit.
     ended_B: bool, the row's last token is an end-of-sequence id.
     last_B: int32, the row's latest token.
@@ -51,6 +58,7 @@ class Rows(NamedTuple):
   prompt_lengths_B: jax.Array
   limits_B: jax.Array
   lengths_B: jax.Array
+  slots_B: jax.Array
   done_B: jax.Array
   ended_B: jax.Array
   last_B: jax.Array
@@ -82,17 +90,23 @@ class Engine:
     outside = sorted(i for i in eos_ids if not 0 <= i < model.cfg.vocab_size)
     check(not outside, f"end-of-sequence ids {outside} lie outside the model's"
           f" vocabulary of {model.cfg.vocab_size}")
-    self.model, self.cfg, self.mesh = model, cfg, mesh
+    self.model = dataclasses.replace(model, layout="decode")
+    self.cfg, self.mesh = cfg, mesh
     self._eos = np.array(sorted(eos_ids), np.int32)
-    self._start = jax.jit(self._start_rows, static_argnames=("samples", "new"))
-    self._run = jax.jit(self._run_rows, static_argnames=("until",),
-                        donate_argnames=("rows",))
-    self._keep = jax.jit(_keep_rows)
+    self.start_program = jax.jit(
+        self._start_rows, static_argnames=("samples", "new"))
+    self.run_program = jax.jit(
+        self._run_rows, static_argnames=("until",), donate_argnames=("rows",))
+    self._shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
+    shards = functools.partial(jax.jit, static_argnames=("shards",))
+    self._keep = shards(_keep_rows)
+    self._store = shards(_store_rows, donate_argnames=("found",))
 
   def compilations(self) -> int:
     """Programs compiled so far, for tests and logs."""
     # jit's own counter; there is no public one.
-    return sum(f._cache_size() for f in (self._start, self._run, self._keep))
+    return sum(f._cache_size() for f in (
+        self.start_program, self.run_program, self._keep, self._store))
 
   def generate(self, params: Params, bias_LE: jax.Array,
                prompts: Sequence[np.ndarray], prompt_ids: Sequence[int],
@@ -103,7 +117,8 @@ class Engine:
     Args:
       params: the policy.
       bias_LE: its router bias.
-      prompts: Q arrays of token ids, none empty.
+      prompts: Q arrays of token ids, none empty; under several processes those
+        of this one, as many in each.
       prompt_ids: Q addresses below 2**32.
       samples: G.
       key: of the run and step.
@@ -112,7 +127,7 @@ class Engine:
 
     Raises:
       ValueError: no or empty prompts, or one that with max_new_tokens exceeds
-        the model's context.
+        the model's context, in any process.
     """
     rows, prompt_experts = self._begin(
         params, bias_LE, prompts, prompt_ids, samples, key, limits_QG)
@@ -134,24 +149,16 @@ class Engine:
       if bool(rows.done_B[0]):
         return
       shown = length
-      rows = self._run(params, bias_LE, rows, shown + chunk, until=0)
+      rows, _ = self.run_program(
+          params, bias_LE, rows, shown + chunk, until=0)
 
   def _begin(self, params, bias_LE, prompts, prompt_ids, samples, key,
              limits_QG):
     """Checks and pads prompts, then starts their rows."""
-    check(len(prompts) > 0, "there is no prompt to complete")
-    shards = 1 if self.mesh is None else rules.batch_shards(self.mesh)
-    check(len(prompts) % shards == 0, f"{len(prompts)} questions do not divide"
-          f" over {shards} devices; sample a multiple of that at once")
     lengths = np.array([len(p) for p in prompts], np.int32)
-    check(bool(lengths.min() > 0),
-          f"prompt {int(lengths.argmin())} of the batch is empty")
     new = self.cfg.max_new_tokens
-    self.model.cfg.check_length(
-        int(lengths.max()) + new,
-        f"prompt {int(lengths.argmax())} of the batch ({lengths.max()} tokens)"
-        f" with max_new_tokens={new}")
-    padded = -(-int(lengths.max()) // PROMPT_BUCKET) * PROMPT_BUCKET
+    longest = self._check(lengths, new)
+    padded = -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET
     tokens_QP = np.zeros((len(prompts), padded), np.int32)
     for row, prompt in zip(tokens_QP, prompts, strict=True):
       row[:len(prompt)] = prompt
@@ -159,14 +166,37 @@ class Engine:
       limits_QG = np.full((len(prompts), samples), new, np.int32)
     inputs = (tokens_QP, lengths, np.asarray(prompt_ids, np.uint32),
               limits_QG.astype(np.int32))
-    return self._start(
+    return self.start_program(
         params, bias_LE, *(self._place(x) for x in inputs), key,
         samples=samples, new=new)
 
+  def _check(self, lengths_Q: np.ndarray, new: int) -> int:
+    """Tokens of the longest prompt of all processes, if all are in order."""
+    most, fewest, longest, shortest = processes.largest(
+        len(lengths_Q), -len(lengths_Q), int(lengths_Q.max(initial=0)),
+        -int(lengths_Q.min(initial=2**30)))
+    check(most > 0, "there is no prompt to complete")
+    check(most == -fewest, f"one process brings {most} prompts, another"
+          f" {-fewest}; give as many to each")
+    total = most * jax.process_count()
+    check(total % self._shards == 0, f"{total} questions do not divide over"
+          f" {self._shards} devices; sample a multiple of that at once")
+
+    def name(length):
+      found = np.flatnonzero(lengths_Q == length)
+      return f"prompt {found[0]}" if found.size else "another process's prompt"
+
+    check(shortest < 0, f"{name(-shortest)} of the batch is empty")
+    self.model.cfg.check_length(
+        longest + new, f"{name(longest)} of the batch ({longest} tokens) with"
+        f" max_new_tokens={new}")
+    return longest
+
   def _place(self, x):
+    """The rows of all processes on the devices."""
     if self.mesh is None:
       return jnp.asarray(x)
-    return jax.device_put(x, rules.batch_sharding(self.mesh))
+    return processes.rows(x, rules.batch_sharding(self.mesh, "decode"))
 
   def _start_rows(self, params, bias_LE, tokens_QP, lengths_Q, ids_Q, limits_QG,
                   key, *, samples, new):
@@ -187,11 +217,22 @@ class Engine:
     rows = Rows(
         step=jnp.int32(0), cache=cache, keys_B=keys_B,
         prompt_lengths_B=repeat(lengths_Q), limits_B=limits_QG.reshape(-1),
-        lengths_B=zeros_B, done_B=zeros_B > 0, ended_B=zeros_B > 0,
+        lengths_B=zeros_B, slots_B=jnp.arange(b) % (b // self._shards),
+        done_B=zeros_B > 0, ended_B=zeros_B > 0,
         last_B=zeros_B, tokens_BT=jnp.zeros((b, new), jnp.int32),
         logprobs_BT=jnp.zeros((b, new), jnp.float32), experts_BTLA=recorded)
     rows = self._append(params, rows, repeat(hidden_QD))
+    rows = jax.tree.map(
+        lambda axes, x: rules.constrain(x, axes, "decode"),
+        self.row_axes(rows), rows, is_leaf=rules.is_axes)
     return rows, experts if self.cfg.record_experts else None
+
+  def row_axes(self, rows: Rows) -> Rows:
+    """Logical axis names of every leaf of `rows`: how a mesh splits them."""
+    axes = jax.tree.map(
+        lambda x: ("act_batch",)[:x.ndim] + (None,) * (x.ndim - 1),
+        rows._replace(cache=None))
+    return axes._replace(cache=self.model.cache_axes())
 
   def _append(self, params, rows: Rows, hidden_BD) -> Rows:
     """Samples one token for every live row from its hidden state."""
@@ -213,8 +254,12 @@ class Engine:
         logprobs_BT=put(rows.logprobs_BT, logprobs_B[:, None]))
 
   def _run_rows(self, params, bias_LE, rows: Rows, stop: jax.Array, *,
-                until: int) -> Rows:
-    """Decodes until at most `until` rows live or `stop` tokens are sampled."""
+                until: int) -> tuple[Rows, jax.Array]:
+    """Decodes until at most `until` rows of each shard live, or to `stop`.
+
+    Returns:
+      (rows after at most `stop` tokens, live rows of the fullest shard).
+    """
     slots = jnp.arange(_slots(self.model, rows.cache))
     prompt_slots = slots.shape[0] - rows.tokens_BT.shape[1]
     in_prompt_BS = slots[None] < rows.prompt_lengths_B[:, None]
@@ -234,31 +279,29 @@ class Engine:
       rows = rows._replace(cache=cache, experts_BTLA=recorded)
       return self._append(params, rows, hidden)
 
-    return jax.lax.while_loop(
-        lambda rows: (jnp.sum(~rows.done_B) > until) & (rows.step < stop),
-        body, rows)
+    def live(rows):
+      return jnp.max(jnp.sum(~rows.done_B.reshape(self._shards, -1), 1))
+
+    rows = jax.lax.while_loop(
+        lambda rows: (live(rows) > until) & (rows.step < stop), body, rows)
+    return rows, live(rows)
 
   def _decode(self, params, bias_LE, rows: Rows) -> dict[str, np.ndarray]:
     """Runs all rows to their end, halving the batch as they finish."""
-    total = rows.done_B.shape[0]
-    alive = np.arange(total)  # original row of each row of the batch
-    harvest = _empty_harvest(rows)
+    found = None
     while True:
-      half = len(alive) // 2
-      shards = 1 if self.mesh is None else rules.batch_shards(self.mesh)
-      shrinks = half >= SMALLEST_BATCH and half % shards == 0 and (
-          len(alive) % 2 == 0)
-      rows = self._run(params, bias_LE, rows, rows.tokens_BT.shape[1],
-                       until=half if shrinks else 0)
-      _gather_rows(harvest, rows, alive)
-      done_B = np.asarray(rows.done_B)
-      if done_B.all():
-        return harvest
-      live = np.flatnonzero(~done_B)
-      # Fill up to the bucket with ended rows, which stay ended.
-      kept = np.concatenate([live, np.flatnonzero(done_B)])[:half]
-      rows = self._keep(rows, jnp.asarray(kept))
-      alive = alive[kept]
+      half, odd = divmod(len(rows.done_B), 2 * self._shards)
+      shrinks = not odd and half * self._shards >= SMALLEST_BATCH
+      rows, live = self.run_program(
+          params, bias_LE, rows, rows.tokens_BT.shape[1],
+          until=half if shrinks else 0)
+      if found is None:
+        found = _sampled(rows)  # every row is in its place
+      else:
+        found = self._store(found, rows, shards=self._shards)
+      if not int(live):
+        return processes.own_rows(found)
+      rows = self._keep(rows, shards=self._shards)
 
   def _rollout(self, prompts, prompt_ids, samples, harvest, prompt_experts):
     q = len(prompts)
@@ -266,7 +309,8 @@ class Engine:
               for k, v in harvest.items()}
     experts = None
     if prompt_experts is not None:
-      before = np.repeat(np.asarray(prompt_experts)[:, None], samples, 1)
+      before = processes.own_rows(prompt_experts)
+      before = np.repeat(before[:, None], samples, 1)
       experts = np.concatenate([before, shaped["experts_BTLA"]], 2)
     return Rollout(
         prompt_tokens=tuple(np.asarray(p, np.int32) for p in prompts),
@@ -276,23 +320,43 @@ class Engine:
         experts_QGSLA=experts)
 
 
-_HARVESTED = ("tokens_BT", "lengths_B", "ended_B", "logprobs_BT",
-              "experts_BTLA")
+def _sampled(rows: Rows) -> dict[str, jax.Array]:
+  """What the caller wants of the rows."""
+  names = "tokens_BT", "lengths_B", "ended_B", "logprobs_BT", "experts_BTLA"
+  return {name: getattr(rows, name) for name in names
+          if getattr(rows, name) is not None}
 
 
-def _empty_harvest(rows: Rows) -> dict[str, np.ndarray]:
-  return {name: np.zeros(getattr(rows, name).shape, getattr(rows, name).dtype)
-          for name in _HARVESTED if getattr(rows, name) is not None}
+def _by_shard(x: jax.Array, shards: int) -> jax.Array:
+  """[B, ...] -> [shards, B / shards, ...]."""
+  return x.reshape(shards, x.shape[0] // shards, *x.shape[1:])
 
 
-def _gather_rows(harvest, rows: Rows, alive: np.ndarray) -> None:
-  for name, values in harvest.items():
-    values[alive] = np.asarray(getattr(rows, name))
+def _store_rows(found: dict[str, jax.Array], rows: Rows, *, shards: int
+                ) -> dict[str, jax.Array]:
+  """`found` with the rows at their first places."""
+  slots_SB = _by_shard(rows.slots_B, shards)
+
+  def put(all_rows, some):
+    placed = jax.vmap(lambda a, slots, x: a.at[slots].set(x))(
+        _by_shard(all_rows, shards), slots_SB, _by_shard(some, shards))
+    return placed.reshape(all_rows.shape)
+
+  return jax.tree.map(put, found, _sampled(rows))
 
 
-def _keep_rows(rows: Rows, kept: jax.Array) -> Rows:
-  """The rows `kept`, in that order."""
-  return jax.tree.map(lambda a: a if a.ndim == 0 else a[kept], rows)
+def _keep_rows(rows: Rows, *, shards: int) -> Rows:
+  """Half of the rows of every shard: its live ones, then ended ones."""
+  done_SB = _by_shard(rows.done_B, shards)
+  kept_SB = jnp.argsort(done_SB, axis=1, stable=True)[:, :done_SB.shape[1] // 2]
+
+  def keep(x):
+    if x.ndim == 0:
+      return x
+    some = jax.vmap(lambda a, kept: a[kept])(_by_shard(x, shards), kept_SB)
+    return some.reshape(-1, *x.shape[1:])
+
+  return jax.tree.map(keep, rows)
 
 
 def _slots(model: Model, cache: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
@@ -17,17 +18,26 @@ _READY = {
     "OMPI_COMM_WORLD_SIZE": "OMPI_MCA_orte_hnp_uri",
 }
 _TPU_PODS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
+# Set by launch/local.sh: coordinator, number of processes, number of this one.
+# The first of them jax.distributed reads by itself.
+LAUNCHED = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistributedConfig:
-  """Where the other processes are; all empty: ask the scheduler, if any."""
+  """Where the other processes are; all empty: ask the launcher, if any."""
 
   coordinator: str = ""  # host:port of process 0
   processes: int = 0  # number of processes
   process: int = -1  # number of this process, from 0
+  heartbeat_timeout: int = 60  # seconds until a silent process is given up
+  stall_timeout: int = 1800  # seconds without progress until the run is ended
 
   def __post_init__(self):
+    for name in ("heartbeat_timeout", "stall_timeout"):
+      if getattr(self, name) < 1:
+        raise ValueError(
+            f"{name}={getattr(self, name)}: give 1 second or more")
     given = (bool(self.coordinator), self.processes != 0, self.process != -1)
     if any(given) and not all(given):
       raise ValueError(
@@ -44,9 +54,15 @@ def detect(environ: Mapping[str, str], tpu_host: bool) -> str | None:
   Args:
     environ: the environment.
     tpu_host: whether this machine is a TPU VM.
+
+  Raises:
+    ValueError: the environment has some of `LAUNCHED`, not all, and no
+      scheduler that could know the rest.
   """
   if environ.get("JAX_PLATFORMS") == "cpu":
     tpu_host = False
+  if all(name in environ for name in LAUNCHED):
+    return LAUNCHED[0] if int(environ[LAUNCHED[1]]) > 1 else None
   for name in _COUNTS:
     # A batch script run without its launcher has the count but not the rest.
     if int(environ.get(name) or 1) > 1 and _READY[name] in environ:
@@ -57,7 +73,14 @@ def detect(environ: Mapping[str, str], tpu_host: bool) -> str | None:
   if "MEGASCALE_COORDINATOR_ADDRESS" in environ:
     return "MEGASCALE_COORDINATOR_ADDRESS"
   # A TPU VM knows its pod from its metadata server, not its environment.
-  return "TPU VM" if tpu_host and "TPU_SKIP_MDS_QUERY" not in environ else None
+  if tpu_host and "TPU_SKIP_MDS_QUERY" not in environ:
+    return "TPU VM"
+  if found := [name for name in LAUNCHED if name in environ]:
+    missing = [name for name in LAUNCHED if name not in environ]
+    raise ValueError(
+        f"{' and '.join(found)} set without {' and '.join(missing)}; set all"
+        " three, or none to start alone")
+  return None
 
 
 def initialize(config: DistributedConfig | None = None) -> bool:
@@ -67,15 +90,28 @@ def initialize(config: DistributedConfig | None = None) -> bool:
 
   Returns:
     Whether jax.distributed is running.
+
+  Raises:
+    ValueError: `detect` cannot tell who the others are.
   """
   if jax.distributed.is_initialized():
     return True
   config = config or DistributedConfig()
+  launcher = None if config.coordinator else detect(os.environ, _is_tpu_host())
+  # SIGTERM is asked about in checkpoint/signals.py; JAX's own handler would
+  # also swallow it before training starts.
+  jax.config.update("jax_enable_preemption_service", False)
+  # Our `watchdog` comes first, with names; JAX's is for what is left.
+  start = functools.partial(
+      jax.distributed.initialize,
+      heartbeat_timeout_seconds=2 * config.heartbeat_timeout + 10)
   if config.coordinator:
-    jax.distributed.initialize(
-        config.coordinator, config.processes, config.process)
-  elif detect(os.environ, _is_tpu_host()):
-    jax.distributed.initialize()
+    start(config.coordinator, config.processes, config.process)
+  elif launcher == LAUNCHED[0]:
+    address, *numbers = (os.environ[name] for name in LAUNCHED)
+    start(address, *map(int, numbers), cluster_detection_method="deactivate")
+  elif launcher:
+    start()
   else:
     return False
   return True

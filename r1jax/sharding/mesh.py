@@ -1,12 +1,15 @@
-"""The device mesh: data, fsdp, expert, tensor."""
+"""The device mesh: data, fsdp, expert, sequence, tensor."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
+import os
 from collections.abc import Sequence
 
 import jax
+from jax.experimental import mesh_utils, topologies
 from jax.sharding import AxisType, Mesh
 
 from r1jax.sharding import rules
@@ -19,6 +22,7 @@ class MeshConfig:
   data: int = -1  # replicas of the parameters, each with its own rows
   fsdp: int = 1  # rows and parameter widths split together
   expert: int = 1  # rows and routed experts split together
+  sequence: int = 1  # the tokens of a row split (prompts of 32K and more)
   tensor: int = 1  # heads, feed-forward widths and vocabulary split
 
   def __post_init__(self):
@@ -32,8 +36,8 @@ class MeshConfig:
           f"mesh axes {' and '.join(free)} are both -1; only one can be filled"
           " from the device count")
 
-  def shape(self, n_devices: int) -> tuple[int, int, int, int]:
-    """(data, fsdp, expert, tensor), their product being `n_devices`.
+  def shape(self, n_devices: int) -> tuple[int, ...]:
+    """Sizes in the order of `rules.AXES`, their product being `n_devices`.
 
     Raises:
       ValueError: the sizes do not multiply to the number of devices.
@@ -51,7 +55,7 @@ class MeshConfig:
 def make_mesh(
     config: MeshConfig | None = None,
     devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """Mesh with axes (data, fsdp, expert, tensor), the compiler placing data.
+  """Mesh with the axes of `rules.AXES`, the compiler placing data.
 
   Args:
     config: axis sizes; None puts every device on `data`.
@@ -63,6 +67,63 @@ def make_mesh(
   devices = jax.devices() if devices is None else devices
   shape = (config or MeshConfig()).shape(len(devices))
   # jax.make_mesh makes Explicit axes unless told otherwise (JAX 0.10).
-  return jax.make_mesh(
-      shape, rules.AXES, axis_types=(AxisType.Auto,) * len(shape),
-      devices=devices)
+  types = (AxisType.Auto,) * len(shape)
+  try:
+    return jax.make_mesh(shape, rules.AXES, axis_types=types, devices=devices)
+  except NotImplementedError:
+    # An axis that is no product of the torus's own takes a part of one.
+    return Mesh(
+        mesh_utils.create_device_mesh(
+            shape, devices, allow_split_physical_axes=True),
+        rules.AXES, axis_types=types)
+
+
+def devices_of(topology: str) -> Sequence[jax.Device]:
+  """Devices to compile for, which need not be there.
+
+  Args:
+    topology: a TPU's, such as `v5p:4x4x4` or `v5e:4x4` (needs libtpu, and no
+      TPU), or `cpu` or `gpu`: those of this machine.
+
+  Raises:
+    ValueError: there is no such topology, libtpu or backend.
+  """
+  if topology in ("cpu", "gpu"):
+    try:
+      return jax.devices(topology)
+    except RuntimeError as error:
+      raise ValueError(
+          f"topology={topology!r}: this machine has none ({error})") from error
+  if importlib.util.find_spec("libtpu") is None:
+    raise ValueError(f"topology={topology!r} needs libtpu, XLA's compiler for"
+                     " TPUs: pip install 'r1jax[aot]'")
+  # libtpu would ask a TPU's metadata server, complain that there is none, and
+  # lock out other processes. Any answers will do: they say nothing of topology.
+  for name, value in (("TPU_SKIP_MDS_QUERY", "1"),
+                      ("TPU_ACCELERATOR_TYPE", "v5litepod-16"),
+                      ("TPU_WORKER_HOSTNAMES", "localhost"),
+                      ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")):
+    os.environ.setdefault(name, value)
+  try:
+    return topologies.get_topology_desc(
+        platform="tpu", topology_name=topology).devices
+  except Exception as error:  # libtpu raises many kinds
+    raise ValueError(
+        f"topology={topology!r} is not one that libtpu knows; give cpu, gpu or"
+        " a TPU's, such as v5e:4x4, v5p:4x4x4 or v6e:8x8"
+        f" ({str(error).splitlines()[0]})") from error
+
+
+def backend() -> str:
+  """Platform that the code being traced will run on: cpu, gpu or tpu.
+
+  That of the mesh that is set, which may be of devices that this machine does
+  not have (ahead-of-time compilation), else the default backend.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return jax.default_backend() if device is None else device.platform
+
+
+def mesh_or_none(config: MeshConfig | None = None) -> Mesh | None:
+  """`make_mesh` of all devices; None where there is one, which needs none."""
+  return make_mesh(config) if jax.device_count() > 1 else None

@@ -1,8 +1,15 @@
-"""Logical axis names to mesh axes: one closed table, strict.
+"""Logical axis names to mesh axes: two closed tables, strict.
 
 A parameter names its axes once (`("embed", "mlp")`), an activation with an
 `act_` prefix: under FSDP the width of a parameter is split over `fsdp` but the
 width of an activation is not, so the two must not share a name.
+
+Training and decoding read the same names in different tables. Training splits
+parameters over as many devices as it can and gathers them layer by layer, which
+costs little beside its many tokens. A decode step has few tokens and would wait
+for the gathered weights, so there every weight stays where it is used: experts
+over `expert`, heads and feed-forward widths over `tensor` and over the axis
+that training calls `fsdp`, whose devices then share their rows.
 """
 
 from __future__ import annotations
@@ -16,104 +23,188 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Axes = tuple[str | None, ...]
 
-AXES = ("data", "fsdp", "expert", "tensor")
-BATCH = ("data", "fsdp", "expert")
+AXES = ("data", "fsdp", "expert", "sequence", "tensor")
 
-RULES: Mapping[str, tuple[str, ...]] = {
+_TRAIN = {
     # Parameters.
     "vocab": ("tensor",),
-    "embed": ("fsdp",),
+    "embed": ("fsdp", "expert", "sequence"),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "head_dim": (),
-    "q_rank": (),
+    "q_rank": (),  # outputs of the down-projections
     "kv_rank": (),
+    "q_latent": ("fsdp", "expert", "sequence"),  # inputs of the up-projections
+    "kv_latent": ("fsdp", "expert", "sequence"),
     "mlp": ("tensor",),
     "experts": ("expert",),
+    "expert_embed": ("fsdp", "sequence"),
     "expert_mlp": ("tensor",),
     "layers": (),
     # Activations.
-    "act_batch": BATCH,
-    "act_length": (),
-    "act_tokens": BATCH,  # batch x length, flattened
+    "act_batch": ("data", "fsdp", "expert"),
+    "act_length": ("sequence",),
     "act_embed": (),
     "act_heads": ("tensor",),
     "act_kv_heads": ("tensor",),
     "act_mlp": ("tensor",),
-    "act_experts": ("expert",),
     "act_vocab": ("tensor",),
+    # Widths of parameters, half gathered: see `gather_part`.
+    "act_width": ("fsdp",),
 }
 
+_DECODE = _TRAIN | {
+    "vocab": ("fsdp", "tensor"),
+    "embed": (),
+    "heads": ("fsdp", "tensor"),
+    "kv_heads": ("fsdp", "tensor"),
+    "q_latent": (),
+    "kv_latent": (),
+    "mlp": ("fsdp", "tensor"),
+    "expert_embed": (),
+    "expert_mlp": ("fsdp", "tensor"),
+    "act_batch": ("data", "expert", "sequence"),
+    "act_length": (),
+    "act_heads": ("fsdp", "tensor"),
+    "act_kv_heads": ("fsdp", "tensor"),
+    "act_mlp": ("fsdp", "tensor"),
+    "act_vocab": ("fsdp", "tensor"),
+    "act_width": (),
+}
 
-def spec(axes: Axes) -> PartitionSpec:
+LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "train": _TRAIN, "decode": _DECODE}
+
+
+def spec(axes: Axes, layout: str = "train") -> PartitionSpec:
   """PartitionSpec of an array whose dimensions have these logical names.
 
+  Args:
+    axes: a logical name or None per dimension.
+    layout: `train` or `decode`.
+
   Raises:
-    ValueError: a name is not in RULES, or two dimensions would be split over
+    ValueError: an unknown layout or name, or two dimensions would be split over
       the same mesh axis.
   """
+  rules = _rules(layout)
   parts, used = [], {}
   for name in axes:
     if name is None:
       parts.append(None)
       continue
-    if name not in RULES:
+    if name not in rules:
       raise ValueError(
-          f"unknown logical axis {name!r} in {axes}; RULES has"
-          f" {', '.join(sorted(RULES))}")
-    for mesh_axis in RULES[name]:
+          f"unknown logical axis {name!r} in {axes}; the rules have"
+          f" {', '.join(sorted(rules))}")
+    for mesh_axis in rules[name]:
       if mesh_axis in used:
         raise ValueError(
             f"{name!r} and {used[mesh_axis]!r} in {axes} both map to the mesh"
             f" axis {mesh_axis!r}; name one of them None")
       used[mesh_axis] = name
-    parts.append(_entry(RULES[name]))
+    parts.append(_entry(rules[name]))
   return PartitionSpec(*parts)
 
 
-def constrain(x: jax.Array, axes: Axes) -> jax.Array:
+def free_axes() -> dict[str, int]:
+  """Axes of the mesh that is set (`jax.set_mesh`) and their sizes.
+
+  Without those that a surrounding pmap or `jax.shard_map` splits by hand; empty
+  where no mesh is set.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  return {a: n for a, n in mesh.shape.items() if a not in mesh.manual_axes}
+
+
+def fitted(axes: Axes, shape: tuple[int, ...], sizes: Mapping[str, int],
+           layout: str = "train") -> PartitionSpec:
+  """`spec` over mesh axes of these sizes, as far as they divide the shape.
+
+  Of a dimension's mesh axes as many are used, from the first, as divide it: a
+  small model on many devices is replicated rather than refused.
+
+  Raises:
+    ValueError: as `spec`, or the number of names is not that of dimensions.
+  """
+  if len(axes) != len(shape):
+    raise ValueError(
+        f"{len(axes)} logical axes {axes} for an array of shape {shape}; name"
+        " every dimension (None leaves one whole)")
+  parts = []
+  for size, entry in zip(shape, spec(axes, layout), strict=True):
+    names = (entry,) if isinstance(entry, str) else entry or ()
+    names = tuple(name for name in names if name in sizes)
+    while size % math.prod(sizes[name] for name in names):
+      names = names[:-1]
+    parts.append(_entry(names))
+  return PartitionSpec(*parts)
+
+
+def constrain(x: jax.Array, axes: Axes, layout: str = "train") -> jax.Array:
   """Asks the compiler to keep an activation split as its logical axes say.
 
   The identity where no mesh is set (`jax.set_mesh`) and inside pmap or a
   `jax.shard_map` over every axis; in a `jax.shard_map` over some, those are
-  left out. A dimension that its mesh axes do not divide is left whole.
+  left out.
 
   Args:
     x: any array.
     axes: one activation name (`act_...`) or None per dimension.
+    layout: `train` or `decode`.
 
   Raises:
     ValueError: a name is unknown or not an activation's, a mesh axis is used
       twice, or the number of names is not the number of dimensions. All of it
       is checked without a mesh too, so a wrong name fails on one device.
   """
-  partition = spec(axes)
   for name in axes:
-    if name is not None and not name.startswith("act_"):
+    if name in _TRAIN and not name.startswith("act_"):
       raise ValueError(
           f"{name!r} in {axes} is a parameter's axis; activations take the"
           " act_ names")
-  mesh = jax.sharding.get_abstract_mesh()
-  free = {a: n for a, n in mesh.shape.items() if a not in mesh.manual_axes}
-  fitted = _fit(partition, x.shape, free, axes)
+  free = free_axes()
+  partition = fitted(axes, x.shape, free, layout)
   if not free:
     return x
   if isinstance(x, jax.core.Tracer):
-    return jax.lax.with_sharding_constraint(x, fitted)
-  return jax.device_put(x, NamedSharding(jax.sharding.get_mesh(), fitted))
+    return jax.lax.with_sharding_constraint(x, partition)
+  return jax.device_put(x, NamedSharding(jax.sharding.get_mesh(), partition))
 
 
-def param_shardings(axes_tree: Any, shapes_tree: Any, mesh: Mesh) -> Any:
+def gather_part(w: jax.Array, axes: Axes, dtype: str, layout: str = "train"
+                ) -> jax.Array:
+  """A parameter in the dtype it is used in, gathered but for one mesh axis.
+
+  What is left is gathered where it is used. In one step, over all devices, a
+  TPU would add up arrays padded with zeros instead, twice the traffic; and so
+  in the other direction for its gradient.
+
+  Args:
+    w: the parameter.
+    axes: its logical axes.
+    dtype: of the product that uses it.
+    layout: `train` or `decode`.
+  """
+  if math.prod(free_axes().values()) == 1:
+    return w
+  wide = ("embed", "q_latent", "kv_latent")
+  return constrain(w.astype(dtype), tuple(
+      "act_width" if name in wide
+      else f"act_{name}" if f"act_{name}" in _TRAIN else None
+      for name in axes), layout)
+
+
+def param_shardings(axes_tree: Any, shapes_tree: Any, mesh: Mesh,
+                    layout: str = "train") -> Any:
   """NamedSharding of every parameter.
-
-  A dimension that its mesh axes do not divide is left whole: a small model on
-  many devices is replicated there rather than refused.
 
   Args:
     axes_tree: nested dict of tuples of logical names; None for a leaf that is
       replicated.
     shapes_tree: the same tree of arrays or jax.ShapeDtypeStruct.
     mesh: a mesh with the axes of MeshConfig.
+    layout: `train` or `decode`.
 
   Returns:
     The tree of `shapes_tree` with a NamedSharding for each leaf.
@@ -132,44 +223,37 @@ def param_shardings(axes_tree: Any, shapes_tree: Any, mesh: Mesh) -> Any:
   def leaf(path, axes, shape):
     axes = (None,) * len(shape.shape) if axes is None else axes
     try:
-      return NamedSharding(mesh, _fit(spec(axes), shape.shape, sizes, axes))
+      return NamedSharding(mesh, fitted(axes, shape.shape, sizes, layout))
     except ValueError as error:
       raise ValueError(f"{jax.tree_util.keystr(path)}: {error}") from error
 
   return jax.tree_util.tree_map_with_path(
-      leaf, axes_tree, shapes_tree, is_leaf=_is_axes)
+      leaf, axes_tree, shapes_tree,
+      is_leaf=lambda node: node is None or is_axes(node))
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Rows split over every axis but `tensor`; later dimensions whole."""
-  return NamedSharding(mesh, PartitionSpec(BATCH))
+def batch_sharding(mesh: Mesh, layout: str = "train") -> NamedSharding:
+  """Rows split as `act_batch` says; later dimensions whole."""
+  return NamedSharding(mesh, spec(("act_batch",), layout))
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh, layout: str = "train") -> int:
   """Number of parts that `batch_sharding` makes: rows are a multiple of it."""
-  return math.prod(mesh.shape[name] for name in BATCH)
+  return math.prod(mesh.shape[a] for a in LAYOUTS[layout]["act_batch"])
 
 
-def _is_axes(node: Any) -> bool:
-  return node is None or isinstance(node, tuple)
+def _rules(layout: str) -> Mapping[str, tuple[str, ...]]:
+  if layout not in LAYOUTS:
+    raise ValueError(
+        f"layout={layout!r}: choose one of {', '.join(LAYOUTS)}")
+  return LAYOUTS[layout]
+
+
+def is_axes(node: Any) -> bool:
+  """Whether a node of a tree is the axis names of an array."""
+  return isinstance(node, tuple) and all(
+      name is None or isinstance(name, str) for name in node)
 
 
 def _entry(names: tuple[str, ...]) -> str | tuple[str, ...] | None:
   return names if len(names) > 1 else next(iter(names), None)
-
-
-def _fit(
-    partition: PartitionSpec, shape: tuple[int, ...], sizes: dict[str, int],
-    axes: Axes) -> PartitionSpec:
-  """`partition` over the axes of `sizes` that divide their dimension."""
-  if len(axes) != len(shape):
-    raise ValueError(
-        f"{len(axes)} logical axes {axes} for an array of shape {shape}; name"
-        " every dimension (None leaves one whole)")
-  parts = []
-  for size, entry in zip(shape, partition, strict=True):
-    names = (entry,) if isinstance(entry, str) else entry or ()
-    names = tuple(name for name in names if name in sizes)
-    ways = math.prod(sizes[name] for name in names)
-    parts.append(_entry(names) if size % ways == 0 else None)
-  return PartitionSpec(*parts)

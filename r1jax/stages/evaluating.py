@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
-from r1jax.core import keys
+from r1jax.core import config as config_lib
+from r1jax.core import io, keys
 from r1jax.core.config import check
 from r1jax.core.types import Prompt
+from r1jax.data.tokenizer import Tokenizer
 from r1jax.evals import runner
 from r1jax.evals.runner import EvalResult
+from r1jax.models.build import Model
+from r1jax.report import rollouts
 from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.sharding import processes
 from r1jax.stages.judging import Judge
+from r1jax.stages.weights import Weights
+from r1jax.training import reshard
 
 # Evaluation draws other samples than training at every step.
 _STREAM = 2**31
@@ -68,7 +77,66 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
 
   return runner.evaluate(
       prompts, generate, score, batch_size=cfg.batch, path=path, name=name,
-      progress=progress)
+      progress=progress and processes.is_writer())
+
+
+def sampler(cfg: EvalConfig, model: Model, tokenizer: Tokenizer,
+            mesh: jax.sharding.Mesh | None = None) -> Engine:
+  """The engine that samples as `cfg` says."""
+  return Engine(model, SamplingConfig(
+      temperature=cfg.temperature, top_p=cfg.top_p,
+      max_new_tokens=cfg.max_new_tokens), tokenizer.eos_ids, mesh)
+
+
+def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
+         prompts: Sequence[Prompt], folder: str | os.PathLike, name: str
+         ) -> EvalResult:
+  """`evaluate`, stored in `folder`; what is there already is read.
+
+  Args:
+    cfg, engine, judge, prompts: see `evaluate`.
+    policy: the model.
+    folder: gets NAME.json, the result, and NAME.jsonl.gz, the generations.
+    name: of the model.
+  """
+  path = epath.Path(folder) / f"{name}.json"
+  saved = processes.from_writer(
+      lambda: io.read_json(path) if path.exists() else None)
+  if saved:
+    found = config_lib.from_dict(EvalResult, saved)
+    return dataclasses.replace(found, pass_k={
+        int(k): share for k, share in found.pass_k.items()})  # JSON's are text
+  result = evaluate(
+      cfg, engine, judge, laid_out(policy, engine), policy.router_bias_LE,
+      prompts, path=epath.Path(folder) / f"{name}.jsonl.gz",
+      name=f"evaluate {name}")
+  processes.from_writer(
+      lambda: io.write_json(path, dataclasses.asdict(result)))
+  return result
+
+
+def laid_out(policy: Weights, engine: Engine) -> Any:
+  """The policy's parameters as the engine's mesh splits them for decoding."""
+  way = reshard.Decoding(policy.model, engine.mesh, policy.params)
+  return way.there(policy.params, donate=False)
+
+
+def during(cfg: EvalConfig, engine: Engine, judge: Judge,
+           prompts: Sequence[Prompt], workdir: str | os.PathLike
+           ) -> Callable[[Any, jax.Array, int], dict[str, float]]:
+  """What a training loop calls now and then, as `grpo.run` takes it.
+
+  Args:
+    cfg, engine, judge, prompts: see `evaluate`.
+    workdir: of the run, where the generations are stored.
+  """
+  def run(params, bias_LE, step):
+    return metrics(evaluate(
+        cfg, engine, judge, params, bias_LE, prompts, step=step,
+        path=rollouts.path(workdir, step, rollouts.EVALUATIONS),
+        progress=False))
+
+  return run
 
 
 def metrics(result: EvalResult) -> dict[str, float]:

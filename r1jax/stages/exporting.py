@@ -16,6 +16,7 @@ from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.config import describe
 from r1jax.report import progress, writer
 from r1jax.report import workdir as workdir_lib
+from r1jax.sharding import processes
 from r1jax.stages.weights import Weights
 
 _GENERATION = "generation_config.json"
@@ -24,11 +25,17 @@ _SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
 
 
 def check_unused(folder: str) -> None:
-  """Raises ValueError if there is something at `folder` already."""
-  path = os.path.abspath(folder)
-  check(not os.path.exists(path) or os.path.isdir(path)
-        and not os.listdir(path),
-        f"{folder} is in use already; choose another folder or delete it")
+  """Raises ValueError if there is something at `folder` already.
+
+  Every process calls it, and `write`.
+  """
+  def look() -> None:
+    path = os.path.abspath(folder)
+    check(not os.path.exists(path) or os.path.isdir(path)
+          and not os.listdir(path),
+          f"{folder} is in use already; choose another folder or delete it")
+
+  processes.from_writer(look)
 
 
 def write(folder: str, found: Weights, tokenizer: Tokenizer, *, init: str,
@@ -60,7 +67,8 @@ def write(folder: str, found: Weights, tokenizer: Tokenizer, *, init: str,
       _GENERATION: generation(tokenizer),
       "README.md": card(os.path.basename(out), init, command, about,
                         config_lib.to_dict(cfg)).encode()}
-  with progress.percent("export") as report:
+  quiet = not processes.is_writer()
+  with progress.percent("export", quiet) as report:
     hf_io.save(out, cfg, found.params, found.router_bias_LE, fields=fields,
                dtype=dtype, shard_bytes=shard_bytes, fp8=fp8, extras=extras,
                report=report)

@@ -8,8 +8,8 @@ One step is seven calls:
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,17 +22,18 @@ from r1jax.core import config as config_lib
 from r1jax.core import keys
 from r1jax.core.config import check
 from r1jax.core.types import Prompt, Rollout, Scored, TokenBatch
-from r1jax.data import packing, pipeline, tokenizer
+from r1jax.data import packing, pipeline
 from r1jax.losses.policy import PolicyConfig
 from r1jax.report import rollouts as rollouts_lib
 from r1jax.report import writer
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.sharding import rules
-from r1jax.stages import updating
+from r1jax.sharding import processes, rules, watchdog
+from r1jax.stages import measuring, updating
 from r1jax.stages.judging import Judge
 from r1jax.stages.session import Session
 from r1jax.stages.weights import Weights
+from r1jax.training import step as step_lib
 from r1jax.training.advantages import (
   AdvantageConfig,
   Advantages,
@@ -64,6 +65,7 @@ class GrpoConfig:
   gamma: float = 0.0  # step of the router bias during RL
   balance: float = 0.0  # factor of the sequence-wise balance loss during RL
   template: str = "r1-zero"  # or plain, chat, chat-think, r1
+  offload: tuple[str, ...] = ()  # optimizer, reference: on the host while idle
   driver: str = "mesh"  # mesh, or pmap (replicas; the first device samples)
   seed: int = 0  # of prompts and samples
   save_every: int = 25  # steps between checkpoints
@@ -88,6 +90,8 @@ class GrpoConfig:
           and list(self.stage_steps) == sorted(self.stage_steps),
           f"max_new_tokens={self.max_new_tokens} needs one more entry than"
           f" stage_steps={self.stage_steps}, which must ascend")
+    check(set(self.offload) <= {"optimizer", "reference"},
+          f"offload={','.join(self.offload)}: choose from optimizer, reference")
     check(self.driver in ("mesh", "pmap"),
           f"driver={self.driver!r}: choose mesh or pmap")
     # JAX 0.11.2's compiler dies of an adapter under pmap.
@@ -125,6 +129,9 @@ def run(cfg: GrpoConfig, weights: Weights, judge: Judge,
         settings: dict[str, Any] | None = None) -> Weights:
   """Trains, or goes on where `workdir` stopped.
 
+  Under several processes each has its part of a step's questions: it samples,
+  judges and packs those, with their groups whole.
+
   Args:
     cfg: the settings.
     weights: model and first parameters, also the first reference policy.
@@ -143,12 +150,11 @@ def run(cfg: GrpoConfig, weights: Weights, judge: Judge,
   session = Session(
       workdir, config_lib.to_dict(cfg) | (settings or {}) | {
           "model": config_lib.to_dict(model.cfg),
-          "compute": config_lib.to_dict(model.compute)},
+          "compute": config_lib.to_dict(model.compute)}, judge.tokenizer,
       title="R1-Zero", total=cfg.steps, save_every=cfg.save_every,
       best_metric="eval/pass1",
       shown=("reward/accuracy", "reward/format", "rollout/length_mean",
              "eval/pass1"))
-  tokenizer.keep(judge.tokenizer, workdir)
   stream = pipeline.prompt_batches(prompts, cfg.questions, cfg.seed)
   learner = updating.Learner(cfg, weights, mesh)
   arrays, host = session.restore(learner.arrays(), {})
@@ -161,33 +167,36 @@ def run(cfg: GrpoConfig, weights: Weights, judge: Judge,
              for new in set(cfg.max_new_tokens)}
   with session, learner.on_mesh():
     if evaluate and not session.step:
-      session.writer.write(0, evaluate(
-          learner.params, learner.state.router_bias_LE, 0))
+      with learner.sampling() as policy:
+        session.log(0, evaluate(policy, learner.state.router_bias_LE, 0))
     for step in range(session.step, cfg.steps):
       clock = Clock()
-      questions = next(stream)
-      rollout = engines[cfg.longest(step)].generate(
-          learner.params, learner.state.router_bias_LE,
-          [judge.tokens(p) for p in questions], [p.id for p in questions],
-          cfg.samples, keys.fold(jax.random.key(cfg.seed), step))
+      questions = processes.part(next(stream), "questions")
+      with learner.sampling() as policy:
+        rollout = engines[cfg.longest(step)].generate(
+            policy, learner.state.router_bias_LE,
+            [judge.tokens(p) for p in questions], [p.id for p in questions],
+            cfg.samples, keys.fold(jax.random.key(cfg.seed), step))
       clock.lap("rollout")
       verdicts = judge.submit(rollout, questions)
-      order = shuffled(cfg, step)
+      order = own(shuffled(cfg, step))
+      rows = row_counts(rollout, cfg, order)
       fixed = learner.fixed_logprobs(  # the device works while children judge
-          [pack(rollout, cfg, part) for part in order])
+          packed(rollout, cfg, order, rows))
       clock.lap("logprobs")
       scored = verdicts()
-      clock.lap("rewards")
       advantages = group_advantages(
           scored.rewards_QG, scored.valid_QG, rollout.truncated_QG,
           cfg.advantages)
-      batches = [pack(rollout, cfg, part, advantages) for part in order]
+      found = processes.gather(measuring.sums(scored, advantages))
+      clock.lap("rewards")
+      batches = packed(rollout, cfg, order, rows, advantages)
       update_metrics = learner.update(batches, fixed)
       clock.lap("update")
-      metrics = summary(cfg, scored, advantages, update_metrics, clock)
+      metrics = measuring.merged(found, clock.laps) | update_metrics
       if evaluate and due(cfg, step + 1):
-        metrics |= evaluate(learner.params, learner.state.router_bias_LE,
-                            step + 1)
+        with learner.sampling() as policy:
+          metrics |= evaluate(policy, learner.state.router_bias_LE, step + 1)
       record(session, step + 1, scored, advantages)
       if session.finish(step + 1, metrics, joined(batches), learner.arrays,
                         lambda: {"stream": stream.get_state()}):
@@ -205,15 +214,20 @@ def _check(cfg, model, mesh):
         "driver='pmap' takes no mesh; it has a replica on every device")
   check(not cfg.replay_experts or model.cfg.n_experts > 0,
         "replay_experts=True, but the model has no experts; set it to False")
-  shards = 1 if mesh is None else rules.batch_shards(mesh)
-  check(cfg.questions % shards == 0 and cfg.micro_rows % shards == 0,
-        f"questions={cfg.questions} and micro_rows={cfg.micro_rows} do not"
-        f" divide over {shards} devices; make both a multiple of that")
+  step_lib.check_rows(cfg.micro_rows, 1, cfg.row_length, mesh)
+  shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
+  check(cfg.questions % shards == 0, f"questions={cfg.questions} do not divide"
+        f" over {shards} devices; make them a multiple of that")
+  count = jax.process_count()
+  check(count == 1 or cfg.driver == "mesh", f"driver='pmap' is for one process;"
+        f" there are {count}: choose driver='mesh'")
+  check(cfg.questions % count == 0, f"questions={cfg.questions} do not divide"
+        f" over {count} processes; make them a multiple of that")
 
 
 def finished(workdir: str | os.PathLike, cfg: GrpoConfig) -> bool:
   """Whether the run in `workdir` has done all its steps."""
-  rows = writer.read(workdir)
+  rows = processes.from_writer(lambda: writer.read(workdir)[-1:])
   return bool(rows) and rows[-1]["step"] >= cfg.steps
 
 
@@ -230,30 +244,58 @@ def shuffled(cfg: GrpoConfig, step: int) -> list[np.ndarray]:
   return np.split(order, cfg.minibatches)
 
 
+def own(order: Sequence[np.ndarray]) -> list[np.ndarray]:
+  """The samples of each minibatch that this process has, by its own count."""
+  size = sum(map(len, order)) // jax.process_count()
+  first = jax.process_index() * size
+  return [part[(first <= part) & (part < first + size)] - first
+          for part in order]
+
+
+def row_counts(rollout: Rollout, cfg: GrpoConfig,
+               order: Sequence[np.ndarray]) -> list[int]:
+  """Rows that each minibatch takes in every process: as many as in the fullest.
+
+  The rows of all processes make whole micro-batches.
+  """
+  prompts_Q = np.array([len(tokens) for tokens in rollout.prompt_tokens])
+  slots = (prompts_Q[:, None] + rollout.lengths_QG - 1).reshape(-1)
+  counts = processes.largest(*(
+      len(packing.best_fit(slots[part], cfg.row_length)) for part in order))
+  unit = cfg.micro_rows // math.gcd(cfg.micro_rows, jax.process_count())
+  return [max(1, -(-count // unit)) * unit for count in counts]
+
+
+def packed(rollout: Rollout, cfg: GrpoConfig, order: Sequence[np.ndarray],
+           rows: Sequence[int], advantages: Advantages | None = None
+           ) -> list[TokenBatch]:
+  """Each minibatch in its number of rows."""
+  return [pack(rollout, cfg, part, advantages, rows=count)
+          for part, count in zip(order, rows, strict=True)]
+
+
 def pack(rollout: Rollout, cfg: GrpoConfig, part: np.ndarray,
-         advantages: Advantages | None = None) -> TokenBatch:
-  """The samples `part` in rows, padded to a whole number of micro-batches.
+         advantages: Advantages | None = None, *,
+         rows: int | None = None) -> TokenBatch:
+  """The samples `part` in `rows` rows, by default those of `row_counts`.
 
   The layout depends on lengths alone: without advantages it is that of the
   batch that is trained on later. Samples that are not kept lie in it untrained.
   """
+  if rows is None:
+    (rows,) = row_counts(rollout, cfg, [part])
   sequences = []
   for q, g in zip(*np.unravel_index(part, rollout.lengths_QG.shape)):
     prompt, completion = rollout.prompt_tokens[q], rollout.completion(q, g)
-    tokens = np.concatenate([prompt, completion])
-    check(len(tokens) <= cfg.row_length + 1,
-          f"a prompt of {len(prompt)} and a completion of {len(completion)}"
-          f" tokens exceed row_length={cfg.row_length}; raise it")
     sequences.append(packing.Sequence(
-        tokens=tokens, prompt=len(prompt),
+        tokens=np.concatenate([prompt, completion]), prompt=len(prompt),
         advantage=0.0 if advantages is None else float(
             advantages.advantages_QG[q, g]),
         logprobs=rollout.logprobs_QGT[q, g, :len(completion)],
         experts=_experts(rollout, q, g)))
-  lengths = [len(s.tokens) - 1 for s in sequences]
-  rows = len(packing.best_fit(lengths, cfg.row_length))
-  rows = -(-rows // cfg.micro_rows) * cfg.micro_rows
   batch = packing.pack(sequences, cfg.row_length, rows)
+  if not sequences:  # another process has them all
+    return _without_samples(batch, rollout)
   if advantages is None or advantages.keep_QG.all():
     return batch
   # 1 for the tokens of kept samples: packed like them, as their advantage.
@@ -261,6 +303,15 @@ def pack(rollout: Rollout, cfg: GrpoConfig, part: np.ndarray,
       sequences, advantages.keep_QG.reshape(-1)[part], strict=True)]
   kept_BT = packing.pack(marked, cfg.row_length, rows).advantages_BT
   return batch.replace(mask_BT=batch.mask_BT * kept_BT)
+
+
+def _without_samples(batch: TokenBatch, rollout: Rollout) -> TokenBatch:
+  """Empty rows with the arrays that rows of samples have."""
+  experts = rollout.experts_QGSLA
+  return batch.replace(
+      advantages_BT=batch.mask_BT, sampler_logprobs_BT=batch.mask_BT,
+      experts_BTLA=None if experts is None else np.zeros(
+          (*batch.tokens_BT.shape, *experts.shape[3:]), np.int32))
 
 
 def joined(batches: Sequence[TokenBatch]) -> TokenBatch:
@@ -279,61 +330,16 @@ def _experts(rollout, q, g):
       [row[:len(rollout.prompt_tokens[q])], row[prompt_slots:after]])
 
 
-def summary(cfg: GrpoConfig, scored: Scored, advantages: Advantages,
-            update_metrics: dict[str, float], clock: Clock) -> dict[str, float]:
-  """The numbers of a step, by name."""
-  lengths = scored.rollout.lengths_QG
-  prompt_tokens = cfg.samples * sum(map(len, scored.rollout.prompt_tokens))
-  metrics = reward_means(scored) | measure_means(scored) | {
-      "rollout/length_mean": float(lengths.mean()),
-      "rollout/length_max": float(lengths.max()),
-      "rollout/truncated_fraction": float(scored.rollout.truncated_QG.mean()),
-      "rollout/tokens_per_s": float(lengths.sum()) / clock.laps["rollout"],
-      "update/tokens_per_s": (float(lengths.sum()) + prompt_tokens)
-                             / clock.laps["update"],
-      # How long the device stood still for verdicts.
-      "rewards/wait_fraction": clock.laps["rewards"]
-                               / sum(clock.laps.values()),
-      "rewards/invalid_fraction": float(1 - scored.valid_QG.mean()),
-  }
-  metrics |= {f"advantage/{k}": v for k, v in advantages.info.items()}
-  metrics |= {f"seconds/{k}": v for k, v in clock.laps.items()}
-  return metrics | update_metrics
-
-
-def reward_means(scored: Scored) -> dict[str, float]:
-  """Mean of every reward over the samples it judges, whole and by domain.
-
-  Samples without a verdict count nowhere; a rule that judged none has no mean.
-  Domains are told apart where there is more than one.
-  """
-  domain_Q = np.array([prompt.domain for prompt in scored.prompts])
-  values = dict(scored.parts) | {"combined": scored.rewards_QG}
-  means = {}
-  for name, values_QG in values.items():
-    judged_QG = scored.valid_QG & ~np.isnan(values_QG)
-    if judged_QG.any():
-      means[f"reward/{name}"] = float(values_QG[judged_QG].mean())
-    for domain in sorted(set(domain_Q)) if len(set(domain_Q)) > 1 else ():
-      of_QG = judged_QG & (domain_Q == domain)[:, None]
-      if of_QG.any():
-        means[f"domain/{domain}/{name}"] = float(values_QG[of_QG].mean())
-  return means
-
-
-def measure_means(scored: Scored) -> dict[str, float]:
-  """Mean of every measurement behind the verdicts, as `measure/RULE/NAME`."""
-  values = collections.defaultdict(list)
-  for row, valid_G in zip(scored.measures, scored.valid_QG, strict=True):
-    for sample, valid in zip(row, valid_G, strict=True):
-      for name, value in sample.items() if valid else ():
-        values[f"measure/{name}"].append(value)
-  return {name: float(np.mean(found)) for name, found in values.items()}
-
-
 def record(session: Session, step: int, scored: Scored,
            advantages: Advantages) -> None:
-  """Writes the step's samples, for people to read."""
+  """Writes the step's samples of this process, for people to read.
+
+  Says so where none of them got a verdict: a rule of one's own that always
+  fails would else train on nothing in silence.
+  """
+  if not scored.valid_QG.any():
+    reasons = ", ".join(f"{k}: {v}" for k, v in scored.reasons[0][0].items())
+    session.progress.say(f"step {step}: no sample got a verdict ({reasons})")
   rows = []
   for q, prompt in enumerate(scored.prompts):
     for g, text in enumerate(scored.texts[q]):
@@ -350,7 +356,8 @@ def record(session: Session, step: int, scored: Scored,
           "advantage": float(advantages.advantages_QG[q, g]),
           "length": int(scored.rollout.lengths_QG[q, g]),
           "truncated": bool(scored.rollout.truncated_QG[q, g])})
-  rollouts_lib.write(session.workdir, step, rows)
+  rollouts_lib.write(session.workdir, step, rows,
+                     process=jax.process_index(), count=jax.process_count())
 
 
 class Clock:
@@ -363,3 +370,4 @@ class Clock:
   def lap(self, name: str) -> None:
     now = time.perf_counter()
     self.laps[name], self._last = now - self._last, now
+    watchdog.mark(f"a step's {name}")

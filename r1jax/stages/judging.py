@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from r1jax.core.config import check
 from r1jax.core.types import Prompt, Rollout, Scored
 from r1jax.data import templates
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.rewards import combine, rules
-from r1jax.rewards.combine import Combine
+from r1jax.rewards.combine import Combine, RewardConfig
 from r1jax.rewards.runner import Pool
+from r1jax.rewards.score import Rule
 
 
 class Judge(NamedTuple):
@@ -66,3 +69,30 @@ class Judge(NamedTuple):
         prompts, [self.tail(prompt) for prompt in prompts], texts))
     return lambda: combine.scored(
         self.rewards, rollout, prompts, texts, pending.result())
+
+
+@contextlib.contextmanager
+def judge(tokenizer: Tokenizer, template: str,
+          rewards: RewardConfig | None = None,
+          own: Mapping[str, Rule] | None = None) -> Iterator[Judge]:
+  """A judge whose children live inside the `with` block.
+
+  Args:
+    tokenizer: of the policy.
+    template: name in `data.templates`.
+    rewards: which, how much, by how many children; by default R1-Zero's.
+    own: accuracy rules by verifier, beside or instead of those of
+      `rewards.rules`; functions at the top of importable modules.
+
+  Raises:
+    ValueError: no rule gives one of the rewards.
+  """
+  rewards = rewards or RewardConfig()
+  weights, found = rewards.resolve(), rules.select(rewards)
+  found["accuracy"] = dict(found["accuracy"]) | dict(own or {})
+  unknown = sorted(set(weights.weights) - set(found))
+  check(not unknown, f"no rule gives the reward {', '.join(unknown)}; choose"
+        f" from {', '.join(found)} (reward models cannot be named by flags)")
+  with Pool({name: found[name] for name in weights.weights},
+            workers=rewards.children, deadline=rewards.deadline) as pool:
+    yield Judge(tokenizer, template, pool, weights)

@@ -12,7 +12,8 @@ import jax
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data import pipeline
-from r1jax.data.tokenizer import Tokenizer, check_fits, keep
+from r1jax.data.tokenizer import Tokenizer, check_fits
+from r1jax.sharding import processes
 from r1jax.stages.session import Session
 from r1jax.stages.weights import Weights
 from r1jax.training import metrics as metrics_lib
@@ -69,7 +70,7 @@ def run(cfg: PretrainConfig, weights: Weights, tokenizer: Tokenizer,
   model = weights.model
   check_fits(tokenizer, model.cfg.vocab_size)
   model.cfg.check_length(cfg.row_length, "row_length")
-  step.check_rows(cfg.rows, cfg.micro_batches, mesh)
+  step.check_rows(cfg.rows, cfg.micro_batches, cfg.row_length, mesh)
   tx = optimizer.make_optimizer(cfg.optimizer)
   objective = objectives.lm_objective(model, cfg.lm)
   stream = pipeline.documents(
@@ -77,10 +78,9 @@ def run(cfg: PretrainConfig, weights: Weights, tokenizer: Tokenizer,
   session = Session(
       workdir, config_lib.to_dict(cfg) | (settings or {}) | {
           "model": config_lib.to_dict(model.cfg),
-          "compute": config_lib.to_dict(model.compute)},
+          "compute": config_lib.to_dict(model.compute)}, tokenizer,
       title="pretrain", total=cfg.steps, save_every=cfg.save_every,
       shown=("loss/cross_entropy", "loss/mtp"))
-  keep(tokenizer, workdir)
   state, _, placed = state_lib.start(
       model, weights.params, weights.router_bias_LE, tx, mesh=mesh)
   update = step.make_update(objective, tx, gamma=cfg.gamma, shardings=placed)
@@ -92,7 +92,8 @@ def run(cfg: PretrainConfig, weights: Weights, tokenizer: Tokenizer,
       batch = step.split(next(stream), cfg.micro_batches)
       state, metrics = update(state, step.place(batch, mesh))
       stop = session.finish(
-          number, metrics_lib.floats(metrics), batch, lambda s=state: s,
+          number, metrics_lib.floats(metrics),
+          batch if processes.is_writer() else None, lambda s=state: s,
           lambda: {"stream": stream.get_state()})
       if stop:
         break

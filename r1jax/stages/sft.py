@@ -13,8 +13,9 @@ import jax
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data.sft import Example, Packed
-from r1jax.data.tokenizer import Tokenizer, keep
+from r1jax.data.tokenizer import Tokenizer
 from r1jax.report import writer
+from r1jax.sharding import processes
 from r1jax.stages.session import Session
 from r1jax.stages.weights import Weights
 from r1jax.training import lora, objectives, optimizer, step
@@ -101,7 +102,7 @@ def run(cfg: SftConfig, weights: Weights, tokenizer: Tokenizer,
   """
   model = weights.model
   model.cfg.check_length(cfg.row_length, "row_length")
-  step.check_rows(cfg.rows, cfg.micro_batches, mesh)
+  step.check_rows(cfg.rows, cfg.micro_batches, cfg.row_length, mesh)
   data = cfg.packed(examples)
   cfg = cfg.scheduled(data)
   tx = optimizer.make_optimizer(cfg.optimizer)
@@ -109,10 +110,9 @@ def run(cfg: SftConfig, weights: Weights, tokenizer: Tokenizer,
   session = Session(
       workdir, config_lib.to_dict(cfg) | (settings or {}) | {
           "model": config_lib.to_dict(model.cfg),
-          "compute": config_lib.to_dict(model.compute)},
+          "compute": config_lib.to_dict(model.compute)}, tokenizer,
       title="SFT", total=cfg.steps, save_every=cfg.save_every,
       shown=("loss/cross_entropy", "eval/cross_entropy"))
-  keep(tokenizer, workdir)
   state, frozen, placed = state_lib.start(
       model, weights.params, weights.router_bias_LE, tx, adapter=cfg.lora,
       key=jax.random.key(cfg.seed), mesh=mesh)
@@ -132,7 +132,9 @@ def run(cfg: SftConfig, weights: Weights, tokenizer: Tokenizer,
               optimizer.learning_rate(cfg.optimizer)(number - 1))}
       if held_out and due(cfg, number):
         metrics |= evaluate(merge(state.params), state.router_bias_LE)
-      if session.finish(number, metrics, batch, lambda s=state: s, dict):
+      if session.finish(number, metrics,
+                        batch if processes.is_writer() else None,
+                        lambda s=state: s, dict):
         break
     return Weights(model, merge(state.params), state.router_bias_LE)
 
@@ -140,7 +142,7 @@ def run(cfg: SftConfig, weights: Weights, tokenizer: Tokenizer,
 def finished(workdir: str | os.PathLike, cfg: SftConfig,
              examples: list[Example]) -> bool:
   """Whether the run in `workdir` has done all its updates."""
-  rows = writer.read(workdir)
+  rows = processes.from_writer(lambda: writer.read(workdir)[-1:])
   return bool(rows) and (
       rows[-1]["step"] >= cfg.scheduled(cfg.packed(examples)).steps)
 
@@ -171,4 +173,6 @@ def heldout_loss(
   for number in range(data.steps()):
     batch = step.place(step.split(data.batch(number), 1), mesh)
     parts.append(loss(params, bias_LE, jax.tree.map(lambda x: x[0], batch)))
+    # Dozens of queued programs with collectives can hang the CPU backend.
+    jax.block_until_ready(parts[-1])
   return metrics_lib.floats(*parts)

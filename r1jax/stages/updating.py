@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,7 +12,14 @@ import jax.numpy as jnp
 from r1jax.core.types import TokenBatch
 from r1jax.stages.weights import Weights
 from r1jax.training import logprobs as logprobs_lib
-from r1jax.training import lora, objectives, optimizer, step, step_pmap
+from r1jax.training import (
+  lora,
+  objectives,
+  optimizer,
+  reshard,
+  step,
+  step_pmap,
+)
 from r1jax.training import metrics as metrics_lib
 from r1jax.training import state as state_lib
 
@@ -33,8 +41,10 @@ class Learner:
     place = mesh if cfg.driver == "mesh" else None
     self.state, self.frozen, placed = state_lib.start(
         weights.model, weights.params, weights.router_bias_LE, tx,
-        adapter=cfg.lora, key=jax.random.key(cfg.seed), mesh=place)
+        adapter=cfg.lora, key=jax.random.key(cfg.seed), mesh=place,
+        zero1=cfg.optimizer.zero1)
     self.reference = self._copy()
+    self._rest()
     if cfg.driver == "pmap":
       self._update = step_pmap.make_update(objective, tx, gamma=cfg.gamma)
     else:
@@ -42,6 +52,9 @@ class Learner:
                                       shardings=placed, frozen=self.frozen)
     self._merge = lora.make_merge(self.frozen)
     self._merged = None
+    self._decoding = reshard.Decoding(
+        weights.model, place,
+        weights.params if self.frozen else self.state.params)
     self._logprobs = logprobs_lib.make_logprobs(
         weights.model, cfg.temperature)
     self.updates = 0
@@ -59,6 +72,29 @@ class Learner:
       self._merged = self._merge(self.state.params)
     return self._merged
 
+  @contextlib.contextmanager
+  def sampling(self) -> Iterator[Any]:
+    """The policy's parameters laid out for decoding, while the block runs.
+
+    Where they keep their dtype they move there and back, so that there is one
+    copy of them; `state.params` is of no use meanwhile. Else a copy is made.
+    """
+    moves = self.frozen is None and self._decoding.lossless
+    params = self._decoding.there(self.params, donate=moves)
+    try:
+      yield params
+    finally:
+      if moves:
+        self.state = self.state.replace(params=self._decoding.back(params))
+
+  def _rest(self) -> None:
+    """Puts what cfg.offload names into host memory, until it is needed."""
+    if "optimizer" in self.cfg.offload:
+      self.state = self.state.replace(
+          opt_state=reshard.on(self.state.opt_state, reshard.HOST))
+    if "reference" in self.cfg.offload:
+      self.reference = reshard.on(self.reference, reshard.HOST)
+
   def arrays(self) -> dict[str, Any]:
     """Everything on the device that a checkpoint must hold.
 
@@ -72,24 +108,27 @@ class Learner:
     self.reference = arrays.pop("reference")
     self.state = state_lib.TrainState(**arrays)
     self._merged = None
+    self._rest()
 
   def fixed_logprobs(self, batches: list[TokenBatch]
                      ) -> list[dict[str, jax.Array]]:
     """Log-probabilities that stay fixed during the updates, one dict a batch.
 
+    The batches are the rows of this process, as many as those of the others.
     The reference policy's where the KL penalty is on; the old policy's where
     more than one update follows (with one, the policy has not moved since it
     sampled, and its own log-probabilities are the old ones).
     """
     wanted = {}
     if self.cfg.policy.kl_beta:
-      wanted["ref_logprobs_BT"] = (self._merge(self.reference["params"]),
-                                   self.reference["router_bias_LE"])
+      reference = reshard.on(self.reference, reshard.DEVICE)
+      wanted["ref_logprobs_BT"] = (self._merge(reference["params"]),
+                                   reference["router_bias_LE"])
     if not self.cfg.on_policy:
       wanted["old_logprobs_BT"] = self.params, self.state.router_bias_LE
     if not wanted:
       return [{} for _ in batches]
-    placed = [self._place(step.split(b, self._micro(b))) for b in batches]
+    placed = [self._place(batch) for batch in batches]
     return [{name: self._logprobs(*policy, batch)[0]
              for name, policy in wanted.items()} for batch in placed]
 
@@ -97,10 +136,11 @@ class Learner:
              fixed: list[dict[str, jax.Array]]) -> dict[str, float]:
     """cfg.epochs passes over the minibatches; the mean of their metrics."""
     seen = []
+    self.state = self.state.replace(
+        opt_state=reshard.on(self.state.opt_state, reshard.DEVICE))
     for _ in range(self.cfg.epochs):
       for batch, logprobs in zip(batches, fixed, strict=True):
-        micro = self._place(step.split(batch, self._micro(batch)))
-        micro = micro.replace(**logprobs)
+        micro = self._place(batch).replace(**logprobs)
         if self.cfg.driver == "pmap":
           micro = step_pmap.shard(micro, jax.device_count())
         self.state, metrics = self._update(self.state, micro)
@@ -109,14 +149,15 @@ class Learner:
         self.updates = int(self.state.step)
         if self.updates % self.cfg.reference_every == 0:
           self.reference = self._copy()
+    self._rest()
     return named(metrics_lib.floats(*seen))
 
-  def _micro(self, batch: TokenBatch) -> int:
-    return len(batch.tokens_BT) // self.cfg.micro_rows
-
   def _place(self, batch: TokenBatch) -> TokenBatch:
-    return step.place(
-        batch, None if self.cfg.driver == "pmap" else self.mesh)
+    """Micro-batches on the device, of the rows of all processes."""
+    rows = len(batch.tokens_BT) * jax.process_count()
+    return step.place_parts(
+        batch, rows // self.cfg.micro_rows,
+        None if self.cfg.driver == "pmap" else self.mesh)
 
   def _copy(self) -> dict[str, Any]:
     return jax.tree.map(jnp.copy, {

@@ -7,19 +7,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 
 from r1jax.checkpoint import export, hf_config, hf_io
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core import io
-from r1jax.data import tokenizer
+from r1jax.data import hf_tokenizer
+from r1jax.data import tokenizer as tokenizer_lib
+from r1jax.data.tokenizer import Tokenizer
 from r1jax.models import build, presets
 from r1jax.models.build import Model
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import Compute
-from r1jax.sharding import rules
+from r1jax.sharding import processes, rules
 from r1jax.training import lora
 from r1jax.training.lora import LoraConfig
 
@@ -48,8 +49,7 @@ def load(init: str, compute: Compute, key: jax.Array,
       `hf:DIR`, a folder of a Hugging Face model; `random:PRESET`.
     compute: how it is computed.
     key: of random parameters.
-    mesh: where `hf:DIR` is placed, shard by shard; the others go to the default
-      device, from where training places them.
+    mesh: where the parameters are placed; None for the default device.
     report: of the progress of `hf:DIR`, see `hf_io.load`.
 
   Raises:
@@ -57,19 +57,43 @@ def load(init: str, compute: Compute, key: jax.Array,
   """
   kind, _, what = init.partition(":")
   if kind == "base" and not what:
-    return _from_file(BASE, compute)
+    return _from_file(BASE, compute, mesh)
   if kind == "file" and what:
-    return _from_file(what, compute)
+    return _from_file(what, compute, mesh)
   if kind == "orbax" and what:
-    return _from_run(what, compute)
+    return _from_run(what, compute, mesh)
   if kind == "hf" and what:
     return _from_hf(what, compute, mesh, report)
   if kind == "random" and what:
     model = build.build(presets.get(what), compute)
-    return Weights(model, jax.jit(model.init)(key), model.init_router_bias())
+    init = jax.jit(model.init, out_shardings=_placed(model, mesh))
+    return Weights(model, init(key), model.init_router_bias())
   raise ValueError(
       f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR,"
       " hf:DIR or random:PRESET")
+
+
+def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
+                   mesh: jax.sharding.Mesh | None = None,
+                   tokenizer: str | os.PathLike = "",
+                   ) -> tuple[Weights, Tokenizer]:
+  """A model and a tokenizer that fits it.
+
+  Args:
+    init, mesh: see `load`.
+    compute: how it is computed; by default in float32.
+    seed: of random parameters.
+    tokenizer: a folder with tokenizer.json, or a SentencePiece model; by
+      default the one that belongs to `init`.
+
+  Raises:
+    ValueError: one of them is missing or damaged, or the tokenizer has more
+      ids than the model.
+  """
+  found = hf_tokenizer.load(tokenizer or tokenizer_of(init))
+  policy = load(init, compute or Compute(), jax.random.key(seed), mesh)
+  tokenizer_lib.check_fits(found, policy.model.cfg.vocab_size)
+  return policy, found
 
 
 def tokenizer_of(init: str) -> epath.Path:
@@ -81,7 +105,7 @@ def tokenizer_of(init: str) -> epath.Path:
   kind, _, what = init.partition(":")
   if kind == "hf" and what:
     return epath.Path(what)
-  kept = epath.Path(what) / tokenizer.FOLDER
+  kept = epath.Path(what) / tokenizer_lib.FOLDER
   return kept if kind == "orbax" and kept.exists() else TOKENIZER
 
 
@@ -89,6 +113,8 @@ def save(path: str | os.PathLike, cfg: ModelConfig, params: Any,
          router_bias_LE: jax.Array, *, made_by: dict[str, Any] | None = None,
          dtype: str = "bfloat16") -> None:
   """Writes what `file:PATH` reads; the router bias stays exact, in the JSON.
+
+  Every process calls it.
 
   Args:
     path: ends in .safetensors.
@@ -99,15 +125,30 @@ def save(path: str | os.PathLike, cfg: ModelConfig, params: Any,
     dtype: of the stored parameters.
   """
   metadata = {"model": config_lib.to_dict(cfg), "made_by": made_by or {},
-              "router_bias": np.asarray(router_bias_LE).tolist()}
+              "router_bias": processes.whole(router_bias_LE).tolist()}
   export.save_params(path, params, metadata, dtype=dtype)
 
 
-def _from_file(path, compute):
+def _placed(model, mesh):
+  """Sharding of every parameter; None without a mesh."""
+  return mesh and rules.param_shardings(
+      model.param_axes(), jax.eval_shape(model.init, jax.random.key(0)), mesh)
+
+
+def _like(shapes, placed):
+  """The shapes, with shardings if there are any."""
+  if placed is None:
+    return shapes
+  return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding), shapes, placed)
+
+
+def _from_file(path, compute, mesh):
   metadata = export.load_metadata(path)
   model = build.build(
       config_lib.from_dict(ModelConfig, metadata["model"]), compute)
-  like = jax.eval_shape(model.init, jax.random.key(0))
+  like = _like(jax.eval_shape(model.init, jax.random.key(0)),
+               _placed(model, mesh))
   bias = jnp.asarray(metadata["router_bias"], jnp.float32)
   return Weights(model, export.load_params(path, like),
                  bias.reshape(model.init_router_bias().shape))
@@ -119,31 +160,29 @@ def _from_hf(folder, compute, mesh, report):
     raise ValueError(f"{path} does not exist; hf:DIR must be a local folder of"
                      " a Hugging Face model: config.json and its safetensors")
   model = build.build(hf_config.from_hf(io.read_json(path)), compute)
-  placed = None
-  if mesh is not None:
-    placed = rules.param_shardings(
-        model.param_axes(), jax.eval_shape(model.init, jax.random.key(0)), mesh)
-  params, bias = hf_io.load(folder, model, placed, report=report)
+  params, bias = hf_io.load(folder, model, _placed(model, mesh), report=report)
   return Weights(model, params, bias)
 
 
-def _from_run(workdir, compute):
-  trained, adapter, settings = restored(workdir, compute)
+def _from_run(workdir, compute, mesh):
+  trained, adapter, settings = restored(workdir, compute, mesh)
   if not adapter.rank:
     return trained
   if not settings.get("init"):
     raise ValueError(f"{workdir}/config.json does not say which parameters the"
                      " adapter adapts (init); train it through experiments/")
-  base = load(settings["init"], compute, jax.random.key(settings["seed"]))
+  base = load(settings["init"], compute, jax.random.key(settings["seed"]), mesh)
   merge = lora.make_merge(lora.Frozen(base.params, adapter.scale))
   return trained._replace(params=merge(trained.params))
 
 
-def restored(workdir: str | os.PathLike, compute: Compute
+def restored(workdir: str | os.PathLike, compute: Compute,
+             mesh: jax.sharding.Mesh | None = None
              ) -> tuple[Weights, LoraConfig, dict[str, Any]]:
   """What the newest checkpoint of a run holds, and the run's settings.
 
-  The parameters are those that were trained: an adapter if its rank > 0.
+  The parameters are those that were trained: an adapter if its rank > 0. They
+  are placed on `mesh`, or on the default device.
 
   Raises:
     ValueError: `workdir` is not a run's, or has no checkpoint.
@@ -156,12 +195,18 @@ def restored(workdir: str | os.PathLike, compute: Compute
   model = build.build(
       config_lib.from_dict(ModelConfig, settings["model"]), compute)
   params = jax.eval_shape(model.init, jax.random.key(0))
+  axes = model.param_axes()
   adapter = config_lib.from_dict(LoraConfig, settings.get("lora", {}))
   if adapter.rank:
-    params = jax.eval_shape(lambda p: lora.init(
-        jax.random.key(0), p, model.param_axes(), adapter), params)
+    params = jax.eval_shape(
+        lambda p: lora.init(jax.random.key(0), p, axes, adapter), params)
+    axes = lora.adapter_axes(axes, adapter)
   like = {"params": params,
           "router_bias_LE": jax.eval_shape(model.init_router_bias)}
+  if mesh is not None:
+    like = _like(like, {
+        "params": rules.param_shardings(axes, params, mesh),
+        "router_bias_LE": jax.NamedSharding(mesh, jax.P())})
   manager = Manager(epath.Path(workdir) / "checkpoints", read_only=True)
   arrays, _ = manager.restore(like=like, partial=True)
   manager.close()

@@ -15,6 +15,7 @@ from etils import epath
 from r1jax.core import io as core_io
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
+from r1jax.sharding import processes
 
 LIMIT = 3
 
@@ -32,14 +33,15 @@ class Guard:
     self._directory = epath.Path(directory)
     self.skipped = tuple(skipped)
 
-  def check(self, step: int, metrics: Mapping[str, float], batch: TokenBatch
-            ) -> None:
+  def check(self, step: int, metrics: Mapping[str, float],
+            batch: TokenBatch | None) -> None:
     """Looks at one update.
 
     Args:
       step: its number.
       metrics: its numbers, from `metrics.floats`.
-      batch: what it was computed from; written to `step_N.npz` if skipped.
+      batch: what this process put into it; written if it was skipped, to
+        `step_N.npz` (by process P > 0 to `step_N.process_P.npz`).
 
     Raises:
       FloatingPointError: it was the third in a row.
@@ -48,8 +50,9 @@ class Guard:
       self.skipped = ()
       return
     self.skipped = (*self.skipped, step)
-    path = self._directory / f"step_{step}.npz"
-    core_io.write_bytes(path, dump(batch))
+    path = self._directory / f"step_{step}{processes.suffix()}.npz"
+    if batch is not None:
+      core_io.write_bytes(path, dump(batch))
     why = reason(metrics)
     logging.warning("step %d skipped: %s; its batch is in %s", step, why, path)
     if len(self.skipped) >= LIMIT:

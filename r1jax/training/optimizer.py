@@ -1,4 +1,4 @@
-"""AdamW as the project uses it, float32 whatever the parameters are."""
+"""AdamW as the project uses it, computed in float32 whatever is stored."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ class OptimizerConfig:
       `final_fraction` * lr at `total_steps`.
     total_steps: updates in all, warm-up included; cosine only.
     final_fraction: of lr; cosine only.
+    moments: dtype that both moments are stored in, `float32` or `bfloat16`
+      (V3: bfloat16).
+    zero1: split the moments over the mesh's replicas (`data`) as well.
   """
 
   lr: float
@@ -39,6 +42,8 @@ class OptimizerConfig:
   schedule: str = "constant"
   total_steps: int = 0
   final_fraction: float = 0.1
+  moments: str = "float32"
+  zero1: bool = False
 
   def __post_init__(self):
     check(self.lr > 0, f"lr={self.lr} must be positive")
@@ -54,6 +59,12 @@ class OptimizerConfig:
     check(self.schedule == "constant" or self.total_steps > self.warmup_steps,
           f"total_steps={self.total_steps} of the cosine must exceed"
           f" warmup_steps={self.warmup_steps}")
+    check(self.moments in ("float32", "bfloat16"),
+          f"moments={self.moments!r}: choose float32 or bfloat16")
+    # Half of bfloat16's step is 2^-9 of a value: less would be rounded away.
+    check(self.moments == "float32" or max(self.b1, self.b2) <= 1 - 2**-8,
+          f"b1={self.b1}, b2={self.b2} with moments='bfloat16': what a moment"
+          " changes by in an update would be rounded away; use at most 0.996")
 
 
 def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
@@ -78,10 +89,28 @@ def make_optimizer(cfg: OptimizerConfig) -> optax.GradientTransformation:
   parts = []
   if cfg.clip:
     parts.append(optax.clip_by_global_norm(cfg.clip))
-  parts.append(optax.adamw(
+  adamw = optax.adamw(
       learning_rate(cfg), cfg.b1, cfg.b2, cfg.eps,
-      weight_decay=cfg.weight_decay, mask=matrices))
+      weight_decay=cfg.weight_decay, mask=matrices)
+  parts.append(adamw if cfg.moments == "float32" else
+               _stored(adamw, cfg.moments))
   return optax.chain(*parts)
+
+
+def _stored(inner: optax.GradientTransformation, dtype: str
+            ) -> optax.GradientTransformation:
+  """`inner` with its state's floats kept in `dtype` between updates."""
+  def cast(tree, dtype):
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating)
+        else x, tree)
+
+  def update(updates, state, params=None):
+    updates, state = inner.update(updates, cast(state, jnp.float32), params)
+    return updates, cast(state, dtype)
+
+  return optax.GradientTransformation(
+      lambda params: cast(inner.init(params), dtype), update)
 
 
 def matrices(params: Any) -> Any:

@@ -23,7 +23,7 @@ class TrainState:
   Attributes:
     params: nested dict of arrays: the model's, or an adapter of them (LoRA).
     router_bias_LE: float32 selection bias of the routers.
-    opt_state: the optimizer's, float32.
+    opt_state: the optimizer's, float32 unless it stores less.
     step: int32 scalar, updates so far, skipped ones included.
   """
 
@@ -35,7 +35,7 @@ class TrainState:
 
 def create(params: Any, router_bias_LE: jax.Array,
            optimizer: optax.GradientTransformation) -> TrainState:
-  """State before the first update; the moments are float32."""
+  """State before the first update."""
   return TrainState(params, router_bias_LE, optimizer.init(float32(params)),
                     jnp.zeros((), jnp.int32))
 
@@ -46,7 +46,8 @@ def float32(tree: Any) -> Any:
 
 
 def shardings(model: Model, optimizer: optax.GradientTransformation,
-              mesh: Mesh, adapter: LoraConfig | None = None) -> TrainState:
+              mesh: Mesh, adapter: LoraConfig | None = None,
+              zero1: bool = False) -> TrainState:
   """NamedSharding of every leaf: moments lie where their parameter lies.
 
   Args:
@@ -54,6 +55,8 @@ def shardings(model: Model, optimizer: optax.GradientTransformation,
     optimizer: from `optimizer.make_optimizer`.
     mesh: to train on.
     adapter: of rank > 0 if an adapter is trained in place of the parameters.
+    zero1: split the moments over `data` too (ZeRO-1, arXiv:1910.02054): each
+      replica updates its part of the parameters, which are then gathered.
   """
   params = jax.eval_shape(model.init, jax.random.key(0))
   axes = model.param_axes()
@@ -67,15 +70,30 @@ def shardings(model: Model, optimizer: optax.GradientTransformation,
   placed = rules.param_shardings(axes, params, mesh)
   whole = NamedSharding(mesh, PartitionSpec())
   opt_state = optax.tree_map_params(
-      optimizer, lambda _, place: place, state.opt_state, placed,
+      optimizer, lambda moment, place: _over_data(moment, place) if zero1
+      else place, state.opt_state, placed,
       transform_non_params=lambda _: whole)
   return TrainState(placed, whole, opt_state, whole)
+
+
+def _over_data(moment: jax.ShapeDtypeStruct, place: NamedSharding
+               ) -> NamedSharding:
+  """Also split over `data`, in the first dimension that it divides."""
+  ways = place.mesh.shape["data"]
+  parts = list(place.spec) + [None] * (len(moment.shape) - len(place.spec))
+  sizes = place.shard_shape(moment.shape)
+  for dim, (part, size) in enumerate(zip(parts, sizes, strict=True)):
+    if size % ways == 0:
+      names = (part,) if isinstance(part, str) else tuple(part or ())
+      parts[dim] = ("data", *names)
+      break
+  return NamedSharding(place.mesh, PartitionSpec(*parts))
 
 
 def start(model: Model, params: Any, router_bias_LE: jax.Array,
           optimizer: optax.GradientTransformation, *,
           adapter: LoraConfig | None = None, key: jax.Array | None = None,
-          mesh: Mesh | None = None
+          mesh: Mesh | None = None, zero1: bool = False
           ) -> tuple[TrainState, lora.Frozen | None, TrainState | None]:
   """What an update needs of first parameters.
 
@@ -87,13 +105,14 @@ def start(model: Model, params: Any, router_bias_LE: jax.Array,
     adapter: trains an adapter in place of the parameters if its rank > 0.
     key: of the adapter.
     mesh: to place everything on; None leaves it where it is.
+    zero1: see `shardings`.
 
   Returns:
     (state, the frozen parameters if an adapter is trained, shardings of the
     state if there is a mesh).
   """
   adapter = adapter if adapter and adapter.rank else None
-  placed = mesh and shardings(model, optimizer, mesh, adapter)
+  placed = mesh and shardings(model, optimizer, mesh, adapter, zero1)
   frozen = None
   if adapter:
     if mesh:

@@ -20,7 +20,7 @@ import optax
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
 from r1jax.losses import balance
-from r1jax.sharding import rules
+from r1jax.sharding import processes, rules
 from r1jax.training import metrics as metrics_lib
 from r1jax.training.lora import Frozen
 from r1jax.training.metrics import Metrics
@@ -135,8 +135,9 @@ def apply(
     new = new.replace(router_bias_LE=balance.bias_update(
         state.router_bias_LE, sums.load_LE, gamma))
   new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-  load = {f"load/{name}": value
-          for name, value in balance.load_metrics(sums.load_LE).items()}
+  groups = rules.free_axes().get("expert", 1)
+  load = {f"load/{name}": value for name, value in balance.load_metrics(
+      sums.load_LE, groups).items()}
   means = metrics.means | metrics_lib.single(
       grad_norm=norm, skipped=~finite, **load)
   return new.replace(step=state.step + 1), metrics.replace(means=means)
@@ -179,25 +180,53 @@ def make_update(
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-  """Of micro-batches [n_micro, B, T]: rows over the mesh, whole otherwise."""
+  """Of micro-batches [n_micro, B, T]: rows and positions over the mesh."""
   return jax.sharding.NamedSharding(
-      mesh, jax.sharding.PartitionSpec(None, rules.BATCH))
+      mesh, rules.spec((None, "act_batch", "act_length")))
 
 
-def check_rows(rows: int, micro_batches: int,
+def check_rows(rows: int, micro_batches: int, row_length: int,
                mesh: jax.sharding.Mesh | None) -> None:
   """Raises ValueError if micro-batches do not divide over the mesh."""
-  shards = 1 if mesh is None else rules.batch_shards(mesh)
+  if mesh is None:
+    return
+  shards, parts = rules.batch_shards(mesh), mesh.shape["sequence"]
   check(rows // micro_batches % shards == 0,
         f"rows={rows} in micro_batches={micro_batches} do not divide over"
         f" {shards} devices; make rows a multiple of their product")
+  check(row_length % parts == 0, f"row_length={row_length} does not divide over"
+        f" mesh.sequence={parts} devices; make it a multiple of that")
 
 
 def place(batch: TokenBatch, mesh: jax.sharding.Mesh | None) -> TokenBatch:
-  """Micro-batches on the device, or on those of the mesh."""
+  """Micro-batches on the device, or on those of the mesh.
+
+  Under several processes all have the same batch.
+  """
   if mesh is None:
     return jax.tree.map(jnp.asarray, batch)
-  return jax.device_put(batch, batch_sharding(mesh))
+  return processes.same(batch, batch_sharding(mesh))
+
+
+def place_parts(batch: TokenBatch, n_micro: int,
+                mesh: jax.sharding.Mesh | None) -> TokenBatch:
+  """Micro-batches on the mesh of rows of which each process has a part.
+
+  Args:
+    batch: this process's rows [B, T], as many as every other's.
+    n_micro: micro-batches that all of them make together.
+    mesh: as in `place`.
+  """
+  if jax.process_count() == 1:
+    return place(split(batch, n_micro), mesh)
+  rows = processes.rows(batch, rules.batch_sharding(mesh))
+  return _splitting(n_micro, mesh)(rows)
+
+
+@functools.cache
+def _splitting(n_micro, mesh):
+  return jax.jit(functools.partial(split, n_micro=n_micro),
+                 out_shardings=batch_sharding(mesh))
 
 
 def on_mesh(mesh: jax.sharding.Mesh | None

@@ -221,6 +221,42 @@ def test_sigkill_while_saving_leaves_the_last_complete_one(tmp_path):
   m.close()
 
 
+KILLED_REMOVING = textwrap.dedent("""
+    import os, signal, sys
+    import jax, jax.numpy as jnp
+    from r1jax.checkpoint import manager
+    m = manager.Manager(sys.argv[1], keep=2)
+    unlink = os.unlink  # what shutil.rmtree calls
+    def once(*args, **kwargs):
+      unlink(*args, **kwargs)
+      os.kill(os.getpid(), signal.SIGKILL)
+    for step in (1, 2, 3):
+      m.save(step, {"x": jnp.full(5, float(step))}, {})
+      os.unlink = once if step == 3 else unlink
+    m.close()
+""")
+
+
+def test_sigkill_while_removing_leaves_no_half_checkpoint(tmp_path):
+  done = subprocess.run(
+      [sys.executable, "-c", KILLED_REMOVING, str(tmp_path)], cwd=ROOT,
+      capture_output=True, text=True, check=False, timeout=120,
+      env=os.environ | {"JAX_PLATFORMS": "cpu"})
+  assert done.returncode == -signal.SIGKILL, done.stderr
+  left = sorted(os.listdir(tmp_path))
+  assert len(left) == 3 and {"2", "3"} < set(left)  # the third is half there
+  watching = manager.Manager(tmp_path, read_only=True)
+  assert watching.steps() == [2, 3]
+  for step in (2, 3):
+    arrays, _ = watching.restore(step, like={"x": jnp.zeros(5)})
+    np.testing.assert_array_equal(arrays["x"], step)
+  watching.close()
+  m = manager.Manager(tmp_path)
+  assert m.save(4, {"x": jnp.ones(5)}, {})
+  m.close()
+  assert sorted(os.listdir(tmp_path)) == ["2", "3", "4"]
+
+
 def test_a_full_disk_is_one_clear_error_and_nothing_is_lost(tmp_path):
   m = manager.Manager(tmp_path)
   small = {"x": jnp.arange(5.0)}

@@ -99,7 +99,7 @@ def test_generations_are_stored(tmp_path):
   assert [(r["id"], r["sample"]) for r in lines] == [
       (100 + i, g) for i in range(10) for g in range(G)]
   assert lines[1] == {
-      "id": 100, "sample": 1, "question": "0?", "reference": "0",
+      "number": 0, "id": 100, "sample": 1, "question": "0?", "reference": "0",
       "completion": "<think></think><answer>7000</answer>", "answer": "7000",
       "reasons": {"accuracy": "wrong", "format": "correct"},
       "parts": {"accuracy": 0.0, "format": 1.0}, "valid": True, "length": 36,

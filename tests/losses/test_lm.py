@@ -98,4 +98,8 @@ def test_bias_moves_towards_the_idle():
   # The layer that did not run does not count.
   assert float(got["max_over_mean"]) == pytest.approx((2 + 1) / 2)
   assert float(got["dead_fraction"]) == pytest.approx((1 / 4 + 0) / 2)
+  assert "device_max_over_mean" not in got
   assert balance.load_metrics(np.zeros((0, 0))) == {}
+  # Experts on two devices: 8 and 4 tokens of 6, then 6 and 6.
+  got = balance.load_metrics(load_LE, 2)
+  assert float(got["device_max_over_mean"]) == pytest.approx((8 / 6 + 1) / 2)

@@ -188,7 +188,9 @@ def test_depth_does_not_grow_the_program():
     (dict(dtype="float16"), "dtype='float16': choose float32 or bfloat16"),
     (dict(param_dtype="int8"), "param_dtype='int8': choose"),
     (dict(remat="some"), "remat='some': choose one of none, dots, full"),
-    (dict(experts="loop"), "experts='loop': choose one of auto, ragged"),
+    (dict(experts="loop"), "experts='loop': choose one of auto, gmm"),
+    (dict(attention="flash"),
+     "attention='flash': choose one of auto, naive, blocks, splash, cudnn"),
     (dict(unroll=-1), "unroll=-1 must not be negative")])
 def test_bad_settings(bad, message):
   with pytest.raises(ValueError, match=message):

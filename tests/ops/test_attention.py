@@ -7,8 +7,9 @@ from r1jax.ops import attention
 from tests.reference import attention as reference
 
 F32 = dict(rtol=1e-5, atol=1e-6)
-# Central differences in float64 are good to 1e-8; the rest is float32.
-GRADIENT = dict(rtol=1e-4, atol=1e-5)
+GRADIENT = dict(rtol=1e-5, atol=1e-5)
+# What central differences in float64 are good to.
+DIFFERENCES = dict(rtol=1e-7, atol=1e-8)
 RNG = np.random.default_rng(2)
 B, T, N, K, H = 2, 5, 6, 3, 4
 Q = RNG.normal(size=(B, T, N, H))
@@ -28,34 +29,51 @@ def _allowed(segments):
           for t in range(T)]
 
 
+def _mask(segments):
+  segments, index = jnp.asarray(segments), jnp.arange(T)
+  return attention.causal_mask(segments, segments, index, index)
+
+
 def test_causal_mask():
-  got = np.asarray(attention.causal_mask(jnp.asarray(SEGMENTS)))
+  got = np.asarray(_mask(SEGMENTS))
   assert got.tolist() == [_allowed(row) for row in SEGMENTS]
   assert got[0].astype(int).tolist() == [
       [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0],
       [0, 0, 1, 1, 1]]
 
 
+def test_causal_mask_of_a_part_of_the_queries():
+  whole = np.asarray(_mask(SEGMENTS))
+  part = attention.causal_mask(
+      jnp.asarray(SEGMENTS[:, 2:4]), jnp.asarray(SEGMENTS),
+      jnp.arange(2, 4), jnp.arange(T))
+  np.testing.assert_array_equal(part, whole[:, 2:4])
+
+
 def _f32(*arrays):
   return tuple(jnp.float32(a) for a in arrays)
 
 
-def test_gqa():
-  allowed = attention.causal_mask(jnp.asarray(SEGMENTS))
-  got = jax.jit(attention.gqa, static_argnums=4)(
-      *_f32(Q, KEYS, VALUES), allowed, SCALE)
-  np.testing.assert_allclose(got, _expected(), **F32)
+def _by_head(*arrays):
+  """[B, T, N, X] -> [B, N, T, X], float32."""
+  return _f32(*(a.swapaxes(1, 2) for a in arrays))
+
+
+def test_attend():
+  got = jax.jit(attention.attend, static_argnums=4)(
+      *_by_head(Q, KEYS, VALUES), _mask(SEGMENTS), SCALE)
+  np.testing.assert_allclose(np.swapaxes(got, 1, 2), _expected(), **F32)
 
 
 @pytest.mark.parametrize("broken", [
     dict(scale=1.0), dict(segments=np.ones_like(SEGMENTS)),
     # Query heads dealt round to key heads instead of in runs.
     dict(q=Q.reshape(B, T, K, N // K, H).swapaxes(2, 3).reshape(Q.shape))])
-def test_gqa_case_sees_scale_segments_and_head_order(broken):
+def test_case_sees_scale_segments_and_head_order(broken):
   assert np.abs(_expected(**broken) - _expected()).max() > 1e-2
 
 
-def test_gqa_decode_is_the_last_row_of_gqa():
+def test_gqa_decode_is_the_last_row_of_attend():
   valid = np.array([[1, 0, 1, 1, 0], [0, 1, 0, 0, 1]], bool)
   got = jax.jit(attention.gqa_decode, static_argnums=4)(
       *_f32(Q[:, 0], KEYS.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
@@ -68,22 +86,27 @@ def test_gqa_decode_is_the_last_row_of_gqa():
 def test_gradients_are_those_of_the_reference():
   """The backward pass is written by hand; values are wider than keys here."""
   values = RNG.normal(size=(B, T, K, H + 1))
-  direction = RNG.normal(size=(B, N, T, H + 1))
-  allowed = attention.causal_mask(jnp.asarray(SEGMENTS))
+  direction = RNG.normal(size=(B, T, N, H + 1))
 
   def value(q, k, v):
-    return jnp.sum(attention.attend(q, k, v, allowed, SCALE) * direction)
+    out = attention.attend(q, k, v, _mask(SEGMENTS), SCALE)
+    return jnp.sum(out * jnp.float32(direction.swapaxes(1, 2)))
 
   def reference_value(q, k, v):
     return sum(
         np.sum(reference.gqa(q[b], k[b], v[b], _allowed(SEGMENTS[b]), SCALE)
-               * direction[b].swapaxes(0, 1)) for b in range(B))
+               * direction[b]) for b in range(B))
 
-  got = jax.jit(jax.grad(value, (0, 1, 2)))(
-      *_f32(*(a.swapaxes(1, 2) for a in (Q, KEYS, values))))
+  got = jax.jit(jax.grad(value, (0, 1, 2)))(*_by_head(Q, KEYS, values))
+  by_row = [reference.gqa_gradients(
+      Q[b], KEYS[b], values[b], _allowed(SEGMENTS[b]), SCALE, direction[b])
+            for b in range(B)]
   arrays = [Q.copy(), KEYS.copy(), values]
-  for gradient, array in zip(got, arrays, strict=True):
-    gradient = np.asarray(gradient).swapaxes(1, 2)
+  for gradient, array, *rows in zip(got, arrays, *by_row, strict=True):
+    expected = np.array(rows)
+    np.testing.assert_allclose(
+        np.swapaxes(gradient, 1, 2), expected, **GRADIENT)
+    # The reference's own gradients are held to its values.
     for flat in RNG.choice(array.size, 30, replace=False):
       index = np.unravel_index(flat, array.shape)
       kept, ends = array[index], []
@@ -92,7 +115,7 @@ def test_gradients_are_those_of_the_reference():
         ends.append(reference_value(*arrays))
       array[index] = kept
       np.testing.assert_allclose(
-          gradient[index], (ends[0] - ends[1]) / 2e-5, **GRADIENT)
+          expected[index], (ends[0] - ends[1]) / 2e-5, **DIFFERENCES)
 
 
 def test_softmax_is_float32_and_ignores_what_is_not_allowed():

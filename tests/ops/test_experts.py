@@ -13,7 +13,7 @@ F32 = dict(rtol=1e-5, atol=1e-6)
 GRADIENT = dict(rtol=1e-4, atol=1e-5)
 # Compiles in half the time; the programs run once.
 FAST = {"xla_backend_optimization_level": "0"}
-FORMS = ("ragged", "blocks", "dense")
+FORMS = ("gmm", "ragged", "blocks", "dense")
 D, J, E, A = 3, 4, 6, 2
 
 
@@ -106,12 +106,37 @@ def test_bfloat16(form):
   assert error < 0.03 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_the_expert_that_is_none(form):
+  """Its pairs add nothing, in either direction, whatever its gate."""
+  (x, gates, *w), direction, chosen = CASES["spread"]
+  absent = chosen == 3
+  x, direction = jnp.float32(x), jnp.float32(direction)
+
+  def value(x, gates, *w):
+    y = experts.routed(form, x, jnp.where(absent, E, chosen), gates, *w,
+                       absent=True)
+    return jnp.sum(y * direction), y
+
+  operands = (x, *map(jnp.float32, (gates, *w)))
+  (_, y), got = jax.value_and_grad(value, range(5), has_aux=True)(*operands)
+  kept = np.where(absent, 0.0, gates)
+  np.testing.assert_allclose(
+      y, reference.routed(np.float64(x), chosen, kept, *w), rtol=1e-5,
+      atol=1e-5)
+  want = reference.gradients(np.float64(direction), [
+      np.float64(x), kept, *w], chosen)
+  want[1][absent] = 0.0
+  for a, b in zip(got, want, strict=True):
+    np.testing.assert_allclose(a, b, **GRADIENT)
+
+
 def test_unknown_form():
   arrays = [jnp.zeros((1, 1))] * 3 + [jnp.zeros((1, 1, 1))] * 3
-  with pytest.raises(ValueError, match="'loop': choose one of ragged, blocks"):
+  with pytest.raises(ValueError, match="'loop': choose one of ragged, gmm"):
     experts.routed("loop", *arrays)
 
 
 def test_choice_per_backend():
   assert [experts.choose(b) for b in ("cpu", "gpu", "tpu")] == [
-      "blocks", "ragged", "ragged"]
+      "blocks", "ragged", "gmm"]

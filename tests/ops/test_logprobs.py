@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.accounting import hlo
 from r1jax.ops.logprobs import chunked_logprobs
+from r1jax.sharding.mesh import MeshConfig, make_mesh
 from tests.reference import logprobs as reference
 
 F32 = dict(rtol=1e-5, atol=1e-6)
@@ -111,3 +113,52 @@ def test_logits_never_exist():
   logits = b * t * v * 4
   assert temporary(chunked) < logits / 4
   assert temporary(naive) > logits
+
+
+@pytest.mark.parametrize("shape", [
+    dict(data=2, fsdp=2, tensor=2), dict(data=1, fsdp=2, sequence=4),
+    dict(data=1, expert=2, tensor=4)], ids=str)
+def test_on_a_mesh(shape):
+  """Vocabulary over `tensor`, width over `fsdp`, tokens over the rest."""
+  rng = np.random.default_rng(1)
+  hidden, w, cotangent = (
+      np.float32(0.3 * rng.normal(size=s))
+      for s in ((8, 12, 16), (16, 40), (8, 12)))
+  targets = rng.integers(40, size=(8, 12)).astype(np.int32)
+
+  def value(hidden, w):
+    logprobs, entropy = chunked_logprobs(
+        hidden, w, targets, temperature=0.7, chunk=5)
+    return jnp.sum(logprobs * cotangent), (logprobs, entropy)
+
+  mesh = make_mesh(MeshConfig(**shape))
+  place = jax.NamedSharding(mesh, jax.P("fsdp", "tensor"))
+  with jax.set_mesh(mesh):
+    (_, got), slopes = jax.jit(
+        jax.value_and_grad(value, (0, 1), has_aux=True))(
+            hidden, jax.device_put(w, place))
+  for g, r in zip(got, reference.logprobs(hidden, w, targets, 0.7)):
+    np.testing.assert_allclose(g, r, **F32)
+  want = reference.gradients(hidden, w, targets, cotangent, 0.7)
+  for g, r in zip(slopes, want):
+    np.testing.assert_allclose(g, r, **F32)
+
+
+def test_on_a_mesh_the_gradient_is_added_up_once():
+  """Whatever the number of chunks: one reduction of the unembedding's size."""
+  mesh = make_mesh(MeshConfig(data=2, fsdp=4))
+  shapes = [jax.ShapeDtypeStruct(s, t, sharding=jax.NamedSharding(mesh, p))
+            for s, t, p in (
+                ((8, 64, 16), jnp.float32, jax.P(("data", "fsdp"))),
+                ((16, 40), jnp.float32, jax.P("fsdp")),
+                ((8, 64), jnp.int32, jax.P(("data", "fsdp"))))]
+
+  def loss(hidden, w, targets):
+    return jnp.sum(chunked_logprobs(hidden, w, targets, chunk=4)[0])
+
+  with jax.set_mesh(mesh):
+    text = jax.jit(jax.grad(loss, (0, 1))).lower(*shapes).compile().as_text()
+  found = hlo.costs(text).collectives
+  gradient = 16 * 40 * 4
+  assert found["reduce-scatter"][1] <= gradient
+  assert found["all-reduce"][1] <= 2 * gradient

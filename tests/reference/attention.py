@@ -28,3 +28,23 @@ def gqa(q, k, v, allowed, scale):
       out[t, n] = attend(q[t, n], [k[s, kv] for s in seen],
                          [v[s, kv] for s in seen], scale)
   return out
+
+
+def gqa_gradients(q, k, v, allowed, scale, dout):
+  """Gradients of sum(gqa(...) * dout) in q, k and v, term by term."""
+  dq, dk, dv = (np.zeros(np.shape(x)) for x in (q, k, v))
+  share = q.shape[1] // k.shape[1]
+  for t in range(len(q)):
+    seen = np.flatnonzero(allowed[t])
+    for n in range(q.shape[1]):
+      kv = n // share
+      scores = k[seen, kv] @ q[t, n] * scale
+      weights = np.exp(scores - scores.max())
+      weights = weights / weights.sum()
+      dweights = v[seen, kv] @ dout[t, n]
+      # The softmax's Jacobian is diag(w) - w w^T.
+      dscores = weights * (dweights - weights @ dweights) * scale
+      dv[seen, kv] += np.outer(weights, dout[t, n])
+      dk[seen, kv] += np.outer(dscores, q[t, n])
+      dq[t, n] = dscores @ k[seen, kv]
+  return dq, dk, dv

@@ -142,6 +142,24 @@ def test_hostile_text_stays_text(tmp_path):
   assert "model.d" in page
 
 
+def test_hostile_text_stays_text_side_by_side(tmp_path):
+  for step in (0, 7):
+    evaluated(tmp_path, step, [1], samples=2, completion=HOSTILE,
+              question=HOSTILE)
+  page = html.side_by_side(html.select(tmp_path))
+  seen = []
+
+  class Tags(parser.HTMLParser):
+    def handle_starttag(self, tag, attrs):
+      seen.append(tag)
+
+  Tags().feed(page)
+  assert set(seen) == {"style", "section", "p", "b", "div", "h3", "pre"}
+  assert seen.count("pre") == 4 and seen.count("section") == 1
+  assert "<h3>Base</h3>" in page and "<h3>Step 7</h3>" in page
+  assert "&lt;think&gt;2+2&lt;/think&gt;" in page and "{{ 7*7 }}" in page
+
+
 def test_comparison_table():
   text = tables.comparison({
       "base": {"pass1": 0.123, "interval": (0.1, 0.15), "maj": 0.2, "k": 16,

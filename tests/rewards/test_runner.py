@@ -158,6 +158,33 @@ def test_spent_memory_costs_nothing_and_changes_the_process():
   assert len(pids) == 22 and len(set(pids)) == 2
 
 
+def test_a_large_parent_costs_its_children_nothing():
+  """Linux starts a child's peak of memory at its parent's."""
+  code = (
+      "from tests.rewards import test_runner as t\n"
+      "held = b'x' * (1 << 31)\n"
+      "with t.runner.Pool(t.ODD, workers=1) as pool:\n"
+      "  scores = t.judge(pool, *['pid'] * 20)\n"
+      "print(len({s['odd'].value for s in scores}))\n")
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True,
+                        capture_output=True, timeout=120)
+  assert done.stdout == "1\n", done.stderr
+
+
+def test_the_peak_is_of_memory_that_was_used():
+  """Whatever this process used, which starts the one that is asked."""
+  code = ("from r1jax.rewards import worker\n"
+          "worker._SPENT = 0\n"
+          "before = worker.peak()\n"
+          "held = b'x' * (1 << 27)\n"
+          "print(before, worker.peak())\n")
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True,
+                        capture_output=True, check=True)
+  unit = 1 if sys.platform == "darwin" else 1024
+  before, after = (unit * int(kib) for kib in done.stdout.split())
+  assert 0 < before < 1 << 27 <= after - before < 1 << 28
+
+
 def test_prints_do_not_forge_verdicts(capfd):
   with runner.Pool(ODD, workers=1) as pool:
     scores = judge(pool, "print", "a")
@@ -313,6 +340,9 @@ def test_what_a_rule_started_dies_with_its_worker(pool):
 def started(extra):
   """A Python parent with a pool, its children's pids on its first line."""
   code = (
+      # Tests in the background of a shell inherit an ignored Ctrl-C.
+      "import signal\n"
+      "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
       "from r1jax.core.types import Prompt, ask\n"
       "from r1jax.rewards import runner\n"
       "from tests.rewards import odd_rules\n"

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -370,9 +371,12 @@ def test_closing_in_the_middle_of_a_start_leaves_nothing(box):
     libc.prctl(36, 0, 0, 0, 0)
 
 
-def test_a_spare_that_died_is_replaced(box):
+@pytest.mark.parametrize("started", [False, True])
+def test_a_spare_that_died_is_replaced(box, started):
   with contextlib.closing(sandbox.Sandboxes(spare=2)) as spare:
     for waiting in spare._waiting:
+      if started:
+        assert select.select([waiting._process.stdout], [], [], 20)[0]
       waiting._process.kill()
       waiting._process.wait()
     with contextlib.closing(spare.take()) as one:

@@ -147,7 +147,8 @@ def test_batches_shrink(case, monkeypatch):
   kept = []
   keep = engine._keep
   monkeypatch.setattr(
-      engine, "_keep", lambda rows, k: kept.append(len(k)) or keep(rows, k))
+      engine, "_keep", lambda rows, shards: kept.append(
+          len(rows.done_B) // 2) or keep(rows, shards=shards))
   again = engine.generate(params, bias, PROMPTS, range(5), SAMPLES,
                           jax.random.key(5))
   assert kept == [20]
@@ -211,6 +212,30 @@ def test_on_a_mesh_the_same_samples(case):
     for g in range(4):
       np.testing.assert_array_equal(
           got.completion(q, g), rollout.completion(q, g))
+
+
+def test_rows_stay_on_their_devices():
+  """Halving a sharded batch and storing its rows moves none across."""
+  model, params, bias, engine = make("tiny")
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=2, expert=2, tensor=2))
+  sharded = Engine(model, engine.cfg, EOS, mesh)
+  rows, _ = sharded._begin(params, bias, PROMPTS[:4], range(4), SAMPLES,
+                           jax.random.key(5), None)
+  rows, live = sharded.run_program(params, bias, rows, NEW, until=5)
+  done_SB = np.asarray(rows.done_B).reshape(4, 8)
+  assert int(live) == (~done_SB).sum(1).max() <= 5
+  kept = sharded._keep(rows, shards=4)
+  slots_SB = np.asarray(rows.slots_B).reshape(4, 8)
+  for shard, slots in enumerate(np.asarray(kept.slots_B).reshape(4, 4)):
+    order = np.argsort(done_SB[shard], kind="stable")
+    np.testing.assert_array_equal(slots, slots_SB[shard][order][:4])
+  found = engine_lib._sampled(rows)
+  programs = [sharded._keep.lower(rows, shards=4),
+              sharded._store.lower(found, kept, shards=4)]
+  for text in (program.compile().as_text() for program in programs):
+    assert "sort" in text or "scatter" in text
+    for word in ("all-gather", "all-reduce", "all-to-all", "permute"):
+      assert word not in text, word
 
 
 def test_temperature_and_top_p_against_float64():

@@ -7,23 +7,24 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.sharding.mesh import MeshConfig, make_mesh, mesh_or_none
 
 F32 = dict(rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("config,shape", [
-    (MeshConfig(), (8, 1, 1, 1)),
-    (MeshConfig(fsdp=2), (4, 2, 1, 1)),
-    (MeshConfig(data=1, fsdp=-1, tensor=2), (1, 4, 1, 2)),
-    (MeshConfig(data=2, expert=-1), (2, 1, 4, 1)),
-    (MeshConfig(data=2, fsdp=2, tensor=2), (2, 2, 1, 2)),
-    (MeshConfig(fsdp=8), (1, 8, 1, 1)),
+    (MeshConfig(), (8, 1, 1, 1, 1)),
+    (MeshConfig(fsdp=2), (4, 2, 1, 1, 1)),
+    (MeshConfig(data=1, fsdp=-1, tensor=2), (1, 4, 1, 1, 2)),
+    (MeshConfig(data=2, expert=-1), (2, 1, 4, 1, 1)),
+    (MeshConfig(data=2, fsdp=2, tensor=2), (2, 2, 1, 1, 2)),
+    (MeshConfig(data=1, sequence=-1), (1, 1, 1, 8, 1)),
+    (MeshConfig(fsdp=8), (1, 8, 1, 1, 1)),
 ])
 def test_shape(config, shape):
   assert config.shape(8) == shape
   mesh = make_mesh(config)
-  assert mesh.axis_names == ("data", "fsdp", "expert", "tensor")
+  assert mesh.axis_names == ("data", "fsdp", "expert", "sequence", "tensor")
   assert tuple(mesh.shape.values()) == shape
   assert set(mesh.axis_types) == {AxisType.Auto}
   assert mesh.devices.size == len(set(mesh.devices.flat)) == 8
@@ -52,7 +53,7 @@ def test_sizes_that_do_not_make_the_devices(sizes, message):
 
 def test_a_part_of_the_devices():
   mesh = make_mesh(MeshConfig(tensor=2), devices=jax.devices()[:4])
-  assert tuple(mesh.shape.values()) == (2, 1, 1, 2)
+  assert tuple(mesh.shape.values()) == (2, 1, 1, 1, 2)
   assert make_mesh().devices.size == len(jax.devices()) == 8
 
 
@@ -63,3 +64,9 @@ def test_the_compiler_places_data():
   split = jax.device_put(a, NamedSharding(mesh, P("data", "fsdp")))
   with jax.set_mesh(mesh):
     np.testing.assert_allclose(jax.jit(jnp.matmul)(split, split), a @ a, **F32)
+
+
+def test_one_device_needs_no_mesh(monkeypatch):
+  assert mesh_or_none(MeshConfig(fsdp=2)) == make_mesh(MeshConfig(fsdp=2))
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  assert mesh_or_none() is None

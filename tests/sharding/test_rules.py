@@ -20,20 +20,27 @@ def mesh():
   return make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
 
 
-@pytest.mark.parametrize("axes,want", [
-    ((), P()),
-    (("embed", "mlp"), P("fsdp", "tensor")),
-    (("layers", "experts", "embed", "expert_mlp"),
-     P(None, "expert", "fsdp", "tensor")),
-    (("vocab", "embed"), P("tensor", "fsdp")),
-    (("q_rank", "heads", "head_dim"), P(None, "tensor", None)),
+WIDTH = ("fsdp", "expert", "sequence")
+
+
+@pytest.mark.parametrize("axes,train,decode", [
+    ((), P(), P()),
+    (("embed", "mlp"), P(WIDTH, "tensor"), P(None, ("fsdp", "tensor"))),
+    (("layers", "experts", "expert_embed", "expert_mlp"),
+     P(None, "expert", ("fsdp", "sequence"), "tensor"),
+     P(None, "expert", None, ("fsdp", "tensor"))),
+    (("vocab", "embed"), P("tensor", WIDTH), P(("fsdp", "tensor"), None)),
+    (("q_latent", "heads", "head_dim"), P(WIDTH, "tensor", None),
+     P(None, ("fsdp", "tensor"), None)),
     (("act_batch", "act_length", "act_embed"),
-     P(("data", "fsdp", "expert"), None, None)),
-    (("act_tokens", "act_vocab"), P(("data", "fsdp", "expert"), "tensor")),
-    ((None, "act_experts"), P(None, "expert")),
+     P(("data", "fsdp", "expert"), "sequence", None),
+     P(("data", "expert", "sequence"), None, None)),
+    (("act_batch", "act_vocab"), P(("data", "fsdp", "expert"), "tensor"),
+     P(("data", "expert", "sequence"), ("fsdp", "tensor"))),
 ])
-def test_spec(axes, want):
-  assert rules.spec(axes) == want
+def test_spec(axes, train, decode):
+  assert rules.spec(axes) == rules.spec(axes, "train") == train
+  assert rules.spec(axes, "decode") == decode
 
 
 @pytest.mark.parametrize("name", ["mpl", "act_mpl", "act_layers", ""])
@@ -42,20 +49,30 @@ def test_an_unknown_name_raises(name):
     rules.spec(("embed", name))
 
 
-@pytest.mark.parametrize("axes,mesh_axis", [
-    (("mlp", "heads"), "tensor"),
-    (("embed", "embed"), "fsdp"),
-    (("act_batch", "act_tokens"), "data"),
-    (("act_batch", "act_experts"), "expert"),
-    (("act_batch", "embed"), "fsdp"),
+def test_an_unknown_layout_raises():
+  with pytest.raises(ValueError, match="layout='serve': .* train, decode"):
+    rules.spec(("embed",), "serve")
+
+
+@pytest.mark.parametrize("layout,axes,mesh_axis", [
+    ("train", ("mlp", "heads"), "tensor"),
+    ("train", ("embed", "embed"), "fsdp"),
+    ("train", ("experts", "embed"), "expert"),
+    ("train", ("act_batch", "embed"), "fsdp"),
+    ("train", ("act_length", "embed"), "sequence"),
+    ("decode", ("act_batch", "experts"), "expert"),
+    ("decode", ("mlp", "heads"), "fsdp"),
 ])
-def test_a_mesh_axis_used_twice_raises(axes, mesh_axis):
+def test_a_mesh_axis_used_twice_raises(layout, axes, mesh_axis):
   with pytest.raises(ValueError, match=f"both map to .* axis '{mesh_axis}'"):
-    rules.spec(axes)
+    rules.spec(axes, layout)
 
 
-def test_every_rule_is_over_known_mesh_axes():
-  assert {a for names in rules.RULES.values() for a in names} == set(rules.AXES)
+def test_both_layouts_name_the_same_axes_over_the_whole_mesh():
+  names = [set(table) for table in rules.LAYOUTS.values()]
+  assert names[0] == names[1]
+  for table in rules.LAYOUTS.values():
+    assert {a for axes in table.values() for a in axes} == set(rules.AXES)
 
 
 def test_constrain_is_the_identity_without_a_mesh():
@@ -93,12 +110,20 @@ def test_constrain_places_data(mesh, wrap):
   np.testing.assert_array_equal(y_BTF, x_BTF)
 
 
-def test_constrain_leaves_whole_what_does_not_divide(mesh):
+def test_constrain_splits_as_far_as_it_divides(mesh):
   with jax.set_mesh(mesh):
     y_BTF = jax.jit(
         lambda x: rules.constrain(x, ("act_batch", None, "act_mlp")))(
-            jnp.ones((6, 3, 4)))
-  assert y_BTF.sharding.shard_shape(y_BTF.shape) == (6, 3, 2)
+            jnp.ones((6, 3, 5)))
+  # 6 rows over data, not over fsdp too; 5 columns over nothing.
+  assert y_BTF.sharding.shard_shape(y_BTF.shape) == (3, 3, 5)
+
+
+def test_constrain_in_the_layout_of_decoding(mesh):
+  with jax.set_mesh(mesh):
+    y_BF = jax.jit(lambda x: rules.constrain(
+        x, ("act_batch", "act_heads"), "decode"))(jnp.ones((4, 8)))
+  assert y_BF.sharding.shard_shape(y_BF.shape) == (2, 2)
 
 
 def test_constrain_under_vmap_scan_and_grad(mesh):
@@ -161,11 +186,17 @@ def test_param_shardings(mesh):
 
 def test_every_parameter_byte_is_split_eight_ways():
   mesh = make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2))
-  axes = {"up": ("experts", "embed", "expert_mlp")}
-  params = shapes({"up": (4, 6, 10)})
-  sharding = rules.param_shardings(axes, params, mesh)["up"]
-  w_EDF = jax.device_put(jnp.ones((4, 6, 10)), sharding)
-  assert {s.data.size for s in w_EDF.addressable_shards} == {4 * 6 * 10 // 8}
+  axes = {"up": ("experts", "expert_embed", "expert_mlp"),
+          "down": ("mlp", "embed"), "uq": ("q_latent", "heads", "head_dim")}
+  params = shapes({"up": (4, 6, 12), "down": (12, 8), "uq": (16, 4, 5)})
+  for layout in rules.LAYOUTS:
+    places = rules.param_shardings(axes, params, mesh, layout)
+    parts = {name: math.prod(place.shard_shape(params[name].shape))
+             for name, place in places.items()}
+    # Decoding holds all but the experts on every device of an expert group.
+    ways = 8 if layout == "train" else 4
+    assert parts == {"up": 4 * 6 * 12 // 8, "down": 12 * 8 // ways,
+                     "uq": 16 * 4 * 5 // ways}
 
 
 @pytest.mark.parametrize("axes,message", [
@@ -180,17 +211,21 @@ def test_param_shardings_names_the_leaf(mesh, axes, message):
 
 def test_a_mesh_of_other_axes_is_refused():
   mesh = Mesh(np.array(jax.devices()), ("data",))
-  with pytest.raises(ValueError, match="has no axis expert, fsdp, tensor"):
+  with pytest.raises(
+      ValueError, match="has no axis expert, fsdp, sequence, tensor"):
     rules.param_shardings({"a": ("embed",)}, shapes({"a": (4,)}), mesh)
 
 
-@pytest.mark.parametrize("config,ways", [
-    (MeshConfig(), 8), (MeshConfig(tensor=2), 4),
-    (MeshConfig(data=2, fsdp=2, expert=2), 8), (MeshConfig(tensor=8), 1)])
-def test_batch_rows_are_split_over_all_but_tensor(config, ways):
+@pytest.mark.parametrize("layout,config,ways", [
+    ("train", MeshConfig(), 8), ("train", MeshConfig(tensor=2), 4),
+    ("train", MeshConfig(data=2, fsdp=2, expert=2), 8),
+    ("train", MeshConfig(sequence=2), 4), ("decode", MeshConfig(sequence=2), 8),
+    ("decode", MeshConfig(data=2, fsdp=2, expert=2), 4),
+    ("train", MeshConfig(tensor=8), 1)])
+def test_batch_rows_are_split_over_their_axes(layout, config, ways):
   mesh = make_mesh(config)
-  sharding = rules.batch_sharding(mesh)
-  assert rules.batch_shards(mesh) == ways
+  sharding = rules.batch_sharding(mesh, layout)
+  assert rules.batch_shards(mesh, layout) == ways
   for shape in [(16,), (16, 5), (16, 5, 3)]:
     part = sharding.shard_shape(shape)
     assert part == (16 // ways, *shape[1:])

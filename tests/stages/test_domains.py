@@ -7,7 +7,7 @@ import pytest
 
 from r1jax.core.types import Prompt, Scored, ask
 from r1jax.report import figures
-from r1jax.stages import grpo, reporting
+from r1jax.stages import measuring, reporting
 
 
 def _scored(domains, parts, rewards_QG, valid_QG):
@@ -23,6 +23,10 @@ def _scored(domains, parts, rewards_QG, valid_QG):
       valid_QG=np.array(valid_QG, bool))
 
 
+def means(*scored):
+  return measuring.means([measuring.reward_sums(part) for part in scored])
+
+
 def test_means_count_what_was_judged():
   nan = np.nan
   scored = _scored(
@@ -31,7 +35,7 @@ def test_means_count_what_was_judged():
        "format": [[1, 1], [0, 1], [0, 0]]},
       [[2, 1], [0, 1], [1, 9]],
       [[True, True], [True, True], [True, False]])
-  assert grpo.reward_means(scored) == pytest.approx({
+  assert means(scored) == pytest.approx({
       "reward/accuracy": 2 / 3, "reward/format": 3 / 5,
       "reward/combined": 1.0, "domain/general/format": 0.5,
       "domain/general/combined": 0.5, "domain/math/accuracy": 2 / 3,
@@ -40,7 +44,7 @@ def test_means_count_what_was_judged():
 
 def test_one_domain_is_not_told_apart():
   scored = _scored(["math"], {"format": [[1, 0]]}, [[1, 0]], [[True, True]])
-  assert grpo.reward_means(scored) == {
+  assert means(scored) == {
       "reward/format": 0.5, "reward/combined": 0.5}
 
 
@@ -51,13 +55,29 @@ def test_measures_are_averaged_where_there_are_any():
   scored = dataclasses.replace(scored, measures=(
       ({passed: 2.0}, {passed: 4.0, "language/words": 9.0}),
       ({passed: 99.0}, {})))
-  assert grpo.measure_means(scored) == {
+  assert measuring.means([measuring.measure_sums(scored)]) == {
       "measure/accuracy/passed": 3.0, "measure/language/words": 9.0}
+
+
+def test_processes_add_up():
+  """A rule, a domain and a sample that only one of two processes has."""
+  nan = np.nan
+  first = _scored(["math"], {"format": [[1, 0]], "accuracy": [[nan, nan]]},
+                  [[1, 0]], [[True, False]])
+  second = _scored(["code"], {"format": [[1, 1]], "accuracy": [[1, 0]]},
+                   [[2, 1]], [[True, True]])
+  both = _scored(["math", "code"],
+                 {"format": [[1, 0], [1, 1]], "accuracy": [[nan, nan], [1, 0]]},
+                 [[1, 0], [2, 1]], [[True, False], [True, True]])
+  assert means(first, second) == means(both)
+  assert means(both)["reward/format"] == 1.0
+  assert means(both)["domain/code/accuracy"] == 0.5
+  assert "domain/math/format" not in means(first)
 
 
 def test_nothing_was_judged():
   scored = _scored(["math"], {"format": [[0, 0]]}, [[0, 0]], [[False, False]])
-  assert grpo.reward_means(scored) == {}
+  assert means(scored) == {}
 
 
 ROWS = [{"step": i, "reward/combined": 0.5, "domain/code/combined": i / 20,

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from r1jax.evals.runner import EvalResult
-from r1jax.report import writer
+from r1jax.report import rollouts, tables, writer
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating, reporting
@@ -86,6 +86,12 @@ def test_the_report_of_a_run(smoke):
       "Base", "Step 2", "Step 4")] == [3, 3, 3]
 
 
+def test_a_report_of_no_run(tmp_path):
+  with pytest.raises(ValueError, match="mistyped has no metrics"):
+    reporting.write(tmp_path / "mistyped")
+  assert not (tmp_path / "mistyped").exists()
+
+
 def test_a_report_without_evaluations(smoke, tmp_path):
   for name in ("config.json", "metrics.jsonl"):
     (tmp_path / name).write_bytes((smoke.workdir / name).read_bytes())
@@ -95,3 +101,62 @@ def test_a_report_without_evaluations(smoke, tmp_path):
   (tmp_path / "metrics.jsonl").write_text("".join(x + "\n" for x in lines))
   page = reporting.write(tmp_path).read_text()
   assert page.count("data:image/png;base64,") == 2
+
+
+def test_a_result_is_computed_once(tmp_path):
+  judge, policy = cases.judge(), cases.policy()
+  engine = evaluating.sampler(EVAL, policy.model, judge.tokenizer)
+  assert engine.cfg == SamplingConfig(
+      max_new_tokens=12, temperature=1.0, top_p=1.0)
+  common = EVAL, engine, judge
+  first = evaluating.once(
+      *common, policy, cases.prompts()[:2], tmp_path, "base")
+  assert (tmp_path / "base.jsonl.gz").exists()
+  again = evaluating.once(*common, None, [], tmp_path, "base")
+  assert again == first and first.n_prompts == 2
+
+
+def test_evaluations_during_a_run_are_stored_by_step(tmp_path):
+  judge, policy = cases.judge(), cases.policy()
+  engine = evaluating.sampler(EVAL, policy.model, judge.tokenizer)
+  found = evaluating.during(EVAL, engine, judge, cases.prompts()[:2], tmp_path)(
+      policy.params, policy.router_bias_LE, 6)
+  rows = rollouts.read(tmp_path, 6, rollouts.EVALUATIONS)
+  assert len(rows) == 8
+  assert found["eval/pass1"] == sum(
+      row["parts"]["accuracy"] for row in rows) / 8
+
+
+def test_the_evaluations_of_a_run_as_a_table(smoke):
+  found = reporting.by_step(smoke.workdir)
+  assert list(found) == ["step 0", "step 2", "step 4"]
+  row = writer.read(smoke.workdir)[-1]
+  assert found["step 4"]["pass1"] == row["eval/pass1"]
+  assert found["step 4"]["interval"] == (
+      row["eval/pass1_low"], row["eval/pass1_high"])
+  assert f"{row['eval/length_mean']:.1f}" in tables.comparison(found)
+
+
+def test_what_changed_from_the_first_evaluation_to_the_last(smoke, tmp_path):
+  header, rows = reporting.change_cells(smoke.workdir, most=2)
+  assert header == ["step 0 -> 4", "length", "accuracy", "format", "reflective"]
+  *questions, mean = rows
+  assert len(questions) == 2 and mean[0] == "mean of 3 questions"
+
+  def gap(row):
+    before, after = map(float, row[1].split(" -> "))
+    return abs(after - before)
+
+  assert gap(questions[0]) >= gap(questions[1])
+  for end, step in ((0, 0), (1, 4)):
+    stored = rollouts.read(smoke.workdir, step, rollouts.EVALUATIONS)
+    assert mean[1].split(" -> ")[end] == (
+        f"{sum(row['length'] for row in stored) / len(stored):.1f}")
+  with pytest.raises(ValueError, match=r"evaluations of steps \[\]"):
+    reporting.change_cells(tmp_path)
+
+
+def test_words_of_the_training_samples_are_drawn(smoke):
+  path = reporting.words_figure(smoke.workdir, ["the"])
+  assert path.name == "words.png" and path.stat().length > 5000
+  path.unlink()  # the report's figures are counted elsewhere

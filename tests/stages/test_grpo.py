@@ -104,6 +104,25 @@ def test_the_reward_children_judge(tmp_path):
   assert row["grad_norm"] < 1e-5  # and the reference is the policy
 
 
+class Failing(cases.Pool):
+  """A rule of one's own that raises, at step 2 alone."""
+
+  def submit(self, items):
+    future = super().submit(items)
+    for scores in future.result() if self.step == 2 else ():
+      scores["accuracy"] = Score(0.0, False, "AttributeError: thought")
+    return future
+
+
+def test_a_rule_that_always_fails_is_heard_of(tmp_path, capsys):
+  rows, _ = train(tmp_path, policy=cases.policy(cases.DENSE), pool=Failing())
+  said = [line for line in capsys.readouterr().err.splitlines()
+          if "verdict" in line]
+  assert said == ["step 2: no sample got a verdict (accuracy: AttributeError:"
+                  " thought, format: checksum)"]
+  assert [row["rewards/invalid_fraction"] for row in rows] == [0.0, 1.0, 0.0]
+
+
 def test_a_stage_of_longer_completions(tmp_path):
   rows, _ = train(tmp_path, policy=cases.policy(cases.DENSE), steps=4,
                   max_new_tokens=(4, 12), stage_steps=(2,))
@@ -122,13 +141,18 @@ def test_replayed_experts_flip_nowhere_in_float32(tmp_path, smoke):
       rows[0]["grad_norm"], plain["grad_norm"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mesh", "pmap"])
+MESHES = {"mesh": dict(data=2, fsdp=2, expert=2),
+          "long": dict(data=1, fsdp=2, expert=2, sequence=2)}
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param("mesh", marks=pytest.mark.slow), "long", "pmap"])
 def test_drivers_give_the_updates_of_one_device(tmp_path, smoke, name):
   """From the samples to the parameters, two steps."""
   changes = {"driver": "pmap"}
-  if name == "mesh":
+  if name in MESHES:
     changes = {"mesh": mesh_lib.make_mesh(
-        mesh_lib.MeshConfig(data=2, fsdp=2, expert=2))}
+        mesh_lib.MeshConfig(**MESHES[name]))}
   rows, found = train(tmp_path, steps=2, **changes)
   for row, want in zip(rows, writer.read(smoke.workdir)[1:3], strict=True):
     for metric in ("grad_norm", "policy/kl", "policy/entropy",

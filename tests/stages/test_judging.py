@@ -1,5 +1,6 @@
 """From questions to ids and from ids to verdicts; ids are never made twice."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 from r1jax.core.types import Prompt, Rollout, ask
 from r1jax.data import hf_tokenizer
 from r1jax.rewards import format, response
-from r1jax.rewards.combine import Combine
+from r1jax.rewards.combine import Combine, RewardConfig
 from r1jax.rewards.score import Score
-from r1jax.stages import grpo
+from r1jax.stages import grpo, judging, tasks
 from r1jax.stages.judging import Judge
 from tests.data import hf_cases
 from tests.stages import cases
@@ -105,3 +106,40 @@ def _segment(batch, row, segment):
   """The ids of a packed sequence."""
   at = batch.segments_BT[row] == segment
   return [*batch.tokens_BT[row][at], batch.targets_BT[row][at][-1]]
+
+
+TASK = """
+from r1jax.rewards.score import Score
+
+
+def prompts(split):
+  return []
+
+
+def verify(prompt, response):
+  return Score({value}, True, "mine")
+
+
+VERIFIERS = {{"mine": verify}}
+"""
+
+
+def test_a_rule_of_ones_own_is_imported_as_it_is_now(tokenizers, tmp_path):
+  """A notebook writes the file, runs it, and writes it anew."""
+  path = tmp_path / "own_rule_in_a_notebook.py"
+  prompt = dataclasses.replace(PROMPTS[0], verifier="mine")
+  ids = tokenizers["qwen"].encode("An answer")
+  for value in (0.25, 0.125):
+    path.write_text(TASK.format(value=value))
+    with judging.judge(tokenizers["qwen"], "plain", RewardConfig(workers=1),
+                       tasks.verifiers(str(path))) as judge:
+      scored = judge.submit(
+          _rollout([judge.tokens(prompt)], [ids]), [prompt])()
+    assert scored.parts["accuracy"].tolist() == [[value]]
+
+
+def test_rewards_that_no_rule_gives_are_refused(tokenizers):
+  with pytest.raises(ValueError, match="no rule gives the reward charm"):
+    with judging.judge(tokenizers["qwen"], "plain",
+                       RewardConfig(weights="charm:1")):
+      pass

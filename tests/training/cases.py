@@ -13,7 +13,7 @@ from r1jax.losses.policy import PolicyConfig
 from r1jax.models import build, presets
 from r1jax.training import objectives, state, step
 
-ROW = 23
+ROW = 24
 LENGTHS = (24, 9, 15, 12, 12, 7, 17, 20, 5, 6, 18, 11, 13, 8, 16, 14)
 POLICY = PolicyConfig(kl_beta=0.1, aggregation="seq_mean_token_mean",
                       tis_cap=1.3, clip_high=0.25)

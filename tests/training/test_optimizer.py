@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import jax
@@ -40,7 +41,7 @@ def test_schedule(cfg):
       got, [reference_lr(cfg, n) for n in range(12)], **F32)
 
 
-def reference(cfg, params, all_grads, decayed):
+def reference(cfg, params, all_grads, decayed, stored=lambda x: x):
   """AdamW with clipping, in float64."""
   params = {k: np.float64(v) for k, v in params.items()}
   m = {k: 0.0 for k in params}
@@ -50,8 +51,8 @@ def reference(cfg, params, all_grads, decayed):
     shrink = min(1.0, cfg.clip / norm)
     for k in params:
       g = np.float64(grads[k]) * shrink
-      m[k] = cfg.b1 * m[k] + (1 - cfg.b1) * g
-      v[k] = cfg.b2 * v[k] + (1 - cfg.b2) * g**2
+      m[k] = cfg.b1 * stored(m[k]) + (1 - cfg.b1) * g
+      v[k] = cfg.b2 * stored(v[k]) + (1 - cfg.b2) * g**2
       step = (m[k] / (1 - cfg.b1 ** (n + 1))) / (
           np.sqrt(v[k] / (1 - cfg.b2 ** (n + 1))) + cfg.eps)
       if k in decayed:
@@ -116,8 +117,29 @@ def test_moments_are_float32():
   assert made.params["w_up"].dtype == jnp.bfloat16
 
 
+def rounded(x):
+  return np.float64(jnp.asarray(x, jnp.bfloat16))
+
+
+def test_moments_in_bfloat16():
+  """The reference with both moments rounded after every update."""
+  cfg = dataclasses.replace(CFG, moments="bfloat16")
+  params, all_grads = case()
+  got = run(cfg, params, all_grads)
+  want = reference(CFG, params, all_grads, ("w_up", "embed"), stored=rounded)
+  exact = reference(CFG, params, all_grads, ("w_up", "embed"))
+  for name in want:
+    # A float32 moment at the edge of rounding may fall to the other side.
+    np.testing.assert_allclose(got[name], want[name], rtol=0, atol=2e-4)
+  assert max(np.max(np.abs(want[k] - exact[k])) for k in want) > 5e-4
+  stored = make_optimizer(cfg).init(params)
+  kinds = {x.dtype for x in jax.tree.leaves(stored)}
+  assert kinds == {jnp.dtype("bfloat16"), jnp.dtype("int32")}
+
+
 @pytest.mark.parametrize("bad", [
     dict(lr=0.0), dict(b1=1.0), dict(eps=0.0), dict(clip=-1.0),
+    dict(moments="int8"), dict(b2=0.999, moments="bfloat16"),
     dict(schedule="linear"), dict(schedule="cosine", total_steps=0),
 ], ids=str)
 def test_bad_options(bad):

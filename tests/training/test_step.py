@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from r1jax.accounting import memory
 from r1jax.core.types import TokenBatch
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models import build, presets
@@ -57,8 +58,11 @@ def expected(name, kind):
   return run(name, kind, cases.batch())
 
 
-def check(got, name, kind):
+def check(got, name, kind, split_experts=False):
   (tree, found), (want_tree, want) = got, expected(name, kind)
+  if split_experts:  # a metric more: the busiest device's load
+    busiest = found.pop("load/device_max_over_mean")
+    assert 1 <= busiest <= found["load/max_over_mean"]
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **SAME), tree,
                want_tree)
   assert set(found) == set(want)
@@ -84,10 +88,37 @@ def test_unpacked(name, kind):
     ("tiny", "lm", dict(data=8)),
     ("tiny", "grpo", dict(data=1, fsdp=2, expert=2, tensor=2)),
     ("tiny-dense", "grpo", dict(data=2, fsdp=2, tensor=2)),
+    ("tiny", "lm", dict(data=1, fsdp=1, expert=4, sequence=2)),
 ])
 def test_mesh(name, kind, shape):
   assert jax.device_count() == 8
-  check(run_mesh(name, kind, cases.batch(2), **shape), name, kind)
+  check(run_mesh(name, kind, cases.batch(2), **shape), name, kind,
+        split_experts=shape.get("expert", 1) > 1)
+
+
+def test_moments_split_over_replicas():
+  """ZeRO-1: less memory on each of them, the same update."""
+  name = "tiny-dense"
+  mesh = make_mesh(MeshConfig(data=4, fsdp=2))
+  adam = optax.adam(0.1, eps=1.0)
+  found = {}
+  for zero1 in (False, True):
+    places = state.shardings(cases.model(name), adam, mesh, zero1=zero1)
+    update = step.make_update(
+        cases.objective(name, "grpo"), adam, shardings=places)
+    with jax.set_mesh(mesh):
+      start = jax.device_put(cases.make_state(name, adam), places)
+      size = memory.shard_bytes(start.opt_state)
+      new, _ = update(start, step.place(cases.batch(1), mesh))
+      new, _ = update(new, step.place(cases.batch(1), mesh))
+    found[zero1] = jax.device_get(new.params), size
+    assert memory.shard_bytes(new.opt_state) == size
+    assert new.params["embed"].sharding.spec == places.params["embed"].spec
+  # Odd sizes are not split; one fourth were the least.
+  (plain, whole), (split, part) = found[False], found[True]
+  assert whole / 4 <= part < whole / 2
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **SAME), split,
+               plain)
 
 
 @pytest.mark.parametrize("name,kind,n_micro", [

@@ -1,0 +1,87 @@
+"""Times forms of attention over whole rows; LOG.md keeps the table.
+
+  python -m experiments.benchmarks.attention [--json]
+
+`r1jax.ops.flash.choose` takes its crossover from it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from r1jax.ops import flash
+from r1jax.report import tables
+
+JSON = flags.DEFINE_bool("json", False, "Print JSON lines instead of a table.")
+REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each form.")
+FORMS = flags.DEFINE_list(
+    "forms", ["naive", "blocks"], "What to time: " + ", ".join(flash.FORMS))
+LENGTHS = flags.DEFINE_list(
+    "lengths", ["256", "512", "1024", "2048", "4096"], "Tokens of a row.")
+SEGMENTS = flags.DEFINE_integer("segments", 1, "Segments of a row, all alike.")
+BLOCK = flags.DEFINE_integer("block", flash.BLOCK, "Queries and keys a block.")
+DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "Of queries, keys, values.")
+
+ROWS, HEADS, WIDTH = 2, 4, 64
+
+
+def seconds(function, *args) -> float:
+  """Median seconds of a compiled call."""
+  jax.block_until_ready(function(*args))
+  found = []
+  for _ in range(REPS.value):
+    began = time.perf_counter()
+    jax.block_until_ready(function(*args))
+    found.append(time.perf_counter() - began)
+  return statistics.median(found)
+
+
+def measure(form: str, length: int) -> dict:
+  """Milliseconds of forward and of forward + backward."""
+  q, k, v, dout = (jax.random.normal(key, (ROWS, HEADS, length, WIDTH),
+                                     DTYPE.value)
+                   for key in jax.random.split(jax.random.key(0), 4))
+  index_T = jnp.arange(length)
+  row_1T = (index_T * SEGMENTS.value // length + 1)[None]
+  segments_BT = jnp.broadcast_to(row_1T, (ROWS, length))
+
+  def attend(q, k, v):
+    return flash.attend(
+        form, q, k, v, segments_BT, segments_BT, index_T, WIDTH ** -0.5,
+        block=BLOCK.value, packed=SEGMENTS.value > 1)
+
+  def both(q, k, v, dout):
+    out, pull = jax.vjp(attend, q, k, v)
+    return out, pull(dout)
+
+  return {"form": form, "rows": ROWS, "heads": HEADS, "width": WIDTH,
+          "length": length, "segments": SEGMENTS.value, "block": BLOCK.value,
+          "dtype": DTYPE.value,
+          "forward_ms": 1e3 * seconds(jax.jit(attend), q, k, v),
+          "both_ms": 1e3 * seconds(jax.jit(both), q, k, v, dout)}
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  rows = [measure(form, int(length)) for length in LENGTHS.value
+          for form in FORMS.value]
+  if JSON.value:
+    print("\n".join(map(json.dumps, rows)))
+    return
+  cells = [[str(r["length"]), r["form"], f"{r['forward_ms']:.1f}",
+            f"{r['both_ms']:.1f}"] for r in rows]
+  print(f"{jax.default_backend()}, jax {jax.__version__}, {ROWS} rows,"
+        f" {HEADS} heads of {WIDTH}, {SEGMENTS.value} segments, {DTYPE.value}")
+  print(tables.render(
+      ["tokens", "form", "forward ms", "forward + backward ms"], cells))
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,192 @@
+"""A training command, started again and again, and what can be done to it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from r1jax.core.config import check
+from r1jax.report import writer
+
+ROOT = pathlib.Path(__file__).parents[2]
+UNFINISHED = ".orbax-checkpoint-tmp"
+PATIENCE = 300.0  # seconds for a condition, then the command hangs
+
+
+class Run:
+  """A command in a folder, under launch/local.sh.
+
+  Attributes:
+    workdir: of the run.
+    starts: how often it was started.
+  """
+
+  def __init__(self, folder: pathlib.Path, workdir: pathlib.Path,
+               arguments: Sequence[str], processes: int, devices: int) -> None:
+    """Starts nothing yet.
+
+    Args:
+      folder: for what the processes print.
+      workdir: of the run.
+      arguments: of python, without --workdir.
+      processes, devices: how many, and how many devices each.
+    """
+    self.workdir, self.starts = workdir, 0
+    self._folder, self._processes, self._devices = folder, processes, devices
+    self._command = ["bash", str(ROOT / "launch/local.sh"), str(processes),
+                     "--", sys.executable, *arguments, f"--workdir={workdir}"]
+    folder.mkdir(parents=True, exist_ok=True)
+
+  def start(self) -> Attempt:
+    """The same command, once more."""
+    self.starts += 1
+    logs = self._folder / f"start_{self.starts}"
+    logs.mkdir()
+    environment = os.environ | {
+        "R1JAX_VENV": "none", "JAX_PLATFORMS": "cpu", "GRACE": "2",
+        "LOGS": str(logs), "DEVICES": str(self._devices),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return Attempt(self, logs / "process_0.log", self._command, environment)
+
+  def rows(self) -> list[dict[str, Any]]:
+    """The log so far."""
+    return writer.read(self.workdir)
+
+  def logged(self) -> int:
+    """How many whole lines it has, which is the last step."""
+    try:
+      return (self.workdir / writer.METRICS).read_bytes().count(b"\n")
+    except FileNotFoundError:
+      return 0
+
+  def log_file(self) -> int:
+    """Number of the file that holds the log; each start makes a new one."""
+    try:
+      return (self.workdir / writer.METRICS).stat().st_ino
+    except FileNotFoundError:
+      return 0
+
+  def checkpoints(self) -> list[int]:
+    """Steps of the folders that have the name of a complete one."""
+    return sorted(int(name) for name in self._folders() if name.isdigit())
+
+  def unfinished(self) -> list[int]:
+    """Steps that are being saved, or were when the run was killed."""
+    return sorted(int(name.partition(".")[0]) for name in self._folders()
+                  if name.endswith(UNFINISHED))
+
+  def _folders(self) -> list[str]:
+    try:
+      return os.listdir(self.workdir / "checkpoints")
+    except FileNotFoundError:
+      return []
+
+
+class Attempt:
+  """One start of the command."""
+
+  def __init__(self, run: Run, log: pathlib.Path, command: Sequence[str],
+               environment: dict[str, str]) -> None:
+    self.run, self._log = run, log
+    self._former = run.log_file()
+    self.began = time.monotonic()
+    with log.open("w") as output:
+      self._process = subprocess.Popen(
+          command, cwd=ROOT, env=environment, stdout=output, stderr=output,
+          stdin=subprocess.DEVNULL)
+
+  def text(self) -> str:
+    """What process 0 and the launcher have printed."""
+    return self._log.read_text(errors="replace")
+
+  def until(self, condition: Callable[[], bool]) -> bool:
+    """Waits for it; False if the command ended before.
+
+    Raises:
+      ValueError: neither happened in a long time; everything was killed.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+      if not self.running(0.002):
+        return condition()
+      if time.monotonic() > deadline:
+        self.close()
+        check(False, f"nothing happened in {PATIENCE:.0f} s:\n{self.text()}")
+    return True
+
+  def training(self) -> bool:
+    """Whether it has read its checkpoint and opened its log."""
+    return self.run.log_file() != self._former
+
+  def running(self, seconds: float = 0.0) -> bool:
+    """Whether it still runs after some seconds."""
+    try:
+      self._process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+      return True
+    return False
+
+  def workers(self) -> dict[int, int]:
+    """Process id by number of the processes that the launcher has started."""
+    found = {}
+    for pid in _children(self._process.pid):
+      try:
+        command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+        texts = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+      except OSError:
+        continue  # It has just ended.
+      if command.startswith(os.fsencode(sys.executable)):
+        found |= {int(text[15:]): pid for text in texts
+                  if text.startswith(b"JAX_PROCESS_ID=")}
+    return found
+
+  def signal_one(self, number: signal.Signals, draw: random.Random
+                 ) -> int | None:
+    """Sends a signal to one of the processes; which, or None if none runs."""
+    workers = sorted(self.workers().items())
+    if not workers:
+      return None
+    process, pid = draw.choice(workers)
+    try:
+      os.kill(pid, number)
+    except ProcessLookupError:
+      return None
+    return process
+
+  def signal_launcher(self, number: signal.Signals) -> None:
+    """Sends a signal to launch/local.sh, which passes it on."""
+    self._process.send_signal(number)
+
+  def end(self, seconds: float = PATIENCE) -> int | None:
+    """Its status; None, and killed, if it did not end in time."""
+    if self.running(seconds):
+      self.close()
+      return None
+    return self._process.returncode
+
+  def close(self) -> None:
+    """Kills all that is left of it."""
+    for pid in self.workers().values():
+      try:
+        os.killpg(pid, signal.SIGKILL)
+      except ProcessLookupError:
+        continue
+    self._process.kill()
+    self._process.wait()
+
+
+def _children(pid: int) -> list[int]:
+  path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
+  try:
+    return [int(child) for child in path.read_text().split()]
+  except FileNotFoundError:
+    check(pathlib.Path("/proc/self/task").exists(),
+          "finding the processes needs /proc; run this on Linux")
+    return []

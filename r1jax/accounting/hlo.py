@@ -1,0 +1,428 @@
+"""What a compiled program does, read from its HLO text.
+
+FLOPs of matrix products, bytes to and from memory, bytes between devices.
+
+XLA's own cost analysis counts the body of a loop once; here it counts as often
+as it runs, where the text says how often. Loops whose trip count is decided
+when running (rounds of an exchange, a decode loop) count as often as the caller
+says, else once.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all",
+               "ragged-all-to-all", "collective-permute")
+
+# Of one element, by the name of its type.
+BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2,
+          "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8,
+          "f64": 8, "c64": 8, "c128": 16}
+_SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+_HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{\s*$")
+_NAMED = re.compile(r"\s*(?:ROOT )?%([\w.\-]+) = (.*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """One line: name, result shapes [(dtype, dims)], opcode, operands, rest."""
+
+  name: str
+  shapes: tuple[tuple[str, tuple[int, ...]], ...]
+  opcode: str
+  operands: tuple[str, ...]
+  rest: str
+
+  @property
+  def bytes(self) -> float:
+    """Of the result, without padding."""
+    return sum(BYTES.get(dtype, 0) * math.prod(dims)
+               for dtype, dims in self.shapes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Costs:
+  """Of one device, one run of the program.
+
+  Attributes:
+    flops: of matrix products, a multiplication with an addition being two.
+    touched: bytes that instructions read and write; what is only passed on or
+      sliced counts as far as it is used.
+    collectives: kind to (how many run, bytes that a device sends or receives).
+    dynamic: names of the loops whose trip count was not known.
+  """
+
+  flops: float
+  touched: float
+  collectives: dict[str, tuple[int, float]]
+  dynamic: tuple[str, ...]
+
+
+def costs(text: str, trips: Mapping[str, float] | None = None) -> Costs:
+  """Costs of the program that `text` shows.
+
+  Args:
+    text: HLO after optimisation, `compiled.as_text()` or a dump of it.
+    trips: how often loops run whose count is decided when running: a part of
+      the loop's `op_name` (a `jax.named_scope`) to its count.
+
+  Raises:
+    ValueError: `text` has no entry computation.
+  """
+  program, entry = parse(text)
+  if entry is None:
+    raise ValueError("the HLO text has no ENTRY computation")
+  flops, touched, dynamic = 0.0, 0.0, []
+  found: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0.0])
+  for computation, times, fused in _executed(
+      program, entry, trips or {}, dynamic):
+    table = {i.name: i for i in program[computation]}
+    for instruction in program[computation]:
+      flops += times * _flops(instruction, table)
+      if not fused:
+        touched += times * _touched(instruction, table, program)
+      kind = instruction.opcode.removesuffix("-start")
+      # A collective that runs beside other work is written once where it
+      # starts and again in each of the fusions that it runs beside.
+      if kind in COLLECTIVES and not computation.startswith(
+          "async_collective_fusion"):
+        # So a TPU writes it: added up and cut in one kernel.
+        if kind == "all-reduce" and "all-reduce-scatter" in computation:
+          kind = "reduce-scatter"
+        found[kind][0] += times
+        found[kind][1] += times * _moved(kind, instruction, table)
+  return Costs(
+      flops=flops, touched=touched, dynamic=tuple(sorted(set(dynamic))),
+      collectives={k: (round(n), b) for k, (n, b) in sorted(found.items())})
+
+
+def parse(text: str) -> tuple[dict[str, list[Instruction]], str | None]:
+  """Instructions by computation, and the name of the entry computation."""
+  program: dict[str, list[Instruction]] = {}
+  entry, current = None, None
+  for line in _whole_lines(text):
+    if current is None:
+      if match := _HEAD.match(line):
+        current = program.setdefault(match[2], [])
+        entry = match[2] if match[1] else entry
+    elif line.startswith("}"):
+      current = None
+    elif match := _NAMED.match(line):
+      current.append(_instruction(match[1], match[2]))
+  return program, entry
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+  """Lines, those of a kernel's metadata joined to their instruction."""
+  held = ""
+  for line in text.splitlines():
+    held = f"{held} {line}" if held else line
+    if _HEAD.match(held) or held.count("{") <= held.count("}"):
+      yield held
+      held = ""
+  if held:
+    yield held
+
+
+def _instruction(name: str, rest: str) -> Instruction:
+  end = _closing(rest) + 1 if rest.startswith("(") else rest.index(" ")
+  types, rest = rest[:end], rest[end:].strip()
+  opcode, _, rest = rest.partition("(")
+  inside = rest[:_closing("(" + rest) - 1]
+  operands = tuple(re.findall(r"%([\w.\-]+)", inside))
+  shapes = tuple(
+      (dtype, tuple(int(d) for d in dims.split(",") if d))
+      for dtype, dims in _SHAPE.findall(re.sub(r"\{[^{}]*\}", "", types)))
+  if opcode in ("constant", "parameter"):
+    operands = (inside,)
+  return Instruction(name, shapes, opcode, operands, rest[len(inside):])
+
+
+def _closing(text: str) -> int:
+  """Index of the parenthesis that closes the first one."""
+  depth = 0
+  for index, char in enumerate(text):
+    depth += (char == "(") - (char == ")")
+    if not depth:
+      return index
+  return len(text) - 1
+
+
+def _executed(program, entry, trips, dynamic
+              ) -> Iterator[tuple[str, float, bool]]:
+  """(computation, how often it runs, whether it is the inside of a fusion).
+
+  Once for each place that a computation is called from.
+  """
+  stack = [(entry, 1.0, False)]
+  while stack:
+    name, times, fused = stack.pop()
+    yield name, times, fused
+    for instruction in program[name]:
+      called = _called(instruction)
+      if instruction.opcode == "while":
+        count = _trips(program, name, instruction)
+        if count is None:
+          scope = _op_name(instruction)
+          count = next((n for part, n in trips.items() if part in scope), None)
+          if count is None:
+            dynamic.append(scope or instruction.name)
+            count = 1
+        times_inside = times * count
+      else:
+        times_inside = times
+      inside = fused or instruction.opcode == "fusion"
+      stack += [(c, times_inside, inside) for c in called if c in program]
+
+
+def _called(instruction: Instruction) -> list[str]:
+  """Computations that an instruction runs; reducers and the like left out."""
+  if instruction.opcode in ("fusion", "call", "while", "conditional",
+                            "async-start", "custom-call"):
+    found = re.findall(
+        r"(?:calls|to_apply|body|condition|true_computation"
+        r"|false_computation)=%?([\w.\-]+)", instruction.rest)
+    for names in re.findall(
+        r"(?:branch_computations|called_computations)=\{([^}]*)\}",
+        instruction.rest):
+      found += [n.strip().lstrip("%") for n in names.split(",")]
+    return found
+  return []
+
+
+def _op_name(instruction: Instruction) -> str:
+  match = re.search(r'op_name="([^"]*)"', instruction.rest)
+  return match[1] if match else ""
+
+
+def _trips(program, computation, loop: Instruction) -> int | None:
+  """How often a loop runs: what the compiler noted, or i from a to below b."""
+  if match := re.search(
+      r'known_trip_count":?\{"?n"?:"?(\d+)', loop.rest):
+    return int(match[1])
+  condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)[1]
+  bound = _bound(program, condition)
+  if bound is None:
+    return None
+  index, limit = bound
+  table = {i.name: i for i in program[computation]}
+  start = _constant(table, table.get(loop.operands[0]), index)
+  return max(0, limit - (start or 0))
+
+
+def _bound(program, condition) -> tuple[int, int] | None:
+  """(index in the loop's tuple, b) of a condition `i < b` with constant b."""
+  table = {i.name: i for i in program[condition]}
+  compare = next((i for i in table.values() if i.opcode == "compare"), None)
+  if compare is None:  # it may be wrapped in a fusion
+    fusion = next((i for i in table.values() if i.opcode == "fusion"), None)
+    if fusion is None:
+      return None
+    inner = {i.name: i for i in program[_called(fusion)[0]]}
+    compare = next((i for i in inner.values() if i.opcode == "compare"), None)
+    if compare is None:
+      return None
+    operands = [table.get(fusion.operands[int(inner[o].operands[0])])
+                if o in inner and inner[o].opcode == "parameter"
+                else inner.get(o) for o in compare.operands]
+  else:
+    operands = [table.get(o) for o in compare.operands]
+  if "direction=LT" not in compare.rest or None in operands:
+    return None
+  counter, limit = operands
+  if limit.opcode != "constant" or counter.opcode != "get-tuple-element":
+    return None
+  index = re.search(r"index=(\d+)", counter.rest)
+  return int(index[1]), int(limit.operands[0])
+
+
+def _constant(table, tuple_, index) -> int | None:
+  """Value of an element of a tuple, if it is a constant."""
+  if tuple_ is None or tuple_.opcode != "tuple":
+    return None
+  element = table.get(tuple_.operands[index])
+  while element is not None and element.opcode in ("copy", "bitcast"):
+    element = table.get(element.operands[0])
+  if element is None or element.opcode != "constant":
+    return None
+  return int(element.operands[0])
+
+
+def _flops(instruction: Instruction, table) -> float:
+  """Of a matrix product, also one inside a kernel that states its cost."""
+  if instruction.opcode == "dot":
+    lhs = table[instruction.operands[0]].shapes[0][1]
+    dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
+    inner = [lhs[int(d)] for d in dims[1].split(",") if d] if dims else []
+    return 2.0 * math.prod(instruction.shapes[0][1]) * math.prod(inner)
+  if instruction.opcode == "convolution":
+    return _convolution(instruction, table)
+  if instruction.opcode == "custom-call":
+    return _kernel(instruction, table)
+  return 0.0
+
+
+# Products of a splash attention kernel, by its pass: how often one of the key's
+# width and one of the value's is formed for every query and key.
+_SPLASH = {"fwd": (1, 1), "dq": (2, 1), "dkv": (2, 2)}
+# In a loop over rows the kernel's own name is lost, but not its origin.
+_SPLASH_NAME = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)")
+
+
+def _splash(instruction: Instruction, part: str, table) -> float:
+  """Operations of an attention kernel, half of all pairs being causal.
+
+  These kernels state no cost, and skip what the mask leaves out.
+  """
+  q, k, v = [
+      table[o].shapes[0][1] for o in instruction.operands
+      if o in table and len(table[o].shapes[0][1]) >= 3
+      and table[o].shapes[0][0] in ("bf16", "f32")][:3]
+  keys, values = _SPLASH[part]
+  pairs = math.prod(q[:-1]) * k[-2]
+  return 0.5 * 2 * pairs * (keys * q[-1] + values * v[-1])
+
+
+def _kernel(instruction: Instruction, table) -> float:
+  """As a kernel estimates itself, or of a product by cuBLAS."""
+  splash = _SPLASH_NAME.search(instruction.name + instruction.rest)
+  if splash and "tpu_custom_call" in instruction.rest:
+    return _splash(instruction, splash[1], table)
+  cost = re.search(r'"cost_estimate":\{[^}]*"flops":"(\d+)"', instruction.rest)
+  if cost:
+    return float(cost[1])
+  dims = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]',
+                   instruction.rest)
+  if not dims:
+    return 0.0
+  lhs = table[instruction.operands[0]].shapes[0][1]
+  inner = [lhs[int(d)] for d in re.findall(r"\d+", dims[1])]
+  return 2.0 * math.prod(instruction.shapes[0][1]) * math.prod(inner)
+
+
+def _convolution(instruction: Instruction, table) -> float:
+  """2 x outputs x inputs of each; a TPU writes matrix products so.
+
+  Batches of products are spatial dimensions there, padded and dilated so that
+  only one position of the window lies inside: the others do not count.
+  """
+  lhs, rhs = (table[name].shapes[0][1] for name in instruction.operands[:2])
+  out = instruction.shapes[0][1]
+  labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
+  in_l, kernel_l, out_l = labels.groups()
+  total = 2.0 * rhs[kernel_l.index("i")] * out[out_l.index("b")] * out[
+      out_l.index("f")]
+  window = {key: values for key, values in re.findall(
+      r"(size|stride|pad|lhs_dilate|rhs_dilate)=([\d_x\-]+)", instruction.rest)}
+  for number, axis in enumerate(c for c in kernel_l if c.isdigit()):
+    def of(key, default, at=number):
+      return window[key].split("x")[at] if key in window else default
+    low = int(str(of("pad", "0_0")).split("_")[0])
+    stride, dilate = int(of("stride", 1)), int(of("lhs_dilate", 1))
+    spread = int(of("rhs_dilate", 1))
+    size, width = lhs[in_l.index(axis)], rhs[kernel_l.index(axis)]
+    total *= sum(
+        1 for o in range(out[out_l.index(axis)]) for k in range(width)
+        if (at := o * stride + k * spread - low) % dilate == 0
+        and 0 <= at // dilate < size)
+  return total
+
+
+# These move nothing: they name, group or pass on; or what they call counts.
+_FREE = frozenset((
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while",
+    "call", "conditional", "after-all", "async-start", "async-update",
+    "async-done", "copy-start", "copy-done", "partition-id", "replica-id"))
+
+
+def _touched(instruction: Instruction, table, program) -> float:
+  """Bytes that one instruction reads and writes."""
+  opcode = instruction.opcode
+  if opcode in _FREE or opcode.endswith("-done") or (
+      '"AllocateBuffer"' in instruction.rest):
+    return 0.0
+  if opcode == "fusion":
+    inner = program[_called(instruction)[0]]
+    parameters = {i.name: int(i.operands[0]) for i in inner
+                  if i.opcode == "parameter"}
+    read = sum(
+        _read(name, inner, table[instruction.operands[number]].bytes)
+        for name, number in parameters.items()
+        if number < len(instruction.operands)
+        and instruction.operands[number] in table)
+    return read + _written(instruction, inner)
+  operands = [table[o].bytes for o in instruction.operands if o in table]
+  if opcode in ("dynamic-slice", "slice", "gather"):
+    return 2 * instruction.bytes
+  if opcode in ("dynamic-update-slice", "scatter"):
+    return 2 * sum(operands[1:2])
+  return instruction.bytes + sum(operands)
+
+
+def _read(name, inner, whole) -> float:
+  """Bytes that a fusion reads of its parameter `name` of `whole` bytes."""
+  users = [i for i in inner if name in i.operands]
+  total = 0.0
+  for user in users:
+    if user.opcode == "bitcast":
+      total += _read(user.name, inner, whole)
+    elif user.opcode in ("dynamic-slice", "slice", "gather"):
+      total += user.bytes
+    elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+      total += 0.0  # written in place
+    else:
+      return whole
+  return min(total, whole)
+
+
+def _written(fusion, inner) -> float:
+  """Bytes of a fusion's result; of an update in place only the update."""
+  table = {i.name: i for i in inner}
+  root = inner[-1]
+  parts = [root] if root.opcode != "tuple" else [
+      table[o] for o in root.operands if o in table]
+  total = 0.0
+  for part in parts:
+    while part.opcode == "bitcast" and part.operands[0] in table:
+      part = table[part.operands[0]]
+    if part.opcode == "dynamic-update-slice" and part.operands[1] in table:
+      part = table[part.operands[1]]
+    total += part.bytes
+  return min(total, fusion.bytes) if total else fusion.bytes
+
+
+def _moved(kind: str, instruction: Instruction, table) -> float:
+  """Bytes that one device sends (or receives, if more) in a collective."""
+  n = _group(instruction.rest)
+  share = (n - 1) / n if n else 1.0
+  inputs = sum(table[o].bytes for o in instruction.operands if o in table)
+  if kind == "all-gather":
+    # An asynchronous one returns its operand too.
+    result = instruction.bytes
+    return share * (result - inputs if "start" in instruction.opcode
+                    else result)
+  if kind == "all-reduce":
+    return 2 * share * inputs
+  if kind == "ragged-all-to-all":  # rows, the buffer, then four offsets
+    return share * min(table[o].bytes for o in instruction.operands[:2])
+  if kind == "collective-permute":
+    return inputs
+  return share * inputs
+
+
+def _group(rest: str) -> int | None:
+  """Devices that take part in a collective together."""
+  if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", rest):
+    return int(match[2])
+  if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
+    return len(match[1].split(","))
+  if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest):
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+    return math.prod(
+        int(sizes[name]) for name in re.findall(r"'(\w+)'", match[2]))
+  return None

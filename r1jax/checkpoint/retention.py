@@ -1,0 +1,77 @@
+"""Which checkpoints stay, and how the others go without ever being half there.
+
+A process can be killed while it removes a checkpoint. So that what is left then
+is not taken for a whole one, a folder first gets the name of an unfinished
+save; on gs://, where nothing can be renamed, it first loses the file that says
+that it is complete. The next start removes what a killed one left, as it does
+with unfinished saves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+
+from r1jax.core import io
+
+# Orbax's names for what is not complete and for what is.
+UNFINISHED = ".orbax-checkpoint-tmp"
+COMPLETE = "commit_success.txt"
+
+
+def kept(scores: Mapping[int, float | None], keep: int, mode: str) -> set[int]:
+  """The newest `keep` steps and the best one, the later of equals.
+
+  Args:
+    scores: metric by step, None where there is none.
+    keep: how many of the newest.
+    mode: "max" or "min", which metric is the best.
+  """
+  found = set(sorted(scores)[-keep:])
+  top = best(scores, mode)
+  return found if top is None else found | {top}
+
+
+def best(scores: Mapping[int, float | None], mode: str) -> int | None:
+  """The step with the best metric, the later of equals; None without any."""
+  sign = 1 if mode == "max" else -1
+  return max((step for step, score in scores.items() if score is not None),
+             key=lambda step: (sign * scores[step], step), default=None)
+
+
+class Remover:
+  """Removes folders of checkpoints in a thread of its own."""
+
+  def __init__(self) -> None:
+    self._thread: threading.Thread | None = None
+
+  def remove(self, folders: Sequence[epath.Path]) -> None:
+    """Marks the folders as not complete at once, then starts to remove them."""
+    self.wait()
+    self._thread = threading.Thread(
+        target=_remove, args=([_retired(folder) for folder in folders],))
+    self._thread.start()
+
+  def wait(self) -> None:
+    """Blocks until they are gone."""
+    if self._thread is not None:
+      self._thread.join()
+
+
+def _retired(folder: epath.Path) -> epath.Path:
+  if io.is_remote(folder):
+    (folder / COMPLETE).unlink(missing_ok=True)
+    return folder
+  return folder.rename(folder.parent / (folder.name + UNFINISHED))
+
+
+def _remove(folders: Sequence[epath.Path]) -> None:
+  for folder in folders:
+    try:
+      folder.rmtree(missing_ok=True)
+    except OSError as error:  # It costs space, not the run.
+      logging.warning("could not remove the old checkpoint %s: %s", folder,
+                      error)

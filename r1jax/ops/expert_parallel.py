@@ -1,0 +1,256 @@
+"""Routed experts on a mesh: tokens travel to their experts and back.
+
+Under `jax.shard_map` every device holds E / n experts of an expert group of n
+devices, and a part of the group's tokens. `gather` brings all tokens of the
+group to every device and adds up what each made of them (the reference, and
+the form for few tokens); `ragged` sends each token to the devices that hold its
+experts, and only there. Neither drops a token. Forward and backward are written
+out, so every collective can be seen here.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from r1jax.ops import experts as experts_ops
+from r1jax.ops import ragged_exchange
+from r1jax.sharding import rules
+
+# Fewer tokens than this on a device are gathered: their way to the experts
+# would be all latency.
+FEW = 256
+
+
+class Plan(NamedTuple):
+  """How the operands lie on the mesh; axis names, () where whole.
+
+  Attributes:
+    form: of the experts on one device, see `experts.routed`.
+    exchange: `none` (every device has all experts), `shared` (the tokens are
+      whole within a group), `gather` or `ragged`.
+    tokens: of the leading dimensions of x.
+    group: the mesh axis that experts are split over.
+    tensor: that the experts' width is split over.
+    width: that parameters' input width is split over, gathered before use.
+  """
+
+  form: str
+  exchange: str
+  tokens: PartitionSpec
+  group: tuple[str, ...]
+  tensor: tuple[str, ...]
+  width: tuple[str, ...]
+
+
+def choose(backend: str, tokens: int) -> str:
+  """Form of the exchange for so many tokens a device on a JAX backend."""
+  # XLA:CPU has no ragged all-to-all.
+  return "gather" if backend == "cpu" or tokens < FEW else "ragged"
+
+
+def routed(form: str, exchange: str, x: jax.Array, experts: jax.Array,
+           weights: jax.Array, w_gate_EDJ: jax.Array, w_up_EDJ: jax.Array,
+           w_down_EJD: jax.Array, *, backend: str, layout: str = "train"
+           ) -> jax.Array:
+  """`experts.routed` on the mesh that is set, on one device without one.
+
+  Args:
+    form: of the experts on one device.
+    exchange: `auto`, `gather` or `ragged`.
+    x: tokens, [B, T, D] or [B, D].
+    experts: int32 [..., A], distinct experts of each token.
+    weights: float32 [..., A] gates.
+    w_gate_EDJ: gate projections.
+    w_up_EDJ: up projections.
+    w_down_EJD: down projections.
+    backend: `cpu`, `gpu` or `tpu`, for `auto`.
+    layout: `train` or `decode`, see `sharding.rules`.
+
+  Returns:
+    Like `x`.
+
+  Raises:
+    ValueError: an unknown form or exchange.
+  """
+  if exchange not in ("auto", "gather", "ragged"):
+    raise ValueError(
+        f"exchange={exchange!r}: choose one of auto, gather, ragged")
+  w = [a.astype(x.dtype) for a in (w_gate_EDJ, w_up_EDJ, w_down_EJD)]
+  if math.prod(rules.free_axes().values()) == 1:
+    flat = [a.reshape(-1, a.shape[-1]) for a in (x, experts, weights)]
+    return experts_ops.routed(form, *flat, *w).reshape(x.shape)
+  plan = _plan(form, exchange, x.shape, w_gate_EDJ.shape, backend, layout)
+  return _parallel(plan, x, experts, weights, *w)
+
+
+def _plan(form, exchange, x_shape, w_shape, backend, layout) -> Plan:
+  sizes = {a: n for a, n in rules.free_axes().items() if n > 1}
+  lead = ("act_batch", "act_length")[:len(x_shape) - 1]
+  tokens = rules.fitted(lead, x_shape[:-1], sizes, layout)
+  group, width, tensor = (_names(entry) for entry in rules.fitted(
+      ("experts", "expert_embed", "expert_mlp"), w_shape, sizes, layout))
+  split = [name for entry in tokens for name in _names(entry)]
+  # Parameters are gathered over all of `width`; their gradient is scattered
+  # over those of its axes that tokens are split over.
+  width = tuple(name for name in width if name in split)
+  if not group:
+    exchange = "none"
+  elif not set(group) <= set(split):
+    exchange = "shared"
+  elif exchange == "auto":
+    ways = math.prod(sizes[name] for name in split)
+    exchange = choose(backend, math.prod(x_shape[:-1]) // ways)
+  return Plan(form, exchange, tokens, group, tensor, width)
+
+
+def _names(entry) -> tuple[str, ...]:
+  return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _parallel(plan: Plan, x, experts, weights, w_gate, w_up, w_down):
+  rows, gated, down = _specs(plan, ())
+  return jax.shard_map(
+      functools.partial(_forward, plan),
+      in_specs=(rows, rows, rows, gated, gated, down), out_specs=rows,
+      check_vma=False)(x, experts, weights, w_gate, w_up, w_down)
+
+
+def _specs(plan, width):
+  """Of arrays by token, of w_gate and w_up, and of w_down."""
+  entry = lambda names: names or None
+  return (PartitionSpec(*plan.tokens, None),
+          PartitionSpec(entry(plan.group), entry(width), entry(plan.tensor)),
+          PartitionSpec(entry(plan.group), entry(plan.tensor), entry(width)))
+
+
+def _save(plan, *operands):
+  return _parallel(plan, *operands), operands
+
+
+def _gradients(plan, operands, dout):
+  rows, gated, down = _specs(plan, ())
+  _, gated_out, down_out = _specs(plan, plan.width)
+  dx, dweights, *dw = jax.shard_map(
+      functools.partial(_backward, plan),
+      in_specs=(rows, rows, rows, gated, gated, down, rows),
+      out_specs=(rows, rows, gated_out, gated_out, down_out),
+      check_vma=False)(*operands, dout)
+  return dx, None, dweights, *dw
+
+
+_parallel.defvjp(_save, _gradients)
+
+
+def _forward(plan, x, experts, weights, *w):
+  """One device's part, [tokens of the device, D] summed over its experts."""
+  shape, (x, experts, weights) = x.shape, _flat(x, experts, weights)
+  if plan.exchange == "ragged":
+    y = ragged_exchange.forward(
+        plan.form, plan.group, x, experts, weights, *w)
+  elif plan.exchange == "gather":
+    inputs = [_gather(a, plan.group) for a in (x, experts, weights)]
+    y = _scatter(_own(plan, *inputs, *w), plan.group)
+  elif plan.exchange == "shared":
+    y = jax.lax.psum(_own(plan, x, experts, weights, *w), plan.group)
+  else:
+    y = experts_ops.routed(plan.form, x, experts, weights, *w)
+  return _total(y, plan.tensor).reshape(shape)
+
+
+def _backward(plan, x, experts, weights, *w_dout):
+  """Gradients of tokens and gates here, of parameters over all tokens."""
+  *w, dout = w_dout
+  shapes = x.shape, weights.shape
+  x, experts, weights, dout = _flat(x, experts, weights, dout)
+  if plan.exchange == "ragged":
+    dx, dweights, dw = ragged_exchange.backward(
+        plan.form, plan.group, x, experts, weights, *w, dout)
+  else:
+    gathers = plan.exchange == "gather"
+    inputs = [_gather(a, plan.group) if gathers else a
+              for a in (x, experts, weights, dout)]
+    dx, dweights, dw = _own_gradients(plan, *inputs, w)
+    if gathers:
+      dx, dweights = (_scatter(d, plan.group) for d in (dx, dweights))
+    elif plan.exchange == "shared":
+      dx, dweights = jax.lax.psum((dx, dweights), plan.group)
+  dx, dweights = (_total(d, plan.tensor) for d in (dx, dweights))
+  gate, up, down = (
+      _over_tokens(plan, d, dim, like.dtype)
+      for d, dim, like in zip(dw, (1, 1, 2), w, strict=True))
+  return dx.reshape(shapes[0]), dweights.reshape(shapes[1]), gate, up, down
+
+
+def _own(plan, x, experts, weights, *w):
+  """What this device's experts make of these tokens."""
+  chosen, gates, _ = _local(plan, experts, weights, len(w[0]))
+  return experts_ops.routed(plan.form, x, chosen, gates, *w, absent=True)
+
+
+def _own_gradients(plan, x, experts, weights, dout, w):
+  if plan.exchange == "none":
+    chosen, gates, order = experts, weights, None
+  else:
+    chosen, gates, order = _local(plan, experts, weights, len(w[0]))
+
+  def value(x, gates, *w):
+    return experts_ops.routed(
+        plan.form, x, chosen, gates, *w, absent=order is not None)
+
+  dx, dgates, *dw = jax.vjp(value, x, gates, *w)[1](dout)
+  if order is None:
+    return dx, dgates, dw
+  # Absent pairs took no part: their rows of the gradient are zero already.
+  dweights = jnp.zeros_like(weights).at[
+      jnp.arange(len(order))[:, None], order].add(dgates)
+  return dx, dweights, dw
+
+
+def _local(plan, experts_XA, weights_XA, n_local):
+  """Pairs of this device's experts, numbered from 0; n_local is no expert.
+
+  Of a token's A experts at most n_local are here: the columns beyond are cut.
+
+  Returns:
+    (experts, gates, columns that were taken), each [X, min(A, n_local)].
+  """
+  local_XA = experts_XA - jax.lax.axis_index(plan.group) * n_local
+  here_XA = (local_XA >= 0) & (local_XA < n_local)
+  order = jnp.argsort(~here_XA, axis=-1, stable=True)[:, :n_local]
+  take = lambda a: jnp.take_along_axis(a, order, -1)
+  chosen = take(jnp.where(here_XA, local_XA, n_local))
+  return chosen, take(jnp.where(here_XA, weights_XA, 0.0)), order
+
+
+def _flat(*arrays):
+  return tuple(a.reshape(-1, a.shape[-1]) for a in arrays)
+
+
+def _gather(x, axes):
+  return jax.lax.all_gather(x, axes, tiled=True)
+
+
+def _scatter(x, axes):
+  return jax.lax.psum_scatter(x, axes, tiled=True)
+
+
+def _total(x, axes):
+  return jax.lax.psum(x, axes) if axes else x
+
+
+def _over_tokens(plan, dw, dim, dtype):
+  """Gradient of a parameter, added up in float32 over all tokens' devices."""
+  split = [name for entry in plan.tokens for name in _names(entry)]
+  others = tuple(name for name in split
+                 if name not in plan.group + plan.width)
+  dw = _total(dw.astype(jnp.float32), others)
+  for axis in plan.width:
+    dw = jax.lax.psum_scatter(dw, axis, scatter_dimension=dim, tiled=True)
+  return dw.astype(dtype)

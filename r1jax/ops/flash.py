@@ -1,0 +1,172 @@
+"""Causal attention within the segments of whole rows, in four forms.
+
+`naive` holds all scores of a layer (the oracle, and the fastest for short
+rows); `blocks` goes by blocks in XLA (any backend); `splash` are JAX's TPU
+kernels; `cudnn` is NVIDIA's, which knows no segments. Only `naive` makes
+anything of size [T, S]. LOG.md has the measured table behind `choose`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from r1jax.core.config import check
+from r1jax.ops import attention, flash_blocks, flash_splash
+
+FORMS = ("naive", "blocks", "splash", "cudnn")
+
+# Queries and keys of one block, of `blocks` and `splash`.
+BLOCK = 512
+# Longest row for which all scores at once are faster than blocks on a CPU.
+NAIVE_LENGTH = 512
+# Widest head that cuDNN takes on every GPU that it takes at all.
+CUDNN_WIDTH = 128
+
+
+def choose(backend: str, length: int, dtype: jnp.dtype, width: int,
+           packed: bool) -> str:
+  """The form for a JAX backend; only the CPU's crossover is measured.
+
+  Args:
+    backend: `cpu`, `gpu` or `tpu`.
+    length: of a row.
+    dtype: of queries, keys and values.
+    width: of a key or a value head, the larger one.
+    packed: whether a row may hold several segments.
+  """
+  # The kernels' smallest block is 128 long: a shorter row is mostly padding.
+  if backend == "tpu" and length >= flash_splash.LANES:
+    return "splash"
+  if (backend == "gpu" and not packed and width <= CUDNN_WIDTH
+      and dtype == jnp.bfloat16):
+    return "cudnn"
+  return "naive" if length <= NAIVE_LENGTH else "blocks"
+
+
+def attend(form: str, q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
+           segments_BT: jax.Array, segments_BS: jax.Array, index_T: jax.Array,
+           scale: float, *, block: int = BLOCK, packed: bool = True
+           ) -> jax.Array:
+  """softmax(q k^T * scale) v, causal and within segments, on one device.
+
+  A query at index i of its row sees the keys s <= i of its own segment, itself
+  among them; padding is a segment, 0. The queries may be a part of the row.
+
+  Args:
+    form: one of FORMS.
+    q_BNTH: queries; N/K of them share a key head.
+    k_BKSH: keys of whole rows.
+    v_BKSW: values, of any width.
+    segments_BT: int32 segments of the queries.
+    segments_BS: int32 segments of the keys.
+    index_T: int32, where in the row each query is.
+    scale: multiplies the scores.
+    block: queries and keys of a block, in `blocks` and `splash` (there a
+      multiple of 128); a shorter row is one block.
+    packed: whether a row may hold several segments. False promises one, then
+      padding; a row that breaks the promise comes out as NaN from `cudnn`,
+      whose output at padding is otherwise finite and means nothing.
+
+  Returns:
+    [B, N, T, W] in the dtype of the values.
+
+  Raises:
+    ValueError: an unknown form, or arguments that the form cannot take.
+  """
+  check(form in FORMS, f"attention={form!r}: choose one of {', '.join(FORMS)}")
+  arrays = q_BNTH, k_BKSH, v_BKSW
+  if form == "cudnn":
+    return _cudnn(*arrays, segments_BT, scale, packed)
+  if form == "naive":
+    allowed_BTS = attention.causal_mask(
+        segments_BT, segments_BS, index_T, jnp.arange(k_BKSH.shape[2]))
+    return attention.attend(*arrays, allowed_BTS, scale)
+  blockwise = flash_blocks if form == "blocks" else flash_splash
+  return blockwise.attend(
+      *arrays, segments_BT, segments_BS, index_T, scale, block)
+
+
+def _cudnn(q_BNTH, k_BKSH, v_BKSW, segments_BT, scale, packed,
+           implementation="cudnn"):
+  """Heads are padded to one width; the causal mask alone hides padding."""
+  check(not packed,
+        "attention='cudnn' with packed=True: cuDNN is given no segments here,"
+        " only causality; choose blocks, or give it rows of one segment")
+  h, w = q_BNTH.shape[-1], v_BKSW.shape[-1]
+  t, s = q_BNTH.shape[2], k_BKSH.shape[2]
+  check(t == s, f"attention='cudnn' with {t} queries and {s} keys: it takes"
+        " whole rows; choose blocks, or do not split the rows")
+  check(q_BNTH.dtype in (jnp.bfloat16, jnp.float16) or implementation == "xla",
+        f"attention='cudnn' in {q_BNTH.dtype}: it takes bfloat16 and float16;"
+        " set dtype=bfloat16 or choose blocks")
+  width = -(-max(h, w) // 8) * 8
+  q, k, v = (jnp.pad(x.transpose(0, 2, 1, 3), (
+      (0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
+             for x in (q_BNTH, k_BKSH, v_BKSW))
+  out = jax.nn.dot_product_attention(
+      q, k, v, scale=scale, is_causal=True, implementation=implementation)
+  ahead, behind = segments_BT[:, 1:], segments_BT[:, :-1]
+  kept_B = jnp.all((ahead == behind) | (ahead == 0), 1)
+  out_BNTW = out[..., :w].transpose(0, 2, 1, 3)
+  return jnp.where(kept_B[:, None, None, None], out_BNTW, jnp.nan)
+
+
+def sharded(form: str, q_BNTH: jax.Array, k_BKTH: jax.Array,
+            v_BKTW: jax.Array, segments_BT: jax.Array, scale: float,
+            spec: PartitionSpec, *, block: int = BLOCK, packed: bool = True
+            ) -> jax.Array:
+  """`attend` of whole rows to themselves, over the devices of a mesh.
+
+  Each device has its rows, heads and queries, and the keys of whole rows. Axes
+  that the mesh in use lacks, or that a surrounding `jax.shard_map` or pmap has
+  taken, are left out, and a dimension that its axes do not divide is left
+  whole; without a mesh this is `attend`. Key heads are repeated only as far as
+  every part of the query heads needs one.
+
+  Args:
+    form: one of FORMS.
+    q_BNTH: queries.
+    k_BKTH: keys.
+    v_BKTW: values.
+    segments_BT: int32, 0 is padding.
+    scale: multiplies the scores.
+    spec: mesh axes of B, N and T, as `rules.spec` gives them.
+    block: as in `attend`.
+    packed: as in `attend`.
+  """
+  index_T = jnp.arange(q_BNTH.shape[2], dtype=jnp.int32)
+  mesh = jax.sharding.get_abstract_mesh()
+  free = {a: n for a, n in mesh.shape.items() if a not in mesh.manual_axes}
+
+  def local(q, k, v, segments_BT, segments_BS, index_T):
+    return attend(form, q, k, v, segments_BT, segments_BS, index_T, scale,
+                  block=block, packed=packed)
+
+  arrays = q_BNTH, k_BKTH, v_BKTW, segments_BT, segments_BT, index_T
+  if not free:
+    return local(*arrays)
+  rows, heads, length = (
+      _fit(entry, size, free) for entry, size in zip(spec, q_BNTH.shape[:3]))
+  ways = math.prod(free[name] for name in heads)
+  repeats = math.lcm(ways, k_BKTH.shape[1]) // k_BKTH.shape[1]
+  k, v = (jnp.repeat(x, repeats, 1) for x in (k_BKTH, v_BKTW))
+  queries, keys = PartitionSpec(rows, heads, length), PartitionSpec(rows, heads)
+  split = jax.shard_map(
+      local, axis_names=set(free), out_specs=queries,
+      in_specs=(queries, keys, keys, PartitionSpec(rows, length),
+                PartitionSpec(rows), PartitionSpec(length)),
+      # The kernels do not say along which axes their results vary.
+      check_vma=False)
+  return split(q_BNTH, k, v, *arrays[3:])
+
+
+def _fit(entry, size, free):
+  """The mesh axes of one dimension that exist, if together they divide it."""
+  names = (entry,) if isinstance(entry, str) else entry or ()
+  names = tuple(name for name in names if name in free)
+  ways = math.prod(free[name] for name in names)
+  return names if size % ways == 0 else ()

@@ -1,0 +1,96 @@
+"""Attention on TPU by JAX's Pallas kernels (splash attention).
+
+Which blocks the kernels visit, and the index of every query, are read from the
+arguments instead of from a mask known at compile time: so a device that holds a
+part of the queries runs the same program as the others, and blocks of other
+segments are skipped.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_kernel as kernel,
+)
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_mask_info as mask_info,
+)
+
+from r1jax.ops.flash_blocks import even, live_blocks, pad
+
+LANES = 128
+
+
+def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
+           segments_BT: jax.Array, segments_BS: jax.Array, index_T: jax.Array,
+           scale: float, block: int, interpret: bool = False) -> jax.Array:
+  """`flash.attend` by the kernels, in blocks of at most `block` each way.
+
+  Runs on one device: the compiler cannot split a kernel (see `flash.sharded`).
+
+  Args:
+    q_BNTH: queries.
+    k_BKSH: keys.
+    v_BKSW: values.
+    segments_BT: int32 segments of the queries.
+    segments_BS: int32 segments of the keys.
+    index_T: int32, where in the row each query is.
+    scale: multiplies the scores.
+    block: a multiple of 128.
+    interpret: run the kernels without a TPU, slowly (for tests).
+
+  Raises:
+    ValueError: `block` is no multiple of 128.
+  """
+  if block % LANES:
+    raise ValueError(f"block={block}: splash takes multiples of {LANES}")
+  t, s = q_BNTH.shape[2], k_BKSH.shape[2]
+  block_t, block_s = (even(block, size, LANES) for size in (t, s))
+  q, k, v, segments_BT, segments_BS, index_T = pad(
+      q_BNTH, k_BKSH, v_BKSW, segments_BT, segments_BS, index_T, block_t,
+      block_s)
+  live = live_blocks(segments_BT, segments_BS, index_T, block_t, block_s)
+  sizes = kernel.BlockSizes(
+      block_q=block_t, block_kv=block_s, block_q_dkv=block_t,
+      block_kv_dkv=block_s, block_q_dq=block_t, block_kv_dq=block_s)
+
+  def row(q, k, v, segments_T, segments_S, live):
+    across = _visits(_next_live(live), live, index_T)
+    down = _visits(_next_live(live.T).T, live, index_T)
+    attend_row = kernel.SplashAttentionKernel(
+        across, across, down, block_sizes=sizes, is_mqa=False,
+        save_residuals=False, mask_value=kernel.DEFAULT_MASK_VALUE,
+        attn_logits_soft_cap=None, residual_checkpoint_name=None,
+        mask_function=_causal, interpret=interpret)
+    return attend_row(q, k, v, kernel.SegmentIds(segments_T, segments_S))
+
+  out = jax.vmap(row)(q * scale, k, v, segments_BT, segments_BS, live)
+  return out[:, :, :t].astype(v_BKSW.dtype)
+
+
+def _causal(index_T, index_S):
+  return index_T >= index_S
+
+
+def _visits(fetch, live, index_T):
+  """What the kernels read before they start, for all heads."""
+  return mask_info.MaskInfo(
+      data_next=fetch[None], mask_next=None,
+      block_mask=live[None].astype(jnp.int32), partial_mask_blocks=None,
+      q_sequence=index_T)
+
+
+def _next_live(live):
+  """int32 [rows, columns]: the live column to fetch for each visit.
+
+  A live block's own; before one, the next of the row; after the last, the first
+  of the next row, so that it is on its way while nothing is computed.
+  """
+  rows, columns = live.shape
+  own = jnp.where(live, jnp.arange(columns)[None], columns)
+  ahead = jax.lax.cummin(own, axis=1, reverse=True)
+  following = jnp.roll(ahead[:, :1], -1, 0)
+  found = jnp.where(ahead < columns, ahead, following)
+  # A row without any live block is not computed, but must name a block.
+  return jnp.minimum(found, columns - 1).astype(jnp.int32)

@@ -1,0 +1,96 @@
+"""The numbers of a GRPO step: sums and counts, added up over processes."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from r1jax.core.types import Scored
+from r1jax.training.advantages import Advantages
+
+Sums = dict[str, tuple[float, int]]  # name -> (sum, how many)
+
+
+def sums(scored: Scored, advantages: Advantages) -> dict[str, Any]:
+  """What this process knows of a step, JSON-ready, for `merged`."""
+  lengths_QG = scored.rollout.lengths_QG
+  means = reward_sums(scored) | measure_sums(scored) | {
+      "rollout/length_mean": _sum(lengths_QG),
+      "rollout/truncated_fraction": _sum(scored.rollout.truncated_QG),
+      "rewards/invalid_fraction": _sum(~scored.valid_QG)}
+  # Fractions of as many groups and samples in every process.
+  means |= {f"advantage/{k}": (float(v), 1) for k, v in advantages.info.items()}
+  prompts = sum(map(len, scored.rollout.prompt_tokens))
+  return {"means": means, "longest": int(lengths_QG.max()),
+          "sampled": int(lengths_QG.sum()),
+          "read": int(lengths_QG.sum()) + prompts * lengths_QG.shape[1]}
+
+
+def merged(parts: Sequence[Mapping[str, Any]], laps: Mapping[str, float]
+           ) -> dict[str, float]:
+  """The metrics of a step.
+
+  Args:
+    parts: `sums` of every process.
+    laps: seconds of rollout, logprobs, rewards and update.
+  """
+  sampled, read = (sum(p[name] for p in parts) for name in ("sampled", "read"))
+  metrics = means(p["means"] for p in parts) | {
+      "rollout/length_max": float(max(p["longest"] for p in parts)),
+      "rollout/tokens_per_s": sampled / laps["rollout"],
+      "update/tokens_per_s": read / laps["update"],
+      # How long the device stood still for verdicts.
+      "rewards/wait_fraction": laps["rewards"] / sum(laps.values())}
+  return metrics | {f"seconds/{name}": s for name, s in laps.items()}
+
+
+def means(parts: Iterable[Sums]) -> dict[str, float]:
+  """Means over all parts; domains are told apart where there are several."""
+  total: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0])
+  for part in parts:
+    for name, (value, count) in part.items():
+      total[name][0] += value
+      total[name][1] += count
+  domains = {name.split("/")[1] for name in total if _of_domain(name)}
+  return {name: value / count for name, (value, count) in total.items()
+          if len(domains) > 1 or not _of_domain(name)}
+
+
+def reward_sums(scored: Scored) -> Sums:
+  """Every reward over the samples it judges, of all and by domain.
+
+  Samples without a verdict count nowhere; a rule that judged none is absent.
+  """
+  domain_Q = np.array([prompt.domain for prompt in scored.prompts])
+  values = dict(scored.parts) | {"combined": scored.rewards_QG}
+  found = {}
+  for name, values_QG in values.items():
+    judged_QG = scored.valid_QG & ~np.isnan(values_QG)
+    if judged_QG.any():
+      found[f"reward/{name}"] = _sum(values_QG[judged_QG])
+    for domain in sorted(set(domain_Q)):
+      of_QG = judged_QG & (domain_Q == domain)[:, None]
+      if of_QG.any():
+        found[f"domain/{domain}/{name}"] = _sum(values_QG[of_QG])
+  return found
+
+
+def measure_sums(scored: Scored) -> Sums:
+  """Every measurement behind the verdicts, as `measure/RULE/NAME`."""
+  values = collections.defaultdict(list)
+  for row, valid_G in zip(scored.measures, scored.valid_QG, strict=True):
+    for sample, valid in zip(row, valid_G, strict=True):
+      for name, value in sample.items() if valid else ():
+        values[f"measure/{name}"].append(value)
+  return {name: _sum(np.array(found)) for name, found in values.items()}
+
+
+def _sum(values: np.ndarray) -> tuple[float, int]:
+  return float(values.sum(dtype=np.float64)), values.size
+
+
+def _of_domain(name: str) -> bool:
+  return name.startswith("domain/")

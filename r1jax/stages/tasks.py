@@ -1,0 +1,125 @@
+"""Questions by the names of their data sets, and tasks of one's own.
+
+A task of one's own is a Python file with `prompts(split)`, a list of Prompts,
+and, where their verifiers are rules of its own, `VERIFIERS`, a dict from
+verifier to rule. Wherever a data set is named, the path of such a file will do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+import re
+import sys
+import types
+from collections.abc import Mapping, Sequence
+
+from r1jax.core.config import check
+from r1jax.core.types import Prompt
+from r1jax.data import load as load_lib
+from r1jax.data import mixture
+from r1jax.rewards import rules
+from r1jax.rewards.score import Rule
+from r1jax.stages.judging import Judge
+
+
+def load(text: str, split: str, data_dir: str | os.PathLike = ""
+         ) -> dict[str, Sequence[Prompt]]:
+  """Questions of a split of every data set that `text` names.
+
+  Args:
+    text: as --data; amounts in it are not looked at.
+    split: a split of each of them, e.g. "train" or "test[:100]".
+    data_dir: see `data.load`; what is generated needs none.
+  """
+  return {name: _own_prompts(name, split) if name.endswith(".py")
+          else load_lib.load(name, data_dir or None, split)
+          for name, _ in mixture.parse(text).amounts}
+
+
+def verifiers(text: str) -> dict[str, Rule]:
+  """The rules that the Python files in `text` (as --data) bring."""
+  found = {}
+  for name, _ in mixture.parse(text).amounts:
+    if name.endswith(".py"):
+      found |= getattr(own(name), "VERIFIERS", {})
+  return found
+
+
+def own(path: str) -> types.ModuleType:
+  """A Python file of the user's, imported as it is now.
+
+  Raises:
+    ValueError: there is no such file, or it has no `prompts`.
+  """
+  file = pathlib.Path(path).resolve()
+  check(file.is_file(), f"--data names {path}, which is not a file")
+  # Under its own name, so that the children that judge can import it too.
+  if str(file.parent) not in sys.path:
+    sys.path.append(str(file.parent))
+  importlib.invalidate_caches()  # the file may be younger than the folder's
+  before = sys.modules.get(file.stem)
+  module = importlib.import_module(file.stem)
+  check(getattr(module, "__file__", None) == str(file),
+        f"{path} cannot be imported as {file.stem!r}, which is"
+        f" {getattr(module, '__file__', 'a built-in module')}; rename it")
+  if module is before:  # a notebook may have written it anew
+    module = importlib.reload(module)
+  check(hasattr(module, "prompts"), f"{path} has no function prompts(split)")
+  return module
+
+
+def _own_prompts(path: str, split: str) -> list[Prompt]:
+  match = re.fullmatch(r"(\w+)(?:\[(\d*):(\d*)\])?", split)
+  check(match is not None, f"split={split!r} of {path}: write train or"
+        " test[:100]")
+  name, first, last = match.groups()
+  found = list(own(path).prompts(name))
+  return found[int(first or 0):int(last) if last else None]
+
+
+def joined(parts: Mapping[str, Sequence[Prompt]]) -> list[Prompt]:
+  """All questions of all sources, numbered as in a mixture."""
+  return [mixture.number(parts, name, prompt)
+          for name, prompts in parts.items() for prompt in prompts]
+
+
+def fitting(found: Sequence[Prompt], judge: Judge, limit: int,
+            what: str) -> Sequence[Prompt]:
+  """The prompts of at most `limit` tokens; prints how many are left out.
+
+  What is measured on the rest is about the rest alone: it is said, and
+  evaluation stores the count beside its numbers.
+
+  Args:
+    found: prompts.
+    judge: phrases them.
+    limit: tokens that max_new_tokens leaves of context and row.
+    what: name of the prompts, for the message.
+
+  Raises:
+    ValueError: none fits.
+  """
+  found = list(found)  # read once
+  lengths = [len(judge.tokens(prompt)) for prompt in found]
+  kept = [p for p, n in zip(found, lengths, strict=True) if n <= limit]
+  remedy = ("lower max_new_tokens, raise row_length (training) or choose a"
+            " model with a longer context")
+  rules.check(kept)  # before the work
+  check(len(kept) > 0, f"none of {len(found)} {what} prompts fits the"
+        f" {max(limit, 0)} tokens that are left for it (the shortest has"
+        f" {min(lengths, default=0)}): {remedy}")
+  if len(kept) < len(found):
+    print(f"{len(found) - len(kept)} of {len(found)} {what} prompts are left"
+          f" out: they have more than {limit} tokens; to use them, {remedy}",
+          flush=True)
+  return kept
+
+
+def all_fitting(parts: Mapping[str, Sequence[Prompt]], judge: Judge,
+                limit: int, what: str) -> dict[str, Sequence[Prompt]]:
+  """`fitting` of every source."""
+  return {name: fitting(
+      prompts, judge, limit, what if len(parts) == 1 else f"{name} {what}")
+          for name, prompts in parts.items()}

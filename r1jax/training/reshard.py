@@ -1,0 +1,134 @@
+"""Parameters from the layout of training to that of decoding, and back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from r1jax.models.build import Model
+from r1jax.sharding import rules
+
+HOST, DEVICE = "pinned_host", "device"  # kinds of memory, as JAX names them
+
+
+def on(tree: Any, kind: str) -> Any:
+  """The arrays in another kind of memory, split as they are.
+
+  Args:
+    tree: of arrays; those that are there already are the same arrays.
+    kind: HOST or DEVICE.
+  """
+  def move(x):
+    if x.sharding.memory_kind == kind:
+      return x
+    return jax.device_put(x, x.sharding.with_memory_kind(kind))
+
+  return jax.tree.map(move, tree)
+
+
+class Decoding:
+  """The way of parameters to the layout of decoding and back.
+
+  Attributes:
+    lossless: whether they keep their dtypes, so that the way back restores them
+      bit by bit.
+  """
+
+  def __init__(self, model: Model, mesh: Mesh | None, params: Any):
+    """Prepares; compiles nothing yet.
+
+    Args:
+      model: whose parameters they are.
+      mesh: where they lie; None for one device.
+      params: parameters, or their shapes.
+    """
+    cast = jax.eval_shape(model.cast, params)
+    self.lossless = all(jax.tree.leaves(jax.tree.map(
+        lambda a, b: a.dtype == b.dtype, params, cast)))
+    self._stays = self.lossless and mesh is None
+    self._moves = make_reshard(model, mesh, "decode", donate=True)
+    self._copies = make_reshard(model, mesh, "decode")
+    self._returns = make_reshard(model, mesh, "train", donate=True)
+
+  def there(self, params: Any, *, donate: bool) -> Any:
+    """Parameters for `Engine.generate`; with `donate` the others are gone."""
+    if self._stays:
+      return params
+    return (self._moves if donate else self._copies)(params)
+
+  def back(self, params: Any) -> Any:
+    """What went there with `donate`; its argument is gone."""
+    return params if self._stays else self._returns(params)
+
+
+def make_reshard(model: Model, mesh: Mesh | None, layout: str, *,
+                 donate: bool = False) -> Callable[[Any], Any]:
+  """Compiled: parameters -> the same, placed as `layout` says.
+
+  One program moves everything between the devices. For decoding, matrices take
+  the compute dtype, in which they are used there anyway.
+
+  Args:
+    model: whose parameters they are.
+    mesh: where they lie; None for one device, on which nothing is moved.
+    layout: `train` or `decode`.
+    donate: give up the parameters that come in. Only where their dtype is kept
+      does the way back restore them bit by bit.
+
+  Returns:
+    The compiled function; without `donate` it can be lowered.
+  """
+  def cast(params):
+    return model.cast(params) if layout == "decode" else params
+
+  donated = 0 if donate else ()
+  if mesh is None:
+    return jax.jit(cast, donate_argnums=donated)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  train, decode = (
+      rules.param_shardings(model.param_axes(), shapes, mesh, name)
+      for name in ("train", "decode"))
+  between = jax.tree.map(_between, train, decode)
+
+  def run(params):
+    return jax.lax.with_sharding_constraint(cast(params), between)
+
+  program = jax.jit(run, donate_argnums=donated,
+                    out_shardings=decode if layout == "decode" else train)
+  return _deleting(program) if donate else program
+
+
+def _deleting(program):
+  """`program`, after which nothing is left of its argument.
+
+  Parts of another size on the device cannot be written over, and JAX then warns
+  and keeps them.
+  """
+  def run(params):
+    with warnings.catch_warnings():
+      warnings.filterwarnings("ignore", "Some donated buffers were not usable")
+      result = program(params)
+    for leaf in jax.tree.leaves(params):
+      leaf.delete()
+    return result
+
+  return run
+
+
+def _between(train: NamedSharding, decode: NamedSharding) -> NamedSharding:
+  """Split as in training, but only over axes that decoding splits over too.
+
+  From here an exchange within those axes is enough. The compiler does not see
+  it: asked for both steps at once it would gather the whole array first.
+  """
+  def names(entry):
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+  kept = {name for entry in decode.spec for name in names(entry)}
+  return NamedSharding(train.mesh, PartitionSpec(*(
+      tuple(name for name in names(entry) if name in kept) or None
+      for entry in train.spec)))

@@ -1,0 +1,122 @@
+"""Costs read from HLO text: of real programs, and of lines in a TPU's forms."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from r1jax.accounting import hlo
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+
+
+def compiled(f, *shapes, mesh=None, specs=None):
+  args = [jax.ShapeDtypeStruct(
+      s, jnp.float32,
+      sharding=NamedSharding(mesh, specs[i]) if mesh else None)
+          for i, s in enumerate(shapes)]
+  return hlo.costs(jax.jit(f).lower(*args).compile().as_text())
+
+
+def test_products_count_as_often_as_their_loop_runs():
+  m, k, n, layers = 24, 40, 40, 7
+
+  def f(x, w):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+
+  found = compiled(f, (m, k), (layers, k, n))
+  assert found.flops == 2 * m * k * n * layers
+  assert found.dynamic == () and found.collectives == {}
+  once = compiled(lambda x, w: x @ w, (m, k), (k, n))
+  assert once.flops == 2 * m * k * n
+
+
+def test_batched_products():
+  found = compiled(lambda a, b: jnp.einsum("bij,bjk->bik", a, b),
+                   (3, 10, 20), (3, 20, 30))
+  assert found.flops == 2 * 3 * 10 * 20 * 30
+
+
+def test_a_loop_of_unknown_count():
+  def f(x, n):
+    with jax.named_scope("turns"):
+      return jax.lax.fori_loop(0, n.astype(int)[0], lambda _, y: y @ y, x)
+
+  args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((8, 8), (1,))]
+  text = jax.jit(f).lower(*args).compile().as_text()
+  unknown = hlo.costs(text)
+  assert unknown.flops == 2 * 8**3 and len(unknown.dynamic) == 1
+  assert "turns" in unknown.dynamic[0]
+  known = hlo.costs(text, {"turns": 2.5})
+  assert known.flops == 5 * 8**3 and known.dynamic == ()
+
+
+def test_bytes_of_a_product_and_of_a_slice_of_a_stack():
+  m, k, n = 32, 48, 16
+  found = compiled(lambda x, w: x @ w, (m, k), (k, n))
+  assert found.touched == 4 * (m * k + k * n + m * n)
+  # Each turn reads its own layer, not the whole stack.
+  layers = 50
+  found = compiled(
+      lambda x, w: jax.lax.scan(lambda x, w: (x + w, None), x, w)[0],
+      (1000,), (layers, 1000))
+  assert 4 * 1000 * layers * 2 < found.touched < 4 * 1000 * layers * 6
+
+
+@pytest.mark.parametrize("kind", ["all-gather", "all-reduce", "reduce-scatter"])
+def test_collectives_of_a_mesh(kind):
+  mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+  size, ways = 64 * 8 * 4, 4
+
+  def local(x):
+    if kind == "all-gather":
+      return jax.lax.all_gather(x, "fsdp", tiled=True)
+    if kind == "all-reduce":
+      return jax.lax.psum(x, "fsdp")
+    return jax.lax.psum_scatter(x, "fsdp", tiled=True)
+
+  spec = P("fsdp") if kind == "all-gather" else P()
+  out = P("fsdp") if kind == "reduce-scatter" else P()
+  f = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=out,
+                    check_vma=False)
+  found = compiled(f, (64, 8), mesh=mesh, specs=[spec])
+  want = size * (ways - 1) / ways * (2 if kind == "all-reduce" else 1)
+  assert found.collectives == {kind: (1, want)}
+
+
+TPU = (pathlib.Path(__file__).parent / "tpu.hlo").read_text()
+
+
+def test_the_forms_that_a_tpu_writes():
+  found = hlo.costs(TPU)
+  turns = 5 - 2
+  # Of the padded window's four positions one lies inside for each batch.
+  batched = 2 * 4 * 64 * 96 * 16
+  # Of a kernel of attention half the pairs; in a loop its name is lost.
+  splash = 2 * 40 * 56 * (2 * 24 + 2 * 16)
+  assert found.flops == turns * (
+      2 * 64 * 96 * 32 + 1000 + splash) + batched
+  assert found.collectives == {
+      "all-gather": (turns, turns * 64 * 96 * 2 * 3 / 4),
+      "ragged-all-to-all": (1, 64 * 96 * 2 * 3 / 4)}
+  assert found.dynamic == ()
+
+
+def test_text_without_an_entry():
+  with pytest.raises(ValueError, match="no ENTRY"):
+    hlo.costs("HloModule nothing")
+
+
+def test_against_xlas_own_count_of_what_has_no_loop():
+  def f(x, w, v):
+    return jnp.sum((jax.nn.silu(x @ w) @ v) ** 2)
+
+  shapes = [jax.ShapeDtypeStruct(s, jnp.float32)
+            for s in ((64, 96), (96, 160), (160, 32))]
+  program = jax.jit(jax.grad(f, (1, 2))).lower(*shapes).compile()
+  ours = hlo.costs(program.as_text())
+  theirs = program.cost_analysis()
+  np.testing.assert_allclose(ours.flops, theirs["flops"], rtol=0.05)

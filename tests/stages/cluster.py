@@ -1,0 +1,106 @@
+"""Stages in a process of a cluster, or alone, for test_processes.py.
+
+  python -m tests.stages.cluster WORKDIR [STAGE...]
+
+on four devices in all. Every stage (default: all) leaves WORKDIR/STAGE.
+"""
+
+import functools
+import json
+import pathlib
+import sys
+
+from r1jax.data import corpus
+from r1jax.data import sft as data_lib
+from r1jax.report import rollouts
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.sharding import distributed, processes
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.stages import evaluating, exporting, grpo, pretrain, sft, weights
+from r1jax.stages.evaluating import EvalConfig
+from r1jax.training.lora import LoraConfig
+from r1jax.training.objectives import LmConfig
+from r1jax.training.optimizer import OptimizerConfig
+from tests.stages import cases
+
+# Adam's first steps are else the sign of rounding errors.
+OPTIMIZER = OptimizerConfig(lr=0.3, eps=1.0)
+
+
+def run_pretrain(workdir):
+  cfg = pretrain.PretrainConfig(
+      steps=2, rows=8, row_length=192, micro_batches=2, save_every=2,
+      lm=LmConfig(), optimizer=OPTIMIZER)
+  state = pretrain.run(
+      cfg, cases.policy(cases.DENSE), cases.tokenizer(),
+      functools.partial(corpus.document, cfg.seed), workdir,
+      mesh=make_mesh(MeshConfig(data=2, fsdp=2)))
+  weights.save(workdir / "out.safetensors", cases.DENSE, state.params,
+               state.router_bias_LE, dtype="float32")
+
+
+def run_sft(workdir):
+  """An adapter; what is held out does not fill its last batch."""
+  path = workdir.parent / "data.jsonl"
+
+  def write():
+    path.write_text("".join(
+        json.dumps({"prompt": f"{i} + 2", "completion": f"{i + 2}"}) + "\n"
+        for i in range(40)))
+
+  processes.from_writer(write)
+  examples = data_lib.load([path], cases.tokenizer(), "plain", 64).examples
+  cfg = sft.SftConfig(
+      steps=2, epochs=0, rows=4, row_length=64, save_every=2, template="plain",
+      eval_every=1, optimizer=OPTIMIZER, lora=LoraConfig(rank=3, alpha=6.0))
+  sft.run(cfg, cases.policy(cases.DENSE), cases.tokenizer(), examples[:30],
+          workdir, held_out=examples[30:], settings={"init": "base"},
+          mesh=make_mesh(MeshConfig(data=1, fsdp=4)))
+
+
+def run_grpo(workdir, config, mesh, **changes):
+  """Evaluated before, after two steps and at the end."""
+  judge, first = cases.judge(), cases.policy(config)
+  engine = Engine(first.model, SamplingConfig(max_new_tokens=12),
+                  judge.tokenizer.eos_ids, mesh)
+
+  def evaluate(params, bias_LE, step):
+    return evaluating.metrics(evaluating.evaluate(
+        EvalConfig(samples=4, batch=4, max_new_tokens=12), engine, judge,
+        params, bias_LE, cases.prompts()[:6], step=step,
+        path=rollouts.path(workdir, step, rollouts.EVALUATIONS),
+        progress=False))
+
+  return grpo.run(
+      cases.config(steps=2, eval_every=2, **changes), first, judge,
+      cases.prompts(), workdir, evaluate=evaluate, mesh=mesh)
+
+
+def run_replay(workdir):
+  """A mixture, whose recorded experts travel with the samples."""
+  run_grpo(workdir, cases.MIXTURE,
+           make_mesh(MeshConfig(data=1, fsdp=2, expert=2)),
+           replay_experts=True)
+
+
+def run_minibatches(workdir, **sizes):
+  """Eight updates a step; a process may have no sample in a minibatch."""
+  mesh = make_mesh(MeshConfig(**sizes or dict(data=2, fsdp=2)))
+  found = run_grpo(workdir, cases.DENSE, mesh, minibatches=8, micro_rows=4)
+  exporting.write(str(workdir / "hf"), found, cases.tokenizer(),
+                  init=f"orbax:{workdir}", command="test", dtype="float32")
+
+
+def run_tensor(workdir):
+  """The same where one row lies on the devices of all processes."""
+  run_minibatches(workdir, data=1, tensor=4)
+
+
+STAGES = {name.removeprefix("run_"): run for name, run in globals().items()
+          if name.startswith("run_") and name != "run_grpo"}
+
+if __name__ == "__main__":
+  distributed.initialize()
+  for _name in sys.argv[2:] or STAGES:
+    STAGES[_name](pathlib.Path(sys.argv[1]) / _name)

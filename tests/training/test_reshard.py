@@ -1,0 +1,81 @@
+"""Parameters from one layout to the other and back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.accounting import hlo
+from r1jax.models import build, presets
+from r1jax.models.layers import Compute
+from r1jax.sharding import rules
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.training.reshard import make_reshard
+from tests.training import cases
+
+SHAPES = [dict(data=1, fsdp=4, tensor=2), dict(data=1, fsdp=2, expert=4),
+          dict(data=2, fsdp=2, sequence=2)]
+
+
+def placed(mesh, layout="train"):
+  model = cases.model("tiny")
+  params = cases.parameters("tiny")[0]
+  return model, jax.device_put(params, rules.param_shardings(
+      model.param_axes(), params, mesh, layout))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_there_and_back_is_bit_equal(shape):
+  mesh = make_mesh(MeshConfig(**shape))
+  model, params = placed(mesh)
+  there = make_reshard(model, mesh, "decode", donate=True)
+  back = make_reshard(model, mesh, "train", donate=True)
+  decoding = there(params)
+  want = rules.param_shardings(
+      model.param_axes(), decoding, mesh, "decode")
+  jax.tree.map(
+      lambda x, place: x.sharding.is_equivalent_to(place, x.ndim) or
+      pytest.fail(f"{x.sharding} is not {place}"), decoding, want)
+  again = back(decoding)
+  assert all(x.is_deleted() for x in jax.tree.leaves((params, decoding)))
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(again),
+               cases.parameters("tiny")[0])
+
+
+def test_decoding_has_matrices_in_the_compute_dtype():
+  model = build.build(presets.TINY, Compute(dtype="bfloat16"))
+  params = cases.parameters("tiny")[0]
+  got = make_reshard(model, None, "decode")(params)
+  kinds = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(got):
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    kinds.setdefault(str(leaf.dtype), set()).add(name)
+  assert "w_router" in kinds["float32"] and "embed" in kinds["bfloat16"]
+  assert all(name == "w_router" or "norm" in name for name in kinds["float32"])
+  # What the products would have made of them.
+  tokens = jnp.arange(8, dtype=jnp.int32).reshape(1, 8)
+  bias = cases.parameters("tiny")[1]
+  outs = [model.forward(p, bias, tokens, tokens, jnp.ones_like(tokens))
+          for p in (params, got)]
+  np.testing.assert_array_equal(outs[0].hidden_BTD, outs[1].hidden_BTD)
+
+
+def test_no_array_is_gathered_whole():
+  """Widths move by all-to-all; the largest gather is a part of a leaf."""
+  mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+  model = build.build(presets.BASE_ARITH)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  params = jax.tree.map(
+      lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+      shapes, rules.param_shardings(model.param_axes(), shapes, mesh))
+  text = make_reshard(model, mesh, "decode").lower(params).compile().as_text()
+  program, _ = hlo.parse(text)
+  gathers = [i.bytes for lines in program.values() for i in lines
+             if i.opcode == "all-gather"]
+  exchanged = [i for lines in program.values() for i in lines
+               if i.opcode == "all-to-all"]
+  # Those that decoding holds whole: the down-projections of attention.
+  whole = max(x.size for path, x in jax.tree_util.tree_leaves_with_path(shapes)
+              if jax.tree_util.keystr(path[-1:], simple=True) in
+              ("w_dq", "w_dkv", "w_router", "w_join")) * 4
+  assert exchanged and max(gathers) <= whole
