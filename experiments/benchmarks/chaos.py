@@ -203,7 +203,8 @@ class Chaos:
     # the end of all.
     said = re.findall(r"^(?:\[\d+\] )?error: .*could not write.*",
                       attempt.text(), re.M)
-    if status != 1 or not said or "Traceback" in attempt.text():
+    once = len({line.partition("error")[0] for line in said}) == len(said)
+    if status != 1 or not said or not once or "Traceback" in attempt.text():
       self.fault(kind, f"status {status}:\n{attempt.text()[-3000:]}")
     return {"ended_s": time.monotonic() - began, "unfinished": unfinished,
             "said": said}
