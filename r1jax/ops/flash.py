@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 
 from r1jax.core.config import check
 from r1jax.ops import attention, flash_blocks, flash_splash
+from r1jax.sharding import rules
 
 FORMS = ("naive", "blocks", "splash", "cudnn")
 
@@ -139,8 +140,7 @@ def sharded(form: str, q_BNTH: jax.Array, k_BKTH: jax.Array,
     packed: as in `attend`.
   """
   index_T = jnp.arange(q_BNTH.shape[2], dtype=jnp.int32)
-  mesh = jax.sharding.get_abstract_mesh()
-  free = {a: n for a, n in mesh.shape.items() if a not in mesh.manual_axes}
+  free = rules.free_axes()
 
   def local(q, k, v, segments_BT, segments_BS, index_T):
     return attend(form, q, k, v, segments_BT, segments_BS, index_T, scale,
