@@ -47,7 +47,7 @@ from r1jax.checkpoint import manager, trees
 from r1jax.core.types import TokenBatch
 from r1jax.models import build, presets
 from r1jax.models.layers import Compute
-from r1jax.report import tables
+from r1jax.report import progress, tables
 from r1jax.training import objectives, optimizer, step
 from r1jax.training import state as state_lib
 
@@ -67,7 +67,8 @@ JSON = flags.DEFINE_bool("json", False, "Print one line of JSON, no table.")
 class Trainer:
   """Pre-training steps of one batch, which donate their state."""
 
-  def __init__(self):
+  def __init__(self, shown: progress.Progress):
+    self._shown = shown
     model = build.build(dataclasses.replace(
         presets.get("peer-small"), d_model=512, n_heads=8, n_kv_heads=4,
         d_ff=2048, n_layers=LAYERS.value), Compute())
@@ -91,7 +92,9 @@ class Trainer:
     began = time.perf_counter()
     self.state, _ = self._update(self.state, self._batch)
     jax.block_until_ready(self.state)
-    return time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    self._shown.step({"seconds": seconds})
+    return seconds
 
 
 @contextlib.contextmanager
@@ -146,9 +149,9 @@ def saving(trainer: Trainer, saves: manager.Manager, number: int
   return found | {"steps": steps, "cpu": time.process_time() - cpu}
 
 
-def measure(folder: str) -> dict[str, Any]:
+def measure(folder: str, shown: progress.Progress) -> dict[str, Any]:
   """Alternates and compares; see the module for the names."""
-  trainer = Trainer()
+  trainer = Trainer(shown)
   trainer.step()
   sizes = [leaf.nbytes for leaf in trees.flatten(trainer.state).values()]
   saves = manager.Manager(folder, keep=2)
@@ -183,10 +186,12 @@ def main() -> None:
   jax.config.update("jax_enable_compilation_cache", False)
   with contextlib.ExitStack() as stack:
     folder = FOLDER.value or stack.enter_context(tempfile.TemporaryDirectory())
+    shown = stack.enter_context(progress.Progress(
+        "training", 1 + 2 * ROUNDS.value * INTERVAL.value))
     found = {"jax": jax.__version__,
              "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
              "cpus": os.cpu_count(),
-             **measure(os.fspath(epath.Path(folder) / "checkpoints")),
+             **measure(os.fspath(epath.Path(folder) / "checkpoints"), shown),
              "load_average": os.getloadavg()[0]}
   if JSON.value:
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v
