@@ -6,12 +6,15 @@ import os
 import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Programs here are tiny and run a few times: what LLVM would do for their speed
-# takes a fifth of all processor time.
+# Programs here are tiny and run a few times: what XLA and LLVM would do for
+# their speed takes half of all processor time.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
-    + " --xla_backend_optimization_level=0")
+    + " --xla_backend_optimization_level=0"
+    + " --xla_llvm_disable_expensive_passes=true"
+    + " --xla_cpu_use_fusion_emitters=false"
+    + " --xla_cpu_parallel_codegen_split_count=1")
 # A collective that waits for the other devices holds a thread. With one thread
 # a device (the default on few cores) independent collectives of one program,
 # begun in different orders, wait for each other until XLA aborts the process.
@@ -19,7 +22,8 @@ os.environ["PJRT_NPROC"] = "64"
 _CACHE = pathlib.Path(
     os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE / "r1jax/xla"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# The same small programs are compiled by many tests, and processes of tests.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax  # noqa: E402

@@ -12,6 +12,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 TIMEOUT = 600
 
 
+def xla_flags(devices=None):
+  """XLA_FLAGS as here, for so many devices; None: one, as on a laptop."""
+  flags = [flag for flag in os.environ["XLA_FLAGS"].split()
+           if "device_count" not in flag]
+  if devices is not None:
+    flags.append(f"--xla_force_host_platform_device_count={devices}")
+  return " ".join(flags)
+
+
 def start(count, devices, *command, **environment):
   """Processes of `python COMMAND...`, as launch/local.sh starts them."""
   with socket.socket() as free:
@@ -21,8 +30,7 @@ def start(count, devices, *command, **environment):
   shared |= {
       "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address,
       "JAX_NUM_PROCESSES": str(count), "PJRT_NPROC": "64",
-      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
-                   " --xla_backend_optimization_level=0"}
+      "XLA_FLAGS": xla_flags(devices)}
   return [subprocess.Popen(
       [sys.executable, *map(str, command)], cwd=ROOT, text=True,
       env=shared | {"JAX_PROCESS_ID": str(i)} | environment,

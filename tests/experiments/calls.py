@@ -17,6 +17,8 @@ import tempfile
 import traceback
 from typing import NamedTuple
 
+from tests import processes
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -30,14 +32,11 @@ class Call(NamedTuple):
 
 def calls(module, *lines, **environment):
   """A Call for each command line (a list of arguments), one after the other."""
-  # On one device, as on a laptop; the tests' own process has eight.
-  flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split()
-           if "device_count" not in flag]
   alone = {k: v for k, v in os.environ.items() if k != "PJRT_NPROC"}
   done = subprocess.run(
       [sys.executable, "-m", "tests.experiments.calls", module], cwd=ROOT,
       input=json.dumps([[str(x) for x in line] for line in lines]), text=True,
-      env=alone | {"XLA_FLAGS": " ".join(flags)} | environment,
+      env=alone | {"XLA_FLAGS": processes.xla_flags()} | environment,
       capture_output=True)
   if done.returncode:
     raise RuntimeError(done.stderr)

@@ -22,6 +22,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from r1jax.models.layers import Compute
 from r1jax.report import rollouts, writer
 from r1jax.stages import weights
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 NOTEBOOKS = {path.stem: path
@@ -106,11 +107,8 @@ def execute(name, folder, **sizes):
       "argv": [sys.executable, "-m", "ipykernel_launcher", "-f",
                "{connection_file}"],
       "display_name": "Python 3", "language": "python"}))
-  # On one device, as on a laptop; this process has eight.
-  flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split()
-           if "device_count" not in flag]
   environment = {k: v for k, v in os.environ.items() if k != "PJRT_NPROC"} | {
-      "XLA_FLAGS": " ".join(flags), "PYTHONPATH": str(ROOT),
+      "XLA_FLAGS": processes.xla_flags(), "PYTHONPATH": str(ROOT),
       "IPYTHONDIR": str(folder / "ipython")}
   work = folder / "work"
   work.mkdir()

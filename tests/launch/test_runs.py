@@ -17,6 +17,7 @@ import pytest
 
 from r1jax.checkpoint.manager import Manager
 from r1jax.report import writer
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENDLESS = 100_000
@@ -26,10 +27,10 @@ def environ(**more):
   """Of a shell in which `python` is this one, on plain CPUs."""
   kept = {k: v for k, v in os.environ.items()
           if not k.startswith(("SLURM", "JAX_NUM", "JAX_PROCESS", "JAX_COORD"))
-          and k not in ("XLA_FLAGS", "PJRT_NPROC")}
+          and k != "PJRT_NPROC"}
   path = os.pathsep.join([os.path.dirname(sys.executable), kept["PATH"]])
-  return kept | {"PATH": path, "R1JAX_VENV": "none",
-                 "JAX_PLATFORMS": "cpu"} | more
+  return kept | {"PATH": path, "R1JAX_VENV": "none", "JAX_PLATFORMS": "cpu",
+                 "XLA_FLAGS": processes.xla_flags()} | more
 
 
 def pretrain(model_file, workdir, steps):

@@ -10,6 +10,7 @@ import pytest
 
 from r1jax.sharding import distributed
 from r1jax.sharding.distributed import DistributedConfig
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -67,7 +68,7 @@ print("RESULT", started, jax.process_count(), devices.size, float(total))
 def start(*args):
   environ = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
   environ |= {
-      "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+      "XLA_FLAGS": processes.xla_flags(devices=2),
       "JAX_PLATFORMS": "cpu"}
   return subprocess.Popen(
       [sys.executable, "-c", CHILD, *args], cwd=ROOT, env=environ, text=True,
