@@ -4,7 +4,7 @@ gcsfs (behind etils.epath), TensorStore and google-cloud-storage talk to it over
 HTTP, in this process and others:
 
     with fake_gcs.Server() as server:
-      environment = os.environ | server.environment
+      server.run(program)
       server.names()  # of all objects
 
 Objects are whole or not there, as in the real one: one appears when its upload
@@ -20,10 +20,15 @@ import hashlib
 import http.server
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import urllib.parse
 from collections.abc import Callable
+
+from tests.processes import ROOT
 
 BUCKET = "bucket"
 
@@ -109,6 +114,36 @@ class Server(http.server.ThreadingHTTPServer):
     """Ends `hold`."""
     self._held = lambda method, name: False
     self._released.set()
+
+  def _start(self, program: str, *arguments: str) -> subprocess.Popen:
+    """A Python program that sees the bucket."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | self.environment)
+
+  def run(self, program: str, *arguments: str) -> str:
+    """What it printed; it must succeed."""
+    process = self._start(program, *arguments)
+    try:
+      text = process.communicate(timeout=240)[0]
+    finally:
+      process.kill()
+      process.communicate()
+    assert process.returncode == 0, text
+    return text
+
+  def kill(self, wanted: Callable[[str, str], bool], program: str,
+           *arguments: str) -> None:
+    """Kills it when it makes the wanted request, which is not done."""
+    reached = self.hold(wanted)
+    process = self._start(program, *arguments)
+    try:
+      assert reached.wait(120)
+    finally:
+      process.kill()
+      process.communicate()
+      self.release()
 
   def passes(self, method: str, name: str) -> None:
     """Returns at once, or never where `hold` has begun.

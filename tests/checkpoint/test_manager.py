@@ -200,12 +200,16 @@ KILLED = textwrap.dedent("""
 """)
 
 
-def test_sigkill_while_saving_leaves_the_last_complete_one(tmp_path):
+def kills_itself(program, folder):
   done = subprocess.run(
-      [sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT,
+      [sys.executable, "-c", program, str(folder)], cwd=ROOT,
       capture_output=True, text=True, check=False, timeout=120,
       env=os.environ | {"JAX_PLATFORMS": "cpu"})
   assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_sigkill_while_saving_leaves_the_last_complete_one(tmp_path):
+  kills_itself(KILLED, tmp_path)
   assert any("tmp" in name for name in os.listdir(tmp_path))
   watching = manager.Manager(tmp_path, read_only=True)
   assert watching.steps() == [1]
@@ -238,11 +242,7 @@ KILLED_REMOVING = textwrap.dedent("""
 
 
 def test_sigkill_while_removing_leaves_no_half_checkpoint(tmp_path):
-  done = subprocess.run(
-      [sys.executable, "-c", KILLED_REMOVING, str(tmp_path)], cwd=ROOT,
-      capture_output=True, text=True, check=False, timeout=120,
-      env=os.environ | {"JAX_PLATFORMS": "cpu"})
-  assert done.returncode == -signal.SIGKILL, done.stderr
+  kills_itself(KILLED_REMOVING, tmp_path)
   left = sorted(os.listdir(tmp_path))
   assert len(left) == 3 and {"2", "3"} < set(left)  # the third is half there
   watching = manager.Manager(tmp_path, read_only=True)

@@ -1,14 +1,10 @@
 """Checkpoints in a bucket, where nothing can be renamed."""
 
-import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
 from tests import fake_gcs
-from tests.processes import ROOT
 
 COMMON = textwrap.dedent("""
     import subprocess, sys
@@ -42,33 +38,12 @@ def server():
     yield server
 
 
-def start(server, code):
-  return subprocess.Popen(
-      [sys.executable, "-c", COMMON + textwrap.dedent(code), COMMON], cwd=ROOT,
-      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-      env=os.environ | server.environment | {"JAX_PLATFORMS": "cpu"})
-
-
 def run(server, code):
-  process = start(server, code)
-  try:
-    text = process.communicate(timeout=120)[0]
-  finally:
-    process.kill()
-    process.communicate()
-  assert process.returncode == 0, text
+  server.run(COMMON + textwrap.dedent(code), COMMON)
 
 
 def killed(server, code, wanted):
-  """Kills the process when it wants to do the wanted request; not done."""
-  reached = server.hold(wanted)
-  process = start(server, code)
-  try:
-    assert reached.wait(120)
-  finally:
-    process.kill()
-    process.communicate()
-    server.release()
+  server.kill(wanted, COMMON + textwrap.dedent(code), COMMON)
 
 
 def folders(server):

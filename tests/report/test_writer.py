@@ -1,10 +1,6 @@
 import errno
 import io
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,8 +8,6 @@ from tensorboardX.proto import event_pb2
 
 from r1jax.report import events, progress, writer
 from tests import fake_gcs
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def steps(workdir):
@@ -206,10 +200,7 @@ again.close()
 
 def test_a_bucket_has_no_append_so_the_log_is_uploaded_now_and_then():
   with fake_gcs.Server() as server:
-    done = subprocess.run(
-        [sys.executable, "-c", GS], cwd=ROOT, capture_output=True, text=True,
-        check=False, env=os.environ | server.environment, timeout=120)
-    assert done.returncode == 0, done.stderr
+    server.run(GS)
     rows = server.objects["run/metrics.jsonl"].data.decode().splitlines()
     events = server.names("run/events.out.tfevents.")
   assert [json.loads(row) for row in rows] == [

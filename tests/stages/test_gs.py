@@ -2,14 +2,11 @@
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 
 from r1jax.report import writer
 from tests import fake_gcs
 from tests.stages import cases, driver
-from tests.stages.test_resume import ROOT, measured
+from tests.stages.test_resume import measured
 
 STEPS = 6
 TRAIN = f"""
@@ -26,13 +23,6 @@ reporting.write("gs://bucket/run")
 """
 
 
-def start(server, code):
-  return subprocess.Popen(
-      [sys.executable, "-c", code], cwd=ROOT, text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-      env=os.environ | server.environment)
-
-
 def rows(server):
   text = server.objects["run/metrics.jsonl"].data.decode()
   return [json.loads(line) for line in text.splitlines()]
@@ -40,26 +30,13 @@ def rows(server):
 
 def test_a_run_in_a_bucket_survives_a_kill_in_the_middle_of_a_save(tmp_path):
   with fake_gcs.Server() as server:
-    reached = server.hold(lambda method, name: name.endswith(
-        "run/checkpoints/4/commit_success.txt"))
-    process = start(server, TRAIN)
-    try:
-      assert reached.wait(120)
-    finally:
-      process.kill()
-      process.communicate()
-      server.release()
+    server.kill(lambda method, name: name.endswith(
+        "run/checkpoints/4/commit_success.txt"), TRAIN)
     assert "run/checkpoints/4/arrays/manifest.ocdbt" in server.objects
     # What the newest complete checkpoint has behind it is in the log.
     assert [row["step"] for row in rows(server)][:2] == [1, 2]
 
-    process = start(server, RESUME)
-    try:
-      text = process.communicate(timeout=240)[0]
-    finally:
-      process.kill()
-      process.communicate()
-    assert process.returncode == 0, text
+    text = server.run(RESUME)
     assert "resuming gs://bucket/run after step 2" in text
     files = {name.removeprefix("run/"): stored.data
              for name, stored in server.objects.items()}
