@@ -23,17 +23,23 @@ COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all",
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2,
           "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8,
           "f64": 8, "c64": 8, "c128": 16}
-_SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+_SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^{}]*\})?")
+# Where a buffer is, in its layout: a TPU's vector memory is S(1), for one.
+_SPACE = re.compile(r"S\([1-9]\)")
 _HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{\s*$")
 _NAMED = re.compile(r"\s*(?:ROOT )?%([\w.\-]+) = (.*)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """One line: name, result shapes [(dtype, dims)], opcode, operands, rest."""
+  """One line: name, result shapes [(dtype, dims)], opcode, operands, rest.
+
+  And of each result whether it is in the chip's main memory.
+  """
 
   name: str
   shapes: tuple[tuple[str, tuple[int, ...]], ...]
+  in_memory: tuple[bool, ...]
   opcode: str
   operands: tuple[str, ...]
   rest: str
@@ -41,8 +47,18 @@ class Instruction:
   @property
   def bytes(self) -> float:
     """Of the result, without padding."""
-    return sum(BYTES.get(dtype, 0) * math.prod(dims)
-               for dtype, dims in self.shapes)
+    return sum(_sizes(self))
+
+  @property
+  def stored(self) -> float:
+    """Those of `bytes` that are in the chip's main memory."""
+    return sum(size for size, stored in zip(
+        _sizes(self), self.in_memory, strict=True) if stored)
+
+
+def _sizes(instruction: Instruction) -> list[float]:
+  return [BYTES.get(dtype, 0) * math.prod(dims)
+          for dtype, dims in instruction.shapes]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,8 +67,8 @@ class Costs:
 
   Attributes:
     flops: of matrix products, a multiplication with an addition being two.
-    touched: bytes that instructions read and write; what is only passed on or
-      sliced counts as far as it is used.
+    touched: bytes that instructions read and write in the chip's main memory;
+      what is only passed on or sliced counts as far as it is used.
     collectives: kind to (how many run, bytes that a device sends or receives).
     dynamic: names of the loops whose trip count was not known.
   """
@@ -135,12 +151,14 @@ def _instruction(name: str, rest: str) -> Instruction:
   opcode, _, rest = rest.partition("(")
   inside = rest[:_closing("(" + rest) - 1]
   operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-  shapes = tuple(
-      (dtype, tuple(int(d) for d in dims.split(",") if d))
-      for dtype, dims in _SHAPE.findall(re.sub(r"\{[^{}]*\}", "", types)))
+  found = _SHAPE.findall(types)
+  shapes = tuple((dtype, tuple(int(d) for d in dims.split(",") if d))
+                 for dtype, dims, _ in found)
+  in_memory = tuple(not _SPACE.search(layout) for *_, layout in found)
   if opcode in ("constant", "parameter"):
     operands = (inside,)
-  return Instruction(name, shapes, opcode, operands, rest[len(inside):])
+  return Instruction(
+      name, shapes, in_memory, opcode, operands, rest[len(inside):])
 
 
 def _closing(text: str) -> int:
@@ -337,31 +355,39 @@ def _convolution(instruction: Instruction, table) -> float:
 _FREE = frozenset((
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while",
     "call", "conditional", "after-all", "async-start", "async-update",
-    "async-done", "copy-start", "copy-done", "partition-id", "replica-id"))
+    "async-done", "partition-id", "replica-id"))
+# Custom calls that do no more.
+_FREE_CALLS = '"AllocateBuffer"', '"ConcatBitcast"'
 
 
 def _touched(instruction: Instruction, table, program) -> float:
-  """Bytes that one instruction reads and writes."""
+  """Bytes that one instruction reads and writes in main memory."""
   opcode = instruction.opcode
-  if opcode in _FREE or opcode.endswith("-done") or (
-      '"AllocateBuffer"' in instruction.rest):
+  if opcode in _FREE or opcode.endswith("-done") or any(
+      name in instruction.rest for name in _FREE_CALLS):
     return 0.0
   if opcode == "fusion":
     inner = program[_called(instruction)[0]]
     parameters = {i.name: int(i.operands[0]) for i in inner
                   if i.opcode == "parameter"}
     read = sum(
-        _read(name, inner, table[instruction.operands[number]].bytes)
+        _read(name, inner, table[instruction.operands[number]].stored)
         for name, number in parameters.items()
         if number < len(instruction.operands)
         and instruction.operands[number] in table)
     return read + _written(instruction, inner)
-  operands = [table[o].bytes for o in instruction.operands if o in table]
+  operands = [table[o] for o in instruction.operands if o in table]
   if opcode in ("dynamic-slice", "slice", "gather"):
-    return 2 * instruction.bytes
+    whole = sum(o.stored for o in operands[:1])
+    return min(instruction.bytes, whole) + instruction.stored
   if opcode in ("dynamic-update-slice", "scatter"):
-    return 2 * sum(operands[1:2])
-  return instruction.bytes + sum(operands)
+    # Behind what is updated, a scatter has the places.
+    at = 2 if opcode == "scatter" else 1
+    return sum(update.stored + min(update.bytes, instruction.stored)
+               for update in operands[at:at + 1])
+  if opcode == "copy-start":  # its result names the source as well
+    return instruction.stored
+  return instruction.stored + sum(o.stored for o in operands)
 
 
 def _read(name, inner, whole) -> float:
@@ -393,7 +419,7 @@ def _written(fusion, inner) -> float:
     if part.opcode == "dynamic-update-slice" and part.operands[1] in table:
       part = table[part.operands[1]]
     total += part.bytes
-  return min(total, fusion.bytes) if total else fusion.bytes
+  return min(total, fusion.stored) if total else fusion.stored
 
 
 def _moved(kind: str, instruction: Instruction, table) -> float:

@@ -87,7 +87,8 @@ def test_collectives_of_a_mesh(kind):
   assert found.collectives == {kind: (1, want)}
 
 
-TPU = (pathlib.Path(__file__).parent / "tpu.hlo").read_text()
+TEXTS = pathlib.Path(__file__).parent
+TPU = (TEXTS / "tpu.hlo").read_text()
 
 
 def test_the_forms_that_a_tpu_writes():
@@ -103,6 +104,20 @@ def test_the_forms_that_a_tpu_writes():
       "all-gather": (turns, turns * 64 * 96 * 2 * 3 / 4),
       "ragged-all-to-all": (1, 64 * 96 * 2 * 3 / 4)}
   assert found.dynamic == ()
+
+
+def test_what_a_tpu_has_in_its_vector_memory():
+  """Is not read from memory, nor written there.
+
+  A weight of two parts is fetched ahead of the product that needs it, whose
+  result goes into a row of a cache and is copied out. Rows that are in memory
+  go into others of the cache.
+  """
+  found = hlo.costs((TEXTS / "vmem.hlo").read_text())
+  x, w, y = 2 * 64 * 96, 2 * 96 * 32, 2 * 64 * 32
+  rows = 2 * 5 * 64 * 32
+  assert found.touched == x + w + y + y + 2 * rows
+  assert found.flops == 2 * 64 * 96 * 32
 
 
 def test_text_without_an_entry():
