@@ -1,12 +1,17 @@
-# Sourced by the scripts beside it: enters the repository, makes .venv if it is
-# missing or setup.py has changed, and activates it.
+# Sourced by the scripts beside it, and in a terminal (bash or zsh): enters the
+# repository, makes .venv if it is missing or setup.py has changed, and activates
+# it. It leaves the shell's options alone: a terminal must outlive an error.
 #   PYTHON=python3.12   the interpreter to make .venv with
 #   R1JAX_JAX=jax       what to install JAX as, e.g. jax[cuda12] or jax[tpu]
 #   R1JAX_EXTRA=test    an extra of setup.py to install as well
 #   R1JAX_VENV=none     the python of PATH instead, as it is (a container)
 
-set -euo pipefail
-cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
+# In zsh a sourced file is its own $0.
+cd -P "$(dirname "${BASH_SOURCE[0]:-$0}")/.." || return
+
+found() {  # whether there is a file of this pattern
+  bash -c 'compgen -G "$1"' found "$1" >/dev/null
+}
 
 jax_for_this_machine() {
   if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
@@ -19,8 +24,8 @@ jax_for_this_machine() {
     else
       echo "jax[cuda12]"
     fi
-  elif compgen -G "/dev/accel[0-9]*" >/dev/null ||
-    { compgen -G "/dev/vfio/[0-9]*" >/dev/null &&
+  elif found "/dev/accel[0-9]*" ||
+    { found "/dev/vfio/[0-9]*" &&
       grep -qs "^0x1ae0$" /sys/bus/pci/devices/*/vendor; }; then
     echo "jax[tpu]"  # a TPU VM: PCI vendor 1ae0 is Google
   else
@@ -53,7 +58,7 @@ set_up() {
   if grep -qsxF "$want" $stamp && grep -qsxF "extra:$extra" $stamp; then
     return 0
   fi
-  make_venv
+  make_venv || return
   rm -f $stamp
   log=$PWD/.venv/install.log
   echo "Installing $jax and r1jax into .venv (a few minutes; log: $log)" >&2
@@ -74,7 +79,7 @@ if [ "${R1JAX_VENV:-}" != none ]; then
       flock --nonblock 9 || { echo "Waiting for another set-up" >&2; flock 9; }
     fi
     set_up
-  ) 9<setup.py
+  ) 9<setup.py || return
   # shellcheck disable=SC1091
   source .venv/bin/activate
   # libtpu, with which one may compile for TPUs that are elsewhere, would look
@@ -97,3 +102,5 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COM
 tunables=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1
 tunables+=:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-$tunables}
+unset -f found jax_for_this_machine make_venv set_up
+unset cache tunables

@@ -9,6 +9,7 @@
 #   LOGS=DIR    folder for process_1.log, process_2.log, ...; default a new one
 #   GRACE=90    seconds that the others get when one fails; they need 15 more than
 #               --distributed.heartbeat_timeout
+set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
 pids=()

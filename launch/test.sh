@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # ruff, then the tests that are not marked slow, in two processes.
 # Arguments go to pytest: bash launch/test.sh -k rope tests/ops
+set -euo pipefail
 export R1JAX_EXTRA=${R1JAX_EXTRA:-test}
 source "$(dirname "$0")/env.sh"
 
