@@ -356,15 +356,13 @@ _FREE = frozenset((
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while",
     "call", "conditional", "after-all", "async-start", "async-update",
     "async-done", "partition-id", "replica-id"))
-# Custom calls that do no more.
-_FREE_CALLS = '"AllocateBuffer"', '"ConcatBitcast"'
 
 
 def _touched(instruction: Instruction, table, program) -> float:
   """Bytes that one instruction reads and writes in main memory."""
   opcode = instruction.opcode
-  if opcode in _FREE or opcode.endswith("-done") or any(
-      name in instruction.rest for name in _FREE_CALLS):
+  if opcode in _FREE or opcode.endswith("-done") or (
+      '"AllocateBuffer"' in instruction.rest):
     return 0.0
   if opcode == "fusion":
     inner = program[_called(instruction)[0]]

@@ -111,12 +111,14 @@ def test_what_a_tpu_has_in_its_vector_memory():
 
   A weight of two parts is fetched ahead of the product that needs it, whose
   result goes into a row of a cache and is copied out. Rows that are in memory
-  go into others of the cache.
+  go into others of the cache. Another array is copied in, added to the result
+  there, and added again from memory to memory.
   """
   found = hlo.costs((TEXTS / "vmem.hlo").read_text())
   x, w, y = 2 * 64 * 96, 2 * 96 * 32, 2 * 64 * 32
   rows = 2 * 5 * 64 * 32
-  assert found.touched == x + w + y + y + 2 * rows
+  z = y
+  assert found.touched == x + w + y + y + 2 * rows + z + 2 * z
   assert found.flops == 2 * 64 * 96 * 32
 
 
