@@ -13,7 +13,7 @@ from r1jax.core.types import Prompt
 from r1jax.data import load, mixture
 from r1jax.data.mixture import Mixture
 from r1jax.data.tokenizer import Tokenizer
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.sharding.mesh import MeshConfig, mesh_or_none
 from r1jax.stages import exporting, tasks, weights
 from r1jax.stages.weights import Weights

@@ -23,13 +23,14 @@ from experiments import flagset, start
 from r1jax.accounting import chips, compiled
 from r1jax.accounting.compiled import Measured
 from r1jax.core.config import check
-from r1jax.models import build, presets
+from r1jax.models import presets
+from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import Compute
+from r1jax.models.model import build
 from r1jax.report.progress import Progress
 from r1jax.sharding.mesh import MeshConfig, devices_of, make_mesh
-from r1jax.stages import ahead, fitting
-from r1jax.stages.ahead import AheadConfig
+from r1jax.stages import aot, fitting
+from r1jax.stages.aot import AheadConfig
 
 PRESET = flags.DEFINE_string(
     "preset", "r1-671b", f"Model: {', '.join(presets.PRESETS)}.")
@@ -89,14 +90,14 @@ def main() -> None:
 
 def measured(model: ModelConfig, compute: Compute, cfg: AheadConfig,
              mesh: MeshConfig, devices: Sequence, chip: chips.Chip | None,
-             names: Sequence[str]) -> list[tuple[ahead.Program, Measured]]:
+             names: Sequence[str]) -> list[tuple[aot.Program, Measured]]:
   """The programs of these names, compiled.
 
   Raises:
     ValueError: a program is unknown, or sizes do not divide over the mesh.
   """
-  programs = ahead.programs(
-      build.build(model, compute), cfg, make_mesh(mesh, devices))
+  programs = aot.programs(
+      build(model, compute), cfg, make_mesh(mesh, devices))
   names = list(programs) if list(names) == ["all"] else list(names)
   for name in names:
     check(name in programs, f"program={name!r}: choose all or some of"

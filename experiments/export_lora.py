@@ -12,7 +12,7 @@ from absl import flags
 from experiments import start
 from r1jax.checkpoint import peft
 from r1jax.core.config import check
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.stages import weights
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "Folder of the run.")

@@ -24,8 +24,8 @@ from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data import hf_tokenizer
 from r1jax.data import tokenizer as tokenizer_lib
+from r1jax.models.compute import Compute
 from r1jax.models.config import describe
-from r1jax.models.layers import Compute
 from r1jax.report import progress
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding.mesh import MeshConfig, mesh_or_none

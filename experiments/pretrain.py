@@ -17,7 +17,7 @@ from etils import epath
 from experiments import flagset, start
 from r1jax.core import config as config_lib
 from r1jax.data import corpus, hf_tokenizer
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.report import figures, workdir, writer
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh

@@ -132,10 +132,10 @@ def test_the_repository_is_seen():
 
 LONG_FUNCTION = "def f():\n" + "  x = 1\n" * MAX_FUNCTION
 BROKEN = [
-    (layers, "ops/a.py", "from r1jax.models import build"),
-    (layers, "ops/a.py", "import r1jax.models.build"),
+    (layers, "ops/a.py", "from r1jax.models import model"),
+    (layers, "ops/a.py", "import r1jax.models.model"),
     (layers, "ops/a.py", "from r1jax import models"),
-    (layers, "ops/a.py", "from ..models import build"),
+    (layers, "ops/a.py", "from ..models import model"),
     (layers, "ops/a.py", "def f():\n  from r1jax.stages import grpo"),
     (layers, "ops/a.py", "from r1jax import surprise"),
     (layers, "data/a.py", "from r1jax.rewards import math"),
@@ -143,7 +143,7 @@ BROKEN = [
     (layers, "stages/a.py", "from experiments import flagset"),
     (layers, "stages/a.py", "import tests.reference"),
     (layers, "utils/a.py", "x = 1"),
-    (layers, "__init__.py", "from r1jax.models import build"),
+    (layers, "__init__.py", "from r1jax.models import model"),
     (flags, "stages/a.py", "from absl import flags"),
     (flags, "stages/a.py", "import absl.flags as f"),
     (flags, "stages/a.py", "from absl.flags import DEFINE_string"),

@@ -51,7 +51,8 @@ from experiments.benchmarks.disturbed import Attempt, Run
 from r1jax.checkpoint import trees
 from r1jax.checkpoint.manager import Manager
 from r1jax.core.config import check
-from r1jax.models import build, presets
+from r1jax.models import presets
+from r1jax.models.model import build
 from r1jax.report import tables
 from r1jax.stages.pretrain import PretrainConfig
 from r1jax.training import optimizer
@@ -278,7 +279,7 @@ def same(chaos: Chaos, kind: str, whole: Run, run: Run) -> None:
 
 def restored(run: Run, step: int) -> tuple[Any, dict[str, Any]]:
   """The train state and host state of a checkpoint, read beside the run."""
-  model = build.build(presets.get(_PRESET))
+  model = build(presets.get(_PRESET))
   tx = optimizer.make_optimizer(PretrainConfig().optimizer)
   like = jax.eval_shape(lambda: state_lib.create(
       model.init(jax.random.key(0)), model.init_router_bias(), tx))

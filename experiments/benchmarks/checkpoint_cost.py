@@ -45,8 +45,9 @@ from etils import epath
 from experiments import start
 from r1jax.checkpoint import manager, trees
 from r1jax.core.types import TokenBatch
-from r1jax.models import build, presets
-from r1jax.models.layers import Compute
+from r1jax.models import presets
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.report import progress, tables
 from r1jax.training import objectives, optimizer, step
 from r1jax.training import state as state_lib
@@ -69,7 +70,7 @@ class Trainer:
 
   def __init__(self, shown: progress.Progress):
     self._shown = shown
-    model = build.build(dataclasses.replace(
+    model = build(dataclasses.replace(
         presets.get("peer-small"), d_model=512, n_heads=8, n_kv_heads=4,
         d_ff=2048, n_layers=LAYERS.value), Compute())
     tx = optimizer.make_optimizer(optimizer.OptimizerConfig(lr=1e-3))

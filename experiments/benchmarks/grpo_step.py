@@ -39,13 +39,14 @@ from r1jax.accounting import flops
 from r1jax.core import keys
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models import presets
+from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import Compute
 from r1jax.report import tables
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.stages import grpo, updating, weights
+from r1jax.stages import grpo, weights
 from r1jax.stages.grpo import GrpoConfig
+from r1jax.stages.learner import Learner
 from r1jax.training.advantages import Advantages
 from r1jax.training.optimizer import OptimizerConfig
 
@@ -113,7 +114,7 @@ class Bench:
     self.engine = Engine(first.model, SamplingConfig(
         temperature=self.cfg.temperature, max_new_tokens=work.new),
         frozenset(), mesh)
-    self.learner = updating.Learner(self.cfg, first, mesh)
+    self.learner = Learner(self.cfg, first, mesh)
     self.prompts = np.random.default_rng(1).integers(
         0, first.model.cfg.vocab_size, (work.questions, work.prompt), np.int32)
 

@@ -33,7 +33,7 @@ from experiments import start
 from r1jax.checkpoint import hf_config
 from r1jax.core.types import TokenBatch
 from r1jax.models import presets
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.report import tables
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig

@@ -33,9 +33,9 @@ from absl import flags
 from experiments import flagset, start
 from r1jax.checkpoint import hf_config, hf_files, hf_names, trees
 from r1jax.core.config import check
-from r1jax.models import build
+from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import Compute
+from r1jax.models.model import build
 from r1jax.report import tables
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import weights
@@ -65,7 +65,7 @@ def config(gb: float) -> ModelConfig:
 
 def make(folder: pathlib.Path, cfg: ModelConfig, files: int) -> None:
   """Writes a checkpoint whose parameters were never in memory together."""
-  model = build.build(cfg)
+  model = build(cfg)
   leaves = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
   leaves[hf_names.ROUTER_BIAS] = jax.eval_shape(model.init_router_bias)
   dtype = np.dtype(ml_dtypes.bfloat16)

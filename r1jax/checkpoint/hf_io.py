@@ -19,9 +19,8 @@ from r1jax.checkpoint import hf_files, hf_names, trees
 from r1jax.checkpoint.hf_files import Folder, Planned
 from r1jax.checkpoint.hf_names import ROUTER_BIAS, Entry
 from r1jax.core.config import check
-from r1jax.models import build
-from r1jax.models.build import Model
 from r1jax.models.config import ModelConfig
+from r1jax.models.model import Model, build
 from r1jax.ops import fp8 as fp8_ops
 from r1jax.sharding import processes
 
@@ -247,7 +246,7 @@ def _leaves(model: Model) -> dict[str, jax.ShapeDtypeStruct]:
 def _check_leaves(cfg: ModelConfig, leaves: dict) -> None:
   lines = trees.mismatches(*(
       {path: tuple(leaf.shape) for path, leaf in tree.items()}
-      for tree in (leaves, _leaves(build.build(cfg)))))
+      for tree in (leaves, _leaves(build(cfg)))))
   check(not lines, "the parameters are not those of the config:\n"
         + trees.listed(lines))
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models import layers
+from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.dense import FeedForward
 from r1jax.ops import expert_parallel, mla, rope, router
@@ -29,7 +30,7 @@ class Mla(nn.Module):
   CACHE_AXES = ("act_batch", None, None)
 
   cfg: ModelConfig
-  compute: layers.Compute
+  compute: Compute
   layout: str = "train"
 
   def setup(self):
@@ -106,7 +107,7 @@ class Mixture(nn.Module):
   """Routed experts and the shared one (V3, eq. 12-16)."""
 
   cfg: ModelConfig
-  compute: layers.Compute
+  compute: Compute
   layout: str = "train"
 
   @nn.compact

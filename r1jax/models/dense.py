@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models import layers
+from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.ops import attention, rope
 from r1jax.ops.linear import linear, swiglu
@@ -23,7 +24,7 @@ class Gqa(nn.Module):
                 ("act_batch", "act_kv_heads", None, None))
 
   cfg: ModelConfig
-  compute: layers.Compute
+  compute: Compute
   layout: str = "train"
 
   def setup(self):
@@ -102,7 +103,7 @@ class FeedForward(nn.Module):
   """SwiGLU of the given width."""
 
   cfg: ModelConfig
-  compute: layers.Compute
+  compute: Compute
   width: int
   layout: str = "train"
 

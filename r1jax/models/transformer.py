@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models import layers
+from r1jax.models.compute import REMAT, Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.deepseek import Mixture, Mla
 from r1jax.models.dense import FeedForward, Gqa
@@ -33,7 +34,7 @@ class Block(nn.Module):
   """Pre-norm residual block: x += attention(norm x); x += ffn(norm x)."""
 
   cfg: ModelConfig
-  compute: layers.Compute
+  compute: Compute
   mixture: bool
   layout: str = "train"
   latents: bool = False
@@ -85,7 +86,7 @@ class Decoder(nn.Module):
   """Embedding, two scans of blocks (dense, then mixtures), norm, head, MTP."""
 
   cfg: ModelConfig
-  compute: layers.Compute
+  compute: Compute
   layout: str = "train"
   latents: bool = False
   balance: bool = False
@@ -109,7 +110,7 @@ class Decoder(nn.Module):
 
   def _scan(self, mixture, length):
     block, unroll = Block, self.compute.unrolled(length)
-    policy = layers.REMAT[self.compute.remat]
+    policy = REMAT[self.compute.remat]
     if policy is not None:
       # Outside a loop XLA would merge what is computed twice.
       block = nn.remat(Block, policy=policy, prevent_cse=unroll > 1)
@@ -171,7 +172,7 @@ class Mtp(nn.Module):
   """
 
   cfg: ModelConfig
-  compute: layers.Compute
+  compute: Compute
   layout: str = "train"
   balance: bool = False
 

@@ -27,7 +27,7 @@ import numpy as np
 from r1jax.core import keys as keys_lib
 from r1jax.core.config import check
 from r1jax.core.types import Rollout
-from r1jax.models.build import Model, Params
+from r1jax.models.model import Model, Params
 from r1jax.rollout.sampling import SamplingConfig, sample
 from r1jax.sharding import processes, rules
 

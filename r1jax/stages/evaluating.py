@@ -17,7 +17,7 @@ from r1jax.core.types import Prompt
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.evals import runner
 from r1jax.evals.runner import EvalResult
-from r1jax.models.build import Model
+from r1jax.models.model import Model
 from r1jax.report import rollouts
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig

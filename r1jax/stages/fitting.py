@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 
 from r1jax.accounting import chips
 from r1jax.accounting.compiled import Measured
+from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import Compute
 from r1jax.report import tables
 from r1jax.sharding.mesh import MeshConfig
-from r1jax.stages.ahead import AheadConfig, Program
+from r1jax.stages.aot import AheadConfig, Program
 
 GIB = 2.0**30
 

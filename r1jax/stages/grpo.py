@@ -29,7 +29,8 @@ from r1jax.report import writer
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import processes, rules, watchdog
-from r1jax.stages import measuring, updating
+from r1jax.stages import learner as learner_lib
+from r1jax.stages import step_metrics
 from r1jax.stages.judging import Judge
 from r1jax.stages.session import Session
 from r1jax.stages.weights import Weights
@@ -156,7 +157,7 @@ def run(cfg: GrpoConfig, weights: Weights, judge: Judge,
       shown=("reward/accuracy", "reward/format", "rollout/length_mean",
              "eval/pass1"))
   stream = pipeline.prompt_batches(prompts, cfg.questions, cfg.seed)
-  learner = updating.Learner(cfg, weights, mesh)
+  learner = learner_lib.Learner(cfg, weights, mesh)
   arrays, host = session.restore(learner.arrays(), {})
   learner.load(arrays)
   if host:
@@ -188,12 +189,12 @@ def run(cfg: GrpoConfig, weights: Weights, judge: Judge,
       advantages = group_advantages(
           scored.rewards_QG, scored.valid_QG, rollout.truncated_QG,
           cfg.advantages)
-      found = processes.gather(measuring.sums(scored, advantages))
+      found = processes.gather(step_metrics.sums(scored, advantages))
       clock.lap("rewards")
       batches = packed(rollout, cfg, order, rows, advantages)
       update_metrics = learner.update(batches, fixed)
       clock.lap("update")
-      metrics = measuring.merged(found, clock.laps) | update_metrics
+      metrics = step_metrics.merged(found, clock.laps) | update_metrics
       if evaluate and due(cfg, step + 1):
         with learner.sampling() as policy:
           metrics |= evaluate(policy, learner.state.router_bias_LE, step + 1)

@@ -16,10 +16,10 @@ from r1jax.core import io
 from r1jax.data import hf_tokenizer
 from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.tokenizer import Tokenizer
-from r1jax.models import build, presets
-from r1jax.models.build import Model
+from r1jax.models import presets
+from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import Compute
+from r1jax.models.model import Model, build
 from r1jax.sharding import processes, rules
 from r1jax.training import lora
 from r1jax.training.lora import LoraConfig
@@ -65,7 +65,7 @@ def load(init: str, compute: Compute, key: jax.Array,
   if kind == "hf" and what:
     return _from_hf(what, compute, mesh, report)
   if kind == "random" and what:
-    model = build.build(presets.get(what), compute)
+    model = build(presets.get(what), compute)
     init = jax.jit(model.init, out_shardings=_placed(model, mesh))
     return Weights(model, init(key), model.init_router_bias())
   raise ValueError(
@@ -145,7 +145,7 @@ def _like(shapes, placed):
 
 def _from_file(path, compute, mesh):
   metadata = export.load_metadata(path)
-  model = build.build(
+  model = build(
       config_lib.from_dict(ModelConfig, metadata["model"]), compute)
   like = _like(jax.eval_shape(model.init, jax.random.key(0)),
                _placed(model, mesh))
@@ -159,7 +159,7 @@ def _from_hf(folder, compute, mesh, report):
   if not path.exists():
     raise ValueError(f"{path} does not exist; hf:DIR must be a local folder of"
                      " a Hugging Face model: config.json and its safetensors")
-  model = build.build(hf_config.from_hf(io.read_json(path)), compute)
+  model = build(hf_config.from_hf(io.read_json(path)), compute)
   params, bias = hf_io.load(folder, model, _placed(model, mesh), report=report)
   return Weights(model, params, bias)
 
@@ -192,7 +192,7 @@ def restored(workdir: str | os.PathLike, compute: Compute,
     raise ValueError(f"{path} does not exist; orbax:DIR must be the --workdir"
                      " of a training run")
   settings = io.read_json(path)["config"]
-  model = build.build(
+  model = build(
       config_lib.from_dict(ModelConfig, settings["model"]), compute)
   params = jax.eval_shape(model.init, jax.random.key(0))
   axes = model.param_axes()

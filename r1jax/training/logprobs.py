@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from r1jax.core.types import TokenBatch
-from r1jax.models.build import Model
+from r1jax.models.model import Model
 from r1jax.ops.logprobs import chunked_logprobs
 
 

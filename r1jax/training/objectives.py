@@ -14,7 +14,7 @@ from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
 from r1jax.losses import mtp, policy, segments, sft
 from r1jax.losses.policy import PolicyConfig
-from r1jax.models.build import Model
+from r1jax.models.model import Model
 from r1jax.ops.logprobs import chunked_logprobs
 from r1jax.training.metrics import Metrics
 

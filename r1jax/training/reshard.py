@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from r1jax.models.build import Model
+from r1jax.models.model import Model
 from r1jax.sharding import rules
 
 HOST, DEVICE = "pinned_host", "device"  # kinds of memory, as JAX names them

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from r1jax.models.build import Model
+from r1jax.models.model import Model
 from r1jax.sharding import rules
 from r1jax.training import lora
 from r1jax.training.lora import LoraConfig

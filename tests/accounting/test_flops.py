@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import pytest
 
 from r1jax.accounting import flops
-from r1jax.models import build, presets
+from r1jax.models import presets
+from r1jax.models.model import build
 
 # Five figures of the released models (both embedding and head counted).
 PUBLISHED = {
@@ -37,7 +38,7 @@ def size(tree):
 @pytest.mark.parametrize("name", sorted(presets.PRESETS))
 def test_counts_are_those_of_the_model(name):
   cfg = presets.PRESETS[name]
-  params = jax.eval_shape(build.build(cfg).init, jax.random.key(0))
+  params = jax.eval_shape(build(cfg).init, jax.random.key(0))
   mtp = params.pop("mtp", {})
   bias = cfg.n_experts if cfg.selection_bias else 0
   count = flops.parameters(cfg)
@@ -72,7 +73,7 @@ def configs():
 
 
 def traced(cfg, function, *shapes):
-  model = build.build(cfg, build.Compute(experts="dense"))
+  model = build(cfg, build.Compute(experts="dense"))
   params = jax.eval_shape(model.init, jax.random.key(0))
   bias = jax.eval_shape(model.init_router_bias)
   jaxpr = jax.make_jaxpr(

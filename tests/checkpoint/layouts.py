@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.checkpoint import manager, trees
-from r1jax.models import build, presets
-from r1jax.models.layers import Compute
+from r1jax.models import presets
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.sharding import distributed
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import optimizer
@@ -34,7 +35,7 @@ def mesh(axes):
 
 
 def model():
-  return build.build(presets.TINY, Compute(param_dtype="bfloat16"))
+  return build(presets.TINY, Compute(param_dtype="bfloat16"))
 
 
 def empty(mesh=None):

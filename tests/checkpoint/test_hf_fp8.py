@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from r1jax.checkpoint import hf_io
-from r1jax.models import build
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.ops import fp8
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import MeshConfig, make_mesh
@@ -26,7 +26,7 @@ KV_B = "model.layers.1.self_attn.kv_b_proj.weight"
 
 
 def model(param_dtype="bfloat16"):
-  return build.build(CFG, Compute(param_dtype=param_dtype))
+  return build(CFG, Compute(param_dtype=param_dtype))
 
 
 def quantised(made, power_of_two):

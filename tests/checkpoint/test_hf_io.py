@@ -14,8 +14,8 @@ import pytest
 import safetensors.numpy
 
 from r1jax.checkpoint import hf_files, hf_io, trees
-from r1jax.models import build
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from tests.checkpoint import hf_cases
@@ -27,7 +27,7 @@ DTYPES = {"bfloat16": hf_cases.BF16, "float32": np.dtype(np.float32)}
 
 
 def model(cfg, param_dtype="float32"):
-  return build.build(cfg, Compute(param_dtype=param_dtype))
+  return build(cfg, Compute(param_dtype=param_dtype))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from r1jax.checkpoint import hf_names, trees
-from r1jax.models import build, presets
+from r1jax.models import presets
+from r1jax.models.model import build
 from tests.checkpoint import hf_cases
 from tests.models import cases
 
@@ -15,7 +16,7 @@ CONFIGS = {
 
 
 def leaves(cfg):
-  model = build.build(cfg)
+  model = build(cfg)
   return trees.flatten(jax.eval_shape(model.init, jax.random.key(0))) | {
       hf_names.ROUTER_BIAS: jax.eval_shape(model.init_router_bias)}
 

@@ -7,14 +7,15 @@ import jax
 import pytest
 
 from r1jax.checkpoint import hf_config, hf_io
-from r1jax.models import build, presets
+from r1jax.models import presets
+from r1jax.models.model import build
 from tests.sharding import test_distributed
 
 CHILD = """
 import json, sys
 import jax, numpy as np
 from r1jax.checkpoint import hf_files
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.sharding import distributed, mesh
 from r1jax.stages import weights
 
@@ -49,7 +50,7 @@ print("RESULT", json.dumps({
 @pytest.fixture
 def folder(tmp_path):
   cfg = presets.get("base-arith")
-  model = build.build(cfg)
+  model = build(cfg)
   params = jax.jit(model.init)(jax.random.key(0))
   hf_io.save(tmp_path / "hf", cfg, params, model.init_router_bias(),
              fields=hf_config.to_hf(cfg, "deepseek_v3", bos_id=0, eos_ids=(1,)),

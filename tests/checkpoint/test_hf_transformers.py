@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from r1jax.checkpoint import hf_config, hf_io
-from r1jax.models import build
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from tests.checkpoint import hf_cases
 
 torch = pytest.importorskip("torch")
@@ -46,7 +46,7 @@ def test_import_and_export_are_byte_equal(family, tmp_path):
   fields = json.loads((tmp_path / "in/config.json").read_text())
   cfg = hf_config.from_hf(fields)
   params, bias = hf_io.load(
-      tmp_path / "in", build.build(cfg, Compute(param_dtype="bfloat16")))
+      tmp_path / "in", build(cfg, Compute(param_dtype="bfloat16")))
   hf_io.save(tmp_path / "out", cfg, params, bias, fields=fields)
   expected = hf_cases.read(tmp_path / "in")
   found = hf_cases.read(tmp_path / "out")

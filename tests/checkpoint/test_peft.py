@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from r1jax.checkpoint import hf_config, hf_io, peft
 from r1jax.core import io
-from r1jax.models import build
+from r1jax.models.model import build
 from tests.models import cases
 
 RELATIVE = 2e-5
@@ -40,7 +40,7 @@ def adapter(cfg, names):
 
 
 def logits(cfg, params):
-  model = build.build(cfg)
+  model = build(cfg)
   out = cases.jit(model.forward)(
       params, cases.f32(cases.bias(cfg)), TOKENS, POSITIONS,
       np.ones_like(TOKENS))

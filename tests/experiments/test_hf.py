@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import weights
 from tests.checkpoint import hf_cases

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.report import rollouts, writer
 from r1jax.stages import weights
 from tests import processes

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.models import build, presets
+from r1jax.models import presets
 from r1jax.models.config import RopeConfig
+from r1jax.models.model import build
 
 # Compiles in half the time; the programs run once or twice.
 FAST = {"xla_backend_optimization_level": "0"}
@@ -41,7 +42,7 @@ def jit(f, **kwargs):
 def params(cfg):
   """Random numpy float64 leaves: gains near one, everything else wide."""
   rng = np.random.default_rng(7)
-  shapes = jax.eval_shape(build.build(cfg).init, jax.random.key(0))
+  shapes = jax.eval_shape(build(cfg).init, jax.random.key(0))
   def leaf(path, shape):
     name = path[-1].key
     drawn = rng.normal(size=shape.shape).astype(np.float32).astype(np.float64)
@@ -54,7 +55,7 @@ def params(cfg):
 @functools.cache
 def bias(cfg):
   """A selection bias that matters, float64 [L, E]."""
-  shape = build.build(cfg).init_router_bias().shape
+  shape = build(cfg).init_router_bias().shape
   return np.random.default_rng(8).normal(size=shape) * 0.2
 
 
@@ -66,7 +67,7 @@ def f32(tree):
 @functools.cache
 def forward(cfg):
   """Compiled (params, bias, tokens, positions, segments) -> Output."""
-  model = build.build(cfg)
+  model = build(cfg)
   return jit(functools.partial(model.forward, balance=True))
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.models import build, layers
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.ops import flash_splash
 from tests.models import cases
 
@@ -33,7 +34,7 @@ REAL = BATCH[2] > 0
 
 
 def _loss(cfg, form, params, bias):
-  model = build.build(cfg, layers.Compute(attention=form))
+  model = build(cfg, Compute(attention=form))
   out = model.forward(params, bias, *map(jnp.asarray, BATCH))
   direction = jax.random.normal(jax.random.key(1), out.hidden_BTD.shape)
   # What padding comes to is of no interest.
@@ -52,10 +53,10 @@ def _results(name, form):
 
 def _jaxpr(name, form):
   cfg = CONFIGS[name]
-  shapes = jax.eval_shape(build.build(cfg).init, jax.random.key(0))
+  shapes = jax.eval_shape(build(cfg).init, jax.random.key(0))
   return str(jax.make_jaxpr(jax.grad(
       functools.partial(_loss, cfg, form), has_aux=True))(
-          shapes, build.build(cfg).init_router_bias()))
+          shapes, build(cfg).init_router_bias()))
 
 
 @pytest.mark.parametrize("form", [
@@ -83,7 +84,7 @@ def test_nothing_of_length_squared_in_the_model(name):
 
 def test_short_rows_are_naive_here():
   def jaxpr(form):
-    model = build.build(cases.DENSE, layers.Compute(attention=form))
+    model = build(cases.DENSE, Compute(attention=form))
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return str(jax.make_jaxpr(model.forward)(
         shapes, model.init_router_bias(), *(jnp.asarray(x) for x in (
@@ -96,9 +97,9 @@ def test_short_rows_are_naive_here():
     (dict(), "with packed=True"),
     (dict(packed=False), "in float32: .* dtype=bfloat16")])
 def test_cudnn_says_what_it_needs(compute, message):
-  model = build.build(
-      cases.DENSE, layers.Compute(attention="cudnn", **compute))
-  shapes = jax.eval_shape(build.build(cases.DENSE).init, jax.random.key(0))
+  model = build(
+      cases.DENSE, Compute(attention="cudnn", **compute))
+  shapes = jax.eval_shape(build(cases.DENSE).init, jax.random.key(0))
   with pytest.raises(ValueError, match=message):
     jax.eval_shape(model.forward, shapes, model.init_router_bias(),
                    *map(jnp.asarray, BATCH))

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.models import build, layers
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from tests.models import cases
 
 F32 = dict(rtol=1e-4, atol=1e-5)
-PLAIN = layers.Compute()
+PLAIN = Compute()
 BATCH = tuple(jnp.asarray(a) for a in (
     cases.TOKENS, cases.POSITIONS, cases.SEGMENTS))
 DIRECTION = jnp.float32(
@@ -24,7 +25,7 @@ def _inputs(cfg):
 
 
 def _loss(compute, params, bias, replay):
-  model = build.build(cases.MIXTURE, compute)
+  model = build(cases.MIXTURE, compute)
   out = model.forward(params, bias, *BATCH, experts_BTLA=replay)
   return jnp.sum(out.hidden_BTD * DIRECTION), out
 
@@ -56,13 +57,13 @@ def _assert_same(a, b):
     dict(remat="dots"), dict(remat="full"), dict(unroll=1),
     dict(remat="full", unroll=1)])
 def test_remat_and_unroll_keep_the_gradients(settings):
-  _assert_same(_gradients(layers.Compute(**settings))[1], _gradients()[1])
+  _assert_same(_gradients(Compute(**settings))[1], _gradients()[1])
 
 
 @pytest.mark.parametrize("unroll, length, layers_a_turn", [
     (0, 3, 3), (0, 61, 1), (2, 61, 2), (5, 3, 3)])
 def test_unrolled_layers(unroll, length, layers_a_turn):
-  assert layers.Compute(unroll=unroll).unrolled(length) == layers_a_turn
+  assert Compute(unroll=unroll).unrolled(length) == layers_a_turn
 
 
 def test_every_parameter_has_a_gradient_and_the_bias_none():
@@ -77,14 +78,14 @@ def test_every_parameter_has_a_gradient_and_the_bias_none():
 @pytest.mark.parametrize("remat, saved", [
     ("none", False), ("dots", True), ("full", True)])
 def test_remat_is_in_the_program(remat, saved):
-  names = _primitives(_jaxpr(cases.MIXTURE, layers.Compute(remat=remat)))
+  names = _primitives(_jaxpr(cases.MIXTURE, Compute(remat=remat)))
   assert bool({"remat", "remat2", "checkpoint"} & names) == saved
 
 
 @pytest.mark.parametrize("form, ragged", [
     ("ragged", True), ("blocks", False), ("dense", False)])
 def test_form_of_the_experts_is_in_the_program(form, ragged):
-  names = _primitives(_jaxpr(cases.MIXTURE, layers.Compute(experts=form)))
+  names = _primitives(_jaxpr(cases.MIXTURE, Compute(experts=form)))
   assert any("ragged_dot" in name for name in names) == ragged
 
 
@@ -125,7 +126,7 @@ def _primitives(jaxpr):
 
 
 def _jaxpr(cfg, compute):
-  model = build.build(cfg, compute)
+  model = build(cfg, compute)
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   return jax.make_jaxpr(model.forward)(
       shapes, model.init_router_bias(), *BATCH).jaxpr
@@ -133,7 +134,7 @@ def _jaxpr(cfg, compute):
 
 def test_router_is_float32_in_bfloat16():
   cfg = cases.MIXTURE
-  compute = layers.Compute(dtype="bfloat16", param_dtype="bfloat16")
+  compute = Compute(dtype="bfloat16", param_dtype="bfloat16")
   n_tokens = cases.TOKENS.size
   dots = [e for e in _equations(_jaxpr(cfg, compute))
           if e.primitive.name == "dot_general"]
@@ -150,7 +151,7 @@ def test_router_is_float32_in_bfloat16():
 
 def test_bfloat16_runs_near_float32():
   cfg = cases.DENSE
-  model = build.build(cfg, layers.Compute(dtype="bfloat16"))
+  model = build(cfg, Compute(dtype="bfloat16"))
   out = cases.jit(model.forward)(*_inputs(cfg), *BATCH)
   assert out.hidden_BTD.dtype == jnp.bfloat16
   exact = cases.run(cfg).hidden_BTD
@@ -160,7 +161,7 @@ def test_bfloat16_runs_near_float32():
 
 def test_bfloat16_mixture_keeps_its_types():
   cfg = cases.V3
-  model = build.build(cfg, layers.Compute(
+  model = build(cfg, Compute(
       dtype="bfloat16", param_dtype="bfloat16"))
   params = jax.eval_shape(model.init, jax.random.key(0))
   types = {jax.tree_util.keystr(path): leaf.dtype for path, leaf
@@ -180,7 +181,7 @@ def test_depth_does_not_grow_the_program():
   def size(n_layers):
     cfg = dataclasses.replace(cases.V3, n_layers=n_layers,
                               n_dense_layers=n_layers // 3)
-    return sum(1 for _ in _equations(_jaxpr(cfg, layers.Compute())))
+    return sum(1 for _ in _equations(_jaxpr(cfg, Compute())))
   assert size(6) == size(15) > 50
 
 
@@ -194,4 +195,4 @@ def test_depth_does_not_grow_the_program():
     (dict(unroll=-1), "unroll=-1 must not be negative")])
 def test_bad_settings(bad, message):
   with pytest.raises(ValueError, match=message):
-    layers.Compute(**bad)
+    Compute(**bad)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from r1jax.core import config as config_lib
-from r1jax.models import build, config, presets
+from r1jax.models import config, presets
+from r1jax.models.model import build
 from tests.models import cases
 
 
@@ -15,7 +16,7 @@ def _count(tree):
 
 
 def _shapes(name):
-  return jax.eval_shape(build.build(presets.get(name)).init,
+  return jax.eval_shape(build(presets.get(name)).init,
                         jax.random.key(0))
 
 
@@ -30,7 +31,7 @@ def test_671b_has_its_published_parameters():
   active = total - routed * (cfg.n_experts - cfg.n_activated)
   assert active / 1e9 == pytest.approx(37.55, abs=0.005)
   assert mtp / 1e9 == pytest.approx(11.61, abs=0.005)
-  assert build.build(cfg).init_router_bias().shape == (59, 256)
+  assert build(cfg).init_router_bias().shape == (59, 256)
 
 
 @pytest.mark.parametrize("name, total, active", [
@@ -45,7 +46,7 @@ def test_v2_has_its_published_parameters(name, total, active):
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_every_parameter_names_its_axes(name):
-  model = build.build(presets.get(name))
+  model = build(presets.get(name))
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   axes = model.param_axes()
   is_axes = lambda x: isinstance(x, tuple)
@@ -61,7 +62,7 @@ def test_every_parameter_names_its_axes(name):
 
 def test_init_draws_the_named_distributions():
   cfg = dataclasses.replace(cases.DENSE, n_layers=2)
-  model = build.build(cfg)
+  model = build(cfg)
   params = cases.jit(model.init)(jax.random.key(0))
   block = params["dense_blocks"]
   assert np.all(params["norm"] == 1) and np.all(block["norm_1"] == 1)
@@ -74,7 +75,7 @@ def test_init_draws_the_named_distributions():
 
 
 def test_untied_head():
-  model = build.build(cases.V3)
+  model = build(cases.V3)
   params = cases.params(cases.V3)
   assert model.head(params) is params["w_head"]
   assert params["w_head"].shape == (cases.V3.d_model, cases.V3.vocab_size)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.models import build
+from r1jax.models.model import build
 from tests.models import cases
 
 F32 = dict(rtol=1e-4, atol=2e-5)
@@ -34,7 +34,7 @@ def _whole(name):
 
 def _decode(cfg, valid_of_step):
   """Teacher-forced: (hidden, experts) after the prompt and each new token."""
-  model = build.build(cfg)
+  model = build(cfg)
   p, bias = cases.f32(cases.params(cfg)), cases.f32(cases.bias(cfg))
   prefill = cases.jit(model.prefill)
   step = cases.jit(model.decode)
@@ -80,7 +80,7 @@ def test_prefill_and_decode_is_forward(name):
 
 def test_mla_caches_rank_plus_rope_values_a_token():
   cfg = cases.V3
-  model = build.build(cfg)
+  model = build(cfg)
   _, cache, _ = jax.eval_shape(
       model.prefill, cases.f32(cases.params(cfg)),
       cases.f32(cases.bias(cfg)), jnp.asarray(PROMPTS), jnp.asarray(LENGTHS))

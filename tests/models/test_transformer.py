@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.models import build
+from r1jax.models.model import build
 from tests.models import cases
 from tests.reference import balance as balance_reference
 from tests.reference import router as router_reference
@@ -110,7 +110,7 @@ def _mtp(drop=()):
 
 def test_mtp():
   cfg = cases.V3
-  model = build.build(cfg)
+  model = build(cfg)
   out = cases.jit(model.mtp)(
       cases.f32(cases.params(cfg)), cases.f32(cases.bias(cfg)),
       jnp.float32(_expected("v3")[0]), jnp.asarray(NEXT),
@@ -129,7 +129,7 @@ def test_mtp_case_sees_each_term(drop):
 
 def test_mtp_of_a_model_without_experts():
   cfg = dataclasses.replace(cases.V3, n_experts=0, n_dense_layers=0)
-  model = build.build(cfg)
+  model = build(cfg)
   params = jax.eval_shape(model.init, jax.random.key(0))
   assert params["mtp"]["block"]["ffn"]["w_up"].shape == (cfg.d_model, cfg.d_ff)
   out = jax.eval_shape(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.checkpoint import hf_config, hf_io, hf_names, trees
-from r1jax.models import build
+from r1jax.models.model import build
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from tests.models.cases import jit
@@ -27,12 +27,12 @@ def gap(found, reference):
 def imported(folder):
   """(cfg, params, router bias) of a checkpoint."""
   cfg = hf_config.from_hf(json.loads((folder / "config.json").read_text()))
-  return cfg, *hf_io.load(folder, build.build(cfg))
+  return cfg, *hf_io.load(folder, build(cfg))
 
 
 def whole(cfg):
   """Compiled (params, bias, tokens) -> (logits, experts)."""
-  return jit(lambda *args: _logits(build.build(cfg), *args))
+  return jit(lambda *args: _logits(build(cfg), *args))
 
 
 def _logits(model, params, bias, tokens):
@@ -45,7 +45,7 @@ def _logits(model, params, bias, tokens):
 
 def with_gradients(cfg):
   """Compiled (params, bias, tokens) -> (logits, experts, gradients)."""
-  model = build.build(cfg)
+  model = build(cfg)
 
   def loss(params, bias, tokens):
     logits, experts = _logits(model, params, bias, tokens)
@@ -63,7 +63,7 @@ def with_gradients(cfg):
 
 def mtp_logits(cfg, params, bias, tokens):
   """What predicts the token after the next, [B, T-1, V]."""
-  model = build.build(cfg)
+  model = build(cfg)
 
   def run(params, bias, tokens):
     b, t = tokens.shape
@@ -78,7 +78,7 @@ def mtp_logits(cfg, params, bias, tokens):
 
 def stepwise(cfg, params, bias, tokens, prompt):
   """Logits [B, T - prompt + 1, V] after the prompt and each decoded token."""
-  model = build.build(cfg)
+  model = build(cfg)
   b, t = tokens.shape
 
   def run(params, bias, tokens):
@@ -101,7 +101,7 @@ def stepwise(cfg, params, bias, tokens, prompt):
 
 def generate(cfg, params, bias, prompts_BP, new):
   """Greedy continuations by the rollout engine, int [B, new]."""
-  engine = Engine(build.build(cfg), SamplingConfig(
+  engine = Engine(build(cfg), SamplingConfig(
       temperature=0.0, max_new_tokens=new), NO_EOS)
   # The engine leaves no choice of how its programs are compiled.
   jax.config.update("jax_disable_most_optimizations", True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from r1jax.checkpoint import hf_config, hf_io
-from r1jax.models import build
+from r1jax.models.model import build
 from tests.parity import configs, hf, ours
 from tests.parity.ours import LOGITS, TOKENS, gap
 
@@ -25,7 +25,7 @@ def case(tmp_path_factory):
   model.save_pretrained(root / "without")
   cfg, params, bias = ours.imported(root / "without")
   cfg = dataclasses.replace(cfg, n_mtp=1)
-  shapes = jax.eval_shape(build.build(cfg).init, jax.random.key(0))["mtp"]
+  shapes = jax.eval_shape(build(cfg).init, jax.random.key(0))["mtp"]
   params = params | {"mtp": jax.tree.map(
       lambda x: np.float32(0.3 * rng.normal(size=x.shape)), shapes)}
   bias = np.concatenate([bias, np.float32(0.1 * rng.normal(size=(1, 12)))])

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from r1jax.models import build, presets
+from r1jax.models import presets
+from r1jax.models.model import build
 from r1jax.rollout import engine as engine_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
@@ -33,7 +34,7 @@ def halve_small_batches():
 
 
 def make(name, **sampling):
-  model = build.build(presets.get(name))
+  model = build(presets.get(name))
   params = jax.jit(model.init)(jax.random.key(0))
   bias = model.init_router_bias()
   if bias.size:

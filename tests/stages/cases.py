@@ -12,8 +12,9 @@ from r1jax.core.types import Prompt, ask
 from r1jax.data import arithmetic
 from r1jax.data.tokenizer import SentencePieceTokenizer
 from r1jax.losses.policy import PolicyConfig
-from r1jax.models import build, presets
-from r1jax.models.layers import Compute
+from r1jax.models import presets
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.rewards.combine import Combine
 from r1jax.rewards.score import Score
 from r1jax.stages import weights
@@ -95,7 +96,7 @@ def prompts():
 
 @functools.cache
 def _parameters(config):
-  model = build.build(config)
+  model = build(config)
   params = jax.jit(model.init)(jax.random.key(0))
   bias_LE = np.asarray(model.init_router_bias())
   noise_LE = np.random.default_rng(1).normal(size=bias_LE.shape)
@@ -105,7 +106,7 @@ def _parameters(config):
 def policy(config=MIXTURE):
   """Weights with buffers of their own."""
   params, bias_LE = jax.tree.map(jax.numpy.array, _parameters(config))
-  return weights.Weights(build.build(config, Compute()), params, bias_LE)
+  return weights.Weights(build(config, Compute()), params, bias_LE)
 
 
 def config(**changes):

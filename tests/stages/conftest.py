@@ -8,7 +8,8 @@ import pytest
 from r1jax.report import rollouts
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.stages import evaluating, grpo, updating
+from r1jax.stages import evaluating, grpo
+from r1jax.stages import learner as learner_lib
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.weights import Weights
 from tests.stages import cases
@@ -33,7 +34,7 @@ def smoke(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("smoke")
   updates, programs = [], []
 
-  class Learner(updating.Learner):
+  class Learner(learner_lib.Learner):
     def update(self, batches, fixed):
       metrics = super().update(batches, fixed)
       updates.append(self._update._cache_size())
@@ -56,7 +57,7 @@ def smoke(tmp_path_factory):
         progress=False))
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(updating, "Learner", Learner)
+    patch.setattr(learner_lib, "Learner", Learner)
     patch.setattr(grpo, "Engine", Rollouts)
     found = grpo.run(cases.config(steps=4, eval_every=2), first, judge,
                      cases.prompts(), workdir, evaluate=evaluate)

@@ -7,7 +7,7 @@ import pytest
 
 from r1jax.core.types import Prompt, Scored, ask
 from r1jax.report import figures
-from r1jax.stages import measuring, reporting
+from r1jax.stages import reporting, step_metrics
 
 
 def _scored(domains, parts, rewards_QG, valid_QG):
@@ -24,7 +24,7 @@ def _scored(domains, parts, rewards_QG, valid_QG):
 
 
 def means(*scored):
-  return measuring.means([measuring.reward_sums(part) for part in scored])
+  return step_metrics.means([step_metrics.reward_sums(part) for part in scored])
 
 
 def test_means_count_what_was_judged():
@@ -55,7 +55,7 @@ def test_measures_are_averaged_where_there_are_any():
   scored = dataclasses.replace(scored, measures=(
       ({passed: 2.0}, {passed: 4.0, "language/words": 9.0}),
       ({passed: 99.0}, {})))
-  assert measuring.means([measuring.measure_sums(scored)]) == {
+  assert step_metrics.means([step_metrics.measure_sums(scored)]) == {
       "measure/accuracy/passed": 3.0, "measure/language/words": 9.0}
 
 

@@ -4,8 +4,8 @@ import dataclasses
 
 from r1jax.accounting import chips, compiled
 from r1jax.models import presets
-from r1jax.models.layers import Compute
-from r1jax.stages import ahead, fitting
+from r1jax.models.compute import Compute
+from r1jax.stages import aot, fitting
 
 GIB = 2**30
 
@@ -16,10 +16,10 @@ def measured(**changes):
 
 
 def hints(m, remat="full", resident=0, **changes):
-  program = ahead.Program("update", None, {}, resident={"reference": resident})
+  program = aot.Program("update", None, {}, resident={"reference": resident})
   return "\n".join(fitting.hints(
       program, m, chips.of("TPU v5"), Compute(remat=remat),
-      dataclasses.replace(ahead.AheadConfig(), **changes)))
+      dataclasses.replace(aot.AheadConfig(), **changes)))
 
 
 def test_what_to_change_is_said_where_it_does_not_fit():
@@ -36,7 +36,7 @@ def test_what_to_change_is_said_where_it_does_not_fit():
 
 
 def test_meshes_that_are_tried():
-  cfg = ahead.AheadConfig(rows=512)
+  cfg = aot.AheadConfig(rows=512)
   model = presets.get("r1-671b")
   found = [shape for shape, remat in fitting.candidates(model, cfg, 512)
            if remat == "full"]

@@ -14,7 +14,7 @@ from tests.stages import driver
 trained = driver.train("gs://bucket/run", {STEPS})
 """
 RESUME = TRAIN + """
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.stages import reporting, weights
 from tests.stages import cases
 found = weights.load("orbax:gs://bucket/run", Compute(), None)

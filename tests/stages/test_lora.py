@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from r1jax.losses.policy import PolicyConfig
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.report import writer
 from r1jax.sharding import mesh as mesh_lib
-from r1jax.stages import grpo, updating, weights
+from r1jax.stages import grpo, weights
+from r1jax.stages.learner import Learner
 from r1jax.training import lora
 from r1jax.training.lora import LoraConfig
 from tests.stages import cases
@@ -77,7 +78,7 @@ def test_the_reference_is_an_adapter_that_is_refreshed(trained):
   _, _, base, _ = trained
   cfg = cases.config(lora=LORA, reference_every=2, policy=PolicyConfig(
       kl_beta=0.1))
-  learner = updating.Learner(cfg, base, None)
+  learner = Learner(cfg, base, None)
   first = jax.device_get(learner.reference["params"])
   assert learner.params is learner.params  # merged once
   before = learner.params

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from r1jax.data import corpus
-from r1jax.models import build
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.report import writer
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import pretrain, weights
@@ -31,7 +31,7 @@ def train(workdir, steps=4, mesh=None, **changes):
 
 
 def random(config):
-  model = build.build(config)
+  model = build(config)
   return weights.Weights(model, jax.jit(model.init)(jax.random.key(0)),
                          model.init_router_bias())
 

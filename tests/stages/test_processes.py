@@ -12,7 +12,7 @@ import pytest
 from r1jax.checkpoint import export
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import io
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.report import html, rollouts, writer
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh

@@ -11,7 +11,7 @@ import pytest
 
 from r1jax.checkpoint.manager import Manager
 from r1jax.data import sft as data_lib
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
 from r1jax.report import writer
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import sft, weights

@@ -10,7 +10,8 @@ import optax
 
 from r1jax.data import packing
 from r1jax.losses.policy import PolicyConfig
-from r1jax.models import build, presets
+from r1jax.models import presets
+from r1jax.models.model import build
 from r1jax.training import objectives, state, step
 
 ROW = 24
@@ -21,7 +22,7 @@ POLICY = PolicyConfig(kl_beta=0.1, aggregation="seq_mean_token_mean",
 
 @functools.cache
 def model(name="tiny"):
-  return build.build(presets.get(name))
+  return build(presets.get(name))
 
 
 def objective(name, kind):

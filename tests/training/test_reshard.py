@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from r1jax.accounting import hlo
-from r1jax.models import build, presets
-from r1jax.models.layers import Compute
+from r1jax.models import presets
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training.reshard import make_reshard
@@ -43,7 +44,7 @@ def test_there_and_back_is_bit_equal(shape):
 
 
 def test_decoding_has_matrices_in_the_compute_dtype():
-  model = build.build(presets.TINY, Compute(dtype="bfloat16"))
+  model = build(presets.TINY, Compute(dtype="bfloat16"))
   params = cases.parameters("tiny")[0]
   got = make_reshard(model, None, "decode")(params)
   kinds = {}
@@ -63,7 +64,7 @@ def test_decoding_has_matrices_in_the_compute_dtype():
 def test_no_array_is_gathered_whole():
   """Widths move by all-to-all; the largest gather is a part of a leaf."""
   mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
-  model = build.build(presets.BASE_ARITH)
+  model = build(presets.BASE_ARITH)
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   params = jax.tree.map(
       lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),

@@ -11,7 +11,8 @@ import pytest
 from r1jax.accounting import memory
 from r1jax.core.types import TokenBatch
 from r1jax.losses.policy import PolicyConfig
-from r1jax.models import build, presets
+from r1jax.models import presets
+from r1jax.models.model import build
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import metrics, objectives, state, step, step_pmap
 from tests.training import cases
@@ -175,7 +176,7 @@ def test_the_logits_of_an_update_never_exist(monkeypatch, chunk, times):
   monkeypatch.setattr(
       objectives, "chunked_logprobs",
       functools.partial(objectives.chunked_logprobs, chunk=chunk))
-  model = build.build(dataclasses.replace(
+  model = build(dataclasses.replace(
       presets.get("tiny-dense"), vocab_size=20_000, n_layers=1))
   update = step.make_update(
       objectives.grpo_objective(model, PolicyConfig()), SGD)

@@ -9,11 +9,12 @@ import pytest
 
 from r1jax.accounting import compiled
 from r1jax.core.types import TokenBatch
-from r1jax.models import build, presets
-from r1jax.models.layers import Compute
+from r1jax.models import presets
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.ops import ragged_exchange
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import ahead
+from r1jax.stages import aot
 from r1jax.training import state, step
 from r1jax.training.optimizer import make_optimizer
 
@@ -24,18 +25,18 @@ DENSE = dataclasses.replace(
     head_dim=8, d_ff=192)
 MIXTURE = dataclasses.replace(
     presets.TINY, vocab_size=96, d_model=32, n_heads=4, d_ff=64, d_expert=16)
-CONFIG = ahead.AheadConfig(rows=16, length=16, prompt=4)
+CONFIG = aot.AheadConfig(rows=16, length=16, prompt=4)
 # Share of matrix operations that may differ from the count.
 DENSE_PARTS = 0.05
 
 
 @functools.cache
 def programs(kind, remat="full", cfg=CONFIG):
-  model = build.build(DENSE if kind == "dense" else MIXTURE,
+  model = build(DENSE if kind == "dense" else MIXTURE,
                       Compute(remat=remat, unroll=1))
   mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2) if kind == "dense"
                    else MeshConfig(data=1, fsdp=2, expert=2, tensor=2))
-  return ahead.programs(model, cfg, mesh)
+  return aot.programs(model, cfg, mesh)
 
 
 @functools.cache
@@ -98,7 +99,7 @@ def test_the_update_is_the_one_that_training_calls():
   program = programs("mixture")["update"]
   run = program.lower().compile()
   tx = make_optimizer(CONFIG.optimizer)
-  model = build.build(MIXTURE, Compute(remat="full", unroll=1))
+  model = build(MIXTURE, Compute(remat="full", unroll=1))
   shape = (1, CONFIG.rows, CONFIG.length)
   tokens = jax.random.randint(jax.random.key(1), shape, 0, MIXTURE.vocab_size)
   ones, zeros = np.ones(shape, np.float32), np.zeros(shape, np.float32)

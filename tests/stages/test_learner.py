@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from r1jax.checkpoint.manager import Manager
-from r1jax.models import build
-from r1jax.models.layers import Compute
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages.updating import Learner
+from r1jax.stages.learner import Learner
 from tests.stages import cases
 from tests.training import cases as batches
 
@@ -19,7 +19,7 @@ AWAY = ("optimizer", "reference")
 
 def learner(offload=(), dtype="float32", mesh=None):
   policy = cases.policy()
-  policy = policy._replace(model=build.build(
+  policy = policy._replace(model=build(
       policy.model.cfg, Compute(dtype=dtype)))
   cfg = cases.config(row_length=batches.ROW, offload=offload)
   return Learner(cfg, policy, make_mesh(MeshConfig(**mesh)) if mesh else None)
@@ -70,7 +70,7 @@ def test_sampling_borrows_the_parameters():
   places = jax.tree.map(lambda x: x.sharding, found.state.params)
   with found.on_mesh(), found.sampling() as params:
     assert all(x.is_deleted() for x in jax.tree.leaves(found.state.params))
-    axes = build.build(cases.MIXTURE).param_axes()
+    axes = build(cases.MIXTURE).param_axes()
     want = rules.param_shardings(axes, params, found.mesh, "decode")
     jax.tree.map(lambda x, place: x.sharding.is_equivalent_to(place, x.ndim)
                  or pytest.fail(f"{x.sharding} is not {place}"), params, want)

@@ -6,10 +6,11 @@ import functools
 import pytest
 
 from r1jax.accounting import chips, compiled
-from r1jax.models import build, presets
-from r1jax.models.layers import Compute
+from r1jax.models import presets
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import ahead
+from r1jax.stages import aot
 from tests import topologies
 
 # Share of matrix operations that may differ from the count.
@@ -29,10 +30,10 @@ V5P = ("v5p:4x4x4", MeshConfig(data=1, fsdp=2, expert=32))
 def programs(preset, layers, topology, mesh, param_dtype, **sizes):
   devices = topologies.tpu(topology)
   cfg = presets.get(preset)
-  model = build.build(
+  model = build(
       dataclasses.replace(cfg, n_layers=layers or cfg.n_layers),
       Compute(dtype="bfloat16", param_dtype=param_dtype, remat="full"))
-  return (ahead.programs(model, ahead.AheadConfig(**sizes),
+  return (aot.programs(model, aot.AheadConfig(**sizes),
                          make_mesh(mesh, devices)),
           chips.of(devices[0].device_kind))
 

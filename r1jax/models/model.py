@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models import layers, transformer
+from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import Compute
 from r1jax.ops import rope
 from r1jax.sharding import rules
 

@@ -19,7 +19,7 @@ from r1jax.accounting import flops, memory
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
 from r1jax.losses.policy import PolicyConfig
-from r1jax.models.build import Model
+from r1jax.models.model import Model
 from r1jax.ops import ragged_exchange
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig

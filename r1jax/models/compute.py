@@ -1,0 +1,73 @@
+"""How a model is computed: dtypes, forms, what the backward pass recomputes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from r1jax.core.config import check
+from r1jax.ops import flash
+from r1jax.sharding import mesh
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compute:
+  """How a model is computed; none of it changes what it means.
+
+  Attributes:
+    dtype: activations and matrix products, `float32` or `bfloat16`.
+    param_dtype: parameters as `init` makes them.
+    remat: what the backward pass recomputes: `none`, `dots` (all but matrix
+      products without batch axes), `full` (whole layers).
+    experts: form of the routed experts, `auto`, `gmm`, `ragged`, `blocks`,
+      `dense`.
+    exchange: how tokens reach experts on other devices, `auto`, `gather`,
+      `ragged`.
+    attention: form of attention over whole rows, `auto`, `naive`, `blocks`,
+      `splash` (TPU), `cudnn` (GPU, bfloat16, not packed).
+    packed: whether a row may hold several sequences. False is a promise, which
+      `cudnn` needs.
+    unroll: layers written out in one turn of the scan over layers. On CPU the
+      scan costs copies of all that the backward pass needs; elsewhere it only
+      saves compilation. 0 is all layers of a shallow model on CPU, else 1.
+  """
+
+  dtype: str = "float32"
+  param_dtype: str = "float32"
+  remat: str = "none"
+  experts: str = "auto"
+  exchange: str = "auto"
+  attention: str = "auto"
+  packed: bool = True
+  unroll: int = 0
+
+  def __post_init__(self):
+    for name in ("dtype", "param_dtype"):
+      check(getattr(self, name) in ("float32", "bfloat16"),
+            f"{name}={getattr(self, name)!r}: choose float32 or bfloat16")
+    check(self.remat in REMAT, f"remat={self.remat!r}: choose one of"
+          f" {', '.join(REMAT)}")
+    forms = ("auto", "gmm", "ragged", "blocks", "dense")
+    check(self.experts in forms,
+          f"experts={self.experts!r}: choose one of {', '.join(forms)}")
+    check(self.exchange in ("auto", "gather", "ragged"),
+          f"exchange={self.exchange!r}: choose one of auto, gather, ragged")
+    forms = ("auto", *flash.FORMS)
+    check(self.attention in forms,
+          f"attention={self.attention!r}: choose one of {', '.join(forms)}")
+    check(self.unroll >= 0, f"unroll={self.unroll} must not be negative")
+
+  def unrolled(self, length: int) -> int:
+    """Layers in one turn of a scan over `length` layers."""
+    shallow = mesh.backend() == "cpu" and length <= SHALLOW
+    return min(self.unroll or (length if shallow else 1), length)
+
+
+SHALLOW = 8
+
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
