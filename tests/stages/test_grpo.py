@@ -29,6 +29,7 @@ METRICS = {
     "update/tokens_per_s", "advantage/zero_variance_fraction",
     "advantage/invalid_fraction", "policy/entropy", "policy/kl",
     "policy/ratio", "policy/clip_low_fraction", "policy/clip_high_fraction",
+    "policy/ratio_clamped_fraction",
     "loss", "loss/policy", "grad_norm", "skipped", "load/max_over_mean",
     "load/dead_fraction", "seconds/rollout", "seconds/logprobs",
     "seconds/rewards", "seconds/update", "rewards/wait_fraction",
