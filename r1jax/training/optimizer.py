@@ -30,6 +30,10 @@ class OptimizerConfig:
     moments: dtype that both moments are stored in, `float32` or `bfloat16`
       (V3: bfloat16).
     zero1: split the moments over the mesh's replicas (`data`) as well.
+    rounding: `nearest` trains float32 masters, or rounds updates to the
+      parameters' dtype; `stochastic` keeps parameters in bfloat16 without
+      masters and rounds up or down by chance, so that they move on average as
+      masters would (`ops.rounding`): half the memory, at the price of noise.
   """
 
   lr: float
@@ -44,6 +48,7 @@ class OptimizerConfig:
   final_fraction: float = 0.1
   moments: str = "float32"
   zero1: bool = False
+  rounding: str = "nearest"
 
   def __post_init__(self):
     check(self.lr > 0, f"lr={self.lr} must be positive")
@@ -61,6 +66,8 @@ class OptimizerConfig:
           f" warmup_steps={self.warmup_steps}")
     check(self.moments in ("float32", "bfloat16"),
           f"moments={self.moments!r}: choose float32 or bfloat16")
+    check(self.rounding in ("nearest", "stochastic"),
+          f"rounding={self.rounding!r}: choose nearest or stochastic")
     # Half of bfloat16's step is 2^-9 of a value: less would be rounded away.
     check(self.moments == "float32" or max(self.b1, self.b2) <= 1 - 2**-8,
           f"b1={self.b1}, b2={self.b2} with moments='bfloat16': what a moment"
@@ -84,8 +91,17 @@ def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
   return schedule
 
 
-def make_optimizer(cfg: OptimizerConfig) -> optax.GradientTransformation:
-  """The transformation of gradients that `cfg` describes."""
+def make_optimizer(cfg: OptimizerConfig, frozen: tuple[str, ...] = ()
+                   ) -> optax.GradientTransformation:
+  """The transformation of gradients that `cfg` describes.
+
+  Args:
+    cfg: the options.
+    frozen: top-level parts of the parameters that are not trained: their
+      updates are 0 (no weight decay either), their gradients do not count in
+      the norm that clips, and they have no moments: `optax.MaskedNode` stands
+      in their place. Names that the parameters lack are passed over.
+  """
   parts = []
   if cfg.clip:
     parts.append(optax.clip_by_global_norm(cfg.clip))
@@ -94,7 +110,17 @@ def make_optimizer(cfg: OptimizerConfig) -> optax.GradientTransformation:
       weight_decay=cfg.weight_decay, mask=matrices)
   parts.append(adamw if cfg.moments == "float32" else
                _stored(adamw, cfg.moments))
-  return optax.chain(*parts)
+  trained = optax.chain(*parts)
+  if not frozen:
+    return trained
+
+  def labels(params):
+    # Optax looks for the moments with a placeholder in the parameters' place.
+    return {name: "frozen" if name in frozen else "trained"
+            for name in params} if isinstance(params, dict) else "trained"
+
+  return optax.partition(
+      {"trained": trained, "frozen": optax.set_to_zero()}, labels)
 
 
 def _stored(inner: optax.GradientTransformation, dtype: str

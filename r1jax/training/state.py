@@ -69,10 +69,16 @@ def shardings(model: Model, optimizer: optax.GradientTransformation,
   state = jax.eval_shape(lambda p, b: create(p, b, optimizer), params, bias)
   placed = rules.param_shardings(axes, params, mesh)
   whole = NamedSharding(mesh, PartitionSpec())
+
+  def moment(shape, place):
+    if isinstance(shape, optax.MaskedNode):  # frozen: there is none
+      return shape
+    return _over_data(shape, place) if zero1 else place
+
   opt_state = optax.tree_map_params(
-      optimizer, lambda moment, place: _over_data(moment, place) if zero1
-      else place, state.opt_state, placed,
-      transform_non_params=lambda _: whole)
+      optimizer, moment, state.opt_state, placed,
+      transform_non_params=lambda _: whole,
+      is_leaf=lambda x: isinstance(x, optax.MaskedNode))
   return TrainState(placed, whole, opt_state, whole)
 
 

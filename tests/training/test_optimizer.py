@@ -61,8 +61,8 @@ def reference(cfg, params, all_grads, decayed, stored=lambda x: x):
   return params
 
 
-def run(cfg, params, all_grads):
-  optimizer = make_optimizer(cfg)
+def run(cfg, params, all_grads, frozen=()):
+  optimizer = make_optimizer(cfg, frozen)
   opt_state = optimizer.init(params)
   for grads in all_grads:
     updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -96,6 +96,41 @@ def test_teeth(broken):
   other = OptimizerConfig(**{**vars(CFG), **broken})
   want = reference(other, *case(), decayed=("w_up", "embed"))
   assert max(np.max(np.abs(got[k] - want[k])) for k in want) > 1e-4
+
+
+@pytest.mark.parametrize("moments", ["float32", "bfloat16"])
+def test_frozen_parts_stay_and_cost_nothing(moments):
+  """The others train as if these did not exist, clipping included."""
+  cfg = dataclasses.replace(CFG, moments=moments)
+  params, all_grads = case()
+  got = run(cfg, params, all_grads, ("embed", "absent"))
+  np.testing.assert_array_equal(got["embed"], params["embed"])
+  rest, *rest_grads = ({k: v for k, v in tree.items() if k != "embed"}
+                       for tree in (params, *all_grads))
+  want = run(cfg, rest, rest_grads)
+  for name in want:
+    np.testing.assert_array_equal(got[name], want[name])
+  # Teeth: with the frozen part's gradient in the norm they would not.
+  whole = run(cfg, params, all_grads)
+  assert max(np.max(np.abs(got[k] - whole[k])) for k in rest) > 1e-4
+  shapes = [x.shape for x in jax.tree.leaves(
+      make_optimizer(cfg, ("embed",)).init(params))]
+  assert params["embed"].shape not in shapes
+  assert sum(len(shape) > 0 for shape in shapes) == 2 * len(rest)
+
+
+def test_a_frozen_module_does_not_decay():
+  """In RL nothing trains MTP: weight decay alone would wear it down."""
+  params = cases.parameters("tiny")[0]
+  nothing = jax.tree.map(jnp.zeros_like, params)
+  cfg = OptimizerConfig(lr=0.01, weight_decay=0.1)
+  for frozen in ((), ("mtp",)):
+    optimizer = make_optimizer(cfg, frozen)
+    updates = jax.jit(lambda p, g, optimizer=optimizer: optimizer.update(
+        g, optimizer.init(p), p)[0])(params, nothing)
+    moved = {name: any(np.any(x) for x in jax.tree.leaves(part))
+             for name, part in updates.items() if name != "norm"}
+    assert moved.pop("mtp") == (not frozen) and all(moved.values())
 
 
 def test_matrices_of_the_models():
@@ -141,6 +176,7 @@ def test_moments_in_bfloat16():
     dict(lr=0.0), dict(b1=1.0), dict(eps=0.0), dict(clip=-1.0),
     dict(moments="int8"), dict(b2=0.999, moments="bfloat16"),
     dict(schedule="linear"), dict(schedule="cosine", total_steps=0),
+    dict(rounding="up"),
 ], ids=str)
 def test_bad_options(bad):
   with pytest.raises(ValueError, match=list(bad)[-1]):
