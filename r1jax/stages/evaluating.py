@@ -117,7 +117,7 @@ def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
 
 def laid_out(policy: Weights, engine: Engine) -> Any:
   """The policy's parameters as the engine's mesh splits them for decoding."""
-  way = reshard.Decoding(policy.model, engine.mesh, policy.params)
+  way = reshard.Decoding(policy.model, engine.mesh)
   return way.there(policy.params, donate=False)
 
 
@@ -130,7 +130,7 @@ def during(cfg: EvalConfig, engine: Engine, judge: Judge,
     cfg, engine, judge, prompts: see `evaluate`.
     workdir: of the run, where the generations are stored.
   """
-  def run(params, bias_LE, step):
+  def run(params, bias_LE, step, interrupted=None):
     return metrics(evaluate(
         cfg, engine, judge, params, bias_LE, prompts, step=step,
         path=rollouts.path(workdir, step, rollouts.EVALUATIONS),

@@ -41,6 +41,7 @@ class Session:
   def __init__(self, workdir: str | os.PathLike, config: dict[str, Any],
                tokenizer: Tokenizer, *, title: str, total: int,
                save_every: int, keep: int = 2, best_metric: str = "",
+               skip_damaged: bool = False,
                shown: tuple[str, ...] = ()):
     """Takes or resumes the workdir.
 
@@ -75,6 +76,8 @@ class Session:
     self.guard = Guard(self.workdir / "skipped")
     self.preemption = Preemption()
     self.stopped = False
+    self.inside = None
+    self.resumes = bool(self.step)
 
   def restore(self, arrays: Any, host: dict[str, Any]
               ) -> tuple[Any, dict[str, Any]]:
@@ -108,6 +111,9 @@ class Session:
     else:
       self.manager.close()
 
+  def interrupted(self):
+    return False
+
   def log(self, step: int, metrics: Mapping[str, float]) -> None:
     """Adds a row to the log."""
     if self.writer:
@@ -126,6 +132,9 @@ class Session:
       arrays: -> the device state to save.
       host: -> the host state to save, JSON-ready.
     """
+    metrics = metrics() if callable(metrics) else metrics
+    if metrics["skipped"] and callable(batch):
+      batch = batch()
     self.log(step, metrics)
     if self.writer:
       self.writer.flush(lazily=True)

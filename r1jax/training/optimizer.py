@@ -30,10 +30,10 @@ class OptimizerConfig:
     moments: dtype that both moments are stored in, `float32` or `bfloat16`
       (V3: bfloat16).
     zero1: split the moments over the mesh's replicas (`data`) as well.
-    rounding: `nearest` trains float32 masters, or rounds updates to the
-      parameters' dtype; `stochastic` keeps parameters in bfloat16 without
-      masters and rounds up or down by chance, so that they move on average as
-      masters would (`ops.rounding`): half the memory, at the price of noise.
+    rounding: `nearest` trains float32 masters; `stochastic` keeps parameters in
+      `param_dtype=bfloat16` without masters and rounds updates up or down by
+      chance, so that they move on average as masters would (`ops.rounding`):
+      half the memory, at the price of noise.
   """
 
   lr: float
@@ -91,17 +91,8 @@ def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
   return schedule
 
 
-def make_optimizer(cfg: OptimizerConfig, frozen: tuple[str, ...] = ()
-                   ) -> optax.GradientTransformation:
-  """The transformation of gradients that `cfg` describes.
-
-  Args:
-    cfg: the options.
-    frozen: top-level parts of the parameters that are not trained: their
-      updates are 0 (no weight decay either), their gradients do not count in
-      the norm that clips, and they have no moments: `optax.MaskedNode` stands
-      in their place. Names that the parameters lack are passed over.
-  """
+def make_optimizer(cfg: OptimizerConfig) -> optax.GradientTransformation:
+  """The transformation of gradients that `cfg` describes."""
   parts = []
   if cfg.clip:
     parts.append(optax.clip_by_global_norm(cfg.clip))
@@ -110,17 +101,7 @@ def make_optimizer(cfg: OptimizerConfig, frozen: tuple[str, ...] = ()
       weight_decay=cfg.weight_decay, mask=matrices)
   parts.append(adamw if cfg.moments == "float32" else
                _stored(adamw, cfg.moments))
-  trained = optax.chain(*parts)
-  if not frozen:
-    return trained
-
-  def labels(params):
-    # Optax looks for the moments with a placeholder in the parameters' place.
-    return {name: "frozen" if name in frozen else "trained"
-            for name in params} if isinstance(params, dict) else "trained"
-
-  return optax.partition(
-      {"trained": trained, "frozen": optax.set_to_zero()}, labels)
+  return optax.chain(*parts)
 
 
 def _stored(inner: optax.GradientTransformation, dtype: str

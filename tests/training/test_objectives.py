@@ -27,7 +27,7 @@ def objective(draft=0.15):
 
 @functools.cache
 def batch():
-  return jax.tree.map(lambda x: x[0, :ROWS], cases.batch())
+  return jax.tree.map(lambda x: x[:ROWS], cases.batch()[0])
 
 
 def rows():
