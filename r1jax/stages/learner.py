@@ -223,18 +223,20 @@ class Learner:
 
   def update(self, micros: Micros) -> Metrics:
     """One update, dispatched and not waited for."""
-    self.state = self.state.replace(
-        opt_state=reshard.on(self.state.opt_state, reshard.DEVICE))
     if self.cfg.driver == "pmap":
       micros = [step_pmap.shard(m, jax.device_count()) for m in micros]
     policy = self.state.params if self.frozen is not None else self.policy
-    self.state, metrics = self._update.run(self.state, micros, policy)
-    self._compute = None
+    sums, summed = self._update.sum(self.state, micros, policy)
+    # Only now: the copy that computes and the moments need not meet.
+    self._compute = policy = None
+    self.state = self.state.replace(
+        opt_state=reshard.on(self.state.opt_state, reshard.DEVICE))
+    self.state, applied = self._update.apply(self.state, sums)
     self.updates += 1
     if self.reference is not None and (
         self.updates % self.cfg.reference_every == 0):
       self.reference = self._copied()
-    return metrics
+    return step.joined(summed, applied)
 
   def compilations(self) -> int:
     """Programs of updates and log-probabilities compiled so far."""

@@ -2,8 +2,8 @@
 
 The compiled unit is a micro-batch, so no shape depends on how many there are:
 `accumulate` adds one micro-batch's gradients to the sums, `apply` turns the
-sums into a new state. `Update.run` is the loop around them; it only dispatches
-and never waits for the device.
+sums into a new state. `Update.sum` is the loop around the former; it only
+dispatches and never waits for the device.
 
 Gradients are sums: the weights of all terms are added up over micro-batches and
 devices first, then every micro-batch's gradient is already its share of the
@@ -66,7 +66,7 @@ class Update(NamedTuple):
   Attributes:
     weigh: (weights, micro-batch) -> the weights of the terms with this
       micro-batch's added.
-    zeros: (state) -> empty sums.
+    zeros: (trained parameters, router_bias_LE) -> empty sums.
     accumulate: (params, router_bias_LE, weights, sums, micro-batch) -> (sums,
       metrics of the micro-batch). The sums that come in are donated.
     apply: (state, sums) -> (state, metrics). The old state is donated: it must
@@ -77,7 +77,7 @@ class Update(NamedTuple):
   """
 
   weigh: Callable[[Weights, TokenBatch], Weights]
-  zeros: Callable[[TrainState], Sums]
+  zeros: Callable[[Any, jax.Array], Sums]
   accumulate: Callable[..., tuple[Sums, Metrics]]
   apply: Callable[[TrainState, Sums], tuple[TrainState, Metrics]]
   merge: Callable[[Metrics, Metrics], Metrics]
@@ -85,10 +85,17 @@ class Update(NamedTuple):
 
   def run(self, state: TrainState, micros: Sequence[TokenBatch],
           params: Any = None) -> tuple[TrainState, Metrics]:
-    """One update from all of `micros`, dispatched and not waited for.
+    """One update: `sum`, then `apply`."""
+    sums, found = self.sum(state, micros, params)
+    state, applied = self.apply(state, sums)
+    return state, joined(found, applied)
+
+  def sum(self, state: TrainState, micros: Sequence[TokenBatch],
+          params: Any = None) -> tuple[Sums, Metrics]:
+    """The sums over all of `micros`, dispatched and not waited for.
 
     Args:
-      state: given up: what comes back replaces it.
+      state: stays as it is; its optimizer state is not read.
       micros: micro-batches on the device, all of one shape.
       params: the parameters to compute with, if they are not the state's own:
         the same values in the compute dtype.
@@ -97,18 +104,23 @@ class Update(NamedTuple):
     for micro in micros:
       weights = self.weigh(weights, micro)
     params = state.params if params is None else params
-    sums, metrics = self.zeros(state), None
+    sums = self.zeros(state.params, state.router_bias_LE)
+    metrics = None
     for micro in micros:
       sums, found = self.accumulate(
           params, state.router_bias_LE, weights, sums, micro)
       metrics = found if metrics is None else self.merge(metrics, found)
-    state, found = self.apply(state, sums)
-    return state, Metrics(metrics.means | found.means, metrics.maxima)
+    return sums, metrics
 
   def compilations(self) -> int:
     """Programs compiled so far, for tests and logs."""
     # jit's own counter; there is no public one.
     return sum(f._cache_size() for f in self if hasattr(f, "_cache_size"))
+
+
+def joined(summed: Metrics, applied: Metrics) -> Metrics:
+  """The metrics of an update, from its two parts."""
+  return Metrics(summed.means | applied.means, summed.maxima)
 
 
 def make_update(
@@ -140,7 +152,8 @@ def make_update(
       donate_argnums=3, out_shardings=sums_at and (sums_at, None))
   return Update(
       weigh=jax.jit(lambda weights, micro: weigh(objective, weights, micro)),
-      zeros=jax.jit(lambda state: zeros(state, held), out_shardings=sums_at),
+      zeros=jax.jit(lambda params, bias_LE: zeros(params, bias_LE, held),
+                    out_shardings=sums_at),
       accumulate=_With(add, frozen),
       apply=jax.jit(
           lambda state, sums: apply(optimizer, gamma, state, sums),
@@ -171,12 +184,11 @@ def weigh(objective: Objective, weights: Weights, micro: TokenBatch,
   return {name: weights[name] + found[name] for name in weights}
 
 
-def zeros(state: TrainState, held: tuple[str, ...] = ()) -> Sums:
+def zeros(params: Any, bias_LE: jax.Array, held: tuple[str, ...] = ()) -> Sums:
   """Sums before the first micro-batch."""
   gradients = jax.tree.map(
-      lambda p: jnp.zeros(p.shape, jnp.float32), trained(state.params, held))
-  return Sums(gradients, jnp.zeros_like(state.router_bias_LE),
-              jnp.zeros((), jnp.float32))
+      lambda p: jnp.zeros(p.shape, jnp.float32), trained(params, held))
+  return Sums(gradients, jnp.zeros_like(bias_LE), jnp.zeros((), jnp.float32))
 
 
 def accumulate(

@@ -43,12 +43,13 @@ def make_update(
                     donate_argnums=donate)
 
   # An input with an axis of devices tells pmap how many there are.
-  empty = mapped(lambda state, _: step.zeros(state, held), (None, 0), 0)
+  empty = mapped(lambda params, bias_LE, _: step.zeros(params, bias_LE, held),
+                 (None, None, 0), 0)
   numbers = jax.numpy.arange(jax.local_device_count())
   return step.Update(
       weigh=mapped(lambda weights, micro: step.weigh(
           objective, weights, micro, PSUM), (None, 0), None),
-      zeros=lambda state: empty(state, numbers),
+      zeros=lambda params, bias_LE: empty(params, bias_LE, numbers),
       accumulate=mapped(
           lambda params, bias_LE, weights, sums, micro: step.accumulate(
               objective, params, bias_LE, weights, sums, micro, PSUM,

@@ -189,7 +189,7 @@ def test_the_logits_of_an_update_never_exist(monkeypatch, chunk, times):
       mask_BT=floats, advantages_BT=floats, sampler_logprobs_BT=floats)
   logits = 128 * 64 * 20_000 * 4
   weights = {"policy": jax.ShapeDtypeStruct((), "float32")}
-  sums = jax.eval_shape(step.zeros, new)
+  sums = jax.eval_shape(step.zeros, new.params, new.router_bias_LE)
   memory = update.accumulate.lower(
       new.params, new.router_bias_LE, weights, sums, batch
   ).compile().memory_analysis()
