@@ -142,7 +142,8 @@ def policy_loss(logprobs_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
   if batch.ref_logprobs_BT is not None:
     ref_BT = _read(batch.ref_logprobs_BT, mask_BT)
     kl_BT = kl(logprobs_BT, ref_BT, cfg.kl_estimator)
-    loss_BT += cfg.kl_beta * kl_BT
+    if cfg.kl_beta:  # 0 times a bad reference would not be 0
+      loss_BT += cfg.kl_beta * kl_BT
     metrics["kl"] = masked.total(kl_BT, mask_BT)
     clamped_BT |= _clamps(logprobs_BT - ref_BT) & (cfg.kl_estimator == "k3")
   metrics["ratio_clamped_fraction"] = masked.total(clamped_BT, mask_BT)

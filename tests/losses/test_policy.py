@@ -55,7 +55,7 @@ def batch_of(seqs, fill):
       tokens_BT=zeros, targets_BT=zeros, positions_BT=zeros,
       segments_BT=segments_BT,
       mask_BT=place([np.ones(len(s["logp"])) for s in seqs], 0.0),
-      advantages_BT=place([s["advantage"] for s in seqs], 0.0),
+      advantages_BT=place([s["advantage"] for s in seqs], fill),
       sampler_logprobs_BT=place([s["sampler"] for s in seqs], fill),
       old_logprobs_BT=place([s["old"] for s in seqs], fill),
       ref_logprobs_BT=place([s["ref"] for s in seqs], fill))
@@ -73,13 +73,14 @@ CASES = [
     dict(clip_low=10.0, clip_high=10.0), dict(kl_beta=0.0)]
 
 
+@pytest.mark.parametrize("fill", [1e4, np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("options", CASES, ids=str)
-def test_reference(options):
+def test_reference(options, fill):
   cfg = PolicyConfig(**BASE | options)
   plain = dataclasses.asdict(cfg)
   seqs = sequences()
   # What lies outside the mask must not matter, nor poison the gradient.
-  logp_BT, batch = batch_of(seqs, fill=1e4)
+  logp_BT, batch = batch_of(seqs, fill)
 
   def total(logp_BT):
     (value, weight), metrics = policy_loss(logp_BT, batch, cfg)
@@ -198,6 +199,17 @@ def test_impossible_tokens_leave_everything_finite(options, advantage):
       sampler_logprobs_BT=jnp.float32([[low, -1, low, -2]]))
   value, slope_BT = slopes_of(jnp.float32([[low, -1, low, -2]]), batch, cfg)
   assert np.isfinite(value) and np.all(np.isfinite(slope_BT))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_reference_that_is_only_measured_cannot_harm(bad):
+  logp_BT, batch = batch_of(sequences(), 0.0)
+  batch = dataclasses.replace(
+      batch, ref_logprobs_BT=np.full_like(batch.ref_logprobs_BT, bad))
+  for estimator in ("k1", "k2", "k3"):
+    cfg = PolicyConfig(kl_beta=0.0, kl_estimator=estimator)
+    value, slope_BT = slopes_of(logp_BT, batch, cfg)
+    assert np.isfinite(value) and np.all(np.isfinite(slope_BT))
 
 
 def test_a_nan_is_not_hidden():

@@ -1,5 +1,6 @@
 """The MTP module as a draft of the policy, against float64 loops."""
 
+import dataclasses
 import functools
 
 import jax
@@ -144,20 +145,40 @@ def test_teeth(broken):
   assert gap(slopes, other) > 1e-2
 
 
+@functools.cache
+def gradient(draft):
+  """Compiled (params, batch) -> gradient of the sum of all terms."""
+  _, bias_LE = cases.parameters("tiny")
+
+  def loss(params, found):
+    result = objective(draft).evaluate(params, bias_LE, found)
+    return sum(value for value, _ in result.terms.values()), result.metrics
+
+  return jax.jit(jax.grad(loss, has_aux=True))
+
+
 def test_the_policy_does_not_feel_its_draft():
-  params, bias_LE = cases.parameters("tiny")
-
-  def terms(draft):
-    def loss(params):
-      result = objective(draft).evaluate(params, bias_LE, batch())
-      return sum(value for value, _ in result.terms.values())
-    return jax.jit(jax.grad(loss))(params)
-
-  with_draft, without = terms(0.15), terms(0.0)
+  params, _ = cases.parameters("tiny")
+  with_draft, without = (
+      gradient(draft)(params, batch())[0] for draft in (0.15, 0.0))
   assert np.any(jax.tree.leaves(with_draft.pop("mtp"))[0])
   without.pop("mtp")
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **F32),
                with_draft, without)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_trained_may_hold_anything(bad):
+  """Prompts and padding of all float arrays of a batch."""
+  params, _ = cases.parameters("tiny")
+  found = batch()
+  spoilt = dataclasses.replace(found, **{
+      name: jnp.where(found.mask_BT != 0, getattr(found, name), bad)
+      for name in ("advantages_BT", "sampler_logprobs_BT", "old_logprobs_BT",
+                   "ref_logprobs_BT")})
+  want, got = (gradient(0.15)(params, x) for x in (found, spoilt))
+  jax.tree.map(np.testing.assert_array_equal, got, want)
+  assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(got))
 
 
 def test_the_experts_of_the_draft_are_counted():
