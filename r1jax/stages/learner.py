@@ -53,8 +53,7 @@ class Learner:
     self._merge = lora.make_merge(self.frozen)
     self._merged = None
     self._decoding = reshard.Decoding(
-        weights.model, place,
-        weights.params if self.frozen else self.state.params)
+        weights.model, place, self.params)
     self._logprobs = logprobs_lib.make_logprobs(
         weights.model, cfg.temperature)
     self.updates = 0
@@ -65,7 +64,7 @@ class Learner:
 
   @property
   def params(self) -> Any:
-    """The policy's parameters, with the adapter in them (once an update)."""
+    """The policy's parameters, with the adapter beside them."""
     if self.frozen is None:
       return self.state.params
     if self._merged is None:

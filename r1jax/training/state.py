@@ -99,7 +99,8 @@ def start(model: Model, params: Any, router_bias_LE: jax.Array,
 
   Args:
     model: what is trained.
-    params: its parameters; they are copied, or frozen and shared.
+    params: its parameters; they are copied, or frozen and shared. Adapters in
+      them are summed up if all parameters are trained.
     router_bias_LE: its router bias.
     optimizer: from `optimizer.make_optimizer`.
     adapter: trains an adapter in place of the parameters if its rank > 0.
@@ -117,9 +118,11 @@ def start(model: Model, params: Any, router_bias_LE: jax.Array,
   if adapter:
     if mesh:
       params = jax.device_put(params, rules.param_shardings(
-          model.param_axes(), params, mesh))
+          model.param_axes(params), params, mesh))
     frozen = lora.Frozen(params, adapter.scale)
     params = lora.init(key, params, model.param_axes(), adapter)
+  else:
+    params = lora.dense(params)
   # Copies: updates donate the state, and the caller keeps its weights.
   state = jax.jit(
       lambda p, b: create(p, b, optimizer), out_shardings=placed)(
