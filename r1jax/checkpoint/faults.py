@@ -68,7 +68,7 @@ def reading(error: Exception, folder: epath.Path, instead: str
 
   Args:
     error: that it failed with.
-    folder: of the checkpoint, or its only file.
+    folder: of the checkpoint.
     instead: what the run does without it, as "resumes after step 4".
 
   Returns:
@@ -187,9 +187,7 @@ def _hidden(folder: epath.Path) -> OSError | None:
   try:
     if not folder.exists():
       return OSError(errno.ENOENT, "its folder has gone", str(folder))
-    for at, _, names in (
-        os.walk(folder, onerror=stop) if folder.is_dir()
-        else [(folder.parent, [], [folder.name])]):
+    for at, _, names in os.walk(folder, onerror=stop):
       for name in names:
         with open(os.path.join(at, name), "rb"):
           pass

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,11 +99,11 @@ class Inside:
     self._check_count(number)
     try:
       arrays, host = self._manager.restore(number, like=like)
-      path, local, fault = self._local(number), None, None
+      local, fault = None, None
       try:
-        local = _unpacked(path.read_bytes())
+        local = _unpacked(self._local(number).read_bytes())
       except Exception as error:  # gcsfs raises many kinds.
-        fault = faults.reading(error, path, _WITHOUT)
+        fault = faults.reading(error, self.folder, _WITHOUT)
         fault.__cause__ = error
       faults.together(fault)
     except faults.Unusable as error:
@@ -168,6 +169,8 @@ def _packed(local: Any) -> bytes:
 
 def _unpacked(data: bytes) -> dict[str, Any]:
   """The tree that `_packed` took, as dicts and lists."""
+  if not zipfile.is_zipfile(io.BytesIO(data)):
+    raise zipfile.BadZipFile("no arrays in it")
   leaves = {}
   with np.load(io.BytesIO(data)) as file:
     for key in file.files:

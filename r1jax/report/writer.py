@@ -126,7 +126,7 @@ def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
       if number == len(lines):
         break
       raise ValueError(
-          f"{path} line {number} is not JSON ({error}); delete that line"
+          f"{path} line {number} is not JSON ({error}); mend that line"
       ) from error
   return rows
 
