@@ -36,6 +36,9 @@ MIXTURE = flags.DEFINE_string(
 DATA_DIR = flags.DEFINE_string(
     "data_dir", "", "Folder of the data set's own files, or one that has a"
     " folder of its name (DIR/gsm8k) for every data set.")
+SKIP_DAMAGED = flags.DEFINE_bool(
+    "skip_damaged", False, "Move a checkpoint that cannot be used to"
+    " WORKDIR/checkpoints_damaged and resume from the one before.")
 EXPORT = "Folder to write the result to at the end, in Hugging Face's format."
 COMPUTE = flagset.define(Compute, "compute")
 MESH = flagset.define(MeshConfig, "mesh")

@@ -31,7 +31,7 @@ def main() -> None:
   check(bool(DATA.value and OUT.value),
         "--data=FILE.jsonl and --out=CLEAN.jsonl must be given")
   check(not epath.Path(OUT.value).exists(),
-        f"{OUT.value} exists; remove it or choose another --out")
+        f"{OUT.value} exists; choose another --out")
   parsed = list(sft.read(DATA.value))  # says why rows are malformed
   lines = [line for line in epath.Path(DATA.value).read_bytes().split(b"\n")
            if line.strip()]

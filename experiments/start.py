@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +45,9 @@ def run(main: Callable[[], Any], *, many: bool = False) -> None:
       if os.environ.get("R1JAX_TRACEBACK"):
         raise
       raise SystemExit(_brief(error)) from error
+    except KeyboardInterrupt as error:
+      _stop_at_once(error)
+      raise
 
   if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
     # Simulated devices: a collective that waits for the others holds a thread,
@@ -72,6 +77,16 @@ def _together(main: Callable[[], Any], many: bool) -> None:
     os._exit(error.exitcode if isinstance(error, app.UsageError) else 1)
   watchdog.stop()
   jax.distributed.shutdown()
+
+
+def _stop_at_once(error: KeyboardInterrupt) -> None:
+  """Ends as Ctrl-C does where Python would wait for threads that still write.
+  """
+  me = threading.current_thread()
+  if any(not t.daemon for t in threading.enumerate() if t is not me):
+    print(f"\n{error}", file=sys.stderr, flush=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _say(error: BaseException) -> None:

@@ -77,7 +77,7 @@ class _Fields:
     unknown = {k: v for k, v in self._left.items() if k not in harmless}
     listed = ", ".join(f"{self._where}{k}={v!r}" for k, v in unknown.items())
     check(not unknown, f"config.json: {listed}: unknown, and may change the"
-          " mathematics; delete what changes nothing from config.json")
+          " mathematics; leave what changes nothing out of config.json")
 
 
 def family_of(fields: dict[str, Any]) -> str:
@@ -249,7 +249,7 @@ def _read_rope(f: _Fields, max_position: int, mla: bool
   old, new = f.take("rope_scaling", {}), f.take("rope_parameters", {})
   check(not (old and new) or old == new,
         f"config.json: rope_scaling={old!r} and rope_parameters={new!r}"
-        " disagree; delete one")
+        " disagree; keep one")
   r = _Fields(new or old, "rope_parameters." if new else "rope_scaling.")
   theta = r.number("rope_theta", f.number("rope_theta", 10000.0))
   kind = r.take("type", "default")

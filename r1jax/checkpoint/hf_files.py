@@ -251,7 +251,7 @@ def whole(folder: str | os.PathLike, size: int) -> Iterator[pathlib.Path]:
   """
   folder = pathlib.Path(os.path.abspath(folder))
   check(not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
-        f"{folder} is in use already; choose another folder or delete it")
+        f"{folder} is in use already; choose another folder")
   part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
   try:
     part.mkdir(parents=True)

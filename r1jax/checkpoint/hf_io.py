@@ -173,7 +173,7 @@ def _check_copies(files: Folder, copies: Sequence[Entry],
                       for name in (owner, entry.name()))
       check(np.array_equal(ours, theirs),
             f"{files.path}: {entry.name()} differs from {owner}; the model has"
-            " one for both: remove it from index and file if it is out of date")
+            " one for both: leave it out of index and file if it is outdated")
 
 
 def _filler(files: Folder, owners: dict[str, Entry], path: str, leaf: Any

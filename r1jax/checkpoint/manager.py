@@ -14,7 +14,6 @@ import json
 import logging
 import math
 import os
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -26,8 +25,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from r1jax.checkpoint import retention, trees
+from r1jax.checkpoint import faults, retention, trees
 from r1jax.core import io
+
+
+class Unlike(ValueError):
+  """A checkpoint holds other arrays than those that were asked for."""
 
 
 class Manager:
@@ -41,7 +44,7 @@ class Manager:
   def __init__(
       self, directory: str | os.PathLike, *, keep: int = 3,
       save_interval: int = 1, best_metric: str = "", best_mode: str = "max",
-      read_only: bool = False) -> None:
+      read_only: bool = False, without: str = "") -> None:
     """Opens or creates `directory` and removes what killed saves left there.
 
     Args:
@@ -52,10 +55,13 @@ class Manager:
         besides the newest. Empty: none is.
       best_mode: "max" or "min".
       read_only: create, clean and save nothing (for evaluation beside a run).
+      without: what a run does without a checkpoint that is damaged, in words;
+        by default it resumes after the one before.
 
     Raises:
-      ValueError: a bad argument, or a checkpoint that cannot be read.
-      OSError: the folder cannot be created.
+      ValueError: a bad argument; `faults.Unusable` if the metrics of a
+        checkpoint are cut.
+      OSError: the folder cannot be created, or something cannot be read.
     """
     if keep < 1 or save_interval < 1:
       raise ValueError(
@@ -67,6 +73,7 @@ class Manager:
     self._interval, self._keep = save_interval, keep
     self._best_metric, self._best_mode = best_metric, best_mode
     self._pending: int | None = None
+    self._without = without
     self._remover = retention.Remover()
     logging.getLogger("absl").addFilter(_not_from_orbax)
     _drop_abandoned()
@@ -79,15 +86,8 @@ class Manager:
                          "host": ocp.JsonCheckpointHandler()})
       self._scores = {int(s): self._score(s)
                       for s in self._orbax.all_steps()}
-    except OSError as error:
-      raise OSError(
-          error.errno, f"could not open checkpoints at {self.directory}:"
-          f" {_brief(error)}; choose a --workdir that can be"
-          " written") from error
     except Exception as error:  # Orbax and TensorStore raise many kinds.
-      raise ValueError(
-          f"the checkpoints at {self.directory} cannot be listed:"
-          f" {_brief(error)}; delete the folder of the damaged step") from error
+      raise self._unopened(error) from error
 
   def save(
       self, step: int, arrays: Any, host: Mapping[str, Any], *,
@@ -160,6 +160,12 @@ class Manager:
     """Step of the newest checkpoint (the one in progress included), or None."""
     return max(self._scores, default=None)
 
+  def complete_step(self) -> int | None:
+    """Step of the newest checkpoint that is complete by now; does not wait."""
+    saving = self._orbax.is_saving_in_progress()
+    return max((step for step in self._scores
+                if not (saving and step == self._pending)), default=None)
+
   def best_step(self) -> int | None:
     """Step of the best checkpoint by `best_metric`, or None without metrics."""
     if not self._best_metric:
@@ -187,8 +193,10 @@ class Manager:
       partial: take only what `like` has (parameters without the optimizer).
 
     Raises:
-      ValueError: there is no such checkpoint, it is truncated, or its arrays
-        are not those of `like`; the message says which and what to do.
+      ValueError: there is no such checkpoint, or its arrays are not those of
+        `like`; `faults.Unusable` if files of it are missing or cut.
+      OSError: it could not be read for another reason. The messages say which
+        and what to do; of several processes all raise it.
     """
     steps = self.steps()
     step = step if step is not None else max(steps, default=None)
@@ -197,31 +205,39 @@ class Manager:
           f"no checkpoint of step {step} in {self.directory}; there are"
           f" {steps or 'none'}")
     wanted = trees.flatten(like)
-    try:
-      saved = self._orbax.item_metadata(step)["arrays"].tree
-      found = {n: (tuple(m.shape), str(m.dtype)) for n, m in saved.items()}
-    except Exception as error:  # Orbax and TensorStore raise many kinds.
-      raise self._damage(step, steps, error) from error
-    self._check(step, found, wanted, partial)
     target = {n: _abstract(x) for n, x in wanted.items() if math.prod(x.shape)}
+    got, fault = None, None
     try:
+      self._check(step, self._found(step), target, partial)
       got = self._orbax.restore(step, args=ocp.args.Composite(
           arrays=ocp.args.PyTreeRestore(
               target, partial_restore=True,
               restore_args=ocp.checkpoint_utils.construct_restore_args(target)),
           host=ocp.args.JsonRestore()))
+    except Unlike:
+      raise
     except Exception as error:  # Orbax and TensorStore raise many kinds.
-      raise self._damage(step, steps, error) from error
+      fault = self._unread(step, steps, error)
+      fault.__cause__ = error
+    faults.together(fault)
     leaves = {n: _leaf(got.arrays.get(n), x) for n, x in wanted.items()}
     return trees.unflatten(like, leaves), got.host
 
   def close(self) -> None:
-    """Waits for saving and removing, then frees Orbax's threads."""
+    """Waits for saving and removing, then frees Orbax's threads.
+
+    A KeyboardInterrupt ends it at once; freeing would wait again.
+    """
     try:
       self.wait()
-    finally:
-      self._remover.wait()
-      self._orbax.close()
+    except Exception:
+      self._free()
+      raise
+    self._free()
+
+  def _free(self) -> None:
+    self._remover.wait()
+    self._orbax.close()
 
   def _prune(self) -> None:
     stay = retention.kept(self._scores, self._keep, self._best_mode)
@@ -234,27 +250,46 @@ class Manager:
     saved = self._orbax.metrics(step) if self._best_metric else None
     return saved and saved.get(self._best_metric)
 
+  def _unopened(self, error: Exception) -> Exception:
+    """Orbax reads all metrics when it opens, and does not say whose are cut."""
+    with contextlib.suppress(OSError):
+      folders = {int(folder.name): folder for folder in self.directory.iterdir()
+                 if folder.name.isdigit()}
+      for step, folder in folders.items():
+        path = folder / "metrics" / "metrics"
+        try:
+          if path.exists():
+            json.loads(path.read_text())
+        except ValueError as cut:
+          return self._unread(step, list(folders), cut)
+    return faults.opening(error, self.directory)
+
   def _finite(self, metrics: Mapping[str, float] | None) -> dict | None:
     if not self._best_metric:
       return None
     finite = {k: float(v) for k, v in (metrics or {}).items() if np.isfinite(v)}
     return finite if self._best_metric in finite else None
 
+  def _found(self, step: int) -> dict[str, tuple]:
+    """(shape, dtype) of the arrays of a checkpoint."""
+    saved = self._orbax.item_metadata(step)["arrays"]
+    if saved is None:
+      raise FileNotFoundError("it does not say which arrays it holds")
+    return {n: (tuple(m.shape), str(m.dtype)) for n, m in saved.tree.items()}
+
   def _check(
-      self, step: int, found: dict, wanted: dict, partial: bool) -> None:
-    described = {}
-    for name, leaf in wanted.items():
-      if math.prod(leaf.shape):
-        leaf = _abstract(leaf)
-        described[name] = (tuple(leaf.shape), str(leaf.dtype))
+      self, step: int, found: dict, target: dict, partial: bool) -> None:
+    described = {name: (tuple(leaf.shape), str(leaf.dtype))
+                 for name, leaf in target.items()}
     if partial:
       found = {n: d for n, d in found.items() if n in described}
     lines = trees.mismatches(found, described)
     if lines:
-      raise ValueError(
+      raise Unlike(
           f"checkpoint {self.directory / str(step)} is of another run or model:"
           f"\n{trees.listed(lines)}\n"
-          "resume with the flags that made it, or choose another --workdir")
+          "It was not changed. Resume with the flags that made it, or choose"
+          " another --workdir")
 
   def _failure(self, error: Exception) -> OSError:
     step, self._pending = self._pending, None
@@ -264,24 +299,21 @@ class Manager:
       with contextlib.suppress(OSError):  # The disk may be read-only.
         part.rmtree(missing_ok=True)
     return OSError(
-        _errno(error) or errno.EIO,
+        faults.number(error) or errno.EIO,
         f"could not write checkpoint {self.directory / str(step)}:"
-        f" {_brief(error)}; the earlier checkpoints ({sorted(self._scores)})"
-        " are intact: free some space or choose another --workdir, then run the"
-        " same command to resume")
+        f" {faults.brief(error)}; the earlier checkpoints"
+        f" ({sorted(self._scores)}) are intact: free some space or choose"
+        " another --workdir, then run the same command to resume")
 
-  def _damage(
-      self, step: int, steps: list[int], error: Exception) -> ValueError:
+  def _unread(
+      self, step: int, steps: list[int], error: Exception) -> Exception:
     # Orbax's abandoned reads would bury the one clear error in tracebacks.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    earlier = [s for s in steps if s < step]
-    path = self.directory / str(step)
-    back = (f"resumes from step {earlier[-1]}" if earlier
-            else "starts from the beginning, as there is no earlier one")
-    return ValueError(
-        f"checkpoint {path} is truncated or damaged ({_brief(error)}). Nothing"
-        f" was changed. Delete that folder (rm -r {path}) and the same command"
-        f" {back}.")
+    earlier = max((s for s in steps if s < step), default=None)
+    return faults.reading(
+        error, self.directory / str(step), self._without or (
+            "starts from the beginning, as there is no earlier one"
+            if earlier is None else f"resumes after step {earlier}"))
 
 
 def _options(
@@ -368,22 +400,6 @@ def _key_impl(like: Any) -> Any:
   found = []
   jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), like)
   return found[0]
-
-
-def _errno(error: Exception) -> int | None:
-  """The operating system's number of an error, TensorStore's included."""
-  if isinstance(error, OSError) and error.errno:
-    return error.errno
-  number = re.search(r"os_error_code='(\d+)'", str(error))
-  return int(number[1]) if number else None
-
-
-def _brief(error: Exception) -> str:
-  """What happened, on one line of at most 200 characters."""
-  number = _errno(error)
-  if number is not None:
-    return os.strerror(number)
-  return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _drop_abandoned() -> None:

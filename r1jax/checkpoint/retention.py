@@ -9,10 +9,13 @@ with unfinished saves.
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
 
+import fsspec
 from etils import epath
 
 from r1jax.core import io
@@ -48,17 +51,47 @@ class Remover:
   def __init__(self) -> None:
     self._thread: threading.Thread | None = None
 
-  def remove(self, folders: Sequence[epath.Path]) -> None:
-    """Marks the folders as not complete at once, then starts to remove them."""
+  def remove(self, folders: Sequence[epath.Path],
+             also: Sequence[epath.Path] = ()) -> None:
+    """Marks the folders as not complete at once, then starts to remove them.
+
+    Args:
+      folders: of checkpoints.
+      also: what needs no mark, removed last.
+    """
     self.wait()
-    self._thread = threading.Thread(
-        target=_remove, args=([_retired(folder) for folder in folders],))
+    retired = [_retired(folder) for folder in folders]
+    self._thread = threading.Thread(target=_remove, args=([*retired, *also],))
     self._thread.start()
 
   def wait(self) -> None:
     """Blocks until they are gone."""
     if self._thread is not None:
       self._thread.join()
+
+
+def set_aside(folder: epath.Path, target: epath.Path) -> epath.Path:
+  """Moves a folder that cannot be used out of the way; returns where it is.
+
+  Args:
+    folder: what to move.
+    target: its new name, which gets a number if it is taken.
+  """
+  parent, name = target.parent, target.name
+  for number in itertools.count(2):
+    if not target.exists():
+      break
+    target = parent / f"{name}-{number}"
+  if not io.is_remote(folder):
+    parent.mkdir(parents=True, exist_ok=True)
+    return folder.rename(target)
+  files = [path for path in folder.rglob("*") if path.is_file()]
+  # Without the last of them the rest would be taken for an unfinished save.
+  files.sort(key=lambda path: path == folder / COMPLETE)
+  system, _ = fsspec.core.url_to_fs(os.fspath(folder))
+  for path in files:
+    system.mv(os.fspath(path), os.fspath(target / path.relative_to(folder)))
+  return target
 
 
 def _retired(folder: epath.Path) -> epath.Path:

@@ -6,32 +6,54 @@
         if preemption.requested():
           manager.save(step + 1, arrays, host, force=True)
           break
+      manager.wait()  # or a signal would end what is still being written
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import signal
+import threading
 import types
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
+from jax._src import distributed as jax_distributed  # its store is not public
+
+from r1jax.sharding import processes
+
+_WAIT = 10_000  # ms that one question to the store may stay open
+_AGREE = 300_000  # ms until all processes must have heard of a signal
+_count = itertools.count()  # all processes enter their blocks in one order
 
 
 class Preemption:
   """Catches SIGINT and SIGTERM while its `with` block runs.
 
-  The first of them only sets a flag; a second SIGINT raises KeyboardInterrupt
-  at once. The former handlers come back at the end of the block. Enter it in
-  the main thread (Python's rule for signal handlers).
+  The first of them only sets a flag, and says what a kill would lose now; a
+  second SIGINT raises KeyboardInterrupt at once. The former handlers come back
+  at the end of the block. Enter it in the main thread (Python's rule for signal
+  handlers).
   """
 
-  def __init__(self) -> None:
+  def __init__(self, lost: Callable[[], str] = lambda: "") -> None:
+    """Catches nothing yet.
+
+    Args:
+      lost: -> what is lost if the process ends at this moment, in words. It is
+        called in a signal handler: it must not wait.
+    """
+    self._lost = lost
     self._name: str | None = None
     self._former: dict[signal.Signals, Any] = {}
+    self._others: _Agreement | None = None
 
   def __enter__(self) -> Preemption:
+    if jax.process_count() > 1:
+      self._others = _Agreement(f"r1jax/signal/{next(_count)}")
     for number in (signal.SIGINT, signal.SIGTERM):
       self._former[number] = signal.signal(number, self._catch)
     return self
@@ -39,24 +61,108 @@ class Preemption:
   def __exit__(self, *exc: object) -> None:
     for number, former in self._former.items():
       signal.signal(number, former)
+    if self._others:
+      self._others.close()
 
   def requested(self) -> bool:
-    """Whether to save and stop.
+    """Whether to save and stop; once it is so, it stays so.
 
-    Under several processes all of them must ask at the same step; the answer is
-    yes for all if any was signalled, so that they save the same step.
+    Under several processes all of them must ask at the same points. The answer
+    is the same for all: yes some time after any was signalled.
     """
-    if jax.process_count() == 1:
-      return self._name is not None
-    flags = multihost_utils.process_allgather(np.array(self._name is not None))
-    return bool(np.any(flags))
+    if self._others:
+      return self._others.ask()
+    return self._name is not None
 
   @property
   def name(self) -> str:
-    """Name of the signal that came to this process, or ''."""
-    return self._name or ""
+    """Name of the signal that came to this or another process, or ''."""
+    return self._name or (self._others and self._others.name) or ""
 
   def _catch(self, number: int, frame: types.FrameType | None) -> None:
-    if self._name is not None and number == signal.SIGINT:
-      raise KeyboardInterrupt("second Ctrl-C: stopped without saving")
-    self._name = signal.Signals(number).name
+    first, self._name = self._name is None, signal.Signals(number).name
+    if not first and number == signal.SIGINT:
+      raise KeyboardInterrupt(f"second Ctrl-C: stopped at once; {self._lost()}")
+    if first and processes.is_writer():
+      # `print` may be what was interrupted, and cannot be entered twice.
+      os.write(2, f"\n{self._name}: saves at the next chance and stops. Ended"
+                  " before that (a second Ctrl-C does it):"
+                  f" {self._lost()}\n".encode())
+    if self._others:
+      self._others.tell(self._name)
+
+
+class _Agreement:
+  """At which of their questions all processes are told to stop.
+
+  It needs no device and, before a signal comes, no word between processes: each
+  counts its questions, and a thread waits for news in the key-value store of
+  jax.distributed. When there are, each holds its next question back and tells
+  its count; they stop at the first question that none of them has asked. (So
+  does the preemption notice of JAX's own coordination service.)
+
+  Attributes:
+    name: of the signal, or None.
+  """
+
+  def __init__(self, key: str) -> None:
+    """Starts to listen.
+
+    Args:
+      key: prefix in the store; the same in all processes, and never used twice.
+    """
+    self.name: str | None = None
+    self._client = jax_distributed.global_state.client
+    self._key, self._lock = key, threading.Lock()
+    self._asked, self._stop_at = 0, None
+    self._error: Exception | None = None
+    self._over = threading.Event()
+    self._thread = threading.Thread(target=self._listen, daemon=True)
+    self._thread.start()
+
+  def ask(self) -> bool:
+    """The answer to this process's next question."""
+    with self._lock:
+      if self._error:
+        raise self._error
+      self._asked += 1
+      return self._stop_at is not None and self._asked >= self._stop_at
+
+  def tell(self, name: str) -> None:
+    """Tells all of a signal; does not wait."""
+    threading.Thread(target=self._put, args=(name,), daemon=True).start()
+
+  def close(self) -> None:
+    """Stops listening; all processes do so after their last question."""
+    self._over.set()
+    if processes.is_writer():
+      self._put("")  # wakes the others
+    self._thread.join(1.0)  # A daemon, should the store be silent.
+
+  def _put(self, name: str) -> None:
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # All have left.
+      self._client.key_value_set(self._key, name, allow_overwrite=True)
+
+  def _listen(self) -> None:
+    while not self._over.is_set():
+      try:
+        name = self._client.blocking_key_value_get(self._key, _WAIT)
+      except jax.errors.JaxRuntimeError:  # No news, or the store is silent,
+        self._over.wait(0.1)              # which the watchdog will see.
+        continue
+      if name and not self._over.is_set():
+        self._agree(name)
+      return
+
+  def _agree(self, name: str) -> None:
+    with self._lock:
+      try:
+        me = f"{self._key}/asked/{jax.process_index()}"
+        self._client.key_value_set(me, str(self._asked))
+        self._client.wait_at_barrier(f"{self._key}/told", _AGREE)
+        asked = self._client.key_value_dir_get(f"{self._key}/asked/")
+      except jax.errors.JaxRuntimeError as error:
+        self._error = error
+        return
+      self._stop_at = max(int(count) for _, count in asked) + 1
+      self.name = name

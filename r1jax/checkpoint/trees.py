@@ -31,6 +31,26 @@ def unflatten(like: Any, leaves: Mapping[str, Any]) -> Any:
       jax.tree.structure(like), [leaves[name] for name in flatten(like)])
 
 
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+  """Leaves by dotted name as dicts, and as lists where all keys are numbers."""
+  found: dict[str, Any] = {}
+  for name, leaf in leaves.items():
+    *path, last = name.split(".")
+    at = found
+    for key in path:
+      at = at.setdefault(key, {})
+    at[last] = leaf
+  return {key: _listed(value) for key, value in found.items()}
+
+
+def _listed(tree: Any) -> Any:
+  if not isinstance(tree, dict):
+    return tree
+  tree = {key: _listed(value) for key, value in tree.items()}
+  numbers = [str(number) for number in range(len(tree))]
+  return [tree[n] for n in numbers] if sorted(tree) == sorted(numbers) else tree
+
+
 def mismatches(
     found: Mapping[str, tuple], wanted: Mapping[str, tuple]) -> list[str]:
   """Lines that say how two dictionaries `name -> description` differ.

@@ -269,7 +269,7 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   listed = "\n  ".join(malformed[:_SHOWN])
   check(len(malformed) <= MALFORMED * total,
         f"{len(malformed)} of {total} rows are malformed, more than"
-        f" {MALFORMED:.0%}; mend or remove them:\n  {listed}")
+        f" {MALFORMED:.0%}; mend them or leave them out:\n  {listed}")
   check(len(examples) > 0,
         f"{', '.join(map(str, paths))}: none of {total} rows fits a row of"
         f" {capacity} tokens; raise --row_length or give other files")
@@ -289,7 +289,7 @@ def _checked(where: str, messages: list[Message] | str, template: str,
     raise _Malformed(f"{where}: it begins with {roles[0]} and ends with"
                      f" {roles[-1]}; an answer must end it, not begin it")
   check(all(m["content"].strip() for m in messages if m["role"] == "assistant"),
-        f"{where}: an answer is empty; remove the row")
+        f"{where}: an answer is empty; leave the row out")
   try:
     return dialogues(messages, template, tokenizer)
   except ValueError as error:

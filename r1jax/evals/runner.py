@@ -67,7 +67,8 @@ def evaluate(
     prompts: Sequence[Prompt], generate: Generate, score: Judge, *,
     batch_size: int, path: str | os.PathLike | None = None,
     name: str = "evaluate", progress: bool = True,
-) -> EvalResult:
+    interrupted: Callable[[], bool] = lambda: False,
+) -> EvalResult | None:
   """Samples, scores and summarises.
 
   Under several processes each has its part of every batch and stores what it
@@ -85,6 +86,11 @@ def evaluate(
       whole or not at all; None stores nothing.
     name: label of the progress bar.
     progress: whether to show it.
+    interrupted: asked before each batch, by all processes; ends the evaluation
+      if it is so.
+
+  Returns:
+    What was found; None if it was interrupted, and then nothing is stored.
 
   Raises:
     ValueError: no prompts, repeated ids, a batch size below 1, no "accuracy"
@@ -98,6 +104,8 @@ def evaluate(
   with (Progress(name, len(prompts), unit="problems") if progress
         else contextlib.nullcontext()) as shown:
     for start in range(0, len(prompts), batch_size):
+      if interrupted():
+        return None
       live = list(prompts[start:start + batch_size])
       numbers = processes.part(range(batch_size), "problems of a batch")
       rollout, texts = generate(

@@ -18,7 +18,7 @@ from r1jax.core import io
 from r1jax.core.config import check
 
 CONFIG = "config.json"
-_OF_A_RUN = ("checkpoints", "metrics.jsonl", "rollouts")
+_OF_A_RUN = ("checkpoints", "checkpoints_inside", "metrics.jsonl", "rollouts")
 
 
 def prepare(

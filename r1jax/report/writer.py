@@ -28,28 +28,30 @@ class Writer:
   of TensorBoard. In a multi-process run only process 0 makes a writer.
   """
 
-  def __init__(self, workdir: str | os.PathLike, *, resumed: int = 0) -> None:
+  def __init__(self, workdir: str | os.PathLike, *,
+               resumed: int | None = None) -> None:
     """Opens the files.
 
     Args:
       workdir: folder of the run, local or gs://.
-      resumed: step of the checkpoint that the run goes on from; 0 if it starts.
-        Lines of later steps, written before a kill, are dropped (all of them
-        at 0), and TensorBoard is told to forget them, so that each step is
+      resumed: steps done where the run goes on; None if it starts. Lines of
+        later steps, written before a kill, are dropped (all of them if it
+        starts), and TensorBoard is told to forget them, so that each step is
         there once.
 
     Raises:
       OSError: the disk is full or read-only.
     """
     self._path = epath.Path(workdir) / METRICS
-    old = read(workdir) if resumed else []
-    rows = [row for row in old if row["step"] <= resumed]
+    rows = [] if resumed is None else [
+        row for row in read(workdir) if row["step"] <= resumed]
     io.write_text(self._path, "".join(_line(row) for row in rows))
     self._rows: list[str] = []
     self._remote = io.is_remote(workdir)
     self._uploaded = "".join(map(_line, rows)) if self._remote else ""
     self._next = 0.0
-    self._events = events.summaries(workdir, resumed + 1 if resumed else 0)
+    self._events = events.summaries(
+        workdir, 0 if resumed is None else resumed + 1)
 
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Adds one row; values are numbers or scalar arrays."""
@@ -124,7 +126,7 @@ def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
       if number == len(lines):
         break
       raise ValueError(
-          f"{path} line {number} is not JSON ({error}); delete that line"
+          f"{path} line {number} is not JSON ({error}); mend that line"
       ) from error
   return rows
 

@@ -49,7 +49,9 @@ class EvalConfig:
 def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
              bias_LE: jax.Array, prompts: Sequence[Prompt], *, step: int = 0,
              path: str | os.PathLike | None = None, name: str = "evaluate",
-             progress: bool = True) -> EvalResult:
+             progress: bool = True,
+             interrupted: Callable[[], bool] = lambda: False
+             ) -> EvalResult | None:
   """Samples every problem cfg.samples times and summarises.
 
   Args:
@@ -63,6 +65,7 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
     path: where to store the generations, or None.
     name: of the progress bar.
     progress: whether to show it.
+    interrupted: asked before each batch; if it is so, the result is None.
   """
   key = keys.fold(jax.random.key(cfg.seed), _STREAM, step)
 
@@ -77,7 +80,7 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
 
   return runner.evaluate(
       prompts, generate, score, batch_size=cfg.batch, path=path, name=name,
-      progress=progress and processes.is_writer())
+      progress=progress and processes.is_writer(), interrupted=interrupted)
 
 
 def sampler(cfg: EvalConfig, model: Model, tokenizer: Tokenizer,
@@ -123,18 +126,23 @@ def laid_out(policy: Weights, engine: Engine) -> Any:
 
 def during(cfg: EvalConfig, engine: Engine, judge: Judge,
            prompts: Sequence[Prompt], workdir: str | os.PathLike
-           ) -> Callable[[Any, jax.Array, int], dict[str, float]]:
+           ) -> Callable[..., dict[str, float] | None]:
   """What a training loop calls now and then, as `grpo.run` takes it.
 
   Args:
     cfg, engine, judge, prompts: see `evaluate`.
     workdir: of the run, where the generations are stored.
+
+  Returns:
+    (params, router_bias_LE, step, interrupted) -> the numbers for the log, or
+    None if it was interrupted; `interrupted` may be left out.
   """
-  def run(params, bias_LE, step, interrupted=None):
-    return metrics(evaluate(
+  def run(params, bias_LE, step, interrupted=lambda: False):
+    found = evaluate(
         cfg, engine, judge, params, bias_LE, prompts, step=step,
         path=rollouts.path(workdir, step, rollouts.EVALUATIONS),
-        progress=False))
+        progress=False, interrupted=interrupted)
+    return None if found is None else metrics(found)
 
   return run
 

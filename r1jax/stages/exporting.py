@@ -36,7 +36,7 @@ def check_unused(folder: str) -> None:
     path = os.path.abspath(folder)
     check(not os.path.exists(path) or os.path.isdir(path)
           and not os.listdir(path),
-          f"{folder} is in use already; choose another folder or delete it")
+          f"{folder} is in use already; choose another folder")
 
   processes.from_writer(look)
 

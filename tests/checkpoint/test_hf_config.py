@@ -300,7 +300,7 @@ def test_all_layers_dense():
     (R1, {"n_group": None}, "config.json has no n_group"),
     (R1, {"routed_scaling_factor": None}, "has no routed_scaling_factor"),
     (V2, {"topk_group": None}, "config.json has no topk_group"),
-    (R1, {"index_topk": 2048}, "index_topk=2048: unknown.*delete"),
+    (R1, {"index_topk": 2048}, "index_topk=2048: unknown.*leave"),
     (R1, {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
     (R1, {"rope_parameters": {"rope_type": "default"}}, "disagree"),
     (V2, {"topk_method": "noaux_tc"}, "greedy or group_limited_greedy"),

@@ -1,4 +1,3 @@
-import gc
 import os
 import pathlib
 import resource
@@ -139,8 +138,9 @@ def test_another_model_is_refused(tmp_path, change, message):
   m.save(1, state(), {})
   like = state()
   change(like)
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(manager.Unlike, match=message) as caught:
     m.restore(like=like)
+  assert "It was not changed. Resume with the flags" in str(caught.value)
   m.close()
 
 
@@ -155,35 +155,6 @@ def test_bad_arguments(tmp_path):
   with pytest.raises(ValueError, match="not JSON-ready"):
     m.save(1, {"x": jnp.ones(1)}, {"x": object()})
   m.close()
-
-
-def test_a_truncated_checkpoint_is_never_taken(tmp_path, monkeypatch):
-  # Orbax leaves reads unawaited when one fails; they are no news here.
-  monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
-  m = manager.Manager(tmp_path)
-  big = {"x": jax.random.normal(jax.random.key(0), (300, 300))}
-  for step in (1, 2):
-    m.save(step, big, {"step": step})
-  m.close()
-  step_2 = tmp_path / "2"
-  files = [p for p in step_2.rglob("*") if p.is_file() and p.stat().st_size]
-  damaged = 0
-  for path in files:
-    data = path.read_bytes()
-    path.write_bytes(data[:len(data) // 2])
-    m = manager.Manager(tmp_path)
-    try:
-      arrays, host = m.restore(like=big)
-      np.testing.assert_array_equal(arrays["x"], big["x"])
-      assert host == {"step": 2}
-    except ValueError as error:
-      damaged += 1
-      assert str(step_2) in str(error) and "truncated" in str(error)
-      assert "rm -r" in str(error) and "from step 1" in str(error)
-    m.close()
-    path.write_bytes(data)
-  gc.collect()
-  assert damaged >= 4  # Metadata, values, manifest and host state at least.
 
 
 KILLED = textwrap.dedent("""

@@ -31,7 +31,7 @@ def test_rows_that_stay_are_unchanged(tmp_path):
     assert any(line.split()[-1] == "1" and reason in line
                for line in said.splitlines()), said
   assert f"{data}:11: " in said
-  fails(again, "exists; remove it")
+  fails(again, "exists; choose another --out")
   succeeds(lenient)
   assert len((tmp_path / "b").read_text().splitlines()) == 4
   fails(missing, "cannot be read")
