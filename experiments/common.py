@@ -45,13 +45,13 @@ def policy(seed: int, mesh: jax.sharding.Mesh | None
            ) -> tuple[Weights, Tokenizer]:
   """The model that the flags name, on `mesh`, and a tokenizer that fits it."""
   return weights.with_tokenizer(
-      INIT.value, COMPUTE.resolve(Compute()), seed=seed, mesh=mesh,
+      INIT.value, COMPUTE.value(), seed=seed, mesh=mesh,
       tokenizer=TOKENIZER.value)
 
 
 def mesh() -> jax.sharding.Mesh | None:
   """The mesh of the flags; None for a single device."""
-  return mesh_or_none(MESH.resolve(MeshConfig()))
+  return mesh_or_none(MESH.value())
 
 
 def sources(text: str, split: str) -> dict[str, Sequence[Prompt]]:

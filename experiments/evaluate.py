@@ -32,14 +32,14 @@ OUT = flags.DEFINE_string(
 
 
 def main() -> None:
-  cfg = EVAL.resolve(EvalConfig())
+  cfg = EVAL.value()
   policy, tokenizer = common.policy(cfg.seed, common.mesh())
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)
   # Before the work, not after it.
   processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
-  rewards = REWARDS.resolve(RewardConfig())
+  rewards = REWARDS.value()
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   with judging.judge(tokenizer, TEMPLATE.value, rewards,
                      tasks.verifiers(common.DATA.value)) as judge:

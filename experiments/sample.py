@@ -17,7 +17,8 @@ from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import answering
 
-SAMPLING = flagset.define(SamplingConfig)
+SAMPLING = flagset.define(SamplingConfig(
+    temperature=0.6, top_p=0.95, max_new_tokens=96))
 TEMPLATE = flags.DEFINE_string(
     "template", "r1-zero", "Prompt template: r1-zero, plain, chat (the"
     " tokenizer's own), chat-think (the same with a thought opened) or r1.")
@@ -41,9 +42,7 @@ def questions():
 
 def main() -> None:
   policy, tokenizer = common.policy(SEED.value, common.mesh())
-  cfg = SAMPLING.resolve(SamplingConfig(
-      temperature=0.6, top_p=0.95, max_new_tokens=96))
-  engine = Engine(policy.model, cfg, tokenizer.eos_ids)
+  engine = Engine(policy.model, SAMPLING.value(), tokenizer.eos_ids)
   for number, question in zip(itertools.count(), questions()):
     key = keys.fold(jax.random.key(SEED.value), number)
     for text in answering.stream(

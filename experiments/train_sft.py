@@ -28,7 +28,7 @@ EXPORT = flags.DEFINE_string("export", "", common.EXPORT)
 
 
 def main() -> None:
-  cfg = SFT.resolve(SftConfig())
+  cfg = SFT.value()
   if EXPORT.value:
     exporting.check_unused(EXPORT.value)  # before the work
   weights = data_lib.source_weights(SOURCE_WEIGHTS.value)
