@@ -51,6 +51,7 @@ def main() -> None:
   cfg, evals, rewards = GRPO.value(), EVAL.value(), REWARDS.value()
   print(recipe.explain(RECIPE.value, LOSS.value, (
       GRPO, EVAL, REWARDS, common.COMPUTE, common.MESH)), flush=True)
+  cfg = dataclasses.replace(cfg, template=common.template(cfg.template))
   if EXPORT.value:
     exporting.check_unused(EXPORT.value)  # before the work
   # pmap makes its replicas by itself; the first device samples.
