@@ -57,10 +57,11 @@ def main() -> None:
   # pmap makes its replicas by itself; the first device samples.
   mesh = common.mesh() if cfg.driver == "mesh" else None
   first, tokenizer = common.policy(cfg.seed, mesh)
+  context = first.model.cfg.max_position
+  first.model.cfg.check_length(cfg.row_length, "row_length")
   train = common.sources(common.DATA.value, "train")
   held_out = common.sources(
       EVAL_DATA.value or common.DATA.value, EVAL_SPLIT.value)
-  context = first.model.cfg.max_position
   # On another machine a run may go on with another number of children.
   judged = {k: v for k, v in dataclasses.asdict(rewards).items()
             if k != "workers"}

@@ -143,6 +143,7 @@ def test_bad_flags_of_training(train, tmp_path):
       "clip_low=-1.0 must not be negative": ["--policy.clip_low=-1"],
       "driver='tpu': choose mesh or pmap": ["--driver=tpu"],
       "unexpected arguments stray": ["stray"],
+      "recipe='r2' is unknown; choose one of dapo": ["--recipe=r2"],
       "loss preset 'ppo' is unknown; choose one of r1-zero": ["--loss=ppo"],
       "data='trivia' is unknown; choose from arith, gsm8k": ["--data=trivia"],
       "has no split 'exam'; it has train": ["--eval_split=exam"],

@@ -206,11 +206,15 @@ def test_switches_need_no_value(tmp_path):
   assert cfg.optimizer.zero1 and not cfg.replay_experts
 
 
-def test_the_command_refuses_in_one_message(tmp_path):
-  unknown, bad, loss, without = calls(
+def test_the_command_refuses_in_one_message(model_file, tmp_path):
+  unknown, bad, loss, without, long = calls(
       "experiments.train_grpo", ["--recipe=r2"],
-      [own(tmp_path, "--samplse=4")], ["--loss=ppo"], ["--recipe"])
+      [own(tmp_path, "--samplse=4")], ["--loss=ppo"], ["--recipe"],
+      [f"--init=file:{model_file}", f"--workdir={tmp_path / 'run'}"])
   fails(unknown, "recipe='r2' is unknown; choose one of dapo, deepseekmath")
   fails(bad, "own.flags:1: --samplse is no flag")
   fails(loss, "loss preset 'ppo' is unknown; choose one of r1-zero")
   fails(without, "Missing value for flag --recipe")
+  # R1-Zero's recipe, before the data are read.
+  fails(long, "row_length is 66560 tokens, the model's context is 256; shorten")
+  assert long.out.startswith("recipe r1-zero\n  it sets steps=650 questions=")
