@@ -25,7 +25,7 @@ from r1jax.stages import pretrain, weights
 
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")
-CORPUS = flagset.define(corpus.CorpusConfig, "corpus")
+CORPUS = flagset.define(corpus.DEFAULT, "corpus")
 MESH = flagset.define(MeshConfig, "mesh")
 INIT = flags.DEFINE_string(
     "init", "random:base-arith", "First parameters: random:PRESET, or, to go on"
@@ -34,25 +34,28 @@ TOKENIZER = flags.DEFINE_string(
     "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
     " default: the one that belongs to --init, else the embedded one.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/base", "Folder of the run.")
+SKIP_DAMAGED = flags.DEFINE_bool(
+    "skip_damaged", False, "Move a checkpoint that cannot be used to"
+    " WORKDIR/checkpoints_damaged and resume from the one before.")
 EXPORT = flags.DEFINE_string(
     "export", "", "Folder to write base.safetensors (bfloat16), base.json and"
     " the loss curve to at the end.")
 
 
 def main() -> None:
-  cfg = PRETRAIN.resolve(pretrain.PretrainConfig())
-  mixture = CORPUS.resolve(corpus.DEFAULT)
+  cfg = PRETRAIN.value()
+  mixture = CORPUS.value()
   mesh = None
   if jax.device_count() > 1:
-    mesh = make_mesh(MESH.resolve(MeshConfig()))
-  first = weights.load(INIT.value, COMPUTE.resolve(Compute()),
+    mesh = make_mesh(MESH.value())
+  first = weights.load(INIT.value, COMPUTE.value(),
                        jax.random.key(cfg.seed), mesh)
   text_at = functools.partial(corpus.document, cfg.seed, config=mixture)
   tokenizer = hf_tokenizer.load(
       TOKENIZER.value or weights.tokenizer_of(INIT.value))
   state = pretrain.run(
       cfg, weights.Handover(first), tokenizer, text_at, WORKDIR.value,
-      mesh=mesh,
+      mesh=mesh, skip_damaged=SKIP_DAMAGED.value,
       settings={"init": INIT.value, "corpus": config_lib.to_dict(mixture)})
   if not EXPORT.value or int(state.step) < cfg.steps:
     return
