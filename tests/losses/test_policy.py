@@ -275,6 +275,8 @@ def test_presets():
   with pytest.raises(ValueError, match="dapo"):
     get("ppo")
   logp_BT, batch = batch_of(sequences(), 0.0)
-  values = {name: float(policy_loss(logp_BT, batch, p.policy)[0][0])
-            for name, p in PRESETS.items()}
+  with pytest.raises(ValueError, match="max_length=0"):  # the run's to fill in
+    policy_loss(logp_BT, batch, get("dr-grpo").policy)
+  values = {name: float(policy_loss(logp_BT, batch, dataclasses.replace(
+      p.policy, max_length=7))[0][0]) for name, p in PRESETS.items()}
   assert len(set(values.values())) == len(values)
