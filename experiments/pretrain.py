@@ -51,7 +51,8 @@ def main() -> None:
   tokenizer = hf_tokenizer.load(
       TOKENIZER.value or weights.tokenizer_of(INIT.value))
   state = pretrain.run(
-      cfg, first, tokenizer, text_at, WORKDIR.value, mesh=mesh,
+      cfg, weights.Handover(first), tokenizer, text_at, WORKDIR.value,
+      mesh=mesh,
       settings={"init": INIT.value, "corpus": config_lib.to_dict(mixture)})
   if not EXPORT.value or int(state.step) < cfg.steps:
     return

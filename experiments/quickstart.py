@@ -25,8 +25,8 @@ from r1jax.report import tables
 from r1jax.sharding import processes
 from r1jax.stages import evaluating, grpo, judging, reporting, tasks
 from r1jax.stages.evaluating import EvalConfig
-from r1jax.stages.grpo import GrpoConfig
-from r1jax.stages.weights import Weights
+from r1jax.stages.grpo_config import GrpoConfig
+from r1jax.stages.weights import Handover, Weights
 from r1jax.training.optimizer import OptimizerConfig
 
 SEED = flags.DEFINE_integer("seed", 0, "Of prompts and samples.")
@@ -109,7 +109,7 @@ def run(cfg: GrpoConfig, evals: EvalConfig, base: Weights,
         train, judge, cfg.prompt_limit(base.model.cfg.max_position),
         "training")
     zero = grpo.run(
-        cfg, base, judge, train, folder / "train",
+        cfg, Handover(base), judge, train, folder / "train",
         evaluate=evaluating.during(
             evals, engine, judge, held_out, folder / "train"), mesh=mesh)
     if grpo.finished(folder / "train", cfg):

@@ -25,7 +25,8 @@ from r1jax.stages import (
   tasks,
 )
 from r1jax.stages.evaluating import EvalConfig
-from r1jax.stages.grpo import GrpoConfig
+from r1jax.stages.grpo_config import GrpoConfig
+from r1jax.stages.weights import Handover
 
 GRPO = flagset.define(GrpoConfig)
 EVAL = flagset.define(EvalConfig, "eval")
@@ -75,7 +76,7 @@ def main() -> None:
     held_out = tasks.joined(tasks.all_fitting(
         held_out, judge, context - evals.max_new_tokens, EVAL_SPLIT.value))
     found = grpo.run(
-        cfg, first, judge, questions, WORKDIR.value,
+        cfg, Handover(first), judge, questions, WORKDIR.value,
         evaluate=evaluating.during(
             evals, engine, judge, held_out, WORKDIR.value),
         mesh=mesh, settings={"init": common.INIT.value,

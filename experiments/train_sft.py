@@ -17,6 +17,7 @@ from r1jax.core.config import check
 from r1jax.data import sft as data_lib
 from r1jax.stages import exporting, sft
 from r1jax.stages.sft import SftConfig
+from r1jax.stages.weights import Handover
 
 SFT = flagset.define(SftConfig)
 WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "Folder of the run.")
@@ -50,8 +51,8 @@ def main() -> None:
         f" has; the sources are {', '.join(sorted(data.sources)) or 'unnamed'}")
   held_out = read(held_out_files).examples if held_out_files else None
   found = sft.run(
-      cfg, first, tokenizer, data.examples, WORKDIR.value, held_out=held_out,
-      mesh=common.mesh(), settings={
+      cfg, Handover(first), tokenizer, data.examples, WORKDIR.value,
+      held_out=held_out, mesh=common.mesh(), settings={
           "init": common.INIT.value,
           "data": {path: data_lib.digest(path) for path in files},
           "eval_data": {

@@ -49,8 +49,8 @@ from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.report import progress, tables
-from r1jax.training import objectives, optimizer, step
-from r1jax.training import state as state_lib
+from r1jax.training import objectives, optimizer
+from r1jax.training import trainer as trainer_lib
 
 INTERVAL = flags.DEFINE_integer(
     "interval", 25, "Steps between saves.", lower_bound=2)
@@ -73,25 +73,29 @@ class Trainer:
     model = build(dataclasses.replace(
         presets.get("peer-small"), d_model=512, n_heads=8, n_kv_heads=4,
         d_ff=2048, n_layers=LAYERS.value), Compute())
-    tx = optimizer.make_optimizer(optimizer.OptimizerConfig(lr=1e-3))
-    self.state, *_ = state_lib.start(
+    self._trainer = trainer_lib.Trainer(
         model, jax.jit(model.init)(jax.random.key(0)),
-        model.init_router_bias(), tx)
-    self._update = step.make_update(
-        objectives.lm_objective(model, objectives.LmConfig()), tx)
+        model.init_router_bias(),
+        objectives.lm_objective(model, objectives.LmConfig()),
+        optimizer.OptimizerConfig(lr=1e-3))
     shape = ROWS.value, LENGTH.value
     tokens_BT = np.random.default_rng(0).integers(
         0, model.cfg.vocab_size, shape, dtype=np.int32)
-    self._batch = step.place(step.split(TokenBatch(
+    self._batch = TokenBatch(
         tokens_BT=tokens_BT, targets_BT=np.roll(tokens_BT, -1, 1),
         segments_BT=np.ones(shape, np.int32),
         positions_BT=np.arange(LENGTH.value, dtype=np.int32) + 0 * tokens_BT,
-        mask_BT=np.ones(shape, np.float32)), 1), None)
+        mask_BT=np.ones(shape, np.float32))
+
+  @property
+  def state(self) -> Any:
+    """What is saved."""
+    return self._trainer.state
 
   def step(self) -> float:
     """Trains one step; its seconds."""
     began = time.perf_counter()
-    self.state, _ = self._update(self.state, self._batch)
+    self._trainer.update(self._batch, 1)
     jax.block_until_ready(self.state)
     seconds = time.perf_counter() - began
     self._shown.step({"seconds": seconds})

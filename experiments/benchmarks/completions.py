@@ -11,7 +11,7 @@ from r1jax.core.types import Prompt, ask
 from r1jax.rewards.score import Score
 
 # Where values may lie; [0, 1] otherwise.
-RANGES = {"overlong": (-1.0, 0.0), "repetition": (-1.0, 0.0)}
+RANGES = {"repetition": (-1.0, 0.0)}
 
 _DOUBLE = "```python\nprint(2 * int(input()))\n```"
 _ADD = "```python\ndef add(a, b):\n  return a + b\n```"

@@ -37,6 +37,7 @@ from absl import flags
 from experiments import common, start
 from r1jax.accounting import flops
 from r1jax.core import keys
+from r1jax.data import minibatches
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models import presets
 from r1jax.models.compute import Compute
@@ -45,8 +46,9 @@ from r1jax.report import tables
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import grpo, weights
-from r1jax.stages.grpo import GrpoConfig
+from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.learner import Learner
+from r1jax.training import metrics as metrics_lib
 from r1jax.training.advantages import Advantages
 from r1jax.training.optimizer import OptimizerConfig
 
@@ -114,24 +116,30 @@ class Bench:
     self.engine = Engine(first.model, SamplingConfig(
         temperature=self.cfg.temperature, max_new_tokens=work.new),
         frozenset(), mesh)
-    self.learner = Learner(self.cfg, first, mesh)
+    self.learner = Learner(self.cfg, weights.Handover(first), mesh)
     self.prompts = np.random.default_rng(1).integers(
         0, first.model.cfg.vocab_size, (work.questions, work.prompt), np.int32)
 
   def step(self, index: int) -> dict[str, float]:
     """Seconds of one step by phase, and CPU seconds as `<phase>_cpu`."""
-    state, clock, cpu = self.learner.state, grpo.Clock(), [time.process_time()]
-    rollout = self.engine.generate(
-        state.params, state.router_bias_LE, list(self.prompts),
-        range(self.work.questions), self.work.samples,
-        keys.fold(jax.random.key(0), index), limits_QG=self.lengths)
+    clock, cpu = grpo.Clock(), [time.process_time()]
+    with self.learner.sampling() as policy:
+      rollout = self.engine.generate(
+          policy, self.learner.state.router_bias_LE, list(self.prompts),
+          range(self.work.questions), self.work.samples,
+          keys.fold(jax.random.key(0), index), limits_QG=self.lengths)
     clock.lap("rollout")
     cpu.append(time.process_time())
     advantages = made_up(rollout.tokens_QGT)
     clock.lap("rewards")
-    part = np.arange(self.lengths.size)
-    batch = grpo.pack(rollout, self.cfg, part, advantages)
-    self.learner.update([batch], self.learner.fixed_logprobs([batch]))
+    packed = minibatches.pack(
+        rollout, [np.arange(self.lengths.size)], self.cfg.row_length,
+        self.cfg.micro_rows)
+    placed = self.learner.place(packed)
+    (micros,) = self.learner.ready(
+        packed, placed, self.learner.fixed_logprobs(placed),
+        advantages.advantages_QG, advantages.keep_QG)
+    metrics_lib.floats(self.learner.update(micros))
     clock.lap("update")
     cpu.append(time.process_time())
     return clock.laps | {

@@ -65,6 +65,13 @@ def best_fit(lengths: list[int] | np.ndarray, capacity: int) -> list[list[int]]:
 def pack(
     sequences: list[Sequence], capacity: int, rows: int | None = None
 ) -> TokenBatch:
+  """`pack_indexed` without the index."""
+  return pack_indexed(sequences, capacity, rows)[0]
+
+
+def pack_indexed(
+    sequences: list[Sequence], capacity: int, rows: int | None = None
+) -> tuple[TokenBatch, np.ndarray]:
   """Packs sequences, best-fit, into a batch of rows of `capacity` slots.
 
   A sequence of n tokens takes n - 1 slots: it reads tokens[:-1] and predicts
@@ -75,9 +82,12 @@ def pack(
     capacity: T, the row length.
     rows: B, padded up to with empty rows (one shape, one compilation); the
       fewest that hold all sequences if None.
+
   Returns:
-    NumPy arrays of shape [B, T]; token 0, segment 0 and mask 0 where padded.
-    Of the optional arrays those exist whose field the sequences set.
+    (NumPy arrays of shape [B, T]; token 0, segment 0 and mask 0 where padded;
+    of the optional arrays those exist whose field the sequences set.
+    index_BT: int32, which of the sequences a slot belongs to, -1 where padded).
+
   Raises:
     ValueError: a sequence is longer than a row or malformed, or the rows do
       not hold all sequences.
@@ -106,13 +116,16 @@ def pack(
   trained = positions + 1 >= np.repeat(prompts, lengths)
   if ordered and ordered[0].weights is not None:
     trained = _joined([s.weights[1:] for s in ordered]) > 0
-  return TokenBatch(
+  numbers = np.repeat(np.array(order, np.int64) + 1, lengths)
+  index_BT = scatter(numbers, np.int32) - 1
+  batch = TokenBatch(
       tokens_BT=scatter(_joined([s.tokens[:-1] for s in ordered]), np.int32),
       targets_BT=scatter(_joined([s.tokens[1:] for s in ordered]), np.int32),
       segments_BT=scatter(np.repeat(segments, lengths), np.int32),
       positions_BT=scatter(positions, np.int32),
       mask_BT=scatter(trained, np.float32),
       **_optional(ordered, lengths, trained, scatter))
+  return batch, index_BT
 
 
 def _optional(ordered, lengths, trained, scatter) -> dict[str, np.ndarray]:

@@ -24,9 +24,10 @@ def mtp_targets(batch: TokenBatch) -> tuple[jax.Array, jax.Array]:
   return ahead(batch.targets_BT), mask_BT
 
 
-def ahead(x_BT: jax.Array) -> jax.Array:
-  """What stands at t + 1; 0 in the last column."""
-  return jnp.pad(jnp.asarray(x_BT)[:, 1:], ((0, 0), (0, 1)))
+def ahead(x: jax.Array) -> jax.Array:
+  """What stands at t + 1 of [B, T, ...]; 0 in the last column."""
+  x = jnp.asarray(x)
+  return jnp.pad(x[:, 1:], ((0, 0), (0, 1)) + ((0, 0),) * (x.ndim - 2))
 
 
 def mtp_loss(logprobs_BT: jax.Array, mask_BT: jax.Array,

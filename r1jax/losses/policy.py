@@ -14,6 +14,14 @@ from r1jax.losses import segments
 
 Pair = tuple[jax.Array, jax.Array]
 
+# Every exponential of a difference of log-probabilities takes it clamped to
+# +-20, as verl's losses do (`core_algos.py`): far outside any clip range, while
+# e^89 is inf in float32 and inf * 0, of an advantage of 0, is NaN. Beyond it
+# the exponential has no gradient.
+LOG_RATIO_LIMIT = 20.0
+# Log-probabilities below this count as it: -inf less -inf would be NaN.
+LOWEST_LOGPROB = -1e6
+
 AGGREGATIONS = ("seq_mean_token_mean", "token_mean", "seq_sum", "constant")
 
 
@@ -31,7 +39,8 @@ class PolicyConfig:
     aggregation: `seq_mean_token_mean` (mean over sequences of the mean over
       their tokens), `token_mean` (all tokens alike), `seq_sum` (mean over
       sequences of the sum), `constant` (that, divided by `max_length`).
-    max_length: divisor of `constant`, in tokens.
+    max_length: divisor of `constant`, in tokens; 0 stands for the run's own
+      longest completion, which the stage fills in.
     kl_beta: factor of the penalty for leaving the reference policy.
     kl_estimator: of each token, with d = log pi - log ref: `k1` d, `k2` d^2/2,
       `k3` exp(-d) + d - 1. As a loss, k1 has a gradient of mean zero.
@@ -65,8 +74,8 @@ class PolicyConfig:
       check(value >= 0, f"{name}={value} must not be negative")
     check(self.tis_cap == 0 or self.tis_cap >= 1,
           f"tis_cap={self.tis_cap}: give at least 1, or 0 for no correction")
-    check(self.aggregation != "constant" or self.max_length > 0,
-          f"aggregation='constant' needs max_length > 0, not {self.max_length}")
+    check(self.max_length >= 0,
+          f"max_length={self.max_length} must not be negative")
 
 
 def policy_loss(logprobs_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
@@ -91,23 +100,26 @@ def policy_loss(logprobs_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
 
   Returns:
     ((sum, weight), metrics as (sum, weight)): `kl` if there is a reference,
-    `ratio`, `clip_low_fraction`, `clip_high_fraction`. Weights depend on mask
-    and segments alone.
+    `ratio`, `clip_low_fraction`, `clip_high_fraction`,
+    `ratio_clamped_fraction` (where `LOG_RATIO_LIMIT` acts on the ratio, the
+    correction or k3: an alarm unless 0). Weights depend on mask and segments
+    alone.
 
   Raises:
-    ValueError: an array that the options need is missing.
+    ValueError: an array that the options need is missing, or `max_length`.
   """
   _check(batch, cfg)
   mask_BT, advantages_BT = batch.mask_BT, batch.advantages_BT
-  logprobs_BT = masked.fill(logprobs_BT, mask_BT)
+  logprobs_BT = _read(logprobs_BT, mask_BT)
   old_BT = batch.old_logprobs_BT
   if old_BT is None:
     old_BT = jax.lax.stop_gradient(logprobs_BT)
-  old_BT = masked.fill(jnp.asarray(old_BT), mask_BT)
+  old_BT = _read(old_BT, mask_BT)
   log_ratio_BT = logprobs_BT - old_BT
   if cfg.ratio == "sequence":
     log_ratio_BT = _sequence_mean(log_ratio_BT, batch)
-  ratio_BT = masked.fill(jnp.exp(log_ratio_BT), mask_BT)
+  clamped_BT = _clamps(log_ratio_BT)
+  ratio_BT = masked.fill(_exp(log_ratio_BT), mask_BT)
   low, high = 1.0 - cfg.clip_low, 1.0 + cfg.clip_high
   clipped_BT = jnp.clip(ratio_BT, low, high)
   if cfg.objective == "clip":
@@ -118,7 +130,9 @@ def policy_loss(logprobs_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
     gain_BT = weight_BT * advantages_BT * logprobs_BT
     clips = (advantages_BT != 0, advantages_BT != 0)
   if cfg.tis_cap:
-    gain_BT *= _correction(old_BT, batch, cfg)
+    gap_BT = old_BT - _read(batch.sampler_logprobs_BT, mask_BT)
+    gain_BT *= _correction(gap_BT, batch, cfg)
+    clamped_BT |= _clamps(gap_BT) & (cfg.tis_kind == "truncate")
   loss_BT = -gain_BT
   metrics = {
       "ratio": masked.total(ratio_BT, mask_BT),
@@ -126,10 +140,13 @@ def policy_loss(logprobs_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
       "clip_high_fraction": masked.total((ratio_BT > high) & clips[1], mask_BT),
   }
   if batch.ref_logprobs_BT is not None:
-    kl_BT = kl(logprobs_BT, masked.fill(
-        jnp.asarray(batch.ref_logprobs_BT), mask_BT), cfg.kl_estimator)
-    loss_BT += cfg.kl_beta * kl_BT
+    ref_BT = _read(batch.ref_logprobs_BT, mask_BT)
+    kl_BT = kl(logprobs_BT, ref_BT, cfg.kl_estimator)
+    if cfg.kl_beta:  # 0 times a bad reference would not be 0
+      loss_BT += cfg.kl_beta * kl_BT
     metrics["kl"] = masked.total(kl_BT, mask_BT)
+    clamped_BT |= _clamps(logprobs_BT - ref_BT) & (cfg.kl_estimator == "k3")
+  metrics["ratio_clamped_fraction"] = masked.total(clamped_BT, mask_BT)
   return (aggregate(loss_BT, batch, cfg), policy_weight(batch, cfg)), metrics
 
 
@@ -152,13 +169,32 @@ def aggregate(loss_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
 
 
 def kl(logprobs_BT: jax.Array, ref_BT: jax.Array, estimator: str) -> jax.Array:
-  """Estimate of KL(pi, ref) from each sampled token (Schulman's k1, k2, k3)."""
+  """Estimate of KL(pi, ref) from each sampled token (Schulman's k1, k2, k3).
+
+  k3's d is clamped to +-LOG_RATIO_LIMIT.
+  """
   d_BT = logprobs_BT - ref_BT
   if estimator == "k1":
     return d_BT
   if estimator == "k2":
     return 0.5 * d_BT**2
+  d_BT = jnp.clip(d_BT, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
   return jnp.exp(-d_BT) + d_BT - 1.0
+
+
+def _read(logprobs_BT, mask_BT):
+  """Log-probabilities, finite unless NaN; 0 where masked."""
+  kept_BT = masked.fill(jnp.asarray(logprobs_BT), mask_BT)
+  return jnp.maximum(kept_BT, LOWEST_LOGPROB)
+
+
+def _exp(log_ratio_BT):
+  return jnp.exp(jnp.clip(log_ratio_BT, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
+
+
+def _clamps(log_ratio_BT):
+  """Where `_exp` takes something else than what it is given."""
+  return jnp.abs(log_ratio_BT) > LOG_RATIO_LIMIT
 
 
 def _lengths(batch):
@@ -174,12 +210,16 @@ def _sequence_mean(x_BT, batch):
   return segments.per_token(sums, batch.segments_BT) / _lengths(batch)
 
 
-def _correction(old_BT, batch, cfg):
-  """Importance weight of the old policy against the sampler; no gradient."""
-  sampler_BT = jnp.asarray(batch.sampler_logprobs_BT)
-  gap_BT = masked.fill(old_BT - sampler_BT, batch.mask_BT)
+def _correction(gap_BT, batch, cfg):
+  """Importance weight of the old policy against the sampler; no gradient.
+
+  Args:
+    gap_BT: log old - log sampler, 0 where masked.
+    batch: its segments.
+    cfg: the options.
+  """
   if cfg.tis_kind == "truncate":
-    return jax.lax.stop_gradient(jnp.minimum(jnp.exp(gap_BT), cfg.tis_cap))
+    return jax.lax.stop_gradient(jnp.minimum(_exp(gap_BT), cfg.tis_cap))
   sums = segments.per_sequence(gap_BT, batch.segments_BT)
   sums_BT = segments.per_token(sums, batch.segments_BT)
   kept_BT = jnp.abs(sums_BT) <= jnp.log(cfg.tis_cap)
@@ -187,6 +227,9 @@ def _correction(old_BT, batch, cfg):
 
 
 def _check(batch, cfg):
+  check(cfg.aggregation != "constant" or cfg.max_length > 0,
+        "aggregation='constant' divides by max_length=0: give it the longest"
+        " completion of the run, in tokens")
   needs = {"advantages_BT": True, "ref_logprobs_BT": cfg.kl_beta > 0,
            "sampler_logprobs_BT": cfg.tis_cap > 0}
   missing = [name for name, needed in needs.items()

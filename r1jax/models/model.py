@@ -83,6 +83,12 @@ class Model:
 
     return jax.tree_util.tree_map_with_path(leaf, params)
 
+  def casts_nothing(self, params: Params) -> bool:
+    """Whether `cast` would return what it is given."""
+    cast = jax.eval_shape(self.cast, params)
+    return all(a.dtype == b.dtype for a, b in zip(
+        jax.tree.leaves(params), jax.tree.leaves(cast), strict=True))
+
   def init_router_bias(self) -> jax.Array:
     """Selection bias, float32 zeros [mixture layers + MTP modules, E]."""
     cfg = self.cfg

@@ -13,7 +13,7 @@ from r1jax.models.compute import REMAT, Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.deepseek import Mixture, Mla
 from r1jax.models.dense import FeedForward, Gqa
-from r1jax.ops import rope, router
+from r1jax.ops import embedding, rope, router
 from r1jax.ops.linear import linear
 from r1jax.ops.norms import rms_norm
 from r1jax.sharding.rules import constrain, free_axes, gather_part
@@ -149,7 +149,7 @@ class Decoder(nn.Module):
       embed = gather_part(
           embed, ("vocab", "embed"), self.compute.dtype, self.layout)
       embed = constrain(embed, ("act_vocab", None), self.layout)
-    return embed[tokens].astype(self.compute.dtype)
+    return embedding.lookup(embed, tokens).astype(self.compute.dtype)
 
   def finish(self, x: jax.Array) -> jax.Array:
     """The final norm."""

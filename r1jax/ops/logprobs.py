@@ -63,13 +63,17 @@ def chunked_logprobs(
   Raises:
     ValueError: a temperature or chunk that is not positive.
   """
+  _check(temperature, chunk)
+  plan = _plan(1.0 / temperature, chunk, entropy, hidden_BTD.shape, w_DV.shape)
+  logprobs_BT, entropy_BT = _logprobs(plan, hidden_BTD, w_DV, targets_BT)
+  return logprobs_BT, jax.lax.stop_gradient(entropy_BT) if entropy else None
+
+
+def _check(temperature, chunk):
   if temperature <= 0 or chunk < 1:
     raise ValueError(
         f"temperature={temperature} and chunk={chunk} must be positive; greedy"
         " decoding has no log-probabilities")
-  plan = _plan(1.0 / temperature, chunk, entropy, hidden_BTD.shape, w_DV.shape)
-  logprobs_BT, entropy_BT = _logprobs(plan, hidden_BTD, w_DV, targets_BT)
-  return logprobs_BT, jax.lax.stop_gradient(entropy_BT) if entropy else None
 
 
 def _plan(scale, chunk, entropy, hidden_shape, w_shape) -> Plan:
@@ -210,3 +214,101 @@ def _gradients(plan, saved, cotangents):
 
 
 _logprobs.defvjp(_save, _gradients)
+
+
+def chunked_cross_entropy(
+    hidden_BTD: jax.Array, teacher_BTD: jax.Array, w_DV: jax.Array, *,
+    temperature: float = 1.0, chunk: int = 1024
+) -> tuple[jax.Array, jax.Array]:
+  """-sum_v p(v) log q(v): p of the teacher's states, q of `hidden`'s.
+
+  Both are softmax(states @ w / temperature). In chunks and on a mesh as
+  `chunked_logprobs`, with about two [chunk, V] arrays at a time. The only
+  gradient is that of `hidden_BTD`: teacher and unembedding are detached.
+
+  Args:
+    hidden_BTD: states of what is trained, any float dtype.
+    teacher_BTD: states of what it shall predict, of the same dtype.
+    w_DV: unembedding of both.
+    temperature: divides the logits of both.
+    chunk: tokens at a time on each device; at most, and not much fewer.
+
+  Returns:
+    (cross_entropy_BT, float32; agree_BT, bool: both have the same most likely
+    token).
+
+  Raises:
+    ValueError: a temperature or chunk that is not positive.
+  """
+  _check(temperature, chunk)
+  plan = _plan(1.0 / temperature, chunk, False, hidden_BTD.shape, w_DV.shape)
+  cross_BT, agree_BT = _soft(plan, hidden_BTD, teacher_BTD, w_DV)
+  return cross_BT, jax.lax.stop_gradient(agree_BT) > 0
+
+
+def _soft_forward(plan: Plan, hidden_BTD, teacher_BTD, w_DV):
+  """(cross-entropies, 1 where the best agree, both normalisers), [B, T]."""
+  shape = hidden_BTD.shape[:2]
+  n = _chunks(math.prod(shape), plan.chunk)
+
+  def normaliser(logits_XV):
+    top_X = jnp.max(logits_XV, -1)
+    if plan.vocab:
+      top_X = jax.lax.pmax(top_X, plan.vocab)
+    sum_X = jnp.sum(jnp.exp(logits_XV - top_X[:, None]), -1)
+    return top_X, top_X + jnp.log(_total(sum_X, plan.vocab))
+
+  def one(chunk):
+    logits_XV, wanted_XV = (_logits(plan, x_XD, w_DV) for x_XD in chunk)
+    (top_X, norm_X), (best_X, wanted_X) = map(
+        normaliser, (logits_XV, wanted_XV))
+    p_XV = jnp.exp(wanted_XV - wanted_X[:, None])
+    both_XV = (logits_XV == top_X[:, None]) & (wanted_XV == best_X[:, None])
+    cross_X, both_X = _total(
+        [jnp.sum(p_XV * (norm_X[:, None] - logits_XV), -1),
+         jnp.sum(both_XV.astype(jnp.float32), -1)], plan.vocab)
+    return cross_X, both_X, norm_X, wanted_X
+
+  found = jax.lax.map(one, tuple(
+      _split(x.reshape(-1, x.shape[-1]), n) for x in (hidden_BTD, teacher_BTD)))
+  return tuple(_join(x, shape) for x in found)
+
+
+def _soft_backward(plan: Plan, hidden_BTD, teacher_BTD, w_DV, norm_BT,
+                   wanted_BT, g_BT):
+  """d cross-entropy / d logits = (q - p) / temperature."""
+  n = _chunks(math.prod(g_BT.shape), plan.chunk)
+
+  def one(chunk):
+    h_XD, t_XD, norm_X, wanted_X, g_X = chunk
+    q_XV = jnp.exp(_logits(plan, h_XD, w_DV) - norm_X[:, None])
+    p_XV = jnp.exp(_logits(plan, t_XD, w_DV) - wanted_X[:, None])
+    d_XV = ((g_X * plan.scale)[:, None] * (q_XV - p_XV)).astype(h_XD.dtype)
+    dh_XD = jnp.dot(d_XV, w_DV.T, preferred_element_type=jnp.float32)
+    return dh_XD.astype(h_XD.dtype)
+
+  flat = (*(x.reshape(-1, x.shape[-1]) for x in (hidden_BTD, teacher_BTD)),
+          *(x.reshape(-1) for x in (norm_BT, wanted_BT, g_BT)))
+  d_hidden = jax.lax.map(one, tuple(_split(x, n) for x in flat))
+  return (_total(_join(d_hidden, hidden_BTD.shape), plan.vocab),)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _soft(plan, hidden, teacher, w_DV):
+  return _soft_save(plan, hidden, teacher, w_DV)[0]
+
+
+def _soft_save(plan, hidden, teacher, w_DV):
+  w_DV = w_DV.astype(hidden.dtype)
+  cross, agree, *norms = _mapped(plan, _soft_forward, "hhw", "rrrr")(
+      hidden, teacher, w_DV)
+  return (cross, agree), (hidden, teacher, w_DV, *norms)
+
+
+def _soft_gradients(plan, saved, cotangents):
+  d_hidden, = _mapped(plan, _soft_backward, "hhwrrr", "h")(
+      *saved, cotangents[0])
+  return d_hidden, None, None
+
+
+_soft.defvjp(_soft_save, _soft_gradients)

@@ -63,7 +63,6 @@ RULES: dict[str, Rule | Mapping[str, Rule]] = {
     "format": format.think_answer,
     "language": language.consistency,
     "length": shaping.length,
-    "overlong": shaping.overlong,
     "repetition": shaping.repetition,
 }
 

@@ -1,9 +1,10 @@
 """Shaping by length and repetition. Not in the paper; off unless weighted.
 
-Rules see text, not tokens, so limits are in characters:
-`prompt.metadata["max_characters"]`, which every prompt needs that `length` or
-`overlong` is to judge. About four English characters, or one and a half
-Chinese ones, make a token.
+Rules see text, not tokens, so the limit is in characters:
+`prompt.metadata["max_characters"]`, which every prompt needs that `length` is
+to judge. About four English characters, or one and a half Chinese ones, make a
+token. What is punished by tokens, whatever the data set, is
+`training.advantages`' soft zone.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 LIMIT = "max_characters"
 NGRAM = 20  # tokens: what prose and algebra do not say twice by chance
-# DAPO: 4,096 of the 20,480 tokens that may be sampled.
-_CACHE = 0.2
 
 _HAN = scripts.SCRIPTS["Han"] + scripts.SCRIPTS["Kana"]
 _TOKEN = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+|[^\w\s]")
@@ -44,24 +43,6 @@ def length(prompt: Prompt, response: Response) -> Score:
   """
   limit, n = _limit(prompt), len(response.text)
   value = 0.5 * (1 + math.cos(math.pi * min(1.0, n / limit)))
-  return Score(value, True, f"{n} characters", {"characters": float(n)})
-
-
-def overlong(prompt: Prompt, response: Response) -> Score:
-  """Soft overlong punishment (DAPO, arXiv:2503.14476, eq. 13), in characters.
-
-  0 up to L - C, then falling in a line to -1 at the limit L and beyond;
-  C is a fifth of L, as there.
-
-  Returns:
-    a value in [-1, 0]; parts: `characters`.
-
-  Raises:
-    ValueError: the prompt has no limit, or one that is not positive.
-  """
-  limit, n = _limit(prompt), len(response.text)
-  cache = _CACHE * limit
-  value = min(0.0, max(-1.0, (limit - cache - n) / cache))
   return Score(value, True, f"{n} characters", {"characters": float(n)})
 
 

@@ -5,7 +5,8 @@ repeated for its G rows: prompts sit right-padded in cache slots [0, P), a
 row's i-th new token in slot P + i, the same for all rows. When half of the rows
 have ended the rest moves to a batch of half the size, so that a step costs
 about what its live rows cost; randomness is addressed by (prompt, sample,
-position), so moving changes no sample.
+position), so moving changes no sample. A prompt that comes twice has its
+samples numbered on, so they differ.
 
 On a mesh every shard of the rows keeps its own: they move within a shard, and
 all shards halve together, when the fullest can. Under several processes each
@@ -15,6 +16,7 @@ programs go on is the same number in all of them.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
@@ -111,7 +113,8 @@ class Engine:
   def generate(self, params: Params, bias_LE: jax.Array,
                prompts: Sequence[np.ndarray], prompt_ids: Sequence[int],
                samples: int, key: jax.Array, *,
-               limits_QG: np.ndarray | None = None) -> Rollout:
+               limits_QG: np.ndarray | None = None,
+               repeats_Q: Sequence[int] | None = None) -> Rollout:
     """Draws `samples` completions of every prompt.
 
     Args:
@@ -124,13 +127,17 @@ class Engine:
       key: of the run and step.
       limits_QG: longest completion of each row, 1..max_new_tokens; default
         max_new_tokens.
+      repeats_Q: how often each prompt's address was used under this key before:
+        its samples are then numbered on from there, and differ. By default that
+        is counted in this call, over all processes.
 
     Raises:
       ValueError: no or empty prompts, or one that with max_new_tokens exceeds
         the model's context, in any process.
     """
     rows, prompt_experts = self._begin(
-        params, bias_LE, prompts, prompt_ids, samples, key, limits_QG)
+        params, bias_LE, prompts, prompt_ids, samples, key, limits_QG,
+        repeats_Q)
     harvest = self._decode(params, bias_LE, rows)
     return self._rollout(prompts, prompt_ids, samples, harvest, prompt_experts)
 
@@ -141,7 +148,8 @@ class Engine:
 
     The same ids as sample 0 of `generate`.
     """
-    rows, _ = self._begin(params, bias_LE, [prompt], [prompt_id], 1, key, None)
+    rows, _ = self._begin(params, bias_LE, [prompt], [prompt_id], 1, key, None,
+                          [0])
     shown = 0
     while True:
       length = int(rows.lengths_B[0])
@@ -153,7 +161,7 @@ class Engine:
           params, bias_LE, rows, shown + chunk, until=0)
 
   def _begin(self, params, bias_LE, prompts, prompt_ids, samples, key,
-             limits_QG):
+             limits_QG, repeats_Q):
     """Checks and pads prompts, then starts their rows."""
     lengths = np.array([len(p) for p in prompts], np.int32)
     new = self.cfg.max_new_tokens
@@ -164,11 +172,14 @@ class Engine:
       row[:len(prompt)] = prompt
     if limits_QG is None:
       limits_QG = np.full((len(prompts), samples), new, np.int32)
+    if repeats_Q is None:
+      repeats_Q = _repeats(prompt_ids)
+    firsts_Q = np.asarray(repeats_Q, np.uint32) * np.uint32(samples)
     inputs = (tokens_QP, lengths, np.asarray(prompt_ids, np.uint32),
               limits_QG.astype(np.int32))
     return self.start_program(
         params, bias_LE, *(self._place(x) for x in inputs), key,
-        samples=samples, new=new)
+        self._place(firsts_Q), samples=samples, new=new)
 
   def _check(self, lengths_Q: np.ndarray, new: int) -> int:
     """Tokens of the longest prompt of all processes, if all are in order."""
@@ -199,14 +210,18 @@ class Engine:
     return processes.rows(x, rules.batch_sharding(self.mesh, "decode"))
 
   def _start_rows(self, params, bias_LE, tokens_QP, lengths_Q, ids_Q, limits_QG,
-                  key, *, samples, new):
-    """Prefills Q prompts, repeats them G times, samples the first tokens."""
+                  key, firsts_Q=None, *, samples, new):
+    """Prefills Q prompts, repeats them G times, samples the first tokens.
+
+    `firsts_Q` are the numbers of the prompts' first samples, 0 if None.
+    """
     model = self.model
     hidden_QD, cache, experts = model.prefill(
         params, bias_LE, tokens_QP, lengths_Q)
-    address = jax.vmap(
-        jax.vmap(keys_lib.fold, (None, None, 0)), (None, 0, None))
-    keys_B = address(key, ids_Q, jnp.arange(samples)).reshape(-1)
+    address = jax.vmap(jax.vmap(keys_lib.fold, (None, None, 0)), (None, 0, 0))
+    firsts_Q = jnp.zeros_like(ids_Q) if firsts_Q is None else firsts_Q
+    numbers_QG = firsts_Q[:, None] + jnp.arange(samples, dtype=jnp.uint32)[None]
+    keys_B = address(key, ids_Q, numbers_QG).reshape(-1)
     repeat = functools.partial(jnp.repeat, repeats=samples, axis=0)
     cache = jax.tree.map(repeat, model.grow(cache, tokens_QP.shape[1] + new))
     b = keys_B.shape[0]
@@ -318,6 +333,18 @@ class Engine:
         tokens_QGT=shaped["tokens_BT"], lengths_QG=shaped["lengths_B"],
         truncated_QG=~shaped["ended_B"], logprobs_QGT=shaped["logprobs_BT"],
         experts_QGSLA=experts)
+
+
+def _repeats(prompt_ids: Sequence[int]) -> list[int]:
+  """How often the address of each prompt comes before it, in all processes."""
+  ids = [int(i) for i in prompt_ids]
+  before = processes.gather(ids)[:jax.process_index()]
+  seen = collections.Counter(i for part in before for i in part)
+  repeats = []
+  for address in ids:
+    repeats.append(seen[address])
+    seen[address] += 1
+  return repeats
 
 
 def _sampled(rows: Rows) -> dict[str, jax.Array]:

@@ -1,63 +1,74 @@
-"""The device side of GRPO: policy, reference, and updates on one batch."""
+"""The device side of GRPO: policy, reference, and updates from one rollout."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from r1jax.core.types import TokenBatch
-from r1jax.stages.weights import Weights
+from r1jax.data import minibatches
+from r1jax.data.minibatches import Minibatch
+from r1jax.sharding import processes
+from r1jax.stages.grpo_config import GrpoConfig
+from r1jax.stages.weights import Handover
 from r1jax.training import logprobs as logprobs_lib
-from r1jax.training import (
-  lora,
-  objectives,
-  optimizer,
-  reshard,
-  step,
-  step_pmap,
-)
-from r1jax.training import metrics as metrics_lib
+from r1jax.training import objectives, reshard, step, step_pmap
 from r1jax.training import state as state_lib
+from r1jax.training.metrics import Metrics
 
-if TYPE_CHECKING:
-  from r1jax.stages.grpo import GrpoConfig
+Micros = list[TokenBatch]  # the micro-batches of one update, on the device
 
 
 class Learner:
-  """Holds the policy's state and the reference policy between steps."""
+  """Holds the policy's state and the reference policy between steps.
 
-  def __init__(self, cfg: GrpoConfig, weights: Weights,
+  On the device lie the float32 masters with their moments; a copy in the
+  compute dtype, where that is another, which samples, scores and is
+  differentiated; and the reference policy, in the compute dtype, where the
+  config reads one.
+  """
+
+  def __init__(self, cfg: GrpoConfig, initial: Handover,
                mesh: jax.sharding.Mesh | None):
-    """Places the state; compiles nothing yet."""
-    self.cfg, self.mesh = cfg, mesh
-    tx = optimizer.make_optimizer(cfg.optimizer)
-    objective = objectives.grpo_objective(
-        weights.model, cfg.policy, balance=cfg.balance,
-        temperature=cfg.temperature)
+    """Takes the first parameters and places the state; compiles nothing yet."""
+    weights = initial.take()
+    self.cfg, self.mesh, self.model = cfg, mesh, weights.model
     place = mesh if cfg.driver == "mesh" else None
-    self.state, self.frozen, placed = state_lib.start(
-        weights.model, weights.params, weights.router_bias_LE, tx,
+    started = state_lib.start(
+        weights.model, weights.params, weights.router_bias_LE, cfg.optimizer,
         adapter=cfg.lora, key=jax.random.key(cfg.seed), mesh=place,
-        zero1=cfg.optimizer.zero1)
-    self.reference = self._copy()
-    self._rest()
+        held=() if cfg.draft else ("mtp",))
+    self.state, self.frozen = started.state, started.frozen
+    policy = cfg.policy
+    if policy.aggregation == "constant" and not policy.max_length:
+      policy = dataclasses.replace(policy, max_length=max(cfg.max_new_tokens))
+    objective = objectives.grpo_objective(
+        weights.model, policy, balance=cfg.balance, draft=cfg.draft,
+        temperature=cfg.temperature)
+    options = dict(gamma=cfg.gamma, held=started.held)
     if cfg.driver == "pmap":
-      self._update = step_pmap.make_update(objective, tx, gamma=cfg.gamma)
+      self._update = step_pmap.make_update(
+          objective, started.optimizer, **options)
     else:
-      self._update = step.make_update(objective, tx, gamma=cfg.gamma,
-                                      shardings=placed, frozen=self.frozen)
-    self._merge = lora.make_merge(self.frozen)
-    self._merged = None
-    self._decoding = reshard.Decoding(
-        weights.model, place,
-        weights.params if self.frozen else self.state.params)
+      self._update = step.make_update(
+          objective, started.optimizer, shardings=started.shardings,
+          frozen=self.frozen, **options)
+    # Copies also of what keeps its dtype: the result is donated elsewhere.
+    self._cast = jax.jit(lambda params: weights.model.cast(
+        jax.tree.map(jnp.copy, params)))
+    self._compute = None
+    self._decoding = reshard.Decoding(weights.model, place)
     self._logprobs = logprobs_lib.make_logprobs(
         weights.model, cfg.temperature)
+    self.reference = self._copied() if cfg.reads_reference else None
     self.updates = 0
+    self.rest()
 
   def on_mesh(self) -> contextlib.AbstractContextManager:
     """The context that all device work runs in."""
@@ -65,34 +76,51 @@ class Learner:
 
   @property
   def params(self) -> Any:
-    """The policy's parameters, with the adapter in them (once an update)."""
-    if self.frozen is None:
+    """The policy's parameters as they are kept, an adapter joined to its base.
+    """
+    params = self.state.params
+    return params if self.frozen is None else self.frozen.merge(params)
+
+  @property
+  def policy(self) -> Any:
+    """The policy's parameters as they compute, cast once after an update."""
+    if self.frozen is not None:
+      return self.params
+    if self.model.casts_nothing(self.state.params):
       return self.state.params
-    if self._merged is None:
-      self._merged = self._merge(self.state.params)
-    return self._merged
+    if self._compute is None:
+      self._compute = self._cast(self.state.params)
+    return self._compute
 
   @contextlib.contextmanager
   def sampling(self) -> Iterator[Any]:
     """The policy's parameters laid out for decoding, while the block runs.
 
-    Where they keep their dtype they move there and back, so that there is one
-    copy of them; `state.params` is of no use meanwhile. Else a copy is made.
+    What computes moves there and back, so that there is one copy of it:
+    meanwhile `policy` is of no use, nor is `state.params` where it is the same.
+    An adapter's base stays, and a copy is made.
     """
-    moves = self.frozen is None and self._decoding.lossless
-    params = self._decoding.there(self.params, donate=moves)
+    if self.frozen is not None:
+      yield self._decoding.there(self.policy, donate=False)
+      return
+    own = self.policy is self.state.params
+    params = self._decoding.there(self.policy, donate=True)
+    self._compute = None
     try:
       yield params
     finally:
-      if moves:
-        self.state = self.state.replace(params=self._decoding.back(params))
+      params = self._decoding.back(params)
+      if own:
+        self.state = self.state.replace(params=params)
+      else:
+        self._compute = params
 
-  def _rest(self) -> None:
-    """Puts what cfg.offload names into host memory, until it is needed."""
+  def rest(self) -> None:
+    """Puts what cfg.offload names into host memory, after a step's updates."""
     if "optimizer" in self.cfg.offload:
       self.state = self.state.replace(
           opt_state=reshard.on(self.state.opt_state, reshard.HOST))
-    if "reference" in self.cfg.offload:
+    if "reference" in self.cfg.offload and self.reference is not None:
       self.reference = reshard.on(self.reference, reshard.HOST)
 
   def arrays(self) -> dict[str, Any]:
@@ -100,78 +128,148 @@ class Learner:
 
     Of a LoRA run that is the adapter; what it adapts is in --init.
     """
-    return vars(self.state) | {"reference": self.reference}
+    kept = {} if self.reference is None else {"reference": self.reference}
+    return vars(self.state) | kept
 
   def load(self, arrays: dict[str, Any]) -> None:
     """Takes back what `arrays` gave."""
     arrays = dict(arrays)
-    self.reference = arrays.pop("reference")
+    self.reference = arrays.pop("reference", None)
     self.state = state_lib.TrainState(**arrays)
-    self._merged = None
-    self._rest()
+    self.updates = int(self.state.step)
+    self._compute = None
+    self.rest()
 
-  def fixed_logprobs(self, batches: list[TokenBatch]
-                     ) -> list[dict[str, jax.Array]]:
-    """Log-probabilities that stay fixed during the updates, one dict a batch.
+  def place(self, packed: Sequence[Minibatch]) -> list[Micros]:
+    """The micro-batches of every minibatch on the device, without advantages.
 
-    The batches are the rows of this process, as many as those of the others.
-    The reference policy's where the KL penalty is on; the old policy's where
+    The rows of a minibatch are those of all processes.
+    """
+    return [self.placed(minibatch.batch) for minibatch in packed]
+
+  def placed(self, batch: TokenBatch) -> Micros:
+    """The micro-batches of a minibatch that is on the host."""
+    return [self._place(micro) for micro in self._micros(batch)]
+
+  def on_host(self, micros: Micros) -> TokenBatch:
+    """This process's rows of a minibatch, as NumPy arrays."""
+    rows = [processes.own_rows(micro) for micro in micros]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+
+  def fixed_logprobs(self, placed: Sequence[Micros]
+                     ) -> list[list[dict[str, jax.Array]]]:
+    """Log-probabilities that stay fixed during the updates, by micro-batch.
+
+    The reference policy's where the config reads it; the old policy's where
     more than one update follows (with one, the policy has not moved since it
     sampled, and its own log-probabilities are the old ones).
     """
     wanted = {}
-    if self.cfg.policy.kl_beta:
+    if self.cfg.reads_reference:
       reference = reshard.on(self.reference, reshard.DEVICE)
-      wanted["ref_logprobs_BT"] = (self._merge(reference["params"]),
-                                   reference["router_bias_LE"])
+      params = reference["params"]
+      if self.frozen is not None:
+        params = self.frozen.merge(params)
+      wanted["ref_logprobs_BT"] = params, reference["router_bias_LE"]
     if not self.cfg.on_policy:
-      wanted["old_logprobs_BT"] = self.params, self.state.router_bias_LE
-    if not wanted:
-      return [{} for _ in batches]
-    placed = [self._place(batch) for batch in batches]
-    return [{name: self._logprobs(*policy, batch)[0]
-             for name, policy in wanted.items()} for batch in placed]
+      wanted["old_logprobs_BT"] = self.policy, self.state.router_bias_LE
 
-  def update(self, batches: list[TokenBatch],
-             fixed: list[dict[str, jax.Array]]) -> dict[str, float]:
-    """cfg.epochs passes over the minibatches; the mean of their metrics."""
-    seen = []
+    def of(micro):
+      # The reference has a router of its own: it replays nothing.
+      without = micro.replace(experts_BTLA=None)
+      return {name: self._logprobs(
+          *policy, without if name == "ref_logprobs_BT" else micro)[0]
+              for name, policy in wanted.items()}
+
+    return [[of(micro) for micro in micros] for micros in placed]
+
+  def ready(self, packed: Sequence[Minibatch], placed: Sequence[Micros],
+            fixed: Sequence[Sequence[dict[str, jax.Array]]],
+            advantages_QG: np.ndarray, keep_QG: np.ndarray) -> list[Micros]:
+    """The micro-batches with all that an update reads.
+
+    Args:
+      packed: minibatches of all epochs.
+      placed: them on the device.
+      fixed: `fixed_logprobs` of the first epoch's.
+      advantages_QG: of this process's samples.
+      keep_QG: bool, the samples that are trained on.
+    """
+    first = len(fixed)
+    later = self._relaid(packed, fixed) if len(packed) > first else []
+    found = []
+    for minibatch, micros, logprobs in zip(
+        packed, placed, [*fixed, *later], strict=True):
+      trained = self._micros(minibatch.trained(advantages_QG, keep_QG))
+      found.append([micro.replace(**self._place(arrays), **known)
+                    for micro, arrays, known in zip(
+                        micros, trained, logprobs, strict=True)])
+    return found
+
+  def _relaid(self, packed, fixed):
+    """The fixed log-probabilities in the layouts of the later epochs."""
+    size, found = len(fixed), []
+    host = [{name: np.concatenate([processes.own_rows(d[name]) for d in part])
+             for name in part[0]} for part in fixed]
+    for begin in range(size, len(packed), size):
+      epoch = packed[begin:begin + size]
+      laid = {name: minibatches.relaid(
+          [part[name] for part in host], packed[:size], epoch)
+              for name in host[0]}
+      for number in range(size):
+        found.append([self._place(m) for m in self._micros(
+            {name: values[number] for name, values in laid.items()})])
+    return found
+
+  def update(self, micros: Micros) -> Metrics:
+    """One update, dispatched and not waited for."""
+    if self.cfg.driver == "pmap":
+      micros = [step_pmap.shard(m, jax.device_count()) for m in micros]
+    policy = self.state.params if self.frozen is not None else self.policy
+    sums, summed = self._update.sum(self.state, micros, policy)
+    # Only now: the copy that computes and the moments need not meet.
+    self._compute = policy = None
     self.state = self.state.replace(
         opt_state=reshard.on(self.state.opt_state, reshard.DEVICE))
-    for _ in range(self.cfg.epochs):
-      for batch, logprobs in zip(batches, fixed, strict=True):
-        micro = self._place(batch).replace(**logprobs)
-        if self.cfg.driver == "pmap":
-          micro = step_pmap.shard(micro, jax.device_count())
-        self.state, metrics = self._update(self.state, micro)
-        self._merged = None
-        seen.append(metrics)
-        self.updates = int(self.state.step)
-        if self.updates % self.cfg.reference_every == 0:
-          self.reference = self._copy()
-    self._rest()
-    return named(metrics_lib.floats(*seen))
+    self.state, applied = self._update.apply(self.state, sums)
+    self.updates += 1
+    if self.reference is not None and (
+        self.updates % self.cfg.reference_every == 0):
+      self.reference = self._copied()
+    return step.joined(summed, applied)
 
-  def _place(self, batch: TokenBatch) -> TokenBatch:
-    """Micro-batches on the device, of the rows of all processes."""
-    rows = len(batch.tokens_BT) * jax.process_count()
-    return step.place_parts(
-        batch, rows // self.cfg.micro_rows,
-        None if self.cfg.driver == "pmap" else self.mesh)
+  def compilations(self) -> int:
+    """Programs of updates and log-probabilities compiled so far."""
+    return self._update.compilations() + self._logprobs._cache_size()
 
-  def _copy(self) -> dict[str, Any]:
-    return jax.tree.map(jnp.copy, {
-        "params": self.state.params,
-        "router_bias_LE": self.state.router_bias_LE})
+  def _micros(self, tree: Any) -> list[Any]:
+    """This process's rows of every micro-batch."""
+    rows = len(jax.tree.leaves(tree)[0]) * jax.process_count()
+    return step.micro_batches(tree, rows // self.cfg.micro_rows)
+
+  def _place(self, micro: Any) -> Any:
+    mesh = None if self.cfg.driver == "pmap" else self.mesh
+    return step.place(micro, mesh, parts=True)
+
+  def _copied(self) -> dict[str, Any]:
+    """The policy of this moment, for the reference to keep."""
+    if self.frozen is not None:
+      params = jax.tree.map(jnp.copy, self.state.params)
+    else:
+      params = {name: part for name, part in self.policy.items()
+                if name != "mtp"}
+      params = jax.tree.map(jnp.copy, params)
+    return {"params": params,
+            "router_bias_LE": jnp.copy(self.state.router_bias_LE)}
 
 
 def named(metrics: dict[str, float]) -> dict[str, float]:
   """Metrics under the names of the log: `policy/...`, `rollout/logp_diff`."""
-  found = {}
+  renamed = {}
   for name, value in metrics.items():
     if name in ("logp_diff", "logp_diff_max", "flip_rate"):
       name = f"rollout/{name}"
     elif "/" not in name and name not in ("skipped", "loss", "grad_norm"):
       name = f"policy/{name}"
-    found[name] = value
-  return found
+    renamed[name] = value
+  return renamed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +16,13 @@ from r1jax.data import pipeline
 from r1jax.data.tokenizer import Tokenizer, check_fits
 from r1jax.sharding import processes
 from r1jax.stages.session import Session
-from r1jax.stages.weights import Weights
+from r1jax.stages.weights import Handover
 from r1jax.training import metrics as metrics_lib
-from r1jax.training import objectives, optimizer, step
-from r1jax.training import state as state_lib
+from r1jax.training import objectives, step
 from r1jax.training.objectives import LmConfig
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.training.state import TrainState
+from r1jax.training.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,29 +50,31 @@ class PretrainConfig:
           f" micro_batches={self.micro_batches}")
 
 
-def run(cfg: PretrainConfig, weights: Weights, tokenizer: Tokenizer,
+def run(cfg: PretrainConfig, initial: Handover, tokenizer: Tokenizer,
         text_at: Callable[[int], str], workdir: str | os.PathLike, *,
         mesh: jax.sharding.Mesh | None = None,
-        settings: dict[str, Any] | None = None) -> TrainState:
+        settings: dict[str, Any] | None = None,
+        skip_damaged: bool = False) -> TrainState:
   """Trains, or goes on where `workdir` stopped.
 
   Args:
     cfg: the settings.
-    weights: model and first parameters.
+    initial: model and first parameters. The run takes them: their arrays become
+      its own.
     tokenizer: whose vocabulary must fit the model.
     text_at: the document with a number.
     workdir: folder of the run.
     mesh: to train on; None for one device.
     settings: what else defines the run, for config.json.
+    skip_damaged: see `Session`.
 
   Returns:
     The state after the last update (or at the interruption).
   """
-  model = weights.model
+  model = initial.model
   check_fits(tokenizer, model.cfg.vocab_size)
   model.cfg.check_length(cfg.row_length, "row_length")
-  step.check_rows(cfg.rows, cfg.micro_batches, cfg.row_length, mesh)
-  tx = optimizer.make_optimizer(cfg.optimizer)
+  step.check_rows(cfg.rows // cfg.micro_batches, cfg.row_length, mesh)
   objective = objectives.lm_objective(model, cfg.lm)
   stream = pipeline.documents(
       text_at, tokenizer, rows=cfg.rows, capacity=cfg.row_length, seed=cfg.seed)
@@ -80,21 +83,21 @@ def run(cfg: PretrainConfig, weights: Weights, tokenizer: Tokenizer,
           "model": config_lib.to_dict(model.cfg),
           "compute": config_lib.to_dict(model.compute)}, tokenizer,
       title="pretrain", total=cfg.steps, save_every=cfg.save_every,
+      skip_damaged=skip_damaged,
       shown=("loss/cross_entropy", "loss/mtp"))
-  state, _, placed = state_lib.start(
-      model, weights.params, weights.router_bias_LE, tx, mesh=mesh)
-  update = step.make_update(objective, tx, gamma=cfg.gamma, shardings=placed)
-  state, host = session.restore(state, {})
+  trainer = Trainer(*initial.take(), objective, cfg.optimizer, gamma=cfg.gamma,
+                    seed=cfg.seed, mesh=mesh)
+  trainer.state, host = session.restore(trainer.state, {})
   if host:
     stream.set_state(host["stream"])
   with session, step.on_mesh(mesh):
     for number in range(session.step + 1, cfg.steps + 1):
-      batch = step.split(next(stream), cfg.micro_batches)
-      state, metrics = update(state, step.place(batch, mesh))
+      batch = next(stream)
+      metrics = trainer.update(batch, cfg.micro_batches)
       stop = session.finish(
-          number, metrics_lib.floats(metrics),
-          batch if processes.is_writer() else None, lambda s=state: s,
+          number, functools.partial(metrics_lib.floats, metrics),
+          batch if processes.is_writer() else None, lambda: trainer.state,
           lambda: {"stream": stream.get_state()})
       if stop:
         break
-  return state
+  return trainer.state

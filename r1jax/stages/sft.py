@@ -17,14 +17,14 @@ from r1jax.data.tokenizer import Tokenizer
 from r1jax.report import writer
 from r1jax.sharding import processes
 from r1jax.stages.session import Session
-from r1jax.stages.weights import Weights
-from r1jax.training import lora, objectives, optimizer, step
+from r1jax.stages.weights import Handover, Weights
 from r1jax.training import metrics as metrics_lib
-from r1jax.training import state as state_lib
+from r1jax.training import objectives, optimizer, step
 from r1jax.training.lora import LoraConfig
 from r1jax.training.metrics import Metrics
 from r1jax.training.objectives import LmConfig, Objective
 from r1jax.training.optimizer import OptimizerConfig
+from r1jax.training.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,64 +79,67 @@ class SftConfig:
     return dataclasses.replace(self, steps=steps, optimizer=rates)
 
 
-def run(cfg: SftConfig, weights: Weights, tokenizer: Tokenizer,
+def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
         examples: list[Example], workdir: str | os.PathLike, *,
         held_out: list[Example] | None = None,
         mesh: jax.sharding.Mesh | None = None,
-        settings: dict[str, Any] | None = None) -> Weights:
+        settings: dict[str, Any] | None = None,
+        skip_damaged: bool = False) -> Weights:
   """Trains, or goes on where `workdir` stopped.
 
   Args:
     cfg: the settings.
-    weights: model and first parameters.
+    initial: model and first parameters. The run takes them: their arrays become
+      its own.
     tokenizer: that made the examples; the run keeps it.
     examples: from `data.sft.load`, each at most a row long.
     workdir: folder of the run.
     held_out: examples whose loss is logged, as `eval/cross_entropy`.
     mesh: to train on; None for one device.
     settings: what else defines the run, for config.json.
+    skip_damaged: see `Session`.
 
   Returns:
     The model with its parameters after the last update (or the interruption),
-    an adapter merged into them.
+    an adapter joined to them.
   """
-  model = weights.model
+  model = initial.model
   model.cfg.check_length(cfg.row_length, "row_length")
-  step.check_rows(cfg.rows, cfg.micro_batches, cfg.row_length, mesh)
+  step.check_rows(cfg.rows // cfg.micro_batches, cfg.row_length, mesh)
   data = cfg.packed(examples)
   cfg = cfg.scheduled(data)
-  tx = optimizer.make_optimizer(cfg.optimizer)
   objective = objectives.lm_objective(model, cfg.lm)
   session = Session(
       workdir, config_lib.to_dict(cfg) | (settings or {}) | {
           "model": config_lib.to_dict(model.cfg),
           "compute": config_lib.to_dict(model.compute)}, tokenizer,
       title="SFT", total=cfg.steps, save_every=cfg.save_every,
+      skip_damaged=skip_damaged,
       shown=("loss/cross_entropy", "eval/cross_entropy"))
-  state, frozen, placed = state_lib.start(
-      model, weights.params, weights.router_bias_LE, tx, adapter=cfg.lora,
-      key=jax.random.key(cfg.seed), mesh=mesh)
-  update = step.make_update(
-      objective, tx, gamma=cfg.gamma, shardings=placed, frozen=frozen)
-  merge = lora.make_merge(frozen)
-  state, _ = session.restore(state, {})
+  trainer = Trainer(*initial.take(), objective, cfg.optimizer, gamma=cfg.gamma,
+                    adapter=cfg.lora, seed=cfg.seed, mesh=mesh)
+  trainer.state, _ = session.restore(trainer.state, {})
   evaluate = functools.partial(
       heldout_loss, make_loss(objective), cfg, held_out or [], mesh)
+  rate = optimizer.learning_rate(cfg.optimizer)
   with session, step.on_mesh(mesh):
     batches = data.stream(session.step, cfg.steps)
     for number in range(session.step + 1, cfg.steps + 1):
-      batch = step.split(next(batches), cfg.micro_batches)
-      state, metrics = update(state, step.place(batch, mesh))
-      metrics = metrics_lib.floats(metrics) | {
-          "learning_rate": float(
-              optimizer.learning_rate(cfg.optimizer)(number - 1))}
+      batch = next(batches)
+      metrics = trainer.update(batch, cfg.micro_batches)
+      measured = []
       if held_out and due(cfg, number):
-        metrics |= evaluate(merge(state.params), state.router_bias_LE)
-      if session.finish(number, metrics,
+        measured = evaluate(trainer.params, trainer.state.router_bias_LE)
+
+      def numbers(number=number, metrics=metrics, measured=measured):
+        return metrics_lib.floats(metrics) | metrics_lib.floats(*measured) | {
+            "learning_rate": float(rate(number - 1))}
+
+      if session.finish(number, numbers,
                         batch if processes.is_writer() else None,
-                        lambda s=state: s, dict):
+                        lambda: trainer.state, dict):
         break
-    return Weights(model, merge(state.params), state.router_bias_LE)
+    return Weights(model, trainer.params, trainer.state.router_bias_LE)
 
 
 def finished(workdir: str | os.PathLike, cfg: SftConfig,
@@ -165,14 +168,14 @@ def make_loss(objective: Objective) -> Callable[..., Metrics]:
 def heldout_loss(
     loss: Callable[..., Metrics], cfg: SftConfig, examples: list[Example],
     mesh: jax.sharding.Mesh | None, params: Any, bias_LE: jax.Array
-) -> dict[str, float]:
-  """The mean loss of all examples, as `eval/...`."""
+) -> list[Metrics]:
+  """The losses of all examples in parts, as `eval/...`, still on the device."""
   size = cfg.rows // cfg.micro_batches
   data = Packed(examples, size, cfg.row_length, epochs=1)
   parts = []
   for number in range(data.steps()):
-    batch = step.place(step.split(data.batch(number), 1), mesh)
-    parts.append(loss(params, bias_LE, jax.tree.map(lambda x: x[0], batch)))
+    batch = step.place(data.batch(number), mesh)
+    parts.append(loss(params, bias_LE, batch))
     # Dozens of queued programs with collectives can hang the CPU backend.
     jax.block_until_ready(parts[-1])
-  return metrics_lib.floats(*parts)
+  return parts

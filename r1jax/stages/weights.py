@@ -37,6 +37,44 @@ class Weights(NamedTuple):
   router_bias_LE: jax.Array
 
 
+class Handover:
+  """First parameters on their way to the stage that trains them.
+
+  Training needs their memory: whoever takes them makes them its own, and their
+  arrays are deleted or changed. Who needs them afterwards hands over a copy.
+  """
+
+  def __init__(self, weights: Weights):
+    self._weights: Weights | None = weights
+
+  @classmethod
+  def copied(cls, weights: Weights) -> Handover:
+    """Of a copy: for callers who go on using theirs."""
+    params, bias_LE = jax.tree.map(
+        jnp.copy, (weights.params, weights.router_bias_LE))
+    return cls(Weights(weights.model, params, bias_LE))
+
+  @property
+  def model(self) -> Model:
+    """The model; it can be asked for until the weights are taken."""
+    return self._taken().model
+
+  def take(self) -> Weights:
+    """The weights; they can be taken once.
+
+    Raises:
+      ValueError: they were taken before.
+    """
+    weights, self._weights = self._taken(), None
+    return weights
+
+  def _taken(self) -> Weights:
+    if self._weights is None:
+      raise ValueError("these weights were handed over to another run, which"
+                       " has changed them; load them again")
+    return self._weights
+
+
 def load(init: str, compute: Compute, key: jax.Array,
          mesh: jax.sharding.Mesh | None = None, *,
          report: hf_io.Report | None = None) -> Weights:

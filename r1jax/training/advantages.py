@@ -24,12 +24,18 @@ class AdvantageConfig:
       others, `mask` counts them in the baseline but keeps them out of the
       update, `penalise` lowers their reward by `penalty` before the baseline.
     penalty: amount, in units of reward.
+    overlong_tokens: length of the soft zone before the length limit, in tokens
+      (DAPO: 4096 of 20480); in it rewards fall in a line, before the baseline,
+      and samples that `truncated` masks count there with all of it. 0 is off.
+    overlong_penalty: by how much at the limit, in units of reward (DAPO: 1).
     eps: added to the standard deviation.
   """
 
   normalize: str = "std"
   truncated: str = "keep"
   penalty: float = 0.0
+  overlong_tokens: int = 0
+  overlong_penalty: float = 1.0
   eps: float = 1e-6
 
   def __post_init__(self):
@@ -40,6 +46,14 @@ class AdvantageConfig:
     check((self.penalty > 0) == (self.truncated == "penalise"),
           f"penalty={self.penalty} with truncated={self.truncated!r}: a"
           " positive penalty and 'penalise' need each other")
+    check(self.overlong_tokens >= 0,
+          f"overlong_tokens={self.overlong_tokens} must not be negative")
+    check(self.overlong_penalty > 0,
+          f"overlong_penalty={self.overlong_penalty} must be positive; 0"
+          " overlong_tokens turn it off")
+    check(not self.overlong_tokens or self.truncated != "penalise",
+          f"overlong_tokens={self.overlong_tokens} and truncated='penalise'"
+          " would punish a truncated sample twice; choose one")
     check(self.eps >= 0, f"eps={self.eps} must not be negative")
 
 
@@ -52,7 +66,7 @@ class Advantages(NamedTuple):
     zero_variance_Q: bool, groups whose valid rewards are all alike, groups
       without a valid sample among them.
     info: `zero_variance_fraction` of the groups, `invalid_fraction` of the
-      samples.
+      samples; with a soft zone `overlong_penalty`, its mean over all samples.
   """
 
   advantages_QG: np.ndarray
@@ -63,7 +77,8 @@ class Advantages(NamedTuple):
 
 def group_advantages(
     rewards_QG: np.ndarray, valid_QG: np.ndarray, truncated_QG: np.ndarray,
-    cfg: AdvantageConfig) -> Advantages:
+    cfg: AdvantageConfig, *, lengths_QG: np.ndarray | None = None,
+    longest: int = 0) -> Advantages:
   """A_i = (R_i - mean R) / (std R + eps) (DeepSeek-R1, Nature, eq. 3).
 
   Mean and std are of the valid samples of the group. A sample without a verdict
@@ -79,15 +94,20 @@ def group_advantages(
     valid_QG: bool.
     truncated_QG: bool.
     cfg: the options.
+    lengths_QG: tokens of each completion; only for a soft zone.
+    longest: tokens that a completion may have; only for a soft zone.
 
   Raises:
-    ValueError: shapes differ, or groups have a single sample.
+    ValueError: shapes differ, groups have a single sample, or what a soft zone
+      needs is missing or shorter than the zone.
   """
   rewards_QG = np.asarray(rewards_QG, np.float64)
-  shapes = {np.shape(a) for a in (rewards_QG, valid_QG, truncated_QG)}
+  arrays = [rewards_QG, valid_QG, truncated_QG]
+  arrays += [lengths_QG] if cfg.overlong_tokens else []
+  shapes = {np.shape(a) for a in arrays}
   check(len(shapes) == 1 and rewards_QG.ndim == 2,
-        f"rewards, valid and truncated have shapes {sorted(shapes)}; give"
-        " [questions, samples] for all")
+        "rewards, valid, truncated and lengths have shapes"
+        f" {sorted(shapes)}; give [questions, samples] for all")
   check(rewards_QG.shape[1] > 1,
         "a group of one sample has no baseline; sample at least 2")
   valid_QG = np.asarray(valid_QG, bool) & np.isfinite(rewards_QG)
@@ -95,6 +115,12 @@ def group_advantages(
   rewards_QG = np.where(valid_QG, rewards_QG, 0.0)
   if cfg.truncated == "penalise":
     rewards_QG = rewards_QG - cfg.penalty * truncated_QG
+  info = {}
+  if cfg.overlong_tokens:
+    penalty_QG = overlong(lengths_QG, longest, cfg.overlong_tokens)
+    penalty_QG = cfg.overlong_penalty * penalty_QG
+    rewards_QG = rewards_QG + penalty_QG
+    info["overlong_penalty"] = float(np.mean(penalty_QG))
 
   count_Q1 = np.maximum(valid_QG.sum(1, keepdims=True), 1)
   mean_Q1 = (rewards_QG * valid_QG).sum(1, keepdims=True) / count_Q1
@@ -112,6 +138,29 @@ def group_advantages(
     keep_QG = keep_QG & ~truncated_QG
   advantages_QG = np.where(
       keep_QG & ~zero_Q[:, None], centred_QG / scale_Q1, 0.0)
-  info = {"zero_variance_fraction": float(np.mean(zero_Q)),
-          "invalid_fraction": float(np.mean(~valid_QG))}
+  info |= {"zero_variance_fraction": float(np.mean(zero_Q)),
+           "invalid_fraction": float(np.mean(~valid_QG))}
   return Advantages(advantages_QG.astype(np.float32), keep_QG, zero_Q, info)
+
+
+def overlong(lengths: np.ndarray, longest: int, zone: int) -> np.ndarray:
+  """Soft overlong punishment (DAPO, arXiv:2503.14476, eq. 13), in [-1, 0].
+
+  0 up to longest - zone tokens, then in a line to -1 at `longest` and beyond.
+
+  Args:
+    lengths: tokens of each completion, any shape.
+    longest: tokens that a completion may have.
+    zone: tokens of the soft zone.
+
+  Returns:
+    float64, the shape of `lengths`.
+
+  Raises:
+    ValueError: the zone is empty or longer than a completion may be.
+  """
+  check(0 < zone <= longest,
+        f"overlong_tokens={zone} must be in 1 to the longest completion,"
+        f" {longest} tokens")
+  return np.clip((longest - zone - np.asarray(lengths, np.float64)) / zone,
+                 -1.0, 0.0)

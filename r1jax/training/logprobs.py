@@ -14,18 +14,18 @@ from r1jax.ops.logprobs import chunked_logprobs
 
 def make_logprobs(model: Model, temperature: float = 1.0) -> Callable[
     [Any, jax.Array, TokenBatch], tuple[jax.Array, jax.Array]]:
-  """Compiled (params, router_bias_LE, batch) -> (logprobs, entropy).
+  """Compiled (params, router_bias_LE, micro-batch) -> (logprobs, entropy).
 
-  The batch is micro-batches [n_micro, B, T], done one after the other; so are
-  both results, float32, of every target, trained or not. Recorded experts in
-  the batch are replayed.
+  The micro-batch is [B, T]; so are both results, float32, of every target,
+  trained or not. Recorded experts in the batch are replayed: that is for the
+  policy that chose them. Another policy, the reference, has a router of its
+  own, whose drift belongs in the KL: leave the experts out for it.
   """
-  def one(params, bias_LE, batch):
+  def run(params, bias_LE, batch):
     out = model.forward(
         params, bias_LE, batch.tokens_BT, batch.positions_BT,
         batch.segments_BT, experts_BTLA=batch.experts_BTLA)
     return chunked_logprobs(out.hidden_BTD, model.head(params),
                             batch.targets_BT, temperature=temperature)
 
-  return jax.jit(lambda params, bias_LE, batches: jax.lax.map(
-      lambda batch: one(params, bias_LE, batch), batches))
+  return jax.jit(run)

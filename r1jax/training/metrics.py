@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -51,3 +53,17 @@ def floats(*parts: Metrics) -> dict[str, float]:
       maxima[name] = max(maxima.get(name, float(value)), float(value))
   means = {n: sums[n] / weights[n] for n in sums if weights[n] > 0}
   return means | maxima
+
+
+def to_json(metrics: Metrics) -> dict[str, Any]:
+  """JSON-ready, exact."""
+  found = jax.device_get(metrics)
+  return {"means": {name: [float(value), float(weight)]
+                    for name, (value, weight) in found.means.items()},
+          "maxima": {name: float(x) for name, x in found.maxima.items()}}
+
+
+def from_json(saved: dict[str, Any]) -> Metrics:
+  """What `to_json` gave, on the host."""
+  return Metrics({name: tuple(pair) for name, pair in saved["means"].items()},
+                 saved["maxima"])

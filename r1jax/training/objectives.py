@@ -15,7 +15,7 @@ from r1jax.core.types import TokenBatch
 from r1jax.losses import mtp, policy, segments, sft
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models.model import Model
-from r1jax.ops.logprobs import chunked_logprobs
+from r1jax.ops.logprobs import chunked_cross_entropy, chunked_logprobs
 from r1jax.training.metrics import Metrics
 
 Pair = tuple[jax.Array, jax.Array]
@@ -117,29 +117,46 @@ def lm_objective(model: Model, cfg: LmConfig) -> Objective:
 
 
 def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
-                   temperature: float = 1.0) -> Objective:
-  """Policy loss + alpha balance.
+                   draft: float = 0.0, temperature: float = 1.0) -> Objective:
+  """Policy loss + alpha balance + the MTP module's loss as a draft.
 
   Recorded experts in the batch are replayed: the gates' gradients flow through
-  the live scores of the recorded experts. The MTP module takes no part (whether
-  it does in R1 is not said), so give its parameters no weight decay.
+  the live scores of the recorded experts.
+
+  Whether R1 trains the MTP module in RL is not said. Without `draft` it takes
+  no part: freeze it in the optimizer. With it, it follows the policy, as a
+  draft for speculative decoding must, and the policy does not feel it: see
+  `_draft`. MTP's next-token loss of pre-training, left on, would pull at the
+  trunk.
 
   Metrics: those of `policy_loss`; `entropy`; where the sampler recorded its
   log-probabilities `logp_diff` (mean and, as `logp_diff_max`, the largest gap
   to the policy before the update); under replay `flip_rate`, the share of
-  (token, layer) where the router would have chosen another set of experts.
+  (token, layer) where the router would have chosen another set of experts; with
+  a draft `draft_kl`, its cross-entropy (`loss/draft`) less the policy's
+  entropy, and `draft_agreement`, the share of positions where both have the
+  same most likely token.
 
   Args:
     model: the policy.
     cfg: options of the loss.
     balance: factor of the sequence-wise balance loss.
+    draft: factor of the MTP module's loss, 0.1 to 0.2; 0 is off.
     temperature: the sampler's.
+
+  Raises:
+    ValueError: a factor for what the model does not have.
   """
   _check_balance(model, balance)
-  factors = _chosen(policy=1.0, balance=balance)
+  check(draft >= 0, f"draft={draft} must not be negative")
+  check(not draft or model.cfg.n_mtp > 0,
+        f"draft={draft}, but the model has no MTP module; set it to 0")
+  factors = _chosen(policy=1.0, balance=balance, draft=draft)
 
   def weights(batch):
     found = {"policy": policy.policy_weight(batch, cfg)}
+    if draft:
+      found["draft"] = sft.cross_entropy_weight(mtp.mtp_targets(batch)[1])
     return found | _balance_weight(batch, balance)
 
   def evaluate(params, bias_LE, batch):
@@ -159,13 +176,45 @@ def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
     if batch.experts_BTLA is not None:
       means["flip_rate"] = flips(
           out.experts_BTLA, batch.experts_BTLA, batch.segments_BT)
-    terms = {"policy": loss}
+    terms, loads = {"policy": loss}, [out.load_LE]
     if balance:
       terms["balance"] = out.balance
+    if draft:
+      terms["draft"], found, load_LE = _draft(
+          model, params, bias_LE, batch, out.hidden_BTD, entropy_BT,
+          temperature)
+      means |= found
+      loads.append(load_LE)
     metrics = jax.lax.stop_gradient(Metrics(means, maxima))
-    return Result(terms, metrics, _load([out.load_LE], bias_LE))
+    return Result(terms, metrics, _load(loads, bias_LE))
 
   return Objective(factors, weights, evaluate)
+
+
+def _draft(model, params, bias_LE, batch, hidden_BTD, entropy_BT, temperature):
+  """The MTP module learns the policy's own distributions.
+
+  -sum_v p_{t+1}(v) log q_t(v) at each position t that `mtp.mtp_targets` keeps:
+  q_t is MTP's distribution of token t + 2, p_{t+1} the policy's of the same
+  token, both at the sampler's temperature. Trunk states, embedding, head and p
+  are detached: only `params["mtp"]` has a gradient.
+
+  Returns:
+    ((sum, weight), metrics, tokens of each of MTP's experts).
+  """
+  hidden_BTD = jax.lax.stop_gradient(hidden_BTD)
+  fixed = jax.lax.stop_gradient(params)
+  out = model.mtp(
+      {**fixed, "mtp": params["mtp"]}, bias_LE, hidden_BTD, batch.targets_BT,
+      batch.positions_BT, batch.segments_BT)
+  cross_BT, agree_BT = chunked_cross_entropy(
+      out.hidden_BTD, mtp.ahead(hidden_BTD), model.head(fixed),
+      temperature=temperature)
+  mask_BT = mtp.mtp_targets(batch)[1]
+  gap_BT = cross_BT - mtp.ahead(entropy_BT)
+  means = {"draft_kl": masked.total(gap_BT, mask_BT),
+           "draft_agreement": masked.total(agree_BT, mask_BT)}
+  return masked.total(cross_BT, mask_BT), means, out.load_LE
 
 
 def flips(chosen_BTLA: jax.Array, recorded_BTLA: jax.Array,

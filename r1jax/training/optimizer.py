@@ -30,6 +30,10 @@ class OptimizerConfig:
     moments: dtype that both moments are stored in, `float32` or `bfloat16`
       (V3: bfloat16).
     zero1: split the moments over the mesh's replicas (`data`) as well.
+    rounding: `nearest` trains float32 masters; `stochastic` keeps parameters in
+      `param_dtype=bfloat16` without masters and rounds updates up or down by
+      chance, so that they move on average as masters would (`ops.rounding`):
+      half the memory, at the price of noise.
   """
 
   lr: float
@@ -44,6 +48,7 @@ class OptimizerConfig:
   final_fraction: float = 0.1
   moments: str = "float32"
   zero1: bool = False
+  rounding: str = "nearest"
 
   def __post_init__(self):
     check(self.lr > 0, f"lr={self.lr} must be positive")
@@ -61,6 +66,8 @@ class OptimizerConfig:
           f" warmup_steps={self.warmup_steps}")
     check(self.moments in ("float32", "bfloat16"),
           f"moments={self.moments!r}: choose float32 or bfloat16")
+    check(self.rounding in ("nearest", "stochastic"),
+          f"rounding={self.rounding!r}: choose nearest or stochastic")
     # Half of bfloat16's step is 2^-9 of a value: less would be rounded away.
     check(self.moments == "float32" or max(self.b1, self.b2) <= 1 - 2**-8,
           f"b1={self.b1}, b2={self.b2} with moments='bfloat16': what a moment"

@@ -31,38 +31,36 @@ def on(tree: Any, kind: str) -> Any:
 
 
 class Decoding:
-  """The way of parameters to the layout of decoding and back.
+  """The way of parameters to the layout of decoding and back."""
 
-  Attributes:
-    lossless: whether they keep their dtypes, so that the way back restores them
-      bit by bit.
-  """
-
-  def __init__(self, model: Model, mesh: Mesh | None, params: Any):
+  def __init__(self, model: Model, mesh: Mesh | None):
     """Prepares; compiles nothing yet.
 
     Args:
       model: whose parameters they are.
       mesh: where they lie; None for one device.
-      params: parameters, or their shapes.
     """
-    cast = jax.eval_shape(model.cast, params)
-    self.lossless = all(jax.tree.leaves(jax.tree.map(
-        lambda a, b: a.dtype == b.dtype, params, cast)))
-    self._stays = self.lossless and mesh is None
+    self._model, self._mesh = model, mesh
     self._moves = make_reshard(model, mesh, "decode", donate=True)
     self._copies = make_reshard(model, mesh, "decode")
     self._returns = make_reshard(model, mesh, "train", donate=True)
 
   def there(self, params: Any, *, donate: bool) -> Any:
-    """Parameters for `Engine.generate`; with `donate` the others are gone."""
-    if self._stays:
+    """Parameters for `Engine.generate`.
+
+    Args:
+      params: of the model; on one device, where there is nothing to cast, they
+        are what comes back.
+      donate: they are given up. `back` restores them bit by bit if they were in
+        the compute dtype already.
+    """
+    if self._mesh is None and self._model.casts_nothing(params):
       return params
     return (self._moves if donate else self._copies)(params)
 
   def back(self, params: Any) -> Any:
     """What went there with `donate`; its argument is gone."""
-    return params if self._stays else self._returns(params)
+    return params if self._mesh is None else self._returns(params)
 
 
 def make_reshard(model: Model, mesh: Mesh | None, layout: str, *,

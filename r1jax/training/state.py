@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from r1jax.core.config import check
 from r1jax.models.model import Model
-from r1jax.sharding import rules
+from r1jax.ops import rounding
+from r1jax.sharding import processes, rules
 from r1jax.training import lora
 from r1jax.training.lora import LoraConfig
+from r1jax.training.optimizer import OptimizerConfig, make_optimizer
 
 
 @flax.struct.dataclass
@@ -22,6 +25,7 @@ class TrainState:
 
   Attributes:
     params: nested dict of arrays: the model's, or an adapter of them (LoRA).
+      float32 masters, unless updates are rounded stochastically.
     router_bias_LE: float32 selection bias of the routers.
     opt_state: the optimizer's, float32 unless it stores less.
     step: int32 scalar, updates so far, skipped ones included.
@@ -34,10 +38,23 @@ class TrainState:
 
 
 def create(params: Any, router_bias_LE: jax.Array,
-           optimizer: optax.GradientTransformation) -> TrainState:
-  """State before the first update."""
-  return TrainState(params, router_bias_LE, optimizer.init(float32(params)),
-                    jnp.zeros((), jnp.int32))
+           optimizer: optax.GradientTransformation, *,
+           held: tuple[str, ...] = (), masters: bool = True) -> TrainState:
+  """State before the first update; traceable.
+
+  Args:
+    params: of any dtype.
+    router_bias_LE: selection bias of the routers.
+    optimizer: from `optimizer.make_optimizer`.
+    held: top-level parts of `params` that are not trained: they have no
+      moments.
+    masters: keep the parameters in float32. Else they stay as they are, and
+      updates are rounded to that.
+  """
+  params = float32(params) if masters else params
+  return TrainState(
+      params, router_bias_LE, optimizer.init(float32(trained(params, held))),
+      jnp.zeros((), jnp.int32))
 
 
 def float32(tree: Any) -> Any:
@@ -45,9 +62,31 @@ def float32(tree: Any) -> Any:
   return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
 
 
+def trained(params: Any, held: tuple[str, ...]) -> Any:
+  """The parameters without the parts that are held."""
+  return {name: part for name, part in params.items() if name not in held}
+
+
+def rounded(params: Any, like: Any, step: jax.Array) -> Any:
+  """float32 parameters in the dtypes of `like`, stochastically where narrower.
+
+  Args:
+    params: float32, after an update.
+    like: the parameters before it.
+    step: updates so far: the address of the random bits.
+  """
+  leaves, tree = jax.tree.flatten(params)
+  key = jax.random.fold_in(jax.random.key(0), step)
+  return tree.unflatten([
+      x if old.dtype == jnp.float32 else rounding.stochastic(
+          x, jax.random.fold_in(key, number), old.dtype)
+      for number, (x, old) in enumerate(
+          zip(leaves, jax.tree.leaves(like), strict=True))])
+
+
 def shardings(model: Model, optimizer: optax.GradientTransformation,
               mesh: Mesh, adapter: LoraConfig | None = None,
-              zero1: bool = False) -> TrainState:
+              zero1: bool = False, held: tuple[str, ...] = ()) -> TrainState:
   """NamedSharding of every leaf: moments lie where their parameter lies.
 
   Args:
@@ -57,6 +96,7 @@ def shardings(model: Model, optimizer: optax.GradientTransformation,
     adapter: of rank > 0 if an adapter is trained in place of the parameters.
     zero1: split the moments over `data` too (ZeRO-1, arXiv:1910.02054): each
       replica updates its part of the parameters, which are then gathered.
+    held: see `create`.
   """
   params = jax.eval_shape(model.init, jax.random.key(0))
   axes = model.param_axes()
@@ -66,12 +106,13 @@ def shardings(model: Model, optimizer: optax.GradientTransformation,
             lambda p: lora.init(jax.random.key(0), p, axes, adapter), params),
         lora.adapter_axes(axes, adapter))
   bias = jax.eval_shape(model.init_router_bias)
-  state = jax.eval_shape(lambda p, b: create(p, b, optimizer), params, bias)
+  state = jax.eval_shape(
+      lambda p, b: create(p, b, optimizer, held=held), params, bias)
   placed = rules.param_shardings(axes, params, mesh)
   whole = NamedSharding(mesh, PartitionSpec())
   opt_state = optax.tree_map_params(
       optimizer, lambda moment, place: _over_data(moment, place) if zero1
-      else place, state.opt_state, placed,
+      else place, state.opt_state, trained(placed, held),
       transform_non_params=lambda _: whole)
   return TrainState(placed, whole, opt_state, whole)
 
@@ -90,29 +131,62 @@ def _over_data(moment: jax.ShapeDtypeStruct, place: NamedSharding
   return NamedSharding(place.mesh, PartitionSpec(*parts))
 
 
+class Started(NamedTuple):
+  """What a stage trains with.
+
+  Attributes:
+    state: before the first update.
+    frozen: the parameters that an adapter adapts; None if all are trained.
+    shardings: of the state, if there is a mesh.
+    held: top-level parts of the parameters that are not trained.
+    optimizer: what `apply` steps with.
+  """
+
+  state: TrainState
+  frozen: lora.Frozen | None
+  shardings: TrainState | None
+  held: tuple[str, ...]
+  optimizer: optax.GradientTransformation
+
+
 def start(model: Model, params: Any, router_bias_LE: jax.Array,
-          optimizer: optax.GradientTransformation, *,
-          adapter: LoraConfig | None = None, key: jax.Array | None = None,
-          mesh: Mesh | None = None, zero1: bool = False
-          ) -> tuple[TrainState, lora.Frozen | None, TrainState | None]:
-  """What an update needs of first parameters.
+          cfg: OptimizerConfig, *, adapter: LoraConfig | None = None,
+          key: jax.Array | None = None, mesh: Mesh | None = None,
+          held: tuple[str, ...] = ()) -> Started:
+  """Takes over first parameters and starts to train them.
+
+  The trained parameters are float32 masters whatever the compute dtype is: an
+  update at a learning rate of 1e-6 is smaller than half of bfloat16's step and
+  would be rounded away.
 
   Args:
     model: what is trained.
-    params: its parameters; they are copied, or frozen and shared.
-    router_bias_LE: its router bias.
-    optimizer: from `optimizer.make_optimizer`.
+    params: its parameters, given up: they become the state's own or are
+      deleted. Under an adapter they are frozen and kept.
+    router_bias_LE: its router bias, likewise.
+    cfg: the optimizer.
     adapter: trains an adapter in place of the parameters if its rank > 0.
     key: of the adapter.
     mesh: to place everything on; None leaves it where it is.
-    zero1: see `shardings`.
+    held: top-level parts of `params` that are not trained; names that the
+      parameters lack are passed over.
 
-  Returns:
-    (state, the frozen parameters if an adapter is trained, shardings of the
-    state if there is a mesh).
+  Raises:
+    ValueError: all parameters are to be trained, but without masters
+      (`param_dtype=bfloat16`) and with nearest rounding.
   """
   adapter = adapter if adapter and adapter.rank else None
-  placed = mesh and shardings(model, optimizer, mesh, adapter, zero1)
+  stochastic = cfg.rounding == "stochastic"
+  check(adapter or stochastic or model.compute.param_dtype == "float32",
+        "param_dtype='bfloat16' would train parameters that an update of"
+        " lr=1e-6 does not move: half of a step of bfloat16 is 2^-9 of a value."
+        " Leave it at float32 and set dtype='bfloat16': the model then computes"
+        " with bfloat16 copies. Without memory for float32 masters set"
+        " optimizer.rounding='stochastic'")
+  held = () if adapter else tuple(name for name in held if name in params)
+  optimizer = make_optimizer(cfg)
+  places = mesh and shardings(
+      model, optimizer, mesh, adapter, cfg.zero1, held)
   frozen = None
   if adapter:
     if mesh:
@@ -120,8 +194,46 @@ def start(model: Model, params: Any, router_bias_LE: jax.Array,
           model.param_axes(), params, mesh))
     frozen = lora.Frozen(params, adapter.scale)
     params = lora.init(key, params, model.param_axes(), adapter)
-  # Copies: updates donate the state, and the caller keeps its weights.
-  state = jax.jit(
-      lambda p, b: create(p, b, optimizer), out_shardings=placed)(
-          *jax.tree.map(jnp.copy, (params, router_bias_LE)))
-  return state, frozen, placed
+  masters = adapter is not None or not stochastic
+  params = _owned(params, places and places.params, masters)
+  bias_LE = _owned(router_bias_LE, places and places.router_bias_LE, True)
+  # The parameters pass through by reference: only what is new is computed.
+  opt_state, step = jax.jit(
+      lambda p, b: (lambda s: (s.opt_state, s.step))(
+          create(p, b, optimizer, held=held, masters=masters)),
+      out_shardings=places and (places.opt_state, places.step))(params, bias_LE)
+  return Started(TrainState(params, bias_LE, opt_state, step), frozen, places,
+                 held, optimizer)
+
+
+def _owned(tree: Any, places: Any, masters: bool) -> Any:
+  """The arrays where they belong, in float32; nothing is left of the others."""
+  def leaf(x, place):
+    if not isinstance(x, jax.Array):
+      x = jnp.array(x)  # a copy: an update may not write to a NumPy array
+    new = x if place is None else _placed(x, place)
+    if masters and new.dtype != jnp.float32:
+      new = new.astype(jnp.float32)
+    # What was neither moved nor cast is the same array, or shares its buffer.
+    if new is not x and not _share(new, x):
+      x.delete()
+    return new
+
+  if places is None:
+    places = jax.tree.map(lambda _: None, tree)
+  return jax.tree.map(leaf, tree, places)
+
+
+def _placed(x: jax.Array, place: NamedSharding) -> jax.Array:
+  # What every process loaded for itself is not yet one array of all of them.
+  local = x.is_fully_addressable
+  return processes.same(x, place) if local else jax.device_put(x, place)
+
+
+def _share(a: jax.Array, b: jax.Array) -> bool:
+  """Whether two arrays have a buffer in common, on this process's devices."""
+  def pointers(x):
+    return {shard.data.unsafe_buffer_pointer() for shard in
+            x.addressable_shards}
+
+  return bool(pointers(a) & pointers(b))

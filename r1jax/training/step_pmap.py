@@ -7,6 +7,7 @@ import optax
 
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
+from r1jax.training import metrics as metrics_lib
 from r1jax.training import step
 from r1jax.training.objectives import Objective
 
@@ -16,31 +17,45 @@ PSUM = step.Reduce(lambda tree: jax.lax.psum(tree, AXIS),
                    lambda tree: jax.lax.pmax(tree, AXIS))
 
 
-def shard(batch: TokenBatch, devices: int) -> TokenBatch:
-  """[n_micro, B, T, ...] -> [devices, n_micro, B / devices, T, ...].
+def shard(micro: TokenBatch, devices: int) -> TokenBatch:
+  """[B, T, ...] -> [devices, B / devices, T, ...].
 
   Raises:
     ValueError: the rows do not divide.
   """
-  rows = batch.tokens_BT.shape[1]
+  rows = len(micro.tokens_BT)
   check(rows % devices == 0, f"{rows} rows of a micro-batch do not divide over"
         f" {devices} devices; pack to a multiple of it")
-
-  def leaf(x):
-    parts = x.reshape(len(x), devices, rows // devices, *x.shape[2:])
-    return parts.swapaxes(0, 1)
-
-  return jax.tree.map(leaf, batch)
+  return jax.tree.map(
+      lambda x: x.reshape(devices, rows // devices, *x.shape[1:]), micro)
 
 
 def make_update(
     objective: Objective, optimizer: optax.GradientTransformation, *,
-    gamma: float = 0.0) -> step.Update:
-  """Like `step.make_update`; the batch is that of `shard`.
+    gamma: float = 0.0, held: tuple[str, ...] = ()) -> step.Update:
+  """Like `step.make_update`; micro-batches are those of `shard`.
 
-  The state goes in and comes out without an axis of devices.
+  The state goes in and comes out without an axis of devices. Every device sums
+  the gradients of its own rows; `apply` adds them up over devices.
   """
-  return jax.pmap(
-      lambda state, batch: step.update(
-          objective, optimizer, gamma, state, batch, PSUM),
-      axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+  def mapped(run, in_axes, out_axes, donate=()):
+    return jax.pmap(run, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes,
+                    donate_argnums=donate)
+
+  # An input with an axis of devices tells pmap how many there are.
+  empty = mapped(lambda params, bias_LE, _: step.zeros(params, bias_LE, held),
+                 (None, None, 0), 0)
+  numbers = jax.numpy.arange(jax.local_device_count())
+  return step.Update(
+      weigh=mapped(lambda weights, micro: step.weigh(
+          objective, weights, micro, PSUM), (None, 0), None),
+      zeros=lambda params, bias_LE: empty(params, bias_LE, numbers),
+      accumulate=mapped(
+          lambda params, bias_LE, weights, sums, micro: step.accumulate(
+              objective, params, bias_LE, weights, sums, micro, PSUM,
+              held=held),
+          (None, None, None, 0, 0), (0, None), donate=3),
+      apply=mapped(
+          lambda state, sums: step.apply(optimizer, gamma, state, sums, PSUM),
+          (None, 0), None, donate=0),
+      merge=jax.jit(metrics_lib.merge), names=tuple(objective.factors))

@@ -55,7 +55,7 @@ def batch_of(seqs, fill):
       tokens_BT=zeros, targets_BT=zeros, positions_BT=zeros,
       segments_BT=segments_BT,
       mask_BT=place([np.ones(len(s["logp"])) for s in seqs], 0.0),
-      advantages_BT=place([s["advantage"] for s in seqs], 0.0),
+      advantages_BT=place([s["advantage"] for s in seqs], fill),
       sampler_logprobs_BT=place([s["sampler"] for s in seqs], fill),
       old_logprobs_BT=place([s["old"] for s in seqs], fill),
       ref_logprobs_BT=place([s["ref"] for s in seqs], fill))
@@ -73,13 +73,14 @@ CASES = [
     dict(clip_low=10.0, clip_high=10.0), dict(kl_beta=0.0)]
 
 
+@pytest.mark.parametrize("fill", [1e4, np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("options", CASES, ids=str)
-def test_reference(options):
+def test_reference(options, fill):
   cfg = PolicyConfig(**BASE | options)
   plain = dataclasses.asdict(cfg)
   seqs = sequences()
   # What lies outside the mask must not matter, nor poison the gradient.
-  logp_BT, batch = batch_of(seqs, fill=1e4)
+  logp_BT, batch = batch_of(seqs, fill)
 
   def total(logp_BT):
     (value, weight), metrics = policy_loss(logp_BT, batch, cfg)
@@ -112,6 +113,118 @@ def test_the_case_sees_each_term(options, broken):
   other, other_weight = reference.loss(
       sequences(), dataclasses.asdict(cfg) | broken)
   assert abs(float(value / weight) - other / other_weight) > 1e-3
+
+
+# Of the policy less: the old one, the reference; of the old less the sampler.
+GAPS = [(0.1, -0.2, 0.1), (100, 0.1, 0), (-100, 0, 0.2), (0.3, 100, 0),
+        (-0.1, -100, 0), (0.1, 0, 100), (0, 0.1, -100), (19, -19, 19),
+        (21, -21, 21), (90, -90, 90), (-3e4, 3e4, -3e4)]
+
+
+def far_batch(gaps, advantage):
+  """A sequence of one token for each."""
+  n = len(gaps)
+  seqs = [dict(advantage=advantage, logp=[-1.0], old=[-1.0 - old],
+               ref=[-1.0 - ref], sampler=[-1.0 - old - sampler])
+          for old, ref, sampler in gaps]
+  one = {name: np.float32([[s[name][0] for s in seqs]])
+         for name in ("logp", "old", "ref", "sampler")}
+  zeros = np.zeros((1, n), np.int32)
+  return seqs, one["logp"], TokenBatch(
+      tokens_BT=zeros, targets_BT=zeros, positions_BT=zeros,
+      segments_BT=1 + np.arange(n, dtype=np.int32)[None],
+      mask_BT=np.ones((1, n), np.float32),
+      advantages_BT=np.full((1, n), advantage, np.float32),
+      sampler_logprobs_BT=one["sampler"], old_logprobs_BT=one["old"],
+      ref_logprobs_BT=one["ref"])
+
+
+def slopes_of(logp_BT, batch, cfg):
+  return jax.value_and_grad(
+      lambda x: policy_loss(x, batch, cfg)[0][0])(jnp.asarray(logp_BT))
+
+
+@pytest.mark.parametrize("advantage", [0.0, 0.5, -2.0])
+@pytest.mark.parametrize("options", [
+    {}, dict(clip_low=10.0, clip_high=10.0), dict(clip_high=1e12),
+    dict(ratio="sequence"), dict(objective="cispo"), dict(tis_cap=2.0),
+    dict(tis_cap=1e12), dict(tis_cap=2.0, tis_kind="mask"),
+    dict(kl_estimator="k1"), dict(kl_estimator="k2")], ids=str)
+def test_far_log_ratios_are_clamped(options, advantage):
+  """And no exponential overflows, nor does inf * 0 make a NaN."""
+  cfg = PolicyConfig(**BASE | options)
+  plain = dataclasses.asdict(cfg)
+  seqs, logp_BT, batch = far_batch(GAPS, advantage)
+  value, slope_BT = slopes_of(logp_BT, batch, cfg)
+  np.testing.assert_allclose(value, reference.loss(seqs, plain)[0], **F32)
+  # Of the two parts on their own: differences beside e^20 would be noise.
+  want = [reference.slopes([s], plain | dict(kl_beta=0.0))[0][0]
+          + reference.slopes([s | dict(advantage=0.0)], plain)[0][0]
+          for s in seqs]
+  np.testing.assert_allclose(slope_BT[0], want, **F32)
+  metrics = policy_loss(logp_BT, batch, cfg)[1]
+  for name, want in reference.metrics(seqs, plain).items():
+    np.testing.assert_allclose(
+        metrics[name][0] / metrics[name][1], want, **F32)
+  assert metrics["ratio_clamped_fraction"][0] >= 5
+
+
+@pytest.mark.parametrize("options", [{}, dict(ratio="sequence"),
+                                     dict(tis_cap=1e12)], ids=str)
+def test_the_clamp_is_seen_where_it_acts(options, monkeypatch):
+  near = [gap for gap in GAPS if max(map(abs, gap)) < 20]
+  cfg = PolicyConfig(**BASE | options | dict(kl_beta=0.0, clip_high=1e12))
+  monkeypatch.setattr(reference, "LIMIT", 25.0)
+  for gaps, acts in ((near, False), (GAPS, True)):
+    seqs, logp_BT, batch = far_batch(gaps, -2.0)
+    value, _ = slopes_of(logp_BT, batch, cfg)
+    other = reference.loss(seqs, dataclasses.asdict(cfg))[0]
+    assert (abs(value - other) > 0.1 * abs(value)) == acts
+
+
+@pytest.mark.parametrize("advantage", [0.0, 0.5, -2.0])
+@pytest.mark.parametrize("options", [
+    {}, dict(ratio="sequence"), dict(objective="cispo"), dict(tis_cap=2.0),
+    dict(tis_cap=2.0, tis_kind="mask"), dict(kl_estimator="k1"),
+    dict(kl_estimator="k2")], ids=str)
+def test_impossible_tokens_leave_everything_finite(options, advantage):
+  """Two of them in one sequence, one on each side, and one on both."""
+  cfg = PolicyConfig(**BASE | options)
+  _, _, batch = far_batch([(0.0, 0.0, 0.0)] * 4, advantage)
+  low = -jnp.inf
+  batch = dataclasses.replace(
+      batch, segments_BT=np.ones((1, 4), np.int32),
+      old_logprobs_BT=jnp.float32([[-1, low, low, -2]]),
+      ref_logprobs_BT=jnp.float32([[-1, low, low, low]]),
+      sampler_logprobs_BT=jnp.float32([[low, -1, low, -2]]))
+  value, slope_BT = slopes_of(jnp.float32([[low, -1, low, -2]]), batch, cfg)
+  assert np.isfinite(value) and np.all(np.isfinite(slope_BT))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_reference_that_is_only_measured_cannot_harm(bad):
+  logp_BT, batch = batch_of(sequences(), 0.0)
+  batch = dataclasses.replace(
+      batch, ref_logprobs_BT=np.full_like(batch.ref_logprobs_BT, bad))
+  for estimator in ("k1", "k2", "k3"):
+    cfg = PolicyConfig(kl_beta=0.0, kl_estimator=estimator)
+    value, slope_BT = slopes_of(logp_BT, batch, cfg)
+    assert np.isfinite(value) and np.all(np.isfinite(slope_BT))
+
+
+def test_a_nan_is_not_hidden():
+  logp_BT, batch = batch_of(sequences(), 0.0)
+  logp_BT = jnp.where(batch.mask_BT != 0, jnp.nan, logp_BT)
+  assert np.isnan(policy_loss(logp_BT, batch, PolicyConfig())[0][0])
+
+
+def test_a_constant_needs_the_stages_longest_completion():
+  logp_BT, batch = batch_of(sequences(), 0.0)
+  cfg = PolicyConfig(aggregation="constant")
+  with pytest.raises(ValueError, match="max_length=0"):
+    policy_loss(logp_BT, batch, cfg)
+  filled = dataclasses.replace(cfg, max_length=7)
+  assert np.isfinite(policy_loss(logp_BT, batch, filled)[0][0])
 
 
 def test_without_old_logprobs_the_ratio_is_one_and_its_gradient_is_not():
@@ -149,7 +262,7 @@ def test_missing_arrays(field, options):
     dict(objective="ppo"), dict(ratio="row"), dict(aggregation="mean"),
     dict(kl_estimator="k4"), dict(tis_kind="drop"), dict(clip_low=-0.1),
     dict(kl_beta=-1.0), dict(tis_cap=0.5),
-    dict(aggregation="constant", max_length=0)], ids=str)
+    dict(aggregation="constant", max_length=-1)], ids=str)
 def test_bad_options(bad):
   with pytest.raises(ValueError, match=list(bad)[-1]):
     PolicyConfig(**bad)

@@ -3,13 +3,29 @@
 import math
 
 
+def soft(length, longest, zone):
+  """DAPO's eq. 13, case by case."""
+  if length <= longest - zone:
+    return 0.0
+  if length <= longest:
+    return ((longest - zone) - length) / zone
+  return -1.0
+
+
 def group(rewards, valid, truncated, normalize="std", policy="keep",
-          penalty=0.0, eps=1e-6):
-  """One group -> (advantages, kept)."""
+          penalty=0.0, eps=1e-6, overlong=None):
+  """One group -> (advantages, kept).
+
+  `overlong` is (lengths, longest, zone, factor) of the soft zone.
+  """
   seen = []
-  for r, v, cut in zip(rewards, valid, truncated):
+  for i, (r, v, cut) in enumerate(zip(rewards, valid, truncated)):
     if v and math.isfinite(r):
-      seen.append(float(r) - (penalty if cut and policy == "penalise" else 0))
+      r = float(r) - (penalty if cut and policy == "penalise" else 0)
+      if overlong:
+        lengths, longest, zone, factor = overlong
+        r += factor * soft(lengths[i], longest, zone)
+      seen.append(r)
     else:
       seen.append(None)
   known = [r for r in seen if r is not None]

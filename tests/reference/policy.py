@@ -6,14 +6,20 @@ A sequence is a dict: `advantage`, and lists over its trained tokens: `logp`,
 
 import math
 
+LIMIT = 20.0  # of what an exponential is taken of
+
+
+def clamp(x):
+  return min(max(x, -LIMIT), LIMIT)
+
 
 def ratios(sequence, logp, kind):
   n = len(logp)
   logs = [logp[t] - sequence["old"][t] for t in range(n)]
   if kind == "sequence":
     mean = sum(logs) / n
-    return [math.exp(mean)] * n
-  return [math.exp(x) for x in logs]
+    return [math.exp(clamp(mean))] * n
+  return [math.exp(clamp(x)) for x in logs]
 
 
 def correction(sequence, cap, kind):
@@ -22,9 +28,9 @@ def correction(sequence, cap, kind):
     return [1.0] * n
   gaps = [sequence["old"][t] - sequence["sampler"][t] for t in range(n)]
   if kind == "truncate":
-    return [min(math.exp(g), cap) for g in gaps]
-  product = math.exp(sum(gaps))
-  return [1.0 if 1.0 / cap <= product <= cap else 0.0] * n
+    return [min(math.exp(clamp(g)), cap) for g in gaps]
+  inside = -math.log(cap) <= sum(gaps) <= math.log(cap)
+  return [1.0 if inside else 0.0] * n
 
 
 def divergence(logp, ref, kind):
@@ -32,7 +38,7 @@ def divergence(logp, ref, kind):
     return logp - ref
   if kind == "k2":
     return (logp - ref) ** 2 / 2
-  r = math.exp(ref - logp)
+  r = math.exp(clamp(ref - logp))
   return r - math.log(r) - 1
 
 
@@ -70,9 +76,21 @@ def loss(sequences, cfg, constants=None):
   return total, (tokens if cfg["aggregation"] == "token_mean" else count)
 
 
+def exponents(sequence, t, cfg):
+  """All that an exponential is taken of at a token."""
+  logs = [logp - old for logp, old in zip(sequence["logp"], sequence["old"])]
+  mean = sum(logs) / len(logs)
+  out = [mean if cfg["ratio"] == "sequence" else logs[t]]
+  if cfg["tis_cap"] and cfg["tis_kind"] == "truncate":
+    out.append(sequence["old"][t] - sequence["sampler"][t])
+  if cfg["kl_estimator"] == "k3":
+    out.append(sequence["ref"][t] - sequence["logp"][t])
+  return out
+
+
 def metrics(sequences, cfg):
   """Means over trained tokens."""
-  ratio, low, high, kl, n = 0.0, 0, 0, 0.0, 0
+  ratio, low, high, kl, clamped, n = 0.0, 0, 0, 0.0, 0, 0
   for s in sequences:
     rho = ratios(s, s["logp"], cfg["ratio"]) if s["logp"] else []
     for t in range(len(rho)):
@@ -81,9 +99,11 @@ def metrics(sequences, cfg):
       low += rho[t] < 1 - cfg["clip_low"] and (s["advantage"] < 0 or cispo)
       high += rho[t] > 1 + cfg["clip_high"] and (s["advantage"] > 0 or cispo)
       kl += divergence(s["logp"][t], s["ref"][t], cfg["kl_estimator"])
+      clamped += any(abs(x) > LIMIT for x in exponents(s, t, cfg))
       n += 1
-  return {"ratio": ratio / n, "clip_low_fraction": low / n,
-          "clip_high_fraction": high / n, "kl": kl / n}
+  return {"ratio": ratio / n, "ratio_clamped_fraction": clamped / n,
+          "clip_low_fraction": low / n, "clip_high_fraction": high / n,
+          "kl": kl / n}
 
 
 def slopes(sequences, cfg, step=1e-6):

@@ -81,7 +81,7 @@ def test_r1_zero_is_the_default():
     ("", {}),
     ("format:0.5,repetition:0.1", {"format": .5, "repetition": .1}),
     (" format : 0 , ", {"format": 0}),
-    ("overlong:-1e-1", {"overlong": -.1})])
+    ("length:-1e-1", {"length": -.1})])
 def test_weights_override_and_join(text, changed):
   assert combine.RewardConfig(weights=text).resolve().weights == {
       "accuracy": 1.0, "format": 1.0} | changed

@@ -157,8 +157,8 @@ def test_programs():
 @pytest.mark.parametrize("name,score,fault", [
     ("format", Score(1.0, True, ""), None),
     ("format", Score(-0.1, True, ""), "out_of_range"),
-    ("overlong", Score(-0.1, True, ""), None),
-    ("overlong", Score(0.1, True, ""), "out_of_range"),
+    ("repetition", Score(-0.1, True, ""), None),
+    ("repetition", Score(0.1, True, ""), "out_of_range"),
     ("accuracy", Score(float("nan"), True, ""), "out_of_range"),
     ("accuracy", Score(0.0, False, "deadline"), "deadlines"),
     ("accuracy", Score(0.0, False, "crash: SIGSEGV"), "exceptions"),

@@ -221,7 +221,7 @@ def test_rows_stay_on_their_devices():
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=2, expert=2, tensor=2))
   sharded = Engine(model, engine.cfg, EOS, mesh)
   rows, _ = sharded._begin(params, bias, PROMPTS[:4], range(4), SAMPLES,
-                           jax.random.key(5), None)
+                           jax.random.key(5), None, None)
   rows, live = sharded.run_program(params, bias, rows, NEW, until=5)
   done_SB = np.asarray(rows.done_B).reshape(4, 8)
   assert int(live) == (~done_SB).sum(1).max() <= 5
@@ -279,3 +279,23 @@ def test_bad_input():
     engine.generate(params, bias, [np.arange(3), np.arange(0)], [0, 1], 2, key)
   with pytest.raises(ValueError, match="vocabulary of 61"):
     Engine(model, dataclasses.replace(engine.cfg), frozenset({61}))
+
+
+def test_a_prompt_that_comes_again_has_other_samples():
+  """Numbered on from those it had: one of eight is two of four."""
+  _, params, bias, engine = make("tiny-dense")
+  whole = engine.generate(
+      params, bias, [PROMPTS[0], PROMPTS[1]], [7, 8], 8, jax.random.key(5))
+  parts = engine.generate(
+      params, bias, [PROMPTS[0], PROMPTS[1], PROMPTS[0]], [7, 8, 7], 4,
+      jax.random.key(5))
+  later = engine.generate(params, bias, [PROMPTS[0]], [7], 4,
+                          jax.random.key(5), repeats_Q=[1])
+  for (q, g), (other, row, column) in {
+      (0, 1): (parts, 0, 1), (1, 2): (parts, 1, 2), (0, 4): (parts, 2, 0),
+      (0, 7): (parts, 2, 3), (0, 5): (later, 0, 1)}.items():
+    np.testing.assert_array_equal(
+        whole.completion(q, g), other.completion(row, column))
+  firsts, again = ({tuple(parts.completion(q, g)) for g in range(4)}
+                   for q in (0, 2))
+  assert firsts != again

@@ -18,7 +18,7 @@ from r1jax.models.model import build
 from r1jax.rewards.combine import Combine
 from r1jax.rewards.score import Score
 from r1jax.stages import weights
-from r1jax.stages.grpo import GrpoConfig
+from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.judging import Judge
 from r1jax.training.optimizer import OptimizerConfig
 
@@ -107,6 +107,11 @@ def policy(config=MIXTURE):
   """Weights with buffers of their own."""
   params, bias_LE = jax.tree.map(jax.numpy.array, _parameters(config))
   return weights.Weights(build(config, Compute()), params, bias_LE)
+
+
+def handed(config=MIXTURE):
+  """`policy`, to be given to a run."""
+  return weights.Handover(policy(config))
 
 
 def config(**changes):

@@ -33,7 +33,7 @@ def run_pretrain(workdir):
       steps=2, rows=8, row_length=192, micro_batches=2, save_every=2,
       lm=LmConfig(), optimizer=OPTIMIZER)
   state = pretrain.run(
-      cfg, cases.policy(cases.DENSE), cases.tokenizer(),
+      cfg, cases.handed(cases.DENSE), cases.tokenizer(),
       functools.partial(corpus.document, cfg.seed), workdir,
       mesh=make_mesh(MeshConfig(data=2, fsdp=2)))
   weights.save(workdir / "out.safetensors", cases.DENSE, state.params,
@@ -54,7 +54,7 @@ def run_sft(workdir):
   cfg = sft.SftConfig(
       steps=2, epochs=0, rows=4, row_length=64, save_every=2, template="plain",
       eval_every=1, optimizer=OPTIMIZER, lora=LoraConfig(rank=3, alpha=6.0))
-  sft.run(cfg, cases.policy(cases.DENSE), cases.tokenizer(), examples[:30],
+  sft.run(cfg, cases.handed(cases.DENSE), cases.tokenizer(), examples[:30],
           workdir, held_out=examples[30:], settings={"init": "base"},
           mesh=make_mesh(MeshConfig(data=1, fsdp=4)))
 
@@ -65,7 +65,7 @@ def run_grpo(workdir, config, mesh, **changes):
   engine = Engine(first.model, SamplingConfig(max_new_tokens=12),
                   judge.tokenizer.eos_ids, mesh)
 
-  def evaluate(params, bias_LE, step):
+  def evaluate(params, bias_LE, step, interrupted):
     return evaluating.metrics(evaluating.evaluate(
         EvalConfig(samples=4, batch=4, max_new_tokens=12), engine, judge,
         params, bias_LE, cases.prompts()[:6], step=step,
@@ -73,8 +73,8 @@ def run_grpo(workdir, config, mesh, **changes):
         progress=False))
 
   return grpo.run(
-      cases.config(steps=2, eval_every=2, **changes), first, judge,
-      cases.prompts(), workdir, evaluate=evaluate, mesh=mesh)
+      cases.config(steps=2, eval_every=2, **changes), weights.Handover(first),
+      judge, cases.prompts(), workdir, evaluate=evaluate, mesh=mesh)
 
 
 def run_replay(workdir):

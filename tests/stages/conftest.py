@@ -11,7 +11,7 @@ from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating, grpo
 from r1jax.stages import learner as learner_lib
 from r1jax.stages.evaluating import EvalConfig
-from r1jax.stages.weights import Weights
+from r1jax.stages.weights import Handover, Weights
 from tests.stages import cases
 
 EVAL = EvalConfig(samples=4, batch=2, max_new_tokens=12, temperature=1.0,
@@ -35,9 +35,9 @@ def smoke(tmp_path_factory):
   updates, programs = [], []
 
   class Learner(learner_lib.Learner):
-    def update(self, batches, fixed):
-      metrics = super().update(batches, fixed)
-      updates.append(self._update._cache_size())
+    def update(self, micros):
+      metrics = super().update(micros)
+      updates.append(self.compilations())
       return metrics
 
   class Rollouts(Engine):
@@ -50,7 +50,7 @@ def smoke(tmp_path_factory):
   engine = Engine(first.model, SamplingConfig(max_new_tokens=12),
                   judge.tokenizer.eos_ids)
 
-  def evaluate(params, bias_LE, step):
+  def evaluate(params, bias_LE, step, interrupted):
     return evaluating.metrics(evaluating.evaluate(
         EVAL, engine, judge, params, bias_LE, cases.prompts()[:3], step=step,
         path=rollouts.path(workdir, step, rollouts.EVALUATIONS),
@@ -59,6 +59,7 @@ def smoke(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(learner_lib, "Learner", Learner)
     patch.setattr(grpo, "Engine", Rollouts)
-    found = grpo.run(cases.config(steps=4, eval_every=2), first, judge,
-                     cases.prompts(), workdir, evaluate=evaluate)
+    found = grpo.run(cases.config(steps=4, eval_every=2),
+                     Handover(first), judge, cases.prompts(), workdir,
+                     evaluate=evaluate)
   return Smoke(workdir, found, list(zip(updates, programs, strict=True)))

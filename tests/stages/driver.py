@@ -11,7 +11,7 @@ from tests.stages import cases
 
 def train(workdir, steps):
   """The run that all processes share; `steps` alone may differ."""
-  return grpo.run(cases.config(steps=steps), cases.policy(), cases.judge(),
+  return grpo.run(cases.config(steps=steps), cases.handed(), cases.judge(),
                   cases.prompts(), workdir)
 
 

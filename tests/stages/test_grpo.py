@@ -14,7 +14,7 @@ from r1jax.rewards.rules import RULES
 from r1jax.rewards.runner import Pool
 from r1jax.rewards.score import Score
 from r1jax.sharding import mesh as mesh_lib
-from r1jax.stages import grpo
+from r1jax.stages import grpo, weights
 from r1jax.training import guard
 from r1jax.training.advantages import AdvantageConfig
 from tests.stages import cases
@@ -29,6 +29,7 @@ METRICS = {
     "update/tokens_per_s", "advantage/zero_variance_fraction",
     "advantage/invalid_fraction", "policy/entropy", "policy/kl",
     "policy/ratio", "policy/clip_low_fraction", "policy/clip_high_fraction",
+    "policy/ratio_clamped_fraction",
     "loss", "loss/policy", "grad_norm", "skipped", "load/max_over_mean",
     "load/dead_fraction", "seconds/rollout", "seconds/logprobs",
     "seconds/rewards", "seconds/update", "rewards/wait_fraction",
@@ -38,7 +39,7 @@ METRICS = {
 def train(workdir, *, policy=None, pool=None, mesh=None, **changes):
   """Rows of the log and the weights of a run."""
   found = grpo.run(
-      cases.config(**changes), policy or cases.policy(), cases.judge(pool),
+      cases.config(**changes), policy or cases.handed(), cases.judge(pool),
       cases.prompts(), workdir, mesh=mesh)
   return writer.read(workdir), found
 
@@ -95,7 +96,7 @@ def test_the_reward_children_judge(tmp_path):
   rules = {name: RULES[name] for name in Combine().weights}
   with Pool(rules, workers=1) as pool:
     judge = cases.judge()._replace(pool=pool, rewards=Combine())
-    grpo.run(cases.config(steps=1), cases.policy(cases.DENSE), judge,
+    grpo.run(cases.config(steps=1), cases.handed(cases.DENSE), judge,
              cases.prompts(), tmp_path)
   (row,) = writer.read(tmp_path)
   assert row["reward/accuracy"] == row["reward/format"] == 0
@@ -115,7 +116,7 @@ class Failing(cases.Pool):
 
 
 def test_a_rule_that_always_fails_is_heard_of(tmp_path, capsys):
-  rows, _ = train(tmp_path, policy=cases.policy(cases.DENSE), pool=Failing())
+  rows, _ = train(tmp_path, policy=cases.handed(cases.DENSE), pool=Failing())
   said = [line for line in capsys.readouterr().err.splitlines()
           if "verdict" in line]
   assert said == ["step 2: no sample got a verdict (accuracy: AttributeError:"
@@ -124,7 +125,7 @@ def test_a_rule_that_always_fails_is_heard_of(tmp_path, capsys):
 
 
 def test_a_stage_of_longer_completions(tmp_path):
-  rows, _ = train(tmp_path, policy=cases.policy(cases.DENSE), steps=4,
+  rows, _ = train(tmp_path, policy=cases.handed(cases.DENSE), steps=4,
                   max_new_tokens=(4, 12), stage_steps=(2,))
   longest = [row["rollout/length_max"] for row in rows]
   assert max(longest[:2]) == 4 < max(longest[2:]) <= 12
@@ -173,7 +174,7 @@ def test_a_gradient_that_is_not_finite_skips_one_step(tmp_path):
   """Rewards without scale, one of them enormous: its batch is kept."""
   pool = cases.Pool({2: Score(1e38, True, "enormous")})
   rows, found = train(
-      tmp_path, policy=cases.policy(cases.DENSE), pool=pool, steps=3,
+      tmp_path, policy=cases.handed(cases.DENSE), pool=pool, steps=3,
       advantages=AdvantageConfig(normalize="none"))
   assert [row["skipped"] for row in rows] == [0, 1, 0]
   assert rows[1]["grad_norm"] is None  # JSON has no infinity
@@ -188,7 +189,7 @@ def test_three_in_a_row_stop_the_run_with_the_reason(tmp_path):
   policy.params["embed"] = policy.params["embed"].at[0, 0].set(np.nan)
   with pytest.raises(FloatingPointError, match="steps 1, 2, 3 were skipped in"
                      " a row: .*grad_norm=nan.*lower the learning rate"):
-    train(tmp_path, policy=policy, steps=9)
+    train(tmp_path, policy=weights.Handover(policy), steps=9)
   assert len(list((tmp_path / "skipped").iterdir())) == 3
   assert [row["skipped"] for row in writer.read(tmp_path)] == [1, 1, 1]
 
@@ -209,7 +210,7 @@ def test_what_does_not_fit_is_refused_before_the_workdir_is_taken(
 
 def test_dense_models_have_no_experts_to_replay(tmp_path):
   with pytest.raises(ValueError, match="the model has no experts"):
-    train(tmp_path, policy=cases.policy(cases.DENSE), replay_experts=True)
+    train(tmp_path, policy=cases.handed(cases.DENSE), replay_experts=True)
 
 
 def test_a_workdir_of_another_config_is_left_alone(smoke):

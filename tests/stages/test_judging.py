@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from r1jax.core.types import Prompt, Rollout, ask
-from r1jax.data import hf_tokenizer
+from r1jax.data import hf_tokenizer, minibatches
 from r1jax.rewards import format, response
 from r1jax.rewards.combine import Combine, RewardConfig
 from r1jax.rewards.score import Score
-from r1jax.stages import grpo, judging, tasks
+from r1jax.stages import judging, tasks
 from r1jax.stages.judging import Judge
 from tests.data import hf_cases
 from tests.stages import cases
@@ -93,7 +93,8 @@ def test_the_ids_that_were_sampled_are_those_that_are_trained():
   texts = [text for (text,) in scored.texts]
   changed = [x.encode(text) != row[:-1] for text, row in zip(texts, rows)]
   assert all(changed)  # encoding the text again would train on other ids
-  batch = grpo.pack(scored.rollout, cases.config(samples=2), np.arange(8))
+  batch = minibatches.pack(
+      scored.rollout, [np.arange(8)], 64, 16)[0].batch
   for prompt, row in zip(prompts, rows, strict=True):
     assert any(_segment(batch, b, s) == [*prompt, *row]
                for b in range(len(batch.tokens_BT))

@@ -26,7 +26,7 @@ BFLOAT16 = dict(rtol=2**-8, atol=0)
 def train(workdir, steps=4, mesh=None, **changes):
   cfg = dataclasses.replace(CONFIG, steps=steps, **changes)
   return pretrain.run(
-      cfg, random(cases.MIXTURE), cases.tokenizer(),
+      cfg, weights.Handover(random(cases.MIXTURE)), cases.tokenizer(),
       functools.partial(corpus.document, cfg.seed), workdir, mesh=mesh)
 
 
@@ -83,7 +83,8 @@ def test_bad_settings(tmp_path):
     train(tmp_path, row_length=300)
   small = random(dataclasses.replace(cases.MIXTURE, vocab_size=500))
   with pytest.raises(ValueError, match="512 ids, the model's vocabulary"):
-    pretrain.run(CONFIG, small, cases.tokenizer(), str, tmp_path)
+    pretrain.run(
+        CONFIG, weights.Handover(small), cases.tokenizer(), str, tmp_path)
   assert not list(tmp_path.iterdir())
 
 

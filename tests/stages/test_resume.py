@@ -94,7 +94,7 @@ def test_a_finished_run_has_nothing_to_do(smoke):
   before = measured(smoke.workdir)
   files = everything(smoke.workdir)
   again = driver.grpo.run(
-      cases.config(steps=4, eval_every=2), cases.policy(), cases.judge(),
+      cases.config(steps=4, eval_every=2), cases.handed(), cases.judge(),
       cases.prompts(), smoke.workdir)
   assert measured(smoke.workdir) == before
   assert everything(smoke.workdir) == files
@@ -103,12 +103,12 @@ def test_a_finished_run_has_nothing_to_do(smoke):
 
 def test_killed_before_the_first_checkpoint_it_starts_anew(tmp_path):
   """The base's evaluation, written at step 0, is there once."""
-  def evaluate(params, bias_LE, step):
+  def evaluate(params, bias_LE, step, interrupted):
     return {"eval/pass1": 0.25}
 
   def run(steps, pool=None):
     return driver.grpo.run(
-        cases.config(steps=steps, save_every=50), cases.policy(cases.DENSE),
+        cases.config(steps=steps, save_every=50), cases.handed(cases.DENSE),
         cases.judge(pool), cases.prompts(), tmp_path, evaluate=evaluate)
 
   class Broken(cases.Pool):

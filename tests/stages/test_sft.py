@@ -54,7 +54,7 @@ def train(workdir, examples, *, policy=None, mesh=None, **changes):
   train_on, held_out = examples
   return sft.run(
       dataclasses.replace(CONFIG, **changes),
-      policy or cases.policy(cases.DENSE), cases.tokenizer(), train_on, workdir,
+      policy or cases.handed(cases.DENSE), cases.tokenizer(), train_on, workdir,
       held_out=held_out, mesh=mesh, settings={"init": "random:tiny"})
 
 
@@ -137,8 +137,8 @@ def test_an_adapter_run_leaves_the_adapter_and_gives_merged_weights(
   weights.save(path, cases.MIXTURE, base.params, base.router_bias_LE,
                dtype="float32")
   found = sft.run(
-      dataclasses.replace(CONFIG, lora=LORA, steps=2, gamma=0.1), base,
-      cases.tokenizer(), examples[0], tmp_path / "run",
+      dataclasses.replace(CONFIG, lora=LORA, steps=2, gamma=0.1),
+      weights.Handover(base), cases.tokenizer(), examples[0], tmp_path / "run",
       settings={"init": f"file:{path}"})
   cases.same(base.params, cases.policy().params)
   state, config, _ = weights.restored(tmp_path / "run", Compute())
@@ -148,7 +148,7 @@ def test_an_adapter_run_leaves_the_adapter_and_gives_merged_weights(
   got = weights.load(f"orbax:{tmp_path / 'run'}", Compute(), jax.random.key(9))
   cases.same(got.params, found.params)
   cases.same(got.router_bias_LE, found.router_bias_LE)
-  assert np.abs(got.router_bias_LE - base.router_bias_LE).max() > 0.05
+  assert np.abs(got.router_bias_LE - cases.policy().router_bias_LE).max() > 0.05
   merged = lora.merge(base.params, state.params, LORA.scale)
   w = "mixture_blocks", "attn", "w_o"
   for tree in (got.params, merged):
@@ -168,7 +168,7 @@ def test_sources_weigh(examples, tmp_path):
     rates = OptimizerConfig(lr=0.3, eps=1.0)
     return sft.run(
         dataclasses.replace(CONFIG, epochs=1, rows=32, optimizer=rates),
-        cases.policy(cases.DENSE), cases.tokenizer(), chosen,
+        cases.handed(cases.DENSE), cases.tokenizer(), chosen,
         tmp_path / name).params
 
   first, second = examples[0][:12], examples[0][12:24]
@@ -220,7 +220,7 @@ def test_bad_settings(changes, message):
 
 @pytest.mark.parametrize("changes,message", [
     (dict(row_length=300), "row_length is 300 tokens, the model's context"),
-    (dict(rows=12), "rows=12 in micro_batches=1 do not divide over 8")])
+    (dict(rows=12), "12 rows of a micro-batch do not divide over 8")])
 def test_what_does_not_fit_is_refused_before_the_workdir_is_taken(
     examples, tmp_path, changes, message):
   with pytest.raises(ValueError, match=message):

@@ -43,10 +43,11 @@ def parameters(name):
   return jax.device_get(params), bias_LE + np.float32(0.05 * noise_LE)
 
 
-def make_state(name="tiny", optimizer=None):
+def make_state(name="tiny", optimizer=None, held=()):
   """A state with buffers of its own: updates donate them."""
   params, bias_LE = jax.tree.map(jnp.array, parameters(name))
-  return state.create(params, bias_LE, optimizer or optax.sgd(1.0))
+  return state.create(
+      params, bias_LE, optimizer or optax.sgd(1.0), held=held)
 
 
 @functools.cache
@@ -60,7 +61,7 @@ def sequences():
 
 
 def batch(n_micro=1, packed=True, row=ROW):
-  """The sequences with log-probabilities that depend on their tokens alone."""
+  """Micro-batches with log-probabilities that depend on their tokens alone."""
   if packed:
     out = packing.pack(sequences(), row, rows=16)
   else:
@@ -70,4 +71,5 @@ def batch(n_micro=1, packed=True, row=ROW):
   old_BT = out.sampler_logprobs_BT + 0.2 * noise_BT
   out = dataclasses.replace(
       out, old_logprobs_BT=old_BT, ref_logprobs_BT=old_BT - 0.3 * noise_BT)
-  return jax.tree.map(jnp.asarray, step.split(out, n_micro))
+  return [jax.tree.map(jnp.asarray, micro)
+          for micro in step.micro_batches(out, n_micro)]

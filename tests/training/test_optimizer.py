@@ -114,6 +114,9 @@ def test_moments_are_float32():
   made = state.create(params, jnp.zeros((0, 0)), optimizer)
   kinds = {x.dtype for x in jax.tree.leaves(made.opt_state)}
   assert kinds == {jnp.dtype("float32"), jnp.dtype("int32")}
+  assert made.params["w_up"].dtype == jnp.float32  # the masters
+  made = state.create(params, jnp.zeros((0, 0)), optimizer, masters=False)
+  assert {x.dtype for x in jax.tree.leaves(made.opt_state)} == kinds
   assert made.params["w_up"].dtype == jnp.bfloat16
 
 
@@ -141,6 +144,7 @@ def test_moments_in_bfloat16():
     dict(lr=0.0), dict(b1=1.0), dict(eps=0.0), dict(clip=-1.0),
     dict(moments="int8"), dict(b2=0.999, moments="bfloat16"),
     dict(schedule="linear"), dict(schedule="cosine", total_steps=0),
+    dict(rounding="up"),
 ], ids=str)
 def test_bad_options(bad):
   with pytest.raises(ValueError, match=list(bad)[-1]):

@@ -1,4 +1,5 @@
 import jax
+import pytest
 from jax.sharding import PartitionSpec
 
 from r1jax.sharding.mesh import MeshConfig, make_mesh
@@ -22,3 +23,21 @@ def test_moments_lie_where_their_parameters_lie():
   assert len(specs) > 2 * n  # and the counts, replicated
   placed = jax.device_put(start, places)
   assert placed.params["embed"].sharding.spec == places.params["embed"].spec
+
+
+@pytest.mark.parametrize("zero1", [False, True])
+def test_parts_that_are_held_have_no_moments(zero1):
+  optimizer = make_optimizer(OptimizerConfig(lr=0.1))
+  mesh = make_mesh(MeshConfig(data=2, fsdp=2, expert=2))
+  places = state.shardings(
+      cases.model(), optimizer, mesh, zero1=zero1, held=("mtp",))
+  start = cases.make_state(optimizer=optimizer, held=("mtp",))
+  assert jax.tree.structure(places) == jax.tree.structure(start)
+  placed = jax.device_put(start, places)
+  mtp = len(jax.tree.leaves(start.params["mtp"]))
+  trained = len(jax.tree.leaves(start.params)) - mtp
+  moments = [x for x in jax.tree.leaves(placed.opt_state) if x.ndim]
+  assert mtp and len(moments) == 2 * trained
+  specs = {str(x.sharding.spec) for x in moments}
+  assert any("fsdp" in spec for spec in specs)
+  assert any("data" in spec for spec in specs) == zero1

@@ -29,7 +29,7 @@ def compiled(name, kind):
 
 
 def run(name, kind, batch):
-  return finish(*compiled(name, kind)(cases.make_state(name), batch))
+  return finish(*compiled(name, kind).run(cases.make_state(name), batch))
 
 
 def run_mesh(name, kind, batch, **shape):
@@ -39,15 +39,14 @@ def run_mesh(name, kind, batch, **shape):
       cases.objective(name, kind), SGD, gamma=GAMMA, shardings=places)
   with jax.set_mesh(mesh):
     start = jax.device_put(cases.make_state(name), places)
-    batch = jax.device_put(batch, step.batch_sharding(mesh))
-    return finish(*update(start, batch))
+    return finish(*update.run(start, [step.place(m, mesh) for m in batch]))
 
 
 def run_pmap(name, kind, batch):
   update = step_pmap.make_update(
       cases.objective(name, kind), SGD, gamma=GAMMA)
-  return finish(*update(cases.make_state(name),
-                        step_pmap.shard(batch, jax.device_count())))
+  return finish(*update.run(cases.make_state(name), [
+      step_pmap.shard(micro, jax.device_count()) for micro in batch]))
 
 
 def finish(new, found):
@@ -110,8 +109,9 @@ def test_moments_split_over_replicas():
     with jax.set_mesh(mesh):
       start = jax.device_put(cases.make_state(name, adam), places)
       size = memory.shard_bytes(start.opt_state)
-      new, _ = update(start, step.place(cases.batch(1), mesh))
-      new, _ = update(new, step.place(cases.batch(1), mesh))
+      micros = [step.place(micro, mesh) for micro in cases.batch(2)]
+      new, _ = update.run(start, micros)
+      new, _ = update.run(new, micros)
     found[zero1] = jax.device_get(new.params), size
     assert memory.shard_bytes(new.opt_state) == size
     assert new.params["embed"].sharding.spec == places.params["embed"].spec
@@ -135,10 +135,10 @@ def test_teeth(name, kind):
   batch = cases.batch(4)
   parts = []
   for i in range(4):
-    alone_M11 = (np.arange(4) == i)[:, None, None]
-    parts.append(run(name, kind, batch.replace(
-        mask_BT=batch.mask_BT * alone_M11,
-        segments_BT=batch.segments_BT * alone_M11)))
+    parts.append(run(name, kind, [micro.replace(
+        mask_BT=micro.mask_BT * (i == number),
+        segments_BT=micro.segments_BT * (i == number))
+                                  for number, micro in enumerate(batch)]))
   want_tree, want = expected(name, kind)
   assert abs(np.mean([p[1]["loss"] for p in parts]) - want["loss"]) > 1e-3
   mean = jax.tree.map(lambda *xs: np.mean(xs, 0), *(p[0][0] for p in parts))
@@ -182,13 +182,17 @@ def test_the_logits_of_an_update_never_exist(monkeypatch, chunk, times):
       objectives.grpo_objective(model, PolicyConfig()), SGD)
   new = jax.eval_shape(lambda key: state.create(
       model.init(key), model.init_router_bias(), SGD), jax.random.key(0))
-  shape = (1, 128, 64)
+  shape = (128, 64)
   floats, ints = (jax.ShapeDtypeStruct(shape, t) for t in ("float32", "int32"))
   batch = TokenBatch(
       tokens_BT=ints, targets_BT=ints, positions_BT=ints, segments_BT=ints,
       mask_BT=floats, advantages_BT=floats, sampler_logprobs_BT=floats)
   logits = 128 * 64 * 20_000 * 4
-  memory = update.lower(new, batch).compile().memory_analysis()
+  weights = {"policy": jax.ShapeDtypeStruct((), "float32")}
+  sums = jax.eval_shape(step.zeros, new.params, new.router_bias_LE)
+  memory = update.accumulate.lower(
+      new.params, new.router_bias_LE, weights, sums, batch
+  ).compile().memory_analysis()
   low, high = times
   assert low * logits < memory.temp_size_in_bytes < high * logits
 
@@ -197,7 +201,7 @@ def test_rows_must_divide():
   with pytest.raises(ValueError, match="16 rows"):
     cases.batch(3)
   with pytest.raises(ValueError, match="4 rows"):
-    step_pmap.shard(cases.batch(4), 8)
+    step_pmap.shard(cases.batch(4)[0], 8)
 
 
 def test_factors_need_their_modules():

@@ -1,0 +1,68 @@
+"""State and update of one objective over batches that are whole at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from r1jax.core.types import TokenBatch
+from r1jax.models.model import Model
+from r1jax.training import state as state_lib
+from r1jax.training import step
+from r1jax.training.lora import LoraConfig
+from r1jax.training.metrics import Metrics
+from r1jax.training.objectives import Objective
+from r1jax.training.optimizer import OptimizerConfig
+
+
+class Trainer:
+  """What pre-training and supervised fine-tuning do with a batch.
+
+  Attributes:
+    state: float32 masters and moments; may be replaced by a restored one.
+  """
+
+  def __init__(self, model: Model, params: Any, router_bias_LE: jax.Array,
+               objective: Objective, cfg: OptimizerConfig, *,
+               gamma: float = 0.0, adapter: LoraConfig | None = None,
+               seed: int = 0, mesh: jax.sharding.Mesh | None = None):
+    """Takes the first parameters; compiles no update yet.
+
+    Args:
+      model: what is trained.
+      params: its parameters, given up (see `state.start`).
+      router_bias_LE: its router bias, likewise.
+      objective: what is minimised.
+      cfg: the optimizer.
+      gamma: step of the router bias.
+      adapter: trained in place of the parameters if its rank > 0.
+      seed: of the adapter.
+      mesh: to train on.
+    """
+    started = state_lib.start(
+        model, params, router_bias_LE, cfg, adapter=adapter,
+        key=jax.random.key(seed), mesh=mesh)
+    self.state, self._frozen = started.state, started.frozen
+    self._model, self._mesh = model, mesh
+    self._update = step.make_update(
+        objective, started.optimizer, gamma=gamma,
+        shardings=started.shardings, frozen=self._frozen)
+    self._cast = jax.jit(model.cast)
+
+  @property
+  def params(self) -> Any:
+    """The model's parameters as they are kept, an adapter joined to its base.
+    """
+    params = self.state.params
+    return params if self._frozen is None else self._frozen.merge(params)
+
+  def update(self, batch: TokenBatch, micro_batches: int) -> Metrics:
+    """One update from a batch on the host, dispatched and not waited for."""
+    micros = [step.place(micro, self._mesh)
+              for micro in step.micro_batches(batch, micro_batches)]
+    params = self.state.params
+    if self._frozen is None and not self._model.casts_nothing(params):
+      params = self._cast(params)  # once for all micro-batches
+    self.state, metrics = self._update.run(self.state, micros, params)
+    return metrics
