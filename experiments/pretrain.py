@@ -34,6 +34,9 @@ TOKENIZER = flags.DEFINE_string(
     "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
     " default: the one that belongs to --init, else the embedded one.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/base", "Folder of the run.")
+SKIP_DAMAGED = flags.DEFINE_bool(
+    "skip_damaged", False, "Move a checkpoint that cannot be used to"
+    " WORKDIR/checkpoints_damaged and resume from the one before.")
 EXPORT = flags.DEFINE_string(
     "export", "", "Folder to write base.safetensors (bfloat16), base.json and"
     " the loss curve to at the end.")
@@ -52,7 +55,7 @@ def main() -> None:
       TOKENIZER.value or weights.tokenizer_of(INIT.value))
   state = pretrain.run(
       cfg, weights.Handover(first), tokenizer, text_at, WORKDIR.value,
-      mesh=mesh,
+      mesh=mesh, skip_damaged=SKIP_DAMAGED.value,
       settings={"init": INIT.value, "corpus": config_lib.to_dict(mixture)})
   if not EXPORT.value or int(state.step) < cfg.steps:
     return

@@ -82,7 +82,8 @@ def main() -> None:
         mesh=mesh, settings={"init": common.INIT.value,
                              "data": common.DATA.value,
                              "mixture": common.MIXTURE.value,
-                             "rewards": judged})
+                             "rewards": judged},
+        skip_damaged=common.SKIP_DAMAGED.value)
   processes.from_writer(lambda: print(
       f"report: {reporting.write(WORKDIR.value)}", flush=True))
   if EXPORT.value and grpo.finished(WORKDIR.value, cfg):

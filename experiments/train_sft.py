@@ -57,7 +57,8 @@ def main() -> None:
           "data": {path: data_lib.digest(path) for path in files},
           "eval_data": {
               path: data_lib.digest(path) for path in held_out_files},
-          "source_weights": weights})
+          "source_weights": weights},
+      skip_damaged=common.SKIP_DAMAGED.value)
   if EXPORT.value and sft.finished(WORKDIR.value, cfg, data.examples):
     common.export(EXPORT.value, found, tokenizer, WORKDIR.value)
 
