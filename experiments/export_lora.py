@@ -2,7 +2,8 @@
 
   python -m experiments.export_lora --workdir=runs/sft --out=DIR
 
-Merged parameters come from `experiments.export_hf --init=orbax:WORKDIR`.
+Parameters with the adapter added come from
+`experiments.export_hf --init=orbax:WORKDIR`.
 """
 
 from __future__ import annotations

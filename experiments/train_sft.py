@@ -10,6 +10,8 @@ and may name its "source".
 
 from __future__ import annotations
 
+import dataclasses
+
 from absl import flags
 
 from experiments import common, flagset, start
@@ -29,7 +31,8 @@ EXPORT = flags.DEFINE_string("export", "", common.EXPORT)
 
 
 def main() -> None:
-  cfg = SFT.resolve(SftConfig())
+  cfg = SFT.value()
+  cfg = dataclasses.replace(cfg, template=common.template(cfg.template))
   if EXPORT.value:
     exporting.check_unused(EXPORT.value)  # before the work
   weights = data_lib.source_weights(SOURCE_WEIGHTS.value)
@@ -52,13 +55,13 @@ def main() -> None:
   held_out = read(held_out_files).examples if held_out_files else None
   found = sft.run(
       cfg, Handover(first), tokenizer, data.examples, WORKDIR.value,
-      held_out=held_out, mesh=common.mesh(), settings={
+      held_out=held_out, mesh=common.mesh(),
+      skip_damaged=common.SKIP_DAMAGED.value, settings={
           "init": common.INIT.value,
           "data": {path: data_lib.digest(path) for path in files},
           "eval_data": {
               path: data_lib.digest(path) for path in held_out_files},
-          "source_weights": weights},
-      skip_damaged=common.SKIP_DAMAGED.value)
+          "source_weights": weights})
   if EXPORT.value and sft.finished(WORKDIR.value, cfg, data.examples):
     common.export(EXPORT.value, found, tokenizer, WORKDIR.value)
 

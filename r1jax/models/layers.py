@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from r1jax.models.compute import Compute
 from r1jax.ops import flash
+from r1jax.ops.linear import Adapted
 from r1jax.sharding import mesh, rules
 
 
@@ -90,10 +91,11 @@ def normal(std: float) -> Callable[..., jax.Array]:
 
 def weight(module: nn.Module, name: str, axes: tuple[str | None, ...],
            shape: tuple[int, ...], init: Callable[..., jax.Array],
-           dtype: str) -> jax.Array:
+           dtype: str) -> jax.Array | Adapted:
   """Declares a parameter of `module` together with its logical axes.
 
-  A matrix comes as the products of `module.layout` use it.
+  A matrix comes as the products of `module.layout` use it, and with its adapter
+  if the parameters have one in its place.
   """
   def boxed(key):
     return Named(init(key, shape, jnp.dtype(dtype)), axes)
@@ -101,9 +103,14 @@ def weight(module: nn.Module, name: str, axes: tuple[str | None, ...],
   # Experts have their own way to the devices that use them.
   if "experts" in axes or not name.startswith("w_"):
     return w
-  return rules.gather_part(
-      w, axes, "float32" if name == "w_router" else module.compute.dtype,
-      module.layout)
+  used = "float32" if name == "w_router" else module.compute.dtype
+  if not isinstance(w, Adapted):
+    return rules.gather_part(w, axes, used, module.layout)
+  of = w.axes(axes)
+  return w.replace(
+      w=rules.gather_part(w.w, of.w, used, module.layout),
+      a=rules.gather_part(w.a, of.a, "float32", module.layout),
+      b=rules.gather_part(w.b, of.b, "float32", module.layout))
 
 
 def scale(module: nn.Module, name: str, size: int, dtype: str) -> jax.Array:

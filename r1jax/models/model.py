@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from r1jax.models import layers, transformer
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.ops import rope
+from r1jax.ops import linear, rope
 from r1jax.sharding import rules
 
 Params = Any
@@ -63,25 +63,35 @@ class Model:
     # code.
     return nn.meta.unbox(jax.jit(self._boxed)(key))
 
-  def param_axes(self) -> Params:
-    """The tree of `init` with tuples of logical axis names as leaves."""
+  def param_axes(self, params: Params | None = None) -> Params:
+    """The tree of parameters with tuples of logical axis names as leaves.
+
+    Args:
+      params: arrays or shapes, if some of its matrices are `linear.Adapted`.
+    """
     boxed = jax.eval_shape(self._boxed, jax.random.key(0))
-    return jax.tree.map(lambda box: box.axes, boxed,
+    axes = jax.tree.map(lambda box: box.axes, boxed,
                         is_leaf=lambda x: isinstance(x, layers.Named))
+    if params is None:
+      return axes
+    return jax.tree.map(
+        lambda w, names: w.axes(names) if linear.is_adapted(w) else names,
+        params, axes, is_leaf=linear.is_adapted)
 
   def cast(self, params: Params) -> Params:
     """Matrices in the compute dtype, into which every product casts them.
 
-    The router's and the vectors stay as they are: computing with the result is
-    computing with `params`.
+    The router's, the vectors and adapters stay as they are: computing with the
+    result is computing with `params`.
     """
     def leaf(path, x):
       name = jax.tree_util.keystr(path[-1:], simple=True)
       matrix = name == "embed" or name.startswith("w_")
-      return x.astype(self.compute.dtype) if (
+      return linear.cast(x, self.compute.dtype) if (
           matrix and name != "w_router") else x
 
-    return jax.tree_util.tree_map_with_path(leaf, params)
+    return jax.tree_util.tree_map_with_path(
+        leaf, params, is_leaf=linear.is_adapted)
 
   def casts_nothing(self, params: Params) -> bool:
     """Whether `cast` would return what it is given."""

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from r1jax.ops import experts as experts_ops
-from r1jax.ops import ragged_exchange
+from r1jax.ops import linear, ragged_exchange
+from r1jax.ops.experts import Matrices
 from r1jax.sharding import rules
 
 # Fewer tokens than this on a device are gathered: their way to the experts
@@ -38,6 +39,7 @@ class Plan(NamedTuple):
     group: the mesh axis that experts are split over.
     tensor: that the experts' width is split over.
     width: that parameters' input width is split over, gathered before use.
+    precision: of the products.
   """
 
   form: str
@@ -46,6 +48,7 @@ class Plan(NamedTuple):
   group: tuple[str, ...]
   tensor: tuple[str, ...]
   width: tuple[str, ...]
+  precision: jax.lax.Precision
 
 
 def choose(backend: str, tokens: int) -> str:
@@ -55,9 +58,9 @@ def choose(backend: str, tokens: int) -> str:
 
 
 def routed(form: str, exchange: str, x: jax.Array, experts: jax.Array,
-           weights: jax.Array, w_gate_EDJ: jax.Array, w_up_EDJ: jax.Array,
-           w_down_EJD: jax.Array, *, backend: str, layout: str = "train"
-           ) -> jax.Array:
+           weights: jax.Array, w_gate_EDJ: Matrices, w_up_EDJ: Matrices,
+           w_down_EJD: Matrices, *, backend: str, layout: str = "train",
+           precision: jax.lax.Precision | None = None) -> jax.Array:
   """`experts.routed` on the mesh that is set, on one device without one.
 
   Args:
@@ -71,6 +74,7 @@ def routed(form: str, exchange: str, x: jax.Array, experts: jax.Array,
     w_down_EJD: down projections.
     backend: `cpu`, `gpu` or `tpu`, for `auto`.
     layout: `train` or `decode`, see `sharding.rules`.
+    precision: of the products, see `linear.precise`.
 
   Returns:
     Like `x`.
@@ -81,15 +85,19 @@ def routed(form: str, exchange: str, x: jax.Array, experts: jax.Array,
   if exchange not in ("auto", "gather", "ragged"):
     raise ValueError(
         f"exchange={exchange!r}: choose one of auto, gather, ragged")
-  w = [a.astype(x.dtype) for a in (w_gate_EDJ, w_up_EDJ, w_down_EJD)]
+  w = [linear.cast(a, x.dtype) for a in (w_gate_EDJ, w_up_EDJ, w_down_EJD)]
+  precision = linear.precise(precision, x.dtype)
   if math.prod(rules.free_axes().values()) == 1:
     flat = [a.reshape(-1, a.shape[-1]) for a in (x, experts, weights)]
-    return experts_ops.routed(form, *flat, *w).reshape(x.shape)
-  plan = _plan(form, exchange, x.shape, w_gate_EDJ.shape, backend, layout)
+    return experts_ops.routed(
+        form, *flat, *w, precision=precision).reshape(x.shape)
+  plan = _plan(form, exchange, x.shape, w_gate_EDJ.shape, backend, layout,
+               precision)
   return _parallel(plan, x, experts, weights, *w)
 
 
-def _plan(form, exchange, x_shape, w_shape, backend, layout) -> Plan:
+def _plan(form, exchange, x_shape, w_shape, backend, layout, precision
+          ) -> Plan:
   sizes = {a: n for a, n in rules.free_axes().items() if n > 1}
   lead = ("act_batch", "act_length")[:len(x_shape) - 1]
   tokens = rules.fitted(lead, x_shape[:-1], sizes, layout)
@@ -106,7 +114,7 @@ def _plan(form, exchange, x_shape, w_shape, backend, layout) -> Plan:
   elif exchange == "auto":
     ways = math.prod(sizes[name] for name in split)
     exchange = choose(backend, math.prod(x_shape[:-1]) // ways)
-  return Plan(form, exchange, tokens, group, tensor, width)
+  return Plan(form, exchange, tokens, group, tensor, width, precision)
 
 
 def _names(entry) -> tuple[str, ...]:
@@ -114,20 +122,28 @@ def _names(entry) -> tuple[str, ...]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _parallel(plan: Plan, x, experts, weights, w_gate, w_up, w_down):
-  rows, gated, down = _specs(plan, ())
+def _parallel(plan: Plan, x, experts, weights, *w):
+  rows = PartitionSpec(*plan.tokens, None)
   return jax.shard_map(
       functools.partial(_forward, plan),
-      in_specs=(rows, rows, rows, gated, gated, down), out_specs=rows,
-      check_vma=False)(x, experts, weights, w_gate, w_up, w_down)
+      in_specs=(rows, rows, rows, *_specs(plan, (), w)), out_specs=rows,
+      check_vma=False)(x, experts, weights, *w)
 
 
-def _specs(plan, width):
-  """Of arrays by token, of w_gate and w_up, and of w_down."""
-  entry = lambda names: names or None
-  return (PartitionSpec(*plan.tokens, None),
-          PartitionSpec(entry(plan.group), entry(width), entry(plan.tensor)),
-          PartitionSpec(entry(plan.group), entry(plan.tensor), entry(width)))
+def _specs(plan, width, w):
+  """Of w_gate, w_up and w_down, and of the adapters that they may have."""
+  group, tensor, wide = (
+      names or None for names in (plan.group, plan.tensor, width))
+
+  def spec(matrix, *names):
+    if not linear.is_adapted(matrix):
+      return PartitionSpec(*names)
+    return jax.tree.map(lambda names: PartitionSpec(*names), matrix.axes(names),
+                        is_leaf=lambda node: isinstance(node, tuple))
+
+  gate, up, down = w
+  return (spec(gate, group, wide, tensor), spec(up, group, wide, tensor),
+          spec(down, group, tensor, wide))
 
 
 def _save(plan, *operands):
@@ -135,12 +151,11 @@ def _save(plan, *operands):
 
 
 def _gradients(plan, operands, dout):
-  rows, gated, down = _specs(plan, ())
-  _, gated_out, down_out = _specs(plan, plan.width)
+  rows, w = PartitionSpec(*plan.tokens, None), operands[3:]
   dx, dweights, *dw = jax.shard_map(
       functools.partial(_backward, plan),
-      in_specs=(rows, rows, rows, gated, gated, down, rows),
-      out_specs=(rows, rows, gated_out, gated_out, down_out),
+      in_specs=(rows, rows, rows, *_specs(plan, (), w), rows),
+      out_specs=(rows, rows, *_specs(plan, plan.width, w)),
       check_vma=False)(*operands, dout)
   return dx, None, dweights, *dw
 
@@ -153,14 +168,15 @@ def _forward(plan, x, experts, weights, *w):
   shape, (x, experts, weights) = x.shape, _flat(x, experts, weights)
   if plan.exchange == "ragged":
     y = ragged_exchange.forward(
-        plan.form, plan.group, x, experts, weights, *w)
+        plan.form, plan.group, plan.precision, x, experts, weights, *w)
   elif plan.exchange == "gather":
     inputs = [_gather(a, plan.group) for a in (x, experts, weights)]
     y = _scatter(_own(plan, *inputs, *w), plan.group)
   elif plan.exchange == "shared":
     y = jax.lax.psum(_own(plan, x, experts, weights, *w), plan.group)
   else:
-    y = experts_ops.routed(plan.form, x, experts, weights, *w)
+    y = experts_ops.routed(plan.form, x, experts, weights, *w,
+                           precision=plan.precision)
   return _total(y, plan.tensor).reshape(shape)
 
 
@@ -171,7 +187,7 @@ def _backward(plan, x, experts, weights, *w_dout):
   x, experts, weights, dout = _flat(x, experts, weights, dout)
   if plan.exchange == "ragged":
     dx, dweights, dw = ragged_exchange.backward(
-        plan.form, plan.group, x, experts, weights, *w, dout)
+        plan.form, plan.group, plan.precision, x, experts, weights, *w, dout)
   else:
     gathers = plan.exchange == "gather"
     inputs = [_gather(a, plan.group) if gathers else a
@@ -182,27 +198,28 @@ def _backward(plan, x, experts, weights, *w_dout):
     elif plan.exchange == "shared":
       dx, dweights = jax.lax.psum((dx, dweights), plan.group)
   dx, dweights = (_total(d, plan.tensor) for d in (dx, dweights))
-  gate, up, down = (
-      _over_tokens(plan, d, dim, like.dtype)
-      for d, dim, like in zip(dw, (1, 1, 2), w, strict=True))
-  return dx.reshape(shapes[0]), dweights.reshape(shapes[1]), gate, up, down
+  totals = jax.tree.map(functools.partial(_over_devices, plan),
+                        tuple(dw), tuple(w), _specs(plan, plan.width, w))
+  return dx.reshape(shapes[0]), dweights.reshape(shapes[1]), *totals
 
 
 def _own(plan, x, experts, weights, *w):
   """What this device's experts make of these tokens."""
-  chosen, gates, _ = _local(plan, experts, weights, len(w[0]))
-  return experts_ops.routed(plan.form, x, chosen, gates, *w, absent=True)
+  chosen, gates, _ = _local(plan, experts, weights, w[0].shape[0])
+  return experts_ops.routed(plan.form, x, chosen, gates, *w, absent=True,
+                            precision=plan.precision)
 
 
 def _own_gradients(plan, x, experts, weights, dout, w):
   if plan.exchange == "none":
     chosen, gates, order = experts, weights, None
   else:
-    chosen, gates, order = _local(plan, experts, weights, len(w[0]))
+    chosen, gates, order = _local(plan, experts, weights, w[0].shape[0])
 
   def value(x, gates, *w):
     return experts_ops.routed(
-        plan.form, x, chosen, gates, *w, absent=order is not None)
+        plan.form, x, chosen, gates, *w, absent=order is not None,
+        precision=plan.precision)
 
   dx, dgates, *dw = jax.vjp(value, x, gates, *w)[1](dout)
   if order is None:
@@ -245,12 +262,19 @@ def _total(x, axes):
   return jax.lax.psum(x, axes) if axes else x
 
 
-def _over_tokens(plan, dw, dim, dtype):
-  """Gradient of a parameter, added up in float32 over all tokens' devices."""
+def _over_devices(plan, dw, like, spec):
+  """Gradient of a parameter, added up in float32 over all that have a part.
+
+  These are the devices that tokens are split over and, for the factor of an
+  adapter that they have whole, those that the experts' width is split over.
+  """
   split = [name for entry in plan.tokens for name in _names(entry)]
-  others = tuple(name for name in split
-                 if name not in plan.group + plan.width)
-  dw = _total(dw.astype(jnp.float32), others)
+  dim_of = {name: dim for dim, entry in enumerate(spec)
+            for name in _names(entry)}
+  dw = _total(dw.astype(jnp.float32), tuple(
+      name for name in (*split, *plan.tensor) if name not in dim_of))
   for axis in plan.width:
-    dw = jax.lax.psum_scatter(dw, axis, scatter_dimension=dim, tiled=True)
-  return dw.astype(dtype)
+    if axis in dim_of:
+      dw = jax.lax.psum_scatter(
+          dw, axis, scatter_dimension=dim_of[axis], tiled=True)
+  return dw.astype(like.dtype)

@@ -14,8 +14,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from r1jax.ops.linear import gated
+from r1jax.ops.linear import Adapted, gated, times
 from r1jax.sharding import mesh
+
+Matrices = jax.Array | Adapted
 
 
 def choose(backend: str) -> str:
@@ -24,8 +26,9 @@ def choose(backend: str) -> str:
 
 
 def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
-           weights_XA: jax.Array, w_gate_EDJ: jax.Array, w_up_EDJ: jax.Array,
-           w_down_EJD: jax.Array, *, absent: bool = False) -> jax.Array:
+           weights_XA: jax.Array, w_gate_EDJ: Matrices, w_up_EDJ: Matrices,
+           w_down_EJD: Matrices, *, absent: bool = False,
+           precision: jax.lax.Precision | None = None) -> jax.Array:
   """sum_a weight_a * SwiGLU_{expert_a}(x) for every token; none is dropped.
 
   Args:
@@ -38,6 +41,7 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
     w_down_EJD: down projections.
     absent: whether `experts_XA` may hold E, which is no expert: such a pair
       adds nothing and costs `ragged` and `dense` nothing.
+    precision: of the products, see `linear.precise`.
 
   Returns:
     [X, D] in the dtype of `x_XD`.
@@ -45,45 +49,59 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
   Raises:
     ValueError: an unknown form.
   """
-  forms = {"ragged": functools.partial(_sorted, jax.lax.ragged_dot),
+  forms = {"ragged": functools.partial(_sorted, _ragged),
            "gmm": functools.partial(_sorted, _gmm), "blocks": _blocks,
            "dense": _dense}
   if form not in forms:
     raise ValueError(f"experts={form!r}: choose one of {', '.join(forms)}")
-  w = [a.astype(x_XD.dtype) for a in (w_gate_EDJ, w_up_EDJ, w_down_EJD)]
-  there_XA = experts_XA < len(w_gate_EDJ) if absent else None
-  return forms[form](x_XD, experts_XA, weights_XA, there_XA, *w)
+  there_XA = experts_XA < w_gate_EDJ.shape[0] if absent else None
+  return forms[form](x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ,
+                     w_up_EDJ, w_down_EJD, precision)
 
 
 def _dense(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
-           w_down_EJD):
+           w_down_EJD, precision):
   del there_XA  # E is equal to no expert
-  gate = jnp.einsum("XD,EDJ->EXJ", x_XD, w_gate_EDJ)
-  up = jnp.einsum("XD,EDJ->EXJ", x_XD, w_up_EDJ)
-  y_EXD = jnp.einsum("EXJ,EJD->EXD", jax.nn.silu(gate) * up, w_down_EJD)
-  hit_XAE = experts_XA[..., None] == jnp.arange(len(w_gate_EDJ))[None, None]
+  whole, by_expert = (functools.partial(_einsum, equation) for equation in (
+      "XD,EDJ->EXJ", "EXJ,EJD->EXD"))
+  gate, up = (times(whole, by_expert, precision, x_XD, w)
+              for w in (w_gate_EDJ, w_up_EDJ))
+  y_EXD = times(by_expert, by_expert, precision, jax.nn.silu(gate) * up,
+                w_down_EJD)
+  hit_XAE = experts_XA[..., None] == jnp.arange(w_gate_EDJ.shape[0])[None, None]
   gates_XE = jnp.sum(jnp.where(hit_XAE, weights_XA[..., None], 0.0), 1)
-  return jnp.einsum("XE,EXD->XD", gates_XE, y_EXD.astype(jnp.float32)).astype(
-      x_XD.dtype)
+  return jnp.einsum("XE,EXD->XD", gates_XE, y_EXD.astype(jnp.float32),
+                    precision=jax.lax.Precision.HIGHEST).astype(x_XD.dtype)
+
+
+def _einsum(equation, x, w, *, precision, dtype):
+  return jnp.einsum(equation, x, w, precision=precision,
+                    preferred_element_type=dtype)
 
 
 def _sorted(product, x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ,
-            w_up_EDJ, w_down_EJD):
+            w_up_EDJ, w_down_EJD, precision):
   """By a product of rows in groups, each with a matrix of its own."""
-  n_experts = len(w_gate_EDJ)
+  n_experts = w_gate_EDJ.shape[0]
   flat = experts_XA.reshape(-1)
   pair_of_slot = jnp.argsort(flat, stable=True)
   slot_of_pair = jnp.argsort(pair_of_slot).reshape(experts_XA.shape)
   # Absent pairs are sorted behind all groups, and in none of them.
   sizes_E = jnp.bincount(flat, length=n_experts).astype(jnp.int32)
   x_sorted = _dispatch(x_XD, pair_of_slot, slot_of_pair, there_XA)
-  gate = product(x_sorted, w_gate_EDJ, sizes_E)
-  up = product(x_sorted, w_up_EDJ, sizes_E)
-  y_sorted = product(gated(gate, up), w_down_EJD, sizes_E)
+  gate, up = (times(product, product, precision, x_sorted, w, sizes_E)
+              for w in (w_gate_EDJ, w_up_EDJ))
+  y_sorted = times(product, product, precision, gated(gate, up), w_down_EJD,
+                   sizes_E)
   return _combine(y_sorted, weights_XA, pair_of_slot, slot_of_pair, there_XA)
 
 
-def _gmm(x_XD, w_EDJ, sizes_E):
+def _ragged(x_XD, w_EDJ, sizes_E, *, precision, dtype):
+  return jax.lax.ragged_dot(x_XD, w_EDJ, sizes_E, precision=precision,
+                            preferred_element_type=dtype)
+
+
+def _gmm(x_XD, w_EDJ, sizes_E, *, precision, dtype):
   """JAX's Pallas kernel; interpreted where there is no TPU (for tests)."""
   # Importing it takes half a second.
   from jax.experimental.pallas.ops.tpu.megablox import ops as megablox
@@ -91,15 +109,20 @@ def _gmm(x_XD, w_EDJ, sizes_E):
   rows = len(x_XD)
   tile = 512 if rows >= 4096 else 128
   x_XD = jnp.pad(x_XD, ((0, -rows % tile), (0, 0)))
-  tiling = (tile, *(min(size, 1024) for size in w_EDJ.shape[1:]))
-  y = megablox.gmm(x_XD, w_EDJ, sizes_E, x_XD.dtype, tiling, None, None, False,
-                   mesh.backend() != "tpu")
+  y = megablox.gmm(x_XD, w_EDJ, sizes_E, dtype, _tiling(tile), None, None,
+                   False, mesh.backend() != "tpu")
   return y[:rows]
 
 
+@functools.cache
+def _tiling(tile):
+  """By the widths: the products of the gradient have them in another order."""
+  return lambda rows, inner, outer: (tile, min(inner, 1024), min(outer, 1024))
+
+
 def _blocks(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
-            w_down_EJD):
-  n_experts, n_pairs = len(w_gate_EDJ), experts_XA.size
+            w_down_EJD, precision):
+  n_experts, n_pairs = w_gate_EDJ.shape[0], experts_XA.size
   size = _block_size(n_pairs, n_experts)
   n_blocks = n_pairs // size + min(n_experts, n_pairs)
   flat = experts_XA.reshape(-1)
@@ -121,11 +144,11 @@ def _blocks(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
   slot_of_pair = slot_of_pair.reshape(experts_XA.shape)
   x_blocks = _dispatch(x_XD, pair_of_slot, slot_of_pair, there_XA).reshape(
       n_blocks, size, -1)
-  w_gate, w_up, w_down = (_expert_of_block(w, expert_of_block)
-                          for w in (w_gate_EDJ, w_up_EDJ, w_down_EJD))
-  gate = jnp.einsum("bsd,bdj->bsj", x_blocks, w_gate)
-  up = jnp.einsum("bsd,bdj->bsj", x_blocks, w_up)
-  y_blocks = jnp.einsum("bsj,bjd->bsd", gated(gate, up), w_down)
+  gate, up = (
+      times(_by_block, _by_block, precision, x_blocks, w, expert_of_block)
+      for w in (w_gate_EDJ, w_up_EDJ))
+  y_blocks = times(_by_block, _by_block, precision, gated(gate, up), w_down_EJD,
+                   expert_of_block)
   y_slots = y_blocks.reshape(n_blocks * size, -1)
   return _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair, there_XA)
 
@@ -138,22 +161,29 @@ def _block_size(n_pairs: int, n_experts: int) -> int:
   return size
 
 
-@jax.custom_vjp
-def _expert_of_block(w_Eio, expert_of_block):
+def _by_block(x_bsi, w_Eio, expert_of_block, *, precision, dtype):
+  return jnp.einsum("bsi,bio->bso", x_bsi,
+                    _expert_of_block(precision, w_Eio, expert_of_block),
+                    precision=precision, preferred_element_type=dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _expert_of_block(precision, w_Eio, expert_of_block):
   """Each block's weights; the backward sum over blocks is a matrix product."""
+  del precision  # of the backward sum
   return w_Eio[expert_of_block]
 
 
-def _expert_of_block_forward(w_Eio, expert_of_block):
-  return _expert_of_block(w_Eio, expert_of_block), (
+def _expert_of_block_forward(precision, w_Eio, expert_of_block):
+  return _expert_of_block(precision, w_Eio, expert_of_block), (
       expert_of_block, jnp.arange(len(w_Eio)))
 
 
-def _expert_of_block_backward(saved, dw_bio):
+def _expert_of_block_backward(precision, saved, dw_bio):
   expert_of_block, experts_E = saved
   one_hot_Eb = experts_E[:, None] == expert_of_block[None]
   flat = dw_bio.reshape(len(dw_bio), -1)
-  dw = jnp.dot(one_hot_Eb.astype(flat.dtype), flat)
+  dw = jnp.dot(one_hot_Eb.astype(flat.dtype), flat, precision=precision)
   return dw.reshape(len(experts_E), *dw_bio.shape[1:]), None
 
 

@@ -1,16 +1,82 @@
-"""Matrix products over flattened tokens."""
+"""Matrix products over flattened tokens, plain and with an adapter beside."""
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 from r1jax.sharding import mesh, rules
 
+HIGHEST = jax.lax.Precision.HIGHEST
 
-def linear(x: jax.Array, w: jax.Array, n_in: int = 1,
+
+@flax.struct.dataclass
+class Adapted:
+  """The matrix W + scale A B, which nothing ever forms (arXiv:2106.09685).
+
+  It stands in a tree of parameters where W stood, stacked as W was. A sum in
+  W's dtype would lose most of a young adapter: in bfloat16 a change of less
+  than 1/512 of a weight is rounded away. Here a product adds what both factors
+  of the adapter make of its operand, in float32, before it is rounded.
+
+  Attributes:
+    w: [lead..., in..., out...], of any dtype. It is the first leaf, because
+      Flax compares the first leaf with the parameter that a module declares.
+    a: float32 [lead..., in..., r].
+    b: float32 [lead..., r, out...].
+    scale: alpha / rank.
+  """
+
+  w: Any
+  a: Any
+  b: Any
+  scale: float = flax.struct.field(pytree_node=False)
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return self.w.shape
+
+  @property
+  def ndim(self) -> int:
+    return self.w.ndim
+
+  def axes(self, names: tuple[str | None, ...]) -> Adapted:
+    """Logical axes of the leaves from those of W; the rank is whole."""
+    lead = self.a.ndim + self.b.ndim - 2 - self.w.ndim
+    split = self.a.ndim - 1
+    return self.replace(w=names, a=(*names[:split], None),
+                        b=(*names[:lead], None, *names[split:]))
+
+
+def is_adapted(node: Any) -> bool:
+  """For `is_leaf` where a matrix and its adapter are one thing."""
+  return isinstance(node, Adapted)
+
+
+def cast(w: Any, dtype: Any) -> Any:
+  """A matrix in another dtype; of an adapted one the base, for A and B stay."""
+  return w.replace(w=w.w.astype(dtype)) if is_adapted(w) else w.astype(dtype)
+
+
+def precise(precision: jax.lax.Precision | None, dtype: Any
+            ) -> jax.lax.Precision:
+  """`precision`, or that of the dtype: float32 in full, else the default.
+
+  By default an accelerator computes products of float32 arrays in TF32 (GPU)
+  or one pass of bfloat16 (TPU).
+  """
+  if precision is not None:
+    return precision
+  return HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+
+
+def linear(x: jax.Array, w: jax.Array | Adapted, n_in: int = 1,
            precision: jax.lax.Precision | None = None) -> jax.Array:
   """Contracts the last `n_in` axes of `x` with the first `n_in` of `w`.
 
@@ -22,25 +88,84 @@ def linear(x: jax.Array, w: jax.Array, n_in: int = 1,
     x: [..., in...], the compute dtype.
     w: [in..., out...], cast to the dtype of `x`.
     n_in: number of contracted axes.
-    precision: of the product.
+    precision: of the product, see `precise`.
 
   Returns:
     [..., out...] in the dtype of `x`.
   """
-  w = w.astype(x.dtype)
+  first, second = (functools.partial(_contract, n) for n in (n_in, 1))
+  return times(first, second, precision, x, w)
+
+
+def times(first: Callable[..., jax.Array], second: Callable[..., jax.Array],
+          precision: jax.lax.Precision | None, x: jax.Array,
+          w: jax.Array | Adapted, *rest: Any) -> jax.Array:
+  """The product of `x` and a matrix, or its base and adapter, in x's dtype.
+
+  With an adapter: x W + scale (x A) B, the factors' products in float32, the
+  sum in float32 and rounded once.
+
+  Args:
+    first: (x, w, *rest, precision=, dtype=) -> x w, accumulated in float32,
+      as `dtype`.
+    second: the same for (x A) and B; another where the axes differ.
+    precision: of x W; the adapter's products are float32 on every backend.
+    x: any dtype.
+    w: the matrix.
+    rest: integer arrays that both products take.
+  """
+  precision = precise(precision, x.dtype)
+  if not isinstance(w, Adapted):
+    return first(x, w.astype(x.dtype), *rest, precision=precision,
+                 dtype=x.dtype)
+  y32 = wide(first, precision, x, w.w.astype(x.dtype), *rest)
+  exact = dict(precision=HIGHEST, dtype=jnp.float32)
+  low32 = first(x.astype(jnp.float32), w.a, *rest, **exact)
+  return (y32 + w.scale * second(low32, w.b, *rest, **exact)).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def wide(product: Callable[..., jax.Array], precision: jax.lax.Precision,
+         x: jax.Array, w: jax.Array, *rest: Any) -> jax.Array:
+  """`product` before its result is rounded: float32.
+
+  Backwards it is the plain product: autodiff would multiply a float32 gradient
+  with bfloat16 matrices, which hardware does in float32.
+  """
+  return product(x, w, *rest, precision=precision, dtype=jnp.float32)
+
+
+def _wide_forward(product, precision, x, w, *rest):
+  return wide(product, precision, x, w, *rest), (x, w, rest)
+
+
+def _wide_backward(product, precision, saved, dy):
+  x, w, rest = saved
+  _, transpose = jax.vjp(lambda x, w: product(
+      x, w, *rest, precision=precision, dtype=x.dtype), x, w)
+  return *transpose(dy.astype(x.dtype)), *(None for _ in rest)
+
+
+wide.defvjp(_wide_forward, _wide_backward)
+
+
+def _contract(n_in, x, w, *, precision, dtype):
+  how = dict(precision=precision, preferred_element_type=dtype)
   if mesh.backend() != "cpu" or rules.free_axes().get("sequence", 1) > 1:
-    return jnp.tensordot(x, w, n_in, precision=precision)
+    return jnp.tensordot(x, w, n_in, **how)
   lead, inner = x.shape[:x.ndim - n_in], w.shape[:n_in]
   out = w.shape[n_in:]
   x_2d = x.reshape(math.prod(lead), math.prod(inner))
   w_2d = w.reshape(math.prod(inner), math.prod(out))
-  return jnp.dot(x_2d, w_2d, precision=precision).reshape(*lead, *out)
+  return jnp.dot(x_2d, w_2d, **how).reshape(*lead, *out)
 
 
 def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array,
-           w_down: jax.Array) -> jax.Array:
+           w_down: jax.Array, precision: jax.lax.Precision | None = None
+           ) -> jax.Array:
   """Gated feed-forward: W_down(silu(W_gate x) * W_up x). x [..., D] -> same."""
-  return linear(gated(linear(x, w_gate), linear(x, w_up)), w_down)
+  gate, up = (linear(x, w, precision=precision) for w in (w_gate, w_up))
+  return linear(gated(gate, up), w_down, precision=precision)
 
 
 @jax.custom_vjp

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from r1jax.ops import attention
+from r1jax.ops.linear import (
+    HIGHEST,
+    Adapted,
+    cast,
+    is_adapted,
+    linear,
+    precise,
+)
 
 
 def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
-          latent_BSC: jax.Array, k_rope_BSR: jax.Array, w_ukv_CNX: jax.Array,
-          attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-          ) -> jax.Array:
+          latent_BSC: jax.Array, k_rope_BSR: jax.Array,
+          w_ukv_CNX: jax.Array | Adapted,
+          attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+          precision: jax.lax.Precision | None = None) -> jax.Array:
   """Training and prefill: keys and values are expanded from the latent.
 
   Args:
@@ -24,16 +34,15 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
     w_ukv_CNX: up-projection, the U key columns of a head, then its W values.
     attend: the attention of queries [B, N, T, U + R], keys [B, N, S, U + R] and
       values [B, N, S, W]; any form of it.
+    precision: of the up-projection, see `linear.precise`.
 
   Returns:
     [B, T, N, W] in the dtype of the queries.
   """
-  b, s, c = latent_BSC.shape
-  n, x = w_ukv_CNX.shape[1:]
-  u = q_nope_BTNU.shape[-1]
-  w = w_ukv_CNX.astype(latent_BSC.dtype).reshape(c, n * x)
-  kv_BNSX = (latent_BSC.reshape(b * s, c) @ w).reshape(
-      b, s, n, x).transpose(0, 2, 1, 3)
+  b, s, _ = latent_BSC.shape
+  n, u = q_nope_BTNU.shape[2:]
+  kv_BSNX = linear(latent_BSC, w_ukv_CNX, precision=precision)
+  kv_BNSX = kv_BSNX.transpose(0, 2, 1, 3)
   k_BNSU, v_BNSW = kv_BNSX[..., :u], kv_BNSX[..., u:]
   # [nope | rope] as one product; the shared rotated key is repeated by head.
   q_BNTH = jnp.concatenate([q_nope_BTNU, q_rope_BTNR], -1).transpose(0, 2, 1, 3)
@@ -44,12 +53,14 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
 
 
 def absorbed(q_nope_BNU: jax.Array, q_rope_BNR: jax.Array,
-             cache_BSX: jax.Array, w_ukv_CNX: jax.Array,
-             valid_BS: jax.Array, scale: float) -> jax.Array:
+             cache_BSX: jax.Array, w_ukv_CNX: jax.Array | Adapted,
+             valid_BS: jax.Array, scale: float,
+             precision: jax.lax.Precision | None = None) -> jax.Array:
   """Decode: the up-projection is absorbed into queries and outputs.
 
   Equal to `naive` for one query per row, but reads only the latent cache of
-  C + R values per token.
+  C + R values per token. An adapter of the up-projection is absorbed by its
+  factors.
 
   Args:
     q_nope_BNU: unrotated part of the queries.
@@ -58,18 +69,40 @@ def absorbed(q_nope_BNU: jax.Array, q_rope_BNR: jax.Array,
     w_ukv_CNX: as in `naive`.
     valid_BS: bool, slots to attend to; at least one per row.
     scale: softmax scale.
+    precision: of the products, see `linear.precise`.
 
   Returns:
     [B, N, W] in the dtype of the queries.
   """
-  c = w_ukv_CNX.shape[0]
-  u = q_nope_BNU.shape[-1]
-  w = w_ukv_CNX.astype(q_nope_BNU.dtype)
-  q_latent_BNC = jnp.einsum("bnu,cnu->bnc", q_nope_BNU, w[..., :u])
+  c, u, dtype = w_ukv_CNX.shape[0], q_nope_BNU.shape[-1], q_nope_BNU.dtype
+  w = cast(w_ukv_CNX, dtype)
+  product = functools.partial(jnp.einsum, precision=precise(precision, dtype),
+                              preferred_element_type=jnp.float32)
+  q_latent_BNC = _keys(product, q_nope_BNU, w, u).astype(dtype)
   q_BNX = jnp.concatenate([q_latent_BNC, q_rope_BNR], -1)
-  scores_BNS = jnp.einsum("bnx,bsx->bns", q_BNX, cache_BSX) * scale
+  scores_BNS = product("bnx,bsx->bns", q_BNX, cache_BSX) * scale
   probs = attention.softmax(scores_BNS, valid_BS[:, None])
   # The rotated key rides along and is cut off: slicing the cache would copy it.
-  mixed_BNX = jnp.einsum("bns,bsx->bnx", probs.astype(cache_BSX.dtype),
-                         cache_BSX)
-  return jnp.einsum("bnc,cnw->bnw", mixed_BNX[..., :c], w[..., u:])
+  mixed_BNX = product("bns,bsx->bnx", probs.astype(cache_BSX.dtype), cache_BSX)
+  return _values(product, mixed_BNX[..., :c].astype(dtype), w, u).astype(dtype)
+
+
+_exact = functools.partial(jnp.einsum, precision=HIGHEST)
+
+
+def _keys(product, q_BNU, w, u):
+  """float32 q W^T with the key columns of W, through its factors."""
+  if not is_adapted(w):
+    return product("bnu,cnu->bnc", q_BNU, w[..., :u])
+  low = _exact("bnu,rnu->bnr", q_BNU.astype(jnp.float32), w.b[..., :u])
+  return _keys(product, q_BNU, w.w, u) + w.scale * _exact(
+      "bnr,cr->bnc", low, w.a)
+
+
+def _values(product, x_BNC, w, u):
+  """float32 x W with the value columns of W, through its factors."""
+  if not is_adapted(w):
+    return product("bnc,cnw->bnw", x_BNC, w[..., u:])
+  low = _exact("bnc,cr->bnr", x_BNC.astype(jnp.float32), w.a)
+  return _values(product, x_BNC, w.w, u) + w.scale * _exact(
+      "bnr,rnw->bnw", low, w.b[..., u:])

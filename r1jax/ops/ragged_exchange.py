@@ -61,12 +61,13 @@ def capacity(pairs: int) -> int:
   return min(max(1, int(pairs * SLACK)), MOST)
 
 
-def forward(form, group, x_XD, experts_XA, weights_XA, *w):
+def forward(form, group, precision, x_XD, experts_XA, weights_XA, *w):
   """sum_a weight_a * expert_a(x) of this device's tokens; in `shard_map`.
 
   Args:
     form: of the experts on one device, see `experts.routed`.
     group: the mesh axes whose devices share the experts.
+    precision: of the products.
     x_XD: this device's tokens.
     experts_XA: int32, their experts, numbered over the whole group.
     weights_XA: float32 gates.
@@ -77,11 +78,12 @@ def forward(form, group, x_XD, experts_XA, weights_XA, *w):
   """
   n = chunks(*experts_XA.shape)
   parts = _parts(n, x_XD, experts_XA, weights_XA)
-  return jax.lax.map(
-      lambda part: _forward(form, group, *part, *w), parts).reshape(x_XD.shape)
+  y = jax.lax.map(
+      lambda part: _forward(form, group, precision, *part, *w), parts)
+  return y.reshape(x_XD.shape)
 
 
-def backward(form, group, x_XD, experts_XA, weights_XA, *w_dout):
+def backward(form, group, precision, x_XD, experts_XA, weights_XA, *w_dout):
   """(dx [X, D], dweights [X, A], float32 gradients of this device's experts).
 
   The experts are computed again where the gradient arrives.
@@ -89,29 +91,34 @@ def backward(form, group, x_XD, experts_XA, weights_XA, *w_dout):
   *w, dout_XD = w_dout
 
   def one(dw, part):
-    dx, dweights, new = _backward(form, group, *part[:3], *w, part[3])
-    return [a + b for a, b in zip(dw, new)], (dx, dweights)
+    dx, dweights, new = _backward(
+        form, group, precision, *part[:3], *w, part[3])
+    return jax.tree.map(jnp.add, dw, new), (dx, dweights)
 
   n = chunks(*experts_XA.shape)
   dw, (dx, dweights) = jax.lax.scan(
-      one, [jnp.zeros(a.shape, jnp.float32) for a in w],
+      one, _zeros(w),
       _parts(n, x_XD, experts_XA, weights_XA, dout_XD))
   return dx.reshape(x_XD.shape), dweights.reshape(weights_XA.shape), dw
+
+
+def _zeros(w):
+  return jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), list(w))
 
 
 def _parts(n, *arrays):
   return tuple(a.reshape(n, len(a) // n, *a.shape[1:]) for a in arrays)
 
 
-def _forward(form, group, x_XD, experts_XA, weights_XA, w_gate, w_up, w_down):
-  routes = _routes(group, experts_XA, len(w_gate))
+def _forward(form, group, precision, x_XD, experts_XA, weights_XA, *w):
+  routes = _routes(group, experts_XA, w[0].shape[0])
   x_slots = x_XD[routes.pair_of_slot // experts_XA.shape[1]]
 
   def one_round(number, y_slots):
     there, back = _windows(routes, group, number)
     rows = _send(x_slots, _empty(routes, x_slots), there, group)
-    y = _experts(form, rows, _expert_of_row(routes, group, number),
-                 w_gate, w_up, w_down)
+    y = _experts(form, precision, rows,
+                 _expert_of_row(routes, group, number), *w)
     return _send(y, y_slots, back, group)
 
   with jax.named_scope(SCOPE):
@@ -121,9 +128,10 @@ def _forward(form, group, x_XD, experts_XA, weights_XA, w_gate, w_up, w_down):
   return jnp.sum(y_XAD * weights_XA[..., None], 1).astype(x_XD.dtype)
 
 
-def _backward(form, group, x_XD, experts_XA, weights_XA, w_gate, w_up, w_down,
-              dout_XD):
-  routes = _routes(group, experts_XA, len(w_gate))
+def _backward(form, group, precision, x_XD, experts_XA, weights_XA, *w_dout):
+  *w, dout_XD = w_dout
+  n_local = w[0].shape[0]
+  routes = _routes(group, experts_XA, n_local)
   token_of_slot = routes.pair_of_slot // experts_XA.shape[1]
   x_slots, dout_slots = x_XD[token_of_slot], dout_XD[token_of_slot]
   weight_slots = weights_XA.reshape(-1)[routes.pair_of_slot]
@@ -136,15 +144,16 @@ def _backward(form, group, x_XD, experts_XA, weights_XA, w_gate, w_up, w_down,
         for a in (x_slots, dout_slots, weight_slots))
     experts = _expert_of_row(routes, group, number)
     y, transpose = jax.vjp(
-        lambda *operands: _experts(form, operands[0], experts, *operands[1:]),
-        rows, w_gate, w_up, w_down)
-    real = experts[:, 0] < len(w_gate)
+        lambda rows, *w: _experts(form, precision, rows, experts, *w),
+        rows, *w)
+    real = experts[:, 0] < n_local
     products = y.astype(jnp.float32) * dout.astype(jnp.float32)
     # Where no row arrived y may be anything.
     dweight = jnp.where(real, jnp.sum(products, -1), 0.0)
     dx, *new = transpose(
         (dout.astype(jnp.float32) * weight[:, None]).astype(y.dtype))
-    dw = [total + d.astype(jnp.float32) for total, d in zip(dw, new)]
+    dw = jax.tree.map(
+        lambda total, d: total + d.astype(jnp.float32), dw, new)
     return (_send(dx, dx_slots, back, group),
             _send(dweight, dweight_slots, back, group), dw)
 
@@ -152,16 +161,16 @@ def _backward(form, group, x_XD, experts_XA, weights_XA, w_gate, w_up, w_down,
     dx_slots, dweight_slots, dw = jax.lax.fori_loop(
         0, routes.rounds, one_round,
         (jnp.zeros_like(x_slots), jnp.zeros_like(weight_slots),
-         [jnp.zeros(w.shape, jnp.float32) for w in (w_gate, w_up, w_down)]))
+         _zeros(w)))
   dx_XAD = dx_slots[routes.slot_of_pair_XA].astype(jnp.float32)
   return (jnp.sum(dx_XAD, 1).astype(x_XD.dtype),
           dweight_slots[routes.slot_of_pair_XA], dw)
 
 
-def _experts(form, rows, experts, w_gate, w_up, w_down):
+def _experts(form, precision, rows, experts, *w):
   ones = jnp.ones(experts.shape, jnp.float32)
   return experts_ops.routed(
-      form, rows, experts, ones, w_gate, w_up, w_down, absent=True)
+      form, rows, experts, ones, *w, absent=True, precision=precision)
 
 
 def _empty(routes, like):

@@ -120,7 +120,7 @@ def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
 
 def laid_out(policy: Weights, engine: Engine) -> Any:
   """The policy's parameters as the engine's mesh splits them for decoding."""
-  way = reshard.Decoding(policy.model, engine.mesh)
+  way = reshard.Decoding(policy.model, engine.mesh, policy.params)
   return way.there(policy.params, donate=False)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+import jax
 from etils import epath
 
 from r1jax.checkpoint import hf_config, hf_io
@@ -14,10 +15,12 @@ from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.config import describe
+from r1jax.ops import linear
 from r1jax.report import progress, writer
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes
 from r1jax.stages.weights import Weights
+from r1jax.training import lora
 
 _GENERATION = "generation_config.json"
 # What R1 was evaluated with (arXiv:2501.12948, section 3).
@@ -55,24 +58,38 @@ def write(folder: str, found: Weights, tokenizer: Tokenizer, *, init: str,
     fp8: matrices of the blocks as FP8 in blocks of 128 x 128.
 
   Returns:
-    The model in words.
+    The model in words, and what became of an adapter in its parameters.
   """
   check_unused(folder)
   out, cfg = os.path.abspath(folder), found.model.cfg
   fields = hf_config.to_hf(
       cfg, hf_config.family_for(cfg), bos_id=tokenizer.bos_id,
       eos_ids=tokenizer.eos_ids, pad_id=tokenizer.pad_id, dtype=dtype)
-  about = describe(cfg)
+  about = ".\n".join([describe(cfg), *adaptation(found.params, dtype)])
   extras = dict(tokenizer.files) | {
       _GENERATION: generation(tokenizer),
       "README.md": card(os.path.basename(out), init, command, about,
                         config_lib.to_dict(cfg)).encode()}
   quiet = not processes.is_writer()
   with progress.percent("export", quiet) as report:
-    hf_io.save(out, cfg, found.params, found.router_bias_LE, fields=fields,
-               dtype=dtype, shard_bytes=shard_bytes, fp8=fp8, extras=extras,
-               report=report)
+    hf_io.save(out, cfg, lora.dense(found.params), found.router_bias_LE,
+               fields=fields, dtype=dtype, shard_bytes=shard_bytes, fp8=fp8,
+               extras=extras, report=report)
   return about
+
+
+def adaptation(params: Any, dtype: str) -> list[str]:
+  """What a file in this dtype loses of an adapter; [] without one."""
+  if not any(map(linear.is_adapted, jax.tree.leaves(
+      params, is_leaf=linear.is_adapted))):
+    return []
+  lost = lora.rounded_away(params, dtype)
+  said = ("The adapter is added to the parameters in float32; stored in"
+          f" {dtype} the sums lose {lost:.2g} of the adaptation (norm of the"
+          " rounding error over norm of the adaptation)")
+  remedy = ("; --dtype=float32 keeps it, and so does experiments.export_lora,"
+            " the adapter itself")
+  return [said + (remedy if lost > 0.01 else "")]
 
 
 def generation(tokenizer: Tokenizer) -> bytes:

@@ -30,9 +30,9 @@ from r1jax.stages import learner as learner_lib
 from r1jax.stages import step_metrics
 from r1jax.stages.collecting import collect
 from r1jax.stages.grpo_config import GrpoConfig
-from r1jax.stages.inside import Inside, Work
 from r1jax.stages.judging import Judge
 from r1jax.stages.learner import Learner
+from r1jax.stages.paused import Paused, Work
 from r1jax.stages.session import Session
 from r1jax.stages.weights import Handover, Weights
 from r1jax.training import metrics as metrics_lib
@@ -87,7 +87,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   learner.load(arrays)
   if host:
     stream.set_state(host["stream"])
-  inside = Inside(session, host, learner)
+  paused = Paused(session, host, learner)
   engines = {new: Engine(model, SamplingConfig(
       temperature=cfg.temperature, max_new_tokens=new,
       record_experts=cfg.replay_experts), judge.tokenizer.eos_ids, mesh)
@@ -117,13 +117,13 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
       if session.stopped:
         break
       take_step(cfg, step, session, stream, generate, judge, learner, evaluate,
-                inside)
+                paused)
   return Weights(model, learner.params, learner.state.router_bias_LE)
 
 
 def take_step(cfg: GrpoConfig, step: int, session: Session, stream: Any,
               generate: Callable[..., Rollout], judge: Judge, learner: Learner,
-              evaluate: Evaluate | None, inside: Inside) -> None:
+              evaluate: Evaluate | None, paused: Paused) -> None:
   """One step; sets `session.stopped` if it is the last one for now.
 
   Args:
@@ -135,17 +135,17 @@ def take_step(cfg: GrpoConfig, step: int, session: Session, stream: Any,
     judge: judges them.
     learner: policy and updates.
     evaluate: as in `run`.
-    inside: what an interrupted step had done, and where to save this one.
+    paused: what an interrupted step had done, and where to save this one.
   """
   clock, drawn = Clock(), stream.get_state()
-  rollouts, work = inside.take()
+  rollouts, work = paused.take()
   if work is None:
     collected = collect(
         cfg, stream, lambda *asked: generate(step, *asked), judge, rollouts,
         session.interrupted)
     clock.lap("rollout")
     if collected is None:
-      return inside.save_rollouts(step, rollouts, drawn)
+      return paused.save_rollouts(step, rollouts, drawn)
     packed = minibatches.pack(
         collected.rollout, parts(cfg, step), cfg.row_length,
         cfg.micro_rows // jax.process_count())
@@ -166,7 +166,7 @@ def take_step(cfg: GrpoConfig, step: int, session: Session, stream: Any,
     record(session, step + 1, scored, advantages)
   work.update(learner, session)
   if not work.complete:
-    return inside.save_work(step, work, stream.get_state())
+    return paused.save_work(step, work, stream.get_state())
   updates = learner_lib.named(metrics_lib.floats(*work.seen))
   clock.lap("update")
   metrics = step_metrics.merged(
@@ -175,7 +175,7 @@ def take_step(cfg: GrpoConfig, step: int, session: Session, stream: Any,
   if evaluate and due(cfg, step + 1):
     found = measure(evaluate, learner, session, step + 1)
     if found is None:
-      return inside.save_work(step, work, stream.get_state())
+      return paused.save_work(step, work, stream.get_state())
     metrics |= found
   session.finish(step + 1, metrics, lambda: joined(
       [learner.on_host(micros) for micros in work.batches]), learner.arrays,

@@ -63,7 +63,7 @@ class Learner:
     self._cast = jax.jit(lambda params: weights.model.cast(
         jax.tree.map(jnp.copy, params)))
     self._compute = None
-    self._decoding = reshard.Decoding(weights.model, place)
+    self._decoding = reshard.Decoding(weights.model, place, self.params)
     self._logprobs = logprobs_lib.make_logprobs(
         weights.model, cfg.temperature)
     self.reference = self._copied() if cfg.reads_reference else None

@@ -83,8 +83,9 @@ def load(init: str, compute: Compute, key: jax.Array,
   Args:
     init: `base`, the embedded base; `file:PATH.safetensors`, what
       `experiments/pretrain.py --export` wrote; `orbax:DIR`, the workdir of a
-      run, its newest checkpoint (an adapter merged into the run's own init);
-      `hf:DIR`, a folder of a Hugging Face model; `random:PRESET`.
+      run, its newest checkpoint (an adapter beside the run's own init, as
+      `lora.join` makes it; `lora.dense` makes arrays of it); `hf:DIR`, a
+      folder of a Hugging Face model; `random:PRESET`.
     compute: how it is computed.
     key: of random parameters.
     mesh: where the parameters are placed; None for the default device.
@@ -157,14 +158,14 @@ def save(path: str | os.PathLike, cfg: ModelConfig, params: Any,
   Args:
     path: ends in .safetensors.
     cfg: of the model.
-    params: its parameters.
+    params: its parameters; adapters in them are summed up.
     router_bias_LE: its router bias.
     made_by: how it was made, for the reader of the JSON.
     dtype: of the stored parameters.
   """
   metadata = {"model": config_lib.to_dict(cfg), "made_by": made_by or {},
               "router_bias": processes.whole(router_bias_LE).tolist()}
-  export.save_params(path, params, metadata, dtype=dtype)
+  export.save_params(path, lora.dense(params), metadata, dtype=dtype)
 
 
 def _placed(model, mesh):
@@ -210,8 +211,8 @@ def _from_run(workdir, compute, mesh):
     raise ValueError(f"{workdir}/config.json does not say which parameters the"
                      " adapter adapts (init); train it through experiments/")
   base = load(settings["init"], compute, jax.random.key(settings["seed"]), mesh)
-  merge = lora.make_merge(lora.Frozen(base.params, adapter.scale))
-  return trained._replace(params=merge(trained.params))
+  return trained._replace(
+      params=lora.join(base.params, trained.params, adapter.scale))
 
 
 def restored(workdir: str | os.PathLike, compute: Compute,

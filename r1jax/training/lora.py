@@ -2,10 +2,10 @@
 
 Hu et al., arXiv:2106.09685: W' = W + (alpha / rank) A B for the projections of
 every layer, with A [..., in, rank] random and B [..., rank, out] zero at first.
-Departure: the paper adapts activations, W x + B A x; here the matrices are
-merged before the pass, so that one set of functions serves both and the sampler
-pays nothing. Trained, and with optimizer state, is the adapter alone; the
-gradient of a merged matrix lives only within a backward pass.
+As in the paper it is activations that are adapted, W x + B A x, in trainer,
+sampler and evaluation alike: the model's functions take the joined parameters,
+which hold `ops.linear.Adapted` where matrices were. Trained, and with optimizer
+state, is the adapter alone, in float32.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 
 from r1jax.core.config import check
+from r1jax.ops.linear import HIGHEST, Adapted, is_adapted
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down", "dq", "uq", "dkv", "ukv")
 _STACKS = ("dense_blocks", "mixture_blocks")
@@ -71,76 +71,85 @@ class Frozen:
   scale: float = flax.struct.field(pytree_node=False)
 
   def merge(self, adapter: Any) -> Any:
-    """Parameters with the adapter in them, in the dtypes of the base."""
-    return merge(self.params, adapter, self.scale)
+    """Parameters for the model's functions: base and adapter side by side.
+
+    Nothing is copied: the leaves are those of the base and of the adapter.
+    """
+    return join(self.params, adapter, self.scale)
 
 
-def make_merge(frozen: Frozen | None) -> Callable[[Any], Any]:
-  """Trained parameters -> the model's, compiled; the identity without LoRA.
+def join(params: Any, adapter: Any, scale: float) -> Any:
+  """`params` with an `Adapted` in place of every matrix that is adapted.
 
-  The merged matrices lie where those of the base lie; the other leaves are the
-  base's own arrays.
+  Adapters add up: of a matrix that has one already, A becomes [A, A'] and B
+  [B scale / scale', B'].
   """
-  if frozen is None:
-    return lambda params: params
-  # On a mesh alone: a constraint to one device would bind the result to it.
-  meshes = any(isinstance(leaf.sharding, NamedSharding)
-               for leaf in jax.tree.leaves(frozen.params))
-  places = jax.tree.map(lambda leaf: leaf.sharding, frozen.params)
+  if "w_a" not in adapter:
+    return params | {name: join(params[name], part, scale)
+                     for name, part in adapter.items()}
+  a, b = adapter["w_a"], adapter["w_b"]
+  if isinstance(params, Adapted):
+    rank_of_b = a.ndim + b.ndim - 2 - params.ndim
+    a = jnp.concatenate([params.a, a], -1)
+    b = jnp.concatenate([params.b * (params.scale / scale), b], rank_of_b)
+    params = params.w
+  return Adapted(params, a, b, scale)
 
-  def run(adapter):
-    # The leaves that stay are left out of the program: it would copy them.
-    merged = compiled(_under(frozen.params, adapter), adapter)
-    return _over(frozen.params, merged)
 
+def dense(params: Any) -> Any:
+  """The tree in arrays alone: where it has adapters, the float32 sums.
+
+  For what cannot take them: files, and training of all parameters. The model's
+  functions can; rounded to bfloat16, these sums lose what those keep.
+  """
+  def leaf(w):
+    if not isinstance(w, Adapted):
+      return w
+    # The sum lies where the base lies.
+    place = w.w.sharding if isinstance(w.w, jax.Array) else None
+    return jax.jit(_sum, out_shardings=place)(w)
+
+  return jax.tree.map(leaf, params, is_leaf=is_adapted)
+
+
+def rounded_away(params: Any, dtype: str) -> float:
+  """How much of the adaptation is lost if its sums are stored in a dtype.
+
+  That is |round(W + D) - round(W) - D| / |D| over all adapted matrices, D being
+  scale A B: 0 loses nothing; at 1 the error is as large as the adaptation.
+  0 if nothing is adapted.
+  """
   @jax.jit
-  def compiled(params, adapter):
-    merged = merge(params, adapter, frozen.scale)
-    if not meshes:
-      return merged
-    return jax.lax.with_sharding_constraint(merged, _under(places, adapter))
+  def squares(w):
+    base, total = w.w.astype(jnp.float32), _sum(w)
+    change = total - base
+    stored = total.astype(dtype).astype(jnp.float32) - base.astype(
+        dtype).astype(jnp.float32)
+    return jnp.sum((stored - change)**2), jnp.sum(change**2)
 
-  return run
-
-
-def _under(tree: Any, adapter: Any) -> Any:
-  """The leaves of `tree` that the adapter adapts, in the shape of it."""
-  if "w_a" in adapter:
-    return tree
-  return {name: _under(tree[name], part) for name, part in adapter.items()}
+  lost = whole = 0.0
+  for w in filter(is_adapted, jax.tree.leaves(params, is_leaf=is_adapted)):
+    one, of = jax.device_get(squares(w))
+    lost, whole = lost + float(one), whole + float(of)
+  return math.sqrt(lost / whole) if whole else 0.0
 
 
-def _over(tree: Any, leaves: Any) -> Any:
-  """`tree` with these leaves in place of its own."""
-  if not isinstance(leaves, dict):
-    return leaves
-  return tree | {name: _over(tree[name], part) for name, part in leaves.items()}
-
-
-def merge(params: Any, adapter: Any, scale: float) -> Any:
-  """W + scale A B where `adapter` has A and B; the other leaves as they are.
-
-  The sum is float32, rounded once to the dtype of W.
-  """
-  if "w_a" in adapter:
-    a, b = adapter["w_a"], adapter["w_b"]
-    # W, A and B have axes [lead, in, out], [lead, in, r] and [lead, r, out].
-    lead = range(a.ndim + b.ndim - 2 - params.ndim)
-    product = jax.lax.dot_general(
-        a, b, (((a.ndim - 1,), (len(lead),)), (lead, lead)),
-        precision=jax.lax.Precision.HIGHEST)
-    merged = params.astype(jnp.float32) + scale * product
-    return merged.astype(params.dtype)
-  return params | {name: merge(params[name], part, scale)
-                   for name, part in adapter.items()}
+def _sum(w: Adapted) -> jax.Array:
+  """float32 W + scale A B."""
+  # W, A and B have axes [lead, in, out], [lead, in, r] and [lead, r, out].
+  lead = range(w.a.ndim + w.b.ndim - 2 - w.ndim)
+  product = jax.lax.dot_general(
+      w.a, w.b, (((w.a.ndim - 1,), (len(lead),)), (lead, lead)),
+      precision=HIGHEST)
+  return w.w.astype(jnp.float32) + w.scale * product
 
 
 def init(key: jax.Array, params: Any, axes: Any, cfg: LoraConfig) -> Any:
   """A new adapter, float32: {..., "w_q": {"w_a", "w_b"}} under the base's path.
 
   Args:
-    key: of A, N(0, 1 / in). B is zero: the merged model is the base.
-    params: of the model, arrays or shapes.
+    key: of A, N(0, 1 / in). B is zero: the adapted model is the base.
+    params: of the model, arrays or shapes; joined ones get a further adapter.
     axes: their logical axes, `Model.param_axes()`.
     cfg: rank > 0 and the targets.
 

@@ -33,17 +33,18 @@ def on(tree: Any, kind: str) -> Any:
 class Decoding:
   """The way of parameters to the layout of decoding and back."""
 
-  def __init__(self, model: Model, mesh: Mesh | None):
+  def __init__(self, model: Model, mesh: Mesh | None, params: Any):
     """Prepares; compiles nothing yet.
 
     Args:
       model: whose parameters they are.
       mesh: where they lie; None for one device.
+      params: parameters like them, or their shapes.
     """
     self._model, self._mesh = model, mesh
-    self._moves = make_reshard(model, mesh, "decode", donate=True)
-    self._copies = make_reshard(model, mesh, "decode")
-    self._returns = make_reshard(model, mesh, "train", donate=True)
+    self._moves = make_reshard(model, mesh, "decode", params, donate=True)
+    self._copies = make_reshard(model, mesh, "decode", params)
+    self._returns = make_reshard(model, mesh, "train", params, donate=True)
 
   def there(self, params: Any, *, donate: bool) -> Any:
     """Parameters for `Engine.generate`.
@@ -63,8 +64,9 @@ class Decoding:
     return params if self._mesh is None else self._returns(params)
 
 
-def make_reshard(model: Model, mesh: Mesh | None, layout: str, *,
-                 donate: bool = False) -> Callable[[Any], Any]:
+def make_reshard(model: Model, mesh: Mesh | None, layout: str,
+                 like: Any = None, *, donate: bool = False
+                 ) -> Callable[[Any], Any]:
   """Compiled: parameters -> the same, placed as `layout` says.
 
   One program moves everything between the devices. For decoding, matrices take
@@ -74,6 +76,8 @@ def make_reshard(model: Model, mesh: Mesh | None, layout: str, *,
     model: whose parameters they are.
     mesh: where they lie; None for one device, on which nothing is moved.
     layout: `train` or `decode`.
+    like: parameters or shapes, if they are not those of `model.init` alone but
+      have adapters.
     donate: give up the parameters that come in. Only where their dtype is kept
       does the way back restore them bit by bit.
 
@@ -86,9 +90,10 @@ def make_reshard(model: Model, mesh: Mesh | None, layout: str, *,
   donated = 0 if donate else ()
   if mesh is None:
     return jax.jit(cast, donate_argnums=donated)
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  if like is None:
+    like = jax.eval_shape(model.init, jax.random.key(0))
   train, decode = (
-      rules.param_shardings(model.param_axes(), shapes, mesh, name)
+      rules.param_shardings(model.param_axes(like), like, mesh, name)
       for name in ("train", "decode"))
   between = jax.tree.map(_between, train, decode)
 

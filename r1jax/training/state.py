@@ -162,7 +162,8 @@ def start(model: Model, params: Any, router_bias_LE: jax.Array,
   Args:
     model: what is trained.
     params: its parameters, given up: they become the state's own or are
-      deleted. Under an adapter they are frozen and kept.
+      deleted; adapters in them are summed up. Under an adapter they are frozen
+      and kept.
     router_bias_LE: its router bias, likewise.
     cfg: the optimizer.
     adapter: trains an adapter in place of the parameters if its rank > 0.
@@ -191,9 +192,11 @@ def start(model: Model, params: Any, router_bias_LE: jax.Array,
   if adapter:
     if mesh:
       params = jax.device_put(params, rules.param_shardings(
-          model.param_axes(), params, mesh))
+          model.param_axes(params), params, mesh))
     frozen = lora.Frozen(params, adapter.scale)
     params = lora.init(key, params, model.param_axes(), adapter)
+  else:
+    params = lora.dense(params)
   masters = adapter is not None or not stochastic
   params = _owned(params, places and places.params, masters)
   bias_LE = _owned(router_bias_LE, places and places.router_bias_LE, True)

@@ -7,6 +7,7 @@ import pytest
 
 from r1jax.accounting import flops
 from r1jax.models import presets
+from r1jax.models.compute import Compute
 from r1jax.models.model import build
 
 # Five figures of the released models (both embedding and head counted).
@@ -73,7 +74,7 @@ def configs():
 
 
 def traced(cfg, function, *shapes):
-  model = build(cfg, build.Compute(experts="dense"))
+  model = build(cfg, Compute(experts="dense"))
   params = jax.eval_shape(model.init, jax.random.key(0))
   bias = jax.eval_shape(model.init_router_bias)
   jaxpr = jax.make_jaxpr(

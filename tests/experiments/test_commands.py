@@ -19,10 +19,10 @@ from tests.experiments.calls import calls
 from tests.stages import cases
 
 GSM8K = pathlib.Path(__file__).parents[2] / "../shared/data/gsm8k"
-TINY = ["--questions=2", "--samples=2", "--micro_rows=4", "--row_length=200",
-        "--max_new_tokens=8", "--save_every=1", "--eval_every=0",
-        "--eval.samples=2", "--eval.batch=2", "--eval.max_new_tokens=8",
-        "--eval_split=test[:2]"]
+TINY = ["--recipe=embedded", "--questions=2", "--samples=2",
+        "--micro_rows=4", "--row_length=200", "--max_new_tokens=8",
+        "--save_every=1", "--eval_every=0", "--eval.samples=2",
+        "--eval.batch=2", "--eval.max_new_tokens=8", "--eval_split=test[:2]"]
 
 
 def succeeds(call):
@@ -144,6 +144,7 @@ def test_bad_flags_of_training(train, tmp_path):
       "clip_low=-1.0 must not be negative": ["--policy.clip_low=-1"],
       "driver='tpu': choose mesh or pmap": ["--driver=tpu"],
       "unexpected arguments stray": ["stray"],
+      "recipe='r2' is unknown; choose one of dapo": ["--recipe=r2"],
       "loss preset 'ppo' is unknown; choose one of r1-zero": ["--loss=ppo"],
       "data='trivia' is unknown; choose from arith, gsm8k": ["--data=trivia"],
       "has no split 'exam'; it has train": ["--eval_split=exam"],

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from r1jax.ops import expert_parallel, ragged_exchange
+from r1jax.ops.linear import Adapted
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from tests.reference import experts as reference
+from tests.reference import lora
 
 SAME = dict(rtol=1e-5, atol=1e-5)
 B, T, D, J, E, A = 8, 6, 10, 4, 12, 3
@@ -68,6 +70,46 @@ def test_values_and_gradients(kind, mesh, exchange):
     scale = np.abs(expected).max()
     np.testing.assert_allclose(
         got.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5 * scale)
+
+
+@functools.cache
+def adapted_case():
+  """Factors of the projections, and the gradients that they should have."""
+  rng = np.random.default_rng(8)
+  (x, gates, *w), chosen, direction, _ = case("even")
+  factors = [(rng.normal(size=(E, m.shape[1], 2)) * 0.5,
+              rng.normal(size=(E, 2, m.shape[2])) * 0.5) for m in w]
+  sums = [lora.merge("w_up", m, a, b, 0.5)
+          for m, (a, b) in zip(w, factors, strict=True)]
+  flat = [a.reshape(B * T, -1) for a in (x, gates, chosen)]
+  want = reference.routed(flat[0], flat[2], flat[1], *sums)
+  *_, d_gate, d_up, d_down = reference.gradients(
+      direction.reshape(B * T, D), [*flat[:2], *sums], flat[2])
+  return factors, want.reshape(B, T, D), [
+      lora.gradients("w_up", d, a, b, 0.5) for d, (a, b) in zip(
+          (d_gate, d_up, d_down), factors, strict=True)]
+
+
+@pytest.mark.parametrize("mesh,exchange", [
+    ("all", "gather"), ("all", "ragged"), ("sequence", "ragged"),
+    ("no_group", "gather")])
+def test_adapted(mesh, exchange):
+  """Factors are split as their matrix is, and their gradients added up."""
+  (x, gates, *w), chosen, direction, _ = case("even")
+  factors, want, want_gradients = adapted_case()
+
+  def value(pairs, x, gates, w):
+    y = expert_parallel.routed("blocks", exchange, x, chosen, gates, *(
+        Adapted(m, a, b, 0.5) for m, (a, b) in zip(w, pairs, strict=True)),
+                               backend="cpu")
+    return jnp.sum(y * jnp.float32(direction)), y
+
+  with jax.set_mesh(make_mesh(MeshConfig(**MESHES[mesh]))):
+    (_, y), got = jax.jit(jax.value_and_grad(value, has_aux=True))(
+        *jax.tree.map(jnp.float32, (factors, x, gates, w)))
+  np.testing.assert_allclose(y, want, **SAME)
+  for a, b in zip(*map(jax.tree.leaves, (got, want_gradients)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
 def test_decoding_splits_the_experts_width_over_fsdp():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from r1jax.ops import experts
+from r1jax.ops.linear import Adapted
 from tests.reference import experts as reference
+from tests.reference import lora
 
 F32 = dict(rtol=1e-5, atol=1e-6)
 # Central differences in float64 are good to 1e-9; the rest is float32.
@@ -66,6 +68,42 @@ def test_values_and_gradients(form, name):
   np.testing.assert_allclose(y, expected_y, rtol=1e-5, atol=1e-5)
   for got, want in zip(gradients, expected, strict=True):
     np.testing.assert_allclose(got, want, **GRADIENT)
+
+
+@functools.cache
+def _adapted():
+  """Factors of the three projections, and what their sums give."""
+  rng = np.random.default_rng(8)
+  (x, gates, *w), direction, chosen = CASES["spread"]
+  factors = [(rng.normal(size=(*m.shape[:2], 2)),
+              rng.normal(size=(E, 2, m.shape[2]))) for m in w]
+  sums = [lora.merge("w_up", m, a, b, 0.5)
+          for m, (a, b) in zip(w, factors, strict=True)]
+  y = reference.routed(x, chosen, gates, *sums)
+  dx, dgates, *dw = reference.gradients(direction, [x, gates, *sums], chosen)
+  pairs = [lora.gradients("w_up", d, a, b, 0.5)
+           for d, (a, b) in zip(dw, factors, strict=True)]
+  return factors, y, (dx, dgates, dw, pairs)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_adapted(form):
+  """Routed experts with an adapter each: values and all gradients."""
+  (x, gates, *w), direction, chosen = CASES["spread"]
+  factors, want_y, want = _adapted()
+  assert np.abs(want_y - _expected("spread")[0]).max() > 0.1
+
+  def value(x, gates, w, pairs):
+    y = experts.routed(form, x, jnp.asarray(chosen), gates, *(
+        Adapted(m, a, b, 0.5) for m, (a, b) in zip(w, pairs, strict=True)))
+    return jnp.sum(y * jnp.float32(direction)), y
+
+  run = jax.jit(jax.value_and_grad(value, range(4), has_aux=True),
+                compiler_options=FAST)
+  (_, y), got = run(*jax.tree.map(jnp.float32, (x, gates, w, factors)))
+  np.testing.assert_allclose(y, want_y, rtol=1e-5, atol=2e-5)
+  for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("broken", ["gates", "last"])

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.ops import attention, mla
+from r1jax.ops.linear import Adapted
 from tests.reference import mla as reference
 
 F32 = dict(rtol=1e-5, atol=1e-6)
@@ -44,6 +45,28 @@ def test_absorbed_is_naive():
     got = absorbed(*_f32(Q_NOPE[:, t], Q_ROPE[:, t], cache, W_UKV),
                    jnp.asarray(ALLOWED[:, t]), SCALE)
     np.testing.assert_allclose(got, _expected()[:, t], **F32)
+
+
+def test_an_adapted_up_projection_goes_by_its_factors():
+  """In both: what the sum of base and adapter would give, never formed."""
+  rng = np.random.default_rng(5)
+  a, b = rng.normal(size=(C, 2)) * 0.3, rng.normal(size=(2, N, U + W))
+  want = _expected(w_ukv=W_UKV + 1.5 * np.einsum("cr,rnx->cnx", a, b))
+  assert np.abs(want - _expected()).max() > 0.1
+  w = Adapted(*_f32(W_UKV, a, b), 1.5)
+
+  def attend(q, k, v):
+    return attention.attend(q, k, v, jnp.asarray(ALLOWED), SCALE)
+
+  got = jax.jit(mla.naive, static_argnums=5)(
+      *_f32(Q_NOPE, Q_ROPE, LATENT, K_ROPE), w, attend)
+  np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+  absorbed = jax.jit(mla.absorbed, static_argnums=5)
+  cache = np.concatenate([LATENT, K_ROPE], -1)
+  for t in range(T):
+    got = absorbed(*_f32(Q_NOPE[:, t], Q_ROPE[:, t], cache), w,
+                   jnp.asarray(ALLOWED[:, t]), SCALE)
+    np.testing.assert_allclose(got, want[:, t], rtol=1e-5, atol=1e-5)
 
 
 def test_case_sees_each_term():

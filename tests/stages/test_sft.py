@@ -129,7 +129,7 @@ def test_stopped_it_goes_on_bit_for_bit(
   assert writer.read(tmp_path / "run") == writer.read(workdir)
 
 
-def test_an_adapter_run_leaves_the_adapter_and_gives_merged_weights(
+def test_an_adapter_run_leaves_the_adapter_and_gives_joined_weights(
     examples, tmp_path):
   """`orbax:` of it, through the init that its config names."""
   base = cases.policy()
@@ -149,9 +149,9 @@ def test_an_adapter_run_leaves_the_adapter_and_gives_merged_weights(
   cases.same(got.params, found.params)
   cases.same(got.router_bias_LE, found.router_bias_LE)
   assert np.abs(got.router_bias_LE - cases.policy().router_bias_LE).max() > 0.05
-  merged = lora.merge(base.params, state.params, LORA.scale)
   w = "mixture_blocks", "attn", "w_o"
-  for tree in (got.params, merged):
+  for tree in (lora.dense(got.params), lora.dense(lora.join(
+      base.params, state.params, LORA.scale))):
     for name in w:
       tree = tree[name]
     assert np.abs(tree - base.params[w[0]][w[1]][w[2]]).max() > 1e-3

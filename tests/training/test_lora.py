@@ -1,4 +1,4 @@
-"""Adapters: merged, differentiated, trained on all drivers; the base rests."""
+"""Adapters: joined, differentiated, trained; the base rests."""
 
 import functools
 
@@ -10,10 +10,12 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from r1jax.checkpoint import trees
+from r1jax.models import presets
+from r1jax.models.compute import Compute
+from r1jax.models.model import build
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import lora, metrics, optimizer, state, step
 from r1jax.training.lora import LoraConfig
-from tests.models.cases import jit
 from tests.reference import lora as reference
 from tests.training import cases
 
@@ -36,9 +38,9 @@ def adapter(name):
 
 
 def merge(params, tree):
-  """`lora.merge` as one program, on the host."""
-  return jax.device_get(jit(functools.partial(lora.merge, scale=CFG.scale))(
-      params, tree))
+  """The dense sums, on the host."""
+  return jax.device_get(lora.dense(lora.join(
+      *jax.tree.map(jnp.asarray, (params, tree)), CFG.scale)))
 
 
 def adapted(tree):
@@ -51,7 +53,7 @@ def adapted(tree):
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-dense"])
-def test_merged(name):
+def test_dense(name):
   params = cases.parameters(name)[0]
   got = trees.flatten(merge(params, adapter(name)))
   base, seen = trees.flatten(params), set()
@@ -102,15 +104,97 @@ def test_at_first_it_is_the_base():
   assert len(firsts) == len(list(adapted(made)))  # all drawn apart
 
 
-def test_rounded_once_in_bfloat16():
-  w = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5)), jnp.bfloat16)
-  a, b = np.full((2, 3, 4), 0.01, np.float32), np.full((2, 4, 5), 0.5)
-  merged = lora.merge(
-      {"w_q": w}, {"w_q": {"w_a": a, "w_b": np.float32(b)}}, 2.0)["w_q"]
-  want = (np.float32(w) + np.float32(2 * 4 * 0.01 * 0.5)).astype(jnp.bfloat16)
-  assert merged.dtype == jnp.bfloat16
-  np.testing.assert_array_equal(np.float32(merged), np.float32(want))
-  assert np.any(np.float32(merged) != np.float32(w))
+def logprobs(model, params, tokens):
+  """float32 log-probabilities of each row's own tokens, [rows, T - 1]."""
+  positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+  out = model.forward(params, model.init_router_bias(), tokens, positions,
+                      jnp.ones_like(tokens))
+  logits = jnp.dot(out.hidden_BTD, model.head(params),
+                   preferred_element_type=jnp.float32)
+  return jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]),
+                             tokens[:, 1:, None], -1)[..., 0]
+
+
+@functools.cache
+def updated(count):
+  """A bfloat16 base, joined with an adapter after Adam at 1e-6, and rows.
+
+  Every update goes where the first goes, by the rate times the sign of the
+  gradient, and so moves B alone.
+  """
+  model, cfg = cases.model("tiny-dense"), LoraConfig(rank=8, alpha=16.0)
+  params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16),
+                        cases.parameters("tiny-dense")[0])
+  made = lora.init(jax.random.key(1), params, model.param_axes(), cfg)
+  tokens = jnp.asarray(np.random.default_rng(4).integers(0, 61, (2048, 24)))
+  gradient = jax.jit(jax.grad(lambda tree: jnp.mean(logprobs(
+      model, lora.join(params, tree, cfg.scale), tokens))))(made)
+  stepped = jax.tree.map(
+      lambda x, d: x + count * 1e-6 * jnp.sign(d), made, gradient)
+  return params, lora.join(params, stepped, cfg.scale), tokens
+
+
+def change(params, joined, tokens, dtype):
+  """Mean change of each row's log-probability by the adapter."""
+  model = build(presets.TINY_DENSE, Compute(dtype=dtype))
+  run = jax.jit(functools.partial(logprobs, model))
+  return np.float64(run(joined, tokens) - run(params, tokens)).mean(1)
+
+
+def test_a_young_adapter_acts_in_bfloat16_as_in_float32():
+  """On log-probabilities of a whole model, in the mean over many tokens.
+
+  A token's change in bfloat16 is the exact one and the roundings that it tips
+  over, which are far larger and cancel in the mean: the tolerance is four
+  standard errors of theirs, counted by rows. Hence 100 updates; one update's
+  change is 0.1 of that error.
+  """
+  params, joined, tokens = updated(100)
+  exact = change(params, joined, tokens, "float32")
+  got = change(params, joined, tokens, "bfloat16")
+  error = 4 * np.std(got - exact) / np.sqrt(len(tokens))
+  assert error < 0.4 * exact.mean()
+  assert abs(got.mean() - exact.mean()) <= error
+  # Teeth: sums in the dtype of the base have lost most of it.
+  merged = jax.tree.map(lambda w, like: w.astype(like.dtype),
+                        lora.dense(joined), params)
+  lost = change(params, merged, tokens, "float32").mean()
+  assert abs(lost - exact.mean()) > 1.5 * error
+
+
+def test_what_a_bfloat16_file_would_lose():
+  _, joined, _ = updated(1)
+  w = joined["dense_blocks"]["attn"]["w_q"]
+  base, delta = np.float64(w.w), w.scale * np.einsum(
+      "ldr,lrnh->ldnh", np.float64(w.a), np.float64(w.b))
+  stored = np.float64(np.float32(base + delta).astype(jnp.bfloat16))
+  want = np.linalg.norm(stored - base - delta) / np.linalg.norm(delta)
+  np.testing.assert_allclose(
+      lora.rounded_away({"w_q": w}, "bfloat16"), want, rtol=1e-2)
+  assert want > 0.9
+  assert lora.rounded_away({"w_q": w}, "float32") < 0.01
+  assert lora.rounded_away({"w_q": w.w}, "bfloat16") == 0.0
+
+
+def test_adapters_add_up():
+  """One trained on top of another, of another rank and scale."""
+  params = cases.parameters("tiny")[0]
+  first = adapter("tiny")
+  second = jax.tree.map(lambda x: x[..., :3] if x.shape[-1] == 4 else x, {
+      "mixture_blocks": {"attn": {"w_o": {
+          "w_a": first["mixture_blocks"]["attn"]["w_o"]["w_a"],
+          "w_b": 0.5 * first["mixture_blocks"]["attn"]["w_o"]["w_b"][:, :3]}}}})
+  joined = lora.join(lora.join(params, first, CFG.scale), second, 0.7)
+  got = trees.flatten(jax.device_get(lora.dense(joined)))
+  base, path = trees.flatten(params), "mixture_blocks.attn.w_o"
+  for name, a, b in adapted(first):
+    want = reference.merge(
+        name.rpartition(".")[2], base[name], a, b, CFG.scale)
+    if name == path:
+      want = reference.merge("w_o", want, *(
+          second["mixture_blocks"]["attn"]["w_o"][x] for x in ("w_a", "w_b")),
+                             0.7)
+    np.testing.assert_allclose(got[name], want, **F32, err_msg=name)
 
 
 @functools.cache
@@ -130,7 +214,7 @@ def make_state(name):
 @functools.cache
 def expected(name):
   """The adapter after one update on one device, and its metrics."""
-  new, found = compiled(name)[1](make_state(name), cases.batch(2))
+  new, found = compiled(name)[1].run(make_state(name), cases.batch(2))
   return jax.device_get((new.params, new.router_bias_LE)), metrics.floats(found)
 
 
@@ -140,7 +224,7 @@ def test_gradient_is_that_of_the_merged_matrices_projected():
   before = merge(params, adapter("tiny"))
   merged = jax.tree.map(jnp.array, before)
   full = step.make_update(cases.objective("tiny", "lm"), SGD, gamma=0.01)
-  new, found = full(
+  new, found = full.run(
       state.create(merged, jnp.array(bias_LE), SGD), cases.batch(2))
   grads = trees.flatten(
       jax.tree.map(lambda a, b: a - np.asarray(b), before, new.params))
@@ -167,11 +251,10 @@ def test_only_the_adapter_is_trained():
   """The base stays bit-equal, the optimizer knows nothing of it."""
   model, (params, bias_LE) = cases.model("tiny-dense"), cases.parameters(
       "tiny-dense")
-  tx = optimizer.make_optimizer(
-      optimizer.OptimizerConfig(lr=0.1, weight_decay=0.1))
   weights = jax.tree.map(jnp.array, params)
-  now, frozen, _ = state.start(
-      model, weights, jnp.array(bias_LE), tx, adapter=CFG,
+  now, frozen, _, _, tx = state.start(
+      model, weights, jnp.array(bias_LE),
+      optimizer.OptimizerConfig(lr=0.1, weight_decay=0.1), adapter=CFG,
       key=jax.random.key(0))
   leaves = len(jax.tree.leaves(now.params))
   assert len(jax.tree.leaves(now.opt_state)) == 2 * leaves + 2  # and counts
@@ -179,7 +262,7 @@ def test_only_the_adapter_is_trained():
       cases.objective("tiny-dense", "lm"), tx, frozen=frozen)
   first, losses = jax.device_get(now.params), []
   for _ in range(3):
-    now, found = update(now, cases.batch(2))
+    now, found = update.run(now, cases.batch(2))
     losses.append(metrics.floats(found)["loss"])
   assert losses[2] < losses[1] < losses[0]
   assert int(now.step) == 3
@@ -187,11 +270,11 @@ def test_only_the_adapter_is_trained():
   moved = jax.tree.map(
       lambda a, b: np.abs(a - b).max(), first, jax.device_get(now.params))
   assert min(jax.tree.leaves(moved)) > 1e-3
-  merged = lora.make_merge(frozen)(now.params)
-  assert merged["embed"] is weights["embed"]  # not copied
-  want = merge(params, jax.device_get(now.params))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **F32),
-               jax.device_get(merged), want)
+  joined = frozen.merge(now.params)
+  w = joined["dense_blocks"]["attn"]["w_q"]
+  assert joined["embed"] is weights["embed"]  # not copied
+  assert w.w is weights["dense_blocks"]["attn"]["w_q"]
+  assert w.b is now.params["dense_blocks"]["attn"]["w_q"]["w_b"]
 
 
 def check(new, found, name, more=frozenset()):
@@ -209,8 +292,12 @@ def test_mesh():
   mesh = make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2))
   model = cases.model()
   base, bias_LE = jax.tree.map(jnp.array, cases.parameters("tiny"))
-  _, frozen, places = state.start(
-      model, base, bias_LE, SGD, adapter=CFG, key=jax.random.key(0), mesh=mesh)
+  started = state.start(
+      model, base, bias_LE, optimizer.OptimizerConfig(lr=0.1), adapter=CFG,
+      key=jax.random.key(0), mesh=mesh)
+  frozen = started.frozen
+  places = state.shardings(model, SGD, mesh, CFG)
+  assert places.params == started.shardings.params
   up = places.params["mixture_blocks"]["ffn"]["w_up"]
   assert up["w_a"].spec == PartitionSpec(
       None, "expert", ("fsdp", "sequence"), None)
@@ -218,11 +305,12 @@ def test_mesh():
   update = step.make_update(cases.objective("tiny", "lm"), SGD, gamma=0.01,
                             shardings=places, frozen=frozen)
   with step.on_mesh(mesh):
-    new, found = update(jax.device_put(make_state("tiny"), places),
-                        step.place(cases.batch(2), mesh))
+    new, found = update.run(
+        jax.device_put(make_state("tiny"), places),
+        [step.place(micro, mesh) for micro in cases.batch(2)])
     check(new, found, "tiny", more={"load/device_max_over_mean"})
-    merged = lora.make_merge(frozen)(new.params)
-  for leaf, want in zip(jax.tree.leaves(merged), jax.tree.leaves(frozen.params),
+    summed = lora.dense(frozen.merge(new.params))
+  for leaf, want in zip(jax.tree.leaves(summed), jax.tree.leaves(frozen.params),
                         strict=True):
     assert leaf.sharding.is_equivalent_to(want.sharding, leaf.ndim)
 

@@ -54,7 +54,7 @@ class Work:
     return self.done == len(self.batches)
 
 
-class Inside:
+class Paused:
   """Saves and brings back a step that was interrupted.
 
   Attributes:
