@@ -12,8 +12,8 @@ import jax
 from etils import epath
 
 from r1jax.checkpoint import faults, retention
-from r1jax.checkpoint.inside import Inside
 from r1jax.checkpoint.manager import Manager
+from r1jax.checkpoint.midway import Midway
 from r1jax.checkpoint.signals import Preemption
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
@@ -112,9 +112,9 @@ class Session:
   def _open(self) -> None:
     """Finds what there is to go on from."""
     self.manager = self._usable(self._make_manager)
-    self._inside = self._usable(
-        lambda: Inside(self.workdir / "checkpoints_inside"))
-    between, inside = self.manager.latest_step(), self._inside.step()
+    self._midway = self._usable(
+        lambda: Midway(self.workdir / "checkpoints_inside"))
+    between, inside = self.manager.latest_step(), self._midway.step()
     self._goes_inside = inside is not None and inside >= (between or 0)
     self.step = (inside if self._goes_inside else between) or 0
     self.resumes = self._goes_inside or between is not None
@@ -140,14 +140,14 @@ class Session:
         return self._restored(arrays)
       except faults.Unusable as error:
         self.manager.close()
-        self._inside.close()
+        self._midway.close()
         self._set_aside(error)
       self._open()
     return arrays, host
 
   def _restored(self, arrays: Any) -> tuple[Any, dict[str, Any]]:
     if self._goes_inside:
-      arrays, host, self.inside = self._inside.restore(arrays)
+      arrays, host, self.inside = self._midway.restore(arrays)
     else:
       arrays, host = self.manager.restore(self.step, like=arrays)
     self.guard.skipped = tuple(host["skipped"])
@@ -210,8 +210,8 @@ class Session:
       return
     self.manager.close()
     if self._saved:
-      self._inside.drop()
-    self._inside.close()
+      self._midway.drop()
+    self._midway.close()
     if error is None and self.preemption.name and not self.stopped:
       self.progress.say(f"{self.preemption.name}: all {self.step} steps are"
                         " saved")
@@ -261,7 +261,7 @@ class Session:
         self.writer.flush()
       if self._saved:
         self.manager.wait()
-        self._inside.drop()
+        self._midway.drop()
       self.manager.save(
           step, arrays(), host() | {"skipped": list(self.guard.skipped)},
           metrics=read, force=last)
@@ -301,7 +301,7 @@ class Session:
     self.manager.wait()
     self._saved = False
     try:
-      self._inside.save(
+      self._midway.save(
           step, arrays, host | {"skipped": list(self.guard.skipped)},
           {} if local is None else local)
     except OSError as error:
@@ -346,7 +346,7 @@ class Session:
 
   def _lost(self) -> str:
     """What a kill at this moment loses, in words."""
-    between, inside = self.manager.complete_step(), self._inside.step()
+    between, inside = self.manager.complete_step(), self._midway.step()
     if inside is not None and inside >= (between or 0):
       return f"all after the save inside step {inside + 1} is lost"
     if between is None:

@@ -1,4 +1,4 @@
-"""Processes that are interrupted together, for test_inside.py.
+"""Processes that are interrupted together, for test_midway.py.
 
   python -m tests.checkpoint.interrupted save|restore FOLDER
 """
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.checkpoint.inside import Inside
+from r1jax.checkpoint.midway import Midway
 from r1jax.checkpoint.signals import Preemption
 from r1jax.sharding import distributed
 from r1jax.sharding.mesh import MeshConfig, make_mesh
@@ -44,7 +44,7 @@ def save(folder):
   print(f"RESULT {asked}")
   with Preemption() as preemption:  # a run after that in the same processes
     assert not any(preemption.requested() for _ in range(1000))
-  inside = Inside(folder)
+  inside = Midway(folder)
   assert inside.step() is None
   inside.save(6, {"w": sharded(W)}, {"at": 1}, {})
   inside.save(7, {"w": sharded(W + 1)}, {"at": 2}, local(me))
@@ -54,7 +54,7 @@ def save(folder):
 
 def restore(folder):
   me = jax.process_index()
-  inside = Inside(folder)
+  inside = Midway(folder)
   assert inside.step() == 7
   like = {"w": sharded(np.zeros_like(W))}
   arrays, host, found = inside.restore(like)

@@ -76,12 +76,13 @@ def test_a_run_is_reported_resumed_and_guarded(train, tmp_path):
   for values in (newest / "arrays/d").iterdir():
     values.write_bytes(values.read_bytes()[:-200])
   before = contents(workdir)
-  fails(*train([at, "--steps=3"]), f"checkpoint {newest} is truncated",
-        "resumes from step 1")
+  fails(*train([at, "--steps=3"]), f"checkpoint {newest} is damaged",
+        "with --skip_damaged moves it aside and resumes after step 1")
   assert contents(workdir) == before
 
-  shutil.rmtree(newest)  # as the message says
-  succeeds(*train([at, "--steps=3"]))
+  left = contents(newest)
+  succeeds(*train([at, "--steps=3", "--skip_damaged"]))
+  assert contents(workdir / "checkpoints_damaged/2") == left
   assert [row["step"] for row in writer.read(workdir)] == [0, 1, 2, 3]
 
 

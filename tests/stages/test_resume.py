@@ -3,14 +3,19 @@
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from r1jax.checkpoint.manager import Manager
+from r1jax.checkpoint.signals import Preemption
 from r1jax.report import rollouts, writer
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.stages import evaluating
+from r1jax.stages.evaluating import EvalConfig
 from tests.stages import cases, driver
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -74,9 +79,10 @@ def test_however_it_stops_the_same_call_goes_on_bit_for_bit(tmp_path):
     before = steps_done(workdir)
     status, errors = stopped(workdir, number, after=before)
     assert status == 0, errors
-    saved = Manager(workdir / "checkpoints", read_only=True).latest_step()
-    assert saved == steps_done(workdir) > before  # nothing was lost
-    assert f"{number.name}: saved after step {saved}" in errors
+    done = steps_done(workdir)
+    assert done > before  # nothing was lost
+    assert (f"{number.name}: saved after step {done};" in errors
+            or f"{number.name}: saved inside step {done + 1}, after" in errors)
   total = steps_done(workdir) + 2
   resumed = driver.train(workdir, total)
 
@@ -88,6 +94,57 @@ def test_however_it_stops_the_same_call_goes_on_bit_for_bit(tmp_path):
   for step in (1, total):
     assert (rollouts.read(workdir, step)
             == rollouts.read(tmp_path / "whole", step))
+
+
+# At which question each start is told to stop, and what it says then.
+STOPS = (
+    (2, "stopped, the evaluation of the first model is lost"),
+    (3, "saved inside step 1, after the rollout"),
+    (2, "saved inside step 1, after update 1 of 4"),
+    (3, "saved after step 1"),
+    (6, "saved inside step 2, after update 4 of 4"),  # in its evaluation
+    (8, "saved inside step 3, after update 4 of 4"),
+    (0, ""))
+
+
+def test_wherever_it_is_interrupted_it_goes_on_bit_for_bit(
+    tmp_path, monkeypatch, capsys):
+  left = 0  # questions until the signal
+
+  def requested(self):
+    nonlocal left
+    left -= 1
+    if left == 0:
+      self._name = "SIGTERM"
+    return self._name is not None
+
+  monkeypatch.setattr(Preemption, "requested", requested)
+  first, judge = cases.policy(cases.DENSE), cases.judge()
+  engine = Engine(first.model, SamplingConfig(max_new_tokens=12),
+                  judge.tokenizer.eos_ids)
+
+  def run(folder):
+    return driver.grpo.run(
+        cases.config(steps=3, minibatches=2, epochs=2, eval_every=2),
+        cases.handed(cases.DENSE), judge, cases.prompts(), folder,
+        evaluate=evaluating.during(
+            EvalConfig(samples=2, batch=2, max_new_tokens=12), engine, judge,
+            cases.prompts()[:4], folder))
+
+  whole = run(tmp_path / "whole")
+  workdir = tmp_path / "stopped"
+  for left, expected in STOPS:  # noqa: B007 - `requested` reads it
+    capsys.readouterr()
+    resumed = run(workdir)
+    said = re.findall("SIGTERM: (.+);", capsys.readouterr().err)
+    assert "".join(said) == expected
+  assert measured(workdir) == measured(tmp_path / "whole")
+  cases.same(resumed.params, whole.params)
+  for steps, kind in (((1, 2, 3), rollouts.ROLLOUTS),
+                      ((0, 2, 3), rollouts.EVALUATIONS)):
+    for step in steps:
+      assert (rollouts.read(workdir, step, kind)
+              == rollouts.read(tmp_path / "whole", step, kind))
 
 
 def test_a_finished_run_has_nothing_to_do(smoke):

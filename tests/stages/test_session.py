@@ -179,14 +179,14 @@ def test_it_goes_on_inside_a_step(tmp_path, monkeypatch, capsys, done):
 def test_it_stays_until_the_next_checkpoint_is_complete(tmp_path, monkeypatch):
   with toy.opened(tmp_path, total=8) as session:
     save_inside(session, 0, "an update")
-  dropped, drop = [], session_lib.Inside.drop
+  dropped, drop = [], session_lib.Midway.drop
 
   def told(self):
     if self.step() is not None:
       dropped.append((session.step, checkpoints(tmp_path)))
     drop(self)
 
-  monkeypatch.setattr(session_lib.Inside, "drop", told)
+  monkeypatch.setattr(session_lib.Midway, "drop", told)
   session = toy.opened(tmp_path, total=8)
   session.restore(toy.state(), {})
   with session:
@@ -239,7 +239,7 @@ def test_a_save_that_fails_says_what_is_lost(tmp_path, monkeypatch):
     def full(*args):
       raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(session_lib.Inside, "save", full)
+    monkeypatch.setattr(session_lib.Midway, "save", full)
     with pytest.raises(OSError, match="No space left on device; all after step"
                                       " 2 is lost"):
       save_inside(session, 3, "an update")

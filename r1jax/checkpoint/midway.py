@@ -32,7 +32,7 @@ _WITHOUT = "goes on from the last checkpoint between two steps"
 _DTYPE = "|"  # between the name of an array and that of its dtype
 
 
-class Inside:
+class Midway:
   """Saves, restores and drops the state inside a step.
 
   Every process of a multi-process run calls every method.

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from r1jax.checkpoint import faults
-from r1jax.checkpoint import inside as inside_lib
-from r1jax.checkpoint.inside import Inside
+from r1jax.checkpoint import midway as midway_lib
+from r1jax.checkpoint.midway import Midway
 from tests import processes
 
 
@@ -26,7 +26,7 @@ def test_two_processes_stop_at_one_question_and_get_their_parts_back(tmp_path):
   assert os.listdir(tmp_path / "inside/state") == ["70001"]
   assert sorted(os.listdir(tmp_path / "inside/local")) == [
       "70001.0_of_2.npz", "70001.1_of_2.npz"]
-  alone = Inside(tmp_path / "inside")
+  alone = Midway(tmp_path / "inside")
   with pytest.raises(faults.Unusable, match=(
       r"inside step 8 by 2 process\(es\), each of which has a part of that"
       r" step, and there are 1 now\. It was not changed\. Start 2, or the same"
@@ -39,7 +39,7 @@ def test_two_processes_stop_at_one_question_and_get_their_parts_back(tmp_path):
 
 
 def test_without_a_save_nothing_is_made(tmp_path):
-  inside = Inside(tmp_path / "inside")
+  inside = Midway(tmp_path / "inside")
   assert inside.step() is None
   inside.drop()
   inside.close()
@@ -47,7 +47,7 @@ def test_without_a_save_nothing_is_made(tmp_path):
 
 
 def test_a_save_that_fails_leaves_the_former(tmp_path, monkeypatch):
-  inside = Inside(tmp_path)
+  inside = Midway(tmp_path)
   inside.save(3, state(3), {"at": 3}, {"rows": np.arange(3)})
 
   def full(*args, **kwargs):
@@ -55,10 +55,10 @@ def test_a_save_that_fails_leaves_the_former(tmp_path, monkeypatch):
 
   for at in ("Manager.save", "core_io.write_bytes"):
     with monkeypatch.context() as patch:
-      patch.setattr(f"r1jax.checkpoint.inside.{at}", full)
+      patch.setattr(f"r1jax.checkpoint.midway.{at}", full)
       with pytest.raises(OSError, match="No space"):
         inside.save(4, state(4), {"at": 4}, {"rows": np.arange(4)})
-    again = Inside(tmp_path)
+    again = Midway(tmp_path)
     assert again.step() == 3
     arrays, host, local = again.restore(state())
     np.testing.assert_array_equal(arrays["w"], 3.0)
@@ -70,7 +70,7 @@ def test_a_save_that_fails_leaves_the_former(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("harm", ["cut", "missing", "another file"])
 def test_a_damaged_part_is_never_taken(tmp_path, harm):
-  inside = Inside(tmp_path)
+  inside = Midway(tmp_path)
   inside.save(3, state(3), {}, {"rows": np.arange(300)})
   (path,) = (tmp_path / "local").iterdir()
   data = path.read_bytes()
@@ -90,10 +90,10 @@ def test_what_is_packed_comes_back(tmp_path):
   tree = {"a": {"b": [np.bool_(True), np.arange(2, dtype=np.uint8)],
                 "0": np.zeros((0, 3), np.float16)},
           "c": ({"d": np.int64(2**40)},)}
-  found = inside_lib._unpacked(inside_lib._packed(tree))
+  found = midway_lib._unpacked(midway_lib._packed(tree))
   assert found["a"]["b"][0] and found["a"]["b"][0].dtype == bool
   assert found["a"]["b"][1].dtype == np.uint8
   assert found["a"]["0"].shape == (0, 3)
   assert found["c"] == [{"d": 2**40}]
   with pytest.raises(ValueError, match="text is no array of numbers"):
-    inside_lib._packed({"text": object()})
+    midway_lib._packed({"text": object()})
