@@ -25,7 +25,8 @@ def make_logprobs(model: Model, temperature: float = 1.0) -> Callable[
         params, bias_LE, batch.tokens_BT, batch.positions_BT,
         batch.segments_BT, experts_BTLA=batch.experts_BTLA)
     return chunked_logprobs(out.hidden_BTD, model.head(params),
-                            batch.targets_BT, temperature=temperature)
+                            batch.targets_BT, temperature=temperature,
+                            precision=model.compute.products)
 
   return jax.jit(lambda params, bias_LE, batches: jax.lax.map(
       lambda batch: one(params, bias_LE, batch), batches))
