@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from r1jax.core.config import check
 from r1jax.ops import flash
+from r1jax.ops.linear import precise
 from r1jax.sharding import mesh
 
 
@@ -17,6 +19,10 @@ class Compute:
 
   Attributes:
     dtype: activations and matrix products, `float32` or `bfloat16`.
+    precision: of the products, `default`, `high`, `highest`; `auto` is
+      `highest` in float32, which so is float32 on every backend, and `default`
+      in bfloat16. With `default` float32 products are TF32 on a GPU and one
+      pass of bfloat16 on a TPU, several times faster.
     param_dtype: parameters as `init` makes them.
     remat: what the backward pass recomputes: `none`, `dots` (all but matrix
       products without batch axes), `full` (whole layers).
@@ -34,6 +40,7 @@ class Compute:
   """
 
   dtype: str = "float32"
+  precision: str = "auto"
   param_dtype: str = "float32"
   remat: str = "none"
   experts: str = "auto"
@@ -46,6 +53,8 @@ class Compute:
     for name in ("dtype", "param_dtype"):
       check(getattr(self, name) in ("float32", "bfloat16"),
             f"{name}={getattr(self, name)!r}: choose float32 or bfloat16")
+    check(self.precision in PRECISION, f"precision={self.precision!r}: choose"
+          f" one of {', '.join(PRECISION)}")
     check(self.remat in REMAT, f"remat={self.remat!r}: choose one of"
           f" {', '.join(REMAT)}")
     forms = ("auto", "gmm", "ragged", "blocks", "dense")
@@ -58,6 +67,11 @@ class Compute:
           f"attention={self.attention!r}: choose one of {', '.join(forms)}")
     check(self.unroll >= 0, f"unroll={self.unroll} must not be negative")
 
+  @property
+  def products(self) -> jax.lax.Precision:
+    """`precision`, resolved."""
+    return precise(PRECISION[self.precision], jnp.dtype(self.dtype))
+
   def unrolled(self, length: int) -> int:
     """Layers in one turn of a scan over `length` layers."""
     shallow = mesh.backend() == "cpu" and length <= SHALLOW
@@ -65,6 +79,10 @@ class Compute:
 
 
 SHALLOW = 8
+
+PRECISION = {"auto": None, "default": jax.lax.Precision.DEFAULT,
+             "high": jax.lax.Precision.HIGH,
+             "highest": jax.lax.Precision.HIGHEST}
 
 REMAT = {
     "none": None,

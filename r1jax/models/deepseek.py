@@ -57,15 +57,18 @@ class Mla(nn.Module):
                              (n, cfg.v_dim, d), init, dtype)
 
   def _project(self, x, cos, sin):
-    """[..., D] -> q_nope [..., N, U], q_rope [..., N, R], cache [..., C+R]."""
-    cfg = self.cfg
+    """[..., D] -> q_nope [..., N, U], q_rope [..., N, R], cache [..., C+R].
+
+    The queries are scaled, see `layers.attend`.
+    """
+    cfg, scale = self.cfg, self.cfg.softmax_scale
     if cfg.q_rank:
-      q = rms_norm(linear(x, self.w_dq), self.q_norm, LATENT_EPS)
-      q = linear(q, self.w_uq)
+      q = rms_norm(self._linear(x, self.w_dq), self.q_norm, LATENT_EPS)
+      q = self._linear(q, self.w_uq, scale=scale)
     else:
-      q = linear(x, self.w_q)
+      q = self._linear(x, self.w_q, scale=scale)
     q_nope, q_rope = q[..., :cfg.nope_dim], q[..., cfg.nope_dim:]
-    down = linear(x, self.w_dkv)
+    down = self._linear(x, self.w_dkv)
     latent = rms_norm(down[..., :cfg.kv_rank], self.kv_norm, LATENT_EPS)
     k_rope = rope.rotate_pairs(down[..., None, cfg.kv_rank:], cos, sin)
     cache = jnp.concatenate([latent, k_rope[..., 0, :]], -1)
@@ -81,11 +84,10 @@ class Mla(nn.Module):
     whole = constrain(cache, ("act_batch", None, None), self.layout)
     c = self.cfg.kv_rank
     attend = functools.partial(
-        layers.attend, self.compute, self.layout, context,
-        self.cfg.softmax_scale)
+        layers.attend, self.compute, self.layout, context)
     out = mla.naive(q_nope, q_rope, whole[..., :c], whole[..., c:], self.w_ukv,
-                    attend)
-    return linear(out, self.w_o, 2), cache
+                    attend, self.compute.products)
+    return self._linear(out, self.w_o, 2), cache
 
   def decode(self, x_BD: jax.Array, cache_BSX: jax.Array, slot: layers.Slot
              ) -> tuple[jax.Array, jax.Array]:
@@ -93,8 +95,11 @@ class Mla(nn.Module):
     cache_BSX = jax.lax.dynamic_update_slice(
         cache_BSX, new_BX[:, None], (0, slot.index, 0))
     out = mla.absorbed(q_nope, q_rope, cache_BSX, self.w_ukv, slot.valid_BS,
-                       self.cfg.softmax_scale)
-    return linear(out, self.w_o, 2), cache_BSX
+                       1.0, self.compute.products)
+    return self._linear(out, self.w_o, 2), cache_BSX
+
+  def _linear(self, x, w, n_in=1, scale=1.0):
+    return linear(x, w, n_in, self.compute.products, scale)
 
   @staticmethod
   def grow(cache_BSX: jax.Array, slots: int) -> jax.Array:
@@ -150,7 +155,7 @@ class Mixture(nn.Module):
         layers.weight(self, "w_gate", up, (e, d, j), init, dtype),
         layers.weight(self, "w_up", up, (e, d, j), init, dtype),
         layers.weight(self, "w_down", down, (e, j, d), init, dtype),
-        backend=backend, layout=self.layout)
+        backend=backend, layout=self.layout, precision=self.compute.products)
     if cfg.n_shared:
       y = y + FeedForward(cfg, self.compute, cfg.n_shared * j, self.layout,
                           name="shared")(x)

@@ -53,13 +53,14 @@ class Gqa(nn.Module):
     self.o = w_o, b_o
 
   def _project(self, x, cos, sin):
-    """x [..., D] -> rotated q [..., N, H] and k, and v [..., K, H]."""
-    q, k, v = (_affine(x, *pair) for pair in (self.q, self.k, self.v))
+    """x [..., D] -> q [..., N, H], rotated and scaled, rotated k, and v."""
+    q, k, v = (self._affine(x, *pair) for pair in (self.q, self.k, self.v))
     if self.cfg.qk_norm:
       q = rms_norm(q, self.q_norm, self.cfg.norm_eps)
       k = rms_norm(k, self.k_norm, self.cfg.norm_eps)
-    return (rope.rotate_halves(q, cos, sin), rope.rotate_halves(k, cos, sin),
-            v)
+    s = self.cfg.softmax_scale
+    return (rope.rotate_halves(q, s * cos, s * sin),
+            rope.rotate_halves(k, cos, sin), v)
 
   def __call__(self, x_BTD: jax.Array, context: layers.Context
                ) -> tuple[jax.Array, KeysValues]:
@@ -68,9 +69,9 @@ class Gqa(nn.Module):
                   self.layout)
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
     out = layers.attend(
-        self.compute, self.layout, context, self.cfg.softmax_scale, q, k, v)
+        self.compute, self.layout, context, q, k, v)
     cache = (k.swapaxes(2, 3), v)
-    return _affine(out.transpose(0, 2, 1, 3), *self.o, 2), cache
+    return self._affine(out.transpose(0, 2, 1, 3), *self.o, 2), cache
 
   def decode(self, x_BD: jax.Array, cache: KeysValues, slot: layers.Slot
              ) -> tuple[jax.Array, KeysValues]:
@@ -79,9 +80,15 @@ class Gqa(nn.Module):
         cache[0], k[..., None], slot.index, 3)
     values = jax.lax.dynamic_update_slice_in_dim(
         cache[1], v[:, :, None], slot.index, 2)
-    out = attention.gqa_decode(q, keys, values, slot.valid_BS,
-                               self.cfg.softmax_scale)
-    return _affine(out, *self.o, 2), (keys, values)
+    out = attention.gqa_decode(q, keys, values, slot.valid_BS, 1.0,
+                               self.compute.products)
+    return self._affine(out, *self.o, 2), (keys, values)
+
+  def _affine(self, x, w, b, contracted=1):
+    y = linear(x, w, contracted, self.compute.products)
+    if b is None:
+      return y
+    return y + b.astype(y.dtype).reshape((1,) * (y.ndim - b.ndim) + b.shape)
 
   @staticmethod
   def grow(cache: KeysValues, slots: int) -> KeysValues:
@@ -90,13 +97,6 @@ class Gqa(nn.Module):
     missing = (0, slots - values.shape[2])
     return (jnp.pad(keys, ((0, 0), (0, 0), (0, 0), missing)),
             jnp.pad(values, ((0, 0), (0, 0), missing, (0, 0))))
-
-
-def _affine(x, w, b, contracted=1):
-  y = linear(x, w, contracted)
-  if b is None:
-    return y
-  return y + b.astype(y.dtype).reshape((1,) * (y.ndim - b.ndim) + b.shape)
 
 
 class FeedForward(nn.Module):
@@ -114,4 +114,5 @@ class FeedForward(nn.Module):
     up, down = ("embed", "mlp"), ("mlp", "embed")
     return swiglu(x, layers.weight(self, "w_gate", up, (d, f), init, dtype),
                   layers.weight(self, "w_up", up, (d, f), init, dtype),
-                  layers.weight(self, "w_down", down, (f, d), init, dtype))
+                  layers.weight(self, "w_down", down, (f, d), init, dtype),
+                  self.compute.products)

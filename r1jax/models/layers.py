@@ -44,19 +44,24 @@ class Slot(NamedTuple):
   valid_BS: jax.Array
 
 
-def attend(compute: Compute, layout: str, context: Context, scale: float,
+def attend(compute: Compute, layout: str, context: Context,
            q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array
            ) -> jax.Array:
-  """Causal attention of whole rows in the form that `compute` asks for."""
+  """Causal attention of whole rows in the form that `compute` asks for.
+
+  The queries come scaled: they are where they are made, before they are rounded
+  to the compute dtype, so that trainer and sampler have the same and neither
+  rounds them again.
+  """
   form = compute.attention
   if form == "auto":
     form = flash.choose(
         mesh.backend(), q_BNTH.shape[2], q_BNTH.dtype,
         max(q_BNTH.shape[3], v_BKSW.shape[3]), compute.packed)
   return flash.sharded(
-      form, q_BNTH, k_BKSH, v_BKSW, context.segments_BT, scale,
+      form, q_BNTH, k_BKSH, v_BKSW, context.segments_BT, 1.0,
       rules.spec(("act_batch", "act_heads", "act_length"), layout),
-      packed=compute.packed)
+      packed=compute.packed, precision=compute.products)
 
 
 @flax.struct.dataclass

@@ -191,7 +191,9 @@ class Mtp(nn.Module):
                               rms_norm(hidden_BTD, h_norm, eps)], -1)
     block = Block(cfg, self.compute, bool(cfg.n_experts), self.layout,
                   balance=self.balance, name="block")
-    x_BTD, out = block(linear(joined, w_join), bias_E, None, context)
+    x_BTD, out = block(
+        linear(joined, w_join, precision=self.compute.products), bias_E, None,
+        context)
     return rms_norm(x_BTD, norm, eps), out
 
 

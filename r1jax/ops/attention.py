@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from r1jax.ops.linear import precise
+
+Precision = jax.lax.Precision | None
 
 def causal_mask(segments_BT: jax.Array, segments_BS: jax.Array,
                 index_T: jax.Array, index_S: jax.Array) -> jax.Array:
@@ -29,9 +33,10 @@ def softmax(scores: jax.Array, allowed: jax.Array) -> jax.Array:
   return jax.nn.softmax(scores32, -1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
-           allowed_BTS: jax.Array, scale: float) -> jax.Array:
+           allowed_BTS: jax.Array, scale: float, precision: Precision = None
+           ) -> jax.Array:
   """softmax(q k^T * scale) v with float32 softmax; N/K queries share a key.
 
   The backward pass recomputes the probabilities from the saved log-sum-exp:
@@ -43,28 +48,36 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
     v_BKSW: values, of any width.
     allowed_BTS: bool; every query must be allowed at least one key.
     scale: multiplies the scores.
+    precision: of the products, see `linear.precise`.
 
   Returns:
     [B, N, T, W] in the dtype of the values.
   """
-  return _attend(q_BNTH, k_BKSH, v_BKSW, allowed_BTS, scale)[0]
+  return _attend(q_BNTH, k_BKSH, v_BKSW, allowed_BTS, scale, precision)[0]
+
+
+def product(precision: Precision, dtype: jnp.dtype) -> Callable[..., jax.Array]:
+  """einsum of arrays of a dtype, added up and returned in float32."""
+  return functools.partial(jnp.einsum, preferred_element_type=jnp.float32,
+                           precision=precise(precision, dtype))
 
 
 def scores(q_BNTH: jax.Array, k_BKSH: jax.Array, allowed_BTS: jax.Array,
-           scale: float) -> jax.Array:
+           scale: float, precision: Precision = None) -> jax.Array:
   """float32 q k^T * scale [B, N, T, S], -inf where not allowed."""
   b, n, t, h = q_BNTH.shape
-  # The queries that share a key are rows of one matrix product.
-  q = share(q_BNTH * scale, k_BKSH)
-  products = jnp.einsum("bkth,bksh->bkts", q, k_BKSH,
-                        preferred_element_type=jnp.float32)
+  # The queries that share a key are rows of one matrix product. It is scaled in
+  # float32: scaled queries would be rounded a second time.
+  products = scale * product(precision, q_BNTH.dtype)(
+      "bkth,bksh->bkts", share(q_BNTH, k_BKSH), k_BKSH)
   return jnp.where(allowed_BTS[:, None], products.reshape(b, n, t, -1),
                    -jnp.inf)
 
 
 def gradients(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
               allowed_BTS: jax.Array, scale: float, lse_BNT: jax.Array,
-              along_BNT: jax.Array, dout_BNTW: jax.Array
+              along_BNT: jax.Array, dout_BNTW: jax.Array,
+              precision: Precision = None
               ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """float32 gradients of `attend` in q, k and v; the keys may be a part of all.
 
@@ -77,18 +90,19 @@ def gradients(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
     lse_BNT: float32 log-sum-exp of each query's scores over all keys.
     along_BNT: float32 inner product of each query's output and gradient.
     dout_BNTW: gradient of the output.
+    precision: of the products, see `linear.precise`.
   """
-  float32 = dict(preferred_element_type=jnp.float32)
-  probs = jnp.exp(scores(q_BNTH, k_BKSH, allowed_BTS, scale)
+  einsum = product(precision, q_BNTH.dtype)
+  probs = jnp.exp(scores(q_BNTH, k_BKSH, allowed_BTS, scale, precision)
                   - lse_BNT[..., None])
   dout = share(dout_BNTW, v_BKSW)
-  dv = jnp.einsum("bkts,bktw->bksw", share(probs.astype(v_BKSW.dtype), v_BKSW),
-                  dout, **float32)
-  dprobs = jnp.einsum("bktw,bksw->bkts", dout, v_BKSW, **float32)
+  dv = einsum("bkts,bktw->bksw", share(probs.astype(v_BKSW.dtype), v_BKSW),
+              dout)
+  dprobs = einsum("bktw,bksw->bkts", dout, v_BKSW)
   dscores = probs * (dprobs.reshape(probs.shape) - along_BNT[..., None]) * scale
   dscores = share(dscores.astype(q_BNTH.dtype), k_BKSH)
-  dq = jnp.einsum("bkts,bksh->bkth", dscores, k_BKSH, **float32)
-  dk = jnp.einsum("bkts,bkth->bksh", dscores, share(q_BNTH, k_BKSH), **float32)
+  dq = einsum("bkts,bksh->bkth", dscores, k_BKSH)
+  dk = einsum("bkts,bkth->bksh", dscores, share(q_BNTH, k_BKSH))
   return dq.reshape(q_BNTH.shape), dk, dv
 
 
@@ -104,23 +118,23 @@ def share(x_BNTX: jax.Array, k_BKSH: jax.Array) -> jax.Array:
   return x_BNTX.reshape(b, k_BKSH.shape[1], -1, x)
 
 
-def _attend(q, k, v, allowed, scale):
-  found = scores(q, k, allowed, scale)
+def _attend(q, k, v, allowed, scale, precision):
+  found = scores(q, k, allowed, scale, precision)
   top_BNT1 = jnp.max(found, -1, keepdims=True)
   exps = jnp.exp(found - top_BNT1)
   total_BNT1 = jnp.sum(exps, -1, keepdims=True)
   # Normalised after the product: it has W columns where the scores have S.
-  mixed = jnp.einsum("bkts,bksw->bktw", share(exps.astype(v.dtype), v), v,
-                     preferred_element_type=jnp.float32)
+  mixed = product(precision, v.dtype)(
+      "bkts,bksw->bktw", share(exps.astype(v.dtype), v), v)
   out = (mixed.reshape(*q.shape[:3], -1) / total_BNT1).astype(v.dtype)
   lse_BNT = (top_BNT1 + jnp.log(total_BNT1))[..., 0]
   return out, (q, k, v, allowed, out, lse_BNT)
 
 
-def _attend_backward(scale, saved, dout):
+def _attend_backward(scale, precision, saved, dout):
   q, k, v, allowed, out, lse_BNT = saved
   dq, dk, dv = gradients(
-      q, k, v, allowed, scale, lse_BNT, along(out, dout), dout)
+      q, k, v, allowed, scale, lse_BNT, along(out, dout), dout, precision)
   return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
 
 
@@ -128,16 +142,19 @@ attend.defvjp(_attend, _attend_backward)
 
 
 def gqa_decode(q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
-               valid_BS: jax.Array, scale: float) -> jax.Array:
+               valid_BS: jax.Array, scale: float, precision: Precision = None
+               ) -> jax.Array:
   """One query per row against a cache; -> [B, N, H].
 
   Keys are kept transposed: so both products read the cache in the order of its
-  memory (faster on CPU than keys laid out like values).
+  memory (faster on CPU than keys laid out like values). `precision` is of the
+  products, see `linear.precise`.
   """
   b, n, h = q_BNH.shape
   k_heads = k_BKHS.shape[1]
-  q = (q_BNH * scale).reshape(b, k_heads, n // k_heads, h)
-  scores = jnp.einsum("bkgh,bkhs->bkgs", q, k_BKHS,
-                      preferred_element_type=jnp.float32)
+  einsum = product(precision, q_BNH.dtype)
+  q = q_BNH.reshape(b, k_heads, n // k_heads, h)
+  scores = scale * einsum("bkgh,bkhs->bkgs", q, k_BKHS)
   probs = softmax(scores, valid_BS[:, None, None]).astype(v_BKSH.dtype)
-  return jnp.einsum("bkgs,bksh->bkgh", probs, v_BKSH).reshape(b, n, h)
+  mixed = einsum("bkgs,bksh->bkgh", probs, v_BKSH)
+  return mixed.astype(v_BKSH.dtype).reshape(b, n, -1)

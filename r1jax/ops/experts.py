@@ -14,6 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from r1jax.ops import linear
 from r1jax.ops.linear import Adapted, gated, times
 from r1jax.sharding import mesh
 
@@ -103,6 +104,11 @@ def _ragged(x_XD, w_EDJ, sizes_E, *, precision, dtype):
 
 def _gmm(x_XD, w_EDJ, sizes_E, *, precision, dtype):
   """JAX's Pallas kernel; interpreted where there is no TPU (for tests)."""
+  return linear.kernel(functools.partial(_megablox, dtype), precision, x_XD,
+                       w_EDJ, sizes_E)
+
+
+def _megablox(dtype, x_XD, w_EDJ, sizes_E):
   # Importing it takes half a second.
   from jax.experimental.pallas.ops.tpu.megablox import ops as megablox
 

@@ -50,8 +50,8 @@ def choose(backend: str, length: int, dtype: jnp.dtype, width: int,
 
 def attend(form: str, q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
            segments_BT: jax.Array, segments_BS: jax.Array, index_T: jax.Array,
-           scale: float, *, block: int = BLOCK, packed: bool = True
-           ) -> jax.Array:
+           scale: float, *, block: int = BLOCK, packed: bool = True,
+           precision: jax.lax.Precision | None = None) -> jax.Array:
   """softmax(q k^T * scale) v, causal and within segments, on one device.
 
   A query at index i of its row sees the keys s <= i of its own segment, itself
@@ -71,6 +71,7 @@ def attend(form: str, q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
     packed: whether a row may hold several segments. False promises one, then
       padding; a row that breaks the promise comes out as NaN from `cudnn`,
       whose output at padding is otherwise finite and means nothing.
+    precision: of the products, see `linear.precise`; `cudnn` takes no float32.
 
   Returns:
     [B, N, T, W] in the dtype of the values.
@@ -85,10 +86,10 @@ def attend(form: str, q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
   if form == "naive":
     allowed_BTS = attention.causal_mask(
         segments_BT, segments_BS, index_T, jnp.arange(k_BKSH.shape[2]))
-    return attention.attend(*arrays, allowed_BTS, scale)
+    return attention.attend(*arrays, allowed_BTS, scale, precision)
   blockwise = flash_blocks if form == "blocks" else flash_splash
   return blockwise.attend(
-      *arrays, segments_BT, segments_BS, index_T, scale, block)
+      *arrays, segments_BT, segments_BS, index_T, scale, block, precision)
 
 
 def _cudnn(q_BNTH, k_BKSH, v_BKSW, segments_BT, scale, packed,
@@ -118,8 +119,8 @@ def _cudnn(q_BNTH, k_BKSH, v_BKSW, segments_BT, scale, packed,
 
 def sharded(form: str, q_BNTH: jax.Array, k_BKTH: jax.Array,
             v_BKTW: jax.Array, segments_BT: jax.Array, scale: float,
-            spec: PartitionSpec, *, block: int = BLOCK, packed: bool = True
-            ) -> jax.Array:
+            spec: PartitionSpec, *, block: int = BLOCK, packed: bool = True,
+            precision: jax.lax.Precision | None = None) -> jax.Array:
   """`attend` of whole rows to themselves, over the devices of a mesh.
 
   Each device has its rows, heads and queries, and the keys of whole rows. Axes
@@ -136,15 +137,14 @@ def sharded(form: str, q_BNTH: jax.Array, k_BKTH: jax.Array,
     segments_BT: int32, 0 is padding.
     scale: multiplies the scores.
     spec: mesh axes of B, N and T, as `rules.spec` gives them.
-    block: as in `attend`.
-    packed: as in `attend`.
+    block, packed, precision: as in `attend`.
   """
   index_T = jnp.arange(q_BNTH.shape[2], dtype=jnp.int32)
   free = rules.free_axes()
 
   def local(q, k, v, segments_BT, segments_BS, index_T):
     return attend(form, q, k, v, segments_BT, segments_BS, index_T, scale,
-                  block=block, packed=packed)
+                  block=block, packed=packed, precision=precision)
 
   arrays = q_BNTH, k_BKTH, v_BKTW, segments_BT, segments_BT, index_T
   if not free:

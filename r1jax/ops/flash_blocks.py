@@ -21,7 +21,8 @@ _LOWEST = -1e30
 
 def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
            segments_BT: jax.Array, segments_BS: jax.Array, index_T: jax.Array,
-           scale: float, block: int) -> jax.Array:
+           scale: float, block: int,
+           precision: jax.lax.Precision | None = None) -> jax.Array:
   """`flash.attend` by blocks of at most `block` queries and as many keys.
 
   Accumulates in float32 and saves only the output and the log-sum-exp for the
@@ -38,7 +39,7 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
   first = jnp.argmax(live, 1).astype(jnp.int32)
   end = live.shape[1] - jnp.argmax(live[:, ::-1], 1).astype(jnp.int32)
   masks = segments_BT, segments_BS, index_T, (first, end)
-  out = _attend(q, k, v, masks, scale, (block_t, block_s))
+  out = _attend(q, k, v, masks, scale, (block_t, block_s), precision)
   return out[:, :, :t]
 
 
@@ -96,12 +97,12 @@ def _allowed(masks, i, j, block_t, block_s):
       _slice(index_T, i, block_t, 0), j * block_s + jnp.arange(block_s))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attend(q, k, v, masks, scale, blocks):
-  return _forward(q, k, v, masks, scale, blocks)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _attend(q, k, v, masks, scale, blocks, precision):
+  return _forward(q, k, v, masks, scale, blocks, precision)[0]
 
 
-def _forward(q, k, v, masks, scale, blocks):
+def _forward(q, k, v, masks, scale, blocks, precision):
   block_t, block_s = blocks
   b, n, t, _ = q.shape
   w = v.shape[-1]
@@ -114,13 +115,12 @@ def _forward(q, k, v, masks, scale, blocks):
       top, total, mixed = carry
       k_j, v_j = _slice(k, j, block_s, 2), _slice(v, j, block_s, 2)
       scores = attention.scores(
-          q_i, k_j, _allowed(masks, i, j, *blocks), scale)
+          q_i, k_j, _allowed(masks, i, j, *blocks), scale, precision)
       new_top = jnp.maximum(top, jnp.max(scores, -1))
       exps = jnp.exp(scores - new_top[..., None])
       shrink = jnp.exp(top - new_top)
-      product = jnp.einsum(
-          "bkts,bksw->bktw", attention.share(exps.astype(v.dtype), v), v_j,
-          preferred_element_type=jnp.float32)
+      product = attention.product(precision, v.dtype)(
+          "bkts,bksw->bktw", attention.share(exps.astype(v.dtype), v), v_j)
       return (new_top, total * shrink + jnp.sum(exps, -1),
               mixed * shrink[..., None] + product.reshape(mixed.shape))
 
@@ -136,7 +136,7 @@ def _forward(q, k, v, masks, scale, blocks):
   return out, (q, k, v, masks, out, lse_BNT)
 
 
-def _backward(scale, blocks, saved, dout):
+def _backward(scale, blocks, precision, saved, dout):
   q, k, v, masks, out, lse_BNT = saved
   block_t, block_s = blocks
   first, end = masks[3]
@@ -150,7 +150,8 @@ def _backward(scale, blocks, saved, dout):
       dq, dk, dv = carry
       more_q, more_k, more_v = attention.gradients(
           q_i, _slice(k, j, block_s, 2), _slice(v, j, block_s, 2),
-          _allowed(masks, i, j, *blocks), scale, lse_i, along_i, dout_i)
+          _allowed(masks, i, j, *blocks), scale, lse_i, along_i, dout_i,
+          precision)
       return dq + more_q, _add(dk, more_k, j * block_s), _add(
           dv, more_v, j * block_s)
 

@@ -17,6 +17,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask_info as mask_info,
 )
 
+from r1jax.ops import linear
 from r1jax.ops.flash_blocks import even, live_blocks, pad
 
 LANES = 128
@@ -24,10 +25,14 @@ LANES = 128
 
 def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
            segments_BT: jax.Array, segments_BS: jax.Array, index_T: jax.Array,
-           scale: float, block: int, interpret: bool = False) -> jax.Array:
+           scale: float, block: int,
+           precision: jax.lax.Precision | None = None, interpret: bool = False
+           ) -> jax.Array:
   """`flash.attend` by the kernels, in blocks of at most `block` each way.
 
   Runs on one device: the compiler cannot split a kernel (see `flash.sharded`).
+  The kernels take no scale: scaled here, bfloat16 queries are rounded once more
+  unless it is a power of two. The models' are scaled before their one rounding.
 
   Args:
     q_BNTH: queries.
@@ -38,6 +43,7 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
     index_T: int32, where in the row each query is.
     scale: multiplies the scores.
     block: a multiple of 128.
+    precision: of the products, see `linear.kernel`.
     interpret: run the kernels without a TPU, slowly (for tests).
 
   Raises:
@@ -55,7 +61,7 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
       block_q=block_t, block_kv=block_s, block_q_dkv=block_t,
       block_kv_dkv=block_s, block_q_dq=block_t, block_kv_dq=block_s)
 
-  def row(q, k, v, segments_T, segments_S, live):
+  def row(q, k, v, segments_T, segments_S, live, index_T):
     across = _visits(_next_live(live), live, index_T)
     down = _visits(_next_live(live.T).T, live, index_T)
     attend_row = kernel.SplashAttentionKernel(
@@ -65,7 +71,11 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
         mask_function=_causal, interpret=interpret)
     return attend_row(q, k, v, kernel.SegmentIds(segments_T, segments_S))
 
-  out = jax.vmap(row)(q * scale, k, v, segments_BT, segments_BS, live)
+  if scale != 1.0:
+    q = q * scale
+  out = linear.kernel(
+      jax.vmap(row, (0,) * 6 + (None,)), precision, q, k, v,
+      segments_BT, segments_BS, live, index_T)
   return out[:, :, :t].astype(v_BKSW.dtype)
 
 

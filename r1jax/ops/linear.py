@@ -77,7 +77,8 @@ def precise(precision: jax.lax.Precision | None, dtype: Any
 
 
 def linear(x: jax.Array, w: jax.Array | Adapted, n_in: int = 1,
-           precision: jax.lax.Precision | None = None) -> jax.Array:
+           precision: jax.lax.Precision | None = None, scale: float = 1.0
+           ) -> jax.Array:
   """Contracts the last `n_in` axes of `x` with the first `n_in` of `w`.
 
   On the CPU all other axes are flattened to two dimensions around the product,
@@ -89,17 +90,19 @@ def linear(x: jax.Array, w: jax.Array | Adapted, n_in: int = 1,
     w: [in..., out...], cast to the dtype of `x`.
     n_in: number of contracted axes.
     precision: of the product, see `precise`.
+    scale: multiplies the result, in float32.
 
   Returns:
     [..., out...] in the dtype of `x`.
   """
   first, second = (functools.partial(_contract, n) for n in (n_in, 1))
-  return times(first, second, precision, x, w)
+  return times(first, second, precision, x, w, scale=scale)
 
 
 def times(first: Callable[..., jax.Array], second: Callable[..., jax.Array],
           precision: jax.lax.Precision | None, x: jax.Array,
-          w: jax.Array | Adapted, *rest: Any) -> jax.Array:
+          w: jax.Array | Adapted, *rest: Any, scale: float = 1.0
+          ) -> jax.Array:
   """The product of `x` and a matrix, or its base and adapter, in x's dtype.
 
   With an adapter: x W + scale (x A) B, the factors' products in float32, the
@@ -113,15 +116,20 @@ def times(first: Callable[..., jax.Array], second: Callable[..., jax.Array],
     x: any dtype.
     w: the matrix.
     rest: integer arrays that both products take.
+    scale: multiplies the result before it is rounded.
   """
   precision = precise(precision, x.dtype)
-  if not isinstance(w, Adapted):
+  if isinstance(w, Adapted):
+    exact = dict(precision=HIGHEST, dtype=jnp.float32)
+    low32 = first(x.astype(jnp.float32), w.a, *rest, **exact)
+    y32 = wide(first, precision, x, w.w.astype(x.dtype), *rest)
+    y32 += w.scale * second(low32, w.b, *rest, **exact)
+  elif scale == 1.0:
     return first(x, w.astype(x.dtype), *rest, precision=precision,
                  dtype=x.dtype)
-  y32 = wide(first, precision, x, w.w.astype(x.dtype), *rest)
-  exact = dict(precision=HIGHEST, dtype=jnp.float32)
-  low32 = first(x.astype(jnp.float32), w.a, *rest, **exact)
-  return (y32 + w.scale * second(low32, w.b, *rest, **exact)).astype(x.dtype)
+  else:
+    y32 = wide(first, precision, x, w.astype(x.dtype), *rest)
+  return (scale * y32).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -147,6 +155,46 @@ def _wide_backward(product, precision, saved, dy):
 
 
 wide.defvjp(_wide_forward, _wide_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def kernel(f: Callable[..., jax.Array],
+           precision: jax.lax.Precision | None, x: jax.Array, *rest: Any
+           ) -> jax.Array:
+  """f(x, *rest), a kernel that cannot be told the precision of its products.
+
+  They take the one that is ambient where they are traced, and so those of its
+  gradients, which are traced later, elsewhere. Kernels know two: the default,
+  which is exact for bfloat16 operands, and for float32 the highest.
+
+  Args:
+    f: any function of arrays, which it takes as arguments only.
+    precision: see `precise`.
+    x: the array whose dtype decides.
+    rest: other arrays.
+  """
+  with _ambient(precision, x.dtype):
+    return f(x, *rest)
+
+
+def _kernel_forward(f, precision, x, *rest):
+  with _ambient(precision, x.dtype):
+    return jax.vjp(f, x, *rest)
+
+
+def _kernel_backward(f, precision, transpose, dy):
+  del f
+  with _ambient(precision, dy.dtype):
+    return transpose(dy)
+
+
+kernel.defvjp(_kernel_forward, _kernel_backward)
+
+
+def _ambient(precision, dtype):
+  exact = dtype == jnp.float32 and (
+      precise(precision, dtype) != jax.lax.Precision.DEFAULT)
+  return jax.default_matmul_precision("highest" if exact else None)
 
 
 def _contract(n_in, x, w, *, precision, dtype):

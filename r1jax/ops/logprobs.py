@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from r1jax.ops.linear import precise
 from r1jax.sharding import rules
 
 
@@ -20,6 +21,7 @@ class Plan(NamedTuple):
     scale: 1 / temperature.
     chunk: tokens at a time on a device.
     entropy: whether it is computed.
+    precision: of the products.
     tokens: mesh axes of rows and of positions; None without a mesh.
     vocab: mesh axes that the vocabulary is split over.
     width: mesh axes that the gradient of the unembedding is scattered over.
@@ -28,6 +30,7 @@ class Plan(NamedTuple):
   scale: float
   chunk: int
   entropy: bool
+  precision: jax.lax.Precision
   tokens: PartitionSpec | None = None
   vocab: tuple[str, ...] = ()
   width: tuple[str, ...] = ()
@@ -35,7 +38,8 @@ class Plan(NamedTuple):
 
 def chunked_logprobs(
     hidden_BTD: jax.Array, w_DV: jax.Array, targets_BT: jax.Array, *,
-    temperature: float = 1.0, chunk: int = 1024, entropy: bool = True
+    temperature: float = 1.0, chunk: int = 1024, entropy: bool = True,
+    precision: jax.lax.Precision | None = None
 ) -> tuple[jax.Array, jax.Array | None]:
   """log softmax(hidden @ w / temperature) at the targets, and its entropy.
 
@@ -55,6 +59,7 @@ def chunked_logprobs(
     temperature: divides the logits, as the sampler's does.
     chunk: tokens at a time on each device; at most, and not much fewer.
     entropy: whether to compute it.
+    precision: of the products, see `linear.precise`.
 
   Returns:
     (logprobs_BT, entropy_BT), float32; the entropy, a metric, carries no
@@ -64,7 +69,9 @@ def chunked_logprobs(
     ValueError: a temperature or chunk that is not positive.
   """
   _check(temperature, chunk)
-  plan = _plan(1.0 / temperature, chunk, entropy, hidden_BTD.shape, w_DV.shape)
+  plan = _on_mesh(
+      Plan(1.0 / temperature, chunk, entropy,
+           precise(precision, hidden_BTD.dtype)), hidden_BTD.shape, w_DV.shape)
   logprobs_BT, entropy_BT = _logprobs(plan, hidden_BTD, w_DV, targets_BT)
   return logprobs_BT, jax.lax.stop_gradient(entropy_BT) if entropy else None
 
@@ -76,17 +83,17 @@ def _check(temperature, chunk):
         " decoding has no log-probabilities")
 
 
-def _plan(scale, chunk, entropy, hidden_shape, w_shape) -> Plan:
+def _on_mesh(plan, hidden_shape, w_shape) -> Plan:
   sizes = {a: n for a, n in rules.free_axes().items() if n > 1}
   if not sizes:
-    return Plan(scale, chunk, entropy)
+    return plan
   tokens = rules.fitted(
       ("act_batch", "act_length"), hidden_shape[:2], sizes)
   split = [name for entry in tokens for name in _names(entry)]
   width, vocab = (_names(entry) for entry in rules.fitted(
       ("embed", "vocab"), w_shape, sizes))
-  return Plan(scale, chunk, entropy, tokens, vocab,
-              tuple(name for name in width if name in split))
+  return plan._replace(tokens=tokens, vocab=vocab, width=tuple(
+      name for name in width if name in split))
 
 
 def _names(entry) -> tuple[str, ...]:
@@ -112,8 +119,13 @@ def _join(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   return x[:math.prod(shape) // math.prod(x.shape[1:])].reshape(shape)
 
 
+def _dot(plan, a, b):
+  return jnp.dot(a, b, precision=plan.precision,
+                 preferred_element_type=jnp.float32)
+
+
 def _logits(plan, h_XD, w_DV):
-  return plan.scale * jnp.dot(h_XD, w_DV, preferred_element_type=jnp.float32)
+  return plan.scale * _dot(plan, h_XD, w_DV)
 
 
 def _hits(plan, targets_X, columns):
@@ -165,8 +177,8 @@ def _backward(plan: Plan, hidden_BTD, w_DV, targets_BT, normalisers_BT, g_BT):
     hits_XV = _hits(plan, targets_X, w_DV.shape[1])
     d_XV = (g_X * plan.scale)[:, None] * (jnp.where(hits_XV, 1.0, 0.0) - p_XV)
     d_XV = d_XV.astype(h_XD.dtype)
-    dw_DV += jnp.dot(h_XD.T, d_XV, preferred_element_type=jnp.float32)
-    dh_XD = jnp.dot(d_XV, w_DV.T, preferred_element_type=jnp.float32)
+    dw_DV += _dot(plan, h_XD.T, d_XV)
+    dh_XD = _dot(plan, d_XV, w_DV.T)
     return dw_DV, dh_XD.astype(h_XD.dtype)
 
   flat = (hidden_BTD.reshape(-1, hidden_BTD.shape[-1]),
@@ -218,7 +230,8 @@ _logprobs.defvjp(_save, _gradients)
 
 def chunked_cross_entropy(
     hidden_BTD: jax.Array, teacher_BTD: jax.Array, w_DV: jax.Array, *,
-    temperature: float = 1.0, chunk: int = 1024
+    temperature: float = 1.0, chunk: int = 1024,
+    precision: jax.lax.Precision | None = None
 ) -> tuple[jax.Array, jax.Array]:
   """-sum_v p(v) log q(v): p of the teacher's states, q of `hidden`'s.
 
@@ -232,6 +245,7 @@ def chunked_cross_entropy(
     w_DV: unembedding of both.
     temperature: divides the logits of both.
     chunk: tokens at a time on each device; at most, and not much fewer.
+    precision: of the products, see `linear.precise`.
 
   Returns:
     (cross_entropy_BT, float32; agree_BT, bool: both have the same most likely
@@ -241,7 +255,9 @@ def chunked_cross_entropy(
     ValueError: a temperature or chunk that is not positive.
   """
   _check(temperature, chunk)
-  plan = _plan(1.0 / temperature, chunk, False, hidden_BTD.shape, w_DV.shape)
+  plan = _on_mesh(
+      Plan(1.0 / temperature, chunk, False,
+           precise(precision, hidden_BTD.dtype)), hidden_BTD.shape, w_DV.shape)
   cross_BT, agree_BT = _soft(plan, hidden_BTD, teacher_BTD, w_DV)
   return cross_BT, jax.lax.stop_gradient(agree_BT) > 0
 
@@ -284,8 +300,7 @@ def _soft_backward(plan: Plan, hidden_BTD, teacher_BTD, w_DV, norm_BT,
     q_XV = jnp.exp(_logits(plan, h_XD, w_DV) - norm_X[:, None])
     p_XV = jnp.exp(_logits(plan, t_XD, w_DV) - wanted_X[:, None])
     d_XV = ((g_X * plan.scale)[:, None] * (q_XV - p_XV)).astype(h_XD.dtype)
-    dh_XD = jnp.dot(d_XV, w_DV.T, preferred_element_type=jnp.float32)
-    return dh_XD.astype(h_XD.dtype)
+    return _dot(plan, d_XV, w_DV.T).astype(h_XD.dtype)
 
   flat = (*(x.reshape(-1, x.shape[-1]) for x in (hidden_BTD, teacher_BTD)),
           *(x.reshape(-1) for x in (norm_BT, wanted_BT, g_BT)))

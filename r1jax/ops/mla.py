@@ -9,14 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.ops import attention
-from r1jax.ops.linear import (
-    HIGHEST,
-    Adapted,
-    cast,
-    is_adapted,
-    linear,
-    precise,
-)
+from r1jax.ops.linear import HIGHEST, Adapted, cast, is_adapted, linear
 
 
 def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
@@ -76,8 +69,7 @@ def absorbed(q_nope_BNU: jax.Array, q_rope_BNR: jax.Array,
   """
   c, u, dtype = w_ukv_CNX.shape[0], q_nope_BNU.shape[-1], q_nope_BNU.dtype
   w = cast(w_ukv_CNX, dtype)
-  product = functools.partial(jnp.einsum, precision=precise(precision, dtype),
-                              preferred_element_type=jnp.float32)
+  product = attention.product(precision, dtype)
   q_latent_BNC = _keys(product, q_nope_BNU, w, u).astype(dtype)
   q_BNX = jnp.concatenate([q_latent_BNC, q_rope_BNR], -1)
   scores_BNS = product("bnx,bsx->bns", q_BNX, cache_BSX) * scale

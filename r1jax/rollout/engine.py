@@ -252,6 +252,7 @@ class Engine:
   def _append(self, params, rows: Rows, hidden_BD) -> Rows:
     """Samples one token for every live row from its hidden state."""
     logits = jnp.dot(hidden_BD, self.model.head(params).astype(hidden_BD.dtype),
+                     precision=self.model.compute.products,
                      preferred_element_type=jnp.float32)
     keys = jax.vmap(jax.random.fold_in, (0, None))(rows.keys_B, rows.step)
     tokens_B, logprobs_B = sample(

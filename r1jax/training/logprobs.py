@@ -26,6 +26,7 @@ def make_logprobs(model: Model, temperature: float = 1.0) -> Callable[
         params, bias_LE, batch.tokens_BT, batch.positions_BT,
         batch.segments_BT, experts_BTLA=batch.experts_BTLA)
     return chunked_logprobs(out.hidden_BTD, model.head(params),
-                            batch.targets_BT, temperature=temperature)
+                            batch.targets_BT, temperature=temperature,
+                            precision=model.compute.products)
 
   return jax.jit(run)

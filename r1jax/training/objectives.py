@@ -94,7 +94,8 @@ def lm_objective(model: Model, cfg: LmConfig) -> Objective:
     out = _forward(model, params, bias_LE, batch, cfg.balance)
     w_DV = model.head(params)
     logprobs_BT, entropy_BT = chunked_logprobs(
-        out.hidden_BTD, w_DV, batch.targets_BT)
+        out.hidden_BTD, w_DV, batch.targets_BT,
+        precision=model.compute.products)
     terms = {"cross_entropy": sft.cross_entropy(
         logprobs_BT, batch.mask_BT, batch.weights_BT)}
     loads, balance = [out.load_LE], out.balance[0]
@@ -104,7 +105,8 @@ def lm_objective(model: Model, cfg: LmConfig) -> Objective:
           batch.positions_BT, batch.segments_BT, balance=cfg.balance > 0)
       targets_BT, mask_BT = mtp.mtp_targets(batch)
       ahead_BT, _ = chunked_logprobs(
-          ahead.hidden_BTD, w_DV, targets_BT, entropy=False)
+          ahead.hidden_BTD, w_DV, targets_BT, entropy=False,
+          precision=model.compute.products)
       terms["mtp"] = mtp.mtp_loss(ahead_BT, mask_BT, _ahead(batch))
       loads.append(ahead.load_LE)
       balance += ahead.balance[0]
@@ -163,7 +165,7 @@ def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
     out = _forward(model, params, bias_LE, batch, balance)
     logprobs_BT, entropy_BT = chunked_logprobs(
         out.hidden_BTD, model.head(params), batch.targets_BT,
-        temperature=temperature)
+        temperature=temperature, precision=model.compute.products)
     loss, means = policy.policy_loss(logprobs_BT, batch, cfg)
     means["entropy"] = masked.total(entropy_BT, batch.mask_BT)
     maxima = {}
@@ -209,7 +211,7 @@ def _draft(model, params, bias_LE, batch, hidden_BTD, entropy_BT, temperature):
       batch.positions_BT, batch.segments_BT)
   cross_BT, agree_BT = chunked_cross_entropy(
       out.hidden_BTD, mtp.ahead(hidden_BTD), model.head(fixed),
-      temperature=temperature)
+      temperature=temperature, precision=model.compute.products)
   mask_BT = mtp.mtp_targets(batch)[1]
   gap_BT = cross_BT - mtp.ahead(entropy_BT)
   means = {"draft_kl": masked.total(gap_BT, mask_BT),

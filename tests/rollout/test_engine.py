@@ -4,15 +4,21 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.core.types import ask
+from r1jax.data import arithmetic, packing, templates
 from r1jax.models import presets
+from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.rollout import engine as engine_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import mesh as mesh_lib
+from r1jax.stages import weights
+from r1jax.training import logprobs, step
 
 # The agreement that the whole project leans on: float32 log-probabilities of
 # sampler and trainer.
@@ -114,6 +120,41 @@ def test_the_agreement_has_teeth(case):
   want = chosen_logprobs(teacher(case, [ids])[0][0], ids)
   shifted = chosen_logprobs(teacher(case, [ids], stride=2)[0][0], ids)
   assert np.abs(shifted - want).max() > 1e-3
+
+
+def test_the_gap_of_a_bfloat16_model():
+  """Sampler and trainer of the embedded base, computed in bfloat16.
+
+  Both round, in another order: the trainer expands keys and values, the sampler
+  absorbs their projection. Measured, over 2,437 tokens: mean 8.1e-4, largest
+  0.12; 1 % of the tokens go to another expert in some layer.
+  """
+  found, tokenizer = weights.with_tokenizer(
+      "base", Compute(dtype="bfloat16"))
+  model, params, bias = found.model, found.model.cast(
+      found.params), found.router_bias_LE
+  questions = [templates.prompt(ask(problem.question), "r1-zero", tokenizer).ids
+               for problem in arithmetic.examples("test", 8)]
+  engine = Engine(model, SamplingConfig(max_new_tokens=24), tokenizer.eos_ids)
+  rollout = engine.generate(params, bias, questions, range(8), 4,
+                            jax.random.key(0))
+  batch = packing.pack([
+      packing.Sequence(
+          tokens=np.concatenate([questions[q], rollout.completion(q, g)]),
+          prompt=len(questions[q]), advantage=0.0,
+          logprobs=rollout.logprobs_QGT[q, g, :rollout.lengths_QG[q, g]])
+      for q in range(8) for g in range(4)], 128)
+  mask_BT = np.asarray(batch.mask_BT) > 0
+
+  def gap(**changes):
+    trained = logprobs.make_logprobs(model)(params, bias, step.split(
+        jax.tree.map(jnp.asarray, batch.replace(**changes)), 1))[0][0]
+    return np.abs(trained - batch.sampler_logprobs_BT)[mask_BT]
+
+  assert mask_BT.sum() > 300
+  assert gap().mean() <= 2e-3 and gap().max() <= 0.3
+  shifted = gap(positions_BT=2 * batch.positions_BT)  # teeth
+  assert shifted.mean() > 10 * 2e-3 and shifted.max() > 0.6
 
 
 def test_lengths_end_with_the_first_eos_or_the_limit(case):
