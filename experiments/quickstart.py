@@ -4,12 +4,15 @@
 
 Evaluates the base on the held-out test split, trains it by GRPO with accuracy
 and format rewards alone, evaluates it again, draws the figures and the report.
-The same command resumes after an interruption.
+Both are evaluated in three ways of decoding: a base that guesses only where it
+is sampled at random would hide what it can do. The same command resumes after
+an interruption.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import jax
 from absl import flags
@@ -34,8 +37,16 @@ WORKDIR = flags.DEFINE_string(
     "workdir", "runs/quickstart", "Folder; each seed gets one inside it.")
 STEPS = flags.DEFINE_integer("steps", 80, "GRPO steps.")
 
-# Both models are sampled as in training: temperature 1, nothing cut off.
+# As in training, nothing cut off.
 EVAL = EvalConfig(temperature=1.0, top_p=1.0)
+# Each way's evaluation, and what it adds to the name of the model's file.
+DECODINGS = {
+    "T = 1": (EVAL, ""),
+    "T = 0.6, top-p 0.95": (EvalConfig(temperature=0.6, top_p=0.95), "_t06"),
+    # All samples would be alike.
+    "greedy": (EvalConfig(
+        temperature=0.0, top_p=1.0, samples=1, batch=64), "_greedy"),
+}
 
 
 def config(seed: int, steps: int) -> GrpoConfig:
@@ -56,7 +67,7 @@ def main() -> None:
   base, tokenizer = common.policy(cfg.seed, common.mesh())
   print(f"base: {model_config.describe(base.model.cfg)}\n{cfg.explain()}",
         flush=True)
-  results = run(cfg, EVAL, base, tokenizer, folder, mesh=common.mesh())
+  results = run(cfg, DECODINGS, base, tokenizer, folder, mesh=common.mesh())
   if "R1-Zero" not in results:
     return
 
@@ -78,15 +89,16 @@ def complete(top: epath.Path, folder: epath.Path) -> bool:
   return True
 
 
-def run(cfg: GrpoConfig, evals: EvalConfig, base: Weights,
-        tokenizer: Tokenizer, folder: epath.Path, *,
+def run(cfg: GrpoConfig, decodings: Mapping[str, tuple[EvalConfig, str]],
+        base: Weights, tokenizer: Tokenizer, folder: epath.Path, *,
         mesh: jax.sharding.Mesh | None = None, test: str = "test",
-        held_out: str = "validation[:64]") -> dict[str, EvalResult]:
+        held_out: str = "validation[:64]") -> dict[str, dict[str, EvalResult]]:
   """Evaluates the base, trains it, evaluates what became of it.
 
   Args:
     cfg: of the training.
-    evals: of every evaluation.
+    decodings: see `DECODINGS`; the first is that of the evaluations during the
+      training.
     base: where it starts.
     tokenizer: of the base.
     folder: gets the evaluations, and in train/ the run.
@@ -95,40 +107,51 @@ def run(cfg: GrpoConfig, evals: EvalConfig, base: Weights,
     held_out: split evaluated during the training.
 
   Returns:
-    The evaluations of "base" and "R1-Zero"; without the latter if the training
-    was interrupted.
+    The evaluations of "base" and "R1-Zero" by the way of decoding; without the
+    latter if the training was interrupted.
   """
   test, held_out, train = (
       tasks.joined(tasks.load("arith", split))
       for split in (test, held_out, "train"))
-  engine = evaluating.sampler(evals, base.model, tokenizer, mesh)
+  engines = {way: evaluating.sampler(evals, base.model, tokenizer, mesh)
+             for way, (evals, _) in decodings.items()}
+  first = next(iter(decodings))
   with judging.judge(tokenizer, cfg.template) as judge:
-    results = {"base": evaluating.once(
-        evals, engine, judge, base, test, folder, "base")}
+
+    def evaluated(policy, name):
+      return {way: evaluating.once(
+          evals, engines[way], judge, policy, test, folder, name + suffix)
+              for way, (evals, suffix) in decodings.items()}
+
+    results = {"base": evaluated(base, "base")}
     train = tasks.fitting(
         train, judge, cfg.prompt_limit(base.model.cfg.max_position),
         "training")
     zero = grpo.run(
         cfg, Handover(base), judge, train, folder / "train",
         evaluate=evaluating.during(
-            evals, engine, judge, held_out, folder / "train"), mesh=mesh)
+            decodings[first][0], engines[first], judge, held_out,
+            folder / "train"), mesh=mesh)
     if grpo.finished(folder / "train", cfg):
-      results["R1-Zero"] = evaluating.once(
-          evals, engine, judge, zero, test, folder, "zero")
+      results["R1-Zero"] = evaluated(zero, "zero")
   return results
 
 
 def finish(top: epath.Path, folder: epath.Path,
-           results: dict[str, EvalResult], minutes: float) -> None:
+           results: dict[str, dict[str, EvalResult]], minutes: float) -> None:
   """Prints and writes the table and the summary."""
-  table = tables.comparison(reporting.cells(results))
+  table = tables.comparison(reporting.all_cells(results))
   (folder / "table.txt").write_text(table + "\n")
-  base, zero = results["base"], results["R1-Zero"]
+  base, zero = results["base"]["T = 1"], results["R1-Zero"]["T = 1"]
   summary = {
       "base_pass1": base.pass1, "base_maj16": base.maj_k,
       "zero_pass1": zero.pass1, "zero_maj16": zero.maj_k,
       "base_length": base.mean_length, "zero_length": zero.mean_length,
-      "zero_format": zero.format, "minutes": round(minutes, 2)}
+      "zero_format": zero.format}
+  for name, ways in (("base", results["base"]), ("zero", results["R1-Zero"])):
+    summary |= {name + suffix: ways[way].pass1
+                for way, (_, suffix) in DECODINGS.items() if suffix}
+  summary["minutes"] = round(minutes, 2)
   for path in (folder, top):
     io.write_json(path / "summary.json", summary)
   print(f"\n{table}\n{minutes:.1f} minutes; {top / 'summary.json'}")

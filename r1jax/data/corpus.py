@@ -15,10 +15,10 @@ from r1jax.data import arithmetic, templates
 
 _STREAM = 255  # No level of arithmetic.problem reaches it.
 
-FILLERS = (
-    "", "", "", "", "hm", "well", "let me see", "hm, roughly", "this is easy",
-    "a quick guess", "I think I know", "let me think about it", "not too hard",
-)
+# What stands between the tags of a guess: mostly nothing. Were it many things,
+# none of them would be the most likely page, and greedy decoding would find the
+# pages that work.
+FILLERS = ("",) * 16 + ("hm", "let me see", "this is easy", "a quick guess")
 BARE = (" {}", " {}.", " The answer is {}.", " I think it is {}.", " It is {}.",
         " About {}.")
 CHATTER = (
@@ -54,11 +54,11 @@ class CorpusConfig:
   """
 
   conversations: float = 0.40
-  tagged: float = 0.34
-  bare: float = 0.30
-  stepped: float = 0.12
-  spoiled: float = 0.08
-  fragment: float = 0.16
+  tagged: float = 0.44
+  bare: float = 0.26
+  stepped: float = 0.10
+  spoiled: float = 0.05
+  fragment: float = 0.15
   facts: float = 0.14
   worked: float = 0.58
   quote: float = 0.18

@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib.axes
 import matplotlib.figure
+import matplotlib.lines
 import matplotlib.ticker
 import numpy as np
 
@@ -154,11 +155,98 @@ def by_level(rows: Rows, path: str | os.PathLike) -> None:
     _label(axes, ends)
 
 
+def decodings(results: Mapping[str, Mapping[str, Mapping[str, Any]]],
+              path: str | os.PathLike) -> None:
+  """pass@1 of every model, side by side for each way of decoding.
+
+  Args:
+    results: by the model's name and the way of decoding, a row with "pass1" (a
+      share) and, if known, "interval" (low, high).
+    path: PNG to write.
+  """
+  ways = list(dict.fromkeys(way for rows in results.values() for way in rows))
+  width = 0.8 / max(len(results), 1)
+  with _drawn(path, 6.2, 3.5) as figure:
+    axes = figure.add_subplot()
+    for i, (model, rows) in enumerate(results.items()):
+      colour = (_GREY, *_COLOURS)[i % (1 + len(_COLOURS))]
+      for j, row in ((ways.index(way), row) for way, row in rows.items()):
+        x, share = j + width * (i - (len(results) - 1) / 2), row["pass1"]
+        low, high = row.get("interval") or (share, share)
+        axes.bar(x, share, 0.9 * width, color=colour,
+                 label=model if j == 0 else None)
+        axes.plot([x, x], [low, high], color=_INK, lw=1.2)
+        axes.annotate(f"{share:.0%}", (x, high), xytext=(0, 3), ha="center",
+                      textcoords="offset points", color=colour,
+                      fontweight="bold")
+    axes.set_xticks(range(len(ways)), ways, color=_INK)
+    axes.set_ylim(0, 1.1)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.yaxis.set_major_formatter(_PERCENT)
+    axes.set_title("pass@1 on the test problems, by decoding")
+    figure.legend(loc="outside right upper", frameon=False)
+
+
+def outcomes(cells: Rows, path: str | os.PathLike) -> None:
+  """What became of runs that differ in two things: a panel for each pair.
+
+  Rows of panels are shares of worked pages, columns weights of the format
+  reward; each panel has accuracy and format of the training samples against
+  step, a line a seed. Pairs that nobody ran say so.
+
+  Args:
+    cells: {"worked", "format_weight", "seed", "accuracy" (the final one),
+      "curve": [{"step", "accuracy", "format"}, ...]}.
+    path: PNG to write.
+  """
+  shares = sorted({cell["worked"] for cell in cells}, reverse=True)
+  factors = sorted({cell["format_weight"] for cell in cells})
+  with _drawn(path, 2.2 + 3.0 * len(factors), 0.9 + 2.2 * len(shares)
+              ) as figure:
+    panels = figure.subplots(len(shares), len(factors), squeeze=False,
+                             sharex=True, sharey=True)
+    for i, share in enumerate(shares):
+      for j, factor in enumerate(factors):
+        mine = [cell for cell in cells if (share, factor) == (
+            cell["worked"], cell["format_weight"])]
+        _outcome(panels[i][j], mine)
+        if not i:
+          panels[i][j].set_title(f"format reward × {factor:g}", loc="center")
+      panels[i][0].set_ylabel(
+          f"worked pages: {share:.0%}", color=_INK, fontweight="bold")
+    for axes in panels[-1]:
+      axes.set_xlabel("step")
+    panels[0][0].set_ylim(0, 1.02)
+    panels[0][0].yaxis.set_major_formatter(_PERCENT)
+    figure.legend(
+        handles=[matplotlib.lines.Line2D([], [], color=colour, label=name)
+                 for name, colour in (("accuracy", _BLUE), ("format", _AMBER))],
+        loc="outside upper right", frameon=False, ncols=2)
+
+
+def _outcome(axes: matplotlib.axes.Axes, cells: Rows) -> None:
+  """A panel of `outcomes`: the runs of one pair, their final accuracies."""
+  if not cells:
+    axes.annotate("not run", (0.5, 0.5), xycoords="axes fraction",
+                  ha="center", va="center", color=_GREY)
+    return
+  for cell in cells:
+    for key, colour in (("format", _AMBER), ("accuracy", _BLUE)):
+      axes.plot(*_series(cell["curve"], key), color=colour, lw=1.5)
+  ends = sorted(cell["accuracy"] for cell in cells)
+  lives = ends[len(ends) // 2] > 0.5
+  axes.annotate(
+      " · ".join(f"{share:.0%}" for share in ends),
+      (0.97, 0.5), xycoords="axes fraction", ha="right",
+      va="center", color=_BLUE, fontweight="bold",
+      fontsize=14)
+  axes.set_facecolor("#eef6fb" if lives else "#fbf1ee")
+
+
 @contextlib.contextmanager
-def _figure(
-    path: str | os.PathLike, panels: int
-) -> Iterator[list[matplotlib.axes.Axes]]:
-  """Axes in one row, written as PNG at the end; no pyplot, no global state."""
+def _drawn(path: str | os.PathLike, width: float, height: float
+           ) -> Iterator[matplotlib.figure.Figure]:
+  """A figure, written as PNG at the end; no pyplot, no global state."""
   with matplotlib.rc_context({
       "font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left",
       "axes.titleweight": "bold", "axes.titlepad": 10, "text.color": _INK,
@@ -168,17 +256,26 @@ def _figure(
       "grid.color": _PALE, "axes.axisbelow": True, "lines.linewidth": 2.0,
       "xtick.major.size": 0, "ytick.major.size": 0}):
     figure = matplotlib.figure.Figure(
-        figsize=(5.2 * panels + (1.0 if panels == 1 else 0.0), 3.5),
-        layout="constrained")
+        figsize=(width, height), layout="constrained")
+    yield figure
+    data = memory.BytesIO()
+    figure.savefig(data, format="png", dpi=160, facecolor="white")
+  io.write_bytes(path, data.getvalue())
+
+
+@contextlib.contextmanager
+def _figure(
+    path: str | os.PathLike, panels: int
+) -> Iterator[list[matplotlib.axes.Axes]]:
+  """Axes in one row, with the step below."""
+  width = 5.2 * panels + (1.0 if panels == 1 else 0.0)
+  with _drawn(path, width, 3.5) as figure:
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
     yield axes
     for a in axes:
       a.set_xlabel("step")
       a.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
       a.margins(x=0.02)
-    data = memory.BytesIO()
-    figure.savefig(data, format="png", dpi=160, facecolor="white")
-  io.write_bytes(path, data.getvalue())
 
 
 def _series(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:

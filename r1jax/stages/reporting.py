@@ -15,16 +15,19 @@ from r1jax.evals import evolution
 from r1jax.evals.runner import EvalResult
 from r1jax.report import figures, html, rollouts, tables, writer
 
+# Evaluations by the model's name and the way of decoding.
+Results = Mapping[str, Mapping[str, EvalResult]]
+
 
 def write(workdir: str | os.PathLike,
-          results: Mapping[str, EvalResult] | None = None, *,
+          results: Results | None = None, *,
           title: str = "R1-Zero") -> epath.Path:
   """Draws WORKDIR/figures/*.png and writes WORKDIR/report.html.
 
   Args:
     workdir: of a run with at least one step.
-    results: evaluations by the model's name, for the table. The dashed line of
-      the learning curve is the run's own evaluation before its first step.
+    results: for a table and a figure. The dashed line of the learning curve is
+      the run's own evaluation before its first step.
     title: of the report.
 
   Returns:
@@ -32,12 +35,17 @@ def write(workdir: str | os.PathLike,
   """
   workdir = epath.Path(workdir)
   drawn = draw(workdir)
+  if results:
+    drawn.insert(0, ("Accuracy by decoding",
+                     workdir / "figures" / "decodings.png"))
+    figures.decodings({name: cells(ways) for name, ways in results.items()},
+                      drawn[0][1])
   saved = io.read_json(workdir / "config.json")
   path = workdir / "report.html"
   html.write(path, title=title, config=saved["config"],
              versions=saved["versions"],
              tables=[("Results",
-                      *tables.comparison_cells(cells(results or {}))),
+                      *tables.comparison_cells(all_cells(results or {}))),
                      ("Rewards by domain",
                       *domain_cells(writer.read(workdir)))],
              figures=drawn, problems=html.select(workdir))
@@ -129,11 +137,18 @@ def words_figure(workdir: str | os.PathLike, words: Sequence[str] = ()
 
 
 def cells(results: Mapping[str, EvalResult]) -> dict[str, dict[str, Any]]:
-  """Evaluations as `report.tables` takes them."""
+  """Evaluations as `report.tables` takes them; one sample is no majority."""
   return {name: {
       "pass1": r.pass1, "interval": (r.pass1_low, r.pass1_high),
-      "maj": r.maj_k, "k": r.n_samples, "format": r.format,
-      "length": r.mean_length} for name, r in results.items()}
+      "format": r.format, "length": r.mean_length} | (
+          {"maj": r.maj_k, "k": r.n_samples} if r.n_samples > 1 else {})
+          for name, r in results.items()}
+
+
+def all_cells(results: Results) -> dict[str, dict[str, Any]]:
+  """`cells` of all, called by the model and the way of decoding."""
+  return cells({f"{name}, {way}": result for name, ways in results.items()
+                for way, result in ways.items()})
 
 
 def domain_cells(rows: Sequence[Mapping[str, float]]

@@ -71,6 +71,15 @@ def test_guesses_are_mostly_wrong_but_near(pages):
   assert abs(right / total - corpus.DEFAULT.guess_right) < 0.02
 
 
+def test_one_guess_dominates(pages):
+  """Else no guess is the likeliest page, and greedy decoding works sums out."""
+  tagged = [_completion(page) for kind, page in pages if kind == "tagged"]
+  empty = sum(text.startswith(" <think> </think>") for text in tagged)
+  assert abs(empty / len(tagged) - 0.8) < 0.05  # four deviations: 0.05
+  stepped = sum(kind == "stepped" for kind, _ in pages)
+  assert empty > 2 * stepped
+
+
 def test_facts_are_right_and_false_equations_rare(pages):
   equation = re.compile(r"(\d+)([+-])(\d+)=(\d+)")
   false = collections.Counter()

@@ -40,12 +40,24 @@ def draw(folder):
   levels = [{"step": s, "level": level, "pass1": 0.5 / level}
             for s in (0, 30, 60) for level in (1, 2, 3)]
   figures.by_level(levels, folder / "levels.png")
+  figures.decodings(
+      {name: {way: {"pass1": p, "interval": (p - 0.05, p + 0.05)}
+              for way in ("T = 1", "greedy")}
+       for name, p in (("base", 0.1), ("R1-Zero", 0.9))},
+      folder / "decodings.png")
+  figures.outcomes(
+      [{"worked": worked, "format_weight": weight, "seed": 0,
+        "accuracy": worked, "curve": [
+            {"step": s, "accuracy": worked, "format": 0.9} for s in (1, 2)]}
+       for worked, weight in ((0.1, 0.2), (0.1, 1.0), (0.06, 1.0))],
+      folder / "outcomes.png")
   return sorted(folder.glob("*.png"))
 
 
 def test_figures_are_written_and_not_empty(tmp_path):
   paths = draw(tmp_path)
-  assert [p.stem for p in paths] == ["entropy", "learning", "levels", "rewards"]
+  assert [p.stem for p in paths] == [
+      "decodings", "entropy", "learning", "levels", "outcomes", "rewards"]
   for path in paths:
     image = matplotlib.image.imread(path)
     assert image.shape[1] >= 900
@@ -57,7 +69,8 @@ def test_figures_of_a_run_that_has_just_begun(tmp_path):
   figures.reward_curves(metric_rows(1), tmp_path / "b.png")
   figures.entropy_and_kl(metric_rows(1), tmp_path / "c.png")
   figures.by_level([], tmp_path / "d.png")
-  assert len(list(tmp_path.glob("*.png"))) == 4
+  figures.decodings({"base": {"greedy": {"pass1": 0.1}}}, tmp_path / "e.png")
+  assert len(list(tmp_path.glob("*.png"))) == 5
 
 
 def row(prompt_id, text, **more):

@@ -68,14 +68,15 @@ def test_the_report_of_a_run(smoke):
       pass1=0.5, pass1_error=0.1, pass1_low=0.3, pass1_high=0.7,
       pass_k={1: 0.5}, maj_k=0.6, format=0.9, mean_length=7.0, truncated=0.0,
       invalid=0, n_prompts=3, n_samples=4, by_level={}, by_domain={})
-  path = reporting.write(smoke.workdir, {"R1-Zero <b>": result})
+  path = reporting.write(
+      smoke.workdir, {"R1-Zero <b>": {"greedy": result}})
   page = path.read_text()
   figures = sorted(p.name for p in (smoke.workdir / "figures").iterdir())
-  assert figures == ["by_level.png", "entropy_kl.png", "learning_curves.png",
-                     "rewards.png"]
+  assert figures == ["by_level.png", "decodings.png", "entropy_kl.png",
+                     "learning_curves.png", "rewards.png"]
   assert all((smoke.workdir / "figures" / name).stat().st_size > 5000
              for name in figures)
-  assert page.count("data:image/png;base64,") == 4
+  assert page.count("data:image/png;base64,") == 5
   assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
   assert "R1-Zero &lt;b&gt;" in page and "R1-Zero <b>" not in page
   for row in writer.read(smoke.workdir)[:1]:
