@@ -4,9 +4,8 @@
   --recipe=my/own.flags    # or any other file
 
 A line of such a file is `--name=value`, a comment that begins with #, or blank.
-Its values become the flags' defaults before the
-command line is read: what is typed wins wherever it stands, and --help shows
-what will be used.
+Its values become the flags' defaults before the command line is read: what is
+typed wins wherever it stands, and --help shows what will be used.
 """
 
 from __future__ import annotations

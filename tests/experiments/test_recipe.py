@@ -187,7 +187,7 @@ def test_the_run_says_what_it_takes():
 @pytest.mark.parametrize("lines,message", [
     (["# fine", "", "--samplse=4"],
      r"own\.flags:3: --samplse is no flag .*did you mean --samples\?"),
-    (["--samples=4", "samples=8"], r"own\.flags:2: 'samples=8' is no flag with"),
+    (["--samples=4", "samples=8"], r"own\.flags:2: 'samples=8' is no flag"),
     (["--optimizer.zero1"], r"own\.flags:1: '--optimizer.zero1' is no flag"),
     (["--samples=many"], r"own\.flags:1: flag --samples=many"),
     (["--samples=4", "--seed=1", "--samples=8"],
