@@ -125,6 +125,15 @@ def test_dapo_has_the_papers_numbers():
   assert cfg.optimizer.warmup_steps == 20 * cfg.minibatches
   assert cfg.max_new_tokens == (16_384 + 4_096,)
   assert (cfg.policy.clip_low, cfg.policy.clip_high) == (0.2, 0.28)
+  assert cfg.dynamic_tries > 0
+  # The paper takes 1 of rewards of 1 and -1, here they are 1 and 0.
+  assert cfg.advantages.overlong_tokens == 4_096
+  assert cfg.advantages.overlong_penalty == 0.5
+
+
+def test_nothing_in_a_recipe_waits():
+  for name in recipe.names():
+    assert "pending" not in recipe.find(name).read_text()
 
 
 @pytest.mark.parametrize(
