@@ -87,7 +87,9 @@ def test_embedded_is_the_quickstarts_and_what_train_grpo_does_by_itself():
   assert values.recipe == "embedded"
   assert [x.value() for x in sets] == [
       quickstart.config(0, 80), EVAL, RewardConfig(), Compute(), MeshConfig()]
-  assert recipe.explain("embedded", "", sets) == "recipe embedded"
+  assert recipe.explain("embedded", "", sets) == (
+      "recipe embedded\n  it sets steps=80 eval_every=10 optimizer.lr=0.0002"
+      " optimizer.warmup_steps=5")
 
 
 @pytest.mark.parametrize("init,name", [
@@ -96,7 +98,7 @@ def test_embedded_is_the_quickstarts_and_what_train_grpo_does_by_itself():
 def test_other_weights_do_not_inherit_the_small_models_rate(init, name):
   sets, values = resolved(f"--init={init}")
   assert values.recipe == name
-  assert sets[0].value().optimizer.lr == {"embedded": 1e-4,
+  assert sets[0].value().optimizer.lr == {"embedded": 2e-4,
                                           "r1-zero": 3e-6}[name]
 
 
