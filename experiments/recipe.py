@@ -3,10 +3,9 @@
   --recipe=dr-grpo         # experiments/recipes/dr-grpo.flags
   --recipe=my/own.flags    # or any other file
 
-A line of such a file is `--name=value`, `--name` or `--noname`, blank, or a
-comment that begins with #. Its values become the flags' defaults before the
-command line is read: what is typed wins wherever it stands, and --help shows
-what will be used.
+A line of such a file is `--name=value`, a comment that begins with #, or blank.
+Its values become the flags' defaults before the command line is read: what is
+typed wins wherever it stands, and --help shows what will be used.
 """
 
 from __future__ import annotations
@@ -80,13 +79,9 @@ def read(path: epath.Path) -> list[Setting]:
     line, where = line.strip(), f"{path}:{number}"
     if not line or line.startswith("#"):
       continue
-    name, has_value, value = line.removeprefix("--").partition("=")
-    check(line.startswith("--") and name.strip() == name != "",
-          f"{where}: {line!r} is no flag; write --name=value")
-    if not has_value:
-      value = "true"
-      if name.startswith("no"):
-        name, value = name[2:], "false"
+    name, equals, value = line.removeprefix("--").partition("=")
+    check(line.startswith("--") and name.strip() == name != "" and equals,
+          f"{where}: {line!r} is no flag with its value; write --name=value")
     check(name not in found, f"{where}: --{name} is set a second time, after"
           f" {name in found and found[name].where}; leave one of them out")
     found[name] = Setting(name, value, where)
@@ -125,23 +120,26 @@ def apply(argv: Sequence[str], values: flags.FlagValues) -> None:
         _apply_loss(setting.value, values)
     except (flags.Error, ValueError) as error:
       raise ValueError(f"{setting.where}: {error}") from error
-  if "loss" in typed:
+  if typed.get("loss"):
     _apply_loss(typed["loss"], values)
   values.set_default("recipe", recipe)
 
 
-def explain(recipe: str, loss: str, sets: Sequence[FlagSet]) -> str:
+def explain(recipe: str, loss: str, sets: Sequence[FlagSet],
+            init: str = "") -> str:
   """What a run does otherwise than the dataclasses' defaults, for people.
 
   Args:
     recipe: its name or path.
     loss: --loss, or "".
     sets: all flags that matter.
+    init: --init where the recipe was `chosen` for it.
   """
   changed = {name: value for s in sets for name, value in s.changed().items()}
   typed = {name for s in sets for name in s.declared
            if s.flag_values[name].present}
-  lines = [f"recipe {recipe}" + (f", objective {loss}" if loss else "")]
+  lines = [f"recipe {recipe}" + (f", that of --init={init}" if init else "")
+           + (f", objective {loss}" if loss else "")]
   for who, taken in (("it sets", set(changed) - typed),
                      ("you set", set(changed) & typed)):
     pairs = " ".join(

@@ -50,8 +50,10 @@ EVAL_SPLIT = flags.DEFINE_string(
 
 def main() -> None:
   cfg, evals, rewards = GRPO.value(), EVAL.value(), REWARDS.value()
-  print(recipe.explain(RECIPE.value, LOSS.value, (
-      GRPO, EVAL, REWARDS, common.COMPUTE, common.MESH)), flush=True)
+  print(recipe.explain(
+      RECIPE.value, LOSS.value,
+      (GRPO, EVAL, REWARDS, common.COMPUTE, common.MESH),
+      "" if RECIPE.present else common.INIT.value), flush=True)
   cfg = dataclasses.replace(cfg, template=common.template(cfg.template))
   if EXPORT.value:
     exporting.check_unused(EXPORT.value)  # before the work

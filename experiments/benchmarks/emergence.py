@@ -60,7 +60,7 @@ from r1jax.training.optimizer import OptimizerConfig
 MORE = PretrainConfig(
     steps=500, seed=1, optimizer=OptimizerConfig(
         lr=3e-4, weight_decay=0.1, warmup_steps=50, schedule="cosine",
-        total_steps=500, final_fraction=0.05))
+        final_fraction=0.05))
 PRETRAIN = flagset.define(PretrainConfig, "pretrain")
 WORKED = flags.DEFINE_list(
     "worked", ["0.10", "0.06"],

@@ -33,8 +33,7 @@ def prompt_batches(
   Raises:
     ValueError: there are no prompts, or batch or seed is out of range.
   """
-  mixed = isinstance(prompts, Mixture)
-  count = prompts.period if mixed else len(prompts)
+  mixed, count = isinstance(prompts, Mixture), size(prompts)
   if not count or batch < 1 or not 0 <= seed < 2**32:
     raise ValueError(
         f"{count} prompts, batch={batch}, seed={seed}: give at least one"
@@ -45,6 +44,12 @@ def prompt_batches(
     dataset = grain.MapDataset.source(prompts).shuffle(seed=seed).repeat(None)
   dataset = dataset.batch(batch, batch_fn=list)
   return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0)))
+
+
+def size(prompts: Sequence[Prompt] | Mixture) -> int:
+  """Prompts until they repeat; of a mixture, those that it draws in a period.
+  """
+  return prompts.period if isinstance(prompts, Mixture) else len(prompts)
 
 
 def documents(

@@ -28,7 +28,7 @@ PRESETS = {
     "deepseekmath": Preset(PolicyConfig(kl_beta=0.04)),
     # Understanding R1-Zero-like training, arXiv:2503.20783: neither the length
     # nor the std divides, no KL; clip 0.2. Its constant is the generation
-    # budget: that of the run, which stages fill in.
+    # budget: 0 stands for the run's own (the authors' is 3000).
     "dr-grpo": Preset(PolicyConfig(aggregation="constant"), "none"),
     # arXiv:2503.14476, section 3: clip-higher (0.2, 0.28), all tokens alike, no
     # KL. Its dynamic sampling and its penalty for overlong answers are no part

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from etils import epath
@@ -23,7 +23,8 @@ _OF_A_RUN = ("checkpoints", "checkpoints_inside", "metrics.jsonl", "rollouts")
 
 def prepare(
     workdir: str | os.PathLike, config: dict[str, Any],
-    versions: dict[str, str], *, ignore: Iterable[str] = ()) -> bool:
+    versions: dict[str, str], *, ignore: Iterable[str] = (),
+    remedies: Mapping[str, str] | None = None) -> bool:
   """Takes `workdir` for a run of `config`; returns whether it resumes one.
 
   A new folder gets config.json: {"config": ..., "versions": ...}. A used one
@@ -35,6 +36,8 @@ def prepare(
     versions: packages and commit, see `versions()`.
     ignore: top-level keys of `config` that may differ (`workdir` itself, a
       longer `steps`).
+    remedies: setting, by its dotted name -> what else to do where it differs;
+      `{}` stands for its former value.
 
   Raises:
     ValueError: the folder holds a run of another config or one that lost its
@@ -61,12 +64,21 @@ def prepare(
       {k: v for k, v in found.items() if k not in skipped},
       {k: v for k, v in config.items() if k not in skipped})
   if lines:
-    shown = "\n".join(f"  {line}" for line in lines)
+    shown = "\n".join(f"  {line}{_remedy(line, remedies or {})}"
+                      for line in lines)
     raise ValueError(
         f"{workdir} was made by another config (its -> yours):\n{shown}\n"
         "Nothing was changed. Use its flags to resume it, or choose another"
         " --workdir.")
   return True
+
+
+def _remedy(line: str, remedies: Mapping[str, str]) -> str:
+  """What to do about a line "name: former -> new", in brackets."""
+  name, _, values = line.partition(": ")
+  if name not in remedies:
+    return ""
+  return f" ({remedies[name].format(values.partition(' -> ')[0])})"
 
 
 def versions(

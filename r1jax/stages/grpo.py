@@ -8,6 +8,7 @@ One step is seven calls:
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from r1jax.stages.paused import Paused, Work
 from r1jax.stages.session import Session
 from r1jax.stages.weights import Handover, Weights
 from r1jax.training import metrics as metrics_lib
+from r1jax.training import optimizer
 from r1jax.training import step as step_lib
 from r1jax.training.advantages import Advantages, group_advantages
 
@@ -72,6 +74,8 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
     The model with its parameters after the last step (or the interruption).
   """
   model = initial.model
+  cfg = dataclasses.replace(cfg, optimizer=optimizer.scheduled(
+      cfg.optimizer, cfg.steps * cfg.minibatches * cfg.epochs))
   _check(cfg, model, mesh)
   session = Session(
       workdir, config_lib.to_dict(cfg) | (settings or {}) | {
@@ -103,10 +107,11 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
           repeats_Q=repeats)
 
   with session, learner.on_mesh():
-    if len(prompts) < cfg.questions:
+    few = pipeline.size(prompts)
+    if few < cfg.questions:
       session.progress.say(
-          f"a step asks {cfg.questions} questions of the {len(prompts)} there"
-          " are: they repeat, with samples of their own each time")
+          f"a step asks {cfg.questions} questions of the {few} there are: they"
+          " repeat, with samples of their own each time")
     if evaluate and not session.resumes:
       found = measure(evaluate, learner, session, 0)
       if found is None:

@@ -37,7 +37,7 @@ class GrpoConfig:
   draft: float = 0.0
   gamma: float = 0.0  # step of the router bias during RL
   balance: float = 0.0  # factor of the sequence-wise balance loss during RL
-  template: str = "r1-zero"  # or plain, chat, chat-think, r1
+  template: str = "r1-zero"  # or plain, chat, chat-think, r1, file:PATH
   offload: tuple[str, ...] = ()  # optimizer, reference: on the host while idle
   driver: str = "mesh"  # mesh, or pmap (replicas; the first device samples)
   seed: int = 0  # of prompts and samples

@@ -18,7 +18,7 @@ from r1jax.sharding import processes
 from r1jax.stages.session import Session
 from r1jax.stages.weights import Handover
 from r1jax.training import metrics as metrics_lib
-from r1jax.training import objectives, step
+from r1jax.training import objectives, optimizer, step
 from r1jax.training.objectives import LmConfig
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.training.state import TrainState
@@ -39,7 +39,7 @@ class PretrainConfig:
   lm: LmConfig = LmConfig(mtp=0.1, balance=1e-4)
   optimizer: OptimizerConfig = OptimizerConfig(
       lr=3e-3, weight_decay=0.1, warmup_steps=200, schedule="cosine",
-      total_steps=3600, final_fraction=0.05)
+      final_fraction=0.05)
 
   def __post_init__(self):
     for name in ("steps", "rows", "row_length", "micro_batches", "save_every"):
@@ -72,6 +72,8 @@ def run(cfg: PretrainConfig, initial: Handover, tokenizer: Tokenizer,
     The state after the last update (or at the interruption).
   """
   model = initial.model
+  cfg = dataclasses.replace(
+      cfg, optimizer=optimizer.scheduled(cfg.optimizer, cfg.steps))
   check_fits(tokenizer, model.cfg.vocab_size)
   model.cfg.check_length(cfg.row_length, "row_length")
   step.check_rows(cfg.rows // cfg.micro_batches, cfg.row_length, mesh)

@@ -28,6 +28,9 @@ from r1jax.training.guard import Guard
 T = TypeVar("T")
 # Numbers of a step, or what gives them once the device has them.
 Metrics = Mapping[str, float] | Callable[[], Mapping[str, float]]
+# A schedule that ends with the run is another one when the run gets longer.
+_REMEDIES = {"optimizer.total_steps": "to train longer by the former schedule,"
+             " whose last rate then stays, give --optimizer.total_steps={}"}
 Batch = TokenBatch | Callable[[], TokenBatch] | None
 
 
@@ -91,7 +94,7 @@ class Session:
 
     def take() -> None:
       workdir_lib.prepare(workdir, config, workdir_lib.versions(),
-                          ignore=("steps",))
+                          ignore=("steps",), remedies=_REMEDIES)
       tokenizer_lib.keep(tokenizer, workdir)
 
     processes.from_writer(take)

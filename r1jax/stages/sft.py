@@ -45,11 +45,10 @@ class SftConfig:
   seed: int = 0  # of the order of the data and of a LoRA adapter
   save_every: int = 100  # updates between checkpoints
   eval_every: int = 100  # updates between evaluations; 0 is at the end only
-  template: str = "r1-zero"  # prompt template
+  template: str = "r1-zero"  # or plain, chat, chat-think, r1, file:PATH
   lm: LmConfig = LmConfig()
-  # A cosine ends with the run: its total_steps is set to that.
   optimizer: OptimizerConfig = OptimizerConfig(
-      lr=5e-5, schedule="cosine", total_steps=10**9, final_fraction=0.1)
+      lr=5e-5, schedule="cosine", final_fraction=0.1)
   lora: LoraConfig = LoraConfig()
 
   def __post_init__(self):
@@ -71,12 +70,11 @@ class SftConfig:
                   None if self.steps else self.epochs)
 
   def scheduled(self, data: Packed) -> SftConfig:
-    """This config with its `steps`, and the schedule that ends with them."""
+    """This config with its `steps`, and the length of its schedule."""
     steps = self.steps or data.steps()
-    rates = self.optimizer
-    if rates.schedule == "cosine":
-      rates = dataclasses.replace(rates, total_steps=steps)
-    return dataclasses.replace(self, steps=steps, optimizer=rates)
+    return dataclasses.replace(
+        self, steps=steps,
+        optimizer=optimizer.scheduled(self.optimizer, steps))
 
 
 def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,

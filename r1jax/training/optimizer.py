@@ -25,7 +25,8 @@ class OptimizerConfig:
     warmup_steps: updates of linear growth from lr / warmup_steps.
     schedule: after the warm-up `constant`, or `cosine` down to
       `final_fraction` * lr at `total_steps`.
-    total_steps: updates in all, warm-up included; cosine only.
+    total_steps: updates in all, warm-up included; cosine only. 0 is all of the
+      run's.
     final_fraction: of lr; cosine only.
     moments: dtype that both moments are stored in, `float32` or `bfloat16`
       (V3: bfloat16).
@@ -61,7 +62,8 @@ class OptimizerConfig:
     check(self.eps > 0, f"eps={self.eps} must be positive")
     check(self.schedule in ("constant", "cosine"),
           f"schedule={self.schedule!r}: choose constant or cosine")
-    check(self.schedule == "constant" or self.total_steps > self.warmup_steps,
+    check(self.schedule == "constant" or not self.total_steps
+          or self.total_steps > self.warmup_steps,
           f"total_steps={self.total_steps} of the cosine must exceed"
           f" warmup_steps={self.warmup_steps}")
     check(self.moments in ("float32", "bfloat16"),
@@ -74,8 +76,21 @@ class OptimizerConfig:
           " changes by in an update would be rounded away; use at most 0.996")
 
 
+def scheduled(cfg: OptimizerConfig, updates: int) -> OptimizerConfig:
+  """The config with the length of its schedule, if that is the run's."""
+  if cfg.schedule == "constant" or cfg.total_steps:
+    return cfg
+  return dataclasses.replace(cfg, total_steps=updates)
+
+
 def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
-  """Updates done so far -> learning rate of the next, float32."""
+  """Updates done so far -> learning rate of the next, float32.
+
+  Raises:
+    ValueError: a cosine without a length (see `scheduled`).
+  """
+  check(cfg.schedule == "constant" or cfg.total_steps > 0,
+        "total_steps=0 of the cosine: only a run knows its own length; give it")
 
   def schedule(count):
     count = jnp.asarray(count, jnp.float32)

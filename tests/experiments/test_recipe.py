@@ -125,6 +125,15 @@ def test_dapo_has_the_papers_numbers():
   assert cfg.optimizer.warmup_steps == 20 * cfg.minibatches
   assert cfg.max_new_tokens == (16_384 + 4_096,)
   assert (cfg.policy.clip_low, cfg.policy.clip_high) == (0.2, 0.28)
+  assert cfg.dynamic_tries > 0
+  # The paper takes 1 of rewards of 1 and -1, here they are 1 and 0.
+  assert cfg.advantages.overlong_tokens == 4_096
+  assert cfg.advantages.overlong_penalty == 0.5
+
+
+def test_nothing_in_a_recipe_waits():
+  for name in recipe.names():
+    assert "pending" not in recipe.find(name).read_text()
 
 
 @pytest.mark.parametrize(
@@ -188,6 +197,7 @@ def test_the_run_says_what_it_takes():
     (["# fine", "", "--samplse=4"],
      r"own\.flags:3: --samplse is no flag .*did you mean --samples\?"),
     (["--samples=4", "samples=8"], r"own\.flags:2: 'samples=8' is no flag"),
+    (["--optimizer.zero1"], r"own\.flags:1: '--optimizer.zero1' is no flag"),
     (["--samples=many"], r"own\.flags:1: flag --samples=many"),
     (["--samples=4", "--seed=1", "--samples=8"],
      r"own\.flags:3: --samples is set a second time, after .*own\.flags:1"),
@@ -201,9 +211,13 @@ def test_a_bad_line_is_named(tmp_path, lines, message):
     grpo(own(tmp_path, *lines))
 
 
-def test_switches_need_no_value(tmp_path):
-  cfg = grpo(own(tmp_path, "--optimizer.zero1", "--noreplay_experts"))
+def test_values_of_every_type(tmp_path):
+  cfg = grpo(own(tmp_path, "--optimizer.zero1=true", "--replay_experts=false",
+                 " --offload=optimizer,reference ", "--template=Q: {question}",
+                 "--stage_steps="))
   assert cfg.optimizer.zero1 and not cfg.replay_experts
+  assert cfg.offload == ("optimizer", "reference") and cfg.stage_steps == ()
+  assert cfg.template == "Q: {question}"
 
 
 def test_the_command_refuses_in_one_message(model_file, tmp_path):
@@ -217,4 +231,6 @@ def test_the_command_refuses_in_one_message(model_file, tmp_path):
   fails(without, "Missing value for flag --recipe")
   # R1-Zero's recipe, before the data are read.
   fails(long, "row_length is 66560 tokens, the model's context is 256; shorten")
-  assert long.out.startswith("recipe r1-zero\n  it sets steps=650 questions=")
+  assert long.out.startswith(
+      f"recipe r1-zero, that of --init=file:{model_file}\n"
+      "  it sets steps=650 questions=512")

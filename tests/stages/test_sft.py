@@ -16,6 +16,7 @@ from r1jax.report import writer
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import sft, weights
 from r1jax.training import lora
+from r1jax.training import state as state_lib
 from r1jax.training.lora import LoraConfig
 from r1jax.training.optimizer import OptimizerConfig
 from tests.stages import cases
@@ -24,7 +25,7 @@ SAME_UPDATE = dict(rtol=0, atol=1e-5)
 CONFIG = sft.SftConfig(
     epochs=2, rows=8, row_length=64, save_every=2, eval_every=2,
     template="plain", optimizer=OptimizerConfig(
-        lr=0.02, schedule="cosine", total_steps=10**9, final_fraction=0.1))
+        lr=0.02, schedule="cosine", final_fraction=0.1))
 LORA = LoraConfig(rank=3, alpha=6.0)
 
 
@@ -233,3 +234,38 @@ def test_a_checkpoint_is_kept_of_the_last_update(trained):
   manager = Manager(workdir / "checkpoints", read_only=True)
   assert manager.latest_step() == len(writer.read(workdir))
   manager.close()
+
+
+def test_a_run_can_be_made_longer(examples, tmp_path):
+  """By the former schedule; the refusal of another says how."""
+  train(tmp_path, examples, steps=2)
+  before = writer.read(tmp_path)
+  with pytest.raises(ValueError, match=r"optimizer.total_steps: 2 -> 4 \(to"
+                     r" train longer .*give --optimizer.total_steps=2\)"):
+    train(tmp_path, examples, steps=4)
+  assert writer.read(tmp_path) == before
+  train(tmp_path, examples, steps=4, optimizer=dataclasses.replace(
+      CONFIG.optimizer, total_steps=2))
+  rows = writer.read(tmp_path)
+  assert [row["step"] for row in rows] == [1, 2, 3, 4]
+  assert rows[:2] == before
+  last = CONFIG.optimizer.lr * CONFIG.optimizer.final_fraction
+  assert rows[3]["learning_rate"] == pytest.approx(last)
+
+
+def test_every_setting_of_the_optimizer_reaches_the_state(examples, tmp_path):
+  """Moments in bfloat16, split over replicas, parameters without masters."""
+  mesh = make_mesh(MeshConfig(data=4, fsdp=2))
+  rates = dataclasses.replace(
+      CONFIG.optimizer, zero1=True, moments="bfloat16")
+  states = []
+  with pytest.MonkeyPatch.context() as patch:
+    start = state_lib.start
+    patch.setattr(state_lib, "start", lambda *args, **kwargs: (
+        states.append(start(*args, **kwargs)), states[-1])[1])
+    train(tmp_path, examples, steps=1, mesh=mesh, rows=8, optimizer=rates)
+  moments = [x for x in jax.tree.leaves(states[0].shardings.opt_state)]
+  assert any("data" in str(x.spec) for x in moments)
+  kinds = {x.dtype for x in jax.tree.leaves(states[0].state.opt_state)
+           if x.ndim}
+  assert kinds == {np.dtype("bfloat16")}

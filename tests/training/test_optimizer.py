@@ -8,10 +8,11 @@ import pytest
 
 from r1jax.training import state
 from r1jax.training.optimizer import (
-    OptimizerConfig,
-    learning_rate,
-    make_optimizer,
-    matrices,
+  OptimizerConfig,
+  learning_rate,
+  make_optimizer,
+  matrices,
+  scheduled,
 )
 from tests.training import cases
 
@@ -143,9 +144,20 @@ def test_moments_in_bfloat16():
 @pytest.mark.parametrize("bad", [
     dict(lr=0.0), dict(b1=1.0), dict(eps=0.0), dict(clip=-1.0),
     dict(moments="int8"), dict(b2=0.999, moments="bfloat16"),
-    dict(schedule="linear"), dict(schedule="cosine", total_steps=0),
+    dict(schedule="linear"),
+    dict(schedule="cosine", warmup_steps=5, total_steps=3),
     dict(rounding="up"),
 ], ids=str)
 def test_bad_options(bad):
   with pytest.raises(ValueError, match=list(bad)[-1]):
     OptimizerConfig(**{"lr": 0.1, **bad})
+
+
+def test_a_schedule_of_the_runs_length():
+  open_end = OptimizerConfig(lr=0.1, schedule="cosine")
+  with pytest.raises(ValueError, match="total_steps=0 of the cosine"):
+    learning_rate(open_end)
+  assert scheduled(open_end, 9).total_steps == 9
+  own = dataclasses.replace(open_end, total_steps=4)
+  assert scheduled(own, 9) is own
+  assert scheduled(OptimizerConfig(lr=0.1), 9).total_steps == 0
