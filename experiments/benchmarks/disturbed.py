@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import random
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from r1jax.checkpoint import midway
 from r1jax.core.config import check
 from r1jax.report import writer
 
@@ -20,32 +22,53 @@ UNFINISHED = ".orbax-checkpoint-tmp"
 PATIENCE = 300.0  # seconds for a condition, then the command hangs
 
 
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What a run does.
+
+  Attributes:
+    arguments: of python, without --workdir and --steps.
+    steps: of the whole run.
+    save_every: steps between checkpoints.
+    first: step of the log's first line.
+    updates: of a step.
+  """
+
+  arguments: Sequence[str]
+  steps: int
+  save_every: int
+  first: int = 1
+  updates: int = 1
+
+
 class Run:
   """A command in a folder, under launch/local.sh.
 
   Attributes:
     workdir: of the run.
+    work: what it does.
     starts: how often it was started.
   """
 
-  def __init__(self, folder: pathlib.Path, workdir: pathlib.Path,
-               arguments: Sequence[str], processes: int, devices: int) -> None:
+  def __init__(self, folder: pathlib.Path, workdir: pathlib.Path, work: Work,
+               processes: int, devices: int) -> None:
     """Starts nothing yet.
 
     Args:
       folder: for what the processes print.
       workdir: of the run.
-      arguments: of python, without --workdir.
+      work: what it does.
       processes, devices: how many, and how many devices each.
     """
-    self.workdir, self.starts = workdir, 0
+    self.workdir, self.work, self.starts = workdir, work, 0
     self._folder, self._processes, self._devices = folder, processes, devices
     self._command = ["bash", str(ROOT / "launch/local.sh"), str(processes),
-                     "--", sys.executable, *arguments, f"--workdir={workdir}"]
+                     "--", sys.executable, *work.arguments,
+                     f"--workdir={workdir}"]
     folder.mkdir(parents=True, exist_ok=True)
 
-  def start(self) -> Attempt:
-    """The same command, once more."""
+  def start(self, steps: int | None = None) -> Attempt:
+    """The same command, once more, to the end or to a step before it."""
     self.starts += 1
     logs = self._folder / f"start_{self.starts}"
     logs.mkdir()
@@ -53,18 +76,20 @@ class Run:
         "R1JAX_VENV": "none", "JAX_PLATFORMS": "cpu", "GRACE": "2",
         "LOGS": str(logs), "DEVICES": str(self._devices),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return Attempt(self, logs / "process_0.log", self._command, environment)
+    return Attempt(self, logs / "process_0.log", [
+        *self._command, f"--steps={steps or self.work.steps}"], environment)
 
   def rows(self) -> list[dict[str, Any]]:
     """The log so far."""
     return writer.read(self.workdir)
 
   def logged(self) -> int:
-    """How many whole lines it has, which is the last step."""
+    """The last step that has a whole line."""
     try:
-      return (self.workdir / writer.METRICS).read_bytes().count(b"\n")
+      lines = (self.workdir / writer.METRICS).read_bytes().count(b"\n")
     except FileNotFoundError:
       return 0
+    return max(0, lines - 1 + self.work.first)
 
   def log_file(self) -> int:
     """Number of the file that holds the log; each start makes a new one."""
@@ -82,9 +107,19 @@ class Run:
     return sorted(int(name.partition(".")[0]) for name in self._folders()
                   if name.endswith(UNFINISHED))
 
-  def _folders(self) -> list[str]:
+  def inside(self) -> int | None:
+    """Steps done before the one that a save is inside of; None without it."""
+    numbers = [int(name) for name in self._folders("checkpoints_inside/state")
+               if name.isdigit()]
+    return max(numbers) // midway.SAVES if numbers else None
+
+  def done(self) -> int:
+    """Steps done where the next start goes on."""
+    return max([0, *self.checkpoints(), self.inside() or 0])
+
+  def _folders(self, name: str = "checkpoints") -> list[str]:
     try:
-      return os.listdir(self.workdir / "checkpoints")
+      return os.listdir(self.workdir / name)
     except FileNotFoundError:
       return []
 

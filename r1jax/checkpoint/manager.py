@@ -208,7 +208,7 @@ class Manager:
     target = {n: _abstract(x) for n, x in wanted.items() if math.prod(x.shape)}
     got, fault = None, None
     try:
-      self._check(step, self._found(step), target, partial)
+      self._check(step, self.described(step), target, partial)
       got = self._orbax.restore(step, args=ocp.args.Composite(
           arrays=ocp.args.PyTreeRestore(
               target, partial_restore=True,
@@ -222,6 +222,16 @@ class Manager:
     faults.together(fault)
     leaves = {n: _leaf(got.arrays.get(n), x) for n, x in wanted.items()}
     return trees.unflatten(like, leaves), got.host
+
+  def described(self, step: int) -> dict[str, tuple]:
+    """(shape, name of dtype) of a checkpoint's arrays, by dotted name.
+
+    Keys are their data, and arrays of size zero are not among them.
+    """
+    saved = self._orbax.item_metadata(step)["arrays"]
+    if saved is None:
+      raise FileNotFoundError("it does not say which arrays it holds")
+    return {n: (tuple(m.shape), str(m.dtype)) for n, m in saved.tree.items()}
 
   def close(self) -> None:
     """Waits for saving and removing, then frees Orbax's threads.
@@ -269,13 +279,6 @@ class Manager:
       return None
     finite = {k: float(v) for k, v in (metrics or {}).items() if np.isfinite(v)}
     return finite if self._best_metric in finite else None
-
-  def _found(self, step: int) -> dict[str, tuple]:
-    """(shape, dtype) of the arrays of a checkpoint."""
-    saved = self._orbax.item_metadata(step)["arrays"]
-    if saved is None:
-      raise FileNotFoundError("it does not say which arrays it holds")
-    return {n: (tuple(m.shape), str(m.dtype)) for n, m in saved.tree.items()}
 
   def _check(
       self, step: int, found: dict, target: dict, partial: bool) -> None:

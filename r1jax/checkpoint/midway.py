@@ -27,7 +27,7 @@ from r1jax.core import io as core_io
 from r1jax.core.config import check
 from r1jax.sharding import processes
 
-_SAVES = 10_000  # more than anybody interrupts one step
+SAVES = 10_000  # more than anybody interrupts one step
 _WITHOUT = "goes on from the last checkpoint between two steps"
 _DTYPE = "|"  # between the name of an array and that of its dtype
 
@@ -53,7 +53,7 @@ class Midway:
   def step(self) -> int | None:
     """Steps done before the one that was saved inside; None without a save."""
     number = self._number()
-    return None if number is None else number // _SAVES
+    return None if number is None else number // SAVES
 
   def save(self, step: int, arrays: Any, host: Mapping[str, Any],
            local: Any) -> None:
@@ -72,8 +72,8 @@ class Midway:
     """
     self._open()
     former = self._number()
-    number = step * _SAVES
-    if former is not None and former // _SAVES == step:
+    number = step * SAVES
+    if former is not None and former // SAVES == step:
       number = former + 1
     core_io.write_bytes(self._local(number), _packed(local))
     processes.gather("the local file is there")
@@ -149,7 +149,7 @@ class Midway:
     if made and made[0] != count:
       raise faults.Unusable(
           self.folder, f"{self.folder} was saved inside step"
-          f" {number // _SAVES + 1} by {made[0]} process(es), each of which has"
+          f" {number // SAVES + 1} by {made[0]} process(es), each of which has"
           f" a part of that step, and there are {count} now",
           f"Start {made[0]}, or the same command with --skip_damaged moves it"
           f" aside and {_WITHOUT}.")

@@ -85,12 +85,11 @@ def set_aside(folder: epath.Path, target: epath.Path) -> epath.Path:
   if not io.is_remote(folder):
     parent.mkdir(parents=True, exist_ok=True)
     return folder.rename(target)
-  files = [path for path in folder.rglob("*") if path.is_file()]
   # Without the last of them the rest would be taken for an unfinished save.
-  files.sort(key=lambda path: path == folder / COMPLETE)
-  system, _ = fsspec.core.url_to_fs(os.fspath(folder))
-  for path in files:
-    system.mv(os.fspath(path), os.fspath(target / path.relative_to(folder)))
+  system, path = fsspec.core.url_to_fs(os.fspath(folder))
+  last = f"{path}/{COMPLETE}"
+  for name in sorted(system.find(path), key=lambda name: name == last):
+    system.mv(name, os.fspath(target) + name.removeprefix(path))
   return target
 
 

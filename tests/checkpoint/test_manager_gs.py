@@ -115,6 +115,46 @@ def test_sigkill_while_removing_leaves_no_half_checkpoint(server):
   """)
 
 
+def test_a_save_inside_a_step_and_moving_it_aside(server):
+  """Object by object: the one that says that it is complete goes last."""
+  run(server, """
+      from etils import epath
+      from r1jax.checkpoint import retention
+      from r1jax.checkpoint.midway import Midway
+      inside = Midway("gs://bucket/run/inside")
+      assert inside.step() is None
+      for at in (1, 2):
+        inside.save(7, state(at), {"at": at}, {"rows": [np.arange(at)]})
+      inside.close()
+      inside = Midway("gs://bucket/run/inside")
+      assert inside.step() == 7
+      arrays, host, local = inside.restore(state(0))
+      assert host == {"at": 2} and local["rows"][0].tolist() == [0, 1]
+      np.testing.assert_array_equal(arrays["w"], state(2)["w"])
+      inside.drop()
+      inside.close()
+      m = manager.Manager(FOLDER)
+      saved(m, 1, 2)
+      m.close()
+      target = epath.Path("gs://bucket/run/checkpoints_damaged/2")
+      for expected in ("2", "2-2"):
+        found = retention.set_aside(epath.Path(FOLDER) / "2", target)
+        assert found == target.parent / expected, found
+        m = manager.Manager(FOLDER)
+        assert m.steps() == [1]
+        saved(m, 2)
+        m.close()
+  """)
+  assert not server.names("run/inside/")
+  assert folders(server) == ["1", "2"]
+  whole = {name.removeprefix("run/checkpoints/2/")
+           for name in server.names("run/checkpoints/2/")}
+  for name in ("2", "2-2"):
+    moved = {key.removeprefix(f"run/checkpoints_damaged/{name}/")
+             for key in server.names(f"run/checkpoints_damaged/{name}/")}
+    assert "commit_success.txt" in moved and len(moved) == len(whole)
+
+
 def test_a_missing_bucket_is_one_clear_error(server):
   run(server, """
       from r1jax.core import io

@@ -1,0 +1,261 @@
+"""What is done to a run, and what is looked at after each time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import random
+import re
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.disturbed import Attempt, Run
+from r1jax.checkpoint.manager import Manager
+from r1jax.core.config import check
+
+_GRACE = 30.0  # seconds after SIGTERM
+_MB = 2**20
+# What a clock says.
+_NOISE = re.compile(r"seconds/|.*tokens_per_s|rewards/wait_fraction")
+
+
+class Chaos:
+  """Disturbs a run and compares it with an undisturbed one.
+
+  Attributes:
+    results: one dict for each disturbance.
+    faults: what was not as it should be, in words.
+  """
+
+  def __init__(self, whole: Run, run: Run, pace: tuple[float, float],
+               draw: random.Random) -> None:
+    """Takes both runs.
+
+    Args:
+      whole: the undisturbed one, at its end.
+      run: the one to disturb.
+      pace: seconds until the first step of a start, and of a step.
+      draw: of the moments.
+    """
+    self.results: list[dict[str, Any]] = []
+    self.faults: list[str] = []
+    self._run, self._draw = run, draw
+    self._startup, self._step_s = pace
+    self._whole = {row["step"]: row for row in whole.rows()}
+    self._resumed = 0
+
+  def fault(self, kind: str, text: str) -> None:
+    self.faults.append(f"start {self._run.starts} ({kind}): {text}")
+    print(f"FAULT {self.faults[-1]}", file=sys.stderr, flush=True)
+
+  def disturb(self, kind: str) -> None:
+    """Starts the command, ends it as `kind` says, looks at what is left."""
+    run = self._run
+    self._resumed = run.done()
+    found: dict[str, Any] = {"kind": kind, "resumed": self._resumed}
+    last = None
+    if kind.startswith("last"):
+      last = self._resumed + self._draw.randint(1, 3)
+      check(last < run.work.steps, f"{run.work.steps} steps are too few")
+    attempt = run.start(last)
+    try:
+      if kind.startswith("last"):
+        found |= self._end(attempt, kind, last)
+      elif kind.startswith(("term", "inside")):
+        found |= self._terminate(attempt, kind)
+      elif kind.startswith("full"):
+        found |= self._fill(attempt, kind)
+      else:
+        found |= self._kill(attempt, kind)
+    finally:
+      attempt.close()
+    self._look(attempt, found)
+
+  def _wait(self, attempt: Attempt, *, saving: bool) -> None:
+    """Until a random step after the resumed one, or the save of one."""
+    every = self._run.work.save_every
+    step = self._resumed + self._draw.randint(1, 2 * every)
+    attempt.until(attempt.training)
+    if saving:
+      step -= step % every
+      attempt.until(lambda: max(self._run.unfinished(), default=0) >= max(
+          step, self._resumed + 1))
+    else:
+      attempt.until(lambda: self._run.logged() >= step)
+
+  def _kill(self, attempt: Attempt, kind: str) -> dict[str, Any]:
+    run, draw = self._run, self._draw
+    if kind == "start":
+      attempt.until(lambda: bool(attempt.workers()))
+      attempt.running(draw.uniform(0, self._startup))
+    else:
+      self._wait(attempt, saving=kind == "save")
+      attempt.running(draw.uniform(0, 0.1))
+    killed = attempt.signal_one(signal.SIGKILL, draw)
+    if killed is None:
+      self.fault(kind, f"ended before it was killed:\n{attempt.text()[-2000:]}")
+    began = time.monotonic()
+    status = attempt.end()
+    if not status:
+      self.fault(kind, f"status {status} after a kill")
+    return {"process": killed, "ended_s": time.monotonic() - began,
+            "unfinished": run.unfinished()}
+
+  def _signal(self, attempt: Attempt, kind: str) -> float:
+    """SIGTERM to all, or to one; the seconds until it has ended with 0."""
+    if kind.endswith("-1"):
+      attempt.signal_one(signal.SIGTERM, self._draw)
+    else:
+      attempt.signal_launcher(signal.SIGTERM)
+    began = time.monotonic()
+    status = attempt.end(_GRACE)
+    if status != 0:
+      self.fault(kind, f"status {status} after SIGTERM (None: not ended in"
+                 f" {_GRACE:.0f} s):\n{attempt.text()[-2000:]}")
+    return time.monotonic() - began
+
+  def _terminate(self, attempt: Attempt, kind: str) -> dict[str, Any]:
+    run, draw = self._run, self._draw
+    if kind.startswith("term"):
+      self._wait(attempt, saving=False)
+      attempt.running(draw.uniform(0, 0.1))
+    else:
+      step = self._resumed + draw.randint(0, 2)
+      attempt.until(attempt.training)
+      attempt.until(lambda: run.logged() >= step)
+      attempt.running(draw.uniform(0, 2 * self._step_s))
+    seconds = self._signal(attempt, kind)
+    if run.done() != run.logged():
+      self.fault(kind, f"saved {run.checkpoints()} and inside of"
+                 f" {run.inside()} at step {run.logged()}")
+    said = re.search(r"SIGTERM: saved (.*);", attempt.text())
+    if not said:
+      self.fault(kind, "it did not say that it had saved")
+    return {"ended_s": seconds, "said": said[1] if said else ""}
+
+  def _end(self, attempt: Attempt, kind: str, last: int) -> dict[str, Any]:
+    """A signal while the checkpoint of the last step is being written."""
+    run = self._run
+    attempt.until(lambda: last in run.unfinished()
+                  or last in run.checkpoints())
+    writing = last in run.unfinished()
+    seconds = self._signal(attempt, kind)
+    if run.checkpoints()[-1:] != [last] or run.logged() != last:
+      self.fault(kind, f"saved {run.checkpoints()} at {run.logged()}, not"
+                 f" {last}")
+    return {"ended_s": seconds, "said": "while writing" if writing
+            else "after writing"}
+
+  def _fill(self, attempt: Attempt, kind: str) -> dict[str, Any]:
+    run = self._run
+    self._wait(attempt, saving=kind == "full-save")
+    filler = run.workdir.parent / "filler"
+    fill(filler, 0.25 * _MB if kind == "full-log" else 0)
+    began = time.monotonic()
+    status = attempt.end()
+    unfinished = run.unfinished()
+    filler.unlink()
+    # By the process that met it or one that heard of it: the first to end is
+    # the end of all.
+    said = re.findall(r"^(?:\[\d+\] )?error: .*could not write.*",
+                      attempt.text(), re.M)
+    once = len({line.partition("error")[0] for line in said}) == len(said)
+    if status != 1 or not said or not once or "Traceback" in attempt.text():
+      self.fault(kind, f"status {status}:\n{attempt.text()[-3000:]}")
+    return {"ended_s": time.monotonic() - began, "unfinished": unfinished,
+            "said": said}
+
+  def _look(self, attempt: Attempt, found: dict[str, Any]) -> None:
+    kind, run, text = found["kind"], self._run, attempt.text()
+    said = re.search(r"resuming \S+ (after|inside) step (\d+)", text)
+    said = int(said[2]) - (said[1] == "inside") if said else None
+    if (said or 0) != self._resumed and (
+        said is not None or attempt.training()):
+      self.fault(kind, f"resumed after {said}, the newest was {self._resumed}")
+    logged, steps, every = run.logged(), run.checkpoints(), run.work.save_every
+    newest = run.done()
+    # A save begins after its step is logged and when the one before is whole:
+    # it may be lost, and nothing before it.
+    due = max(self._resumed, ((logged - 1) // every - 1) * every)
+    if newest < due:
+      self.fault(kind, f"newest checkpoint {newest} at {logged}, not {due}")
+    self._compare(kind, run.rows())
+    for step in steps:
+      self._restore(kind, step)
+    found |= {"step": logged, "newest": newest, "lost": logged - newest,
+              "seconds": time.monotonic() - attempt.began}
+    self.results.append(found)
+    print(f"{len(self.results):3d} {kind:9s} resumed after {said or 0:4d},"
+          f" ended at {logged:4d} with {steps}, inside {run.inside()},"
+          f" unfinished {found.get('unfinished', [])},"
+          f" process {found.get('process')}, {found.get('said', '')}",
+          file=sys.stderr, flush=True)
+
+  def _compare(self, kind: str, rows: Sequence[dict[str, Any]]) -> None:
+    first = self._run.work.first
+    if [row["step"] for row in rows] != list(range(first, len(rows) + first)):
+      self.fault(kind, f"the log has steps {[row['step'] for row in rows]}")
+    for row in rows:
+      expected = self._whole[row["step"]]
+      names = [n for n in {**expected, **row} if row.get(n) != expected.get(n)
+               and not _NOISE.match(n)]
+      if names:
+        self.fault(kind, f"step {row['step']} differs in {sorted(names)}")
+        return
+
+  def _restore(self, kind: str, step: int) -> None:
+    try:
+      arrays = restored(self._run, step)
+    except (ValueError, OSError) as error:
+      self.fault(kind, f"checkpoint {step} is not whole: {error}")
+      return
+    if int(arrays["step"]) != step * self._run.work.updates:
+      self.fault(kind, f"checkpoint {step} holds update {int(arrays['step'])}")
+
+  def finish(self, whole: Run) -> None:
+    """Runs to the end and compares everything."""
+    self._resumed = self._run.done()
+    attempt = self._run.start()
+    status = attempt.end()
+    attempt.close()
+    if status != 0:
+      self.fault("end", f"status {status}:\n{attempt.text()[-2000:]}")
+    self._look(attempt, {"kind": "end", "resumed": self._resumed})
+    if self._run.logged() != self._run.work.steps:
+      self.fault("end", f"the log ends at {self._run.logged()}")
+    a, b = (restored(run, run.work.steps) for run in (whole, self._run))
+    different = [name for name, leaf in a.items()
+                 if leaf.tobytes() != b[name].tobytes()]
+    if different:
+      self.fault("end", f"the last states differ in {different}")
+
+
+def restored(run: Run, step: int) -> dict[str, np.ndarray]:
+  """The arrays of a checkpoint by name, read beside the run."""
+  manager = Manager(run.workdir / "checkpoints", read_only=True)
+  try:
+    check(step in manager.steps(), f"it is not among {manager.steps()}")
+    return manager.restore(step, like={
+        name: np.empty(shape, dtype)
+        for name, (shape, dtype) in manager.described(step).items()})[0]
+  finally:
+    manager.close()
+
+
+def fill(path: pathlib.Path, left: float) -> None:
+  """Makes a file that leaves only so many bytes of its disk."""
+  with path.open("wb") as file:
+    while True:
+      disk = os.statvfs(path)
+      room = disk.f_bavail * disk.f_frsize - int(left)
+      if room < disk.f_frsize:
+        return
+      with contextlib.suppress(OSError):  # The run has taken some of it.
+        os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size,
+                           room)
