@@ -9,10 +9,11 @@ One step is seven calls:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -91,63 +92,81 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   learner.load(arrays)
   if host:
     stream.set_state(host["stream"])
-  paused = Paused(session, host, learner)
   engines = {new: Engine(model, SamplingConfig(
       temperature=cfg.temperature, max_new_tokens=new,
       record_experts=cfg.replay_experts), judge.tokenizer.eos_ids, mesh)
              for new in set(cfg.max_new_tokens)}
-
-  def generate(step: int, questions: Sequence[Prompt],
-               repeats: Sequence[int]) -> Rollout:
-    with learner.sampling() as policy:
-      return engines[cfg.longest(step)].generate(
-          policy, learner.state.router_bias_LE,
-          [judge.tokens(p) for p in questions], [p.id for p in questions],
-          cfg.samples, keys.fold(jax.random.key(cfg.seed), step),
-          repeats_Q=repeats)
-
+  this = Run(cfg, session, stream, engines, judge, learner, evaluate,
+             Paused(session, host, learner))
   with session, learner.on_mesh():
-    few = pipeline.size(prompts)
-    if few < cfg.questions:
+    available = pipeline.size(prompts)
+    if available < cfg.questions:
       session.progress.say(
-          f"a step asks {cfg.questions} questions of the {few} there are: they"
-          " repeat, with samples of their own each time")
+          f"a step asks {cfg.questions} questions of the {available} there are:"
+          " they repeat, with samples of their own each time")
     if evaluate and not session.resumes:
-      found = measure(evaluate, learner, session, 0)
-      if found is None:
+      measured = this.evaluated(0)
+      if measured is None:
         session.leave("the evaluation of the first model")
       else:
-        session.log(0, found)
+        session.log(0, measured)
     for step in range(session.step, cfg.steps):
       if session.stopped:
         break
-      take_step(cfg, step, session, stream, generate, judge, learner, evaluate,
-                paused)
+      take_step(this, step)
   return Weights(model, learner.params, learner.state.router_bias_LE)
 
 
-def take_step(cfg: GrpoConfig, step: int, session: Session, stream: Any,
-              generate: Callable[..., Rollout], judge: Judge, learner: Learner,
-              evaluate: Evaluate | None, paused: Paused) -> None:
-  """One step; sets `session.stopped` if it is the last one for now.
+class Run(NamedTuple):
+  """What every step of a run works with.
 
-  Args:
+  Attributes:
     cfg: the settings.
-    step: steps done before.
-    session: of the run.
-    stream: batches of questions.
-    generate: (step, questions, repeats) -> their samples.
-    judge: judges them.
+    session: its files.
+    stream: batches of questions, with a position.
+    engines: the sampler by `max_new_tokens`.
+    judge: phrases questions, judges answers.
     learner: policy and updates.
-    evaluate: as in `run`.
-    paused: what an interrupted step had done, and where to save this one.
+    evaluate: as `run` was given it.
+    paused: what an interrupted step had done, and where to save another one.
   """
-  clock, drawn = Clock(), stream.get_state()
+
+  cfg: GrpoConfig
+  session: Session
+  stream: Any
+  engines: Mapping[int, Engine]
+  judge: Judge
+  learner: Learner
+  evaluate: Evaluate | None
+  paused: Paused
+
+  def sampled(self, step: int, questions: Sequence[Prompt],
+              repeats: Sequence[int]) -> Rollout:
+    """The samples of this process's questions in rollout `step`."""
+    cfg = self.cfg
+    with self.learner.sampling() as policy:
+      return self.engines[cfg.longest(step)].generate(
+          policy, self.learner.state.router_bias_LE,
+          [self.judge.tokens(p) for p in questions], [p.id for p in questions],
+          cfg.samples, keys.fold(jax.random.key(cfg.seed), step),
+          repeats_Q=repeats)
+
+  def evaluated(self, step: int) -> dict[str, float] | None:
+    """The policy's evaluation after `step` steps; None if interrupted."""
+    with self.learner.sampling() as policy:
+      return self.evaluate(policy, self.learner.state.router_bias_LE, step,
+                           self.session.interrupted)
+
+
+def take_step(run: Run, step: int) -> None:
+  """One step, `step` being done before; a signal sets `session.stopped`."""
+  cfg, session, learner, paused = run.cfg, run.session, run.learner, run.paused
+  clock, drawn = Clock(), run.stream.get_state()
   rollouts, work = paused.take()
   if work is None:
     collected = collect(
-        cfg, stream, lambda *asked: generate(step, *asked), judge, rollouts,
-        session.interrupted)
+        cfg, run.stream, functools.partial(run.sampled, step), run.judge,
+        rollouts, session.interrupted)
     clock.lap("rollout")
     if collected is None:
       return paused.save_rollouts(step, rollouts, drawn)
@@ -171,28 +190,20 @@ def take_step(cfg: GrpoConfig, step: int, session: Session, stream: Any,
     record(session, step + 1, scored, advantages)
   work.update(learner, session)
   if not work.complete:
-    return paused.save_work(step, work, stream.get_state())
+    return paused.save_work(step, work, run.stream.get_state())
   updates = learner_lib.named(metrics_lib.floats(*work.seen))
   clock.lap("update")
   metrics = step_metrics.merged(
       work.numbers["sums"], work.laps | clock.laps) | updates | (
           work.numbers["others"])
-  if evaluate and due(cfg, step + 1):
-    found = measure(evaluate, learner, session, step + 1)
-    if found is None:
-      return paused.save_work(step, work, stream.get_state())
-    metrics |= found
+  if run.evaluate and due(cfg, step + 1):
+    measured = run.evaluated(step + 1)
+    if measured is None:
+      return paused.save_work(step, work, run.stream.get_state())
+    metrics |= measured
   session.finish(step + 1, metrics, lambda: joined(
       [learner.on_host(micros) for micros in work.batches]), learner.arrays,
-      lambda: {"stream": stream.get_state()})
-
-
-def measure(evaluate: Evaluate, learner: Learner, session: Session, step: int
-            ) -> dict[str, float] | None:
-  """An evaluation of the policy; None if it was interrupted."""
-  with learner.sampling() as policy:
-    return evaluate(policy, learner.state.router_bias_LE, step,
-                    session.interrupted)
+      lambda: {"stream": run.stream.get_state()})
 
 
 def parts(cfg: GrpoConfig, step: int) -> list[np.ndarray]:
