@@ -33,7 +33,8 @@ def prompt_batches(
   Raises:
     ValueError: there are no prompts, or batch or seed is out of range.
   """
-  mixed, count = isinstance(prompts, Mixture), size(prompts)
+  mixed = isinstance(prompts, Mixture)
+  count = prompts.period if mixed else len(prompts)
   if not count or batch < 1 or not 0 <= seed < 2**32:
     raise ValueError(
         f"{count} prompts, batch={batch}, seed={seed}: give at least one"
@@ -47,9 +48,10 @@ def prompt_batches(
 
 
 def size(prompts: Sequence[Prompt] | Mixture) -> int:
-  """Prompts until they repeat; of a mixture, those that it draws in a period.
-  """
-  return prompts.period if isinstance(prompts, Mixture) else len(prompts)
+  """How many prompts there are."""
+  if isinstance(prompts, Mixture):
+    return sum(len(stream.rows) for stream in prompts.streams)
+  return len(prompts)
 
 
 def documents(

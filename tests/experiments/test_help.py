@@ -30,7 +30,7 @@ def test_every_default_in_help_is_what_is_taken(shown):
 
 @pytest.mark.parametrize("module,flag,value", [
     ("train_grpo", "policy.kl_beta", "0.001"),
-    ("train_grpo", "optimizer.lr", "0.0001"),
+    ("train_grpo", "optimizer.lr", "0.0002"),
     ("train_grpo", "eval.temperature", "1.0"),
     ("train_sft", "optimizer.schedule", "cosine"),
     ("sample", "temperature", "0.6"),

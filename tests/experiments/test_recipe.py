@@ -7,13 +7,13 @@ import re
 import pytest
 from absl import flags
 
-from experiments import flagset, recipe
+from experiments import flagset, quickstart, recipe
 from r1jax.losses import presets
 from r1jax.models.compute import Compute
 from r1jax.rewards.combine import RewardConfig
 from r1jax.sharding.mesh import MeshConfig
 from r1jax.stages.evaluating import EvalConfig
-from r1jax.stages.grpo import GrpoConfig
+from r1jax.stages.grpo_config import GrpoConfig
 from tests.experiments import helps
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import fails
@@ -82,12 +82,14 @@ def test_the_real_command_knows_their_flags():
                  for handle in sets for flag in handle.declared}
 
 
-def test_embedded_is_what_train_grpo_does_by_itself():
+def test_embedded_is_the_quickstarts_and_what_train_grpo_does_by_itself():
   sets, values = resolved()
   assert values.recipe == "embedded"
   assert [x.value() for x in sets] == [
-      GrpoConfig(), EVAL, RewardConfig(), Compute(), MeshConfig()]
-  assert recipe.explain("embedded", "", sets) == "recipe embedded"
+      quickstart.config(0, 80), EVAL, RewardConfig(), Compute(), MeshConfig()]
+  assert recipe.explain("embedded", "", sets) == (
+      "recipe embedded\n  it sets steps=80 eval_every=10 optimizer.lr=0.0002"
+      " optimizer.warmup_steps=5")
 
 
 @pytest.mark.parametrize("init,name", [
@@ -96,7 +98,7 @@ def test_embedded_is_what_train_grpo_does_by_itself():
 def test_other_weights_do_not_inherit_the_small_models_rate(init, name):
   sets, values = resolved(f"--init={init}")
   assert values.recipe == name
-  assert sets[0].value().optimizer.lr == {"embedded": 1e-4,
+  assert sets[0].value().optimizer.lr == {"embedded": 2e-4,
                                           "r1-zero": 3e-6}[name]
 
 
