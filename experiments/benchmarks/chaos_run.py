@@ -134,9 +134,9 @@ class Chaos:
     if run.done() != run.logged():
       self.fault(kind, f"saved {run.checkpoints()} and inside of"
                  f" {run.inside()} at step {run.logged()}")
-    said = re.search(r"SIGTERM: saved (.*);", attempt.text())
+    said = re.search(r"SIGTERM: (?:saved|stopped,) (.*);", attempt.text())
     if not said:
-      self.fault(kind, "it did not say that it had saved")
+      self.fault(kind, "it did not say what it had saved or lost")
     return {"ended_s": seconds, "said": said[1] if said else ""}
 
   def _end(self, attempt: Attempt, kind: str, last: int) -> dict[str, Any]:

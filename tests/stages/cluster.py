@@ -7,12 +7,16 @@ on four devices in all. Every stage (default: all) leaves WORKDIR/STAGE.
 
 import functools
 import json
+import os
 import pathlib
+import signal
 import sys
 
+import jax
+
+from r1jax.checkpoint import signals
 from r1jax.data import corpus
 from r1jax.data import sft as data_lib
-from r1jax.report import rollouts
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import distributed, processes
@@ -65,13 +69,9 @@ def run_grpo(workdir, config, mesh, **changes):
   engine = Engine(first.model, SamplingConfig(max_new_tokens=12),
                   judge.tokenizer.eos_ids, mesh)
 
-  def evaluate(params, bias_LE, step, interrupted):
-    return evaluating.metrics(evaluating.evaluate(
-        EvalConfig(samples=4, batch=4, max_new_tokens=12), engine, judge,
-        params, bias_LE, cases.prompts()[:6], step=step,
-        path=rollouts.path(workdir, step, rollouts.EVALUATIONS),
-        progress=False))
-
+  evaluate = evaluating.during(
+      EvalConfig(samples=4, batch=4, max_new_tokens=12), engine, judge,
+      cases.prompts()[:6], workdir)
   return grpo.run(
       cases.config(steps=2, eval_every=2, **changes), weights.Handover(first),
       judge, cases.prompts(), workdir, evaluate=evaluate, mesh=mesh)
@@ -88,8 +88,35 @@ def run_minibatches(workdir, **sizes):
   """Eight updates a step; a process may have no sample in a minibatch."""
   mesh = make_mesh(MeshConfig(**sizes or dict(data=2, fsdp=2)))
   found = run_grpo(workdir, cases.DENSE, mesh, minibatches=8, micro_rows=4)
+  if not grpo.finished(workdir, cases.config(steps=2)):
+    return
   exporting.write(str(workdir / "hf"), found, cases.tokenizer(),
                   init=f"orbax:{workdir}", command="test", dtype="float32")
+
+
+def run_interrupted(workdir):
+  """`minibatches`, with a SIGTERM to the last process in all starts but one.
+
+  They stop at its first, fourth, seventh... question, or soon after.
+  """
+  asked, signalled_at, starts = 0, 1, 0
+  requested = signals.Preemption.requested
+
+  def counted(self):
+    nonlocal asked
+    asked += 1
+    if asked == signalled_at and jax.process_index() == jax.process_count() - 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return requested(self)
+
+  signals.Preemption.requested = counted
+  try:
+    while not grpo.finished(workdir, cases.config(steps=2)):
+      run_minibatches(workdir)
+      asked, signalled_at, starts = 0, signalled_at + 3, starts + 1
+  finally:
+    signals.Preemption.requested = requested
+  assert starts > 2
 
 
 def run_tensor(workdir):

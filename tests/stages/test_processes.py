@@ -23,8 +23,9 @@ from tests.stages import cases
 CLOSE = dict(rtol=1e-5, atol=1e-6)
 PARAMETERS = dict(rtol=0, atol=1e-5)
 # What a clock says, and what is rounding itself.
-NOISE = ("seconds/", "rollout/tokens_per_s", "update/tokens_per_s",
-         "rewards/wait_fraction", "rollout/logp_diff")
+CLOCK = ("seconds/", "rollout/tokens_per_s", "update/tokens_per_s",
+         "rewards/wait_fraction")
+NOISE = (*CLOCK, "rollout/logp_diff")
 GRPO = ("replay", "minibatches")
 STAGES = ("pretrain", *GRPO)
 # As long again, most of it compiling.
@@ -107,6 +108,21 @@ def test_two_processes_run_as_one(runs):
 @pytest.mark.slow
 def test_two_processes_run_more_as_one(more):
   compare(more[2], more[1], *MORE)
+
+
+@pytest.mark.slow
+def test_two_processes_are_interrupted_and_go_on_bit_for_bit(tmp_path):
+  _run({2: tmp_path}, "minibatches", "interrupted")
+  found, wanted = (tmp_path / name for name in ("interrupted", "minibatches"))
+  plain = [[{name: value for name, value in row.items()
+             if not name.startswith(CLOCK)} for row in writer.read(folder)]
+           for folder in (found, wanted)]
+  assert plain[0] == plain[1] and len(plain[0]) == 3
+  cases.same(parameters(found), parameters(wanted))
+  for kind in (rollouts.ROLLOUTS, rollouts.EVALUATIONS):
+    for step in rollouts.steps(wanted, kind):
+      assert (rollouts.read(found, step, kind)
+              == rollouts.read(wanted, step, kind))
 
 
 def test_the_comparison_has_teeth(runs):
