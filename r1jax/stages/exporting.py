@@ -65,7 +65,7 @@ def write(folder: str, found: Weights, tokenizer: Tokenizer, *, init: str,
   fields = hf_config.to_hf(
       cfg, hf_config.family_for(cfg), bos_id=tokenizer.bos_id,
       eos_ids=tokenizer.eos_ids, pad_id=tokenizer.pad_id, dtype=dtype)
-  about = ".\n".join([describe(cfg), *adaptation(found.params, dtype)])
+  about = ".\n".join([describe(cfg), *adaptation(found.params, dtype, fp8)])
   extras = dict(tokenizer.files) | {
       _GENERATION: generation(tokenizer),
       "README.md": card(os.path.basename(out), init, command, about,
@@ -78,7 +78,7 @@ def write(folder: str, found: Weights, tokenizer: Tokenizer, *, init: str,
   return about
 
 
-def adaptation(params: Any, dtype: str) -> list[str]:
+def adaptation(params: Any, dtype: str, fp8: bool = False) -> list[str]:
   """What a file in this dtype loses of an adapter; [] without one."""
   if not any(map(linear.is_adapted, jax.tree.leaves(
       params, is_leaf=linear.is_adapted))):
@@ -89,7 +89,8 @@ def adaptation(params: Any, dtype: str) -> list[str]:
           " rounding error over norm of the adaptation)")
   remedy = ("; --dtype=float32 keeps it, and so does experiments.export_lora,"
             " the adapter itself")
-  return [said + (remedy if lost > 0.01 else "")]
+  further = ", and FP8 rounds further" if fp8 else ""
+  return [said + further + (remedy if lost > 0.01 or fp8 else "")]
 
 
 def generation(tokenizer: Tokenizer) -> bytes:

@@ -119,13 +119,16 @@ def rounded_away(params: Any, dtype: str) -> float:
   scale A B: 0 loses nothing; at 1 the error is as large as the adaptation.
   0 if nothing is adapted.
   """
+  bits = jnp.finfo(dtype)
+
   @jax.jit
   def squares(w):
     base, total = w.w.astype(jnp.float32), _sum(w)
     change = total - base
-    stored = total.astype(dtype).astype(jnp.float32) - base.astype(
-        dtype).astype(jnp.float32)
-    return jnp.sum((stored - change)**2), jnp.sum(change**2)
+    # XLA may leave out a cast and its way back; this it must compute.
+    stored = [jax.lax.reduce_precision(x, bits.nexp, bits.nmant)
+              for x in (base, total)]
+    return (jnp.sum((stored[1] - stored[0] - change)**2), jnp.sum(change**2))
 
   lost = whole = 0.0
   for w in filter(is_adapted, jax.tree.leaves(params, is_leaf=is_adapted)):

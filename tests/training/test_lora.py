@@ -147,7 +147,7 @@ def test_a_young_adapter_acts_in_bfloat16_as_in_float32():
   A token's change in bfloat16 is the exact one and the roundings that it tips
   over, which are far larger and cancel in the mean: the tolerance is four
   standard errors of theirs, counted by rows. Hence 100 updates; one update's
-  change is 0.1 of that error.
+  change is less than a tenth of that error.
   """
   params, joined, tokens = updated(100)
   exact = change(params, joined, tokens, "float32")
