@@ -57,8 +57,8 @@ def main() -> None:
   both = sorted(set(sources.values()) & set(against.values()))
   check(not both, f"{'@'.join(both[0]) if both else ''} is in --sources and in"
         " --against: nothing would be left of it")
-  shared = SHARED.resolve(decontaminate.Limits())
-  same = SAME.resolve(duplicates.Limits())
+  shared = SHARED.value()
+  same = SAME.value()
   read = {which: _load(*which)
           for which in dict.fromkeys((*sources.values(), *against.values()))}
   parts = {name: read[which][0] for name, which in sources.items()}

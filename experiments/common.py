@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import jax
 from absl import flags
+from etils import epath
 
 from experiments import flagset
+from r1jax.core import io
 from r1jax.core.types import Prompt
-from r1jax.data import load, mixture
+from r1jax.data import load, mixture, templates
 from r1jax.data.mixture import Mixture
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
@@ -36,6 +38,10 @@ MIXTURE = flags.DEFINE_string(
 DATA_DIR = flags.DEFINE_string(
     "data_dir", "", "Folder of the data set's own files, or one that has a"
     " folder of its name (DIR/gsm8k) for every data set.")
+TEMPLATE = ("Prompt template: r1-zero, plain, chat (the tokenizer's own),"
+            " chat-think (the same with a thought opened), r1, or file:PATH, a"
+            " text of your own with {question}; default: that of the run in"
+            " --init=orbax:WORKDIR, else r1-zero.")
 EXPORT = "Folder to write the result to at the end, in Hugging Face's format."
 COMPUTE = flagset.define(Compute, "compute")
 MESH = flagset.define(MeshConfig, "mesh")
@@ -45,13 +51,34 @@ def policy(seed: int, mesh: jax.sharding.Mesh | None
            ) -> tuple[Weights, Tokenizer]:
   """The model that the flags name, on `mesh`, and a tokenizer that fits it."""
   return weights.with_tokenizer(
-      INIT.value, COMPUTE.resolve(Compute()), seed=seed, mesh=mesh,
+      INIT.value, COMPUTE.value(), seed=seed, mesh=mesh,
       tokenizer=TOKENIZER.value)
+
+
+def template(given: str = "") -> str:
+  """--template as everything else takes it: a file's text in place of its path.
+
+  Args:
+    given: what was typed; by default that of the run in --init=orbax:WORKDIR,
+      whose config has the text that it was trained with, else r1-zero.
+
+  Raises:
+    ValueError: as `templates.read`.
+  """
+  kind, _, workdir = INIT.value.partition(":")
+  path = epath.Path(workdir) / "config.json"
+  if not given and kind == "orbax" and path.exists():
+    given = io.read_json(path)["config"].get("template", "")
+  found = templates.read(given or "r1-zero")
+  if found != given and given:
+    print(f"{given}: a template of {len(found)} characters that ends in"
+          f" {found[-20:]!r}", flush=True)
+  return found
 
 
 def mesh() -> jax.sharding.Mesh | None:
   """The mesh of the flags; None for a single device."""
-  return mesh_or_none(MESH.resolve(MeshConfig()))
+  return mesh_or_none(MESH.value())
 
 
 def sources(text: str, split: str) -> dict[str, Sequence[Prompt]]:

@@ -52,13 +52,12 @@ EFFORT = flags.DEFINE_float(
 JSON = flags.DEFINE_bool("json", False, "Also print the figures as JSON.")
 AHEAD = flagset.define(AheadConfig)
 MESH = flagset.define(MeshConfig, "mesh")
-COMPUTE = flagset.define(Compute, "compute")
+# What R1 was trained in; on a single row of 32K tokens all else overflows.
+COMPUTE = flagset.define(Compute(dtype="bfloat16", remat="full"), "compute")
 
 
 def main() -> None:
-  # What R1 was trained in; on a single row of 32K tokens all else overflows.
-  compute = COMPUTE.resolve(Compute(dtype="bfloat16", remat="full"))
-  cfg, mesh = AHEAD.resolve(AheadConfig()), MESH.resolve(MeshConfig())
+  compute, cfg, mesh = COMPUTE.value(), AHEAD.value(), MESH.value()
   devices = devices_of(TOPOLOGY.value)
   # A program from the cache leaves no text, and says nothing of its compiler.
   jax.config.update("jax_enable_compilation_cache", False)

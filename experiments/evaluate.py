@@ -24,24 +24,22 @@ from r1jax.stages.evaluating import EvalConfig
 EVAL = flagset.define(EvalConfig)
 REWARDS = flagset.define(RewardConfig, "rewards")
 SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
-TEMPLATE = flags.DEFINE_string(
-    "template", "r1-zero", "Prompt template: r1-zero, plain, chat (the"
-    " tokenizer's own), chat-think (the same with a thought opened) or r1.")
+TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
 OUT = flags.DEFINE_string(
     "out", "runs/evaluate", "Folder for generations.jsonl.gz and result.json.")
 
 
 def main() -> None:
-  cfg = EVAL.resolve(EvalConfig())
+  cfg, template = EVAL.value(), common.template(TEMPLATE.value)
   policy, tokenizer = common.policy(cfg.seed, common.mesh())
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)
   # Before the work, not after it.
   processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
-  rewards = REWARDS.resolve(RewardConfig())
+  rewards = REWARDS.value()
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
-  with judging.judge(tokenizer, TEMPLATE.value, rewards,
+  with judging.judge(tokenizer, template, rewards,
                      tasks.verifiers(common.DATA.value)) as judge:
     fitting = tasks.joined(
         tasks.all_fitting(parts, judge, limit, SPLIT.value))
@@ -54,6 +52,7 @@ def main() -> None:
       out / "result.json", dataclasses.asdict(result) | {
           "config": dataclasses.asdict(cfg), "init": common.INIT.value,
           "data": common.DATA.value, "split": SPLIT.value,
+          "template": template,
           "left_out": left_out}))
   print(tables.comparison(reporting.cells({common.INIT.value: result})))
   print("pass@k: " + "  ".join(

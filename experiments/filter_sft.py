@@ -27,7 +27,7 @@ FILTER = flagset.define(FilterConfig)
 
 
 def main() -> None:
-  cfg = FILTER.resolve(FilterConfig())
+  cfg = FILTER.value()
   check(bool(DATA.value and OUT.value),
         "--data=FILE.jsonl and --out=CLEAN.jsonl must be given")
   check(not epath.Path(OUT.value).exists(),

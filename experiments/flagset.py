@@ -1,9 +1,12 @@
 """absl flags made from frozen dataclasses.
 
-  GRPO = flagset.define(GrpoConfig, prefix="grpo")  # --grpo.kl_beta=0.001
+  EVAL = flagset.define(EvalConfig(top_p=1.0), "eval")  # --eval.samples=64
 
   def main(_):
-    config = GRPO.resolve(PRESETS["r1-zero"])  # or GRPO.value()
+    config = EVAL.value()
+
+What --help calls the default of a flag is what `value` takes where it is not
+given: both are the flag's, there is no other base.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import inspect
 import re
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from absl import app, flags
@@ -29,11 +33,20 @@ _PARSERS = {
 
 @dataclasses.dataclass(frozen=True)
 class FlagSet(Generic[T]):
-  """The flags of one dataclass; made by `define`."""
+  """The flags of one dataclass; made by `define`.
+
+  Attributes:
+    cls: the dataclass.
+    prefix: of the flags' names.
+    flag_values: where the flags are.
+    declared: the default of each flag by its name, as `define` was given it;
+      `flags.set_default` may have put others in their place (recipes do).
+  """
 
   cls: type[T]
   prefix: str
   flag_values: flags.FlagValues
+  declared: Mapping[str, Any]
 
   def value(self) -> T:
     """The dataclass as the flags say.
@@ -41,32 +54,25 @@ class FlagSet(Generic[T]):
     Raises:
       absl.app.UsageError: the dataclass refuses the values.
     """
-    return self._build(self.cls, self.prefix, None)
+    return self._build(self.cls, self.prefix)
 
-  def resolve(self, base: T) -> T:
-    """`base` with the fields whose flags were given on the command line.
+  def changed(self) -> dict[str, str]:
+    """Flags that are not as declared, whoever changed them: name to text."""
+    found = {name: self.flag_values[name].value for name in self.declared}
+    return {name: text(value) for name, value in found.items()
+            if value != self.declared[name]}
 
-    Raises:
-      absl.app.UsageError: the dataclass refuses the values.
-    """
-    return self._build(self.cls, self.prefix, base)
-
-  def _build(self, cls: type, prefix: str, base: Any) -> Any:
+  def _build(self, cls: type, prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     values = {}
     for field in dataclasses.fields(cls):
       name = _join(prefix, field.name)
       if dataclasses.is_dataclass(hints[field.name]):
-        inner = None if base is None else getattr(base, field.name)
-        values[field.name] = self._build(hints[field.name], name, inner)
+        values[field.name] = self._build(hints[field.name], name)
         continue
-      flag = self.flag_values[name]
-      if base is not None and not flag.present:
-        values[field.name] = getattr(base, field.name)
-      elif flag.value is None and _required(field):
+      values[field.name] = self.flag_values[name].value
+      if values[field.name] is None and _required(field):
         raise app.UsageError(f"--{name} must be given")
-      else:
-        values[field.name] = flag.value
     try:
       return cls(**values)
     except ValueError as error:
@@ -75,36 +81,55 @@ class FlagSet(Generic[T]):
 
 
 def define(
-    cls: type[T], prefix: str = "",
+    default: T | type[T], prefix: str = "",
     flag_values: flags.FlagValues = flags.FLAGS) -> FlagSet[T]:
-  """Declares `--prefix.field` (or `--field`) for every field of `cls`.
+  """Declares `--prefix.field` (or `--field`) for every field of a dataclass.
 
   Fields are int, float, bool, str, tuples of them (`--sizes=3,5`), any of
   these or None (`--top_p=none`), or dataclasses, whose flags get the field's
   name in front. Help is the comment on the field's line, those above it, or the
   field's entry under "Attributes:" in the docstring.
 
+  Args:
+    default: the value whose fields are the flags' defaults, those of its
+      dataclasses included; or the class, for the defaults that it has. A field
+      without any must be given on the command line.
+    prefix: of the flags' names.
+    flag_values: where they are declared.
+
   Raises:
     ValueError: a field of another type.
   """
+  cls = default if isinstance(default, type) else type(default)
   hints = typing.get_type_hints(cls)
   texts = _attributes(cls) | {k: v for k, v in _comments(cls).items() if v}
+  declared: dict[str, Any] = {}
   for field in dataclasses.fields(cls):
     name = _join(prefix, field.name)
     hint = hints[field.name]
+    value = (_default(field) if isinstance(default, type)
+             else getattr(default, field.name))
     if dataclasses.is_dataclass(hint):
-      define(hint, name, flag_values)
+      inner = define(hint if value is None else value, name, flag_values)
+      declared |= inner.declared
       continue
-    text = (
+    help_text = (
         field.metadata.get("help") or texts.get(field.name)
         or f"{cls.__name__}.{field.name}")
     if hint is bool:  # also takes --name and --noname
-      flags.DEFINE_boolean(name, _default(field), text, flag_values)
+      flags.DEFINE_boolean(name, value, help_text, flag_values)
     else:
       flags.DEFINE(
-          _parser(hint, name), name, _default(field), text, flag_values,
-          _Text())
-  return FlagSet(cls, prefix, flag_values)
+          _parser(hint, name), name, value, help_text, flag_values, _Text())
+    declared[name] = value
+  return FlagSet(cls, prefix, flag_values, declared)
+
+
+def text(value: Any) -> str:
+  """A value as one types it behind `--name=`."""
+  if isinstance(value, tuple):
+    return ",".join(text(x) for x in value)
+  return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 class _Tuple(flags.ArgumentParser):
@@ -137,9 +162,7 @@ class _Text(flags.ArgumentSerializer):
   """The text that the parsers above read back to the same value."""
 
   def serialize(self, value: Any) -> str:
-    if isinstance(value, tuple):
-      return ",".join(str(x) for x in value)
-    return str(value)
+    return text(value)
 
 
 def _parser(hint: Any, name: str) -> flags.ArgumentParser:
@@ -170,6 +193,7 @@ def _required(field: dataclasses.Field) -> bool:
 
 
 def _default(field: dataclasses.Field) -> Any:
+  """The field's default; None if it has none."""
   if _required(field):
     return None
   if field.default is not dataclasses.MISSING:

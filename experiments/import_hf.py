@@ -43,8 +43,8 @@ MESH = flagset.define(MeshConfig, "mesh")
 
 def main() -> None:
   check(bool(FROM.value), "give --from=DIR, the folder of a Hugging Face model")
-  compute = COMPUTE.resolve(Compute())
-  mesh = mesh_or_none(MESH.resolve(MeshConfig()))
+  compute = COMPUTE.value()
+  mesh = mesh_or_none(MESH.value())
   workdir = epath.Path(WORKDIR.value)
   if (workdir / workdir_lib.CONFIG).exists():
     check(not (workdir / "checkpoints").exists()

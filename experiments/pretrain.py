@@ -25,7 +25,7 @@ from r1jax.stages import pretrain, weights
 
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")
-CORPUS = flagset.define(corpus.CorpusConfig, "corpus")
+CORPUS = flagset.define(corpus.DEFAULT, "corpus")
 MESH = flagset.define(MeshConfig, "mesh")
 INIT = flags.DEFINE_string(
     "init", "random:base-arith", "First parameters: random:PRESET, or, to go on"
@@ -40,12 +40,12 @@ EXPORT = flags.DEFINE_string(
 
 
 def main() -> None:
-  cfg = PRETRAIN.resolve(pretrain.PretrainConfig())
-  mixture = CORPUS.resolve(corpus.DEFAULT)
+  cfg = PRETRAIN.value()
+  mixture = CORPUS.value()
   mesh = None
   if jax.device_count() > 1:
-    mesh = make_mesh(MESH.resolve(MeshConfig()))
-  first = weights.load(INIT.value, COMPUTE.resolve(Compute()),
+    mesh = make_mesh(MESH.value())
+  first = weights.load(INIT.value, COMPUTE.value(),
                        jax.random.key(cfg.seed), mesh)
   text_at = functools.partial(corpus.document, cfg.seed, config=mixture)
   tokenizer = hf_tokenizer.load(

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from absl import app, flags, logging
 
-from experiments import flagset
+from experiments import flagset, recipe
 from r1jax.core.config import check
 from r1jax.sharding import distributed, processes, watchdog
 from r1jax.sharding.distributed import DistributedConfig
@@ -49,7 +49,16 @@ def run(main: Callable[[], Any], *, many: bool = False) -> None:
     # and with one thread a device they can wait for each other for ever.
     os.environ.setdefault("PJRT_NPROC", "64")
   _list_all_flags()
-  app.run(wrapped)
+  app.run(wrapped, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """The command line, above the recipe where the experiment has recipes."""
+  try:
+    recipe.apply(argv, flags.FLAGS)
+  except (*EXPECTED, flags.Error) as error:
+    raise SystemExit(_brief(error)) from error
+  return app.parse_flags_with_usage(argv)
 
 
 def _together(main: Callable[[], Any], many: bool) -> None:

@@ -12,7 +12,7 @@ import dataclasses
 
 from absl import flags
 
-from experiments import common, flagset, start
+from experiments import common, flagset, recipe, start
 from r1jax.losses import presets as loss_presets
 from r1jax.rewards.combine import RewardConfig
 from r1jax.sharding import processes
@@ -29,10 +29,15 @@ from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.weights import Handover
 
 GRPO = flagset.define(GrpoConfig)
-EVAL = flagset.define(EvalConfig, "eval")
+# As in training.
+EVAL = flagset.define(EvalConfig(temperature=1.0, top_p=1.0), "eval")
 REWARDS = flagset.define(RewardConfig, "rewards")
+RECIPE = flags.DEFINE_string(
+    "recipe", "", "All settings of a kind of run: "
+    + ", ".join(recipe.names()) + ", or a file of flags; single flags change"
+    " it. Default: embedded for --init=base, r1-zero for other parameters.")
 LOSS = flags.DEFINE_string(
-    "loss", "r1-zero", "Objective by its paper: "
+    "loss", "", "The objective alone by its paper, at the recipe's sizes: "
     + ", ".join(loss_presets.PRESETS) + "; single flags change it.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/zero", "Folder of the run.")
 EXPORT = flags.DEFINE_string("export", "", common.EXPORT)
@@ -43,22 +48,16 @@ EVAL_SPLIT = flags.DEFINE_string(
     "eval_split", "validation[:64]", "Their split, of each as many.")
 
 
-def config() -> GrpoConfig:
-  """The flags over the preset that --loss names."""
-  preset = loss_presets.get(LOSS.value)
-  base = GrpoConfig(policy=preset.policy)
-  return GRPO.resolve(dataclasses.replace(base, advantages=dataclasses.replace(
-      base.advantages, normalize=preset.normalize)))
-
-
 def main() -> None:
-  cfg, evals = config(), EVAL.resolve(EvalConfig(temperature=1.0, top_p=1.0))
+  cfg, evals, rewards = GRPO.value(), EVAL.value(), REWARDS.value()
+  print(recipe.explain(RECIPE.value, LOSS.value, (
+      GRPO, EVAL, REWARDS, common.COMPUTE, common.MESH)), flush=True)
+  cfg = dataclasses.replace(cfg, template=common.template(cfg.template))
   if EXPORT.value:
     exporting.check_unused(EXPORT.value)  # before the work
   # pmap makes its replicas by itself; the first device samples.
   mesh = common.mesh() if cfg.driver == "mesh" else None
   first, tokenizer = common.policy(cfg.seed, mesh)
-  rewards = REWARDS.resolve(RewardConfig())
   train = common.sources(common.DATA.value, "train")
   held_out = common.sources(
       EVAL_DATA.value or common.DATA.value, EVAL_SPLIT.value)
@@ -79,7 +78,8 @@ def main() -> None:
         cfg, Handover(first), judge, questions, WORKDIR.value,
         evaluate=evaluating.during(
             evals, engine, judge, held_out, WORKDIR.value),
-        mesh=mesh, settings={"init": common.INIT.value,
+        mesh=mesh, settings={"recipe": RECIPE.value,
+                             "init": common.INIT.value,
                              "data": common.DATA.value,
                              "mixture": common.MIXTURE.value,
                              "rewards": judged})

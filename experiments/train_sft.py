@@ -10,6 +10,8 @@ and may name its "source".
 
 from __future__ import annotations
 
+import dataclasses
+
 from absl import flags
 
 from experiments import common, flagset, start
@@ -29,7 +31,8 @@ EXPORT = flags.DEFINE_string("export", "", common.EXPORT)
 
 
 def main() -> None:
-  cfg = SFT.resolve(SftConfig())
+  cfg = SFT.value()
+  cfg = dataclasses.replace(cfg, template=common.template(cfg.template))
   if EXPORT.value:
     exporting.check_unused(EXPORT.value)  # before the work
   weights = data_lib.source_weights(SOURCE_WEIGHTS.value)

@@ -229,7 +229,7 @@ def main() -> None:
   if MICRO_ROWS.value is not None:
     work = dataclasses.replace(work, micro_rows=MICRO_ROWS.value)
   jax.config.update("jax_enable_compilation_cache", False)
-  compute = common.COMPUTE.resolve(Compute())
+  compute = common.COMPUTE.value()
   found = {
       "preset": PRESET.value, "jax": jax.__version__,
       "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

@@ -47,7 +47,7 @@ MARGIN = flags.DEFINE_float(
 FOLDER = flags.DEFINE_string(
     "folder", "", "Measure the import of this folder in this process.")
 JSON = flags.DEFINE_bool("json", False, "Print one line of JSON, no table.")
-MESH = flagset.define(MeshConfig, "mesh")
+MESH = flagset.define(MeshConfig(data=1, fsdp=2, expert=-1), "mesh")
 
 _DEVICES = 8
 
@@ -113,7 +113,7 @@ def _anonymous() -> int:
 def measure(folder: str) -> dict[str, float]:
   """Imports and measures; see the module for the names."""
   check(jax.device_count() > 1, "one device: nothing is sharded")
-  mesh = make_mesh(MESH.resolve(MeshConfig(data=1, fsdp=2, expert=-1)))
+  mesh = make_mesh(MESH.value())
   compute = Compute(param_dtype="bfloat16")
   jax.block_until_ready(jax.device_put(np.ones(8), jax.devices()[-1]))
   began = time.perf_counter()

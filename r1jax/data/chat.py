@@ -13,7 +13,7 @@ import datetime
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -79,7 +79,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
     raise ValueError(
         f"the tokenizer has no {' and '.join(sorted(_R1_TOKENS))}, which R1's"
         " template is made of; use --template=chat for the model's own")
-  _check(messages, tokenizer.control_tokens)
+  check_messages(messages, tokenizer.control_tokens)
   try:
     text = _compiled(source).render(
         messages=[dict(message) for message in messages],
@@ -101,7 +101,9 @@ def tail(text: str) -> str:
   return found.group() if found else ""
 
 
-def _check(messages, control_tokens) -> None:
+def check_messages(messages: Sequence[Mapping[str, str]],
+                   control_tokens: Collection[str]) -> None:
+  """Raises ValueError if a message is malformed or spells a control token."""
   if not messages:
     raise ValueError("there are no messages: give at least one")
   for number, message in enumerate(messages):

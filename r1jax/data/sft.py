@@ -103,6 +103,8 @@ def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
   Raises:
     ValueError: the template refuses the messages.
   """
+  if templates.is_wording(template):
+    chat.check_messages(messages, tokenizer.control_tokens)
   if template not in templates.CHATS:
     return [[_plain(message, template) for message in messages]]
   found, so_far = [], None
@@ -122,12 +124,14 @@ def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
 
 def _plain(message: Message, template: str) -> Span:
   text = message["content"]
-  check(message["role"] != "system",
-        f"template {template} has no place for a system message")
+  check(message["role"] != "system", "a template that is no chat has no place"
+        " for a system message")
   if message["role"] == "user":
     return Span(templates.render(text, template), False)
-  # Completions of these templates begin with a space.
-  return Span(text if text[0].isspace() else f" {text}", True)
+  text = _continuing(templates.tail(template), text)
+  # Completions begin with a space, unless the template ends with one.
+  spaced = text[0].isspace() or templates.render("", template)[-1].isspace()
+  return Span(text if spaced else f" {text}", True)
 
 
 def _continuing(tail: str, answer: str) -> str:
@@ -144,31 +148,30 @@ def _continuing(tail: str, answer: str) -> str:
 
 
 def end_of_answer(template: str, tokenizer: Tokenizer) -> int:
-  """The id that ends an answer: of several, the one the chat template writes.
+  """The id that ends an answer: of several, the one that the template writes.
   """
+  text = template if templates.is_wording(template) else ""
   if template in templates.CHATS:
     text = chat.render(
         tokenizer, [{"role": "user", "content": "a"},
                     {"role": "assistant", "content": "b"}],
         **templates.CHATS[template] | {"add_generation_prompt": False})
-    for token in reversed(tokenizer.encode_chat(text)):
-      if token in tokenizer.eos_ids:
-        return token
+  for token in reversed(tokenizer.encode_chat(text)):
+    if token in tokenizer.eos_ids:
+      return token
   return min(tokenizer.eos_ids)
 
 
 def encode(spans: Sequence[Span], template: str, tokenizer: Tokenizer,
            eos_id: int, weight: float = 1.0) -> Example:
   """Ids of a dialogue; spans are encoded apart, as prompt and answer are."""
-  chats = template in templates.CHATS  # these place bos themselves
-  prompt_ids = tokenizer.encode_chat if chats else tokenizer.encode
-  ids = [] if chats or tokenizer.bos_id is None else [tokenizer.bos_id]
-  trained = [False] * len(ids)
+  ids: list[int] = []
+  trained: list[bool] = []
   for text, train in spans:
     if train:
       part = [*tokenizer.encode(text), eos_id]
     else:
-      part = prompt_ids(text)
+      part = templates.encode(text, template, tokenizer, begins=not ids)
       # The template's own end of the answer before is there already.
       if trained and trained[-1] and part[:1] == [eos_id]:
         part = part[1:]

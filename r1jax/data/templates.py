@@ -1,17 +1,26 @@
 """Prompt templates: a question in, the text that the model continues.
 
-A template gives a form, never a hint about content. In the plain ones the
-completion follows the last character, so it begins with a space.
+A template gives a form, never a hint about content. It is a name ("r1-zero",
+"plain", or one of `CHATS`) or a wording: any text with {question} in it, which
+`read` takes from a file. In the plain ones the completion follows the last
+character, so it begins with a space.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from etils import epath
+
+from r1jax.core.config import check
 from r1jax.data import chat
 from r1jax.data.tokenizer import Tokenizer
 
+QUESTION = "{question}"
+
+# Our wording, see `render`.
 R1_ZERO = (
     "The User asks, the Assistant thinks it over, then answers, as in"
     " <think> thoughts </think> <answer> answer </answer>"
@@ -36,14 +45,54 @@ class Rendered(NamedTuple):
   tail: str
 
 
+def read(template: str) -> str:
+  """The wording in the file of `file:PATH`; any other template as it is.
+
+  The file is taken whole, to its last newline: what stands behind {question}
+  is what the model continues. Braces around anything else are text.
+
+  Raises:
+    ValueError: the file cannot be read, is not UTF-8, or has {question} not
+      just once; the message names the path and what to write.
+  """
+  kind, _, path = template.partition(":")
+  if kind != "file":
+    return template
+  what = f"template {template}"
+  try:
+    text = epath.Path(path).read_bytes().decode()
+  except OSError as error:
+    raise ValueError(
+        f"{what} cannot be read ({error.strerror or error}); give a text file"
+        f" with {QUESTION} where the question belongs") from error
+  except UnicodeDecodeError as error:
+    raise ValueError(
+        f"{what} is not UTF-8 ({error.reason} at byte {error.start}); save it"
+        " as UTF-8 text") from error
+  count = text.count(QUESTION)
+  others = ", ".join(sorted(set(re.findall(r"\{+\s*\w+\s*\}+", text))))
+  check(count > 0, f"{what} has no {QUESTION}"
+        + (f", but {others}" if others else "")
+        + f"; write {QUESTION} where the question belongs")
+  check(count == 1, f"{what} has {QUESTION} {count} times; write it in the one"
+        " place where the question belongs")
+  check("{" + QUESTION not in text and QUESTION + "}" not in text,
+        f"{what} has {QUESTION} in more braces; write just {QUESTION}, other"
+        " braces need no doubling")
+  return text
+
+
 def prompt(messages: Sequence[Mapping[str, str]], template: str,
            tokenizer: Tokenizer) -> Rendered:
-  """A conversation that ends with a question in the named template, as ids.
+  """A conversation that ends with a question in a template, as ids.
 
   "chat" is the tokenizer's own chat template, "chat-think" the same with a
   thought opened after it, "r1" that of DeepSeek-R1. These place bos
   themselves; before the others it is put if the tokenizer has one. These have
   room for one question: earlier messages stand before it as paragraphs.
+
+  Control tokens that a wording spells become their ids; in a question they are
+  refused there and in chats, and are text in the named plain templates.
 
   Raises:
     ValueError: no template has that name, or as `chat.render`.
@@ -51,22 +100,58 @@ def prompt(messages: Sequence[Mapping[str, str]], template: str,
   if template in CHATS:
     text = chat.render(tokenizer, list(messages), **CHATS[template])
     return Rendered(tokenizer.encode_chat(text), chat.tail(text))
-  first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  if is_wording(template):
+    chat.check_messages(messages, tokenizer.control_tokens)
   question = "\n\n".join(message["content"] for message in messages)
-  return Rendered(first + tokenizer.encode(render(question, template)), "")
+  text = render(question, template)
+  return Rendered(encode(text, template, tokenizer), tail(template))
+
+
+def is_wording(template: str) -> bool:
+  """Whether a template is a text, not a name."""
+  return QUESTION in template
+
+
+def encode(text: str, template: str, tokenizer: Tokenizer, *,
+           begins: bool = True) -> list[int]:
+  """Ids of what `template` rendered.
+
+  Args:
+    text: a prompt, or of a chat a part of one.
+    template: a name or a wording.
+    tokenizer: of the model.
+    begins: whether bos belongs before it, if the tokenizer has one; chats
+      place it themselves, and wordings may.
+  """
+  if template in TEMPLATES:
+    ids = tokenizer.encode(text)
+  else:
+    ids = tokenizer.encode_chat(text)
+  bos = None if template in CHATS else tokenizer.bos_id
+  return ids if not begins or bos in (None, *ids[:1]) else [bos, *ids]
+
+
+def tail(template: str) -> str:
+  """The beginning of the answer that a plain template ends with, or ""."""
+  text = TEMPLATES.get(template, template)
+  return chat.tail(text.partition(QUESTION)[2])
 
 
 def render(question: str, template: str = "r1-zero") -> str:
-  """`question` set into the named template of plain text.
+  """`question` set into a template of plain text.
 
-  "r1-zero" is the form of DeepSeek-R1 (arXiv:2501.12948, Table 1) in our own,
-  shorter words: a preamble, a one-line schema, the two speakers.
+  "r1-zero" has the form of DeepSeek-R1 (arXiv:2501.12948, Table 1): a preamble,
+  a one-line schema, the two speakers. Its wording is ours and shorter; whoever
+  wants the published one brings it as a file.
 
   Raises:
     ValueError: no template has that name; the message lists them.
   """
-  if template not in TEMPLATES:
+  text = TEMPLATES.get(template, template)
+  before, found, after = text.partition(QUESTION)
+  if not found:
     raise ValueError(
         f"template={template!r} is unknown; choose from"
-        f" {', '.join(sorted([*TEMPLATES, *CHATS]))}")
-  return TEMPLATES[template].format(question=question)
+        f" {', '.join(sorted([*TEMPLATES, *CHATS]))}, or bring your own as"
+        f" file:PATH, a text with {QUESTION}")
+  return before + question + after

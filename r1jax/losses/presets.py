@@ -1,6 +1,7 @@
 """Published variants of the policy objective.
 
-Where a source names no value, ours is said so.
+Where a source names no value, ours is said so. What else a source does,
+sizes, rates, sampling, is in the recipe of its name (experiments/recipes/).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ PRESETS = {
     "dr-grpo": Preset(
         PolicyConfig(aggregation="constant", max_length=3000), "none"),
     # arXiv:2503.14476, section 3: clip-higher (0.2, 0.28), all tokens alike, no
-    # KL. Its dynamic sampling and its length penalty are the stage's.
+    # KL. Its dynamic sampling and its penalty for overlong answers are no part
+    # of the loss: the recipe has them.
     "dapo": Preset(PolicyConfig(aggregation="token_mean", clip_high=0.28)),
     # arXiv:2507.18071, section 5.1: ratio of sequences, clip (3e-4, 4e-4). No
     # KL is named: ours is 0.

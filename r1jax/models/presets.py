@@ -30,6 +30,18 @@ V2_LITE_16B = ModelConfig(
     n_experts=64, n_shared=2, n_activated=6, d_expert=1408, score="softmax",
     selection_bias=False, normalize_gates=False, init_std=0.006)
 
+# The config.json of Qwen/Qwen2.5-1.5B and of Qwen/Qwen2.5-7B, the base models.
+QWEN25_1_5B = ModelConfig(
+    attention="gqa", vocab_size=151936, d_model=1536, n_layers=28, n_heads=12,
+    n_kv_heads=2, head_dim=128, d_ff=8960, max_position=131072,
+    rope=RopeConfig(theta=1e6), norm_eps=1e-6, qkv_bias=True,
+    tie_embeddings=True)
+
+QWEN25_7B = ModelConfig(
+    attention="gqa", vocab_size=152064, d_model=3584, n_layers=28, n_heads=28,
+    n_kv_heads=4, head_dim=128, d_ff=18944, max_position=131072,
+    rope=RopeConfig(theta=1e6), norm_eps=1e-6, qkv_bias=True)
+
 # Every size of the test model differs from every other, so that a swapped axis
 # cannot pass.
 TINY = ModelConfig(
@@ -65,6 +77,8 @@ PRESETS = {
     "r1-671b": R1_671B,
     "v2-236b": V2_236B,
     "v2-lite-16b": V2_LITE_16B,
+    "qwen2.5-1.5b": QWEN25_1_5B,
+    "qwen2.5-7b": QWEN25_7B,
     "base-arith": BASE_ARITH,
     "peer-small": PEER_SMALL,
     "peer-moe": PEER_MOE,

@@ -66,6 +66,21 @@ DISTILL_QWEN = {
     "torch_dtype": "bfloat16", "transformers_version": "4.44.0",
     "use_cache": True, "use_mrope": False, "use_sliding_window": False,
     "vocab_size": 151936}
+QWEN25_7B = {
+    "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0,
+    "bos_token_id": 151643, "eos_token_id": 151643, "hidden_act": "silu",
+    "hidden_size": 3584, "initializer_range": 0.02, "intermediate_size": 18944,
+    "max_position_embeddings": 131072, "max_window_layers": 28,
+    "model_type": "qwen2", "num_attention_heads": 28, "num_hidden_layers": 28,
+    "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+    "sliding_window": 131072, "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16", "transformers_version": "4.40.1",
+    "use_cache": True, "use_mrope": False, "use_sliding_window": False,
+    "vocab_size": 152064}
+QWEN25_1_5B = QWEN25_7B | {
+    "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12,
+    "num_key_value_heads": 2, "tie_word_embeddings": True,
+    "vocab_size": 151936}
 QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"], "attention_bias": False,
     "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645,
@@ -101,6 +116,7 @@ LLAMA3 = RopeConfig(theta=5e5, scaling="llama3", factor=8.0, original=16)
 @pytest.mark.parametrize("fields, expected", [
     (R1, presets.R1_671B), (V2, presets.V2_236B),
     (V2_LITE, presets.V2_LITE_16B), (DISTILL_QWEN, QWEN_7B),
+    (QWEN25_1_5B, presets.QWEN25_1_5B), (QWEN25_7B, presets.QWEN25_7B),
     (QWEN3, ModelConfig(
         attention="gqa", vocab_size=151936, d_model=1024, n_layers=28,
         n_heads=16, n_kv_heads=8, head_dim=128, d_ff=3072, max_position=40960,
@@ -110,7 +126,8 @@ LLAMA3 = RopeConfig(theta=5e5, scaling="llama3", factor=8.0, original=16)
         n_heads=32, n_kv_heads=8, head_dim=128, d_ff=14336,
         max_position=131072, norm_eps=1e-5, rope=RopeConfig(
             theta=5e5, scaling="llama3", factor=8.0, original=8192)))],
-    ids=["r1", "v2", "v2-lite", "qwen2", "qwen3", "llama"])
+    ids=["r1", "v2", "v2-lite", "qwen2", "qwen2.5-1.5b", "qwen2.5-7b", "qwen3",
+         "llama"])
 def test_published_files(fields, expected):
   before = json.dumps(fields)
   found = hf_config.from_hf(fields)

@@ -19,10 +19,10 @@ from tests.experiments.calls import calls
 from tests.stages import cases
 
 GSM8K = pathlib.Path(__file__).parents[2] / "../shared/data/gsm8k"
-TINY = ["--questions=2", "--samples=2", "--micro_rows=4", "--row_length=200",
-        "--max_new_tokens=8", "--save_every=1", "--eval_every=0",
-        "--eval.samples=2", "--eval.batch=2", "--eval.max_new_tokens=8",
-        "--eval_split=test[:2]"]
+TINY = ["--recipe=embedded", "--questions=2", "--samples=2",
+        "--micro_rows=4", "--row_length=200", "--max_new_tokens=8",
+        "--save_every=1", "--eval_every=0", "--eval.samples=2",
+        "--eval.batch=2", "--eval.max_new_tokens=8", "--eval_split=test[:2]"]
 
 
 def succeeds(call):

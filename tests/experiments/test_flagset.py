@@ -46,9 +46,9 @@ class Outer:
       raise ValueError(f"group={self.group}: one has no baseline")
 
 
-def parse(*args, prefix="run", cls=Outer):
+def parse(*args, prefix="run", default=Outer):
   values = flags.FlagValues()
-  handle = flagset.define(cls, prefix, values)
+  handle = flagset.define(default, prefix, values)
   values(["program", *args])
   return handle
 
@@ -69,15 +69,43 @@ def test_each_kind_of_field_is_parsed():
 
 def test_empty_prefix_and_none():
   handle = parse("--top_p=none", "--nodebug", prefix="")
-  base = Outer(top_p=0.9, debug=True)
-  assert handle.resolve(base) == Outer(top_p=None, debug=False)
+  assert handle.value() == Outer(top_p=None, debug=False)
+
+
+PRESET = Outer(
+    group=8, top_p=0.5, debug=True, sizes=(1,),
+    inner=Inner(width=2, rates=(9.0,)))
 
 
 def test_only_given_flags_override_a_preset():
-  preset = Outer(group=8, sizes=(1,), inner=Inner(width=2, rates=(9.0,)))
-  got = parse("--run.inner.width=7", "--run.name=base").resolve(preset)
+  got = parse("--run.inner.width=7", "--run.name=base", default=PRESET).value()
   assert got == dataclasses.replace(
-      preset, name="base", inner=Inner(width=7, rates=(9.0,)))
+      PRESET, name="base", inner=Inner(width=7, rates=(9.0,)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+  inner: Inner = dataclasses.field(default_factory=lambda: Inner(width=5))
+
+
+@pytest.mark.parametrize("default", [PRESET, Outer, Holder, Holder(Inner())])
+def test_help_says_what_is_taken(default):
+  """Defaults of an instance, and of a class those of its inner dataclasses."""
+  handle = parse(default=default)
+  want = default if not isinstance(default, type) else default()
+  assert handle.value() == want
+  shown = {name: handle.flag_values[name].default for name in handle.declared}
+  assert parse(*(f"--{name}={flagset.text(value)}"
+                 for name, value in shown.items()),
+               default=type(want)).value() == want
+
+
+def test_what_was_changed_is_told():
+  handle = parse("--run.group=9", "--run.sizes=1", "--run.inner.rates=1,2.5",
+                 default=PRESET)
+  handle.flag_values.set_default("run.debug", "false")
+  assert handle.changed() == {"run.group": "9", "run.debug": "false",
+                              "run.inner.rates": "1.0,2.5"}
 
 
 def test_help_is_the_comment():
@@ -110,7 +138,7 @@ def test_a_refused_value_is_a_usage_error():
   with pytest.raises(app.UsageError, match="group=1: one has no baseline"):
     parse("--run.group=1").value()
   with pytest.raises(app.UsageError, match="one has no baseline.*--run"):
-    parse("--run.group=1").resolve(Outer())
+    parse("--run.group=1", default=Outer()).value()
 
 
 def test_a_required_field_must_be_given():
@@ -119,8 +147,8 @@ def test_a_required_field_must_be_given():
     path: str
 
   with pytest.raises(app.UsageError, match="--run.path must be given"):
-    parse(cls=Needs).value()
-  assert parse("--run.path=a", cls=Needs).value() == Needs("a")
+    parse(default=Needs).value()
+  assert parse("--run.path=a", default=Needs).value() == Needs("a")
 
 
 def test_other_types_have_no_flag():
@@ -129,7 +157,7 @@ def test_other_types_have_no_flag():
     table: dict[str, int] = dataclasses.field(default_factory=dict)
 
   with pytest.raises(ValueError, match="no flag for run.table"):
-    parse(cls=Odd)
+    parse(default=Odd)
 
 
 def test_the_user_sees_a_message_and_no_traceback(tmp_path):

@@ -47,7 +47,8 @@ def trained(request, questions, cache, tmp_path_factory):
       *shared, f"--data={data}", "--rows=2", "--steps=3", "--eval_every=0",
       f"--workdir={folder / 'sft_run'}", f"--export={folder / 'sft'}"])
   grpo, = calls("experiments.train_grpo", [
-      *shared, "--data=gsm8k", f"--data_dir={questions}", "--steps=1",
+      *shared, "--recipe=embedded", "--data=gsm8k", f"--data_dir={questions}",
+      "--steps=1",
       "--questions=2", "--samples=4", "--micro_rows=8", "--eval_every=0",
       f"--max_new_tokens={NEW}", "--eval_split=validation",
       "--eval.samples=2", f"--eval.max_new_tokens={NEW}", "--policy.kl_beta=0",

@@ -11,10 +11,10 @@ from r1jax.report import writer
 from tests.experiments.calls import calls
 
 README = pathlib.Path(__file__).parents[2] / "README.md"
-SIZES = ["--steps=1", "--questions=2", "--samples=2", "--micro_rows=4",
-         "--row_length=96", "--max_new_tokens=8", "--save_every=1",
-         "--eval_every=0", "--eval.samples=2", "--eval.batch=2",
-         "--eval.max_new_tokens=8", "--eval_split=test[:2]"]
+SIZES = ["--recipe=embedded", "--steps=1", "--questions=2", "--samples=2",
+         "--micro_rows=4", "--row_length=96", "--max_new_tokens=8",
+         "--save_every=1", "--eval_every=0", "--eval.samples=2",
+         "--eval.batch=2", "--eval.max_new_tokens=8", "--eval_split=test[:2]"]
 
 
 def blocks():

@@ -44,6 +44,13 @@ def test_v2_has_its_published_parameters(name, total, active):
   assert used / 1e9 == pytest.approx(active, abs=0.005)
 
 
+@pytest.mark.parametrize("name, total", [
+    ("qwen2.5-1.5b", 1_543_714_304), ("qwen2.5-7b", 7_615_616_512)])
+def test_qwen_has_its_published_parameters(name, total):
+  """The number of values in the published safetensors."""
+  assert _count(_shapes(name)) == total
+
+
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_every_parameter_names_its_axes(name):
   model = build(presets.get(name))
