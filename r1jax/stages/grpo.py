@@ -85,6 +85,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   learner = learner_lib.Learner(cfg, initial, mesh)
   arrays, host = session.restore(learner.arrays(), {})
   learner.load(arrays)
+  del arrays  # a reference that is refreshed must not stay here
   if host:
     stream.set_state(host["stream"])
   inside = Inside(session, host, learner)
@@ -163,6 +164,7 @@ def take_step(cfg: GrpoConfig, step: int, session: Session, stream: Any,
         learner.ready(packed, placed, fixed, advantages.advantages_QG,
                       advantages.keep_QG),
         {"sums": sums, "others": collected.metrics}, clock.laps)
+    del placed, fixed  # the work has what an update reads of them
     record(session, step + 1, scored, advantages)
   work.update(learner, session)
   if not work.complete:
