@@ -2,11 +2,18 @@
 
   python -m experiments.compile_ahead --preset=v2-lite-16b --topology=v5e:4x4 \
       --mesh.fsdp=4 --mesh.expert=4 --rows=16 --length=2048 --prompt=256 \
-      --compute.param_dtype=bfloat16 --effort=-1
+      --offload=optimizer,reference --effort=-1
   python -m experiments.compile_ahead --preset=r1-671b --topology=v5p:8x8x8 \
       --mesh.fsdp=2 --mesh.expert=256 --offload=reference --json
   python -m experiments.compile_ahead --preset=base-arith --topology=cpu \
       --length=256 --prompt=64 --rows=64 --sweep=6
+
+For one GPU nothing is compiled: what it holds is counted, what comes and goes
+is estimated.
+
+  python -m experiments.compile_ahead --init=hf-config:DIR/config.json \
+      --topology=h200 --rows=64 --samples=16 --micro_rows=1 --length=8192 \
+      --prompt=1024 --offload=reference
 """
 
 from __future__ import annotations
@@ -18,10 +25,13 @@ from collections.abc import Sequence
 
 import jax
 from absl import flags
+from etils import epath
 
 from experiments import flagset, start
 from r1jax.accounting import chips, compiled
 from r1jax.accounting.compiled import Measured
+from r1jax.checkpoint import hf_config
+from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.models import presets
 from r1jax.models.compute import Compute
@@ -29,20 +39,24 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.model import build
 from r1jax.report.progress import Progress
 from r1jax.sharding.mesh import MeshConfig, devices_of, make_mesh
-from r1jax.stages import aot, fitting
-from r1jax.stages.aot import AheadConfig
+from r1jax.stages import aot, estimates, fitting
+from r1jax.stages.aot_config import AheadConfig
 
 PRESET = flags.DEFINE_string(
     "preset", "r1-671b", f"Model: {', '.join(presets.PRESETS)}.")
+INIT = flags.DEFINE_string(
+    "init", "", "hf-config:FILE, a Hugging Face config.json, in place of"
+    " --preset.")
 LAYERS = flags.DEFINE_integer(
     "layers", 0, "Layers instead of the preset's, to compile faster: dense ones"
     " first, as in the preset.")
 TOPOLOGY = flags.DEFINE_string(
     "topology", "v5p:8x8x8", "Chips: a TPU topology (v5e:4x4, v5p:8x8x8,"
-    " v6e:8x8), or cpu or gpu for those of this machine.")
+    " v6e:8x8); cpu or gpu, those of this machine; h200, h100 or a100, one of"
+    " them, by an estimate of memory without compiling.")
 PROGRAM = flags.DEFINE_list(
-    "program", ["all"], "update, logprobs, reshard, prefill, decode, some of"
-    " them, or all.")
+    "program", ["all"], "reshard, prefill, decode, halve, logprobs, accumulate,"
+    " apply, some of them, update for the last two, or all.")
 SWEEP = flags.DEFINE_integer(
     "sweep", 0, "Instead of --mesh.* and --compute.remat try so many of the"
     " most promising ones on the first --program, and rank them.")
@@ -58,20 +72,22 @@ COMPUTE = flagset.define(Compute(dtype="bfloat16", remat="full"), "compute")
 
 def main() -> None:
   compute, cfg, mesh = COMPUTE.value(), AHEAD.value(), MESH.value()
+  name, model = chosen()
+  if chip := chips.of(TOPOLOGY.value.upper()):
+    print(f"{name}, {model.n_layers} layers, on one {TOPOLOGY.value};"
+          f" {cfg.rows} rows of {cfg.length} tokens", flush=True)
+    return estimated(name, model, compute, cfg, chip)
   devices = devices_of(TOPOLOGY.value)
   # A program from the cache leaves no text, and says nothing of its compiler.
   jax.config.update("jax_enable_compilation_cache", False)
-  model = presets.get(PRESET.value)
-  if LAYERS.value:
-    model = dataclasses.replace(model, n_layers=LAYERS.value)
   chip = chips.of(devices[0].device_kind)
-  print(f"{PRESET.value}, {model.n_layers} layers, on {len(devices)} x"
+  print(f"{name}, {model.n_layers} layers, on {len(devices)} x"
         f" {devices[0].device_kind}; {cfg.rows} rows of {cfg.length} tokens",
         flush=True)
   names = PROGRAM.value
   if SWEEP.value:
-    name = "update" if names == ["all"] else names[0]
-    found = sweep(model, compute, cfg, devices, chip, name)
+    first = names[0] if names[0] not in ("all", "update") else "accumulate"
+    found = sweep(model, compute, cfg, devices, chip, first)
     print(fitting.ranking(found, chip))
     rows = [dataclasses.asdict(m) | {
         "mesh": dataclasses.asdict(shape), "remat": remat}
@@ -80,11 +96,50 @@ def main() -> None:
     found = measured(model, compute, cfg, mesh, devices, chip, names)
     print(fitting.report(found, chip, compute, cfg))
     rows = [dataclasses.asdict(m) | {
-        "resident": dict(p.resident), "kept": p.kept} for p, m in found]
+        "held": p.held._asdict(), "resident": p.resident, "kept": p.kept}
+            for p, m in found]
   if JSON.value:
-    print(json.dumps({"preset": PRESET.value, "layers": model.n_layers,
+    print(json.dumps({"model": name, "layers": model.n_layers,
                       "topology": TOPOLOGY.value, "devices": len(devices),
                       "rows": rows}))
+
+
+def chosen() -> tuple[str, ModelConfig]:
+  """The model that the flags name.
+
+  Raises:
+    ValueError: an unknown preset, or a config.json that is not understood.
+  """
+  kind, _, file = INIT.value.partition(":")
+  check(not INIT.value or (kind == "hf-config" and file),
+        f"init={INIT.value!r}: give hf-config:FILE, or --preset")
+  if file:
+    check(epath.Path(file).exists(), f"{file} does not exist")
+    name, model = file, hf_config.from_hf(io.read_json(epath.Path(file)))
+  else:
+    name, model = PRESET.value, presets.get(PRESET.value)
+  if LAYERS.value:
+    model = dataclasses.replace(model, n_layers=LAYERS.value)
+  return name, model
+
+
+def estimated(name: str, config: ModelConfig, compute: Compute,
+              cfg: AheadConfig, chip: chips.Chip) -> None:
+  """Prints what one device would hold, from shapes alone."""
+  if compute.attention == "auto":  # what a GPU takes for packed rows
+    compute = dataclasses.replace(compute, attention="blocks")
+  model = build(config, compute)
+  mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+  programs = aot.programs(model, cfg, mesh)
+  transient = estimates.transient(model, cfg, mesh, programs)
+  print(fitting.estimate(
+      [(program, transient[n]) for n, program in programs.items()], chip))
+  if JSON.value:
+    print(json.dumps({
+        "model": name, "layers": config.n_layers, "topology": TOPOLOGY.value,
+        "devices": 1, "rows": [
+            {"name": n, "held": p.held._asdict(), "transient": transient[n]}
+            for n, p in programs.items()]}))
 
 
 def measured(model: ModelConfig, compute: Compute, cfg: AheadConfig,
@@ -97,7 +152,9 @@ def measured(model: ModelConfig, compute: Compute, cfg: AheadConfig,
   """
   programs = aot.programs(
       build(model, compute), cfg, make_mesh(mesh, devices))
-  names = list(programs) if list(names) == ["all"] else list(names)
+  names = list(programs) if list(names) == ["all"] else [
+      each for name in names for each in (
+          ("accumulate", "apply") if name == "update" else (name,))]
   for name in names:
     check(name in programs, f"program={name!r}: choose all or some of"
           f" {', '.join(programs)}")

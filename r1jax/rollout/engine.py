@@ -99,16 +99,21 @@ class Engine:
         self._start_rows, static_argnames=("samples", "new"))
     self.run_program = jax.jit(
         self._run_rows, static_argnames=("until",), donate_argnames=("rows",))
-    self._shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
+    self.shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
     shards = functools.partial(jax.jit, static_argnames=("shards",))
-    self._keep = shards(_keep_rows)
+    self.keep_program = shards(_keep_rows)
     self._store = shards(_store_rows, donate_argnames=("found",))
 
   def compilations(self) -> int:
     """Programs compiled so far, for tests and logs."""
     # jit's own counter; there is no public one.
     return sum(f._cache_size() for f in (
-        self.start_program, self.run_program, self._keep, self._store))
+        self.start_program, self.run_program, self.keep_program, self._store))
+
+  def halves(self, rows: int) -> bool:
+    """Whether a batch of so many rows gives way to one of half as many."""
+    half, odd = divmod(rows, 2 * self.shards)
+    return not odd and half * self.shards >= SMALLEST_BATCH
 
   def generate(self, params: Params, bias_LE: jax.Array,
                prompts: Sequence[np.ndarray], prompt_ids: Sequence[int],
@@ -190,8 +195,8 @@ class Engine:
     check(most == -fewest, f"one process brings {most} prompts, another"
           f" {-fewest}; give as many to each")
     total = most * jax.process_count()
-    check(total % self._shards == 0, f"{total} questions do not divide over"
-          f" {self._shards} devices; sample a multiple of that at once")
+    check(total % self.shards == 0, f"{total} questions do not divide over"
+          f" {self.shards} devices; sample a multiple of that at once")
 
     def name(length):
       found = np.flatnonzero(lengths_Q == length)
@@ -232,7 +237,7 @@ class Engine:
     rows = Rows(
         step=jnp.int32(0), cache=cache, keys_B=keys_B,
         prompt_lengths_B=repeat(lengths_Q), limits_B=limits_QG.reshape(-1),
-        lengths_B=zeros_B, slots_B=jnp.arange(b) % (b // self._shards),
+        lengths_B=zeros_B, slots_B=jnp.arange(b) % (b // self.shards),
         done_B=zeros_B > 0, ended_B=zeros_B > 0,
         last_B=zeros_B, tokens_BT=jnp.zeros((b, new), jnp.int32),
         logprobs_BT=jnp.zeros((b, new), jnp.float32), experts_BTLA=recorded)
@@ -296,7 +301,7 @@ class Engine:
       return self._append(params, rows, hidden)
 
     def live(rows):
-      return jnp.max(jnp.sum(~rows.done_B.reshape(self._shards, -1), 1))
+      return jnp.max(jnp.sum(~rows.done_B.reshape(self.shards, -1), 1))
 
     rows = jax.lax.while_loop(
         lambda rows: (live(rows) > until) & (rows.step < stop), body, rows)
@@ -306,18 +311,17 @@ class Engine:
     """Runs all rows to their end, halving the batch as they finish."""
     found = None
     while True:
-      half, odd = divmod(len(rows.done_B), 2 * self._shards)
-      shrinks = not odd and half * self._shards >= SMALLEST_BATCH
+      shrinks = self.halves(len(rows.done_B))
       rows, live = self.run_program(
           params, bias_LE, rows, rows.tokens_BT.shape[1],
-          until=half if shrinks else 0)
+          until=len(rows.done_B) // 2 // self.shards if shrinks else 0)
       if found is None:
         found = _sampled(rows)  # every row is in its place
       else:
-        found = self._store(found, rows, shards=self._shards)
+        found = self._store(found, rows, shards=self.shards)
       if not int(live):
         return processes.own_rows(found)
-      rows = self._keep(rows, shards=self._shards)
+      rows = self.keep_program(rows, shards=self.shards)
 
   def _rollout(self, prompts, prompt_ids, samples, harvest, prompt_experts):
     q = len(prompts)

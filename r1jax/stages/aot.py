@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,38 +17,16 @@ from jax.sharding import Mesh, NamedSharding
 
 from r1jax.accounting import flops, memory
 from r1jax.core.config import check
-from r1jax.core.types import TokenBatch
-from r1jax.losses.policy import PolicyConfig
 from r1jax.models.model import Model
 from r1jax.ops import ragged_exchange
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import rules
-from r1jax.training import logprobs, objectives, reshard, state, step
-from r1jax.training.optimizer import OptimizerConfig, make_optimizer
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AheadConfig:
-  """Sizes of the programs; the defaults are R1's."""
-
-  rows: int = 512  # sequences of an update, and of a decode step
-  length: int = 32768  # tokens of a row, slots of the cache
-  micro_batches: int = 1  # parts that an update's rows are done in
-  prompt: int = 1024  # tokens of the prompts whose answers are decoded
-  policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
-  optimizer: OptimizerConfig = OptimizerConfig(
-      lr=3e-6, moments="bfloat16")
-  offload: tuple[str, ...] = ()  # in host memory while idle: GrpoConfig.offload
-
-  def __post_init__(self):
-    for name in ("rows", "length", "micro_batches", "prompt"):
-      check(getattr(self, name) > 0,
-            f"{name}={getattr(self, name)} must be positive")
-    check(self.rows % self.micro_batches == 0, f"rows={self.rows} do not divide"
-          f" into micro_batches={self.micro_batches}")
-    check(self.prompt < self.length, f"prompt={self.prompt} leaves nothing of"
-          f" length={self.length} to decode")
+from r1jax.stages import resident
+from r1jax.stages.aot_config import AheadConfig
+from r1jax.stages.resident import Arrays, Held
+from r1jax.training import logprobs, objectives, reshard, step
+from r1jax.training.optimizer import make_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,81 +34,99 @@ class Program:
   """A program to compile.
 
   Attributes:
-    name: `update`, `logprobs`, `reshard`, `prefill` or `decode`.
+    name: `reshard`, `prefill`, `decode`, `halve`, `logprobs`, `accumulate` or
+      `apply`.
     lower: () -> `jax.stages.Lowered`.
-    arguments: what it reads, by kind, trees of `jax.ShapeDtypeStruct` with
-      shardings.
+    arguments: what it reads, by kind (`resident.KINDS`), trees of
+      `jax.ShapeDtypeStruct` with shardings.
+    held: what is alive when it begins, its arguments among it.
     flops: matrix operations of one step on one device, counted from the
       config: padding of any kind is not in it.
     steps: that one run makes: tokens of a decode loop, else 1.
     trips: how often loops run whose count is decided when running.
     kept: bytes on one device that the forward pass keeps for the backward.
-    resident: bytes on one device of what other programs need, by kind.
   """
 
   name: str
   lower: Callable[[], jax.stages.Lowered]
   arguments: Mapping[str, Any]
+  held: Held
   flops: float = 0.0
   steps: int = 1
   trips: Mapping[str, float] = dataclasses.field(default_factory=dict)
   kept: int = 0
-  resident: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+  @property
+  def resident(self) -> dict[str, int]:
+    """Bytes on one device beside the program, by kind: not its arguments."""
+    given = {kind: memory.shard_bytes(tree)
+             for kind, tree in self.arguments.items()}
+    rest = {kind: size - given.get(kind, 0)
+            for kind, size in self.held.device.items()}
+    return {kind: size for kind, size in rest.items() if size > 0}
 
 
 def programs(model: Model, cfg: AheadConfig, mesh: Mesh) -> dict[str, Program]:
-  """All programs of a GRPO step, by name.
+  """All programs of a GRPO step, by name, in the order of their first run.
+
+  On one device there is no `reshard`, and no `halve` where decoding never
+  halves its rows; `logprobs` only where log-probabilities are fixed.
 
   Raises:
-    ValueError: rows or tokens do not divide over the mesh, or the model's
-      context is shorter than `length`.
+    ValueError: rows or tokens do not divide over the mesh, the model's context
+      is shorter than `length`, or the optimizer does not suit the parameters.
   """
+  _check(model, cfg, mesh)
+  found = resident.arrays(model, cfg, mesh)
+  engine = Engine(model, SamplingConfig(
+      max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh)
+  rows = _rows(model, cfg, mesh, engine, found)
+  held = resident.phases(cfg, found, rows, alone=mesh.size == 1)
+  made = [*_sampling(model, cfg, mesh, engine, found, rows, held)]
+  if cfg.reads_reference or not cfg.on_policy:
+    made.append(_logprobs(model, cfg, mesh, found, held))
+  made += _update(model, cfg, mesh, found, held)
+  if mesh.size > 1:
+    made.insert(0, _reshard(model, mesh, found, held))
+  return {program.name: program for program in made}
+
+
+def _check(model, cfg, mesh):
   model.cfg.check_length(cfg.length, "length")
-  step.check_rows(cfg.rows, cfg.micro_batches, cfg.length, mesh)
+  step.check_rows(cfg.micro, cfg.length, mesh)
   shards = rules.batch_shards(mesh, "decode")
-  check(cfg.rows % shards == 0, f"rows={cfg.rows} do not divide over the"
-        f" {shards} devices that decoding splits rows over")
-  tx = make_optimizer(cfg.optimizer)
-  places = state.shardings(model, tx, mesh, zero1=cfg.optimizer.zero1)
-  shapes = jax.eval_shape(
-      lambda key: state.create(model.init(key), model.init_router_bias(), tx),
-      jax.random.key(0))
-  before = _placed(shapes, places)
-  held = _held(cfg, before)
-  found = (_update(model, cfg, mesh, tx, before, held),
-           _logprobs(model, cfg, mesh, held), _reshard(model, mesh, held),
-           *_sampling(model, cfg, mesh, held))
-  return {program.name: program for program in found}
+  check(cfg.rows // cfg.samples % shards == 0, f"rows={cfg.rows}: their"
+        f" {cfg.rows // cfg.samples} prompts do not divide over the {shards}"
+        " devices that decoding splits rows over")
 
 
-def _held(cfg, before) -> dict[str, int]:
-  """Bytes of what lives on the device from step to step."""
-  params = memory.shard_bytes(before.params)
-  held = {"policy": params, "optimizer": memory.shard_bytes(before.opt_state),
-          "reference": params if cfg.policy.kl_beta else 0}
-  return {name: 0 if name in cfg.offload else size
-          for name, size in held.items()}
-
-
-def _others(held, *names) -> dict[str, int]:
-  return {name: size for name, size in held.items() if name not in names}
-
-
-def _update(model, cfg, mesh, tx, before, held) -> Program:
+def _update(model, cfg, mesh, found: Arrays, held) -> tuple[Program, Program]:
   objective = objectives.grpo_objective(model, cfg.policy)
+  state = found.state
   update = step.make_update(
-      objective, tx, shardings=jax.tree.map(lambda x: x.sharding, before))
-  batch = _batch(cfg, mesh, bool(cfg.policy.kl_beta))
-  tokens = cfg.rows * cfg.length
+      objective, make_optimizer(cfg.optimizer),
+      shardings=jax.tree.map(lambda x: x.sharding, state),
+      held=tuple(name for name in resident.HELD if name in state.params))
+  weights = {name: resident.whole(
+      jax.ShapeDtypeStruct((), jnp.float32), mesh) for name in update.names}
+  tokens = cfg.micro * cfg.length
   once = _forward(model, cfg) * tokens
-  return Program(
-      "update", _under(mesh, update, before, batch),
-      {"parameters": before.params, "optimizer": before.opt_state,
-       "batch": batch, "other": (before.router_bias_LE, before.step)},
+  bias_LE = state.router_bias_LE
+  accumulate = Program(
+      "accumulate", _under(mesh, update.accumulate, found.compute, bias_LE,
+                           weights, found.sums, found.micro),
+      {found.policy: _main(found.compute), "gradient sums": found.sums,
+       "batch": found.micro, "other": (bias_LE, weights)},
+      held["accumulate"],
       flops=(3 * once + tokens * _again(model, cfg, mesh)) / mesh.size,
       trips=_rounds(model, cfg, mesh),
-      kept=_kept(model, objective, before, batch, mesh),
-      resident=_others(held, "policy", "optimizer"))
+      kept=kept(model, objective, found, mesh))
+  apply = Program(
+      "apply", _under(mesh, update.apply, state, found.sums),
+      {"masters": state.params, "moments": state.opt_state,
+       "gradient sums": found.sums, "other": (bias_LE, state.step)},
+      held["apply"])
+  return accumulate, apply
 
 
 def _forward(model, cfg) -> float:
@@ -158,105 +154,121 @@ def _again(model, cfg, mesh) -> float:
   return scores + _forward(model, cfg) - 2 * c.d_model * widths
 
 
-def _rounds(model, cfg, mesh, rows: int = 0, layout: str = "train"
-            ) -> dict[str, float]:
-  """Rounds of an exchange of tokens under a balanced router."""
+def _rounds(model, cfg, mesh, size: tuple[int, int] | None = None,
+            layout: str = "train") -> dict[str, float]:
+  """Rounds of an exchange of tokens under a balanced router.
+
+  `size` are rows and tokens of each, those of a micro-batch if None.
+  """
   ways = math.prod(mesh.shape[a] for name in ("act_batch", "act_length")
                    for a in rules.LAYOUTS[layout][name])
-  rows = rows or cfg.rows // cfg.micro_batches
-  tokens, activated = rows * cfg.length // ways, model.cfg.n_activated
+  rows, length = (cfg.micro, cfg.length) if size is None else size
+  tokens, activated = rows * length // ways, model.cfg.n_activated
   if not activated:
     return {}
   pairs = tokens * activated // ragged_exchange.chunks(tokens, activated)
   return {ragged_exchange.SCOPE: pairs / ragged_exchange.capacity(pairs)}
 
 
-def _kept(model, objective, before, batch, mesh) -> int:
+def kept(model: Model, objective: objectives.Objective, found: Arrays,
+         mesh: Mesh) -> int:
   """Bytes on one device of what a micro-batch keeps for its backward pass.
 
   Residuals that are no parameters, taken as split over rows and positions.
   """
-  def transpose(params, bias_LE, batch):
-    micro = jax.tree.map(lambda x: x[0], batch)
+  def transpose(params, bias_LE, micro):
     return jax.vjp(
         lambda p: objective.evaluate(p, bias_LE, micro).terms["policy"][0],
         params)[1]
 
   with jax.set_mesh(mesh):
     saved = jax.eval_shape(
-        transpose, before.params, before.router_bias_LE, batch)
-  shapes = {leaf.shape for leaf in jax.tree.leaves(before.params)}
+        transpose, found.compute, found.state.router_bias_LE, found.micro)
+  shapes = {leaf.shape for leaf in jax.tree.leaves(found.compute)}
   total = sum(memory.shard_bytes(leaf) for leaf in jax.tree.leaves(saved)
               if leaf.shape not in shapes)
   return total // (rules.batch_shards(mesh) * mesh.shape["sequence"])
 
 
-def _logprobs(model, cfg, mesh, held) -> Program:
-  params, bias_LE = _policy(model, mesh, "train")
-  batch = _batch(cfg, mesh, False)
+def _logprobs(model, cfg, mesh, found, held) -> Program:
+  """Of the reference policy where there is one, else of the old one."""
+  bias_LE, micro = found.state.router_bias_LE, found.placed
+  params = _main(found.compute)
   run = logprobs.make_logprobs(model)
+  policy = {"reference": (params, bias_LE)} if found.reference else {
+      found.policy: params, "other": bias_LE}
   return Program(
-      "logprobs", _under(mesh, run, params, bias_LE, batch),
-      {"parameters": _main(params), "other": bias_LE,
-       "batch": (batch.tokens_BT, batch.targets_BT, batch.segments_BT,
-                 batch.positions_BT)},
-      flops=_forward(model, cfg) * cfg.rows * cfg.length / mesh.size,
-      trips=_rounds(model, cfg, mesh), resident=_others(held, "reference"))
+      "logprobs", _under(mesh, run, params, bias_LE, micro),
+      policy | {"batch": (micro.tokens_BT, micro.targets_BT, micro.segments_BT,
+                          micro.positions_BT)},
+      held["logprobs"],
+      flops=_forward(model, cfg) * cfg.micro * cfg.length / mesh.size,
+      trips=_rounds(model, cfg, mesh))
 
 
-def _reshard(model, mesh, held) -> Program:
-  params, _ = _policy(model, mesh, "train")
+def _reshard(model, mesh, found, held) -> Program:
   run = reshard.make_reshard(model, mesh, "decode")
-  return Program("reshard", _under(mesh, run, params), {"parameters": params},
-                 resident=_others(held, "policy"))
+  return Program("reshard", _under(mesh, run, found.compute),
+                 {found.policy: found.compute}, held["reshard"])
 
 
-def _sampling(model, cfg, mesh, held) -> tuple[Program, Program]:
-  """Prefill of whole rows, and decoding after prompts."""
-  params, bias_LE = _policy(model, mesh, "decode")
-  engine = Engine(model, SamplingConfig(
-      max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh)
+def _prompts(cfg, mesh):
+  """Arguments of the engine's start behind parameters and router bias."""
+  prompts = cfg.rows // cfg.samples
+  shapes = (((prompts, cfg.prompt), jnp.int32), ((prompts,), jnp.int32),
+            ((prompts,), jnp.uint32), ((prompts, cfg.samples), jnp.int32))
+  place = rules.batch_sharding(mesh, "decode")
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return (*(jax.ShapeDtypeStruct(*s, sharding=place) for s in shapes),
+          resident.whole(key, mesh),
+          jax.ShapeDtypeStruct((prompts,), jnp.uint32, sharding=place))
 
-  def inputs(prompt):
-    shapes = (((cfg.rows, prompt), jnp.int32), ((cfg.rows,), jnp.int32),
-              ((cfg.rows,), jnp.uint32), ((cfg.rows, 1), jnp.int32))
-    place = rules.batch_sharding(mesh, "decode")
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return (*(jax.ShapeDtypeStruct(*s, sharding=place) for s in shapes),
-            _whole(key, mesh))
 
-  head = 2 * model.cfg.d_model * model.cfg.vocab_size
-  # Every row is a prompt of its own.
-  prompts = inputs(cfg.length)
-  prefill = Program(
-      "prefill", _under(mesh, engine.start_program, params, bias_LE, *prompts,
-                        samples=1, new=1),
-      {"parameters": _main(params), "batch": prompts, "other": bias_LE},
-      flops=cfg.rows * (cfg.length * (_forward(model, cfg) - head) + head
-                        ) / mesh.size,
-      trips=_rounds(model, cfg, mesh, cfg.rows, "decode"), resident=held)
-  new = cfg.length - cfg.prompt
+def _rows(model, cfg, mesh, engine, found):
+  """State of all rows that are decoded."""
   with jax.set_mesh(mesh):
     rows, _ = jax.eval_shape(
         lambda *args: engine.start_program(
-            *args, samples=1, new=new),
-        params, bias_LE, *inputs(cfg.prompt))
-  rows = jax.tree.map(
+            *args, samples=cfg.samples, new=cfg.length - cfg.prompt),
+        found.decoding, found.state.router_bias_LE, *_prompts(cfg, mesh))
+  return jax.tree.map(
       lambda axes, x: jax.ShapeDtypeStruct(
           x.shape, x.dtype, sharding=NamedSharding(mesh, rules.fitted(
               axes, x.shape, dict(mesh.shape), "decode"))),
       engine.row_axes(rows), rows, is_leaf=rules.is_axes)
-  stop = _whole(jax.ShapeDtypeStruct((), jnp.int32), mesh)
-  decode = Program(
+
+
+def _sampling(model, cfg, mesh, engine, found, rows, held
+              ) -> Iterator[Program]:
+  """Prefill of the prompts, decoding after them, and the halving of rows."""
+  params, bias_LE = found.decoding, found.state.router_bias_LE
+  policy = found.policy if mesh.size == 1 else "decoding copy"
+  # As it comes to the programs: what they do not read is not their argument.
+  given = {policy: _main(params), "other": bias_LE}
+  head = 2 * model.cfg.d_model * model.cfg.vocab_size
+  prompts, new = _prompts(cfg, mesh), cfg.length - cfg.prompt
+  count = cfg.rows // cfg.samples
+  yield Program(
+      "prefill", _under(mesh, engine.start_program, params, bias_LE, *prompts,
+                        samples=cfg.samples, new=new),
+      given | {"batch": prompts}, held["prefill"],
+      flops=(count * cfg.prompt * (flops.forward(
+          model.cfg, (cfg.prompt + 1) / 2) - head)
+          + (count + cfg.rows) * head / 2) / mesh.size,
+      trips=_rounds(model, cfg, mesh, (count, cfg.prompt), "decode"))
+  stop = resident.whole(jax.ShapeDtypeStruct((), jnp.int32), mesh)
+  yield Program(
       "decode", _under(mesh, engine.run_program, params, bias_LE, rows, stop,
                        until=0),
-      {"parameters": _main(params), "cache": rows.cache,
-       "other": (bias_LE, rows._replace(cache=None), stop)},
+      given | {"cache": rows, "other": (bias_LE, stop)}, held["decode"],
       flops=cfg.rows * flops.forward(
           model.cfg, cfg.length, absorbed=model.cfg.attention == "mla"
       ) / mesh.size,
-      steps=new, trips={"while": new}, resident=held)
-  return prefill, decode
+      steps=new, trips={"while": new})
+  if engine.halves(cfg.rows):
+    yield Program(
+        "halve", _under(mesh, engine.keep_program, rows, shards=engine.shards),
+        {"cache": rows}, held["halve"])
 
 
 def _under(mesh, run, *args, **static) -> Callable[[], jax.stages.Lowered]:
@@ -266,38 +278,6 @@ def _under(mesh, run, *args, **static) -> Callable[[], jax.stages.Lowered]:
   return lower
 
 
-def _policy(model, mesh, layout):
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
-  if layout == "decode":
-    shapes = jax.eval_shape(model.cast, shapes)
-  places = rules.param_shardings(model.param_axes(), shapes, mesh, layout)
-  bias_LE = jax.eval_shape(model.init_router_bias)
-  return _placed(shapes, places), _whole(bias_LE, mesh)
-
-
 def _main(params):
   """Without the module that only pre-training reads (MTP)."""
   return {name: part for name, part in params.items() if name != "mtp"}
-
-
-def _batch(cfg, mesh, reference) -> TokenBatch:
-  shape = (cfg.micro_batches, cfg.rows // cfg.micro_batches, cfg.length)
-  ints, floats = (
-      jax.ShapeDtypeStruct(shape, dtype, sharding=step.batch_sharding(mesh))
-      for dtype in (jnp.int32, jnp.float32))
-  return TokenBatch(
-      tokens_BT=ints, targets_BT=ints, segments_BT=ints, positions_BT=ints,
-      mask_BT=floats, advantages_BT=floats, sampler_logprobs_BT=floats,
-      ref_logprobs_BT=floats if reference else None)
-
-
-def _placed(shapes, places):
-  return jax.tree.map(
-      lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-      shapes, places)
-
-
-def _whole(shape, mesh):
-  return jax.ShapeDtypeStruct(
-      shape.shape, shape.dtype,
-      sharding=NamedSharding(mesh, jax.sharding.PartitionSpec()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from r1jax.accounting import chips
 from r1jax.accounting.compiled import Measured
@@ -13,7 +13,9 @@ from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.report import tables
 from r1jax.sharding.mesh import MeshConfig
-from r1jax.stages.aot import AheadConfig, Program
+from r1jax.stages.aot import Program
+from r1jax.stages.aot_config import AheadConfig
+from r1jax.stages.resident import KINDS
 
 GIB = 2.0**30
 
@@ -21,17 +23,16 @@ GIB = 2.0**30
 def report(found: Sequence[tuple[Program, Measured]],
            chip: chips.Chip | None, compute: Compute, cfg: AheadConfig) -> str:
   """Tables of memory, work and collectives, and what to change."""
-  memory, work, network, advice = [], [], [], []
+  rows, work, network, advice = [], [], [], []
   for program, m in found:
-    counted = dict(m.arguments)
-    parameters, optimizer = (counted.pop(k, 0)
-                             for k in ("parameters", "optimizer"))
-    resident = sum(program.resident.values())
-    total = m.total_bytes + resident
+    total = m.total_bytes + sum(program.resident.values())
     kept = min(program.kept, m.temporary_bytes)
-    memory.append([m.name, *map(_gib, (
-        parameters, optimizer, counted.pop("cache", 0), sum(counted.values()),
-        kept, m.temporary_bytes - kept, m.output_bytes, resident, total)),
+    # The compiler's count has padding in it, and what no phase holds.
+    other = total - m.output_bytes - m.temporary_bytes - sum(
+        program.held.device.get(kind, 0) for kind in COLUMNS)
+    rows.append([m.name, *(_gib(program.held.device.get(kind, 0))
+                           for kind in COLUMNS), *map(_gib, (
+        other, kept, m.temporary_bytes - kept, m.output_bytes, total)),
         verdict(total, m, chip)])
     work.append([m.name, f"{m.flops / 1e12:.4g}",
                  f"{m.expected_flops / 1e12:.4g}",
@@ -45,16 +46,62 @@ def report(found: Sequence[tuple[Program, Measured]],
   return "\n\n".join([
       "GiB a chip" + ("" if chip is None else f" (it has"
                       f" {chip.memory / GIB:.2f})") + "\n" + tables.render(
-          ["program", "parameters", "optimizer", "cache", "batch, other",
-           "kept for backward", "temporaries", "results", "of other programs",
-           "total", "fits"], memory),
-      "Work of a chip; a decode step is one token of every row\n"
+          ["program", *COLUMNS, "other", "kept for backward", "temporaries",
+           "results", "total", "fits"], rows),
+      where([program for program, _ in found]),
+      "Work of a chip; a decode step is one token of every row, logprobs and"
+      " accumulate are a micro-batch\n"
       + tables.render(
           ["program", "TFLOP", "counted", "ratio", "compute s", "memory s",
            "network s", "XLA's s", "compile s"], work),
       "Collectives of a chip\n" + tables.render(
           ["program", "kind", "times", "MB"], network),
       *(["To change:\n" + "\n".join(advice)] if advice else [])])
+
+
+# Kinds of what is held that have a column of their own.
+COLUMNS = tuple(kind for kind in KINDS if kind != "other")
+
+
+def where(found: Sequence[Program]) -> str:
+  """The table of what lies in which memory while a program runs."""
+  rows = []
+  for kind in KINDS:
+    sizes = [part[kind] for program in found for part in program.held
+             if kind in part]
+    if sizes:
+      rows.append([kind, _gib(max(sizes)), *(" + ".join(
+          name for name, part in program.held._asdict().items()
+          if part.get(kind)) or "-" for program in found)])
+  return "What is where, GiB of a chip\n" + tables.render(
+      ["kind", "GiB", *(program.name for program in found)], rows)
+
+
+def estimate(found: Sequence[tuple[Program, Mapping[str, int]]],
+             chip: chips.Chip) -> str:
+  """Tables of memory that was not compiled, for one device.
+
+  Args:
+    found: programs, each with what it makes on the way: `estimates.transient`.
+    chip: the device.
+  """
+  rows = []
+  for program, transient in found:
+    total = sum(program.held.device.values()) + sum(transient.values())
+    rows.append([
+        program.name, *(_gib(program.held.device.get(kind, 0))
+                        for kind in COLUMNS), _gib(sum(transient.values())),
+        _gib(total), "yes" if total <= chip.memory else "no"])
+  return "\n\n".join([
+      f"GiB of one device (it has {chip.memory / GIB:.2f}), an estimate:"
+      " nothing was compiled\n" + tables.render(
+          ["program", *COLUMNS, "on the way", "total", "fits"], rows),
+      where([program for program, _ in found]),
+      "On the way, GiB: what is known to be large; a compiler adds to it\n"
+      + tables.render(["program", "what", "GiB"], [
+          [program.name, what, _gib(size)]
+          for program, transient in found
+          for what, size in transient.items()])])
 
 
 def verdict(total: float, m: Measured, chip: chips.Chip | None) -> str:
@@ -72,17 +119,20 @@ def hints(program: Program, m: Measured, chip: chips.Chip | None,
     return
   over = m.total_bytes + resident - chip.memory
   yield f"{over / GIB:.1f} GiB too much." + (f" {m.error}" if m.error else "")
-  if m.name in ("update", "logprobs"):
-    if compute.remat != "full" and m.name == "update":
+  if m.name in ("accumulate", "logprobs"):
+    if compute.remat != "full" and m.name == "accumulate":
       yield "--compute.remat=full keeps only what layers begin with"
-    yield (f"--micro_batches={2 * cfg.micro_batches} halves what is kept, where"
-           " a chip has several rows; --mesh.sequence=2 where it has one")
-  if m.name == "update" and cfg.optimizer.moments == "float32":
-    yield "--optimizer.moments=bfloat16 halves the optimizer"
-  if resident > over:
-    yield "--offload=optimizer,reference keeps those in host memory meanwhile"
-  if m.name in ("prefill", "decode"):
-    yield "fewer --rows at a time, or more chips on --mesh.expert"
+    if cfg.micro > 1:
+      yield (f"--micro_rows={cfg.micro // 2} halves what is kept, where a chip"
+             " has several rows; --mesh.sequence=2 where it has one")
+  if cfg.optimizer.moments == "float32":
+    yield "--optimizer.moments=bfloat16 halves the moments"
+  idle = {"optimizer": "moments", "reference": "reference"}
+  idle = [name for name, kind in idle.items() if program.resident.get(kind)]
+  if idle:
+    yield f"--offload={','.join(idle)} keeps that in host memory meanwhile"
+  if m.name in ("prefill", "decode", "halve"):
+    yield "fewer --rows of a step, or more chips on --mesh.expert"
   yield "a larger --topology"
 
 
@@ -93,7 +143,7 @@ def candidates(model: ModelConfig, cfg: AheadConfig, n: int
   Few rows a device want `sequence`, many experts want `expert`; tensor
   parallelism costs most and is tried last.
   """
-  rows = cfg.rows // cfg.micro_batches
+  rows = cfg.micro
   experts = [e for e in _divisors(n) if e == 1 or (
       model.n_experts and model.n_experts % e == 0)]
   shapes = []

@@ -90,6 +90,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   learner = learner_lib.Learner(cfg, initial, mesh)
   arrays, host = session.restore(learner.arrays(), {})
   learner.load(arrays)
+  del arrays  # a reference that is refreshed must not stay here
   if host:
     stream.set_state(host["stream"])
   engines = {new: Engine(model, SamplingConfig(
@@ -187,6 +188,7 @@ def take_step(run: Run, step: int) -> None:
         learner.ready(packed, placed, fixed, advantages.advantages_QG,
                       advantages.keep_QG),
         {"sums": sums, "others": collected.metrics}, clock.laps)
+    del placed, fixed  # the work has what an update reads of them
     record(session, step + 1, scored, advantages)
   work.update(learner, session)
   if not work.complete:

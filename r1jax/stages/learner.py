@@ -116,7 +116,7 @@ class Learner:
         self._compute = params
 
   def rest(self) -> None:
-    """Puts what cfg.offload names into host memory, after a step's updates."""
+    """Puts what cfg.offload names into host memory, after an update."""
     if "optimizer" in self.cfg.offload:
       self.state = self.state.replace(
           opt_state=reshard.on(self.state.opt_state, reshard.HOST))
@@ -232,10 +232,13 @@ class Learner:
     self.state = self.state.replace(
         opt_state=reshard.on(self.state.opt_state, reshard.DEVICE))
     self.state, applied = self._update.apply(self.state, sums)
+    del sums  # nor need they and the next copy
     self.updates += 1
     if self.reference is not None and (
         self.updates % self.cfg.reference_every == 0):
+      self.reference = None  # two never meet
       self.reference = self._copied()
+    self.rest()
     return step.joined(summed, applied)
 
   def compilations(self) -> int:

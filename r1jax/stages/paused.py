@@ -46,7 +46,6 @@ class Work:
       self.done += 1
       if self.done < len(self.batches) and session.interrupted():
         return
-    learner.rest()
 
   @property
   def complete(self) -> bool:

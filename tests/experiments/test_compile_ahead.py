@@ -4,25 +4,33 @@ import json
 
 import pytest
 
+from tests.checkpoint.test_hf_config import QWEN25_7B
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import fails, succeeds
 
 MODULE = "experiments.compile_ahead"
 SMALL = ("--preset=tiny", "--topology=cpu", "--rows=4", "--length=16",
          "--prompt=4")
+GIB = 2**30
 
 
 @pytest.fixture(scope="module")
-def answers():
+def answers(tmp_path_factory):
+  config = tmp_path_factory.mktemp("hub") / "config.json"
+  config.write_text(json.dumps(QWEN25_7B))
   return calls(
       MODULE, [*SMALL, "--program=logprobs,decode", "--json"],
       [*SMALL, "--preset=tiny-dense", "--sweep=2", "--json"],
       [*SMALL, "--program=updates"],
       ["--preset=tinny", "--topology=cpu"],
-      [*SMALL, "--rows=3", "--micro_batches=2"],
+      [*SMALL, "--rows=3", "--samples=2"],
       [*SMALL, "--length=4096"],
       [*SMALL, "--topology=v9z:4x4"],
-      [*SMALL, "--mesh.expert=5"])
+      [*SMALL, "--mesh.expert=5"],
+      [*SMALL, "--init=hf:DIR"],
+      [f"--init=hf-config:{config}", "--topology=h200", "--rows=64",
+       "--samples=16", "--micro_rows=1", "--length=8192", "--prompt=1024",
+       "--offload=reference", "--json"])
 
 
 def figures(out):
@@ -31,10 +39,11 @@ def figures(out):
 
 def test_the_tables(answers):
   out = succeeds(answers[0])
-  for title in ("GiB a chip", "Work of a chip", "Collectives of a chip"):
+  for title in ("GiB a chip", "What is where", "Work of a chip",
+                "Collectives of a chip"):
     assert title in out
   found = figures(out)
-  assert found["preset"] == "tiny" and found["devices"] == 1
+  assert found["model"] == "tiny" and found["devices"] == 1
   assert [row["name"] for row in found["rows"]] == [
       "logprobs", "decode"]
   for row in found["rows"]:
@@ -51,12 +60,37 @@ def test_a_sweep(answers):
 
 
 @pytest.mark.parametrize("number,message", [
-    (2, "program='updates': choose all or some of update, logprobs"),
+    (2, "program='updates': choose all or some of prefill, decode, logprobs"),
     (3, "tinny"),
-    (4, "rows=3 do not divide into micro_batches=2"),
+    (4, "rows=3 do not divide by samples=2"),
     (5, "length is 4096 tokens, the model's context is"),
     (6, "topology='v9z:4x4'"),
     (7, "expert=5"),
+    (8, "give hf-config:FILE, or --preset"),
 ])
 def test_what_is_wrong_is_said(answers, number, message):
   fails(answers[number], message)
+
+
+def test_a_published_shape_on_a_gpu_that_is_not_here(answers):
+  """Qwen2.5-7B's parameters, and that every phase fits 139 GiB."""
+  out = succeeds(answers[9])
+  found = {row["name"]: row for row in figures(out)["rows"]}
+  assert list(found) == ["prefill", "decode", "logprobs", "accumulate", "apply"]
+  size = 7_615_616_512
+  held = found["accumulate"]["held"]
+  assert held["device"]["masters"] == 4 * size
+  assert held["device"]["moments"] == 4 * size + 8
+  assert held["device"]["gradient sums"] == 4 * size + 4
+  # All but norms and biases is in two bytes.
+  assert 2 * size < held["device"]["compute copy"] < 2.001 * size
+  assert set(held["host"]) == {"reference"}
+  # 28 layers, keys and values of 4 heads of 128 in two bytes, and some bytes
+  # of each row's own.
+  cache = 64 * 8192 * 28 * 2 * 4 * 128 * 2
+  assert cache < found["decode"]["held"]["device"]["cache"] < 1.01 * cache
+  for row in found.values():
+    total = sum(row["held"]["device"].values()) + sum(
+        row["transient"].values())
+    assert 60 * GIB < total < 139 * GIB
+  assert out.count("yes") == 5 and "device + host" in out

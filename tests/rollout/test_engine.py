@@ -187,9 +187,9 @@ def test_batches_shrink(case, monkeypatch):
   """The first batch of the case goes on with half its rows."""
   _, params, bias, engine, rollout = case
   kept = []
-  keep = engine._keep
+  keep = engine.keep_program
   monkeypatch.setattr(
-      engine, "_keep", lambda rows, shards: kept.append(
+      engine, "keep_program", lambda rows, shards: kept.append(
           len(rows.done_B) // 2) or keep(rows, shards=shards))
   again = engine.generate(params, bias, PROMPTS, range(5), SAMPLES,
                           jax.random.key(5))
@@ -266,13 +266,13 @@ def test_rows_stay_on_their_devices():
   rows, live = sharded.run_program(params, bias, rows, NEW, until=5)
   done_SB = np.asarray(rows.done_B).reshape(4, 8)
   assert int(live) == (~done_SB).sum(1).max() <= 5
-  kept = sharded._keep(rows, shards=4)
+  kept = sharded.keep_program(rows, shards=4)
   slots_SB = np.asarray(rows.slots_B).reshape(4, 8)
   for shard, slots in enumerate(np.asarray(kept.slots_B).reshape(4, 4)):
     order = np.argsort(done_SB[shard], kind="stable")
     np.testing.assert_array_equal(slots, slots_SB[shard][order][:4])
   found = engine_lib._sampled(rows)
-  programs = [sharded._keep.lower(rows, shards=4),
+  programs = [sharded.keep_program.lower(rows, shards=4),
               sharded._store.lower(found, kept, shards=4)]
   for text in (program.compile().as_text() for program in programs):
     assert "sort" in text or "scatter" in text

@@ -11,6 +11,7 @@ from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import aot
+from r1jax.stages.aot_config import AheadConfig
 from tests import topologies
 
 # Share of matrix operations that may differ from the count.
@@ -27,14 +28,13 @@ V5P = ("v5p:4x4x4", MeshConfig(data=1, fsdp=2, expert=32))
 
 
 @functools.cache
-def programs(preset, layers, topology, mesh, param_dtype, **sizes):
+def programs(preset, layers, topology, mesh, **sizes):
   devices = topologies.tpu(topology)
   cfg = presets.get(preset)
   model = build(
       dataclasses.replace(cfg, n_layers=layers or cfg.n_layers),
-      Compute(dtype="bfloat16", param_dtype=param_dtype, remat="full"))
-  return (aot.programs(model, aot.AheadConfig(**sizes),
-                         make_mesh(mesh, devices)),
+      Compute(dtype="bfloat16", remat="full"))
+  return (aot.programs(model, AheadConfig(**sizes), make_mesh(mesh, devices)),
           chips.of(devices[0].device_kind))
 
 
@@ -63,17 +63,17 @@ def check_whole_rows(found, name):
 
 V2_LITE = functools.partial(
     programs, "v2-lite-16b", topology=V5E[0], mesh=V5E[1],
-    param_dtype="bfloat16", rows=16, length=2048, prompt=256)
+    rows=16, length=2048, prompt=256, offload=("optimizer", "reference"))
 
 
-def test_v2_lite_update_on_16_chips():
-  check_whole_rows(V2_LITE(layers=0), "update")
+def test_v2_lite_micro_batch_on_16_chips():
+  check_whole_rows(V2_LITE(layers=0), "accumulate")
 
 
 def test_v2_lite_decode_on_16_chips():
   """Every weight is read in a step, once, and none travels."""
   program, m = measured(V2_LITE(layers=0), "decode")
-  weights = m.arguments["parameters"]
+  weights = m.arguments["decoding copy"]
   assert weights < m.touched_bytes < (1 + DECODE_TOUCHED) * (
       weights + m.arguments["cache"])
   assert sum(size for _, size in m.collectives.values()) < (
@@ -89,11 +89,11 @@ def test_v2_lite_decode_on_16_chips():
 
 R1 = functools.partial(
     programs, "r1-671b", layers=4, topology=V5P[0], mesh=V5P[1],
-    param_dtype="float32", rows=64, length=4096, prompt=1024)
+    rows=64, length=4096, prompt=1024)
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param("update", marks=pytest.mark.slow), "logprobs"])
+    pytest.param("accumulate", marks=pytest.mark.slow), "logprobs"])
 def test_r1_with_4_of_61_layers_on_64_chips(name):
   """All widths and all 256 experts; 3 dense layers and a mixture."""
   check_whole_rows(R1(), name)

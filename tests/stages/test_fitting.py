@@ -6,28 +6,31 @@ from r1jax.accounting import chips, compiled
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.stages import aot, fitting
+from r1jax.stages.aot_config import AheadConfig
+from r1jax.stages.resident import Held
 
 GIB = 2**30
 
 
 def measured(**changes):
-  fields = dict(name="update", arguments={}, temporary_bytes=90 * GIB)
+  fields = dict(name="accumulate", arguments={}, temporary_bytes=90 * GIB)
   return compiled.Measured(**fields | changes)
 
 
 def hints(m, remat="full", resident=0, **changes):
-  program = aot.Program("update", None, {}, resident={"reference": resident})
+  program = aot.Program("accumulate", None, {}, Held(
+      {"reference": resident}, {}))
   return "\n".join(fitting.hints(
       program, m, chips.of("TPU v5"), Compute(remat=remat),
-      dataclasses.replace(aot.AheadConfig(), **changes)))
+      dataclasses.replace(AheadConfig(), **changes)))
 
 
 def test_what_to_change_is_said_where_it_does_not_fit():
   assert hints(measured()) == ""
   too_much = hints(measured(), resident=10 * GIB)
   assert too_much.startswith("4.3 GiB too much.")
-  assert "--offload=optimizer,reference" in too_much
-  assert "--micro_batches=2" in too_much and "remat" not in too_much
+  assert "--offload=reference keeps" in too_much
+  assert "--micro_rows=256" in too_much and "remat" not in too_much
   assert "remat=full" in hints(measured(), "dots", resident=10 * GIB)
   refused = measured(error="RESOURCE_EXHAUSTED: ran out", temporary_bytes=0,
                      needed_bytes=100.0 * GIB)
@@ -36,7 +39,7 @@ def test_what_to_change_is_said_where_it_does_not_fit():
 
 
 def test_meshes_that_are_tried():
-  cfg = aot.AheadConfig(rows=512)
+  cfg = AheadConfig(rows=512)
   model = presets.get("r1-671b")
   found = [shape for shape, remat in fitting.candidates(model, cfg, 512)
            if remat == "full"]

@@ -1,0 +1,67 @@
+"""Sizes of a run whose programs are compiled ahead of time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from r1jax.core.config import check
+from r1jax.losses.policy import PolicyConfig
+from r1jax.training.optimizer import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AheadConfig:
+  """What `GrpoConfig` decides on of a step's programs; the defaults are R1's.
+
+  A step is taken at its fullest: every completion as long as a row, so that it
+  has one to itself, and all of them decoded together. Not covered: LoRA, a
+  trained MTP module, replayed experts.
+  """
+
+  rows: int = 512  # completions of a step: questions * samples
+  micro_rows: int = 0  # rows of a micro-batch; 0 is all rows of an update
+  length: int = 32768  # tokens of a row, slots of the cache
+  prompt: int = 1024  # tokens of the longest prompt
+  samples: int = 1  # completions of a prompt, whose prefill is done once
+  minibatches: int = 1  # updates by a rollout
+  epochs: int = 1  # passes over a rollout
+  log_kl: bool = False  # a reference is kept although policy.kl_beta is 0
+  policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
+  optimizer: OptimizerConfig = OptimizerConfig(
+      lr=3e-6, moments="bfloat16")
+  offload: tuple[str, ...] = ()  # in host memory while idle: GrpoConfig.offload
+
+  def __post_init__(self):
+    for name in ("rows", "length", "prompt", "samples", "minibatches",
+                 "epochs"):
+      check(getattr(self, name) > 0,
+            f"{name}={getattr(self, name)} must be positive")
+    check(self.micro_rows >= 0,
+          f"micro_rows={self.micro_rows} must not be negative")
+    for name in ("samples", "minibatches"):
+      check(self.rows % getattr(self, name) == 0, f"rows={self.rows} do not"
+            f" divide by {name}={getattr(self, name)}")
+    check(self.prompt < self.length, f"prompt={self.prompt} leaves nothing of"
+          f" length={self.length} to decode")
+    check(set(self.offload) <= {"optimizer", "reference"},
+          f"offload={','.join(self.offload)}: choose from optimizer, reference")
+
+  @property
+  def micro(self) -> int:
+    """Rows of a micro-batch."""
+    return self.micro_rows or self.rows // self.minibatches
+
+  @property
+  def micro_batches(self) -> int:
+    """Of an update."""
+    return -(-self.rows // self.minibatches // self.micro)
+
+  @property
+  def reads_reference(self) -> bool:
+    """Whether anything asks for the reference policy."""
+    return self.policy.kl_beta > 0 or self.log_kl
+
+  @property
+  def on_policy(self) -> bool:
+    """Whether the policy that samples is the one that is updated."""
+    return self.minibatches == self.epochs == 1
