@@ -14,6 +14,7 @@ from absl import flags
 
 from experiments import common, flagset, recipe, start
 from r1jax.losses import presets as loss_presets
+from r1jax.report import writer
 from r1jax.rewards.combine import RewardConfig
 from r1jax.sharding import processes
 from r1jax.stages import (
@@ -87,10 +88,15 @@ def main() -> None:
                   "data": common.DATA.value,
                   "mixture": common.MIXTURE.value,
                   "rewards": judged})
-  processes.from_writer(lambda: print(
-      f"report: {reporting.write(WORKDIR.value)}", flush=True))
+  processes.from_writer(report)
   if EXPORT.value and grpo.finished(WORKDIR.value, cfg):
     common.export(EXPORT.value, found, tokenizer, WORKDIR.value)
+
+
+def report() -> None:
+  """Writes the report, unless the run was stopped before its first row."""
+  if writer.read(WORKDIR.value):
+    print(f"report: {reporting.write(WORKDIR.value)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,10 +45,10 @@ def contents(folder):
 @pytest.fixture
 def train(model_file, questions, cache):
   """Calls train_grpo on the tiny policy and questions."""
-  def run(*lines):
+  def run(*lines, module="experiments.train_grpo"):
     shared = [*TINY, f"--init=file:{model_file}", "--data=gsm8k",
               f"--data_dir={questions}"]
-    return calls("experiments.train_grpo", *([*shared, *x] for x in lines),
+    return calls(module, *([*shared, *x] for x in lines),
                  XDG_CACHE_HOME=str(cache))
   return run
 
@@ -84,6 +84,13 @@ def test_a_run_is_reported_resumed_and_guarded(train, tmp_path):
   succeeds(*train([at, "--steps=3", "--skip_damaged"]))
   assert contents(workdir / "checkpoints_damaged/2") == left
   assert [row["step"] for row in writer.read(workdir)] == [0, 1, 2, 3]
+
+
+def test_a_signal_before_anything_was_measured_is_no_error(train, tmp_path):
+  (call,) = train([f"--workdir={tmp_path / 'run'}"],
+                  module="tests.experiments.stopped")
+  assert "report" not in succeeds(call)
+  assert "stopped, the evaluation of the first model is lost" in call.err
 
 
 @pytest.fixture
