@@ -46,7 +46,6 @@ from r1jax.core.config import check
 from r1jax.data import corpus
 from r1jax.data.corpus import CorpusConfig
 from r1jax.data.tokenizer import Tokenizer
-from r1jax.models.compute import Compute
 from r1jax.report import figures, progress, tables, writer
 from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import evaluating, grpo, judging, pretrain, tasks, weights
@@ -61,7 +60,7 @@ MORE = PretrainConfig(
     steps=500, seed=1, optimizer=OptimizerConfig(
         lr=3e-4, weight_decay=0.1, warmup_steps=50, schedule="cosine",
         final_fraction=0.05))
-PRETRAIN = flagset.define(PretrainConfig, "pretrain")
+PRETRAIN = flagset.define(MORE, "pretrain")
 WORKED = flags.DEFINE_list(
     "worked", ["0.10", "0.06"],
     "Shares of worked pages among the base's pages in the prompt's form.")
@@ -226,10 +225,10 @@ def main() -> None:
           f" format reward x {cell.weight:g}, seed {cell.seed}"
           + (f", about {progress.clock(left)} left" if left else ""),
           file=sys.stderr, flush=True)
-    init = init_of(cell.worked, top, PRETRAIN.resolve(MORE), mesh)
+    init = init_of(cell.worked, top, PRETRAIN.value(), mesh)
     if init is None or not train(
         cell, config(cell.seed, steps), *weights.with_tokenizer(
-            init, common.COMPUTE.resolve(Compute()), mesh=mesh,
+            init, common.COMPUTE.value(), mesh=mesh,
             tokenizer=common.TOKENIZER.value),
         cell.folder(top), mesh, HELD_OUT.value):
       print("interrupted; the same command goes on", file=sys.stderr)

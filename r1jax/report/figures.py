@@ -243,6 +243,68 @@ def _outcome(axes: matplotlib.axes.Axes, cells: Rows) -> None:
   axes.set_facecolor("#eef6fb" if lives else "#fbf1ee")
 
 
+# What a precision is called and drawn as; float32 below the others, wide.
+_PRECISIONS = {
+    "float32": ("float32", _GREY, 5.0, 0.45),
+    "bfloat16": ("bfloat16, float32 masters", _BLUE, 1.8, 1.0),
+    "stochastic": ("bfloat16 alone, rounded by chance", _GREEN, 1.8, 1.0),
+    "nearest": ("bfloat16 alone, rounded to nearest", _RED, 1.8, 1.0),
+}
+
+
+def precision(rl: Rows, sft: Rows, path: str | os.PathLike) -> None:
+  """Runs that differ in precision only: movement, gap, rewards, and loss.
+
+  Args:
+    rl: {"form" (see `_PRECISIONS`), "lr", "curve": [{"step", "moved",
+      "computing_share", "gap", "gap_max", "combined"}, ...]}; the smallest lr
+      is that of the first four panels, the largest that of the next.
+    sft: {"form", "curve": [{"step", "held_out"}, ...]}.
+    path: PNG to write.
+  """
+  rates = sorted({run["lr"] for run in rl}) or [0.0]
+  slow, fast = ([run for run in rl if run["lr"] == lr]
+                for lr in (rates[0], rates[-1]))
+  with _drawn(path, 14.0, 7.2) as figure:
+    panels = figure.subplots(2, 3)
+    for axes, runs, key, title in zip(panels.flat, (
+        slow, slow, slow, slow, fast, sft), (
+        "moved", "computing_share", "gap", "combined", "combined", "held_out"),
+        ("Distance from the first parameters, relative",
+         "Weights whose bfloat16 value has changed",
+         "Gap of sampler and trainer (dotted: largest)",
+         f"Reward at lr {rates[0]:g}", f"Reward at lr {rates[-1]:g}",
+         "LoRA by SFT: held-out loss (nats)"), strict=True):
+      _precisions(axes, runs, key)
+      axes.set_title(title)
+      axes.set_xlabel("update")
+    _precisions(panels[0, 2], slow, "gap_max", ls=":")
+    panels[0, 1].yaxis.set_major_formatter(_PERCENT)
+    panels[0, 2].set_yscale("log")
+    for axes in panels[1, :2]:
+      axes.set_ylim(0, 2.05)
+    figure.legend(
+        handles=[matplotlib.lines.Line2D(
+            [], [], label=label, color=colour, lw=width, alpha=alpha)
+                 for label, colour, width, alpha in _PRECISIONS.values()],
+        loc="outside upper center", frameon=False, ncols=4)
+
+
+def _precisions(axes: matplotlib.axes.Axes, runs: Rows, key: str,
+                ls: str = "-") -> None:
+  """A line of `precision` for each form, its running mean where it is noisy."""
+  if not runs:
+    axes.annotate("not run", (0.5, 0.5), xycoords="axes fraction",
+                  ha="center", va="center", color=_GREY)
+  order = list(_PRECISIONS)
+  for run in sorted(runs, key=lambda run: order.index(run["form"])):
+    _, colour, width, alpha = _PRECISIONS[run["form"]]
+    steps, values = _series(run["curve"], key)
+    if key in ("combined", "gap", "gap_max"):
+      values = _running(values, len(values) // 16)
+    axes.plot(steps, values, color=colour, lw=width, alpha=alpha, ls=ls)
+
+
 @contextlib.contextmanager
 def _drawn(path: str | os.PathLike, width: float, height: float
            ) -> Iterator[matplotlib.figure.Figure]:
@@ -290,14 +352,18 @@ def _smooth(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draws the values faintly, then their centred running mean; returns it."""
   steps, values = _series(rows, key)
-  half = len(values) // 40
-  sums = np.concatenate([[0.0], np.cumsum(values)])
-  first = np.maximum(np.arange(len(values)) - half, 0)
-  last = np.minimum(np.arange(len(values)) + half + 1, len(values))
-  mean = (sums[last] - sums[first]) / (last - first)
+  mean = _running(values, len(values) // 40)
   axes.plot(steps, values, color=colour, alpha=0.25, lw=1.0)
   axes.plot(steps, mean, color=colour)
   return steps, mean
+
+
+def _running(values: np.ndarray, half: int) -> np.ndarray:
+  """The centred mean of each value and `half` on either side, fewer at ends."""
+  sums = np.concatenate([[0.0], np.cumsum(values)])
+  first = np.maximum(np.arange(len(values)) - half, 0)
+  last = np.minimum(np.arange(len(values)) + half + 1, len(values))
+  return (sums[last] - sums[first]) / (last - first)
 
 
 def _label(axes: matplotlib.axes.Axes, ends: Sequence[tuple]) -> None:

@@ -7,6 +7,8 @@ import types
 
 import jax
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from experiments.benchmarks import emergence
 from experiments.benchmarks.emergence import Cell
@@ -100,6 +102,18 @@ def test_the_base_itself_gets_no_more_pages(tmp_path, monkeypatch):
   assert emergence.init_of(corpus.DEFAULT.stepped, tmp_path, emergence.MORE,
                            None) == "orbax:elsewhere"
   assert not list(tmp_path.iterdir())
+
+
+def test_the_flags_of_more_pages(tmp_path, monkeypatch):
+  asked = []
+  monkeypatch.setattr(emergence, "init_of", lambda *args: asked.append(args[2]))
+  with flagsaver.flagsaver():
+    flags.FLAGS(["emergence", f"--workdir={tmp_path}", "--pretrain.seed=5"])
+    try:
+      emergence.main()
+    finally:
+      flags.FLAGS.unparse_flags()
+  assert asked == [dataclasses.replace(emergence.MORE, seed=5)]
 
 
 def test_another_base_gets_more_pages_once(tmp_path, monkeypatch):

@@ -51,13 +51,21 @@ def draw(folder):
             {"step": s, "accuracy": worked, "format": 0.9} for s in (1, 2)]}
        for worked, weight in ((0.1, 0.2), (0.1, 1.0), (0.06, 1.0))],
       folder / "outcomes.png")
+  curve = [{"step": s, "moved": s / 9, "computing_share": s / 9, "gap": 1e-7,
+            "gap_max": 1e-6, "combined": 1.0, "held_out": 3 - s}
+           for s in (1, 2)]
+  figures.precision(
+      [{"form": form, "lr": 3e-6, "curve": curve}
+       for form in ("float32", "nearest")],
+      [{"form": "float32", "curve": curve}], folder / "precision.png")
   return sorted(folder.glob("*.png"))
 
 
 def test_figures_are_written_and_not_empty(tmp_path):
   paths = draw(tmp_path)
   assert [p.stem for p in paths] == [
-      "decodings", "entropy", "learning", "levels", "outcomes", "rewards"]
+      "decodings", "entropy", "learning", "levels", "outcomes", "precision",
+      "rewards"]
   for path in paths:
     image = matplotlib.image.imread(path)
     assert image.shape[1] >= 900
@@ -70,7 +78,8 @@ def test_figures_of_a_run_that_has_just_begun(tmp_path):
   figures.entropy_and_kl(metric_rows(1), tmp_path / "c.png")
   figures.by_level([], tmp_path / "d.png")
   figures.decodings({"base": {"greedy": {"pass1": 0.1}}}, tmp_path / "e.png")
-  assert len(list(tmp_path.glob("*.png"))) == 5
+  figures.precision([], [], tmp_path / "f.png")
+  assert len(list(tmp_path.glob("*.png"))) == 6
 
 
 def row(prompt_id, text, **more):
