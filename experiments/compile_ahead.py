@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 from absl import flags
@@ -93,7 +93,11 @@ def main() -> None:
         "mesh": dataclasses.asdict(shape), "remat": remat}
             for shape, remat, m, _ in found]
   else:
-    found = measured(model, compute, cfg, mesh, devices, chip, names)
+    programs = aot.programs(
+        build(model, compute), cfg, make_mesh(mesh, devices))
+    names = known(names, programs)
+    print(fitting.where([programs[n] for n in names]) + "\n", flush=True)
+    found = measured(programs, devices, chip, names)
     print(fitting.report(found, chip, compute, cfg))
     rows = [dataclasses.asdict(m) | {
         "held": p.held._asdict(), "resident": p.resident, "kept": p.kept}
@@ -142,22 +146,27 @@ def estimated(name: str, config: ModelConfig, compute: Compute,
             for n, p in programs.items()]}))
 
 
-def measured(model: ModelConfig, compute: Compute, cfg: AheadConfig,
-             mesh: MeshConfig, devices: Sequence, chip: chips.Chip | None,
-             names: Sequence[str]) -> list[tuple[aot.Program, Measured]]:
-  """The programs of these names, compiled.
+def known(names: Sequence[str], programs: Mapping[str, aot.Program]
+          ) -> list[str]:
+  """The programs that --program names.
 
   Raises:
-    ValueError: a program is unknown, or sizes do not divide over the mesh.
+    ValueError: there is no such program.
   """
-  programs = aot.programs(
-      build(model, compute), cfg, make_mesh(mesh, devices))
-  names = list(programs) if list(names) == ["all"] else [
-      each for name in names for each in (
-          ("accumulate", "apply") if name == "update" else (name,))]
+  if list(names) == ["all"]:
+    return list(programs)
+  names = [each for name in names for each in (
+      ("accumulate", "apply") if name == "update" else (name,))]
   for name in names:
     check(name in programs, f"program={name!r}: choose all or some of"
           f" {', '.join(programs)}")
+  return names
+
+
+def measured(programs: Mapping[str, aot.Program], devices: Sequence,
+             chip: chips.Chip | None, names: Sequence[str]
+             ) -> list[tuple[aot.Program, Measured]]:
+  """The programs of these names, compiled."""
   found = []
   with Progress("compile", len(names)) as progress:
     for name in names:
@@ -180,9 +189,11 @@ def sweep(model: ModelConfig, compute: Compute, cfg: AheadConfig,
   for number, (shape, remat) in enumerate(tried, start=1):
     print(f"{number} of {len(tried)}: {fitting.mesh_text(shape)}, remat"
           f" {remat}", flush=True)
+    programs = aot.programs(
+        build(model, dataclasses.replace(compute, remat=remat)), cfg,
+        make_mesh(shape, devices))
     ((program, m),) = measured(
-        model, dataclasses.replace(compute, remat=remat), cfg, shape, devices,
-        chip, [name])
+        programs, devices, chip, known([name], programs))
     total = m.total_bytes + sum(program.resident.values())
     found.append((shape, remat, m, fitting.verdict(total, m, chip) != "no"))
   return sorted(found, key=lambda x: (

@@ -48,7 +48,6 @@ def report(found: Sequence[tuple[Program, Measured]],
                       f" {chip.memory / GIB:.2f})") + "\n" + tables.render(
           ["program", *COLUMNS, "other", "kept for backward", "temporaries",
            "results", "total", "fits"], rows),
-      where([program for program, _ in found]),
       "Work of a chip; a decode step is one token of every row, logprobs and"
       " accumulate are a micro-batch\n"
       + tables.render(
