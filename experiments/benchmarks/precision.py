@@ -144,16 +144,16 @@ class Learner(learner_lib.Learner):
   def update(self, micros: learner_lib.Micros) -> Metrics:
     found = super().update(micros)
     if self.nearest:
-      self.state = self.state.replace(params=_round(self.state.params))
+      self.state = self.state.replace(
+          params=jax.tree.map(_round, self.state.params))
     moved = self._measure(self._trained(), self._first)
     return Metrics(found.means | metrics_lib.single(**moved), found.maxima)
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _round(params: Any) -> Any:
-  """Float32 parameters that bfloat16 has."""
-  return jax.tree.map(
-      lambda x: x.astype(jnp.bfloat16).astype(x.dtype), params)
+def _round(x: jax.Array) -> jax.Array:
+  """The nearest number that bfloat16 has, in float32."""
+  # A cast there and back would not do: XLA leaves it out where it fuses.
+  return jax.lax.reduce_precision(x.astype(jnp.float32), 8, 7)
 
 
 def movement(params: Any, first: Any) -> dict[str, jax.Array]:
@@ -169,17 +169,13 @@ def movement(params: Any, first: Any) -> dict[str, jax.Array]:
     return sum(jnp.sum(f(a, b).astype(jnp.float32))
                for a, b in zip(now, then, strict=True))
 
-  def narrow(x):
-    # Not a mere cast back and forth, which XLA may leave out.
-    return jax.lax.reduce_precision(x.astype(jnp.float32), 8, 7)
-
   size = sum(x.size for x in then)
   square = total(lambda a, b: (a.astype(jnp.float32) - b)**2)
   return {
       "moved/norm": jnp.sqrt(square / total(
           lambda _, b: b.astype(jnp.float32)**2)),
       "moved/share": total(lambda a, b: a != b) / size,
-      "moved/computing": total(lambda a, b: narrow(a) != narrow(b)) / size}
+      "moved/computing": total(lambda a, b: _round(a) != _round(b)) / size}
 
 
 def config(run: Run, seed: int, questions: int, samples: int) -> GrpoConfig:

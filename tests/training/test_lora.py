@@ -13,6 +13,7 @@ from r1jax.checkpoint import trees
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
+from r1jax.ops.linear import Adapted
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import lora, metrics, optimizer, state, step
 from r1jax.training.lora import LoraConfig
@@ -174,6 +175,16 @@ def test_what_a_bfloat16_file_would_lose():
   assert want > 0.9
   assert lora.rounded_away({"w_q": w}, "float32") < 0.01
   assert lora.rounded_away({"w_q": w.w}, "bfloat16") == 0.0
+
+
+def test_what_is_rounded_is_not_optimised_away():
+  """XLA leaves out a cast to bfloat16 and back where it can fuse it."""
+  rng = np.random.default_rng(0)
+  w, a, b = (jnp.asarray(scale * rng.normal(size=shape), dtype)
+             for scale, shape, dtype in (
+                 (0.05, (96, 64), jnp.bfloat16), (0.1, (96, 8), jnp.float32),
+                 (1e-5, (8, 64), jnp.float32)))
+  assert 0.9 < lora.rounded_away({"w_q": Adapted(w, a, b, 1.0)}, "bfloat16") < 1
 
 
 def test_adapters_add_up():
