@@ -218,10 +218,12 @@ def outcomes(cells: Rows, path: str | os.PathLike) -> None:
       axes.set_xlabel("step")
     panels[0][0].set_ylim(0, 1.02)
     panels[0][0].yaxis.set_major_formatter(_PERCENT)
+    figure.suptitle("Does it learn to think? Accuracy at the end, of each seed",
+                    x=0.01, ha="left", fontsize=13, fontweight="bold")
     figure.legend(
         handles=[matplotlib.lines.Line2D([], [], color=colour, label=name)
                  for name, colour in (("accuracy", _BLUE), ("format", _AMBER))],
-        loc="outside upper right", frameon=False, ncols=2)
+        loc="outside lower right", frameon=False, ncols=2)
 
 
 def _outcome(axes: matplotlib.axes.Axes, cells: Rows) -> None:
@@ -237,9 +239,8 @@ def _outcome(axes: matplotlib.axes.Axes, cells: Rows) -> None:
   lives = ends[len(ends) // 2] > 0.5
   axes.annotate(
       " · ".join(f"{share:.0%}" for share in ends),
-      (0.97, 0.5), xycoords="axes fraction", ha="right",
-      va="center", color=_BLUE, fontweight="bold",
-      fontsize=14)
+      (0.97, 0.5), xycoords="axes fraction", ha="right", va="center",
+      color=_BLUE, fontweight="bold", fontsize=14)
   axes.set_facecolor("#eef6fb" if lives else "#fbf1ee")
 
 
