@@ -268,18 +268,22 @@ def precision(rl: Rows, sft: Rows, path: str | os.PathLike) -> None:
                 for lr in (rates[0], rates[-1]))
   with _drawn(path, 14.0, 7.2) as figure:
     panels = figure.subplots(2, 3)
+    # 3e-6, not 3e-06.
+    low, high = (f"{lr:.0e}".replace("e-0", "e-")
+                 for lr in (rates[0], rates[-1]))
     for axes, runs, key, title in zip(panels.flat, (
         slow, slow, slow, slow, fast, sft), (
         "moved", "computing_share", "gap", "combined", "combined", "held_out"),
-        ("Distance from the first parameters, relative",
-         "Weights whose bfloat16 value has changed",
-         "Gap of sampler and trainer (dotted: largest)",
-         f"Reward at lr {rates[0]:g}", f"Reward at lr {rates[-1]:g}",
-         "LoRA by SFT: held-out loss (nats)"), strict=True):
+        (f"Moved, |p − p₀| / |p₀| (lr {low})",
+         "Weights with another bfloat16 value",
+         "Sampler to trainer, nats (dotted: largest)", f"Reward (lr {low})",
+         f"Reward (lr {high})", "LoRA by SFT: held-out loss, nats"),
+        strict=True):
       _precisions(axes, runs, key)
       axes.set_title(title)
       axes.set_xlabel("update")
     _precisions(panels[0, 2], slow, "gap_max", ls=":")
+    panels[0, 0].ticklabel_format(axis="y", scilimits=(0, 0))
     panels[0, 1].yaxis.set_major_formatter(_PERCENT)
     panels[0, 2].set_yscale("log")
     for axes in panels[1, :2]:
