@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
+from experiments.benchmarks.output import JSON
 from r1jax.ops import flash
 from r1jax.report import tables
 
-JSON = flags.DEFINE_bool("json", False, "Print JSON lines instead of a table.")
 REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each form.")
 FORMS = flags.DEFINE_list(
     "forms", ["naive", "blocks"], "What to time: " + ", ".join(flash.FORMS))

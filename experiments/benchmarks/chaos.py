@@ -59,6 +59,7 @@ from absl import flags
 from experiments import start
 from experiments.benchmarks.chaos_run import Chaos
 from experiments.benchmarks.disturbed import Run, Work
+from experiments.benchmarks.output import JSON
 from r1jax.core.config import check
 from r1jax.report import tables
 
@@ -84,7 +85,6 @@ SEED = flags.DEFINE_integer("seed", 0, "Of the moments and of the processes.")
 FOLDER = flags.DEFINE_string(
     "folder", "", "Keep the runs and what they print here; default: a temporary"
     " folder, kept if something differs.")
-JSON = flags.DEFINE_bool("json", False, "Print one line of JSON, no table.")
 
 _QUIET = "--distributed.heartbeat_timeout=20"
 _UPDATES = 4  # of a step of GRPO

@@ -43,6 +43,7 @@ from absl import flags
 from etils import epath
 
 from experiments import start
+from experiments.benchmarks.output import JSON
 from r1jax.checkpoint import manager, trees
 from r1jax.core.types import TokenBatch
 from r1jax.models import presets
@@ -62,7 +63,6 @@ LAYERS = flags.DEFINE_integer(
     "layers", 7, "Layers of the decoder, 47 MB of state each.", lower_bound=1)
 FOLDER = flags.DEFINE_string(
     "folder", "", "Where to save; default: a temporary folder.")
-JSON = flags.DEFINE_bool("json", False, "Print one line of JSON, no table.")
 
 
 class Trainer:

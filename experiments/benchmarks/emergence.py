@@ -40,6 +40,7 @@ from absl import flags
 from etils import epath
 
 from experiments import common, flagset, quickstart, start
+from experiments.benchmarks.output import JSON
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
@@ -70,7 +71,6 @@ REPEATS = flags.DEFINE_integer(
     "repeats", 2, "Runs of each pair, with seeds --seed and up.", lower_bound=1)
 HELD_OUT = flags.DEFINE_string(
     "held_out", "validation[:64]", "Problems evaluated before and after.")
-JSON = flags.DEFINE_bool("json", False, "Print JSON, no table.")
 flags.set_default(quickstart.WORKDIR, "runs/emergence")
 
 

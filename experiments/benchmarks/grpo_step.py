@@ -35,6 +35,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, start
+from experiments.benchmarks.output import JSON
 from r1jax.accounting import flops
 from r1jax.core import keys
 from r1jax.data import minibatches
@@ -95,7 +96,6 @@ WORKLOADS = {
 PRESET = flags.DEFINE_enum("preset", "peer-small", list(WORKLOADS), "Workload.")
 REPS = flags.DEFINE_integer(
     "reps", 3, "Steps measured after a warm-up.", lower_bound=1)
-JSON = flags.DEFINE_bool("json", False, "Print one line of JSON, no table.")
 MICRO_ROWS = flags.DEFINE_integer(
     "micro_rows", None, "Rows of a micro-batch, instead of the workload's.")
 

@@ -30,6 +30,7 @@ import numpy as np
 from absl import flags
 
 from experiments import start
+from experiments.benchmarks.output import JSON
 from r1jax.checkpoint import hf_config
 from r1jax.core.types import TokenBatch
 from r1jax.models import presets
@@ -43,7 +44,6 @@ from r1jax.training.objectives import LmConfig
 
 MODELS = {"deepseek_v3": "peer-moe", "qwen2": "peer-small"}
 
-JSON = flags.DEFINE_bool("json", False, "Print JSON lines instead of a table.")
 REPS = flags.DEFINE_integer("reps", 3, "Timed rounds.", lower_bound=1)
 ROWS = flags.DEFINE_integer("rows", 32, "Sequences at once.")
 LENGTH = flags.DEFINE_integer("length", 192, "Tokens of a sequence.")

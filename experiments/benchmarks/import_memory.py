@@ -31,6 +31,7 @@ import numpy as np
 from absl import flags
 
 from experiments import flagset, start
+from experiments.benchmarks.output import JSON
 from r1jax.checkpoint import hf_config, hf_files, hf_names, trees
 from r1jax.core.config import check
 from r1jax.models.compute import Compute
@@ -46,7 +47,6 @@ MARGIN = flags.DEFINE_float(
     "margin_mb", 1024.0, "What may be used beside one shard.")
 FOLDER = flags.DEFINE_string(
     "folder", "", "Measure the import of this folder in this process.")
-JSON = flags.DEFINE_bool("json", False, "Print one line of JSON, no table.")
 MESH = flagset.define(MeshConfig(data=1, fsdp=2, expert=-1), "mesh")
 
 _DEVICES = 8

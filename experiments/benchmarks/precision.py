@@ -54,6 +54,7 @@ from absl import flags
 from etils import epath
 
 from experiments import common, quickstart, start
+from experiments.benchmarks.output import JSON
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data import arithmetic
@@ -80,7 +81,6 @@ QUESTIONS = flags.DEFINE_integer("questions", 4, "Of an update.")
 SAMPLES = flags.DEFINE_integer("samples", 8, "Of a question.")
 SFT_UPDATES = flags.DEFINE_integer(
     "sft_updates", 400, "Of the adapter.", lower_bound=1)
-JSON = flags.DEFINE_bool("json", False, "Print JSON, no table.")
 flags.set_default(quickstart.WORKDIR, "runs/precision")
 
 

@@ -29,6 +29,7 @@ from absl import flags
 
 from experiments import start
 from experiments.benchmarks import completions
+from experiments.benchmarks.output import JSON
 from r1jax.core.types import Prompt, ask
 from r1jax.report import tables
 from r1jax.rewards import format, rules, sandbox
@@ -41,7 +42,6 @@ PROGRAMS = flags.DEFINE_integer(
     "programs", 900, "Programs; 0 where there is no sandbox.")
 FUZZ = flags.DEFINE_integer("fuzz", 0, "Completions to fuzz; no rates then.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the fuzzing.")
-JSON = flags.DEFINE_bool("json", False, "Print one line of JSON, no table.")
 
 FUZZED = rules.RULES | {"think": format.think}
 _BATCH = 500  # completions submitted at once

@@ -77,10 +77,14 @@ class OptimizerConfig:
 
 
 def scheduled(cfg: OptimizerConfig, updates: int) -> OptimizerConfig:
-  """The config with the length of its schedule, if that is the run's."""
+  """The config with the length of its schedule, if that is the run's.
+
+  A run that ends within the warm-up never comes to the cosine.
+  """
   if cfg.schedule == "constant" or cfg.total_steps:
     return cfg
-  return dataclasses.replace(cfg, total_steps=updates)
+  return dataclasses.replace(
+      cfg, total_steps=max(updates, cfg.warmup_steps + 1))
 
 
 def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:

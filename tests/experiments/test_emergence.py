@@ -120,7 +120,8 @@ def test_another_base_gets_more_pages_once(tmp_path, monkeypatch):
   top = emergence.epath.Path(tmp_path)
   seen = []
 
-  def run(cfg, first, tokenizer, text_at, workdir, *, mesh, settings):
+  def run(cfg, initial, tokenizer, text_at, workdir, *, mesh, settings):
+    first = initial.take()
     seen.append(settings["corpus"]["stepped"])
     assert text_at(5) == corpus.document(
         cfg.seed, 5, emergence.mixture(0.06))

@@ -63,7 +63,7 @@ def programs(name, compute, adapter=None):
   """Name -> the float32 products of it, of all programs of a run."""
   model = build(presets.get(name), compute)
   params, bias_LE = jax.tree.map(jnp.asarray, cases.parameters(name))
-  batch = jax.tree.map(lambda x: x[0], cases.batch())
+  (batch,) = cases.batch()
   mixture = name == "tiny"
   grpo = objectives.grpo_objective(model, PolicyConfig(), balance=0.1 * mixture)
   lm = objectives.lm_objective(model, objectives.LmConfig(mtp=0.3 * mixture))
@@ -86,7 +86,7 @@ def programs(name, compute, adapter=None):
       "grpo": products(jax.grad(functools.partial(loss, grpo)), trained),
       "lm": products(jax.grad(functools.partial(loss, lm)), trained),
       "logprobs": products(
-          logprobs.make_logprobs(model), join(trained), bias_LE, cases.batch()),
+          logprobs.make_logprobs(model), join(trained), bias_LE, batch),
       "prefill": products(
           functools.partial(engine._start_rows, samples=2, new=4),
           join(trained), bias_LE, jnp.ones((2, 8), jnp.int32), jnp.full(2, 8),
