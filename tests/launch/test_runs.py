@@ -124,7 +124,7 @@ def test_local_says_what_failed_and_with_which_status(model_file, tmp_path):
   err = (tmp_path / "err").read_text()
   # Process 0 says it on the terminal, the other's end is shown from its file.
   assert "\nerror: 3 rows of a micro-batch do not divide over 2" in err
-  assert "[1] error: rows=3 in micro_batches=1" in err or (
+  assert "[1] error: 3 rows of a micro-batch" in err or (
       "process 0 of 2" in err)
   assert "Traceback" not in err and not (tmp_path / "run").exists()
 
