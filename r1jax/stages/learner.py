@@ -62,6 +62,8 @@ class Learner:
     # Copies also of what keeps its dtype: the result is donated elsewhere.
     self._cast = jax.jit(lambda params: weights.model.cast(
         jax.tree.map(jnp.copy, params)))
+    self._casts = self.frozen is None and not self.model.casts_nothing(
+        self.state.params)
     self._compute = None
     self._decoding = reshard.Decoding(weights.model, place, self.params)
     self._logprobs = logprobs_lib.make_logprobs(
@@ -84,10 +86,8 @@ class Learner:
   @property
   def policy(self) -> Any:
     """The policy's parameters as they compute, cast once after an update."""
-    if self.frozen is not None:
+    if not self._casts:
       return self.params
-    if self.model.casts_nothing(self.state.params):
-      return self.state.params
     if self._compute is None:
       self._compute = self._cast(self.state.params)
     return self._compute

@@ -44,10 +44,12 @@ class Trainer:
         model, params, router_bias_LE, cfg, adapter=adapter,
         key=jax.random.key(seed), mesh=mesh)
     self.state, self._frozen = started.state, started.frozen
-    self._model, self._mesh = model, mesh
+    self._mesh = mesh
     self._update = step.make_update(
         objective, started.optimizer, gamma=gamma,
         shardings=started.shardings, frozen=self._frozen)
+    self._casts = self._frozen is None and not model.casts_nothing(
+        self.state.params)
     self._cast = jax.jit(model.cast)
 
   @property
@@ -62,7 +64,7 @@ class Trainer:
     micros = [step.place(micro, self._mesh)
               for micro in step.micro_batches(batch, micro_batches)]
     params = self.state.params
-    if self._frozen is None and not self._model.casts_nothing(params):
+    if self._casts:
       params = self._cast(params)  # once for all micro-batches
     self.state, metrics = self._update.run(self.state, micros, params)
     return metrics
