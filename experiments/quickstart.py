@@ -85,7 +85,7 @@ def complete(top: epath.Path, folder: epath.Path) -> bool:
     return False
   io.write_json(top / "summary.json", io.read_json(folder / "summary.json"))
   print((folder / "table.txt").read_text())
-  print(f"This run is complete; delete {folder} to run it again.")
+  print("This run is complete; another --seed or --workdir makes a new one.")
   return True
 
 
