@@ -39,7 +39,7 @@ class PretrainConfig:
   lm: LmConfig = LmConfig(mtp=0.1, balance=1e-4)
   optimizer: OptimizerConfig = OptimizerConfig(
       lr=3e-3, weight_decay=0.1, warmup_steps=200, schedule="cosine",
-      final_fraction=0.05)
+      total_steps=3600, final_fraction=0.05)
 
   def __post_init__(self):
     for name in ("steps", "rows", "row_length", "micro_batches", "save_every"):
