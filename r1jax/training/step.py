@@ -3,7 +3,7 @@
 The compiled unit is a micro-batch, so no shape depends on how many there are:
 `accumulate` adds one micro-batch's gradients to the sums, `apply` turns the
 sums into a new state. `Update.sum` is the loop around the former; it only
-dispatches and never waits for the device.
+dispatches and never waits for an accelerator.
 
 Gradients are sums: the weights of all terms are added up over micro-batches and
 devices first, then every micro-batch's gradient is already its share of the
@@ -25,6 +25,7 @@ import optax
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
 from r1jax.losses import balance
+from r1jax.sharding import mesh as mesh_lib
 from r1jax.sharding import processes, rules
 from r1jax.training import metrics as metrics_lib
 from r1jax.training.lora import Frozen
@@ -92,7 +93,7 @@ class Update(NamedTuple):
 
   def sum(self, state: TrainState, micros: Sequence[TokenBatch],
           params: Any = None) -> tuple[Sums, Metrics]:
-    """The sums over all of `micros`, dispatched and not waited for.
+    """The sums over all of `micros`; an accelerator is not waited for.
 
     Args:
       state: stays as it is; its optimizer state is not read.
@@ -105,8 +106,13 @@ class Update(NamedTuple):
       weights = self.weigh(weights, micro)
     params = state.params if params is None else params
     sums = self.zeros(state.params, state.router_bias_LE)
-    metrics = None
+    metrics = before = None
     for micro in micros:
+      if mesh_lib.backend() == "cpu":
+        # A CPU takes a program's memory when it is dispatched, not when it
+        # runs: two at a time are enough there, and nothing is idle meanwhile.
+        jax.block_until_ready(before)
+      before = metrics
       sums, found = self.accumulate(
           params, state.router_bias_LE, weights, sums, micro)
       metrics = found if metrics is None else self.merge(metrics, found)
