@@ -68,30 +68,26 @@ def chunked_logprobs(
   Raises:
     ValueError: a temperature or chunk that is not positive.
   """
-  _check(temperature, chunk)
-  plan = _on_mesh(
-      Plan(1.0 / temperature, chunk, entropy,
-           precise(precision, hidden_BTD.dtype)), hidden_BTD.shape, w_DV.shape)
+  plan = _plan(temperature, chunk, entropy, precision, hidden_BTD, w_DV)
   logprobs_BT, entropy_BT = _logprobs(plan, hidden_BTD, w_DV, targets_BT)
   return logprobs_BT, jax.lax.stop_gradient(entropy_BT) if entropy else None
 
 
-def _check(temperature, chunk):
+def _plan(temperature, chunk, entropy, precision, hidden_BTD, w_DV) -> Plan:
   if temperature <= 0 or chunk < 1:
     raise ValueError(
         f"temperature={temperature} and chunk={chunk} must be positive; greedy"
         " decoding has no log-probabilities")
-
-
-def _on_mesh(plan, hidden_shape, w_shape) -> Plan:
+  plan = Plan(1.0 / temperature, chunk, entropy,
+              precise(precision, hidden_BTD.dtype))
   sizes = {a: n for a, n in rules.free_axes().items() if n > 1}
   if not sizes:
     return plan
   tokens = rules.fitted(
-      ("act_batch", "act_length"), hidden_shape[:2], sizes)
+      ("act_batch", "act_length"), hidden_BTD.shape[:2], sizes)
   split = [name for entry in tokens for name in _names(entry)]
   width, vocab = (_names(entry) for entry in rules.fitted(
-      ("embed", "vocab"), w_shape, sizes))
+      ("embed", "vocab"), w_DV.shape, sizes))
   return plan._replace(tokens=tokens, vocab=vocab, width=tuple(
       name for name in width if name in split))
 
@@ -254,10 +250,7 @@ def chunked_cross_entropy(
   Raises:
     ValueError: a temperature or chunk that is not positive.
   """
-  _check(temperature, chunk)
-  plan = _on_mesh(
-      Plan(1.0 / temperature, chunk, False,
-           precise(precision, hidden_BTD.dtype)), hidden_BTD.shape, w_DV.shape)
+  plan = _plan(temperature, chunk, False, precision, hidden_BTD, w_DV)
   cross_BT, agree_BT = _soft(plan, hidden_BTD, teacher_BTD, w_DV)
   return cross_BT, jax.lax.stop_gradient(agree_BT) > 0
 
