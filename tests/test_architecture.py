@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -110,6 +111,18 @@ def hostile(root: pathlib.Path) -> list[str]:
   return found
 
 
+def surroundings(root: pathlib.Path) -> list[str]:
+  """Questions of operations and layers about where they run: they are told."""
+  asks = re.compile(
+      r"get_abstract_mesh|default_backend|\bbackend\(\)|free_axes|Place\.here")
+  return [
+      f"{name}:{line}: {text.strip()}"
+      for name, whole in (*sources(root, "r1jax/ops"),
+                          *sources(root, "r1jax/models"))
+      for line, text in enumerate(whole.splitlines(), 1)
+      if asks.search(text) and name != "r1jax/models/model.py"]
+
+
 def pragmas(root: pathlib.Path) -> list[str]:
   return [
       f"{name}: {line.strip()}"
@@ -117,7 +130,10 @@ def pragmas(root: pathlib.Path) -> list[str]:
       for line in text.splitlines() if "type: " + "ignore" in line]
 
 
-@pytest.mark.parametrize("checker", [layers, flags, sizes, hostile, pragmas])
+CHECKERS = layers, flags, sizes, hostile, surroundings, pragmas
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
 def test_repository(checker):
   assert not checker(ROOT)
 
@@ -154,6 +170,8 @@ BROKEN = [
     (hostile, "rewards/a.py", "def f():\n  exec(text, {})"),
     (hostile, "rewards/a.py", "pickle.loads(data)"),
     (hostile, "rewards/a.py", "from pickle import loads"),
+    (surroundings, "ops/a.py", "flat = mesh.backend() == 'cpu'"),
+    (surroundings, "models/a.py", "import jax\nx = jax.default_backend()"),
     (pragmas, "ops/a.py", "x = f()  # type: " + "ignore[arg-type]"),
 ]
 
@@ -169,6 +187,7 @@ def test_teeth(tmp_path, checker, name, text):
 GOOD = [
     ("stages/a.py", "from r1jax.training import step\nfrom . import b"),
     ("data/builders/a.py", "from r1jax.data import packing\nimport r1jax"),
+    ("models/model.py", "place = Place.here(layout)"),
     ("models/a.py", "from r1jax.ops import mla\nfrom ..core import io"),
     ("ops/a.py", "model.eval()\nfrom absl import logging\nimport json\n"
      "json.loads(x)\nimport r1jaxx.models"),
@@ -182,5 +201,5 @@ def test_no_false_alarm(tmp_path, name, text):
   path = tmp_path / "r1jax" / name
   path.parent.mkdir(parents=True)
   path.write_text(text)
-  for checker in (layers, flags, sizes, hostile, pragmas):
+  for checker in CHECKERS:
     assert not checker(tmp_path)

@@ -17,6 +17,7 @@ from absl import app, flags
 
 from experiments.benchmarks.output import JSON
 from r1jax.ops import flash
+from r1jax.ops.attention import Segments
 from r1jax.report import tables
 
 REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each form.")
@@ -48,14 +49,13 @@ def measure(form: str, length: int) -> dict:
   q, k, v, dout = (jax.random.normal(key, (ROWS, HEADS, length, WIDTH),
                                      DTYPE.value)
                    for key in jax.random.split(jax.random.key(0), 4))
-  index_T = jnp.arange(length)
-  row_1T = (index_T * SEGMENTS.value // length + 1)[None]
-  segments_BT = jnp.broadcast_to(row_1T, (ROWS, length))
+  row_1T = (jnp.arange(length) * SEGMENTS.value // length + 1)[None]
+  segments = Segments.whole(jnp.broadcast_to(row_1T, (ROWS, length)))
 
   def attend(q, k, v):
     return flash.attend(
-        form, q, k, v, segments_BT, segments_BT, index_T, WIDTH ** -0.5,
-        block=BLOCK.value, packed=SEGMENTS.value > 1)
+        form, q, k, v, segments, WIDTH ** -0.5, block=BLOCK.value,
+        packed=SEGMENTS.value > 1)
 
   def both(q, k, v, dout):
     out, pull = jax.vjp(attend, q, k, v)

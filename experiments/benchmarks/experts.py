@@ -50,7 +50,9 @@ def measure(form: str, x: int, e: int, d: int, j: int, a: int) -> dict:
              normal(keys[5], (e, j, d)))
 
   def total(x_XD, gates_XA, *weights):
-    return jnp.sum(experts.routed(form, x_XD, chosen_XA, gates_XA, *weights))
+    return jnp.sum(experts.routed(
+        form, x_XD, chosen_XA, gates_XA, *weights,
+        interpret=jax.default_backend() != "tpu"))
 
   args = (x_XD, gates_XA, *weights)
   gradient = jax.grad(total, argnums=tuple(range(len(args))))

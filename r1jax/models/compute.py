@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from r1jax.core.config import check
 from r1jax.ops import flash
 from r1jax.ops.linear import precise
-from r1jax.sharding import mesh
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,9 +71,9 @@ class Compute:
     """`precision`, resolved."""
     return precise(PRECISION[self.precision], jnp.dtype(self.dtype))
 
-  def unrolled(self, length: int) -> int:
+  def unrolled(self, length: int, backend: str) -> int:
     """Layers in one turn of a scan over `length` layers."""
-    shallow = mesh.backend() == "cpu" and length <= SHALLOW
+    shallow = backend == "cpu" and length <= SHALLOW
     return min(self.unroll or (length if shallow else 1), length)
 
 

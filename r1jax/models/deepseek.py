@@ -14,9 +14,9 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.dense import FeedForward
 from r1jax.ops import expert_parallel, mla, rope, router
 from r1jax.ops import experts as experts_ops
-from r1jax.ops.linear import linear
+from r1jax.ops.linear import HIGHEST, Products, linear
 from r1jax.ops.norms import rms_norm
-from r1jax.sharding import mesh
+from r1jax.sharding.mesh import Place
 from r1jax.sharding.rules import constrain
 
 # Of the latents' norms: DeepSeek's code and transformers keep it whatever the
@@ -31,7 +31,7 @@ class Mla(nn.Module):
 
   cfg: ModelConfig
   compute: Compute
-  layout: str = "train"
+  place: Place
 
   def setup(self):
     cfg, dtype = self.cfg, self.compute.param_dtype
@@ -78,15 +78,15 @@ class Mla(nn.Module):
                ) -> tuple[jax.Array, jax.Array]:
     q_nope, q_rope, cache = self._project(x_BTD, context.cos, context.sin)
     q_nope = constrain(q_nope, ("act_batch", "act_length", "act_heads", None),
-                       self.layout)
+                       self.place.layout)
     # Queries may be split by length, keys are of whole rows: what travels for
     # it is the latent, not the keys and values of every head.
-    whole = constrain(cache, ("act_batch", None, None), self.layout)
+    whole = constrain(cache, ("act_batch", None, None), self.place.layout)
     c = self.cfg.kv_rank
     attend = functools.partial(
-        layers.attend, self.compute, self.layout, context)
+        layers.attend, self.compute, self.place, context)
     out = mla.naive(q_nope, q_rope, whole[..., :c], whole[..., c:], self.w_ukv,
-                    attend, self.compute.products)
+                    attend, layers.products(self))
     return self._linear(out, self.w_o, 2), cache
 
   def decode(self, x_BD: jax.Array, cache_BSX: jax.Array, slot: layers.Slot
@@ -99,7 +99,7 @@ class Mla(nn.Module):
     return self._linear(out, self.w_o, 2), cache_BSX
 
   def _linear(self, x, w, n_in=1, scale=1.0):
-    return linear(x, w, n_in, self.compute.products, scale)
+    return linear(x, w, n_in, layers.products(self), scale)
 
   @staticmethod
   def grow(cache_BSX: jax.Array, slots: int) -> jax.Array:
@@ -113,7 +113,7 @@ class Mixture(nn.Module):
 
   cfg: ModelConfig
   compute: Compute
-  layout: str = "train"
+  place: Place
 
   @nn.compact
   def __call__(self, x: jax.Array, bias_E: jax.Array, replay: jax.Array | None
@@ -138,7 +138,7 @@ class Mixture(nn.Module):
     w_router = layers.weight(self, "w_router", ("embed", None), (d, e), init,
                              "float32")
     logits = linear(x.astype(jnp.float32), w_router,
-                    precision=jax.lax.Precision.HIGHEST)
+                    how=Products(HIGHEST, self.place.flat))
     scores = router.scores(logits, cfg.score)
     chosen = router.select(
         scores, bias_E if cfg.selection_bias else None, cfg.n_activated,
@@ -147,16 +147,16 @@ class Mixture(nn.Module):
     gates = router.weights(scores, used, cfg.normalize_gates, cfg.route_scale)
     up, down = ("experts", "expert_embed", "expert_mlp"), (
         "experts", "expert_mlp", "expert_embed")
-    backend, form = mesh.backend(), self.compute.experts
+    form = self.compute.experts
     if form == "auto":
-      form = experts_ops.choose(backend)
+      form = experts_ops.choose(self.place.backend)
     y = expert_parallel.routed(
         form, self.compute.exchange, x, used, gates,
         layers.weight(self, "w_gate", up, (e, d, j), init, dtype),
         layers.weight(self, "w_up", up, (e, d, j), init, dtype),
         layers.weight(self, "w_down", down, (e, j, d), init, dtype),
-        backend=backend, layout=self.layout, precision=self.compute.products)
+        self.place, precision=self.compute.products)
     if cfg.n_shared:
-      y = y + FeedForward(cfg, self.compute, cfg.n_shared * j, self.layout,
+      y = y + FeedForward(cfg, self.compute, self.place, cfg.n_shared * j,
                           name="shared")(x)
     return y, chosen, scores

@@ -12,6 +12,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.ops import attention, rope
 from r1jax.ops.linear import linear, swiglu
 from r1jax.ops.norms import rms_norm
+from r1jax.sharding.mesh import Place
 from r1jax.sharding.rules import constrain
 
 KeysValues = tuple[jax.Array, jax.Array]
@@ -25,7 +26,7 @@ class Gqa(nn.Module):
 
   cfg: ModelConfig
   compute: Compute
-  layout: str = "train"
+  place: Place
 
   def setup(self):
     cfg, dtype = self.cfg, self.compute.param_dtype
@@ -66,10 +67,9 @@ class Gqa(nn.Module):
                ) -> tuple[jax.Array, KeysValues]:
     q, k, v = self._project(x_BTD, context.cos, context.sin)
     q = constrain(q, ("act_batch", "act_length", "act_heads", None),
-                  self.layout)
+                  self.place.layout)
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
-    out = layers.attend(
-        self.compute, self.layout, context, q, k, v)
+    out = layers.attend(self.compute, self.place, context, q, k, v)
     cache = (k.swapaxes(2, 3), v)
     return self._affine(out.transpose(0, 2, 1, 3), *self.o, 2), cache
 
@@ -85,7 +85,7 @@ class Gqa(nn.Module):
     return self._affine(out, *self.o, 2), (keys, values)
 
   def _affine(self, x, w, b, contracted=1):
-    y = linear(x, w, contracted, self.compute.products)
+    y = linear(x, w, contracted, layers.products(self))
     if b is None:
       return y
     return y + b.astype(y.dtype).reshape((1,) * (y.ndim - b.ndim) + b.shape)
@@ -104,8 +104,8 @@ class FeedForward(nn.Module):
 
   cfg: ModelConfig
   compute: Compute
+  place: Place
   width: int
-  layout: str = "train"
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -115,4 +115,4 @@ class FeedForward(nn.Module):
     return swiglu(x, layers.weight(self, "w_gate", up, (d, f), init, dtype),
                   layers.weight(self, "w_up", up, (d, f), init, dtype),
                   layers.weight(self, "w_down", down, (f, d), init, dtype),
-                  self.compute.products)
+                  layers.products(self))

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from r1jax.models.compute import Compute
 from r1jax.ops import flash
-from r1jax.ops.linear import Adapted
-from r1jax.sharding import mesh, rules
+from r1jax.ops.linear import Adapted, Products
+from r1jax.sharding import rules
+from r1jax.sharding.mesh import Place
 
 
 class Context(NamedTuple):
@@ -44,7 +45,12 @@ class Slot(NamedTuple):
   valid_BS: jax.Array
 
 
-def attend(compute: Compute, layout: str, context: Context,
+def products(module: nn.Module) -> Products:
+  """How the products of a layer are computed."""
+  return Products(module.compute.products, module.place.flat)
+
+
+def attend(compute: Compute, place: Place, context: Context,
            q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array
            ) -> jax.Array:
   """Causal attention of whole rows in the form that `compute` asks for.
@@ -56,12 +62,12 @@ def attend(compute: Compute, layout: str, context: Context,
   form = compute.attention
   if form == "auto":
     form = flash.choose(
-        mesh.backend(), q_BNTH.shape[2], q_BNTH.dtype,
+        place.backend, q_BNTH.shape[2], q_BNTH.dtype,
         max(q_BNTH.shape[3], v_BKSW.shape[3]), compute.packed)
   return flash.sharded(
       form, q_BNTH, k_BKSH, v_BKSW, context.segments_BT, 1.0,
-      rules.spec(("act_batch", "act_heads", "act_length"), layout),
-      packed=compute.packed, precision=compute.products)
+      rules.spec(("act_batch", "act_heads", "act_length"), place.layout),
+      place.axes, packed=compute.packed, precision=compute.products)
 
 
 @flax.struct.dataclass
@@ -99,8 +105,8 @@ def weight(module: nn.Module, name: str, axes: tuple[str | None, ...],
            dtype: str) -> jax.Array | Adapted:
   """Declares a parameter of `module` together with its logical axes.
 
-  A matrix comes as the products of `module.layout` use it, and with its adapter
-  if the parameters have one in its place.
+  A matrix comes as the products of the module's layout use it, and with its
+  adapter if the parameters have one in its place.
   """
   def boxed(key):
     return Named(init(key, shape, jnp.dtype(dtype)), axes)
@@ -109,13 +115,14 @@ def weight(module: nn.Module, name: str, axes: tuple[str | None, ...],
   if "experts" in axes or not name.startswith("w_"):
     return w
   used = "float32" if name == "w_router" else module.compute.dtype
+  layout = module.place.layout
   if not isinstance(w, Adapted):
-    return rules.gather_part(w, axes, used, module.layout)
+    return rules.gather_part(w, axes, used, layout)
   of = w.axes(axes)
   return w.replace(
-      w=rules.gather_part(w.w, of.w, used, module.layout),
-      a=rules.gather_part(w.a, of.a, "float32", module.layout),
-      b=rules.gather_part(w.b, of.b, "float32", module.layout))
+      w=rules.gather_part(w.w, of.w, used, layout),
+      a=rules.gather_part(w.a, of.a, "float32", layout),
+      b=rules.gather_part(w.b, of.b, "float32", layout))
 
 
 def scale(module: nn.Module, name: str, size: int, dtype: str) -> jax.Array:

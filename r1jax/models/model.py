@@ -15,6 +15,7 @@ from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.ops import linear, rope
 from r1jax.sharding import rules
+from r1jax.sharding.mesh import Place
 
 Params = Any
 
@@ -105,8 +106,13 @@ class Model:
     rows = cfg.n_mixture_layers + cfg.n_mtp if cfg.n_experts else 0
     return jnp.zeros((rows, cfg.n_experts), jnp.float32)
 
+  @property
+  def place(self) -> Place:
+    """Where the pass runs that is being traced; asked here, once a pass."""
+    return Place.here(self.layout)
+
   def _decoder(self, **options):
-    return transformer.Decoder(self.cfg, self.compute, self.layout, **options)
+    return transformer.Decoder(self.cfg, self.compute, self.place, **options)
 
   def _boxed(self, key):
     tokens = jnp.zeros((1, 2), jnp.int32)
@@ -241,7 +247,7 @@ class Model:
       mixture = i >= n_dense
       index = i - n_dense if mixture else i
       layer = params[_STACKS[mixture]][index]
-      block = transformer.Block(cfg, self.compute, mixture, self.layout)
+      block = transformer.Block(cfg, self.compute, decoder.place, mixture)
       x_BD, layer_cache, chosen = block.apply(
           {"params": layer}, x_BD, bias_LE[index] if mixture else None,
           cache[i], at, method="decode")

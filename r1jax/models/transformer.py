@@ -16,7 +16,8 @@ from r1jax.models.dense import FeedForward, Gqa
 from r1jax.ops import embedding, rope, router
 from r1jax.ops.linear import linear
 from r1jax.ops.norms import rms_norm
-from r1jax.sharding.rules import constrain, free_axes, gather_part
+from r1jax.sharding.mesh import Place
+from r1jax.sharding.rules import constrain, gather_part
 
 ATTENTION = {"mla": Mla, "gqa": Gqa}
 
@@ -35,8 +36,8 @@ class Block(nn.Module):
 
   cfg: ModelConfig
   compute: Compute
+  place: Place
   mixture: bool
-  layout: str = "train"
   latents: bool = False
   balance: bool = False
 
@@ -44,9 +45,9 @@ class Block(nn.Module):
     cfg, dtype = self.cfg, self.compute.param_dtype
     self.norm_1 = layers.scale(self, "norm_1", cfg.d_model, dtype)
     self.norm_2 = layers.scale(self, "norm_2", cfg.d_model, dtype)
-    self.attn = ATTENTION[cfg.attention](cfg, self.compute, self.layout)
-    self.ffn = (Mixture(cfg, self.compute, self.layout) if self.mixture else
-                FeedForward(cfg, self.compute, cfg.d_ff, self.layout))
+    self.attn = ATTENTION[cfg.attention](cfg, self.compute, self.place)
+    self.ffn = (Mixture(cfg, self.compute, self.place) if self.mixture else
+                FeedForward(cfg, self.compute, self.place, cfg.d_ff))
 
   def __call__(self, x_BTD: jax.Array, bias_E: jax.Array | None,
                replay_BTA: jax.Array | None, context: layers.Context
@@ -68,7 +69,7 @@ class Block(nn.Module):
 
   def _placed(self, x_BTD):
     axes = ("act_batch", "act_length", "act_embed")
-    return constrain(x_BTD, axes, self.layout)
+    return constrain(x_BTD, axes, self.place.layout)
 
   def decode(self, x_BD: jax.Array, bias_E: jax.Array | None, cache: Any,
              slot: layers.Slot) -> tuple[jax.Array, Any, jax.Array | None]:
@@ -87,7 +88,7 @@ class Decoder(nn.Module):
 
   cfg: ModelConfig
   compute: Compute
-  layout: str = "train"
+  place: Place
   latents: bool = False
   balance: bool = False
 
@@ -106,10 +107,11 @@ class Decoder(nn.Module):
       self.w_head = layers.weight(self, "w_head", ("embed", "vocab"), (d, v),
                                   init, dtype)
     if cfg.n_mtp:
-      self.mtp = Mtp(cfg, self.compute, self.layout, balance=self.balance)
+      self.mtp = Mtp(cfg, self.compute, self.place, balance=self.balance)
 
   def _scan(self, mixture, length):
-    block, unroll = Block, self.compute.unrolled(length)
+    block = Block
+    unroll = self.compute.unrolled(length, self.place.backend)
     policy = REMAT[self.compute.remat]
     if policy is not None:
       # Outside a loop XLA would merge what is computed twice.
@@ -118,7 +120,7 @@ class Decoder(nn.Module):
         block, variable_axes={"params": 0}, split_rngs={"params": True},
         in_axes=(0, 0, nn.broadcast), length=length, unroll=unroll,
         metadata_params={nn.PARTITION_NAME: "layers"})
-    return scanned(self.cfg, self.compute, mixture, self.layout, self.latents,
+    return scanned(self.cfg, self.compute, self.place, mixture, self.latents,
                    self.balance)
 
   def __call__(self, tokens_BT: jax.Array, bias_LE: jax.Array,
@@ -143,12 +145,12 @@ class Decoder(nn.Module):
 
   def lookup(self, tokens: jax.Array) -> jax.Array:
     """Embeddings [..., D] in the compute dtype."""
-    embed = self.embed
-    if free_axes():
+    embed, layout = self.embed, self.place.layout
+    if self.place.axes:
       # Whole rows on every device: else the compiler gathers all tokens' parts.
       embed = gather_part(
-          embed, ("vocab", "embed"), self.compute.dtype, self.layout)
-      embed = constrain(embed, ("act_vocab", None), self.layout)
+          embed, ("vocab", "embed"), self.compute.dtype, layout)
+      embed = constrain(embed, ("act_vocab", None), layout)
     return embedding.lookup(embed, tokens).astype(self.compute.dtype)
 
   def finish(self, x: jax.Array) -> jax.Array:
@@ -173,7 +175,7 @@ class Mtp(nn.Module):
 
   cfg: ModelConfig
   compute: Compute
-  layout: str = "train"
+  place: Place
   balance: bool = False
 
   @nn.compact
@@ -189,10 +191,10 @@ class Mtp(nn.Module):
     norm = layers.scale(self, "norm", d, dtype)
     joined = jnp.concatenate([rms_norm(next_BTD, e_norm, eps),
                               rms_norm(hidden_BTD, h_norm, eps)], -1)
-    block = Block(cfg, self.compute, bool(cfg.n_experts), self.layout,
+    block = Block(cfg, self.compute, self.place, bool(cfg.n_experts),
                   balance=self.balance, name="block")
     x_BTD, out = block(
-        linear(joined, w_join, precision=self.compute.products), bias_E, None,
+        linear(joined, w_join, how=layers.products(self)), bias_E, None,
         context)
     return rms_norm(x_BTD, norm, eps), out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +13,38 @@ from r1jax.ops.linear import precise
 
 Precision = jax.lax.Precision | None
 
-def causal_mask(segments_BT: jax.Array, segments_BS: jax.Array,
-                index_T: jax.Array, index_S: jax.Array) -> jax.Array:
+
+class Segments(NamedTuple):
+  """What decides which keys a query sees; 0 is the segment of padding.
+
+  Attributes:
+    queries_BT: int32 segments of the queries.
+    keys_BS: int32 segments of the keys, which are whole rows.
+    index_T: int32, where in the row each query is: they may be a part of it.
+  """
+
+  queries_BT: jax.Array
+  keys_BS: jax.Array
+  index_T: jax.Array
+
+  @classmethod
+  def whole(cls, segments_BT: jax.Array) -> Segments:
+    """Of queries that are whole rows too."""
+    index_T = jnp.arange(segments_BT.shape[1], dtype=jnp.int32)
+    return cls(segments_BT, segments_BT, index_T)
+
+
+def causal_mask(segments: Segments, first: jax.Array | int = 0) -> jax.Array:
   """Bool [B, T, S]: a query sees keys of its own segment up to its own index.
 
   Args:
-    segments_BT: int32 segments of the queries.
-    segments_BS: int32 segments of the keys.
-    index_T: int32, where in the row each query is.
-    index_S: int32, where in the row each key is.
+    segments: of queries and keys.
+    first: where in the row the first key is, if the keys are a part of it too.
   """
+  queries_BT, keys_BS, index_T = segments
+  index_S = first + jnp.arange(keys_BS.shape[1])
   causal_TS = index_T[:, None] >= index_S[None]
-  same_BTS = segments_BT[:, :, None] == segments_BS[:, None]
+  same_BTS = queries_BT[:, :, None] == keys_BS[:, None]
   return same_BTS & causal_TS[None]
 
 
@@ -119,9 +140,9 @@ def share(x_BNTX: jax.Array, k_BKSH: jax.Array) -> jax.Array:
 
 
 def _attend(q, k, v, allowed, scale, precision):
-  found = scores(q, k, allowed, scale, precision)
-  top_BNT1 = jnp.max(found, -1, keepdims=True)
-  exps = jnp.exp(found - top_BNT1)
+  scores_BNTS = scores(q, k, allowed, scale, precision)
+  top_BNT1 = jnp.max(scores_BNTS, -1, keepdims=True)
+  exps = jnp.exp(scores_BNTS - top_BNT1)
   total_BNT1 = jnp.sum(exps, -1, keepdims=True)
   # Normalised after the product: it has W columns where the scores have S.
   mixed = product(precision, v.dtype)(

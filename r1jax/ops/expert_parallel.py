@@ -22,6 +22,7 @@ from r1jax.ops import experts as experts_ops
 from r1jax.ops import linear, ragged_exchange
 from r1jax.ops.experts import Matrices
 from r1jax.sharding import rules
+from r1jax.sharding.mesh import Place
 
 # Fewer tokens than this on a device are gathered: their way to the experts
 # would be all latency.
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
     tensor: that the experts' width is split over.
     width: that parameters' input width is split over, gathered before use.
     precision: of the products.
+    place: of the pass.
   """
 
   form: str
@@ -49,6 +51,7 @@ class Plan(NamedTuple):
   tensor: tuple[str, ...]
   width: tuple[str, ...]
   precision: jax.lax.Precision
+  place: Place
 
 
 def choose(backend: str, tokens: int) -> str:
@@ -59,9 +62,9 @@ def choose(backend: str, tokens: int) -> str:
 
 def routed(form: str, exchange: str, x: jax.Array, experts: jax.Array,
            weights: jax.Array, w_gate_EDJ: Matrices, w_up_EDJ: Matrices,
-           w_down_EJD: Matrices, *, backend: str, layout: str = "train",
+           w_down_EJD: Matrices, place: Place, *,
            precision: jax.lax.Precision | None = None) -> jax.Array:
-  """`experts.routed` on the mesh that is set, on one device without one.
+  """`experts.routed` on a mesh, or on one device.
 
   Args:
     form: of the experts on one device.
@@ -72,8 +75,7 @@ def routed(form: str, exchange: str, x: jax.Array, experts: jax.Array,
     w_gate_EDJ: gate projections.
     w_up_EDJ: up projections.
     w_down_EJD: down projections.
-    backend: `cpu`, `gpu` or `tpu`, for `auto`.
-    layout: `train` or `decode`, see `sharding.rules`.
+    place: backend, free axes of the mesh that is set, and layout.
     precision: of the products, see `linear.precise`.
 
   Returns:
@@ -87,22 +89,22 @@ def routed(form: str, exchange: str, x: jax.Array, experts: jax.Array,
         f"exchange={exchange!r}: choose one of auto, gather, ragged")
   w = [linear.cast(a, x.dtype) for a in (w_gate_EDJ, w_up_EDJ, w_down_EJD)]
   precision = linear.precise(precision, x.dtype)
-  if math.prod(rules.free_axes().values()) == 1:
+  if math.prod(place.axes.values()) == 1:
     flat = [a.reshape(-1, a.shape[-1]) for a in (x, experts, weights)]
     return experts_ops.routed(
-        form, *flat, *w, precision=precision).reshape(x.shape)
-  plan = _plan(form, exchange, x.shape, w_gate_EDJ.shape, backend, layout,
-               precision)
+        form, *flat, *w, precision=precision,
+        interpret=place.backend != "tpu").reshape(x.shape)
+  plan = _plan(form, exchange, x.shape, w_gate_EDJ.shape, precision, place)
   return _parallel(plan, x, experts, weights, *w)
 
 
-def _plan(form, exchange, x_shape, w_shape, backend, layout, precision
-          ) -> Plan:
-  sizes = {a: n for a, n in rules.free_axes().items() if n > 1}
+def _plan(form, exchange, x_shape, w_shape, precision, place) -> Plan:
+  sizes = {a: n for a, n in place.axes.items() if n > 1}
   lead = ("act_batch", "act_length")[:len(x_shape) - 1]
-  tokens = rules.fitted(lead, x_shape[:-1], sizes, layout)
+  tokens = rules.fitted(lead, x_shape[:-1], sizes, place.layout)
   group, width, tensor = (_names(entry) for entry in rules.fitted(
-      ("experts", "expert_embed", "expert_mlp"), w_shape, sizes, layout))
+      ("experts", "expert_embed", "expert_mlp"), w_shape, sizes,
+      place.layout))
   split = [name for entry in tokens for name in _names(entry)]
   # Parameters are gathered over all of `width`; their gradient is scattered
   # over those of its axes that tokens are split over.
@@ -113,8 +115,8 @@ def _plan(form, exchange, x_shape, w_shape, backend, layout, precision
     exchange = "shared"
   elif exchange == "auto":
     ways = math.prod(sizes[name] for name in split)
-    exchange = choose(backend, math.prod(x_shape[:-1]) // ways)
-  return Plan(form, exchange, tokens, group, tensor, width, precision)
+    exchange = choose(place.backend, math.prod(x_shape[:-1]) // ways)
+  return Plan(form, exchange, tokens, group, tensor, width, precision, place)
 
 
 def _names(entry) -> tuple[str, ...]:
@@ -167,16 +169,14 @@ def _forward(plan, x, experts, weights, *w):
   """One device's part, [tokens of the device, D] summed over its experts."""
   shape, (x, experts, weights) = x.shape, _flat(x, experts, weights)
   if plan.exchange == "ragged":
-    y = ragged_exchange.forward(
-        plan.form, plan.group, plan.precision, x, experts, weights, *w)
+    y = ragged_exchange.forward(_ragged(plan), x, experts, weights, *w)
   elif plan.exchange == "gather":
     inputs = [_gather(a, plan.group) for a in (x, experts, weights)]
     y = _scatter(_own(plan, *inputs, *w), plan.group)
   elif plan.exchange == "shared":
     y = jax.lax.psum(_own(plan, x, experts, weights, *w), plan.group)
   else:
-    y = experts_ops.routed(plan.form, x, experts, weights, *w,
-                           precision=plan.precision)
+    y = experts_ops.routed(plan.form, x, experts, weights, *w, **_how(plan))
   return _total(y, plan.tensor).reshape(shape)
 
 
@@ -187,7 +187,7 @@ def _backward(plan, x, experts, weights, *w_dout):
   x, experts, weights, dout = _flat(x, experts, weights, dout)
   if plan.exchange == "ragged":
     dx, dweights, dw = ragged_exchange.backward(
-        plan.form, plan.group, plan.precision, x, experts, weights, *w, dout)
+        _ragged(plan), x, experts, weights, *w, dout)
   else:
     gathers = plan.exchange == "gather"
     inputs = [_gather(a, plan.group) if gathers else a
@@ -207,7 +207,18 @@ def _own(plan, x, experts, weights, *w):
   """What this device's experts make of these tokens."""
   chosen, gates, _ = _local(plan, experts, weights, w[0].shape[0])
   return experts_ops.routed(plan.form, x, chosen, gates, *w, absent=True,
-                            precision=plan.precision)
+                            **_how(plan))
+
+
+def _how(plan):
+  return dict(precision=plan.precision,
+              interpret=plan.place.backend != "tpu")
+
+
+def _ragged(plan) -> ragged_exchange.Exchange:
+  return ragged_exchange.Exchange(
+      plan.form, plan.group, tuple(name for name, _ in plan.place.sizes),
+      plan.place.backend, plan.precision)
 
 
 def _own_gradients(plan, x, experts, weights, dout, w):
@@ -219,7 +230,7 @@ def _own_gradients(plan, x, experts, weights, dout, w):
   def value(x, gates, *w):
     return experts_ops.routed(
         plan.form, x, chosen, gates, *w, absent=order is not None,
-        precision=plan.precision)
+        **_how(plan))
 
   dx, dgates, *dw = jax.vjp(value, x, gates, *w)[1](dout)
   if order is None:

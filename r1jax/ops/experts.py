@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from r1jax.ops import linear
 from r1jax.ops.linear import Adapted, gated, times
-from r1jax.sharding import mesh
 
 Matrices = jax.Array | Adapted
 
@@ -29,7 +28,8 @@ def choose(backend: str) -> str:
 def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
            weights_XA: jax.Array, w_gate_EDJ: Matrices, w_up_EDJ: Matrices,
            w_down_EJD: Matrices, *, absent: bool = False,
-           precision: jax.lax.Precision | None = None) -> jax.Array:
+           precision: jax.lax.Precision | None = None,
+           interpret: bool = False) -> jax.Array:
   """sum_a weight_a * SwiGLU_{expert_a}(x) for every token; none is dropped.
 
   Args:
@@ -43,6 +43,7 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
     absent: whether `experts_XA` may hold E, which is no expert: such a pair
       adds nothing and costs `ragged` and `dense` nothing.
     precision: of the products, see `linear.precise`.
+    interpret: run the kernel of `gmm` without a TPU, slowly (for tests).
 
   Returns:
     [X, D] in the dtype of `x_XD`.
@@ -51,7 +52,9 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
     ValueError: an unknown form.
   """
   forms = {"ragged": functools.partial(_sorted, _ragged),
-           "gmm": functools.partial(_sorted, _gmm), "blocks": _blocks,
+           "gmm": functools.partial(
+               _sorted, functools.partial(_gmm, interpret)),
+           "blocks": _blocks,
            "dense": _dense}
   if form not in forms:
     raise ValueError(f"experts={form!r}: choose one of {', '.join(forms)}")
@@ -102,13 +105,13 @@ def _ragged(x_XD, w_EDJ, sizes_E, *, precision, dtype):
                             preferred_element_type=dtype)
 
 
-def _gmm(x_XD, w_EDJ, sizes_E, *, precision, dtype):
-  """JAX's Pallas kernel; interpreted where there is no TPU (for tests)."""
-  return linear.kernel(functools.partial(_megablox, dtype), precision, x_XD,
-                       w_EDJ, sizes_E)
+def _gmm(interpret, x_XD, w_EDJ, sizes_E, *, precision, dtype):
+  """JAX's Pallas kernel."""
+  return linear.kernel(functools.partial(_megablox, interpret, dtype),
+                       precision, x_XD, w_EDJ, sizes_E)
 
 
-def _megablox(dtype, x_XD, w_EDJ, sizes_E):
+def _megablox(interpret, dtype, x_XD, w_EDJ, sizes_E):
   # Importing it takes half a second.
   from jax.experimental.pallas.ops.tpu.megablox import ops as megablox
 
@@ -116,7 +119,7 @@ def _megablox(dtype, x_XD, w_EDJ, sizes_E):
   tile = 512 if rows >= 4096 else 128
   x_XD = jnp.pad(x_XD, ((0, -rows % tile), (0, 0)))
   y = megablox.gmm(x_XD, w_EDJ, sizes_E, dtype, _tiling(tile), None, None,
-                   False, mesh.backend() != "tpu")
+                   False, interpret)
   return y[:rows]
 
 

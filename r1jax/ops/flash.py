@@ -9,6 +9,7 @@ anything of size [T, S]. LOG.md has the measured table behind `choose`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from r1jax.core.config import check
 from r1jax.ops import attention, flash_blocks, flash_splash
-from r1jax.sharding import rules
+from r1jax.ops.attention import Segments
 
 FORMS = ("naive", "blocks", "splash", "cudnn")
 
@@ -49,9 +50,9 @@ def choose(backend: str, length: int, dtype: jnp.dtype, width: int,
 
 
 def attend(form: str, q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
-           segments_BT: jax.Array, segments_BS: jax.Array, index_T: jax.Array,
-           scale: float, *, block: int = BLOCK, packed: bool = True,
-           precision: jax.lax.Precision | None = None) -> jax.Array:
+           segments: Segments, scale: float, *, block: int = BLOCK,
+           packed: bool = True, precision: jax.lax.Precision | None = None
+           ) -> jax.Array:
   """softmax(q k^T * scale) v, causal and within segments, on one device.
 
   A query at index i of its row sees the keys s <= i of its own segment, itself
@@ -62,9 +63,7 @@ def attend(form: str, q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
     q_BNTH: queries; N/K of them share a key head.
     k_BKSH: keys of whole rows.
     v_BKSW: values, of any width.
-    segments_BT: int32 segments of the queries.
-    segments_BS: int32 segments of the keys.
-    index_T: int32, where in the row each query is.
+    segments: of queries and keys.
     scale: multiplies the scores.
     block: queries and keys of a block, in `blocks` and `splash` (there a
       multiple of 128); a shorter row is one block.
@@ -82,14 +81,12 @@ def attend(form: str, q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
   check(form in FORMS, f"attention={form!r}: choose one of {', '.join(FORMS)}")
   arrays = q_BNTH, k_BKSH, v_BKSW
   if form == "cudnn":
-    return _cudnn(*arrays, segments_BT, scale, packed)
+    return _cudnn(*arrays, segments.queries_BT, scale, packed)
   if form == "naive":
-    allowed_BTS = attention.causal_mask(
-        segments_BT, segments_BS, index_T, jnp.arange(k_BKSH.shape[2]))
-    return attention.attend(*arrays, allowed_BTS, scale, precision)
+    return attention.attend(
+        *arrays, attention.causal_mask(segments), scale, precision)
   blockwise = flash_blocks if form == "blocks" else flash_splash
-  return blockwise.attend(
-      *arrays, segments_BT, segments_BS, index_T, scale, block, precision)
+  return blockwise.attend(*arrays, segments, scale, block, precision)
 
 
 def _cudnn(q_BNTH, k_BKSH, v_BKSW, segments_BT, scale, packed,
@@ -119,15 +116,15 @@ def _cudnn(q_BNTH, k_BKSH, v_BKSW, segments_BT, scale, packed,
 
 def sharded(form: str, q_BNTH: jax.Array, k_BKTH: jax.Array,
             v_BKTW: jax.Array, segments_BT: jax.Array, scale: float,
-            spec: PartitionSpec, *, block: int = BLOCK, packed: bool = True,
+            spec: PartitionSpec, axes: Mapping[str, int], *,
+            block: int = BLOCK, packed: bool = True,
             precision: jax.lax.Precision | None = None) -> jax.Array:
   """`attend` of whole rows to themselves, over the devices of a mesh.
 
   Each device has its rows, heads and queries, and the keys of whole rows. Axes
-  that the mesh in use lacks, or that a surrounding `jax.shard_map` or pmap has
-  taken, are left out, and a dimension that its axes do not divide is left
-  whole; without a mesh this is `attend`. Key heads are repeated only as far as
-  every part of the query heads needs one.
+  of `spec` that are not among `axes` are left out, and a dimension that its
+  axes do not divide is left whole; without `axes` this is `attend`. Key heads
+  are repeated only as far as every part of the query heads needs one.
 
   Args:
     form: one of FORMS.
@@ -137,36 +134,35 @@ def sharded(form: str, q_BNTH: jax.Array, k_BKTH: jax.Array,
     segments_BT: int32, 0 is padding.
     scale: multiplies the scores.
     spec: mesh axes of B, N and T, as `rules.spec` gives them.
+    axes: sizes of the axes that are free, see `mesh.Place`.
     block, packed, precision: as in `attend`.
   """
-  index_T = jnp.arange(q_BNTH.shape[2], dtype=jnp.int32)
-  free = rules.free_axes()
+  def local(q, k, v, segments):
+    return attend(form, q, k, v, segments, scale, block=block, packed=packed,
+                  precision=precision)
 
-  def local(q, k, v, segments_BT, segments_BS, index_T):
-    return attend(form, q, k, v, segments_BT, segments_BS, index_T, scale,
-                  block=block, packed=packed, precision=precision)
-
-  arrays = q_BNTH, k_BKTH, v_BKTW, segments_BT, segments_BT, index_T
-  if not free:
-    return local(*arrays)
+  segments = Segments.whole(segments_BT)
+  if not axes:
+    return local(q_BNTH, k_BKTH, v_BKTW, segments)
   rows, heads, length = (
-      _fit(entry, size, free) for entry, size in zip(spec, q_BNTH.shape[:3]))
-  ways = math.prod(free[name] for name in heads)
+      _fit(entry, size, axes) for entry, size in zip(spec, q_BNTH.shape[:3]))
+  ways = math.prod(axes[name] for name in heads)
   repeats = math.lcm(ways, k_BKTH.shape[1]) // k_BKTH.shape[1]
   k, v = (jnp.repeat(x, repeats, 1) for x in (k_BKTH, v_BKTW))
   queries, keys = PartitionSpec(rows, heads, length), PartitionSpec(rows, heads)
   split = jax.shard_map(
-      local, axis_names=set(free), out_specs=queries,
-      in_specs=(queries, keys, keys, PartitionSpec(rows, length),
-                PartitionSpec(rows), PartitionSpec(length)),
+      local, axis_names=set(axes), out_specs=queries,
+      in_specs=(queries, keys, keys, Segments(
+          PartitionSpec(rows, length), PartitionSpec(rows),
+          PartitionSpec(length))),
       # The kernels do not say along which axes their results vary.
       check_vma=False)
-  return split(q_BNTH, k, v, *arrays[3:])
+  return split(q_BNTH, k, v, segments)
 
 
-def _fit(entry, size, free):
-  """The mesh axes of one dimension that exist, if together they divide it."""
+def _fit(entry, size, axes):
+  """The mesh axes of one dimension that are free, if they divide it."""
   names = (entry,) if isinstance(entry, str) else entry or ()
-  names = tuple(name for name in names if name in free)
-  ways = math.prod(free[name] for name in names)
+  names = tuple(name for name in names if name in axes)
+  ways = math.prod(axes[name] for name in names)
   return names if size % ways == 0 else ()

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.ops import attention
+from r1jax.ops.attention import Segments
 
 # Below every score, yet finite: what is not allowed is -inf, and -inf - -inf
 # would be NaN.
@@ -20,8 +21,7 @@ _LOWEST = -1e30
 
 
 def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
-           segments_BT: jax.Array, segments_BS: jax.Array, index_T: jax.Array,
-           scale: float, block: int,
+           segments: Segments, scale: float, block: int,
            precision: jax.lax.Precision | None = None) -> jax.Array:
   """`flash.attend` by blocks of at most `block` queries and as many keys.
 
@@ -31,15 +31,12 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
   """
   t, s = q_BNTH.shape[2], k_BKSH.shape[2]
   block_t, block_s = even(block, t), even(block, s)
-  q, k, v, segments_BT, segments_BS, index_T = pad(
-      q_BNTH, k_BKSH, v_BKSW, segments_BT, segments_BS, index_T, block_t,
-      block_s)
-  live = live_blocks(segments_BT, segments_BS, index_T, block_t, block_s)
-  live = jnp.any(live, 0)
+  q, k, v, segments = pad(q_BNTH, k_BKSH, v_BKSW, segments, block_t, block_s)
+  live = jnp.any(live_blocks(segments, block_t, block_s), 0)
   first = jnp.argmax(live, 1).astype(jnp.int32)
   end = live.shape[1] - jnp.argmax(live[:, ::-1], 1).astype(jnp.int32)
-  masks = segments_BT, segments_BS, index_T, (first, end)
-  out = _attend(q, k, v, masks, scale, (block_t, block_s), precision)
+  out = _attend(q, k, v, (segments, (first, end)), scale, (block_t, block_s),
+                precision)
   return out[:, :, :t]
 
 
@@ -53,8 +50,8 @@ def even(block: int, size: int, multiple: int = 1) -> int:
 
 
 def pad(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
-        segments_BT: jax.Array, segments_BS: jax.Array, index_T: jax.Array,
-        block_t: int, block_s: int) -> tuple[jax.Array, ...]:
+        segments: Segments, block_t: int, block_s: int
+        ) -> tuple[jax.Array, jax.Array, jax.Array, Segments]:
   """The arrays with T and S rounded up to whole blocks.
 
   Keys beyond the last have an index beyond every query's. Queries beyond the
@@ -63,21 +60,23 @@ def pad(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
   more_t, more_s = -q_BNTH.shape[2] % block_t, -k_BKSH.shape[2] % block_s
   q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))) for x, more in (
       (q_BNTH, more_t), (k_BKSH, more_s), (v_BKSW, more_s)))
-  return (q, k, v, jnp.pad(segments_BT, ((0, 0), (0, more_t)), mode="edge"),
-          jnp.pad(segments_BS, ((0, 0), (0, more_s)), mode="edge"),
-          jnp.pad(index_T, (0, more_t), mode="edge"))
+  queries_BT, keys_BS, index_T = segments
+  return q, k, v, Segments(
+      jnp.pad(queries_BT, ((0, 0), (0, more_t)), mode="edge"),
+      jnp.pad(keys_BS, ((0, 0), (0, more_s)), mode="edge"),
+      jnp.pad(index_T, (0, more_t), mode="edge"))
 
 
-def live_blocks(segments_BT: jax.Array, segments_BS: jax.Array,
-                index_T: jax.Array, block_t: int, block_s: int) -> jax.Array:
+def live_blocks(segments: Segments, block_t: int, block_s: int) -> jax.Array:
   """Bool [B, T/block_t, S/block_s]: False where no query may see any key.
 
   True may be wrong: it means that the segments' ranges overlap, and that the
   last query is not before the first key.
   """
-  b = segments_BT.shape[0]
-  t = segments_BT.reshape(b, -1, block_t)
-  s = segments_BS.reshape(b, -1, block_s)
+  queries_BT, keys_BS, index_T = segments
+  b = queries_BT.shape[0]
+  t = queries_BT.reshape(b, -1, block_t)
+  s = keys_BS.reshape(b, -1, block_s)
   same = ((t.max(2)[:, :, None] >= s.min(2)[:, None])
           & (t.min(2)[:, :, None] <= s.max(2)[:, None]))
   starts = jnp.arange(s.shape[1]) * block_s
@@ -91,10 +90,10 @@ def _slice(x, i, size, axis):
 
 def _allowed(masks, i, j, block_t, block_s):
   """Mask [B, block_t, block_s] of queries' block i and keys' block j."""
-  segments_BT, segments_BS, index_T, _ = masks
-  return attention.causal_mask(
-      _slice(segments_BT, i, block_t, 1), _slice(segments_BS, j, block_s, 1),
-      _slice(index_T, i, block_t, 0), j * block_s + jnp.arange(block_s))
+  queries_BT, keys_BS, index_T = masks[0]
+  return attention.causal_mask(Segments(
+      _slice(queries_BT, i, block_t, 1), _slice(keys_BS, j, block_s, 1),
+      _slice(index_T, i, block_t, 0)), j * block_s)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
@@ -106,7 +105,7 @@ def _forward(q, k, v, masks, scale, blocks, precision):
   block_t, block_s = blocks
   b, n, t, _ = q.shape
   w = v.shape[-1]
-  first, end = masks[3]
+  first, end = masks[1]
 
   def queries(i):
     q_i = _slice(q, i, block_t, 2)
@@ -139,7 +138,7 @@ def _forward(q, k, v, masks, scale, blocks, precision):
 def _backward(scale, blocks, precision, saved, dout):
   q, k, v, masks, out, lse_BNT = saved
   block_t, block_s = blocks
-  first, end = masks[3]
+  first, end = masks[1]
   along_BNT = attention.along(out, dout)
 
   def queries(carry, i):

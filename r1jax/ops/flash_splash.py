@@ -18,14 +18,14 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 
 from r1jax.ops import linear
+from r1jax.ops.attention import Segments
 from r1jax.ops.flash_blocks import even, live_blocks, pad
 
 LANES = 128
 
 
 def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
-           segments_BT: jax.Array, segments_BS: jax.Array, index_T: jax.Array,
-           scale: float, block: int,
+           segments: Segments, scale: float, block: int,
            precision: jax.lax.Precision | None = None, interpret: bool = False
            ) -> jax.Array:
   """`flash.attend` by the kernels, in blocks of at most `block` each way.
@@ -38,9 +38,7 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
     q_BNTH: queries.
     k_BKSH: keys.
     v_BKSW: values.
-    segments_BT: int32 segments of the queries.
-    segments_BS: int32 segments of the keys.
-    index_T: int32, where in the row each query is.
+    segments: of queries and keys.
     scale: multiplies the scores.
     block: a multiple of 128.
     precision: of the products, see `linear.kernel`.
@@ -53,10 +51,8 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
     raise ValueError(f"block={block}: splash takes multiples of {LANES}")
   t, s = q_BNTH.shape[2], k_BKSH.shape[2]
   block_t, block_s = (even(block, size, LANES) for size in (t, s))
-  q, k, v, segments_BT, segments_BS, index_T = pad(
-      q_BNTH, k_BKSH, v_BKSW, segments_BT, segments_BS, index_T, block_t,
-      block_s)
-  live = live_blocks(segments_BT, segments_BS, index_T, block_t, block_s)
+  q, k, v, segments = pad(q_BNTH, k_BKSH, v_BKSW, segments, block_t, block_s)
+  live = live_blocks(segments, block_t, block_s)
   sizes = kernel.BlockSizes(
       block_q=block_t, block_kv=block_s, block_q_dkv=block_t,
       block_kv_dkv=block_s, block_q_dq=block_t, block_kv_dq=block_s)
@@ -75,7 +71,7 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
     q = q * scale
   out = linear.kernel(
       jax.vmap(row, (0,) * 6 + (None,)), precision, q, k, v,
-      segments_BT, segments_BS, live, index_T)
+      segments.queries_BT, segments.keys_BS, live, segments.index_T)
   return out[:, :, :t].astype(v_BKSW.dtype)
 
 
@@ -101,6 +97,6 @@ def _next_live(live):
   own = jnp.where(live, jnp.arange(columns)[None], columns)
   ahead = jax.lax.cummin(own, axis=1, reverse=True)
   following = jnp.roll(ahead[:, :1], -1, 0)
-  found = jnp.where(ahead < columns, ahead, following)
+  fetched = jnp.where(ahead < columns, ahead, following)
   # A row without any live block is not computed, but must name a block.
-  return jnp.minimum(found, columns - 1).astype(jnp.int32)
+  return jnp.minimum(fetched, columns - 1).astype(jnp.int32)

@@ -5,15 +5,29 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from r1jax.sharding import mesh, rules
-
 HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Products(NamedTuple):
+  """How a matrix product over tokens is computed.
+
+  Attributes:
+    precision: see `precise`.
+    flat: whether all axes but the contracted ones are flattened to two
+      dimensions around the product, see `mesh.Place.flat`.
+  """
+
+  precision: jax.lax.Precision | None = None
+  flat: bool = False
+
+
+PLAIN = Products()
 
 
 @flax.struct.dataclass
@@ -77,26 +91,22 @@ def precise(precision: jax.lax.Precision | None, dtype: Any
 
 
 def linear(x: jax.Array, w: jax.Array | Adapted, n_in: int = 1,
-           precision: jax.lax.Precision | None = None, scale: float = 1.0
-           ) -> jax.Array:
+           how: Products = PLAIN, scale: float = 1.0) -> jax.Array:
   """Contracts the last `n_in` axes of `x` with the first `n_in` of `w`.
-
-  On the CPU all other axes are flattened to two dimensions around the product,
-  which is faster there. Elsewhere they stay: rows and positions that are split
-  over different axes of a mesh have no common flat order.
 
   Args:
     x: [..., in...], the compute dtype.
     w: [in..., out...], cast to the dtype of `x`.
     n_in: number of contracted axes.
-    precision: of the product, see `precise`.
+    how: the product is computed.
     scale: multiplies the result, in float32.
 
   Returns:
     [..., out...] in the dtype of `x`.
   """
-  first, second = (functools.partial(_contract, n) for n in (n_in, 1))
-  return times(first, second, precision, x, w, scale=scale)
+  first, second = (
+      functools.partial(_contract, n, how.flat) for n in (n_in, 1))
+  return times(first, second, how.precision, x, w, scale=scale)
 
 
 def times(first: Callable[..., jax.Array], second: Callable[..., jax.Array],
@@ -197,9 +207,9 @@ def _ambient(precision, dtype):
   return jax.default_matmul_precision("highest" if exact else None)
 
 
-def _contract(n_in, x, w, *, precision, dtype):
+def _contract(n_in, flat, x, w, *, precision, dtype):
   how = dict(precision=precision, preferred_element_type=dtype)
-  if mesh.backend() != "cpu" or rules.free_axes().get("sequence", 1) > 1:
+  if not flat:
     return jnp.tensordot(x, w, n_in, **how)
   lead, inner = x.shape[:x.ndim - n_in], w.shape[:n_in]
   out = w.shape[n_in:]
@@ -209,11 +219,10 @@ def _contract(n_in, x, w, *, precision, dtype):
 
 
 def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array,
-           w_down: jax.Array, precision: jax.lax.Precision | None = None
-           ) -> jax.Array:
+           w_down: jax.Array, how: Products = PLAIN) -> jax.Array:
   """Gated feed-forward: W_down(silu(W_gate x) * W_up x). x [..., D] -> same."""
-  gate, up = (linear(x, w, precision=precision) for w in (w_gate, w_up))
-  return linear(gated(gate, up), w_down, precision=precision)
+  gate, up = (linear(x, w, how=how) for w in (w_gate, w_up))
+  return linear(gated(gate, up), w_down, how=how)
 
 
 @jax.custom_vjp

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -39,7 +40,8 @@ class Plan(NamedTuple):
 def chunked_logprobs(
     hidden_BTD: jax.Array, w_DV: jax.Array, targets_BT: jax.Array, *,
     temperature: float = 1.0, chunk: int = 1024, entropy: bool = True,
-    precision: jax.lax.Precision | None = None
+    precision: jax.lax.Precision | None = None,
+    axes: Mapping[str, int] | None = None
 ) -> tuple[jax.Array, jax.Array | None]:
   """log softmax(hidden @ w / temperature) at the targets, and its entropy.
 
@@ -60,6 +62,8 @@ def chunked_logprobs(
     chunk: tokens at a time on each device; at most, and not much fewer.
     entropy: whether to compute it.
     precision: of the products, see `linear.precise`.
+    axes: of the mesh that is set, those that are free, see `mesh.Place`; None
+      on one device.
 
   Returns:
     (logprobs_BT, entropy_BT), float32; the entropy, a metric, carries no
@@ -68,19 +72,20 @@ def chunked_logprobs(
   Raises:
     ValueError: a temperature or chunk that is not positive.
   """
-  plan = _plan(temperature, chunk, entropy, precision, hidden_BTD, w_DV)
+  plan = _plan(temperature, chunk, entropy, precision, axes, hidden_BTD, w_DV)
   logprobs_BT, entropy_BT = _logprobs(plan, hidden_BTD, w_DV, targets_BT)
   return logprobs_BT, jax.lax.stop_gradient(entropy_BT) if entropy else None
 
 
-def _plan(temperature, chunk, entropy, precision, hidden_BTD, w_DV) -> Plan:
+def _plan(temperature, chunk, entropy, precision, axes, hidden_BTD, w_DV
+          ) -> Plan:
   if temperature <= 0 or chunk < 1:
     raise ValueError(
         f"temperature={temperature} and chunk={chunk} must be positive; greedy"
         " decoding has no log-probabilities")
   plan = Plan(1.0 / temperature, chunk, entropy,
               precise(precision, hidden_BTD.dtype))
-  sizes = {a: n for a, n in rules.free_axes().items() if n > 1}
+  sizes = {a: n for a, n in (axes or {}).items() if n > 1}
   if not sizes:
     return plan
   tokens = rules.fitted(
@@ -157,10 +162,10 @@ def _forward(plan: Plan, hidden_BTD, w_DV, targets_BT):
     entropy_X = log_X - rest[0] / sum_X if rest else jnp.zeros_like(log_X)
     return target_X - log_X, entropy_X, top_X + log_X
 
-  found = jax.lax.map(one, (
+  values = jax.lax.map(one, (
       _split(hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), n),
       _split(targets_BT.reshape(-1), n)))
-  return tuple(_join(x, shape) for x in found)
+  return tuple(_join(x, shape) for x in values)
 
 
 def _backward(plan: Plan, hidden_BTD, w_DV, targets_BT, normalisers_BT, g_BT):
@@ -227,7 +232,8 @@ _logprobs.defvjp(_save, _gradients)
 def chunked_cross_entropy(
     hidden_BTD: jax.Array, teacher_BTD: jax.Array, w_DV: jax.Array, *,
     temperature: float = 1.0, chunk: int = 1024,
-    precision: jax.lax.Precision | None = None
+    precision: jax.lax.Precision | None = None,
+    axes: Mapping[str, int] | None = None
 ) -> tuple[jax.Array, jax.Array]:
   """-sum_v p(v) log q(v): p of the teacher's states, q of `hidden`'s.
 
@@ -242,6 +248,7 @@ def chunked_cross_entropy(
     temperature: divides the logits of both.
     chunk: tokens at a time on each device; at most, and not much fewer.
     precision: of the products, see `linear.precise`.
+    axes: as in `chunked_logprobs`.
 
   Returns:
     (cross_entropy_BT, float32; agree_BT, bool: both have the same most likely
@@ -250,7 +257,7 @@ def chunked_cross_entropy(
   Raises:
     ValueError: a temperature or chunk that is not positive.
   """
-  plan = _plan(temperature, chunk, False, precision, hidden_BTD, w_DV)
+  plan = _plan(temperature, chunk, False, precision, axes, hidden_BTD, w_DV)
   cross_BT, agree_BT = _soft(plan, hidden_BTD, teacher_BTD, w_DV)
   return cross_BT, jax.lax.stop_gradient(agree_BT) > 0
 
@@ -278,9 +285,9 @@ def _soft_forward(plan: Plan, hidden_BTD, teacher_BTD, w_DV):
          jnp.sum(both_XV.astype(jnp.float32), -1)], plan.vocab)
     return cross_X, both_X, norm_X, wanted_X
 
-  found = jax.lax.map(one, tuple(
+  values = jax.lax.map(one, tuple(
       _split(x.reshape(-1, x.shape[-1]), n) for x in (hidden_BTD, teacher_BTD)))
-  return tuple(_join(x, shape) for x in found)
+  return tuple(_join(x, shape) for x in values)
 
 
 def _soft_backward(plan: Plan, hidden_BTD, teacher_BTD, w_DV, norm_BT,

@@ -9,14 +9,22 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.ops import attention
-from r1jax.ops.linear import HIGHEST, Adapted, cast, is_adapted, linear
+from r1jax.ops.linear import (
+    HIGHEST,
+    PLAIN,
+    Adapted,
+    Products,
+    cast,
+    is_adapted,
+    linear,
+)
 
 
 def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
           latent_BSC: jax.Array, k_rope_BSR: jax.Array,
           w_ukv_CNX: jax.Array | Adapted,
           attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-          precision: jax.lax.Precision | None = None) -> jax.Array:
+          how: Products = PLAIN) -> jax.Array:
   """Training and prefill: keys and values are expanded from the latent.
 
   Args:
@@ -27,14 +35,14 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
     w_ukv_CNX: up-projection, the U key columns of a head, then its W values.
     attend: the attention of queries [B, N, T, U + R], keys [B, N, S, U + R] and
       values [B, N, S, W]; any form of it.
-    precision: of the up-projection, see `linear.precise`.
+    how: the up-projection is computed.
 
   Returns:
     [B, T, N, W] in the dtype of the queries.
   """
   b, s, _ = latent_BSC.shape
   n, u = q_nope_BTNU.shape[2:]
-  kv_BSNX = linear(latent_BSC, w_ukv_CNX, precision=precision)
+  kv_BSNX = linear(latent_BSC, w_ukv_CNX, how=how)
   kv_BNSX = kv_BSNX.transpose(0, 2, 1, 3)
   k_BNSU, v_BNSW = kv_BNSX[..., :u], kv_BNSX[..., u:]
   # [nope | rope] as one product; the shared rotated key is repeated by head.

@@ -15,13 +15,30 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.ops import experts as experts_ops
-from r1jax.sharding import mesh
 
 # Rows that a device receives in a round: what a balanced router sends, and a
 # quarter more; at most MOST, which bounds memory.
 SLACK = 1.25
 MOST = 65536
 SCOPE = "expert_rounds"  # the loops' name in a profile and in the HLO
+
+
+class Exchange(NamedTuple):
+  """What is static.
+
+  Attributes:
+    form: of the experts on one device, see `experts.routed`.
+    group: the mesh axes whose devices share the experts.
+    everywhere: all axes of the mesh.
+    backend: `cpu`, `gpu` or `tpu`.
+    precision: of the products.
+  """
+
+  form: str
+  group: tuple[str, ...]
+  everywhere: tuple[str, ...]
+  backend: str
+  precision: jax.lax.Precision | None
 
 
 class Routes(NamedTuple):
@@ -61,13 +78,11 @@ def capacity(pairs: int) -> int:
   return min(max(1, int(pairs * SLACK)), MOST)
 
 
-def forward(form, group, precision, x_XD, experts_XA, weights_XA, *w):
+def forward(exchange: Exchange, x_XD, experts_XA, weights_XA, *w):
   """sum_a weight_a * expert_a(x) of this device's tokens; in `shard_map`.
 
   Args:
-    form: of the experts on one device, see `experts.routed`.
-    group: the mesh axes whose devices share the experts.
-    precision: of the products.
+    exchange: what is static.
     x_XD: this device's tokens.
     experts_XA: int32, their experts, numbered over the whole group.
     weights_XA: float32 gates.
@@ -78,12 +93,11 @@ def forward(form, group, precision, x_XD, experts_XA, weights_XA, *w):
   """
   n = chunks(*experts_XA.shape)
   parts = _parts(n, x_XD, experts_XA, weights_XA)
-  y = jax.lax.map(
-      lambda part: _forward(form, group, precision, *part, *w), parts)
+  y = jax.lax.map(lambda part: _forward(exchange, *part, *w), parts)
   return y.reshape(x_XD.shape)
 
 
-def backward(form, group, precision, x_XD, experts_XA, weights_XA, *w_dout):
+def backward(exchange: Exchange, x_XD, experts_XA, weights_XA, *w_dout):
   """(dx [X, D], dweights [X, A], float32 gradients of this device's experts).
 
   The experts are computed again where the gradient arrives.
@@ -91,8 +105,7 @@ def backward(form, group, precision, x_XD, experts_XA, weights_XA, *w_dout):
   *w, dout_XD = w_dout
 
   def one(dw, part):
-    dx, dweights, new = _backward(
-        form, group, precision, *part[:3], *w, part[3])
+    dx, dweights, new = _backward(exchange, *part[:3], *w, part[3])
     return jax.tree.map(jnp.add, dw, new), (dx, dweights)
 
   n = chunks(*experts_XA.shape)
@@ -110,16 +123,16 @@ def _parts(n, *arrays):
   return tuple(a.reshape(n, len(a) // n, *a.shape[1:]) for a in arrays)
 
 
-def _forward(form, group, precision, x_XD, experts_XA, weights_XA, *w):
-  routes = _routes(group, experts_XA, w[0].shape[0])
+def _forward(exchange, x_XD, experts_XA, weights_XA, *w):
+  group = exchange.group
+  routes = _routes(exchange, experts_XA, w[0].shape[0])
   x_slots = x_XD[routes.pair_of_slot // experts_XA.shape[1]]
 
   def one_round(number, y_slots):
     there, back = _windows(routes, group, number)
-    rows = _send(x_slots, _empty(routes, x_slots), there, group)
-    y = _experts(form, precision, rows,
-                 _expert_of_row(routes, group, number), *w)
-    return _send(y, y_slots, back, group)
+    rows = _send(exchange, x_slots, _empty(routes, x_slots), there)
+    y = _experts(exchange, rows, _expert_of_row(routes, group, number), *w)
+    return _send(exchange, y, y_slots, back)
 
   with jax.named_scope(SCOPE):
     y_slots = jax.lax.fori_loop(
@@ -128,10 +141,10 @@ def _forward(form, group, precision, x_XD, experts_XA, weights_XA, *w):
   return jnp.sum(y_XAD * weights_XA[..., None], 1).astype(x_XD.dtype)
 
 
-def _backward(form, group, precision, x_XD, experts_XA, weights_XA, *w_dout):
+def _backward(exchange, x_XD, experts_XA, weights_XA, *w_dout):
   *w, dout_XD = w_dout
-  n_local = w[0].shape[0]
-  routes = _routes(group, experts_XA, n_local)
+  group, n_local = exchange.group, w[0].shape[0]
+  routes = _routes(exchange, experts_XA, n_local)
   token_of_slot = routes.pair_of_slot // experts_XA.shape[1]
   x_slots, dout_slots = x_XD[token_of_slot], dout_XD[token_of_slot]
   weight_slots = weights_XA.reshape(-1)[routes.pair_of_slot]
@@ -140,12 +153,11 @@ def _backward(form, group, precision, x_XD, experts_XA, weights_XA, *w_dout):
     dx_slots, dweight_slots, dw = sums
     there, back = _windows(routes, group, number)
     rows, dout, weight = (
-        _send(a, _empty(routes, a), there, group)
+        _send(exchange, a, _empty(routes, a), there)
         for a in (x_slots, dout_slots, weight_slots))
     experts = _expert_of_row(routes, group, number)
     y, transpose = jax.vjp(
-        lambda rows, *w: _experts(form, precision, rows, experts, *w),
-        rows, *w)
+        lambda rows, *w: _experts(exchange, rows, experts, *w), rows, *w)
     real = experts[:, 0] < n_local
     products = y.astype(jnp.float32) * dout.astype(jnp.float32)
     # Where no row arrived y may be anything.
@@ -154,8 +166,8 @@ def _backward(form, group, precision, x_XD, experts_XA, weights_XA, *w_dout):
         (dout.astype(jnp.float32) * weight[:, None]).astype(y.dtype))
     dw = jax.tree.map(
         lambda total, d: total + d.astype(jnp.float32), dw, new)
-    return (_send(dx, dx_slots, back, group),
-            _send(dweight, dweight_slots, back, group), dw)
+    return (_send(exchange, dx, dx_slots, back),
+            _send(exchange, dweight, dweight_slots, back), dw)
 
   with jax.named_scope(SCOPE):
     dx_slots, dweight_slots, dw = jax.lax.fori_loop(
@@ -167,17 +179,19 @@ def _backward(form, group, precision, x_XD, experts_XA, weights_XA, *w_dout):
           dweight_slots[routes.slot_of_pair_XA], dw)
 
 
-def _experts(form, precision, rows, experts, *w):
+def _experts(exchange, rows, experts, *w):
   ones = jnp.ones(experts.shape, jnp.float32)
   return experts_ops.routed(
-      form, rows, experts, ones, *w, absent=True, precision=precision)
+      exchange.form, rows, experts, ones, *w, absent=True,
+      precision=exchange.precision, interpret=exchange.backend != "tpu")
 
 
 def _empty(routes, like):
   return jnp.zeros((routes.capacity, *like.shape[1:]), like.dtype)
 
 
-def _routes(group, experts_XA, n_local) -> Routes:
+def _routes(exchange, experts_XA, n_local) -> Routes:
+  group = exchange.group
   n = jax.lax.axis_size(group)
   flat = experts_XA.reshape(-1)
   pair_of_slot = jnp.argsort(flat, stable=True).astype(jnp.int32)
@@ -197,8 +211,7 @@ def _routes(group, experts_XA, n_local) -> Routes:
   rows = capacity(flat.size)
   most = jnp.max(jnp.sum(sizes_SR, 0))
   # All devices of the mesh turn alike: other collectives may stand in between.
-  free = tuple(jax.sharding.get_abstract_mesh().axis_names)
-  rounds = jax.lax.pmax((most + rows - 1) // rows, free)
+  rounds = jax.lax.pmax((most + rows - 1) // rows, exchange.everywhere)
   return Routes(pair_of_slot, slot_of_pair_XA, loads_SRL, starts_SR,
                 arrivals_SR, rounds, rows)
 
@@ -243,9 +256,10 @@ def _expert_of_row(routes, group, number) -> jax.Array:
   return expert.astype(jnp.int32)[:, None]
 
 
-def _send(rows, buffer, window: Window, group):
+def _send(exchange, rows, buffer, window: Window):
   """`buffer` with what all devices of the group sent into it."""
-  if mesh.backend() != "cpu":
+  group = exchange.group
+  if exchange.backend != "cpu":
     return jax.lax.ragged_all_to_all(rows, buffer, *window, axis_name=group)
   # XLA:CPU has no such operation: everything goes everywhere.
   rows_S, begins_SR, sizes_SR, places_SR = jax.lax.all_gather(

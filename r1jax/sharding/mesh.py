@@ -6,7 +6,8 @@ import dataclasses
 import importlib.util
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 from jax.experimental import mesh_utils, topologies
@@ -122,6 +123,48 @@ def backend() -> str:
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return jax.default_backend() if device is None else device.platform
+
+
+class Place(NamedTuple):
+  """Where a pass runs, and what follows from it for how it is computed.
+
+  A model asks once, when it begins to trace a pass, and hands the answer to its
+  layers and operations: which mesh is set, and whether a pmap surrounds it, is
+  not known before.
+
+  Attributes:
+    backend: `cpu`, `gpu` or `tpu`.
+    sizes: axes of the mesh that is set and their sizes; none without a mesh.
+    taken: those of them that a surrounding pmap or `jax.shard_map` splits by
+      hand.
+    layout: how a mesh splits arrays, `train` or `decode`, see `rules`.
+  """
+
+  backend: str
+  sizes: tuple[tuple[str, int], ...] = ()
+  taken: frozenset[str] = frozenset()
+  layout: str = "train"
+
+  @classmethod
+  def here(cls, layout: str = "train") -> Place:
+    """The place of the code that is being traced."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return cls(backend(), tuple(mesh.shape.items()),
+               frozenset(mesh.manual_axes), layout)
+
+  @property
+  def axes(self) -> Mapping[str, int]:
+    """The free axes, those that the compiler may split over."""
+    return {a: n for a, n in self.sizes if a not in self.taken}
+
+  @property
+  def flat(self) -> bool:
+    """Whether rows and positions may be one dimension around a product.
+
+    That is faster on a CPU. Elsewhere it gains nothing; and rows and positions
+    that are split over different axes have no common order.
+    """
+    return self.backend == "cpu" and self.axes.get("sequence", 1) == 1
 
 
 def mesh_or_none(config: MeshConfig | None = None) -> Mesh | None:

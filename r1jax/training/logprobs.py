@@ -27,6 +27,7 @@ def make_logprobs(model: Model, temperature: float = 1.0) -> Callable[
         batch.segments_BT, experts_BTLA=batch.experts_BTLA)
     return chunked_logprobs(out.hidden_BTD, model.head(params),
                             batch.targets_BT, temperature=temperature,
-                            precision=model.compute.products)
+                            precision=model.compute.products,
+                            axes=model.place.axes)
 
   return jax.jit(run)

@@ -83,19 +83,18 @@ def lm_objective(model: Model, cfg: LmConfig) -> Objective:
   factors = _chosen(cross_entropy=1.0, mtp=cfg.mtp, balance=cfg.balance)
 
   def weights(batch):
-    found = {"cross_entropy": sft.cross_entropy_weight(
+    totals = {"cross_entropy": sft.cross_entropy_weight(
         batch.mask_BT, batch.weights_BT)}
     if cfg.mtp:
-      found["mtp"] = sft.cross_entropy_weight(
+      totals["mtp"] = sft.cross_entropy_weight(
           mtp.mtp_targets(batch)[1], _ahead(batch))
-    return found | _balance_weight(batch, cfg.balance)
+    return totals | _balance_weight(batch, cfg.balance)
 
   def evaluate(params, bias_LE, batch):
     out = _forward(model, params, bias_LE, batch, cfg.balance)
     w_DV = model.head(params)
     logprobs_BT, entropy_BT = chunked_logprobs(
-        out.hidden_BTD, w_DV, batch.targets_BT,
-        precision=model.compute.products)
+        out.hidden_BTD, w_DV, batch.targets_BT, **_how(model))
     terms = {"cross_entropy": sft.cross_entropy(
         logprobs_BT, batch.mask_BT, batch.weights_BT)}
     loads, balance = [out.load_LE], out.balance[0]
@@ -105,8 +104,7 @@ def lm_objective(model: Model, cfg: LmConfig) -> Objective:
           batch.positions_BT, batch.segments_BT, balance=cfg.balance > 0)
       targets_BT, mask_BT = mtp.mtp_targets(batch)
       ahead_BT, _ = chunked_logprobs(
-          ahead.hidden_BTD, w_DV, targets_BT, entropy=False,
-          precision=model.compute.products)
+          ahead.hidden_BTD, w_DV, targets_BT, entropy=False, **_how(model))
       terms["mtp"] = mtp.mtp_loss(ahead_BT, mask_BT, _ahead(batch))
       loads.append(ahead.load_LE)
       balance += ahead.balance[0]
@@ -156,16 +154,16 @@ def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
   factors = _chosen(policy=1.0, balance=balance, draft=draft)
 
   def weights(batch):
-    found = {"policy": policy.policy_weight(batch, cfg)}
+    totals = {"policy": policy.policy_weight(batch, cfg)}
     if draft:
-      found["draft"] = sft.cross_entropy_weight(mtp.mtp_targets(batch)[1])
-    return found | _balance_weight(batch, balance)
+      totals["draft"] = sft.cross_entropy_weight(mtp.mtp_targets(batch)[1])
+    return totals | _balance_weight(batch, balance)
 
   def evaluate(params, bias_LE, batch):
     out = _forward(model, params, bias_LE, batch, balance)
     logprobs_BT, entropy_BT = chunked_logprobs(
         out.hidden_BTD, model.head(params), batch.targets_BT,
-        temperature=temperature, precision=model.compute.products)
+        temperature=temperature, **_how(model))
     loss, means = policy.policy_loss(logprobs_BT, batch, cfg)
     means["entropy"] = masked.total(entropy_BT, batch.mask_BT)
     maxima = {}
@@ -182,15 +180,20 @@ def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
     if balance:
       terms["balance"] = out.balance
     if draft:
-      terms["draft"], found, load_LE = _draft(
+      terms["draft"], more, load_LE = _draft(
           model, params, bias_LE, batch, out.hidden_BTD, entropy_BT,
           temperature)
-      means |= found
+      means |= more
       loads.append(load_LE)
     metrics = jax.lax.stop_gradient(Metrics(means, maxima))
     return Result(terms, metrics, _load(loads, bias_LE))
 
   return Objective(factors, weights, evaluate)
+
+
+def _how(model):
+  """How the chunked products with the unembedding are computed."""
+  return dict(precision=model.compute.products, axes=model.place.axes)
 
 
 def _draft(model, params, bias_LE, batch, hidden_BTD, entropy_BT, temperature):
@@ -211,7 +214,7 @@ def _draft(model, params, bias_LE, batch, hidden_BTD, entropy_BT, temperature):
       batch.positions_BT, batch.segments_BT)
   cross_BT, agree_BT = chunked_cross_entropy(
       out.hidden_BTD, mtp.ahead(hidden_BTD), model.head(fixed),
-      temperature=temperature, precision=model.compute.products)
+      temperature=temperature, **_how(model))
   mask_BT = mtp.mtp_targets(batch)[1]
   gap_BT = cross_BT - mtp.ahead(entropy_BT)
   means = {"draft_kl": masked.total(gap_BT, mask_BT),

@@ -60,10 +60,11 @@ def test_remat_and_unroll_keep_the_gradients(settings):
   _assert_same(_gradients(Compute(**settings))[1], _gradients()[1])
 
 
-@pytest.mark.parametrize("unroll, length, layers_a_turn", [
-    (0, 3, 3), (0, 61, 1), (2, 61, 2), (5, 3, 3)])
-def test_unrolled_layers(unroll, length, layers_a_turn):
-  assert Compute(unroll=unroll).unrolled(length) == layers_a_turn
+@pytest.mark.parametrize("unroll, length, backend, layers_a_turn", [
+    (0, 3, "cpu", 3), (0, 3, "tpu", 1), (0, 61, "cpu", 1), (2, 61, "cpu", 2),
+    (5, 3, "gpu", 3)])
+def test_unrolled_layers(unroll, length, backend, layers_a_turn):
+  assert Compute(unroll=unroll).unrolled(length, backend) == layers_a_turn
 
 
 def test_every_parameter_has_a_gradient_and_the_bias_none():

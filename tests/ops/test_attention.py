@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from r1jax.ops import attention
+from r1jax.ops.attention import Segments
 from tests.reference import attention as reference
 
 F32 = dict(rtol=1e-5, atol=1e-6)
@@ -30,8 +31,7 @@ def _allowed(segments):
 
 
 def _mask(segments):
-  segments, index = jnp.asarray(segments), jnp.arange(T)
-  return attention.causal_mask(segments, segments, index, index)
+  return attention.causal_mask(Segments.whole(jnp.asarray(segments)))
 
 
 def test_causal_mask():
@@ -44,10 +44,16 @@ def test_causal_mask():
 
 def test_causal_mask_of_a_part_of_the_queries():
   whole = np.asarray(_mask(SEGMENTS))
-  part = attention.causal_mask(
-      jnp.asarray(SEGMENTS[:, 2:4]), jnp.asarray(SEGMENTS),
-      jnp.arange(2, 4), jnp.arange(T))
+  part = attention.causal_mask(Segments(
+      jnp.asarray(SEGMENTS[:, 2:4]), jnp.asarray(SEGMENTS), jnp.arange(2, 4)))
   np.testing.assert_array_equal(part, whole[:, 2:4])
+
+
+def test_causal_mask_of_a_part_of_the_keys():
+  whole = np.asarray(_mask(SEGMENTS))
+  part = attention.causal_mask(Segments(
+      jnp.asarray(SEGMENTS), jnp.asarray(SEGMENTS[:, 1:4]), jnp.arange(T)), 1)
+  np.testing.assert_array_equal(part, whole[:, :, 1:4])
 
 
 def _f32(*arrays):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from r1jax.ops.logprobs import chunked_cross_entropy
-from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.sharding.mesh import MeshConfig, Place, make_mesh
 from tests.reference import draft as reference
 
 F32 = dict(rtol=1e-5, atol=1e-6)
@@ -25,7 +25,8 @@ def case(b=B, t=T, d=D, v=V):
 def run(hidden, teacher, w, cotangent, **how):
   """(cross-entropies, agreement), gradients of all three."""
   def value(*args):
-    cross_BT, agree_BT = chunked_cross_entropy(*args, **how)
+    cross_BT, agree_BT = chunked_cross_entropy(
+        *args, axes=Place.here().axes, **how)
     return jnp.sum(cotangent * cross_BT), (cross_BT, agree_BT)
 
   (_, found), slopes = jax.jit(jax.value_and_grad(

@@ -9,7 +9,7 @@ import pytest
 
 from r1jax.ops import expert_parallel, ragged_exchange
 from r1jax.ops.linear import Adapted
-from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.sharding.mesh import MeshConfig, Place, make_mesh
 from tests.reference import experts as reference
 from tests.reference import lora
 
@@ -49,7 +49,7 @@ def run(kind, mesh, exchange, form="blocks", layout="train"):
 
   def value(x, gates, *w):
     y = expert_parallel.routed(
-        form, exchange, x, chosen, gates, *w, backend="cpu", layout=layout)
+        form, exchange, x, chosen, gates, *w, Place.here(layout))
     return jnp.sum(y * jnp.float32(direction)), y
 
   with jax.set_mesh(make_mesh(MeshConfig(**MESHES[mesh]))):
@@ -99,9 +99,10 @@ def test_adapted(mesh, exchange):
   factors, want, want_gradients = adapted_case()
 
   def value(pairs, x, gates, w):
-    y = expert_parallel.routed("blocks", exchange, x, chosen, gates, *(
-        Adapted(m, a, b, 0.5) for m, (a, b) in zip(w, pairs, strict=True)),
-                               backend="cpu")
+    adapted = (
+        Adapted(m, a, b, 0.5) for m, (a, b) in zip(w, pairs, strict=True))
+    y = expert_parallel.routed(
+        "blocks", exchange, x, chosen, gates, *adapted, Place.here())
     return jnp.sum(y * jnp.float32(direction)), y
 
   with jax.set_mesh(make_mesh(MeshConfig(**MESHES[mesh]))):
@@ -125,7 +126,7 @@ def test_tokens_of_a_decode_step(exchange):
   with jax.set_mesh(make_mesh(MeshConfig(data=1, expert=4, tensor=2))):
     for rows in (3, 8):
       y = jax.jit(lambda x, e, g: expert_parallel.routed(
-          "blocks", exchange, x, e, g, *w, backend="cpu", layout="decode"))(
+          "blocks", exchange, x, e, g, *w, Place.here("decode")))(
               x[:rows, 0], chosen[:rows, 0], gates[:rows, 0])
       np.testing.assert_allclose(y, want[:rows, 0], **SAME)
 
@@ -161,8 +162,11 @@ def test_a_router_in_balance_needs_one_round():
   # Device d's tokens go to the experts 3d .. 3d + 11, one each.
   chosen = np.arange(B * T * A).reshape(B * T, A) % E
 
+  exchange = ragged_exchange.Exchange(
+      "blocks", ("expert",), mesh.axis_names, "cpu", None)
+
   def local(chosen):
-    return ragged_exchange._routes(("expert",), chosen, E // 4).rounds[None]
+    return ragged_exchange._routes(exchange, chosen, E // 4).rounds[None]
 
   found = jax.jit(jax.shard_map(
       local, mesh=mesh, in_specs=jax.P("expert"), out_specs=jax.P("expert"),
@@ -182,7 +186,7 @@ def test_bfloat16(exchange):
   with jax.set_mesh(make_mesh(MeshConfig(data=2, expert=4))):
     y = jax.jit(lambda x: expert_parallel.routed(
         "blocks", exchange, x, chosen, jnp.float32(gates),
-        *map(jnp.float32, w), backend="cpu"))(jnp.bfloat16(x))
+        *map(jnp.float32, w), Place.here()))(jnp.bfloat16(x))
   assert y.dtype == jnp.bfloat16
   error = np.abs(np.asarray(y, np.float64) - want).max()
   assert error < 0.03 * np.abs(want).max()
@@ -197,7 +201,7 @@ def test_the_gradient_of_a_parameter_is_scattered():
     return jnp.sum(expert_parallel.routed(
         "blocks", "ragged", *map(jnp.float32, arrays[:1]), chosen,
         jnp.float32(arrays[1]), w_gate, *map(jnp.float32, arrays[3:]),
-        backend="cpu") * jnp.float32(direction))
+        Place.here()) * jnp.float32(direction))
 
   place = jax.NamedSharding(mesh, jax.P("expert", "fsdp", "tensor"))
   with jax.set_mesh(mesh):

@@ -40,14 +40,15 @@ CASES = {
 @functools.cache
 def _program(form):
   def value(x, gates, w_gate, w_up, w_down, chosen, direction):
-    y = experts.routed(form, x, chosen, gates, w_gate, w_up, w_down)
+    y = experts.routed(form, x, chosen, gates, w_gate, w_up, w_down,
+                       interpret=True)
     return jnp.sum(y * direction), y
   return jax.jit(jax.value_and_grad(value, range(5), has_aux=True),
                  compiler_options=FAST)
 
 
 def _value(form):
-  return jax.jit(functools.partial(experts.routed, form),
+  return jax.jit(functools.partial(experts.routed, form, interpret=True),
                  compiler_options=FAST)
 
 
@@ -95,7 +96,8 @@ def test_adapted(form):
 
   def value(x, gates, w, pairs):
     y = experts.routed(form, x, jnp.asarray(chosen), gates, *(
-        Adapted(m, a, b, 0.5) for m, (a, b) in zip(w, pairs, strict=True)))
+        Adapted(m, a, b, 0.5) for m, (a, b) in zip(w, pairs, strict=True)),
+                       interpret=True)
     return jnp.sum(y * jnp.float32(direction)), y
 
   run = jax.jit(jax.value_and_grad(value, range(4), has_aux=True),
@@ -153,7 +155,7 @@ def test_the_expert_that_is_none(form):
 
   def value(x, gates, *w):
     y = experts.routed(form, x, jnp.where(absent, E, chosen), gates, *w,
-                       absent=True)
+                       absent=True, interpret=True)
     return jnp.sum(y * direction), y
 
   operands = (x, *map(jnp.float32, (gates, *w)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from r1jax.ops import flash, flash_blocks, flash_splash
+from r1jax.ops.attention import Segments
 from tests.reference import attention as reference
 
 F32 = dict(rtol=1e-5, atol=1e-5)
@@ -87,8 +88,9 @@ def _got(form, name, arrays, dtype=jnp.float32):
   @jax.jit
   def program(q, k, v, dout):
     def value(*qkv):
-      return form(*qkv, jnp.asarray(segments[:, first:end]),
-                  jnp.asarray(segments), jnp.arange(first, end), SCALE)
+      return form(*qkv, Segments(
+          jnp.asarray(segments[:, first:end]), jnp.asarray(segments),
+          jnp.arange(first, end)), SCALE)
     out, pull = jax.vjp(value, q, k, v)
     return out, *pull(dout)
 
@@ -127,9 +129,9 @@ def test_cases_see_segments_causality_and_scale(name, broken):
 @pytest.mark.parametrize("name", CASES)
 def test_cases_see_the_index_of_the_queries(name):
   """Queries that are taken for the ones after them see one key more."""
-  def late(q, k, v, segments_BT, segments_BS, index_T, scale):
-    return flash.attend(
-        "naive", q, k, v, segments_BT, segments_BS, index_T + 1, scale)
+  def late(q, k, v, segments, scale):
+    later = segments._replace(index_T=segments.index_T + 1)
+    return flash.attend("naive", q, k, v, later, scale)
 
   for got, want in zip(_got(late, name, _arrays(name)), _expected(name),
                        strict=True):
@@ -174,7 +176,7 @@ def test_blocks_are_even(block, size, multiple, expected):
 def test_live_blocks_hold_every_pair_that_may_meet():
   segments, (first, end) = CASES["long"]
   live = np.asarray(flash_blocks.live_blocks(
-      *(jnp.asarray(segments[:, :280]),) * 2, jnp.arange(280), 20, 40))
+      Segments.whole(jnp.asarray(segments[:, :280])), 20, 40))
   for row in range(B):
     allowed = _allowed("long", row)[:280, :280]
     needed = allowed.reshape(14, 20, 7, 40).any((1, 3))
@@ -243,8 +245,8 @@ def test_cudnn_is_lowered_without_scores_or_bias(monkeypatch):
 
   def program(q, k, v, segments, dout):
     def value(*qkv):
-      return flash.attend("cudnn", *qkv, segments, segments, jnp.arange(t),
-                          SCALE, packed=False)
+      return flash.attend("cudnn", *qkv, Segments.whole(segments), SCALE,
+                          packed=False)
     out, pull = jax.vjp(value, q, k, v)
     return out, pull(dout)
 
@@ -270,8 +272,8 @@ def test_what_a_form_cannot_take(form, change, message):
                                                   (K, 6, W)))
   segments = jnp.ones((1, 6), jnp.int32)
   with pytest.raises(ValueError, match=message):
-    flash.attend(form, q, k, v, segments[:, :t], segments, jnp.arange(t),
-                 SCALE, **change)
+    flash.attend(form, q, k, v, Segments(
+        segments[:, :t], segments, jnp.arange(t)), SCALE, **change)
 
 
 @pytest.mark.parametrize("backend, length, dtype, width, packed, form", [

@@ -11,6 +11,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from r1jax.ops import flash, flash_splash, mla
+from r1jax.ops.attention import Segments
+from r1jax.sharding.mesh import Place
 from tests import topologies
 
 F32 = dict(rtol=1e-5, atol=1e-5)
@@ -33,12 +35,13 @@ def _program(attend):
 
 
 def _whole(form, q, k, v, segments, **kwargs):
-  return flash.attend(form, q, k, v, segments, segments,
-                      jnp.arange(q.shape[2]), SCALE, **kwargs)
+  return flash.attend(
+      form, q, k, v, Segments.whole(segments), SCALE, **kwargs)
 
 
 def _over_mesh(form, q, k, v, segments, **kwargs):
-  return flash.sharded(form, q, k, v, segments, SCALE, SPEC, **kwargs)
+  return flash.sharded(form, q, k, v, segments, SCALE, SPEC,
+                       Place.here().axes, **kwargs)
 
 
 def _arrays(b, n, k, t, seed=0):

@@ -5,7 +5,7 @@ import pytest
 
 from r1jax.accounting import hlo
 from r1jax.ops.logprobs import chunked_logprobs
-from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.sharding.mesh import MeshConfig, Place, make_mesh
 from tests.reference import logprobs as reference
 
 F32 = dict(rtol=1e-5, atol=1e-6)
@@ -128,7 +128,8 @@ def test_on_a_mesh(shape):
 
   def value(hidden, w):
     logprobs, entropy = chunked_logprobs(
-        hidden, w, targets, temperature=0.7, chunk=5)
+        hidden, w, targets, temperature=0.7, chunk=5,
+        axes=Place.here().axes)
     return jnp.sum(logprobs * cotangent), (logprobs, entropy)
 
   mesh = make_mesh(MeshConfig(**shape))
@@ -154,7 +155,8 @@ def test_on_a_mesh_the_gradient_is_added_up_once():
                 ((8, 64), jnp.int32, jax.P(("data", "fsdp"))))]
 
   def loss(hidden, w, targets):
-    return jnp.sum(chunked_logprobs(hidden, w, targets, chunk=4)[0])
+    return jnp.sum(chunked_logprobs(
+        hidden, w, targets, chunk=4, axes=Place.here().axes)[0])
 
   with jax.set_mesh(mesh):
     text = jax.jit(jax.grad(loss, (0, 1))).lower(*shapes).compile().as_text()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from r1jax.ops import attention, flash, flash_splash, mla
+from r1jax.ops.attention import Segments
 from tests.reference import mla as reference
 
 # Root mean square error over that of the values. What is left is the rounding
@@ -55,11 +56,11 @@ def error(got, want):
 
 def whole(form, scale):
   q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in case())
-  ones, index = jnp.ones((B, T), jnp.int32), jnp.arange(T)
+  ones = Segments.whole(jnp.ones((B, T), jnp.int32))
   if form == "splash":
     return flash_splash.attend(
-        q, k, v, ones, ones, index, scale, 128, interpret=True)
-  return flash.attend(form, q, k, v, ones, ones, index, scale, block=16)
+        q, k, v, ones, scale, 128, interpret=True)
+  return flash.attend(form, q, k, v, ones, scale, block=16)
 
 
 @pytest.mark.parametrize("form,scale", [
