@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -34,14 +35,12 @@ class Output:
     load_LE: float32, tokens per expert and layer, padding left out.
     balance: (sum over layers and sequences, number of sequences) of the
       sequence-wise balance loss; zeros unless asked for.
-    latents: per layer what attention caches, if asked for.
   """
 
   hidden_BTD: jax.Array
   experts_BTLA: jax.Array | None
   load_LE: jax.Array
   balance: tuple[jax.Array, jax.Array]
-  latents: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +67,19 @@ class Model:
     """The tree of parameters with tuples of logical axis names as leaves.
 
     Args:
-      params: arrays or shapes, if some of its matrices are `linear.Adapted`.
+      params: arrays or shapes, if some of its matrices are `linear.Adapted` or
+        its layers are unstacked.
     """
     boxed = jax.eval_shape(self._boxed, jax.random.key(0))
     axes = jax.tree.map(lambda box: box.axes, boxed,
                         is_leaf=lambda x: isinstance(x, layers.Named))
     if params is None:
       return axes
+    for name in _STACKS:
+      if isinstance(params.get(name), tuple):
+        layer = jax.tree.map(lambda names: names[1:], axes[name],
+                             is_leaf=rules.is_axes)
+        axes[name] = (layer,) * len(params[name])
     return jax.tree.map(
         lambda w, names: w.axes(names) if linear.is_adapted(w) else names,
         params, axes, is_leaf=linear.is_adapted)
@@ -123,8 +128,8 @@ class Model:
 
   def forward(self, params: Params, bias_LE: jax.Array, tokens_BT: jax.Array,
               positions_BT: jax.Array, segments_BT: jax.Array, *,
-              experts_BTLA: jax.Array | None = None, latents: bool = False,
-              balance: bool = False) -> Output:
+              experts_BTLA: jax.Array | None = None, balance: bool = False
+              ) -> Output:
     """Full-sequence pass; attention stays within segments.
 
     Args:
@@ -134,16 +139,14 @@ class Model:
       positions_BT: int32, restarting with each segment.
       segments_BT: int32, 0 is padding.
       experts_BTLA: recorded experts to use instead of choosing.
-      latents: also return what attention caches.
       balance: also compute the balance loss.
     """
-    decoder = self._decoder(latents=latents, balance=balance)
+    decoder = self._decoder(balance=balance)
     context = transformer.make_context(self.cfg, positions_BT, segments_BT)
     replay = None if experts_BTLA is None else jnp.moveaxis(experts_BTLA, 2, 0)
-    hidden, (dense, mixture) = decoder.apply(
+    hidden, mixture = decoder.apply(
         {"params": params}, tokens_BT, bias_LE, replay, context)
-    per_layer = _unstack(dense.latents) + _unstack(mixture.latents)
-    return self._output(hidden, mixture, per_layer or None)
+    return self._output(hidden, mixture)
 
   def mtp(self, params: Params, bias_LE: jax.Array, hidden_BTD: jax.Array,
           next_tokens_BT: jax.Array, positions_BT: jax.Array,
@@ -154,9 +157,9 @@ class Model:
     hidden, out = decoder.apply(
         {"params": params}, hidden_BTD, next_tokens_BT, bias_LE, context,
         method="predict")
-    return self._output(hidden, jax.tree.map(lambda x: x[None], out), None)
+    return self._output(hidden, jax.tree.map(lambda x: x[None], out))
 
-  def _output(self, hidden, mixture, latents):
+  def _output(self, hidden, mixture):
     """`mixture` has a leading axis of layers in every leaf."""
     zero = jnp.zeros((), jnp.float32)
     experts, load, balance = None, jnp.zeros((0, 0)), (zero, zero)
@@ -164,7 +167,7 @@ class Model:
       experts, load = jnp.moveaxis(mixture.experts, 0, 2), mixture.load_E
     if mixture.balance is not None:
       balance = jnp.sum(mixture.balance[0]), mixture.balance[1][0]
-    return Output(hidden, experts, load, balance, latents)
+    return Output(hidden, experts, load, balance)
 
   def head(self, params: Params) -> jax.Array:
     """Unembedding [D, V]: logits = hidden @ head."""
@@ -180,7 +183,7 @@ class Model:
     """Runs right-padded prompts and keeps what decoding needs.
 
     Args:
-      params: from `init`.
+      params: as `unstack` returns them, or its argument.
       bias_LE: router selection bias.
       tokens_BP: int32 prompts, right-padded.
       lengths_B: int32, at least 1.
@@ -192,11 +195,31 @@ class Model:
     positions = jnp.broadcast_to(
         jnp.arange(tokens_BP.shape[1])[None], tokens_BP.shape)
     segments = (positions < lengths_B[:, None]).astype(jnp.int32)
-    out = self.forward(params, bias_LE, tokens_BP, positions, segments,
-                       latents=True)
-    last = jnp.take_along_axis(
-        out.hidden_BTD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
-    return last, out.latents, out.experts_BTLA
+    context = transformer.make_context(self.cfg, positions, segments)
+    decoder, params = self._decoder(), self.unstack(params)
+    x_BPD = decoder.apply({"params": params}, tokens_BP, method="lookup")
+    cache, experts = [], []
+    for block, layer, bias_E in self._blocks(params, bias_LE, decoder.place):
+      x_BPD, out = block.apply({"params": layer}, x_BPD, bias_E, None, context)
+      cache.append(out.latents)
+      if block.mixture:
+        experts.append(out.experts)
+    last_BD = jnp.take_along_axis(
+        x_BPD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
+    hidden_BD = decoder.apply({"params": params}, last_BD, method="finish")
+    return hidden_BD, tuple(cache), jnp.stack(experts, 2) if experts else None
+
+  def _blocks(self, params, bias_LE, place
+              ) -> Iterator[tuple[transformer.Block, Params, Any]]:
+    """Every layer with its parameters and router bias, from the first."""
+    n_dense = self.cfg.n_layers - self.cfg.n_mixture_layers
+    for i in range(self.cfg.n_layers):
+      mixture = i >= n_dense
+      index = i - n_dense if mixture else i
+      yield (transformer.Block(self.cfg, self.compute, place, mixture,
+                               latents=True),
+             params[_STACKS[mixture]][index],
+             bias_LE[index] if mixture else None)
 
   def cache_axes(self) -> Any:
     """The tree of a cache with tuples of logical axis names as leaves."""
@@ -211,12 +234,18 @@ class Model:
   def unstack(self, params: Params) -> Params:
     """Parameters with a tuple of trees, one per layer, for each stack.
 
-    `decode` takes both. A loop of decode steps should be given these: else it
-    copies every layer's weights out of their stack in every step.
+    So they are ready to decode: out of a stack each layer's would be copied
+    first. `prefill` and `decode` take both.
     """
     return params | {
         name: _unstack(params[name]) for name in _STACKS
         if not isinstance(params.get(name, ()), tuple)}
+
+  def stack(self, params: Params) -> Params:
+    """The parameters that `unstack` was given."""
+    return params | {
+        name: jax.tree.map(lambda *parts: jnp.stack(parts), *params[name])
+        for name in _STACKS if name in params}
 
   def decode(self, params: Params, bias_LE: jax.Array, tokens_B: jax.Array,
              positions_B: jax.Array, cache: Any, slot: jax.Array,
@@ -224,7 +253,7 @@ class Model:
     """One token per row. Layers are unrolled, so caches update in place.
 
     Args:
-      params: from `init` or `unstack`.
+      params: as `unstack` returns them, or its argument.
       bias_LE: router selection bias.
       tokens_B: int32.
       positions_B: int32 position of each row's token in its sequence.
@@ -241,18 +270,13 @@ class Model:
     cos, sin = rope.angles(positions_B, cfg.rope_frequencies(), cfg.rope_scale)
     at = layers.Slot(cos, sin, slot, valid_BS)
     x_BD = decoder.apply({"params": params}, tokens_B, method="lookup")
-    n_dense = cfg.n_layers - cfg.n_mixture_layers
     new_cache, experts = [], []
-    for i in range(cfg.n_layers):
-      mixture = i >= n_dense
-      index = i - n_dense if mixture else i
-      layer = params[_STACKS[mixture]][index]
-      block = transformer.Block(cfg, self.compute, decoder.place, mixture)
+    for (block, layer, bias_E), old in zip(
+        self._blocks(params, bias_LE, decoder.place), cache, strict=True):
       x_BD, layer_cache, chosen = block.apply(
-          {"params": layer}, x_BD, bias_LE[index] if mixture else None,
-          cache[i], at, method="decode")
+          {"params": layer}, x_BD, bias_E, old, at, method="decode")
       new_cache.append(layer_cache)
-      if mixture:
+      if block.mixture:
         experts.append(chosen)
     hidden = decoder.apply({"params": params}, x_BD, method="finish")
     stacked = jnp.stack(experts, 1) if experts else None

@@ -89,7 +89,6 @@ class Decoder(nn.Module):
   cfg: ModelConfig
   compute: Compute
   place: Place
-  latents: bool = False
   balance: bool = False
 
   def setup(self):
@@ -120,22 +119,21 @@ class Decoder(nn.Module):
         block, variable_axes={"params": 0}, split_rngs={"params": True},
         in_axes=(0, 0, nn.broadcast), length=length, unroll=unroll,
         metadata_params={nn.PARTITION_NAME: "layers"})
-    return scanned(self.cfg, self.compute, self.place, mixture, self.latents,
-                   self.balance)
+    return scanned(self.cfg, self.compute, self.place, mixture,
+                   balance=self.balance)
 
   def __call__(self, tokens_BT: jax.Array, bias_LE: jax.Array,
                replay_LBTA: jax.Array | None, context: layers.Context
-               ) -> tuple[jax.Array, tuple[BlockOutput, BlockOutput]]:
-    """Tokens -> hidden states after the final norm, and each scan's outputs."""
+               ) -> tuple[jax.Array, BlockOutput]:
+    """Tokens -> hidden states after the final norm; the mixtures' outputs."""
     cfg = self.cfg
-    x_BTD = self.lookup(tokens_BT)
-    dense = mixture = BlockOutput()
+    x_BTD, mixture = self.lookup(tokens_BT), BlockOutput()
     if cfg.n_layers - cfg.n_mixture_layers:
-      x_BTD, dense = self.dense_blocks(x_BTD, None, None, context)
+      x_BTD, _ = self.dense_blocks(x_BTD, None, None, context)
     if cfg.n_mixture_layers:
       x_BTD, mixture = self.mixture_blocks(
           x_BTD, bias_LE[:cfg.n_mixture_layers], replay_LBTA, context)
-    return self.finish(x_BTD), (dense, mixture)
+    return self.finish(x_BTD), mixture
 
   def everything(self, tokens_BT, bias_LE, context):
     """Touches every parameter; only for `init`."""

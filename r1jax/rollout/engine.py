@@ -123,7 +123,8 @@ class Engine:
     """Draws `samples` completions of every prompt.
 
     Args:
-      params: the policy.
+      params: the policy, unstacked (`Model.unstack`); from stacks its layers
+        would be copied for every program.
       bias_LE: its router bias.
       prompts: Q arrays of token ids, none empty; under several processes those
         of this one, as many in each.
@@ -284,7 +285,6 @@ class Engine:
     slots = jnp.arange(_slots(self.model, rows.cache))
     prompt_slots = slots.shape[0] - rows.tokens_BT.shape[1]
     in_prompt_BS = slots[None] < rows.prompt_lengths_B[:, None]
-    params = self.model.unstack(params)
 
     def body(rows):
       slot = prompt_slots + rows.step - 1

@@ -11,6 +11,7 @@ from r1jax.core.types import ask
 from r1jax.data import templates
 from r1jax.data.tokenizer import TextStream, Tokenizer
 from r1jax.rollout.engine import Engine
+from r1jax.stages import evaluating
 from r1jax.stages.weights import Weights
 
 
@@ -29,10 +30,11 @@ def stream(engine: Engine, policy: Weights, tokenizer: Tokenizer,
   Raises:
     ValueError: the question is too long for the model's context.
   """
+  params = evaluating.laid_out(policy, engine)
   prompt = templates.prompt(ask(question), template, tokenizer)
   text = TextStream(tokenizer)
   yield prompt.tail
-  for new in engine.stream(policy.params, policy.router_bias_LE,
+  for new in engine.stream(params, policy.router_bias_LE,
                            np.array(prompt.ids, np.int32), 0, key):
     yield text.add(i for i in new if i not in tokenizer.eos_ids)
   yield text.end()

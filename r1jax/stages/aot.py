@@ -69,8 +69,8 @@ class Program:
 def programs(model: Model, cfg: AheadConfig, mesh: Mesh) -> dict[str, Program]:
   """All programs of a GRPO step, by name, in the order of their first run.
 
-  On one device there is no `reshard`, and no `halve` where decoding never
-  halves its rows; `logprobs` only where log-probabilities are fixed.
+  `halve` only where decoding halves its rows, `logprobs` only where
+  log-probabilities are fixed.
 
   Raises:
     ValueError: rows or tokens do not divide over the mesh, the model's context
@@ -81,13 +81,12 @@ def programs(model: Model, cfg: AheadConfig, mesh: Mesh) -> dict[str, Program]:
   engine = Engine(model, SamplingConfig(
       max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh)
   rows = _rows(model, cfg, mesh, engine, found)
-  held = resident.phases(cfg, found, rows, alone=mesh.size == 1)
-  made = [*_sampling(model, cfg, mesh, engine, found, rows, held)]
+  held = resident.phases(cfg, found, rows)
+  made = [_reshard(model, mesh, found, held),
+          *_sampling(model, cfg, mesh, engine, found, rows, held)]
   if cfg.reads_reference or not cfg.on_policy:
     made.append(_logprobs(model, cfg, mesh, found, held))
   made += _update(model, cfg, mesh, found, held)
-  if mesh.size > 1:
-    made.insert(0, _reshard(model, mesh, found, held))
   return {program.name: program for program in made}
 
 
@@ -242,9 +241,8 @@ def _sampling(model, cfg, mesh, engine, found, rows, held
               ) -> Iterator[Program]:
   """Prefill of the prompts, decoding after them, and the halving of rows."""
   params, bias_LE = found.decoding, found.state.router_bias_LE
-  policy = found.policy if mesh.size == 1 else "decoding copy"
   # As it comes to the programs: what they do not read is not their argument.
-  given = {policy: _main(params), "other": bias_LE}
+  given = {"decoding copy": _main(params), "other": bias_LE}
   head = 2 * model.cfg.d_model * model.cfg.vocab_size
   prompts, new = _prompts(cfg, mesh), cfg.length - cfg.prompt
   count = cfg.rows // cfg.samples

@@ -43,18 +43,16 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
   layer = aot.kept(plain, objective, found, mesh) // c.n_layers
   tokens = cfg.micro * cfg.length
   logits = 4 * c.vocab_size * min(CHUNK, tokens)
-  stacks = {name: part for name, part in found.compute.items()
-            if name.endswith("_blocks")}
   cache = programs["decode"].held.device["cache"]
   prompts = cfg.rows // cfg.samples
   made = {
+      "reshard": {"the decoding copy": size(found.decoding)},
       "prefill": {
           "the cache, filled": cache,
           "the prompts' own cache": cache // cfg.samples,
           "a layer's activations": math.ceil(
               layer * prompts * cfg.prompt / tokens)},
       "decode": {
-          "the layers' parameters, one by one": size(stacks),
           "logits of all rows, and their order": (
               2 * 4 * cfg.rows * c.vocab_size),
           "scores of a layer": 4 * cfg.rows * c.n_heads * cfg.length},

@@ -177,8 +177,8 @@ class Learner:
     def of(micro):
       # The reference has a router of its own: it replays nothing.
       without = micro.replace(experts_BTLA=None)
-      return {name: self._logprobs(
-          *policy, without if name == "ref_logprobs_BT" else micro)[0]
+      return {name: step.paced(self._logprobs(
+          *policy, without if name == "ref_logprobs_BT" else micro)[0])
               for name, policy in wanted.items()}
 
     return [[of(micro) for micro in micros] for micros in placed]

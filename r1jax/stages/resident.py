@@ -17,10 +17,9 @@ from r1jax.accounting import memory
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
 from r1jax.models.model import Model
-from r1jax.sharding import rules
 from r1jax.stages.aot_config import AheadConfig
+from r1jax.training import reshard, step
 from r1jax.training import state as state_lib
-from r1jax.training import step
 from r1jax.training.optimizer import make_optimizer
 from r1jax.training.state import TrainState
 from r1jax.training.step import Sums
@@ -29,8 +28,9 @@ from r1jax.training.step import Sums
 #   are rounded stochastically. In float32 arithmetic they also compute.
 # moments: the optimizer's state.
 # compute copy: the parameters in the compute dtype, laid out for training.
-# decoding copy: what the compute copy becomes while a mesh samples (in float32
-#   arithmetic: what the masters become).
+# decoding copy: what the compute copy becomes while it samples (in float32
+#   arithmetic: what the masters become): each layer its own arrays, on a mesh
+#   split otherwise.
 # reference: in the compute dtype, with its router bias.
 # gradient sums: float32, of what is trained.
 # cache: of all rows that are decoded, and the rows' own state.
@@ -50,7 +50,7 @@ class Arrays(NamedTuple):
   Attributes:
     state: of training.
     compute: parameters that are differentiated, sample and score.
-    decoding: the same in the layout of decoding.
+    decoding: the same, ready to decode.
     lent: whether `compute` are the state's own parameters.
     reference: (parameters, router bias), None where nothing reads it.
     sums: of gradients.
@@ -107,23 +107,22 @@ def arrays(model: Model, cfg: AheadConfig, mesh: Mesh) -> Arrays:
                                     masters=not stochastic),
       first, bias_LE), places)
   compute = jax.eval_shape(model.cast, state.params)
-  decoding = rules.param_shardings(
-      model.param_axes(), compute, mesh, "decode")
+  decoding = _placed(jax.eval_shape(model.unstack, compute),
+                     reshard.shardings(model, mesh, compute))
   compute = _placed(compute, places.params)
   sums = jax.eval_shape(lambda p, b: step.zeros(p, b, held), state.params,
                         bias_LE)
   reference = (_main(compute), state.router_bias_LE)
   placed, micro = _batches(cfg, mesh)
   return Arrays(
-      state, compute, _placed(compute, decoding),
+      state, compute, decoding,
       model.casts_nothing(state.params),
       reference if cfg.reads_reference else None,
       _placed(sums, Sums(state_lib.trained(places.params, held), places.step,
                          places.step)), placed, micro)
 
 
-def phases(cfg: AheadConfig, found: Arrays, rows: Any, *, alone: bool
-           ) -> dict[str, Held]:
+def phases(cfg: AheadConfig, found: Arrays, rows: Any) -> dict[str, Held]:
   """What is alive in every phase.
 
   An evaluation is a rollout beside which the step's batch is alive as well.
@@ -132,7 +131,6 @@ def phases(cfg: AheadConfig, found: Arrays, rows: Any, *, alone: bool
     cfg: the sizes.
     found: `arrays`.
     rows: state of all rows that are decoded, shapes.
-    alone: whether there is one device, on which what computes also samples.
   """
   size = memory.shard_bytes
   state, count = found.state, cfg.epochs * cfg.minibatches * cfg.micro_batches
@@ -147,10 +145,8 @@ def phases(cfg: AheadConfig, found: Arrays, rows: Any, *, alone: bool
   resting = always | {k: v for k, v in idle.items() if k not in away}
   host = {k: v for k, v in idle.items() if k in away}
 
-  sampling = dict(resting)
-  if not alone:
-    del sampling[found.policy]
-    sampling["decoding copy"] = size(found.decoding)
+  sampling = resting | {"decoding copy": size(found.decoding)}
+  del sampling[found.policy]
   # The last micro-batch, beside the fixed log-probabilities of the others.
   fixed = cfg.minibatches * cfg.micro_batches * (
       cfg.reads_reference + (not cfg.on_policy))

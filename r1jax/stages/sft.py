@@ -116,18 +116,26 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
       shown=("loss/cross_entropy", "eval/cross_entropy"))
   trainer = Trainer(*initial.take(), objective, cfg.optimizer, gamma=cfg.gamma,
                     adapter=cfg.lora, seed=cfg.seed, mesh=mesh)
-  trainer.state, _ = session.restore(trainer.state, {})
+  trainer.state, host = session.restore(trainer.state, {})
+  # Of an update whose evaluation was interrupted: it is made already.
+  made = None if session.inside is None else metrics_lib.from_json(host["made"])
   evaluate = functools.partial(
-      heldout_loss, make_loss(objective), cfg, held_out or [], mesh)
+      heldout_loss, make_loss(objective), cfg, held_out or [], mesh,
+      stop=session.interrupted)
   rate = optimizer.learning_rate(cfg.optimizer)
   with session, step.on_mesh(mesh):
     batches = data.stream(session.step, cfg.steps)
     for number in range(session.step + 1, cfg.steps + 1):
       batch = next(batches)
-      metrics = trainer.update(batch, cfg.micro_batches)
-      measured = []
+      metrics = made or trainer.update(batch, cfg.micro_batches)
+      made, measured = None, []
       if held_out and due(cfg, number):
         measured = evaluate(trainer.params, trainer.state.router_bias_LE)
+      if measured is None:
+        session.save_inside(
+            number - 1, trainer.state, {"made": metrics_lib.to_json(metrics)},
+            after="the update, inside the evaluation")
+        break
 
       def numbers(number=number, metrics=metrics, measured=measured):
         return metrics_lib.floats(metrics) | metrics_lib.floats(*measured) | {
@@ -165,13 +173,18 @@ def make_loss(objective: Objective) -> Callable[..., Metrics]:
 
 def heldout_loss(
     loss: Callable[..., Metrics], cfg: SftConfig, examples: list[Example],
-    mesh: jax.sharding.Mesh | None, params: Any, bias_LE: jax.Array
-) -> list[Metrics]:
-  """The losses of all examples in parts, as `eval/...`, still on the device."""
+    mesh: jax.sharding.Mesh | None, params: Any, bias_LE: jax.Array, *,
+    stop: Callable[[], bool] = lambda: False) -> list[Metrics] | None:
+  """The losses of all examples in parts, as `eval/...`, still on the device.
+
+  None if `stop` says so between two of them.
+  """
   size = cfg.rows // cfg.micro_batches
   data = Packed(examples, size, cfg.row_length, epochs=1)
   parts = []
   for number in range(data.steps()):
+    if stop():
+      return None
     batch = step.place(data.batch(number), mesh)
     parts.append(loss(params, bias_LE, batch))
     # Dozens of queued programs with collectives can hang the CPU backend.

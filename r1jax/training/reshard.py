@@ -31,7 +31,11 @@ def on(tree: Any, kind: str) -> Any:
 
 
 class Decoding:
-  """The way of parameters to the layout of decoding and back."""
+  """The way of parameters to the layout of decoding and back.
+
+  There the layers are unstacked, matrices are in the compute dtype, and a mesh
+  splits them as `rules` says of decoding.
+  """
 
   def __init__(self, model: Model, mesh: Mesh | None, params: Any):
     """Prepares; compiles nothing yet.
@@ -41,7 +45,6 @@ class Decoding:
       mesh: where they lie; None for one device.
       params: parameters like them, or their shapes.
     """
-    self._model, self._mesh = model, mesh
     self._moves = make_reshard(model, mesh, "decode", params, donate=True)
     self._copies = make_reshard(model, mesh, "decode", params)
     self._returns = make_reshard(model, mesh, "train", params, donate=True)
@@ -50,18 +53,15 @@ class Decoding:
     """Parameters for `Engine.generate`.
 
     Args:
-      params: of the model; on one device, where there is nothing to cast, they
-        are what comes back.
+      params: of the model.
       donate: they are given up. `back` restores them bit by bit if they were in
         the compute dtype already.
     """
-    if self._mesh is None and self._model.casts_nothing(params):
-      return params
     return (self._moves if donate else self._copies)(params)
 
   def back(self, params: Any) -> Any:
     """What went there with `donate`; its argument is gone."""
-    return params if self._mesh is None else self._returns(params)
+    return self._returns(params)
 
 
 def make_reshard(model: Model, mesh: Mesh | None, layout: str,
@@ -70,39 +70,50 @@ def make_reshard(model: Model, mesh: Mesh | None, layout: str,
   """Compiled: parameters -> the same, placed as `layout` says.
 
   One program moves everything between the devices. For decoding, matrices take
-  the compute dtype, in which they are used there anyway.
+  the compute dtype, in which they are used there anyway, and each layer its own
+  arrays.
 
   Args:
     model: whose parameters they are.
-    mesh: where they lie; None for one device, on which nothing is moved.
+    mesh: where they lie; None for one device.
     layout: `train` or `decode`.
-    like: parameters or shapes, if they are not those of `model.init` alone but
-      have adapters.
+    like: parameters or shapes as in training, if they are not those of
+      `model.init` alone but have adapters.
     donate: give up the parameters that come in. Only where their dtype is kept
       does the way back restore them bit by bit.
 
   Returns:
     The compiled function; without `donate` it can be lowered.
   """
-  def cast(params):
-    return model.cast(params) if layout == "decode" else params
+  between = places = None
+  if mesh is not None:
+    if like is None:
+      like = jax.eval_shape(model.init, jax.random.key(0))
+    train, stacked = (
+        rules.param_shardings(model.param_axes(like), like, mesh, name)
+        for name in ("train", "decode"))
+    between = jax.tree.map(_between, train, stacked)
+    places = train if layout == "train" else shardings(model, mesh, like)
 
-  donated = 0 if donate else ()
-  if mesh is None:
-    return jax.jit(cast, donate_argnums=donated)
-  if like is None:
-    like = jax.eval_shape(model.init, jax.random.key(0))
-  train, decode = (
-      rules.param_shardings(model.param_axes(like), like, mesh, name)
-      for name in ("train", "decode"))
-  between = jax.tree.map(_between, train, decode)
+  def midway(params):
+    return params if between is None else (
+        jax.lax.with_sharding_constraint(params, between))
 
-  def run(params):
-    return jax.lax.with_sharding_constraint(cast(params), between)
+  def there(params):
+    return model.unstack(midway(model.cast(params)))
 
-  program = jax.jit(run, donate_argnums=donated,
-                    out_shardings=decode if layout == "decode" else train)
+  def back(params):
+    return midway(model.stack(params))
+
+  program = jax.jit(there if layout == "decode" else back,
+                    donate_argnums=0 if donate else (), out_shardings=places)
   return _deleting(program) if donate else program
+
+
+def shardings(model: Model, mesh: Mesh, like: Any) -> Any:
+  """Where parameters that are ready to decode lie, of those `like` these."""
+  ready = jax.eval_shape(model.unstack, like)
+  return rules.param_shardings(model.param_axes(ready), ready, mesh, "decode")
 
 
 def _deleting(program):

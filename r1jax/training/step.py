@@ -106,15 +106,11 @@ class Update(NamedTuple):
       weights = self.weigh(weights, micro)
     params = state.params if params is None else params
     sums = self.zeros(state.params, state.router_bias_LE)
-    metrics = before = None
+    metrics = None
     for micro in micros:
-      if mesh_lib.backend() == "cpu":
-        # A CPU takes a program's memory when it is dispatched, not when it
-        # runs: two at a time are enough there, and nothing is idle meanwhile.
-        jax.block_until_ready(before)
-      before = metrics
       sums, found = self.accumulate(
           params, state.router_bias_LE, weights, sums, micro)
+      paced(found)
       metrics = found if metrics is None else self.merge(metrics, found)
     return sums, metrics
 
@@ -122,6 +118,17 @@ class Update(NamedTuple):
     """Programs compiled so far, for tests and logs."""
     # jit's own counter; there is no public one.
     return sum(f._cache_size() for f in self if hasattr(f, "_cache_size"))
+
+
+def paced(outputs: Any) -> Any:
+  """`outputs` of a program that is run for one micro-batch after the other.
+
+  On a CPU they are waited for: it takes a program's memory when the program is
+  dispatched and not when it runs, so that every micro-batch in flight would
+  hold its activations. An accelerator is not waited for.
+  """
+  return jax.block_until_ready(outputs) if (
+      mesh_lib.backend() == "cpu") else outputs
 
 
 def joined(summed: Metrics, applied: Metrics) -> Metrics:

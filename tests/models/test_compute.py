@@ -170,12 +170,14 @@ def test_bfloat16_mixture_keeps_its_types():
   wide = {path for path, dtype in types.items() if dtype == jnp.float32}
   assert wide and all("w_router" in path for path in wide)
   out = jax.eval_shape(
-      functools.partial(model.forward, balance=True, latents=True), params,
+      functools.partial(model.forward, balance=True), params,
       model.init_router_bias(), *BATCH)
   assert out.hidden_BTD.dtype == jnp.bfloat16
   assert out.load_LE.dtype == out.balance[0].dtype == jnp.float32
-  assert {x.dtype for x in jax.tree.leaves(out.latents)} == {
-      jnp.dtype(jnp.bfloat16)}
+  _, cache, _ = jax.eval_shape(
+      model.prefill, params, model.init_router_bias(), BATCH[0],
+      jnp.ones(len(BATCH[0]), jnp.int32))
+  assert {x.dtype for x in jax.tree.leaves(cache)} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_depth_does_not_grow_the_program():

@@ -39,7 +39,7 @@ def _decode(cfg, valid_of_step):
   prefill = cases.jit(model.prefill)
   step = cases.jit(model.decode)
   hidden, cache, prompt_experts = prefill(
-      p, bias, jnp.asarray(PROMPTS), jnp.asarray(LENGTHS))
+      model.unstack(p), bias, jnp.asarray(PROMPTS), jnp.asarray(LENGTHS))
   cache = model.grow(cache, SLOTS)
   found = [(hidden, None)]
   unstacked = model.unstack(p)
@@ -76,6 +76,17 @@ def test_prefill_and_decode_is_forward(name):
   for row, length in enumerate(LENGTHS):
     assert (prompt_experts[row, :length].tolist()
             == whole.experts_BTLA[row, :length].tolist())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_prompt_is_the_same_from_stacks(name):
+  model, p = build(CONFIGS[name]), cases.f32(cases.params(CONFIGS[name]))
+  bias, unstacked = cases.f32(cases.bias(CONFIGS[name])), model.unstack(p)
+  outs = [cases.jit(model.prefill)(
+      params, bias, jnp.asarray(PROMPTS), jnp.asarray(LENGTHS))
+          for params in (p, unstacked)]
+  jax.tree.map(np.testing.assert_array_equal, *outs)
+  jax.tree.map(np.testing.assert_array_equal, model.stack(unstacked), p)
 
 
 def test_mla_caches_rank_plus_rope_values_a_token():

@@ -340,3 +340,26 @@ def test_a_prompt_that_comes_again_has_other_samples():
   firsts, again = ({tuple(parts.completion(q, g)) for g in range(4)}
                    for q in (0, 2))
   assert firsts != again
+
+
+def test_decoding_copies_no_parameters():
+  """Of layers that come one by one; from stacks it copies them all."""
+  cfg = dataclasses.replace(presets.get("tiny-dense"), d_model=128, d_ff=512)
+  model = build(cfg)
+  engine = Engine(model, SamplingConfig(max_new_tokens=8), EOS)
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  size = sum(4 * x.size for x in jax.tree.leaves(params))
+
+  def temporary(params):
+    shapes = (((2, 64), jnp.int32), ((2,), jnp.int32), ((2,), jnp.uint32),
+              ((2, 1), jnp.int32))
+    start = params, jax.eval_shape(model.init_router_bias), *(
+        jax.ShapeDtypeStruct(*shape) for shape in shapes), jax.random.key(0)
+    rows, _ = jax.eval_shape(functools.partial(
+        engine.start_program, samples=1, new=8), *start)
+    compiled = engine.run_program.lower(
+        *start[:2], rows, 8, until=0).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert temporary(jax.eval_shape(model.unstack, params)) < size / 8
+  assert temporary(params) > size / 2

@@ -83,7 +83,7 @@ def test_sampling_borrows_the_parameters():
   places = jax.tree.map(lambda x: x.sharding, found.state.params)
   with found.on_mesh(), found.sampling() as params:
     assert all(x.is_deleted() for x in jax.tree.leaves(found.state.params))
-    axes = build(cases.MIXTURE).param_axes()
+    axes = build(cases.MIXTURE).param_axes(params)
     want = rules.param_shardings(axes, params, found.mesh, "decode")
     jax.tree.map(lambda x, place: x.sharding.is_equivalent_to(place, x.ndim)
                  or pytest.fail(f"{x.sharding} is not {place}"), params, want)

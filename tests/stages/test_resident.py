@@ -73,15 +73,12 @@ class Watch:
 
   def engine(self, engine):
     """Watches the programs of an engine."""
-    def policy(params):
-      kind = learner_kind(self.run, params)
-      return {"decoding copy" if engine.mesh else kind: params}
-
     engine.start_program = Watched(
-        engine.start_program, lambda a: self.look("prefill", policy(a[0])))
+        engine.start_program,
+        lambda a: self.look("prefill", {"decoding copy": a[0]}))
     engine.run_program = Watched(
         engine.run_program, lambda a: self.look(
-            "decode", policy(a[0]) | {"cache": a[2]}))
+            "decode", {"decoding copy": a[0], "cache": a[2]}))
 
   def batch(self, tree):
     """Remembers arrays of the step's batch."""

@@ -130,6 +130,29 @@ def test_stopped_it_goes_on_bit_for_bit(
   assert writer.read(tmp_path / "run") == writer.read(workdir)
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["amid", "at the end"])
+def test_stopped_inside_an_evaluation_it_goes_on_bit_for_bit(
+    last, trained, examples, tmp_path, monkeypatch, capfd):
+  """The update before it is not made again, nor its row written twice."""
+  workdir, whole = trained
+  rows_of_whole = writer.read(workdir)
+  at, due = len(rows_of_whole) if last else 2, sft.due
+
+  def signalled(cfg, number):
+    if number == at:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return due(cfg, number)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(sft, "due", signalled)
+    train(tmp_path, examples)
+  assert f"saved inside step {at}, after the update" in capfd.readouterr().err
+  assert writer.read(tmp_path) == rows_of_whole[:at - 1]
+  resumed = train(tmp_path, examples)
+  cases.same(resumed.params, whole.params)
+  assert writer.read(tmp_path) == rows_of_whole
+
+
 def test_an_adapter_run_leaves_the_adapter_and_gives_joined_weights(
     examples, tmp_path):
   """`orbax:` of it, through the init that its config names."""

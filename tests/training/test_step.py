@@ -169,6 +169,22 @@ def test_the_router_bias_follows_the_load():
   assert np.any(moved[:-1]) and not np.any(moved[-1])
 
 
+@pytest.mark.parametrize("backend,waits", [("cpu", 3), ("gpu", 0)])
+def test_a_cpu_has_one_micro_batch_in_flight(backend, waits, monkeypatch):
+  """A CPU takes memory at dispatch; an accelerator is never waited for."""
+  calls = []
+  update = step.Update(
+      weigh=lambda weights, micro: weights, zeros=lambda *args: 0, apply=None,
+      accumulate=lambda params, bias, weights, sums, micro: (
+          sums + micro, micro),
+      merge=lambda a, b: a + b, names=())
+  monkeypatch.setattr(step.mesh_lib, "backend", lambda: backend)
+  monkeypatch.setattr(
+      step.jax, "block_until_ready", lambda x: calls.append(x) or x)
+  assert update.sum(cases.make_state(), [1, 2, 3]) == (6, 6)
+  assert len(calls) == waits
+
+
 @pytest.mark.parametrize("chunk,times", [(1024, (0, 0.6)), (8192, (1, 9))])
 def test_the_logits_of_an_update_never_exist(monkeypatch, chunk, times):
   """Temporary memory of the compiled program; whole chunks show what is seen.
