@@ -44,7 +44,7 @@ def main() -> None:
     fitting = tasks.joined(
         tasks.all_fitting(parts, judge, limit, SPLIT.value))
     result = evaluating.evaluate(
-        cfg, engine, judge, evaluating.laid_out(policy, engine),
+        cfg, engine, judge, evaluating.laid_out(policy, engine, donate=True),
         policy.router_bias_LE, fitting,
         path=out / "generations.jsonl.gz")
   left_out = sum(map(len, parts.values())) - len(fitting)

@@ -15,7 +15,7 @@ from experiments import common, flagset, start
 from r1jax.core import keys
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.stages import answering
+from r1jax.stages import answering, evaluating
 
 SAMPLING = flagset.define(SamplingConfig(
     temperature=0.6, top_p=0.95, max_new_tokens=96))
@@ -41,6 +41,8 @@ def questions():
 def main() -> None:
   policy, tokenizer = common.policy(SEED.value, common.mesh())
   engine = Engine(policy.model, SAMPLING.value(), tokenizer.eos_ids)
+  policy = policy._replace(
+      params=evaluating.laid_out(policy, engine, donate=True))
   template = common.template(TEMPLATE.value)
   for number, question in zip(itertools.count(), questions()):
     key = keys.fold(jax.random.key(SEED.value), number)

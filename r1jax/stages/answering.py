@@ -11,7 +11,6 @@ from r1jax.core.types import ask
 from r1jax.data import templates
 from r1jax.data.tokenizer import TextStream, Tokenizer
 from r1jax.rollout.engine import Engine
-from r1jax.stages import evaluating
 from r1jax.stages.weights import Weights
 
 
@@ -21,7 +20,8 @@ def stream(engine: Engine, policy: Weights, tokenizer: Tokenizer,
 
   Args:
     engine: of the policy's model, on one device or none in particular.
-    policy: who answers.
+    policy: who answers; with parameters ready to decode
+      (`evaluating.laid_out`) nothing is copied.
     tokenizer: of the policy.
     question: any text.
     template: name in `data.templates`.
@@ -30,11 +30,10 @@ def stream(engine: Engine, policy: Weights, tokenizer: Tokenizer,
   Raises:
     ValueError: the question is too long for the model's context.
   """
-  params = evaluating.laid_out(policy, engine)
   prompt = templates.prompt(ask(question), template, tokenizer)
   text = TextStream(tokenizer)
   yield prompt.tail
-  for new in engine.stream(params, policy.router_bias_LE,
+  for new in engine.stream(policy.params, policy.router_bias_LE,
                            np.array(prompt.ids, np.int32), 0, key):
     yield text.add(i for i in new if i not in tokenizer.eos_ids)
   yield text.end()

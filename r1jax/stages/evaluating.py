@@ -118,10 +118,16 @@ def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
   return result
 
 
-def laid_out(policy: Weights, engine: Engine) -> Any:
-  """The policy's parameters as the engine's mesh splits them for decoding."""
+def laid_out(policy: Weights, engine: Engine, *, donate: bool = False) -> Any:
+  """The policy's parameters ready to decode, as the engine's mesh splits them.
+
+  Args:
+    policy: the model.
+    engine: that shall sample from it.
+    donate: the policy's own arrays are given up, so that there is one copy.
+  """
   way = reshard.Decoding(policy.model, engine.mesh, policy.params)
-  return way.there(policy.params, donate=False)
+  return way.there(policy.params, donate=donate)
 
 
 def during(cfg: EvalConfig, engine: Engine, judge: Judge,
