@@ -122,7 +122,7 @@ def arrays(model: Model, cfg: AheadConfig, mesh: Mesh) -> Arrays:
                          places.step)), placed, micro)
 
 
-def phases(cfg: AheadConfig, found: Arrays, rows: Any, *, alone: bool
+def phases(cfg: AheadConfig, arrays: Arrays, rows: Any, *, alone: bool
            ) -> dict[str, Held]:
   """What is alive in every phase.
 
@@ -130,34 +130,34 @@ def phases(cfg: AheadConfig, found: Arrays, rows: Any, *, alone: bool
 
   Args:
     cfg: the sizes.
-    found: `arrays`.
+    arrays: what the function `arrays` gives.
     rows: state of all rows that are decoded, shapes.
     alone: whether there is one device, on which what computes also samples.
   """
   size = memory.shard_bytes
-  state, count = found.state, cfg.epochs * cfg.minibatches * cfg.micro_batches
+  state, count = arrays.state, cfg.epochs * cfg.minibatches * cfg.micro_batches
   always = {"masters": size(state.params),
             "other": size((state.router_bias_LE, state.step))}
-  if not found.lent:
-    always["compute copy"] = size(found.compute)
+  if not arrays.lent:
+    always["compute copy"] = size(arrays.compute)
   idle = {"moments": size(state.opt_state)}
-  if found.reference:
-    idle["reference"] = size(found.reference)
+  if arrays.reference:
+    idle["reference"] = size(arrays.reference)
   away = {_OFFLOADED[name] for name in cfg.offload} & set(idle)
   resting = always | {k: v for k, v in idle.items() if k not in away}
   host = {k: v for k, v in idle.items() if k in away}
 
   sampling = dict(resting)
   if not alone:
-    del sampling[found.policy]
-    sampling["decoding copy"] = size(found.decoding)
+    del sampling[arrays.policy]
+    sampling["decoding copy"] = size(arrays.decoding)
   # The last micro-batch, beside the fixed log-probabilities of the others.
   fixed = cfg.minibatches * cfg.micro_batches * (
       cfg.reads_reference + (not cfg.on_policy))
-  scored = count * size(found.placed) + max(0, fixed - 1) * size(
-      found.micro.mask_BT)
-  training = {"gradient sums": size(found.sums),
-              "batch": count * size(found.micro)}
+  scored = count * size(arrays.placed) + max(0, fixed - 1) * size(
+      arrays.micro.mask_BT)
+  training = {"gradient sums": size(arrays.sums),
+              "batch": count * size(arrays.micro)}
   apply = resting | training | {"moments": idle["moments"]}
   apply.pop("compute copy", None)
   decoding = Held(sampling | {"cache": size(rows)}, host)
@@ -165,7 +165,7 @@ def phases(cfg: AheadConfig, found: Arrays, rows: Any, *, alone: bool
       "reshard": Held(resting, host), "prefill": Held(sampling, host),
       "decode": decoding, "halve": decoding,
       "logprobs": Held(resting | {"batch": scored} | (
-          {"reference": idle["reference"]} if found.reference else {}), host),
+          {"reference": idle["reference"]} if arrays.reference else {}), host),
       "accumulate": Held(resting | training, host),
       "apply": Held(apply, {k: v for k, v in host.items() if k != "moments"})}
 
