@@ -72,16 +72,16 @@ def main() -> None:
   out = epath.Path(OUT.value)
   _check_unused(out, config)
   clean, dropped, copies = _selected(parts, sets, shared, same)
-  left = {name: found for name, found in clean.items() if found}
+  left = {name: prompts for name, prompts in clean.items() if prompts}
   check(len(left) > 0, f"nothing is left of {', '.join(parts)}")
   # Numbered among all sources, so that ids do not depend on what is left.
   numbered = [mixture.number(clean, name, prompt)
-              for name, found in clean.items() for prompt in found]
+              for name, prompts in clean.items() for prompt in prompts]
   report = {
-      "read": {name: len(found) for name, found in parts.items()},
+      "read": {name: len(prompts) for name, prompts in parts.items()},
       "malformed": {name: {"rows": len(rows), "examples": rows[:5]}
                     for (name, _), (_, rows) in read.items() if rows},
-      "kept": {name: len(found) for name, found in clean.items()},
+      "kept": {name: len(prompts) for name, prompts in clean.items()},
       "shared_with_evaluations": decontaminate.summary(dropped),
       "duplicates": duplicates.summary(copies)}
   groups = statistics.groups(numbered)
@@ -101,20 +101,20 @@ def main() -> None:
 
 def _names(text: str, split: str, example: str) -> dict[str, tuple[str, str]]:
   """`gsm8k,mbpp@test` as {name: (data set, split)}."""
-  found: dict[str, tuple[str, str]] = {}
+  data_sets: dict[str, tuple[str, str]] = {}
   for item in filter(None, map(str.strip, text.split(","))):
     name, _, own = item.partition("@")
-    check(item not in found, f"{item!r} is given twice in {text!r}")
-    found[item] = name, own or split
-  check(len(found) > 0, f"{example} must be given")
-  return found
+    check(item not in data_sets, f"{item!r} is given twice in {text!r}")
+    data_sets[item] = name, own or split
+  check(len(data_sets) > 0, f"{example} must be given")
+  return data_sets
 
 
 def _load(name: str, split: str) -> tuple[list[Prompt], tuple[str, ...]]:
   """A split's prompts, and the malformed rows of its data set."""
   print(f"reading {name}, {split}", flush=True)
-  found = load.load(name, DATA_DIR.value or None, split)
-  return list(found), found.skipped
+  prompts = load.load(name, DATA_DIR.value or None, split)
+  return list(prompts), prompts.skipped
 
 
 def _selected(parts, sets, shared, same):
@@ -156,16 +156,16 @@ def _digest(prompts: Sequence[Prompt]) -> str:
 
 def _explain(report: Mapping[str, Any]) -> str:
   """A line a source: what was read, dropped and kept."""
-  lines = [f"{name}: {found['rows']} malformed rows were skipped"
-           for name, found in report["malformed"].items()]
+  lines = [f"{name}: {entry['rows']} malformed rows were skipped"
+           for name, entry in report["malformed"].items()]
   for name, count in report["read"].items():
-    found = report["shared_with_evaluations"][name]
+    shared = report["shared_with_evaluations"][name]
     with_whom = ", ".join(
         f"{evaluation} {row['dropped']}"
-        for evaluation, row in found["by_evaluation"].items())
+        for evaluation, row in shared["by_evaluation"].items())
     copies = report["duplicates"][name]
     lines.append(
-        f"{name}: {count} prompts, {found['prompts']} share text with"
+        f"{name}: {count} prompts, {shared['prompts']} share text with"
         f" evaluations{f' ({with_whom})' if with_whom else ''},"
         f" {copies['exact']['dropped']} are copies,"
         f" {copies['near']['dropped']} nearly so,"

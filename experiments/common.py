@@ -72,11 +72,11 @@ def template(given: str = "") -> str:
   path = epath.Path(workdir) / "config.json"
   if not given and kind == "orbax" and path.exists():
     given = io.read_json(path)["config"].get("template", "")
-  found = templates.read(given or "r1-zero")
-  if found != given and given:
-    print(f"{given}: a template of {len(found)} characters that ends in"
-          f" {found[-20:]!r}", flush=True)
-  return found
+  text = templates.read(given or "r1-zero")
+  if text != given and given:
+    print(f"{given}: a template of {len(text)} characters that ends in"
+          f" {text[-20:]!r}", flush=True)
+  return text
 
 
 def mesh() -> jax.sharding.Mesh | None:
@@ -91,16 +91,16 @@ def sources(text: str, split: str) -> dict[str, Sequence[Prompt]]:
 
 def mixed(parts: Mapping[str, Sequence[Prompt]]) -> Mixture:
   """The sources of --data in the amounts of --mixture, or else of --data."""
-  found = Mixture(parts, mixture.parse(MIXTURE.value or DATA.value))
+  prompts = Mixture(parts, mixture.parse(MIXTURE.value or DATA.value))
   if len(parts) > 1:
-    print(found.explain(), flush=True)
-  return found
+    print(prompts.explain(), flush=True)
+  return prompts
 
 
-def export(folder: str, found: Weights, tokenizer: Tokenizer, workdir: str
+def export(folder: str, trained: Weights, tokenizer: Tokenizer, workdir: str
            ) -> None:
   """What training ends with when --export names a folder."""
   about = exporting.write(
-      folder, found, tokenizer, init=f"orbax:{workdir}",
+      folder, trained, tokenizer, init=f"orbax:{workdir}",
       command=" ".join(["python", *sys.argv]))
   print(f"{about}\nwrote {folder}; use it as --init=hf:{folder}", flush=True)

@@ -87,21 +87,21 @@ def main() -> None:
   names = PROGRAM.value
   if SWEEP.value:
     first = names[0] if names[0] not in ("all", "update") else "accumulate"
-    found = sweep(model, compute, cfg, devices, chip, first)
-    print(fitting.ranking(found, chip))
+    ranked = sweep(model, compute, cfg, devices, chip, first)
+    print(fitting.ranking(ranked, chip))
     rows = [dataclasses.asdict(m) | {
         "mesh": dataclasses.asdict(shape), "remat": remat}
-            for shape, remat, m, _ in found]
+            for shape, remat, m, _ in ranked]
   else:
     programs = aot.programs(
         build(model, compute), cfg, make_mesh(mesh, devices))
     names = known(names, programs)
     print(fitting.where([programs[n] for n in names]) + "\n", flush=True)
-    found = measured(programs, devices, chip, names)
-    print(fitting.report(found, chip, compute, cfg))
+    results = measured(programs, devices, chip, names)
+    print(fitting.report(results, chip, compute, cfg))
     rows = [dataclasses.asdict(m) | {
         "held": p.held._asdict(), "resident": p.resident, "kept": p.kept}
-            for p, m in found]
+            for p, m in results]
   if JSON.value:
     print(json.dumps({"model": name, "layers": model.n_layers,
                       "topology": TOPOLOGY.value, "devices": len(devices),
@@ -167,23 +167,23 @@ def measured(programs: Mapping[str, aot.Program], devices: Sequence,
              chip: chips.Chip | None, names: Sequence[str]
              ) -> list[tuple[aot.Program, Measured]]:
   """The programs of these names, compiled."""
-  found = []
+  results = []
   with Progress("compile", len(names)) as progress:
     for name in names:
       program = programs[name]
-      found.append((program, compiled.measure(
+      results.append((program, compiled.measure(
           name, program.lower, program.arguments, chip,
           tpu=devices[0].platform == "tpu", expected_flops=program.flops,
           steps=program.steps, trips=program.trips, effort=EFFORT.value)))
       progress.step({})
-  return found
+  return results
 
 
 def sweep(model: ModelConfig, compute: Compute, cfg: AheadConfig,
           devices: Sequence, chip: chips.Chip | None, name: str
           ) -> list[tuple[MeshConfig, str, Measured, bool]]:
   """(mesh, remat, measured, whether it fits), best first."""
-  found = []
+  results = []
   tried = list(itertools.islice(
       fitting.candidates(model, cfg, len(devices)), SWEEP.value))
   for number, (shape, remat) in enumerate(tried, start=1):
@@ -195,8 +195,8 @@ def sweep(model: ModelConfig, compute: Compute, cfg: AheadConfig,
     ((program, m),) = measured(
         programs, devices, chip, known([name], programs))
     total = m.total_bytes + sum(program.resident.values())
-    found.append((shape, remat, m, fitting.verdict(total, m, chip) != "no"))
-  return sorted(found, key=lambda x: (
+    results.append((shape, remat, m, fitting.verdict(total, m, chip) != "no"))
+  return sorted(results, key=lambda x: (
       not x[3], x[2].seconds or 0.0, x[2].total_bytes))
 
 

@@ -22,11 +22,11 @@ OUT = flags.DEFINE_string("out", "", "Folder to write.")
 
 def main() -> None:
   check(bool(OUT.value), "--out=DIR must be given")
-  found, lora, settings = weights.restored(WORKDIR.value, Compute())
+  policy, lora, settings = weights.restored(WORKDIR.value, Compute())
   check(lora.rank > 0, f"{WORKDIR.value} has no adapter (lora.rank=0); export"
         " its parameters with experiments.export_hf")
   _, _, base = str(settings.get("init", "")).partition("hf:")
-  peft.save(OUT.value, found.model.cfg, found.params, rank=lora.rank,
+  peft.save(OUT.value, policy.model.cfg, policy.params, rank=lora.rank,
             alpha=lora.alpha, base=base)
   print(f"wrote {OUT.value}", flush=True)
 

@@ -58,8 +58,8 @@ class FlagSet(Generic[T]):
 
   def changed(self) -> dict[str, str]:
     """Flags that are not as declared, whoever changed them: name to text."""
-    found = {name: self.flag_values[name].value for name in self.declared}
-    return {name: text(value) for name, value in found.items()
+    values = {name: self.flag_values[name].value for name in self.declared}
+    return {name: text(value) for name, value in values.items()
             if value != self.declared[name]}
 
   def _build(self, cls: type, prefix: str) -> Any:
@@ -203,7 +203,7 @@ def _default(field: dataclasses.Field) -> Any:
 
 def _comments(cls: type) -> dict[str, str]:
   """Comment of each field: on its line, else the lines right above."""
-  found: dict[str, str] = {}
+  comments: dict[str, str] = {}
   for base in reversed(cls.__mro__[:-1]):
     above: list[str] = []
     for line in inspect.getsource(base).splitlines():
@@ -212,18 +212,18 @@ def _comments(cls: type) -> dict[str, str]:
         above.append(comment.strip())
         continue
       if match := re.match(r"(\w+)\s*:", code):
-        found[match[1]] = comment.strip() or " ".join(above)
+        comments[match[1]] = comment.strip() or " ".join(above)
       above = []
-  return found
+  return comments
 
 
 def _attributes(cls: type) -> dict[str, str]:
   """Entries of the docstring's "Attributes:", also `a, b: text` for both."""
   _, _, section = inspect.getdoc(cls).partition("Attributes:\n")
   section = section.partition("\n\n")[0]
-  found: dict[str, str] = {}
+  entries: dict[str, str] = {}
   for entry in re.split(r"\n?^  (?=\w)", section, flags=re.MULTILINE):
     names, _, text = entry.partition(": ")
     text = " ".join(text.split())
-    found |= {name.strip(): text for name in names.split(",")}
-  return found
+    entries |= {name.strip(): text for name in names.split(",")}
+  return entries

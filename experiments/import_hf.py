@@ -54,17 +54,17 @@ def main() -> None:
           " --workdir")
   tokenizer = hf_tokenizer.load(TOKENIZER.value or FROM.value)
   with progress.percent("import") as report:
-    found = weights.load(f"hf:{FROM.value}", compute, jax.random.key(0), mesh,
-                         report=report)
-  cfg = found.model.cfg
+    policy = weights.load(f"hf:{FROM.value}", compute, jax.random.key(0), mesh,
+                          report=report)
+  cfg = policy.model.cfg
   tokenizer_lib.check_fits(tokenizer, cfg.vocab_size)
   workdir_lib.prepare(workdir, {
       "model": config_lib.to_dict(cfg), "param_dtype": compute.param_dtype,
       "imported_from": os.path.abspath(FROM.value)}, workdir_lib.versions())
   tokenizer_lib.keep(tokenizer, workdir)
   manager = Manager(workdir / "checkpoints", keep=1)
-  manager.save(0, {"params": found.params,
-                   "router_bias_LE": found.router_bias_LE}, {}, force=True)
+  manager.save(0, {"params": policy.params,
+                   "router_bias_LE": policy.router_bias_LE}, {}, force=True)
   manager.close()
   print(f"{describe(cfg)}\nuse it as --init=orbax:{workdir}"
         f" --compute.param_dtype={compute.param_dtype}", flush=True)

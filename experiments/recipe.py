@@ -74,7 +74,7 @@ def read(path: epath.Path) -> list[Setting]:
     ValueError: a line is no flag, or a flag is set twice; the message names
       the line.
   """
-  found: dict[str, Setting] = {}
+  settings: dict[str, Setting] = {}
   for number, line in enumerate(path.read_text().splitlines(), 1):
     line, where = line.strip(), f"{path}:{number}"
     if not line or line.startswith("#"):
@@ -82,10 +82,11 @@ def read(path: epath.Path) -> list[Setting]:
     name, equals, value = line.removeprefix("--").partition("=")
     check(line.startswith("--") and name.strip() == name != "" and equals,
           f"{where}: {line!r} is no flag with its value; write --name=value")
-    check(name not in found, f"{where}: --{name} is set a second time, after"
-          f" {name in found and found[name].where}; leave one of them out")
-    found[name] = Setting(name, value, where)
-  return list(found.values())
+    check(name not in settings, f"{where}: --{name} is set a second time,"
+          f" after {name in settings and settings[name].where}; leave one of"
+          " them out")
+    settings[name] = Setting(name, value, where)
+  return list(settings.values())
 
 
 def apply(argv: Sequence[str], values: flags.FlagValues) -> None:
@@ -152,12 +153,12 @@ def explain(recipe: str, loss: str, sets: Sequence[FlagSet],
 
 def _typed(argv: Sequence[str]) -> Mapping[str, str]:
   """Those of `_FIRST` that are on the command line, flag files included."""
-  found = flags.FlagValues()
-  found.set_gnu_getopt(True)  # values of unknown flags do not end the search
+  values = flags.FlagValues()
+  values.set_gnu_getopt(True)  # values of unknown flags do not end the search
   for name in _FIRST:
-    flags.DEFINE_string(name, None, "", flag_values=found)
-  found(argv, known_only=True)
-  return {name: found[name].value for name in _FIRST if found[name].present}
+    flags.DEFINE_string(name, None, "", flag_values=values)
+  values(argv, known_only=True)
+  return {name: values[name].value for name in _FIRST if values[name].present}
 
 
 def _apply_loss(name: str, values: flags.FlagValues) -> None:
@@ -169,5 +170,5 @@ def _apply_loss(name: str, values: flags.FlagValues) -> None:
 
 
 def _alike(name: str, values: flags.FlagValues) -> str:
-  found = difflib.get_close_matches(name, list(values), n=1)
-  return f"; did you mean --{found[0]}?" if found else ""
+  matches = difflib.get_close_matches(name, list(values), n=1)
+  return f"; did you mean --{matches[0]}?" if matches else ""

@@ -117,7 +117,7 @@ def _brief(error: BaseException) -> str:
 
 def _list_all_flags() -> None:
   """Lets --help list what the experiments declare, wherever they do."""
-  for module, found in flags.FLAGS.flags_by_module_dict().items():
+  for module, declared in flags.FLAGS.flags_by_module_dict().items():
     if "experiments" in module:
-      for flag in found:
+      for flag in declared:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)

@@ -78,7 +78,7 @@ def main() -> None:
         train, judge, cfg.prompt_limit(context), "training"))
     held_out = tasks.joined(tasks.all_fitting(
         held_out, judge, context - evals.max_new_tokens, EVAL_SPLIT.value))
-    found = grpo.run(
+    trained = grpo.run(
         cfg, Handover(first), judge, questions, WORKDIR.value,
         evaluate=evaluating.during(
             evals, engine, judge, held_out, WORKDIR.value),
@@ -90,7 +90,7 @@ def main() -> None:
                   "rewards": judged})
   processes.from_writer(report)
   if EXPORT.value and grpo.finished(WORKDIR.value, cfg):
-    common.export(EXPORT.value, found, tokenizer, WORKDIR.value)
+    common.export(EXPORT.value, trained, tokenizer, WORKDIR.value)
 
 
 def report() -> None:

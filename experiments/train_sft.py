@@ -53,7 +53,7 @@ def main() -> None:
   check(not unused, f"--source_weights names {', '.join(unused)}, which no row"
         f" has; the sources are {', '.join(sorted(data.sources)) or 'unnamed'}")
   held_out = read(held_out_files).examples if held_out_files else None
-  found = sft.run(
+  trained = sft.run(
       cfg, Handover(first), tokenizer, data.examples, WORKDIR.value,
       held_out=held_out, mesh=common.mesh(),
       skip_damaged=common.SKIP_DAMAGED.value, settings={
@@ -63,7 +63,7 @@ def main() -> None:
               path: data_lib.digest(path) for path in held_out_files},
           "source_weights": weights})
   if EXPORT.value and sft.finished(WORKDIR.value, cfg, data.examples):
-    common.export(EXPORT.value, found, tokenizer, WORKDIR.value)
+    common.export(EXPORT.value, trained, tokenizer, WORKDIR.value)
 
 
 if __name__ == "__main__":

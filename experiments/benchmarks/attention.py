@@ -36,12 +36,12 @@ ROWS, HEADS, WIDTH = 2, 4, 64
 def seconds(function, *args) -> float:
   """Median seconds of a compiled call."""
   jax.block_until_ready(function(*args))
-  found = []
+  times = []
   for _ in range(REPS.value):
     began = time.perf_counter()
     jax.block_until_ready(function(*args))
-    found.append(time.perf_counter() - began)
-  return statistics.median(found)
+    times.append(time.perf_counter() - began)
+  return statistics.median(times)
 
 
 def measure(form: str, length: int) -> dict:

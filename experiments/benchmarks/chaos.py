@@ -115,22 +115,22 @@ def reasoning(times: int) -> Work:
 
 def kinds(draw: random.Random) -> list[str]:
   """What is done in turn: kills of all sorts, the rest in between."""
-  found = [("save", "step", "save", "step", "start")[i % 5]
-           for i in range(KILLS.value)]
-  found += [("term", "term-1")[i % 2] for i in range(TERMS.value)]
-  draw.shuffle(found)
-  return found
+  disturbances = [("save", "step", "save", "step", "start")[i % 5]
+                  for i in range(KILLS.value)]
+  disturbances += [("term", "term-1")[i % 2] for i in range(TERMS.value)]
+  draw.shuffle(disturbances)
+  return disturbances
 
 
 def interruptions(draw: random.Random, processes: int) -> list[str]:
   """What is done to GRPO in so many processes: half of all."""
-  found = []
+  names = []
   for name, count in (("inside", INSIDE.value), ("last", LAST.value)):
     count = count // 2 if processes == 1 else count - count // 2
-    found += [name if processes == 1 or i % 2 else f"{name}-1"
+    names += [name if processes == 1 or i % 2 else f"{name}-1"
               for i in range(count)]
-  draw.shuffle(found)
-  return found
+  draw.shuffle(names)
+  return names
 
 
 @contextlib.contextmanager
@@ -157,12 +157,12 @@ def rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
   for result in results:
     by_kind[result["kind"]].append(result)
   return [{
-      "kind": kind, "times": len(found),
-      "left_unfinished": sum(bool(r.get("unfinished")) for r in found),
-      "most_lost": max(r["lost"] for r in found),
-      "most_ended_s": max(r.get("ended_s", 0.0) for r in found),
-      "mean_s": sum(r["seconds"] for r in found) / len(found)}
-          for kind, found in sorted(by_kind.items())]
+      "kind": kind, "times": len(group),
+      "left_unfinished": sum(bool(r.get("unfinished")) for r in group),
+      "most_lost": max(r["lost"] for r in group),
+      "most_ended_s": max(r.get("ended_s", 0.0) for r in group),
+      "mean_s": sum(r["seconds"] for r in group) / len(group)}
+          for kind, group in sorted(by_kind.items())]
 
 
 def undisturbed(run: Run) -> tuple[float, float]:
@@ -221,7 +221,7 @@ def measure(folder: pathlib.Path) -> tuple[dict[str, Any], list[str]]:
       "processes": PROCESSES.value, "devices": DEVICES.value,
       "steps": STEPS.value, "save_every": SAVE_EVERY.value,
       "seed": SEED.value,
-      "paces": {run.workdir.name: found for run, found in pace.items()},
+      "paces": {run.workdir.name: seconds for run, seconds in pace.items()},
       "kinds": rows(results), "note": note,
       "load_average": os.getloadavg()[0], "faults": len(faults),
       "results": results}, faults
@@ -235,21 +235,21 @@ def main() -> None:
   check(not folder.exists() or not any(folder.iterdir()),
         f"--folder={folder} is not empty; choose another")
   folder.mkdir(parents=True, exist_ok=True)
-  found, faults = measure(folder)
+  summary, faults = measure(folder)
   if JSON.value:
-    print(json.dumps(found), flush=True)
+    print(json.dumps(summary), flush=True)
   else:
-    header = list(found["kinds"][0])
+    header = list(summary["kinds"][0])
     print(tables.render(header, [
         [f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()]
-        for row in found["kinds"]]), flush=True)
-    print(found["note"] or "the disk was filled, too", flush=True)
+        for row in summary["kinds"]]), flush=True)
+    print(summary["note"] or "the disk was filled, too", flush=True)
   if faults:
     raise SystemExit(f"{len(faults)} faults; see {folder}:\n"
                      + "\n".join(faults))
   if not FOLDER.value:
     shutil.rmtree(folder)
-  print(f"{len(found['results'])} starts, no difference", file=sys.stderr)
+  print(f"{len(summary['results'])} starts, no difference", file=sys.stderr)
 
 
 if __name__ == "__main__":

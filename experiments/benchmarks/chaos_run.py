@@ -58,7 +58,7 @@ class Chaos:
     """Starts the command, ends it as `kind` says, looks at what is left."""
     run = self._run
     self._resumed = run.done()
-    found: dict[str, Any] = {"kind": kind, "resumed": self._resumed}
+    result: dict[str, Any] = {"kind": kind, "resumed": self._resumed}
     last = None
     if kind.startswith("last"):
       last = self._resumed + self._draw.randint(1, 3)
@@ -66,16 +66,16 @@ class Chaos:
     attempt = run.start(last)
     try:
       if kind.startswith("last"):
-        found |= self._end(attempt, kind, last)
+        result |= self._end(attempt, kind, last)
       elif kind.startswith(("term", "inside")):
-        found |= self._terminate(attempt, kind)
+        result |= self._terminate(attempt, kind)
       elif kind.startswith("full"):
-        found |= self._fill(attempt, kind)
+        result |= self._fill(attempt, kind)
       else:
-        found |= self._kill(attempt, kind)
+        result |= self._kill(attempt, kind)
     finally:
       attempt.close()
-    self._look(attempt, found)
+    self._look(attempt, result)
 
   def _wait(self, attempt: Attempt, *, saving: bool) -> None:
     """Until a random step after the resumed one, or the save of one."""
@@ -171,8 +171,8 @@ class Chaos:
     return {"ended_s": time.monotonic() - began, "unfinished": unfinished,
             "said": said}
 
-  def _look(self, attempt: Attempt, found: dict[str, Any]) -> None:
-    kind, run, text = found["kind"], self._run, attempt.text()
+  def _look(self, attempt: Attempt, result: dict[str, Any]) -> None:
+    kind, run, text = result["kind"], self._run, attempt.text()
     said = re.search(r"resuming \S+ (after|inside) step (\d+)", text)
     said = int(said[2]) - (said[1] == "inside") if said else None
     if (said or 0) != self._resumed and (
@@ -188,13 +188,13 @@ class Chaos:
     self._compare(kind, run.rows())
     for step in steps:
       self._restore(kind, step)
-    found |= {"step": logged, "newest": newest, "lost": logged - newest,
-              "seconds": time.monotonic() - attempt.began}
-    self.results.append(found)
+    result |= {"step": logged, "newest": newest, "lost": logged - newest,
+               "seconds": time.monotonic() - attempt.began}
+    self.results.append(result)
     print(f"{len(self.results):3d} {kind:9s} resumed after {said or 0:4d},"
           f" ended at {logged:4d} with {steps}, inside {run.inside()},"
-          f" unfinished {found.get('unfinished', [])},"
-          f" process {found.get('process')}, {found.get('said', '')}",
+          f" unfinished {result.get('unfinished', [])},"
+          f" process {result.get('process')}, {result.get('said', '')}",
           file=sys.stderr, flush=True)
 
   def _compare(self, kind: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -133,25 +133,25 @@ def plain(trainer: Trainer) -> tuple[list[float], float]:
 def saving(trainer: Trainer, saves: manager.Manager, number: int
            ) -> dict[str, Any]:
   """An interval with a save: the seconds of its parts."""
-  cpu, found = time.process_time(), {}
+  cpu, seconds = time.process_time(), {}
   steps = [trainer.step()]
   began = time.perf_counter()
-  with (timed(manager, "_snapshot", found, "copy_s"),
-        timed(manager, "_probe", found, "probe_s"),
-        timed(manager.json, "dumps", found, "host_s")):
+  with (timed(manager, "_snapshot", seconds, "copy_s"),
+        timed(manager, "_probe", seconds, "probe_s"),
+        timed(manager.json, "dumps", seconds, "host_s")):
     saves.save(number, {"state": trainer.state}, {"stream": {"at": number}})
   written = time.perf_counter()
   block = written - began
-  found |= {"block_s": block, "orbax_s": block - sum(found.values())}
+  seconds |= {"block_s": block, "orbax_s": block - sum(seconds.values())}
   for _ in range(INTERVAL.value - 1):
     steps.append(trainer.step())
-    if "write_s" not in found and (saves.directory / str(number)).exists():
-      found["write_s"] = time.perf_counter() - written
+    if "write_s" not in seconds and (saves.directory / str(number)).exists():
+      seconds["write_s"] = time.perf_counter() - written
   ended = time.perf_counter()
   saves.wait()
-  found["wait_s"] = time.perf_counter() - ended
-  found.setdefault("write_s", time.perf_counter() - written)
-  return found | {"steps": steps, "cpu": time.process_time() - cpu}
+  seconds["wait_s"] = time.perf_counter() - ended
+  seconds.setdefault("write_s", time.perf_counter() - written)
+  return seconds | {"steps": steps, "cpu": time.process_time() - cpu}
 
 
 def measure(folder: str, shown: progress.Progress) -> dict[str, Any]:
@@ -193,17 +193,18 @@ def main() -> None:
     folder = FOLDER.value or stack.enter_context(tempfile.TemporaryDirectory())
     shown = stack.enter_context(progress.Progress(
         "training", 1 + 2 * ROUNDS.value * INTERVAL.value))
-    found = {"jax": jax.__version__,
-             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-             "cpus": os.cpu_count(),
-             **measure(os.fspath(epath.Path(folder) / "checkpoints"), shown),
-             "load_average": os.getloadavg()[0]}
+    results = {
+        "jax": jax.__version__,
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "cpus": os.cpu_count(),
+        **measure(os.fspath(epath.Path(folder) / "checkpoints"), shown),
+        "load_average": os.getloadavg()[0]}
   if JSON.value:
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v
-                      for k, v in found.items()}), flush=True)
+                      for k, v in results.items()}), flush=True)
     return
   rows = [[k, f"{v:,.4g}" if isinstance(v, float) else str(v)]
-          for k, v in found.items() if k != "saves"]
+          for k, v in results.items() if k != "saves"]
   print(tables.render(["measure", "value"], rows), flush=True)
 
 

@@ -170,7 +170,7 @@ class Attempt:
 
   def workers(self) -> dict[int, int]:
     """Process id by number of the processes that the launcher has started."""
-    found = {}
+    pids = {}
     for pid in _children(self._process.pid):
       try:
         command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -178,9 +178,9 @@ class Attempt:
       except OSError:
         continue  # It has just ended.
       if command.startswith(os.fsencode(sys.executable)):
-        found |= {int(text[15:]): pid for text in texts
-                  if text.startswith(b"JAX_PROCESS_ID=")}
-    return found
+        pids |= {int(text[15:]): pid for text in texts
+                 if text.startswith(b"JAX_PROCESS_ID=")}
+    return pids
 
   def signal_one(self, number: signal.Signals, draw: random.Random
                  ) -> int | None:

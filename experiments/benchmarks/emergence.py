@@ -191,17 +191,17 @@ def config(seed: int, steps: int) -> GrpoConfig:
   return dataclasses.replace(quickstart.config(seed, steps), eval_every=0)
 
 
-def write(found: list[dict[str, Any]], top: epath.Path) -> str:
+def write(rows: list[dict[str, Any]], top: epath.Path) -> str:
   """Writes emergence.json and .png; the table of the runs."""
-  io.write_json(top / "emergence.json", found)
-  figures.outcomes(found, top / "emergence.png")
+  io.write_json(top / "emergence.json", rows)
+  figures.outcomes(rows, top / "emergence.png")
   header = ["worked pages", "format weight", "seed", "base", "accuracy",
             "format", "length"]
   return tables.render(header, [
       [f"{row['worked']:.0%}", f"{row['format_weight']:g}", str(row["seed"]),
        *(tables.percent(row[name]) for name in (
            "base_accuracy", "accuracy", "format")), f"{row['length']:.1f}"]
-      for row in sorted(found, key=lambda row: (
+      for row in sorted(rows, key=lambda row: (
           -row["worked"], row["format_weight"], row["seed"]))])
 
 
@@ -234,11 +234,11 @@ def main() -> None:
       print("interrupted; the same command goes on", file=sys.stderr)
       break
     write(list(finished(cells, top, steps)), top)
-  found = list(finished(cells, top, steps))
-  if not found:
+  rows = list(finished(cells, top, steps))
+  if not rows:
     return
-  table = write(found, top)
-  print(json.dumps(found) if JSON.value else table, flush=True)
+  table = write(rows, top)
+  print(json.dumps(rows) if JSON.value else table, flush=True)
 
 
 def numbers(flag: flags.FlagHolder) -> list[float]:

@@ -31,12 +31,12 @@ SIZES = ((256, 8, 128, 256, 2), (2048, 8, 128, 256, 2), (256, 64, 128, 64, 6),
 def seconds(function, *args) -> float:
   """Median seconds of a compiled call."""
   jax.block_until_ready(function(*args))
-  found = []
+  times = []
   for _ in range(REPS.value):
     began = time.perf_counter()
     jax.block_until_ready(function(*args))
-    found.append(time.perf_counter() - began)
-  return statistics.median(found)
+    times.append(time.perf_counter() - began)
+  return statistics.median(times)
 
 
 def measure(form: str, x: int, e: int, d: int, j: int, a: int) -> dict:

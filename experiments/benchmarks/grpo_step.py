@@ -184,11 +184,11 @@ def peak_memory() -> dict[str, float]:
   """Largest resident set, and the devices' own peak where they count it."""
   unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
   rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-  found = {"peak_rss_gb": rss / 1e9}
+  peaks = {"peak_rss_gb": rss / 1e9}
   stats = jax.local_devices()[0].memory_stats()
   if stats and "peak_bytes_in_use" in stats:
-    found["peak_device_gb"] = stats["peak_bytes_in_use"] / 1e9
-  return found
+    peaks["peak_device_gb"] = stats["peak_bytes_in_use"] / 1e9
+  return peaks
 
 
 def measure(work: Workload, reps: int, compute: Compute | None = None,
@@ -230,7 +230,7 @@ def main() -> None:
     work = dataclasses.replace(work, micro_rows=MICRO_ROWS.value)
   jax.config.update("jax_enable_compilation_cache", False)
   compute = common.COMPUTE.value()
-  found = {
+  results = {
       "preset": PRESET.value, "jax": jax.__version__,
       "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
       "cpus": os.cpu_count(),
@@ -238,10 +238,10 @@ def main() -> None:
       "load_average": os.getloadavg()[0]}
   if JSON.value:
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v
-                      for k, v in found.items()}), flush=True)
+                      for k, v in results.items()}), flush=True)
     return
   rows = [[k, f"{v:,.4g}" if isinstance(v, float) else str(v)]
-          for k, v in found.items() if k != "steps"]
+          for k, v in results.items() if k != "steps"]
   print(tables.render(["measure", "value"], rows), flush=True)
 
 

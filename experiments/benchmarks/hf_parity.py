@@ -142,7 +142,7 @@ def measure(family: str) -> dict[str, Any]:
   with tempfile.TemporaryDirectory() as folder:
     theirs, mine = reference(family, folder), ours(folder)
   want, got = theirs["forward"](), mine["forward"]()
-  found: dict[str, Any] = {
+  result: dict[str, Any] = {
       "model": family, "gap": float(np.abs(got - want).max()
                                     / np.abs(want).max())}
   count = {"forward": LENGTH.value, "training": LENGTH.value,
@@ -156,16 +156,16 @@ def measure(family: str) -> dict[str, Any]:
         seconds[name].append(time.perf_counter() - began)
     rates = {name: ROWS.value * length / statistics.median(times[1:])
              for name, times in seconds.items()}
-    found |= {f"{kind}_{name}": round(rate) for name, rate in rates.items()}
-    found[f"{kind}_ratio"] = round(rates["r1jax"] / rates["transformers"], 2)
-  return found
+    result |= {f"{kind}_{name}": round(rate) for name, rate in rates.items()}
+    result[f"{kind}_ratio"] = round(rates["r1jax"] / rates["transformers"], 2)
+  return result
 
 
 def main() -> None:
   results = [measure(family) for family in MODELS]
   if JSON.value:
-    for found in results:
-      print(json.dumps(found), flush=True)
+    for result in results:
+      print(json.dumps(result), flush=True)
     return
   print(tables.render(["measure", *(r["model"] for r in results)], [
       [key, *(f"{r[key]:,.4g}" if isinstance(r[key], float) else

@@ -118,10 +118,10 @@ def measure(folder: str) -> dict[str, float]:
   jax.block_until_ready(jax.device_put(np.ones(8), jax.devices()[-1]))
   began = time.perf_counter()
   with Peak() as peak:
-    found = weights.load(f"hf:{folder}", compute, jax.random.key(0), mesh)
-    jax.block_until_ready(found.params)
+    policy = weights.load(f"hf:{folder}", compute, jax.random.key(0), mesh)
+    jax.block_until_ready(policy.params)
   seconds = time.perf_counter() - began
-  sizes = [shard.data.nbytes for leaf in jax.tree.leaves(found.params)
+  sizes = [shard.data.nbytes for leaf in jax.tree.leaves(policy.params)
            for shard in leaf.addressable_shards]
   return {
       "params_mb": sum(sizes) / 2**20, "shard_mb": max(sizes) / 2**20,
@@ -144,19 +144,19 @@ def _child(folder: str) -> dict[str, float]:
 
 def main() -> None:
   if FOLDER.value:
-    found = measure(FOLDER.value)
+    results = measure(FOLDER.value)
   else:
     with tempfile.TemporaryDirectory(prefix="import_memory") as folder:
       make(pathlib.Path(folder), config(GB.value), FILES.value)
-      found = _child(folder)
+      results = _child(folder)
   if JSON.value:
-    print(json.dumps(found), flush=True)
+    print(json.dumps(results), flush=True)
   else:
     print(tables.render(["measure", "value"], [
-        [k, f"{v:,.4g}"] for k, v in found.items()]), flush=True)
-  check(found["extra_mb"] < found["bound_mb"],
-        f"importing took {found['extra_mb']:.0f} MiB beside the parameters,"
-        f" more than {found['bound_mb']:.0f}")
+        [k, f"{v:,.4g}"] for k, v in results.items()]), flush=True)
+  check(results["extra_mb"] < results["bound_mb"],
+        f"importing took {results['extra_mb']:.0f} MiB beside the parameters,"
+        f" more than {results['bound_mb']:.0f}")
 
 
 if __name__ == "__main__":

@@ -142,12 +142,12 @@ class Learner(learner_lib.Learner):
     return state_lib.trained(self.state.params, ("mtp",))
 
   def update(self, micros: learner_lib.Micros) -> Metrics:
-    found = super().update(micros)
+    metrics = super().update(micros)
     if self.nearest:
       self.state = self.state.replace(
           params=jax.tree.map(_round, self.state.params))
     moved = self._measure(self._trained(), self._first)
-    return Metrics(found.means | metrics_lib.single(**moved), found.maxima)
+    return Metrics(metrics.means | metrics_lib.single(**moved), metrics.maxima)
 
 
 def _round(x: jax.Array) -> jax.Array:
@@ -217,11 +217,11 @@ NAMES = {
 def result(run: Run, folder: epath.Path) -> dict[str, Any]:
   """What a finished run of RL says of itself; see the module."""
   rows = writer.read(folder)
-  found = run._asdict() | {
+  summary = run._asdict() | {
       name: ending(rows, metric) for name, metric in NAMES.items()}
   for name in ("moved", "moved_share", "computing_share"):
-    found[name] = rows[-1][NAMES[name]]
-  return found | {"curve": [{"step": row["step"]} | {
+    summary[name] = rows[-1][NAMES[name]]
+  return summary | {"curve": [{"step": row["step"]} | {
       name: row[metric] for name, metric in NAMES.items()} for row in rows]}
 
 
@@ -284,20 +284,20 @@ def runs_of(texts: Sequence[str]) -> list[Run]:
   Raises:
     ValueError: a text that is not LR:UPDATES:FORM+FORM.
   """
-  found = []
+  runs = []
   for text in texts:
     match = re.fullmatch(r"([\d.e+-]+):(\d+):([\w+]+)", text)
     check(match and set(match[3].split("+")) <= set(FORMS),
           f"--runs={text} is not LR:UPDATES:FORM+FORM with forms among"
           f" {', '.join(FORMS)}")
-    found += [Run(form, float(match[1]), int(match[2]))
-              for form in match[3].split("+")]
-  return found
+    runs += [Run(form, float(match[1]), int(match[2]))
+             for form in match[3].split("+")]
+  return runs
 
 
-def apart(found: Sequence[Mapping[str, Any]], name: str) -> float | None:
+def apart(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
   """|bfloat16 - float32| / float32 of SFT; None while one is missing."""
-  values = {row["form"]: row[name] for row in found}
+  values = {row["form"]: row[name] for row in rows}
   if set(values) != set(SFT_FORMS):
     return None
   return abs(values["bfloat16"] - values["float32"]) / values["float32"]
@@ -310,12 +310,12 @@ def write(runs: Sequence[Run], cfgs: Mapping[Run, GrpoConfig],
         if grpo.finished(run.folder(top), cfgs[run])]
   sft_rows = [learned(name, top / "sft" / name) for name in SFT_FORMS
               if tuned(top / "sft" / name, tuning)]
-  found = {"rl": rl, "sft": sft_rows,
-           "sft_loss_apart": apart(sft_rows, "loss"),
-           "sft_held_out_apart": apart(sft_rows, "held_out")}
-  io.write_json(top / "precision.json", found)
+  results = {"rl": rl, "sft": sft_rows,
+             "sft_loss_apart": apart(sft_rows, "loss"),
+             "sft_held_out_apart": apart(sft_rows, "held_out")}
+  io.write_json(top / "precision.json", results)
   figures.precision(rl, sft_rows, top / "precision.png")
-  return found
+  return results
 
 
 def tuned(folder: epath.Path, cfg: SftConfig) -> bool:
@@ -323,7 +323,7 @@ def tuned(folder: epath.Path, cfg: SftConfig) -> bool:
   return bool(rows := writer.read(folder)) and rows[-1]["step"] >= cfg.steps
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(results: Mapping[str, Any]) -> str:
   """The figures without the curves, for people."""
   rl = tables.render(
       ["lr", "form", "moved", "weights", "computing", "accuracy", "format",
@@ -332,12 +332,12 @@ def table(found: Mapping[str, Any]) -> str:
         tables.percent(row["moved_share"]),
         tables.percent(row["computing_share"]),
         tables.percent(row["accuracy"]), tables.percent(row["format"]),
-        f"{row['gap']:.1e}", f"{row['gap_max']:.1e}"] for row in found["rl"]])
+        f"{row['gap']:.1e}", f"{row['gap_max']:.1e}"] for row in results["rl"]])
   tuning = tables.render(
       ["SFT", "loss first", "last", "held out first", "last"],
       [[row["form"], *(f"{row[name]:.4f}" for name in (
           "loss_first", "loss", "held_out_first", "held_out"))]
-       for row in found["sft"]])
+       for row in results["sft"]])
   return f"{rl}\n\n{tuning}"
 
 
@@ -360,14 +360,14 @@ def main() -> None:
     if not job():
       print("interrupted; the same command goes on", file=sys.stderr)
       break
-  found = write(runs, cfgs, tuning, top)
+  results = write(runs, cfgs, tuning, top)
   if JSON.value:
     print(json.dumps({name: [
         {k: v for k, v in row.items() if k != "curve"} for row in value]
         if isinstance(value, list) else value
-        for name, value in found.items()}), flush=True)
+        for name, value in results.items()}), flush=True)
   else:
-    print(table(found), flush=True)
+    print(table(results), flush=True)
 
 
 if __name__ == "__main__":

@@ -140,8 +140,8 @@ def measure(name: str, lower: Callable[[], jax.stages.Lowered],
 
 def _dumped(folder: str) -> str:
   """The largest optimised module of a dump: the others are constants."""
-  found = pathlib.Path(folder).glob("*.after_optimizations.txt")
-  return max(found, key=lambda file: file.stat().st_size).read_text()
+  files = pathlib.Path(folder).glob("*.after_optimizations.txt")
+  return max(files, key=lambda file: file.stat().st_size).read_text()
 
 
 def _needed(message: str) -> float:

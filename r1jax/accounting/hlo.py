@@ -94,7 +94,8 @@ def costs(text: str, trips: Mapping[str, float] | None = None) -> Costs:
   if entry is None:
     raise ValueError("the HLO text has no ENTRY computation")
   flops, touched, dynamic = 0.0, 0.0, []
-  found: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0.0])
+  collectives: dict[str, list[float]] = collections.defaultdict(
+      lambda: [0, 0.0])
   for computation, times, fused in _executed(
       program, entry, trips or {}, dynamic):
     table = {i.name: i for i in program[computation]}
@@ -110,11 +111,12 @@ def costs(text: str, trips: Mapping[str, float] | None = None) -> Costs:
         # So a TPU writes it: added up and cut in one kernel.
         if kind == "all-reduce" and "all-reduce-scatter" in computation:
           kind = "reduce-scatter"
-        found[kind][0] += times
-        found[kind][1] += times * _moved(kind, instruction, table)
+        collectives[kind][0] += times
+        collectives[kind][1] += times * _moved(kind, instruction, table)
   return Costs(
       flops=flops, touched=touched, dynamic=tuple(sorted(set(dynamic))),
-      collectives={k: (round(n), b) for k, (n, b) in sorted(found.items())})
+      collectives={k: (round(n), b)
+                   for k, (n, b) in sorted(collectives.items())})
 
 
 def parse(text: str) -> tuple[dict[str, list[Instruction]], str | None]:
@@ -151,10 +153,10 @@ def _instruction(name: str, rest: str) -> Instruction:
   opcode, _, rest = rest.partition("(")
   inside = rest[:_closing("(" + rest) - 1]
   operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-  found = _SHAPE.findall(types)
+  matches = _SHAPE.findall(types)
   shapes = tuple((dtype, tuple(int(d) for d in dims.split(",") if d))
-                 for dtype, dims, _ in found)
-  in_memory = tuple(not _SPACE.search(layout) for *_, layout in found)
+                 for dtype, dims, _ in matches)
+  in_memory = tuple(not _SPACE.search(layout) for *_, layout in matches)
   if opcode in ("constant", "parameter"):
     operands = (inside,)
   return Instruction(
@@ -202,14 +204,14 @@ def _called(instruction: Instruction) -> list[str]:
   """Computations that an instruction runs; reducers and the like left out."""
   if instruction.opcode in ("fusion", "call", "while", "conditional",
                             "async-start", "custom-call"):
-    found = re.findall(
+    computations = re.findall(
         r"(?:calls|to_apply|body|condition|true_computation"
         r"|false_computation)=%?([\w.\-]+)", instruction.rest)
     for names in re.findall(
         r"(?:branch_computations|called_computations)=\{([^}]*)\}",
         instruction.rest):
-      found += [n.strip().lstrip("%") for n in names.split(",")]
-    return found
+      computations += [n.strip().lstrip("%") for n in names.split(",")]
+    return computations
   return []
 
 

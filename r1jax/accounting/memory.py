@@ -40,7 +40,7 @@ def padded_arguments(text: str) -> int:
   not fill its tiles is padded.
   """
   match = re.search(r"entry_computation_layout=\{(\(.*?\))->", text)
-  return sum(_padded(*found) for found in re.findall(
+  return sum(_padded(*shape) for shape in re.findall(
       r"([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^}]*)\})?", match[1]))
 
 

@@ -83,17 +83,17 @@ def load_params(path: str | os.PathLike, like: Any) -> Any:
     ValueError: no such file, a truncated one, or tensors that are missing,
       superfluous or of another shape; the message lists them.
   """
-  found = _read(epath.Path(path))
+  arrays = _read(epath.Path(path))
   wanted = trees.flatten(like)
   lines = trees.mismatches(
-      {name: array.shape for name, array in found.items()},
+      {name: array.shape for name, array in arrays.items()},
       {name: tuple(leaf.shape) for name, leaf in wanted.items()})
   if lines:
     raise ValueError(
         f"{path} does not fit this model:\n{trees.listed(lines)}\n"
         "build the model from the config beside the file, or name another file")
   return trees.unflatten(like, {
-      name: _place(found[name].astype(leaf.dtype),
+      name: _place(arrays[name].astype(leaf.dtype),
                    getattr(leaf, "sharding", None))
       for name, leaf in wanted.items()})
 

@@ -112,7 +112,7 @@ def together(error: Unusable | OSError | None) -> None:
     told = [None, str(error.folder), error.reason, error.remedy]
   elif error is not None:
     told = [error.errno, error.strerror]
-  failed = [found for found in processes.gather(told) if found]
+  failed = [failure for failure in processes.gather(told) if failure]
   if error is not None:
     raise error
   for system, *words in failed:
@@ -124,8 +124,8 @@ def number(error: BaseException) -> int | None:
   """The operating system's number of an error, TensorStore's included."""
   if isinstance(error, OSError) and error.errno:
     return error.errno
-  found = re.search(r"os_error_code='(\d+)'", str(error))
-  return int(found[1]) if found else None
+  match = re.search(r"os_error_code='(\d+)'", str(error))
+  return int(match[1]) if match else None
 
 
 def brief(error: BaseException) -> str:

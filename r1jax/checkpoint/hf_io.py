@@ -130,27 +130,27 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, params: Any,
 
 def _check(files: Folder, entries: Sequence[Entry], leaves: dict) -> None:
   """One ValueError for all that does not fit."""
-  found = {name: at.shape for name, at in files.tensors.items()
-           if not name.endswith(hf_names.IGNORED)}
+  stored = {name: at.shape for name, at in files.tensors.items()
+            if not name.endswith(hf_names.IGNORED)}
   wanted, lines = {}, []
   for entry in entries:
     shape = entry.shape(leaves[entry.path].shape)
     for at in entry.places():
       name = entry.name(at)
-      if entry.copy and name not in found:
+      if entry.copy and name not in stored:
         continue
       wanted[name] = shape
-      if name in found and files.tensors[name].dtype == "F8_E4M3":
+      if name in stored and files.tensors[name].dtype == "F8_E4M3":
         wanted[name + hf_files.SCALE] = (
             fp8_ops.scale_shape(shape) if len(shape) == 2 else None)
-  for name in sorted(set(found) & set(wanted)):
+  for name in sorted(set(stored) & set(wanted)):
     dtype = files.tensors[name].dtype
     scale = name.endswith(hf_files.SCALE)
     allowed = ["F32"] if scale else list(hf_files.DTYPES)
     if dtype not in allowed:
       lines.append(f"different: {name} is stored as {dtype}, wanted"
                    f" {' or '.join(allowed)}")
-  lines = trees.mismatches(found, wanted) + lines
+  lines = trees.mismatches(stored, wanted) + lines
   if lines:
     raise ValueError(
         f"{files.path} does not fit the model of its config.json:\n"

@@ -200,24 +200,24 @@ def table(cfg: ModelConfig) -> tuple[Entry, ...]:
   n_dense = cfg.n_layers - cfg.n_mixture_layers
   dense = tuple(range(n_dense))
   mixture = tuple(range(n_dense, cfg.n_layers))
-  found = [Entry(*EMBED)]
+  entries = [Entry(*EMBED)]
   if dense:
-    found += _block(cfg, False, "dense_blocks", dense)
+    entries += _block(cfg, False, "dense_blocks", dense)
   if mixture:
-    found += _block(cfg, True, "mixture_blocks", mixture)
-  found.append(Entry(*NORM))
+    entries += _block(cfg, True, "mixture_blocks", mixture)
+  entries.append(Entry(*NORM))
   if cfg.tie_embeddings:
     # Some files repeat the embedding as the head; transformers writes none.
-    found.append(Entry(HEAD[0], "embed", "matrix", copy=True, written=False))
+    entries.append(Entry(HEAD[0], "embed", "matrix", copy=True, written=False))
   else:
-    found.append(Entry(*HEAD))
+    entries.append(Entry(*HEAD))
   if cfg.n_mtp:
-    found += _mtp(cfg)
+    entries += _mtp(cfg)
   if cfg.n_experts and cfg.selection_bias:
     layers = mixture + tuple(range(cfg.n_layers, cfg.n_layers + cfg.n_mtp))
-    found.append(Entry("model.layers.{layer}." + SELECTION_BIAS[0],
-                       *SELECTION_BIAS[1:], layers))
-  return tuple(found)
+    entries.append(Entry("model.layers.{layer}." + SELECTION_BIAS[0],
+                         *SELECTION_BIAS[1:], layers))
+  return tuple(entries)
 
 
 def _block(cfg, mixture, path, layers, prefix="model.layers.{layer}."):

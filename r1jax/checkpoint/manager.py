@@ -281,12 +281,12 @@ class Manager:
     return finite if self._best_metric in finite else None
 
   def _check(
-      self, step: int, found: dict, target: dict, partial: bool) -> None:
+      self, step: int, stored: dict, target: dict, partial: bool) -> None:
     described = {name: (tuple(leaf.shape), str(leaf.dtype))
                  for name, leaf in target.items()}
     if partial:
-      found = {n: d for n, d in found.items() if n in described}
-    lines = trees.mismatches(found, described)
+      stored = {n: d for n, d in stored.items() if n in described}
+    lines = trees.mismatches(stored, described)
     if lines:
       raise Unlike(
           f"checkpoint {self.directory / str(step)} is of another run or model:"
@@ -400,9 +400,9 @@ def _leaf(got: Any, like: Any) -> Any:
 
 def _key_impl(like: Any) -> Any:
   """Which generator the keys of `like` are of, an array or its shape."""
-  found = []
-  jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), like)
-  return found[0]
+  generators = []
+  jax.eval_shape(lambda key: generators.append(jax.random.key_impl(key)), like)
+  return generators[0]
 
 
 def _drop_abandoned() -> None:

@@ -33,9 +33,9 @@ def kept(scores: Mapping[int, float | None], keep: int, mode: str) -> set[int]:
     keep: how many of the newest.
     mode: "max" or "min", which metric is the best.
   """
-  found = set(sorted(scores)[-keep:])
+  newest = set(sorted(scores)[-keep:])
   top = best(scores, mode)
-  return found if top is None else found | {top}
+  return newest if top is None else newest | {top}
 
 
 def best(scores: Mapping[int, float | None], mode: str) -> int | None:

@@ -33,14 +33,14 @@ def unflatten(like: Any, leaves: Mapping[str, Any]) -> Any:
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
   """Leaves by dotted name as dicts, and as lists where all keys are numbers."""
-  found: dict[str, Any] = {}
+  tree: dict[str, Any] = {}
   for name, leaf in leaves.items():
     *path, last = name.split(".")
-    at = found
+    at = tree
     for key in path:
       at = at.setdefault(key, {})
     at[last] = leaf
-  return {key: _listed(value) for key, value in found.items()}
+  return {key: _listed(value) for key, value in tree.items()}
 
 
 def _listed(tree: Any) -> Any:
@@ -52,18 +52,18 @@ def _listed(tree: Any) -> Any:
 
 
 def mismatches(
-    found: Mapping[str, tuple], wanted: Mapping[str, tuple]) -> list[str]:
+    stored: Mapping[str, tuple], wanted: Mapping[str, tuple]) -> list[str]:
   """Lines that say how two dictionaries `name -> description` differ.
 
   A description is whatever must be equal, such as (shape, dtype).
   """
   missing = [f"missing: {name} {wanted[name]}"
-             for name in sorted(set(wanted) - set(found))]
-  extra = [f"superfluous: {name} {found[name]}"
-           for name in sorted(set(found) - set(wanted))]
-  other = [f"different: {name} is {found[name]}, wanted {wanted[name]}"
-           for name in sorted(set(found) & set(wanted))
-           if found[name] != wanted[name]]
+             for name in sorted(set(wanted) - set(stored))]
+  extra = [f"superfluous: {name} {stored[name]}"
+           for name in sorted(set(stored) - set(wanted))]
+  other = [f"different: {name} is {stored[name]}, wanted {wanted[name]}"
+           for name in sorted(set(stored) & set(wanted))
+           if stored[name] != wanted[name]]
   return missing + extra + other
 
 

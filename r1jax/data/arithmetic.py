@@ -176,13 +176,13 @@ def examples(split: str, count: int, seed: int = 0) -> list[Problem]:
   """
   if split not in LEVELS:
     raise ValueError(f"split={split!r}: choose from {', '.join(LEVELS)}")
-  levels, found, index = LEVELS[split], {}, 0
-  while len(found) < count:
-    candidate = problem(seed, index, levels[len(found) % len(levels)])
+  levels, problems, index = LEVELS[split], {}, 0
+  while len(problems) < count:
+    candidate = problem(seed, index, levels[len(problems) % len(levels)])
     index += 1
     if split_of(candidate) == split:
-      found.setdefault((candidate.start, candidate.deltas), candidate)
-  return list(found.values())
+      problems.setdefault((candidate.start, candidate.deltas), candidate)
+  return list(problems.values())
 
 
 def _story(uniform, start: int, deltas: list[int]) -> str:

@@ -97,8 +97,8 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
 
 def tail(text: str) -> str:
   """The beginning of the answer that a rendered chat ends with, or ""."""
-  found = _TAIL.search(text)
-  return found.group() if found else ""
+  match = _TAIL.search(text)
+  return match.group() if match else ""
 
 
 def check_messages(messages: Sequence[Mapping[str, str]],
@@ -110,10 +110,10 @@ def check_messages(messages: Sequence[Mapping[str, str]],
     if not all(isinstance(message.get(k), str) for k in ("role", "content")):
       raise ValueError(
           f"message {number} is {message!r}: give role and content, both text")
-    found = [t for t in control_tokens if t in message["content"]]
-    if found:
+    tokens = [t for t in control_tokens if t in message["content"]]
+    if tokens:
       raise ValueError(
-          f"message {number} contains the control token {found[0]}, which"
+          f"message {number} contains the control token {tokens[0]}, which"
           " would end its turn or begin another; leave it out")
 
 

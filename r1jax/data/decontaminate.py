@@ -84,8 +84,8 @@ class Dropped(NamedTuple):
 
 def texts(prompt: Prompt) -> list[str]:
   """Every text of a prompt, its messages first."""
-  found = [message["content"] for message in prompt.messages]
-  return found + [*_strings(prompt.reference), *_strings(prompt.metadata)]
+  contents = [message["content"] for message in prompt.messages]
+  return contents + [*_strings(prompt.reference), *_strings(prompt.metadata)]
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -119,7 +119,7 @@ class Evaluations:
     self._names = tuple(sets)
     self._questions: dict[str, list[tuple[int, int]]] = {}
     self._phrases: list[np.ndarray] = []
-    found = [np.zeros((0, 3), np.uint64)]
+    tables = [np.zeros((0, 3), np.uint64)]
     for number, prompts in enumerate(sets.values()):
       prompts = list(prompts)
       questions = [same_question(prompt) for prompt in prompts]
@@ -136,10 +136,10 @@ class Evaluations:
       phrases, of = _grams_of(prompts, _PHRASE)
       self._phrases.append(ngrams.common(phrases, question_of[of], most))
       hashes, at = np.unique(hashes[kept], return_index=True)
-      found.append(np.stack([
+      tables.append(np.stack([
           hashes, np.full(len(hashes), number, np.uint64),
           ids[owners[kept][at]]], axis=1))
-    table = np.concatenate(found)
+    table = np.concatenate(tables)
     table = table[np.argsort(table[:, 0], kind="stable")]
     self._hashes = np.ascontiguousarray(table[:, 0])
     self._sets, self._ids = table[:, 1].astype(np.int64), table[:, 2]
@@ -147,7 +147,7 @@ class Evaluations:
   def matches(self, prompts: Sequence[Prompt]) -> list[tuple[Match, ...]]:
     """For each prompt its first match with each evaluation; () for a clean one.
     """
-    found: list[dict[int, Match]] = [
+    by_prompt: list[dict[int, Match]] = [
         self._equal(same_question(prompt)) for prompt in prompts]
     parts = [(number, text) for number, prompt in enumerate(prompts)
              for text in texts(prompt)]
@@ -158,7 +158,7 @@ class Evaluations:
         owner = grams.owners[at]
         tokens = ngrams.tokens(parts[owner][1])
       shared = tokens[grams.starts[at]:grams.ends[at]]
-      mine = found[parts[owner][0]]
+      mine = by_prompt[parts[owner][0]]
       first, end = (np.searchsorted(self._hashes, grams.hashes[at], side)
                     for side in ("left", "right"))
       for row in range(first, end):
@@ -166,13 +166,13 @@ class Evaluations:
         if which not in mine and _telling(shared, self._phrases[which]):
           mine[which] = Match(
               self._names[which], int(self._ids[row]), " ".join(shared))
-    return [tuple(mine[which] for which in sorted(mine)) for mine in found]
+    return [tuple(mine[which] for which in sorted(mine)) for mine in by_prompt]
 
   def _equal(self, question: str) -> dict[int, Match]:
-    found: dict[int, Match] = {}
+    matches: dict[int, Match] = {}
     for which, number in self._questions.get(question, ()):
-      found.setdefault(which, Match(self._names[which], number, question))
-    return found
+      matches.setdefault(which, Match(self._names[which], number, question))
+    return matches
 
 
 def _telling(shared: Sequence[str], phrases: np.ndarray) -> bool:
@@ -237,7 +237,7 @@ def summary(dropped: Mapping[str, Sequence[Dropped]]) -> dict[str, Any]:
   A prompt that matches two evaluations counts in both; "prompts" counts it
   once.
   """
-  found: dict[str, Any] = {}
+  by_source: dict[str, Any] = {}
   for source, rows in dropped.items():
     by_set: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -248,5 +248,5 @@ def summary(dropped: Mapping[str, Sequence[Dropped]]) -> dict[str, Any]:
         if len(mine["examples"]) < _SHOWN:
           mine["examples"].append({
               "id": row.id, "evaluation_id": match.id, "shared": match.shared})
-    found[source] = {"prompts": len(rows), "by_evaluation": by_set}
-  return found
+    by_source[source] = {"prompts": len(rows), "by_evaluation": by_set}
+  return by_source

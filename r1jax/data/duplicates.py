@@ -113,15 +113,15 @@ def drop(
 
 def summary(dropped: Mapping[str, Sequence[Duplicate]]) -> dict[str, Any]:
   """JSON: by source and kind the number left out and a few examples."""
-  found: dict[str, Any] = {}
+  by_source: dict[str, Any] = {}
   for source, rows in dropped.items():
-    found[source] = {}
+    by_source[source] = {}
     for kind in ("exact", "near"):
       mine = [row for row in rows if row.kind == kind]
-      found[source][kind] = {"dropped": len(mine), "examples": [
+      by_source[source][kind] = {"dropped": len(mine), "examples": [
           {"id": row.id, "same_as": f"{row.source} {row.first}"}
           for row in mine[:_SHOWN]]}
-  return found
+  return by_source
 
 
 class _Near:

@@ -170,16 +170,16 @@ def reason(text: str, language: str = "", cfg: FilterConfig = FilterConfig()
     language: to think in; `cfg.language` by default.
     cfg: the limits.
   """
-  if cfg.thinking and (found := empty_thinking(text)):
-    return found
+  if cfg.thinking and (fault := empty_thinking(text)):
+    return fault
   thought, _ = split(text)
-  if cfg.code_blocks and (found := code_block(thought)):
-    return found
-  if cfg.paragraph_words and (found := long_paragraph(thought, cfg)):
-    return found
-  if cfg.language_share and (found := mixed_language(
+  if cfg.code_blocks and (fault := code_block(thought)):
+    return fault
+  if cfg.paragraph_words and (fault := long_paragraph(thought, cfg)):
+    return fault
+  if cfg.language_share and (fault := mixed_language(
       thought, language or cfg.language, cfg)):
-    return found
+    return fault
   return repetition(text, cfg)
 
 
@@ -198,8 +198,8 @@ def apply(rows: Iterable[Mapping[str, Any]], cfg: FilterConfig = FilterConfig()
     answers = ([row["completion"]] if "completion" in row else
                [message["content"] for message in row["messages"]
                 if message["role"] == "assistant"])
-    found = (reason(text, row.get("language", ""), cfg) for text in answers)
-    if first := next(filter(None, found), None):
+    reasons = (reason(text, row.get("language", ""), cfg) for text in answers)
+    if first := next(filter(None, reasons), None):
       counts[first] += 1
     else:
       kept.append(row)

@@ -149,16 +149,16 @@ class HfTokenizer:
   def _ends(self) -> frozenset[int]:
     ids = self._json("generation_config.json").get("eos_token_id")
     ids = ids if isinstance(ids, list) else [ids]
-    found = {i for i in [*ids, self._id("eos_token")] if i is not None}
-    if not all(isinstance(i, int) and i >= 0 for i in found):
+    end_ids = {i for i in [*ids, self._id("eos_token")] if i is not None}
+    if not all(isinstance(i, int) and i >= 0 for i in end_ids):
       raise ValueError(
           f"tokenizer {self._name}/generation_config.json has eos_token_id="
           f"{ids}; give one id or a list of them")
-    if not found:
+    if not end_ids:
       raise ValueError(
           f"tokenizer {self._name} has no end of sequence; name the eos_token"
           " in tokenizer_config.json or eos_token_id in generation_config.json")
-    return frozenset(found)
+    return frozenset(end_ids)
 
   def _id(self, role: str) -> int | None:
     token = self.special_tokens.get(role)
@@ -181,19 +181,20 @@ class HfTokenizer:
     """The chat template: its own file, or a field, which may name several."""
     if "chat_template.jinja" in self.files:
       return self.files["chat_template.jinja"].decode(errors="replace")
-    found = config.get("chat_template")
-    if isinstance(found, list):
-      found = next((t.get("template") for t in found if isinstance(t, dict)
-                    and t.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
+    template = config.get("chat_template")
+    if isinstance(template, list):
+      template = next((
+          named.get("template") for named in template
+          if isinstance(named, dict) and named.get("name") == "default"), None)
+    return template if isinstance(template, str) else None
 
 
 def _special(*sources: Mapping[str, Any]) -> dict[str, str]:
   """Special tokens by role; the first source that mentions a role decides."""
-  found = {}
+  tokens = {}
   for role in _ROLES:
     token = next((s[role] for s in sources if role in s), None)
     token = token.get("content") if isinstance(token, dict) else token
     if isinstance(token, str):
-      found[role] = token
-  return found
+      tokens[role] = token
+  return tokens

@@ -88,7 +88,7 @@ def parse(text: str) -> MixtureConfig:
   preset, _, kinds = text.strip().partition(":")
   if preset in PRESETS:
     return _preset(preset, kinds, ":" in text)
-  found, units = [], {}
+  amounts, units = [], {}
   for item in text.split(","):
     match = _ITEM.fullmatch(item.strip())
     check(match is not None, f"{item!r} in the mixture {text!r} is not NAME,"
@@ -97,13 +97,13 @@ def parse(text: str) -> MixtureConfig:
     check(name not in PRESETS, f"the preset {name!r} in the mixture {text!r}"
           " stands alone; write weights instead")
     value, unit = _amount(name, amount)
-    found.append((name, value))
+    amounts.append((name, value))
     units.setdefault(unit, item.strip())
   check(len(units) == 1, f"the mixture {text!r} has weights"
         f" ({units.get('weight')}) and epochs ({units.get('epochs')}); give"
         " all sources weights (gsm8k:2) or all epochs (gsm8k:2x; plain gsm8k is"
         " 1x)")
-  return MixtureConfig(amounts=tuple(found), unit=units.popitem()[0])
+  return MixtureConfig(amounts=tuple(amounts), unit=units.popitem()[0])
 
 
 def _preset(name: str, kinds: str, restricted: bool) -> MixtureConfig:
@@ -260,18 +260,18 @@ def deal(draws: Sequence[int]) -> np.ndarray:
   waiting = [(0, which) for which in range(len(draws))]
   heapq.heapify(waiting)
   done, ready = [0] * len(draws), []
-  found = np.empty(total, np.int16)
+  streams = np.empty(total, np.int16)
   for slot in range(total):
     while waiting and waiting[0][0] <= slot:
       _, which = heapq.heappop(waiting)
       end = -(-(done[which] + 1) * total // draws[which])
       heapq.heappush(ready, (end, which))
     _, which = heapq.heappop(ready)
-    found[slot] = which
+    streams[slot] = which
     done[which] += 1
     if done[which] < draws[which]:
       heapq.heappush(waiting, (done[which] * total // draws[which], which))
-  return found
+  return streams
 
 
 def _sources(parts: Mapping[str, Sequence[Prompt]], config: MixtureConfig
@@ -308,11 +308,11 @@ def _sources(parts: Mapping[str, Sequence[Prompt]], config: MixtureConfig
 def _kinds(parts: Mapping[str, Sequence[Prompt]], config: MixtureConfig
            ) -> tuple[Stream, ...]:
   amounts = dict(config.amounts)
-  found: dict[tuple[str, str], list[int]] = {}
+  rows_of: dict[tuple[str, str], list[int]] = {}
   for name in sorted(parts):
     for row, prompt in enumerate(parts[name]):
-      found.setdefault((kind_of(prompt), name), []).append(row)
-  there = {kind for kind, _ in found}
+      rows_of.setdefault((kind_of(prompt), name), []).append(row)
+  there = {kind for kind, _ in rows_of}
   missing = [kind for kind in amounts if kind not in there]
   have = [kind for kind, _ in R1_RL if kind in there]
   # Only the paper's mixture asks for kinds.
@@ -321,7 +321,7 @@ def _kinds(parts: Mapping[str, Sequence[Prompt]], config: MixtureConfig
         f" r1-rl:{'+'.join(k for k in have if k in amounts) or 'KIND'} for the"
         " kinds that there are, or weights by source:"
         f" {','.join(f'{name}:1' for name in sorted(parts))}")
-  used = {key: rows for key, rows in found.items() if key[0] in amounts}
+  used = {key: rows for key, rows in rows_of.items() if key[0] in amounts}
   unused = sorted(set(parts) - {name for _, name in used})
   check(not unused, f"nothing of {', '.join(unused)} is of the mixture's kinds"
         f" ({', '.join(amounts)}); do not load it")
@@ -353,12 +353,12 @@ def _rounded(weights: Sequence[fractions.Fraction]) -> list[int]:
   total = sum(whole)
   if total <= _PERIOD:
     return whole
-  found = [count * _PERIOD // total for count in whole]
+  counts = [count * _PERIOD // total for count in whole]
   remainders = sorted(range(len(whole)),
                       key=lambda i: (-(whole[i] * _PERIOD % total), i))
-  for i in remainders[:_PERIOD - sum(found)]:
-    found[i] += 1
-  return [max(count, 1) for count in found]
+  for i in remainders[:_PERIOD - sum(counts)]:
+    counts[i] += 1
+  return [max(count, 1) for count in counts]
 
 
 def _digest(text: str) -> int:

@@ -70,10 +70,10 @@ def grams(texts: Sequence[str], n: int) -> Grams:
     texts: hundreds at a time are fastest.
     n: words.
   """
-  found = [tokens(text) for text in texts]
-  sizes = np.array([len(f) for f in found], np.int64)
+  tokenized = [tokens(text) for text in texts]
+  sizes = np.array([len(f) for f in tokenized], np.int64)
   last = np.cumsum(sizes)
-  hashes = _hashed([token for f in found for token in f])
+  hashes = _hashed([token for f in tokenized for token in f])
   owners = np.repeat(np.arange(len(texts)), sizes)
   worth = _WORTH[hashes & _KIND]
   before = np.concatenate([[0], np.cumsum(worth)])
@@ -141,9 +141,9 @@ def mix(x: np.ndarray) -> np.ndarray:
   return x ^ (x >> np.uint64(33))
 
 
-def _hashed(found: Iterable[str]) -> np.ndarray:
-  found = list(found)
-  return np.fromiter(map(_KNOWN.__getitem__, found), np.uint64, len(found))
+def _hashed(strings: Iterable[str]) -> np.ndarray:
+  strings = list(strings)
+  return np.fromiter(map(_KNOWN.__getitem__, strings), np.uint64, len(strings))
 
 
 class _Tokens(dict):

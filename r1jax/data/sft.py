@@ -107,7 +107,7 @@ def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
     chat.check_messages(messages, tokenizer.control_tokens)
   if template not in templates.CHATS:
     return [[_plain(message, template) for message in messages]]
-  found, so_far = [], None
+  sequences, so_far = [], None
   for index, message in enumerate(messages):
     if message["role"] != "assistant":
       continue
@@ -115,11 +115,11 @@ def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
                          **templates.CHATS[template])
     answer = _continuing(chat.tail(prompt), message["content"])
     if so_far is not None and prompt.startswith(so_far):
-      found[-1] += [Span(prompt[len(so_far):], False), Span(answer, True)]
+      sequences[-1] += [Span(prompt[len(so_far):], False), Span(answer, True)]
     else:
-      found.append([Span(prompt, False), Span(answer, True)])
+      sequences.append([Span(prompt, False), Span(answer, True)])
     so_far = prompt + answer
-  return found
+  return sequences
 
 
 def _plain(message: Message, template: str) -> Span:
@@ -257,13 +257,13 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
     for where, messages, source in read(path):
       total += 1
       try:
-        found = _checked(where, messages, template, tokenizer)
+        sequences = _checked(where, messages, template, tokenizer)
       except _Malformed as error:
         malformed.append(str(error))
         continue
       sources.add(source)
       weight = _weight(where, source, weights)
-      for spans in found:
+      for spans in sequences:
         example = encode(spans, template, tokenizer, eos_id, weight)
         if len(example.tokens) - 1 > capacity:
           too_long += 1
@@ -320,11 +320,11 @@ def source_weights(text: str) -> dict[str, float]:
 
 def digest(path: str | os.PathLike) -> str:
   """Of a file's contents: a run goes on only with the data it began with."""
-  found = hashlib.sha256()
+  hasher = hashlib.sha256()
   with epath.Path(path).open("rb") as file:
     while block := file.read(2**20):
-      found.update(block)
-  return found.hexdigest()[:16]
+      hasher.update(block)
+  return hasher.hexdigest()[:16]
 
 
 def _weight(where: str, source: str, weights: Mapping[str, float] | None

@@ -41,26 +41,26 @@ def groups(prompts: Iterable[Prompt]) -> list[Group]:
           for key in sorted(lengths)]
 
 
-def joined(found: Sequence[Group], domain: str) -> Group:
+def joined(groups: Sequence[Group], domain: str) -> Group:
   """The groups as one."""
   counts: collections.Counter[str] = collections.Counter()
-  for group in found:
+  for group in groups:
     counts.update(group.languages)
   return Group(domain, "all", np.sort(np.concatenate(
-      [np.zeros(0), *(group.lengths for group in found)])), _ordered(counts))
+      [np.zeros(0), *(group.lengths for group in groups)])), _ordered(counts))
 
 
-def table(found: Sequence[Group]) -> str:
+def table(groups: Sequence[Group]) -> str:
   """Groups, their domains where they have several sources, and all, in text."""
   rows = []
-  domains = sorted({group.domain for group in found})
+  domains = sorted({group.domain for group in groups})
   for domain in domains:
-    mine = [group for group in found if group.domain == domain]
+    mine = [group for group in groups if group.domain == domain]
     rows += map(_cells, mine)
     if len(mine) > 1:
       rows.append(_cells(joined(mine, domain)))
   if len(domains) > 1:
-    rows.append(_cells(joined(found, "all")))
+    rows.append(_cells(joined(groups, "all")))
   return tables.render(
       ["domain", "source", "prompts", "mean", "median", "95 %", "max words",
        "languages"], rows)

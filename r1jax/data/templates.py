@@ -148,8 +148,8 @@ def render(question: str, template: str = "r1-zero") -> str:
     ValueError: no template has that name; the message lists them.
   """
   text = TEMPLATES.get(template, template)
-  before, found, after = text.partition(QUESTION)
-  if not found:
+  before, placeholder, after = text.partition(QUESTION)
+  if not placeholder:
     raise ValueError(
         f"template={template!r} is unknown; choose from"
         f" {', '.join(sorted([*TEMPLATES, *CHATS]))}, or bring your own as"

@@ -178,9 +178,9 @@ def keep(tokenizer: Tokenizer, workdir: str | os.PathLike) -> None:
   """
   folder = epath.Path(workdir) / FOLDER
   if folder.exists():
-    found = {path.name: path.read_bytes() for path in folder.iterdir()
-             if not path.name.endswith(".part")}
-    if any(tokenizer.files.get(name) != data for name, data in found.items()):
+    stored = {path.name: path.read_bytes() for path in folder.iterdir()
+              if not path.name.endswith(".part")}
+    if any(tokenizer.files.get(name) != data for name, data in stored.items()):
       raise ValueError(
           f"{folder} is another tokenizer; nothing was changed; resume the run"
           f" with --tokenizer={folder} or choose another --workdir")

@@ -60,14 +60,14 @@ def changes(before: Iterable[Mapping[str, Any]],
     and "reflective" (words of the paper's list), each a mean over samples.
   """
   then, now = (_by_question(rows) for rows in (before, after))
-  found = []
+  entries = []
   for number in then:
     if number in now:
       first, last = _measures(then[number]), _measures(now[number])
-      found.append(
+      entries.append(
           {"id": number, "question": then[number][0]["question"]}
           | {name: (first[name], last[name]) for name in first if name in last})
-  return found
+  return entries
 
 
 def _words(text: str) -> list[str]:
@@ -75,10 +75,10 @@ def _words(text: str) -> list[str]:
 
 
 def _by_question(rows):
-  found = collections.defaultdict(list)
+  by_question = collections.defaultdict(list)
   for row in rows:
-    found[row["id"]].append(row)
-  return found
+    by_question[row["id"]].append(row)
+  return by_question
 
 
 def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

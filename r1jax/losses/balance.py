@@ -47,9 +47,9 @@ def load_metrics(load_LE: jax.Array, groups: int = 1) -> dict[str, jax.Array]:
     return masked.mean(masked.total(ratio_L, ran_L))
 
   dead_L = jnp.mean((load_LE == 0).astype(jnp.float32), -1)
-  found = {"max_over_mean": busiest(load_LE),
-           "dead_fraction": masked.mean(masked.total(dead_L, ran_L))}
+  metrics = {"max_over_mean": busiest(load_LE),
+             "dead_fraction": masked.mean(masked.total(dead_L, ran_L))}
   if groups > 1:
-    found["device_max_over_mean"] = busiest(
+    metrics["device_max_over_mean"] = busiest(
         jnp.sum(load_LE.reshape(len(load_LE), groups, -1), -1))
-  return found
+  return metrics

@@ -61,13 +61,14 @@ def _counts(axes, lengths, domains) -> None:
   for y, domain in enumerate(domains):
     start, colour = 0, _COLOURS[y % len(_COLOURS)]
     sources = sorted(lengths[domain].items())
-    for i, (_, found) in enumerate(sources):
-      axes.barh(y, len(found), _HEIGHT * 0.7, left=start, color=colour,
+    for i, (_, of_source) in enumerate(sources):
+      axes.barh(y, len(of_source), _HEIGHT * 0.7, left=start, color=colour,
                 alpha=1.0 if i % 2 == 0 else 0.6, edgecolor="white", lw=1)
-      start += len(found)
+      start += len(of_source)
     axes.annotate(f"{start:,}", (start, y), xytext=(5, 0), va="center",
                   textcoords="offset points", color=_INK, fontweight="bold")
-    names = [f"{source} {len(found):,}" for source, found in sources[:_NAMED]]
+    names = [f"{source} {len(of_source):,}"
+             for source, of_source in sources[:_NAMED]]
     if len(sources) > _NAMED:
       names.append(f"{len(sources) - _NAMED} more")
     axes.annotate(" · ".join(names), (0, y + _HEIGHT * 0.35), xytext=(2, -2),

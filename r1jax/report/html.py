@@ -67,7 +67,8 @@ def select(
     for row in rollout_files.read(workdir, step, kind):
       of_step = by_problem.setdefault(row["id"], {})
       of_step.setdefault(step, []).append(row)
-  common = [found for found in by_problem.values() if len(found) == len(chosen)]
+  common = [of_step for of_step in by_problem.values()
+            if len(of_step) == len(chosen)]
   picked = []
   for of_step in common[::max(1, len(common) // problems)][:problems]:
     first = next(iter(of_step.values()))[0]

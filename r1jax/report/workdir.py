@@ -58,10 +58,10 @@ def prepare(
           " resumed; nothing was changed; choose another --workdir")
     io.write_json(path, {"config": config, "versions": versions})
     return False
-  found = io.read_json(path)["config"]
+  stored = io.read_json(path)["config"]
   skipped = set(ignore)
   lines = config_lib.difference(
-      {k: v for k, v in found.items() if k not in skipped},
+      {k: v for k, v in stored.items() if k not in skipped},
       {k: v for k, v in config.items() if k not in skipped})
   if lines:
     shown = "\n".join(f"  {line}{_remedy(line, remedies or {})}"
@@ -90,13 +90,13 @@ def versions(
   The commit ends in `+` where files differ from it, and is "" where `root` (the
   folder of this package by default) is no checkout.
   """
-  found = {"python": platform.python_version()}
+  version_of = {"python": platform.python_version()}
   for name in packages:
     try:
-      found[name] = importlib.metadata.version(name)
+      version_of[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-      found[name] = "not installed"
-  return found | {"commit": _commit(root or os.path.dirname(__file__))}
+      version_of[name] = "not installed"
+  return version_of | {"commit": _commit(root or os.path.dirname(__file__))}
 
 
 def _commit(root: str | os.PathLike) -> str:

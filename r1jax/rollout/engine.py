@@ -102,7 +102,7 @@ class Engine:
     self.shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
     shards = functools.partial(jax.jit, static_argnames=("shards",))
     self.keep_program = shards(_keep_rows)
-    self._store = shards(_store_rows, donate_argnames=("found",))
+    self._store = shards(_store_rows, donate_argnames=("sampled",))
 
   def compilations(self) -> int:
     """Programs compiled so far, for tests and logs."""
@@ -200,8 +200,9 @@ class Engine:
           f" {self.shards} devices; sample a multiple of that at once")
 
     def name(length):
-      found = np.flatnonzero(lengths_Q == length)
-      return f"prompt {found[0]}" if found.size else "another process's prompt"
+      indices = np.flatnonzero(lengths_Q == length)
+      return (f"prompt {indices[0]}" if indices.size
+              else "another process's prompt")
 
     check(shortest < 0, f"{name(-shortest)} of the batch is empty")
     self.model.cfg.check_length(
@@ -309,18 +310,18 @@ class Engine:
 
   def _decode(self, params, bias_LE, rows: Rows) -> dict[str, np.ndarray]:
     """Runs all rows to their end, halving the batch as they finish."""
-    found = None
+    sampled = None
     while True:
       shrinks = self.halves(len(rows.done_B))
       rows, live = self.run_program(
           params, bias_LE, rows, rows.tokens_BT.shape[1],
           until=len(rows.done_B) // 2 // self.shards if shrinks else 0)
-      if found is None:
-        found = _sampled(rows)  # every row is in its place
+      if sampled is None:
+        sampled = _sampled(rows)  # every row is in its place
       else:
-        found = self._store(found, rows, shards=self.shards)
+        sampled = self._store(sampled, rows, shards=self.shards)
       if not int(live):
-        return processes.own_rows(found)
+        return processes.own_rows(sampled)
       rows = self.keep_program(rows, shards=self.shards)
 
   def _rollout(self, prompts, prompt_ids, samples, harvest, prompt_experts):
@@ -364,9 +365,9 @@ def _by_shard(x: jax.Array, shards: int) -> jax.Array:
   return x.reshape(shards, x.shape[0] // shards, *x.shape[1:])
 
 
-def _store_rows(found: dict[str, jax.Array], rows: Rows, *, shards: int
+def _store_rows(sampled: dict[str, jax.Array], rows: Rows, *, shards: int
                 ) -> dict[str, jax.Array]:
-  """`found` with the rows at their first places."""
+  """`sampled` with the rows at their first places."""
   slots_SB = _by_shard(rows.slots_B, shards)
 
   def put(all_rows, some):
@@ -374,7 +375,7 @@ def _store_rows(found: dict[str, jax.Array], rows: Rows, *, shards: int
         _by_shard(all_rows, shards), slots_SB, _by_shard(some, shards))
     return placed.reshape(all_rows.shape)
 
-  return jax.tree.map(put, found, _sampled(rows))
+  return jax.tree.map(put, sampled, _sampled(rows))
 
 
 def _keep_rows(rows: Rows, *, shards: int) -> Rows:

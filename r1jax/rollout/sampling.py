@@ -133,11 +133,11 @@ def _first_above(weights, at_B):
   sums, index = jnp.cumsum(weights, -1), jnp.arange(weights.shape[-1])
   positive = weights > 0
   last = jnp.max(jnp.where(positive, index, 0), -1, keepdims=True)
-  found = jnp.min(jnp.where(
+  first = jnp.min(jnp.where(
       positive & (sums > at_B[:, None]), index, last), -1, keepdims=True)
   before = jnp.where(
-      found > 0, jnp.take_along_axis(sums, jnp.maximum(found - 1, 0), -1), 0.0)
-  return found[:, 0].astype(jnp.int32), at_B - before[:, 0]
+      first > 0, jnp.take_along_axis(sums, jnp.maximum(first - 1, 0), -1), 0.0)
+  return first[:, 0].astype(jnp.int32), at_B - before[:, 0]
 
 
 def _blocks(weights_BV):

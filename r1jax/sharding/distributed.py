@@ -75,10 +75,10 @@ def detect(environ: Mapping[str, str], tpu_host: bool) -> str | None:
   # A TPU VM knows its pod from its metadata server, not its environment.
   if tpu_host and "TPU_SKIP_MDS_QUERY" not in environ:
     return "TPU VM"
-  if found := [name for name in LAUNCHED if name in environ]:
+  if present := [name for name in LAUNCHED if name in environ]:
     missing = [name for name in LAUNCHED if name not in environ]
     raise ValueError(
-        f"{' and '.join(found)} set without {' and '.join(missing)}; set all"
+        f"{' and '.join(present)} set without {' and '.join(missing)}; set all"
         " three, or none to start alone")
   return None
 

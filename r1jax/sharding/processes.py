@@ -69,8 +69,9 @@ def gather(value: Any) -> list[Any]:
   room = max(_SHORTEST, 1 << (max(sizes) - 1).bit_length())
   padded = np.zeros(room, np.uint8)
   padded[:len(data)] = np.frombuffer(data, np.uint8)
-  found = multihost_utils.process_allgather(padded)
-  return [json.loads(row[:size].tobytes()) for row, size in zip(found, sizes)]
+  gathered = multihost_utils.process_allgather(padded)
+  return [json.loads(row[:size].tobytes())
+          for row, size in zip(gathered, sizes)]
 
 
 def largest(*numbers: int) -> tuple[int, ...]:
@@ -78,8 +79,8 @@ def largest(*numbers: int) -> tuple[int, ...]:
   watchdog.mark()
   if jax.process_count() == 1:
     return numbers
-  found = multihost_utils.process_allgather(np.array(numbers, np.int32))
-  return tuple(found.reshape(-1, len(numbers)).max(0).tolist())
+  gathered = multihost_utils.process_allgather(np.array(numbers, np.int32))
+  return tuple(gathered.reshape(-1, len(numbers)).max(0).tolist())
 
 
 def from_writer(action: Callable[[], T]) -> T:
@@ -97,8 +98,8 @@ def from_writer(action: Callable[[], T]) -> T:
   if is_writer():
     try:
       value = action()
-    except (ValueError, OSError) as found:
-      error = found
+    except (ValueError, OSError) as caught:
+      error = caught
   value, system, message = gather([value, *_told(error)])[0]
   if error is not None:
     raise error

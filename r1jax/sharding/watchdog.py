@@ -162,12 +162,12 @@ class Watchdog:
 
   def _listen(self) -> None:
     if self._me == 0:
-      found = self._client.key_value_dir_get(_LIVES)
+      entries = self._client.key_value_dir_get(_LIVES)
     else:
       key = f"{_LIVES}0"
-      found = [(key, self._client.key_value_try_get(key))]
+      entries = [(key, self._client.key_value_try_get(key))]
     now = time.monotonic()
-    for key, value in found:
+    for key, value in entries:
       process = int(key.rpartition("/")[2])
       host, beat, marks, last = json.loads(value)
       old = self._heard[process]

@@ -77,16 +77,16 @@ def programs(model: Model, cfg: AheadConfig, mesh: Mesh) -> dict[str, Program]:
       is shorter than `length`, or the optimizer does not suit the parameters.
   """
   _check(model, cfg, mesh)
-  found = resident.arrays(model, cfg, mesh)
+  arrays = resident.arrays(model, cfg, mesh)
   engine = Engine(model, SamplingConfig(
       max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh)
-  rows = _rows(model, cfg, mesh, engine, found)
-  held = resident.phases(cfg, found, rows)
-  made = [_reshard(model, mesh, found, held),
-          *_sampling(model, cfg, mesh, engine, found, rows, held)]
+  rows = _rows(model, cfg, mesh, engine, arrays)
+  held = resident.phases(cfg, arrays, rows)
+  made = [_reshard(model, mesh, arrays, held),
+          *_sampling(model, cfg, mesh, engine, arrays, rows, held)]
   if cfg.reads_reference or not cfg.on_policy:
-    made.append(_logprobs(model, cfg, mesh, found, held))
-  made += _update(model, cfg, mesh, found, held)
+    made.append(_logprobs(model, cfg, mesh, arrays, held))
+  made += _update(model, cfg, mesh, arrays, held)
   return {program.name: program for program in made}
 
 
@@ -99,9 +99,9 @@ def _check(model, cfg, mesh):
         " devices that decoding splits rows over")
 
 
-def _update(model, cfg, mesh, found: Arrays, held) -> tuple[Program, Program]:
+def _update(model, cfg, mesh, arrays: Arrays, held) -> tuple[Program, Program]:
   objective = objectives.grpo_objective(model, cfg.policy)
-  state = found.state
+  state = arrays.state
   update = step.make_update(
       objective, make_optimizer(cfg.optimizer),
       shardings=jax.tree.map(lambda x: x.sharding, state),
@@ -112,18 +112,18 @@ def _update(model, cfg, mesh, found: Arrays, held) -> tuple[Program, Program]:
   once = _forward(model, cfg) * tokens
   bias_LE = state.router_bias_LE
   accumulate = Program(
-      "accumulate", _under(mesh, update.accumulate, found.compute, bias_LE,
-                           weights, found.sums, found.micro),
-      {found.policy: _main(found.compute), "gradient sums": found.sums,
-       "batch": found.micro, "other": (bias_LE, weights)},
+      "accumulate", _under(mesh, update.accumulate, arrays.compute, bias_LE,
+                           weights, arrays.sums, arrays.micro),
+      {arrays.policy: _main(arrays.compute), "gradient sums": arrays.sums,
+       "batch": arrays.micro, "other": (bias_LE, weights)},
       held["accumulate"],
       flops=(3 * once + tokens * _again(model, cfg, mesh)) / mesh.size,
       trips=_rounds(model, cfg, mesh),
-      kept=kept(model, objective, found, mesh))
+      kept=kept(model, objective, arrays, mesh))
   apply = Program(
-      "apply", _under(mesh, update.apply, state, found.sums),
+      "apply", _under(mesh, update.apply, state, arrays.sums),
       {"masters": state.params, "moments": state.opt_state,
-       "gradient sums": found.sums, "other": (bias_LE, state.step)},
+       "gradient sums": arrays.sums, "other": (bias_LE, state.step)},
       held["apply"])
   return accumulate, apply
 
@@ -169,7 +169,7 @@ def _rounds(model, cfg, mesh, size: tuple[int, int] | None = None,
   return {ragged_exchange.SCOPE: pairs / ragged_exchange.capacity(pairs)}
 
 
-def kept(model: Model, objective: objectives.Objective, found: Arrays,
+def kept(model: Model, objective: objectives.Objective, arrays: Arrays,
          mesh: Mesh) -> int:
   """Bytes on one device of what a micro-batch keeps for its backward pass.
 
@@ -182,20 +182,20 @@ def kept(model: Model, objective: objectives.Objective, found: Arrays,
 
   with jax.set_mesh(mesh):
     saved = jax.eval_shape(
-        transpose, found.compute, found.state.router_bias_LE, found.micro)
-  shapes = {leaf.shape for leaf in jax.tree.leaves(found.compute)}
+        transpose, arrays.compute, arrays.state.router_bias_LE, arrays.micro)
+  shapes = {leaf.shape for leaf in jax.tree.leaves(arrays.compute)}
   total = sum(memory.shard_bytes(leaf) for leaf in jax.tree.leaves(saved)
               if leaf.shape not in shapes)
   return total // (rules.batch_shards(mesh) * mesh.shape["sequence"])
 
 
-def _logprobs(model, cfg, mesh, found, held) -> Program:
+def _logprobs(model, cfg, mesh, arrays, held) -> Program:
   """Of the reference policy where there is one, else of the old one."""
-  bias_LE, micro = found.state.router_bias_LE, found.placed
-  params = _main(found.compute)
+  bias_LE, micro = arrays.state.router_bias_LE, arrays.placed
+  params = _main(arrays.compute)
   run = logprobs.make_logprobs(model)
-  policy = {"reference": (params, bias_LE)} if found.reference else {
-      found.policy: params, "other": bias_LE}
+  policy = {"reference": (params, bias_LE)} if arrays.reference else {
+      arrays.policy: params, "other": bias_LE}
   return Program(
       "logprobs", _under(mesh, run, params, bias_LE, micro),
       policy | {"batch": (micro.tokens_BT, micro.targets_BT, micro.segments_BT,
@@ -205,10 +205,10 @@ def _logprobs(model, cfg, mesh, found, held) -> Program:
       trips=_rounds(model, cfg, mesh))
 
 
-def _reshard(model, mesh, found, held) -> Program:
+def _reshard(model, mesh, arrays, held) -> Program:
   run = reshard.make_reshard(model, mesh, "decode")
-  return Program("reshard", _under(mesh, run, found.compute),
-                 {found.policy: found.compute}, held["reshard"])
+  return Program("reshard", _under(mesh, run, arrays.compute),
+                 {arrays.policy: arrays.compute}, held["reshard"])
 
 
 def _prompts(cfg, mesh):
@@ -223,13 +223,13 @@ def _prompts(cfg, mesh):
           jax.ShapeDtypeStruct((prompts,), jnp.uint32, sharding=place))
 
 
-def _rows(model, cfg, mesh, engine, found):
+def _rows(model, cfg, mesh, engine, arrays):
   """State of all rows that are decoded."""
   with jax.set_mesh(mesh):
     rows, _ = jax.eval_shape(
         lambda *args: engine.start_program(
             *args, samples=cfg.samples, new=cfg.length - cfg.prompt),
-        found.decoding, found.state.router_bias_LE, *_prompts(cfg, mesh))
+        arrays.decoding, arrays.state.router_bias_LE, *_prompts(cfg, mesh))
   return jax.tree.map(
       lambda axes, x: jax.ShapeDtypeStruct(
           x.shape, x.dtype, sharding=NamedSharding(mesh, rules.fitted(
@@ -237,10 +237,10 @@ def _rows(model, cfg, mesh, engine, found):
       engine.row_axes(rows), rows, is_leaf=rules.is_axes)
 
 
-def _sampling(model, cfg, mesh, engine, found, rows, held
+def _sampling(model, cfg, mesh, engine, arrays, rows, held
               ) -> Iterator[Program]:
   """Prefill of the prompts, decoding after them, and the halving of rows."""
-  params, bias_LE = found.decoding, found.state.router_bias_LE
+  params, bias_LE = arrays.decoding, arrays.state.router_bias_LE
   # As it comes to the programs: what they do not read is not their argument.
   given = {"decoding copy": _main(params), "other": bias_LE}
   head = 2 * model.cfg.d_model * model.cfg.vocab_size

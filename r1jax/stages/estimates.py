@@ -36,17 +36,17 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
     programs: `aot.programs` of the same.
   """
   c, size = model.cfg, memory.shard_bytes
-  found = resident.arrays(model, cfg, mesh)
+  arrays = resident.arrays(model, cfg, mesh)
   plain = dataclasses.replace(model, compute=dataclasses.replace(
       model.compute, remat="none"))
   objective = objectives.grpo_objective(plain, cfg.policy)
-  layer = aot.kept(plain, objective, found, mesh) // c.n_layers
+  layer = aot.kept(plain, objective, arrays, mesh) // c.n_layers
   tokens = cfg.micro * cfg.length
   logits = 4 * c.vocab_size * min(CHUNK, tokens)
   cache = programs["decode"].held.device["cache"]
   prompts = cfg.rows // cfg.samples
   made = {
-      "reshard": {"the decoding copy": size(found.decoding)},
+      "reshard": {"the decoding copy": size(arrays.decoding)},
       "prefill": {
           "the cache, filled": cache,
           "the prompts' own cache": cache // cfg.samples,
@@ -65,12 +65,12 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
           "a layer's activations": (
               layer if model.compute.remat == "full" else 0),
           "gradient of a micro-batch": size(
-              state.trained(found.compute, resident.HELD)),
+              state.trained(arrays.compute, resident.HELD)),
           "float32 gradient of an embedding": (
               0 if model.compute.dtype == "float32"
               else 4 * c.vocab_size * c.d_model),
           "logits of a chunk, and their gradient": 2 * logits},
       "apply": {"update of the largest parameter": 4 * max(
-          math.prod(x.shape) for x in jax.tree.leaves(found.state.params))}}
+          math.prod(x.shape) for x in jax.tree.leaves(arrays.state.params))}}
   return {name: {what: bytes_ for what, bytes_ in made[name].items() if bytes_}
           for name in programs}

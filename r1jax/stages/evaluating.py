@@ -106,9 +106,9 @@ def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
   saved = processes.from_writer(
       lambda: io.read_json(path) if path.exists() else None)
   if saved:
-    found = config_lib.from_dict(EvalResult, saved)
-    return dataclasses.replace(found, pass_k={
-        int(k): share for k, share in found.pass_k.items()})  # JSON's are text
+    result = config_lib.from_dict(EvalResult, saved)
+    return dataclasses.replace(result, pass_k={
+        int(k): share for k, share in result.pass_k.items()})  # JSON's are text
   result = evaluate(
       cfg, engine, judge, laid_out(policy, engine), policy.router_bias_LE,
       prompts, path=epath.Path(folder) / f"{name}.jsonl.gz",
@@ -144,27 +144,27 @@ def during(cfg: EvalConfig, engine: Engine, judge: Judge,
     None if it was interrupted; `interrupted` may be left out.
   """
   def run(params, bias_LE, step, interrupted=lambda: False):
-    found = evaluate(
+    result = evaluate(
         cfg, engine, judge, params, bias_LE, prompts, step=step,
         path=rollouts.path(workdir, step, rollouts.EVALUATIONS),
         progress=False, interrupted=interrupted)
-    return None if found is None else metrics(found)
+    return None if result is None else metrics(result)
 
   return run
 
 
 def metrics(result: EvalResult) -> dict[str, float]:
   """The numbers of an evaluation under the names of the log."""
-  found = {
+  numbers = {
       "eval/pass1": result.pass1, "eval/pass1_low": result.pass1_low,
       "eval/pass1_high": result.pass1_high, "eval/maj": result.maj_k,
       "eval/k": result.n_samples, "eval/length_mean": result.mean_length,
       "eval/truncated_fraction": result.truncated}
   if result.format is not None:
-    found["eval/format"] = result.format
+    numbers["eval/format"] = result.format
   for level, pass1 in result.by_level.items():
-    found[f"eval/level_{level}"] = pass1
+    numbers[f"eval/level_{level}"] = pass1
   if len(result.by_domain) > 1:
     for domain, pass1 in result.by_domain.items():
-      found[f"eval/domain_{domain}"] = pass1
-  return found
+      numbers[f"eval/domain_{domain}"] = pass1
+  return numbers

@@ -41,14 +41,14 @@ def check_unused(folder: str) -> None:
   processes.from_writer(look)
 
 
-def write(folder: str, found: Weights, tokenizer: Tokenizer, *, init: str,
+def write(folder: str, policy: Weights, tokenizer: Tokenizer, *, init: str,
           command: str, dtype: str = "bfloat16", shard_bytes: float = 5e9,
           fp8: bool = False) -> str:
   """Writes all that transformers and others read, or nothing.
 
   Args:
     folder: new or empty, local.
-    found: the model.
+    policy: the model.
     tokenizer: its tokenizer.
     init: where the model comes from, as --init names it; a run's config and
       last evaluation go into the card.
@@ -61,18 +61,18 @@ def write(folder: str, found: Weights, tokenizer: Tokenizer, *, init: str,
     The model in words, and what became of an adapter in its parameters.
   """
   check_unused(folder)
-  out, cfg = os.path.abspath(folder), found.model.cfg
+  out, cfg = os.path.abspath(folder), policy.model.cfg
   fields = hf_config.to_hf(
       cfg, hf_config.family_for(cfg), bos_id=tokenizer.bos_id,
       eos_ids=tokenizer.eos_ids, pad_id=tokenizer.pad_id, dtype=dtype)
-  about = ".\n".join([describe(cfg), *adaptation(found.params, dtype, fp8)])
+  about = ".\n".join([describe(cfg), *adaptation(policy.params, dtype, fp8)])
   extras = dict(tokenizer.files) | {
       _GENERATION: generation(tokenizer),
       "README.md": card(os.path.basename(out), init, command, about,
                         config_lib.to_dict(cfg)).encode()}
   quiet = not processes.is_writer()
   with progress.percent("export", quiet) as report:
-    hf_io.save(out, cfg, lora.dense(found.params), found.router_bias_LE,
+    hf_io.save(out, cfg, lora.dense(policy.params), policy.router_bias_LE,
                fields=fields, dtype=dtype, shard_bytes=shard_bytes, fp8=fp8,
                extras=extras, report=report)
   return about
@@ -127,9 +127,9 @@ def card(title: str, init: str, command: str, about: str,
   config = {"model": model}
   if kind == "orbax":
     config = io.read_json(epath.Path(what) / workdir_lib.CONFIG)
-    if found := results(epath.Path(what)):
+    if scores := results(epath.Path(what)):
       rows = "".join(f"| {name} | {value:.4g} |\n"
-                     for name, value in found.items()
+                     for name, value in scores.items()
                      if isinstance(value, int | float))
       parts.append("## Results\n\nThe run's last evaluation.\n\n"
                    f"| metric | value |\n|---|---|\n{rows}".rstrip())

@@ -20,11 +20,11 @@ from r1jax.stages.resident import KINDS
 GIB = 2.0**30
 
 
-def report(found: Sequence[tuple[Program, Measured]],
+def report(measured: Sequence[tuple[Program, Measured]],
            chip: chips.Chip | None, compute: Compute, cfg: AheadConfig) -> str:
   """Tables of memory, work and collectives, and what to change."""
   rows, work, network, advice = [], [], [], []
-  for program, m in found:
+  for program, m in measured:
     total = m.total_bytes + sum(program.resident.values())
     kept = min(program.kept, m.temporary_bytes)
     # The compiler's count has padding in it, and what no phase holds.
@@ -62,30 +62,31 @@ def report(found: Sequence[tuple[Program, Measured]],
 COLUMNS = tuple(kind for kind in KINDS if kind != "other")
 
 
-def where(found: Sequence[Program]) -> str:
+def where(programs: Sequence[Program]) -> str:
   """The table of what lies in which memory while a program runs."""
   rows = []
   for kind in KINDS:
-    sizes = [part[kind] for program in found for part in program.held
+    sizes = [part[kind] for program in programs for part in program.held
              if kind in part]
     if sizes:
       rows.append([kind, _gib(max(sizes)), *(" + ".join(
           name for name, part in program.held._asdict().items()
-          if part.get(kind)) or "-" for program in found)])
+          if part.get(kind)) or "-" for program in programs)])
   return "What is where, GiB of a chip\n" + tables.render(
-      ["kind", "GiB", *(program.name for program in found)], rows)
+      ["kind", "GiB", *(program.name for program in programs)], rows)
 
 
-def estimate(found: Sequence[tuple[Program, Mapping[str, int]]],
+def estimate(estimates: Sequence[tuple[Program, Mapping[str, int]]],
              chip: chips.Chip) -> str:
   """Tables of memory that was not compiled, for one device.
 
   Args:
-    found: programs, each with what it makes on the way: `estimates.transient`.
+    estimates: programs, each with what it makes on the way:
+      `estimates.transient`.
     chip: the device.
   """
   rows = []
-  for program, transient in found:
+  for program, transient in estimates:
     total = sum(program.held.device.values()) + sum(transient.values())
     rows.append([
         program.name, *(_gib(program.held.device.get(kind, 0))
@@ -95,11 +96,11 @@ def estimate(found: Sequence[tuple[Program, Mapping[str, int]]],
       f"GiB of one device (it has {chip.memory / GIB:.2f}), an estimate:"
       " nothing was compiled\n" + tables.render(
           ["program", *COLUMNS, "on the way", "total", "fits"], rows),
-      where([program for program, _ in found]),
+      where([program for program, _ in estimates]),
       "On the way, GiB: what is known to be large; a compiler adds to it\n"
       + tables.render(["program", "what", "GiB"], [
           [program.name, what, _gib(size)]
-          for program, transient in found
+          for program, transient in estimates
           for what, size in transient.items()])])
 
 
@@ -159,7 +160,7 @@ def candidates(model: ModelConfig, cfg: AheadConfig, n: int
   yield from ((shape, remat) for shape in shapes for remat in ("full", "dots"))
 
 
-def ranking(found: Sequence[tuple[MeshConfig, str, Measured, bool]],
+def ranking(ranked: Sequence[tuple[MeshConfig, str, Measured, bool]],
             chip: chips.Chip | None) -> str:
   """The table of a sweep."""
   return tables.render(
@@ -168,7 +169,7 @@ def ranking(found: Sequence[tuple[MeshConfig, str, Measured, bool]],
       [[mesh_text(shape), remat,
         "?" if chip is None else "yes" if fits else "no", _gib(m.total_bytes),
         *map(_s, (m.compute_s, m.memory_s, m.network_s)),
-        f"{m.lower_s + m.compile_s:.0f}"] for shape, remat, m, fits in found])
+        f"{m.lower_s + m.compile_s:.0f}"] for shape, remat, m, fits in ranked])
 
 
 def _divisors(n: int) -> list[int]:

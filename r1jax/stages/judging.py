@@ -88,11 +88,11 @@ def judge(tokenizer: Tokenizer, template: str,
     ValueError: no rule gives one of the rewards.
   """
   rewards = rewards or RewardConfig()
-  weights, found = rewards.resolve(), rules.select(rewards)
-  found["accuracy"] = dict(found["accuracy"]) | dict(own or {})
-  unknown = sorted(set(weights.weights) - set(found))
+  weights, selected = rewards.resolve(), rules.select(rewards)
+  selected["accuracy"] = dict(selected["accuracy"]) | dict(own or {})
+  unknown = sorted(set(weights.weights) - set(selected))
   check(not unknown, f"no rule gives the reward {', '.join(unknown)}; choose"
-        f" from {', '.join(found)} (reward models cannot be named by flags)")
-  with Pool({name: found[name] for name in weights.weights},
+        f" from {', '.join(selected)} (reward models cannot be named by flags)")
+  with Pool({name: selected[name] for name in weights.weights},
             workers=rewards.children, deadline=rewards.deadline) as pool:
     yield Judge(tokenizer, template, pool, weights)

@@ -197,18 +197,18 @@ class Learner:
     """
     first = len(fixed)
     later = self._relaid(packed, fixed) if len(packed) > first else []
-    found = []
+    batches = []
     for minibatch, micros, logprobs in zip(
         packed, placed, [*fixed, *later], strict=True):
       trained = self._micros(minibatch.trained(advantages_QG, keep_QG))
-      found.append([micro.replace(**self._place(arrays), **known)
-                    for micro, arrays, known in zip(
-                        micros, trained, logprobs, strict=True)])
-    return found
+      batches.append([micro.replace(**self._place(arrays), **known)
+                      for micro, arrays, known in zip(
+                          micros, trained, logprobs, strict=True)])
+    return batches
 
   def _relaid(self, packed, fixed):
     """The fixed log-probabilities in the layouts of the later epochs."""
-    size, found = len(fixed), []
+    size, relaid = len(fixed), []
     host = [{name: np.concatenate([processes.own_rows(d[name]) for d in part])
              for name in part[0]} for part in fixed]
     for begin in range(size, len(packed), size):
@@ -217,9 +217,9 @@ class Learner:
           [part[name] for part in host], packed[:size], epoch)
               for name in host[0]}
       for number in range(size):
-        found.append([self._place(m) for m in self._micros(
+        relaid.append([self._place(m) for m in self._micros(
             {name: values[number] for name, values in laid.items()})])
-    return found
+    return relaid
 
   def update(self, micros: Micros) -> Metrics:
     """One update, dispatched and not waited for."""

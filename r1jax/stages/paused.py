@@ -80,9 +80,9 @@ class Paused:
 
   def take(self) -> tuple[list[Rollout], Work | None]:
     """What the interrupted step had done; nothing from its second call on."""
-    found = self.rollouts, self.work
+    done = self.rollouts, self.work
     self.rollouts, self.work = [], None
-    return found
+    return done
 
   def save_rollouts(self, step: int, rollouts: list[Rollout], drawn: Any
                     ) -> None:
@@ -118,9 +118,9 @@ class Paused:
 
 def _arrays(rollout: Rollout) -> dict[str, Any]:
   """The fields of a rollout, those that are set."""
-  found = {name: value for name, value in vars(rollout).items()
-           if value is not None}
-  return found | {"prompt_tokens": list(rollout.prompt_tokens)}
+  fields = {name: value for name, value in vars(rollout).items()
+            if value is not None}
+  return fields | {"prompt_tokens": list(rollout.prompt_tokens)}
 
 
 def _rollout(arrays: dict[str, Any]) -> Rollout:

@@ -101,16 +101,18 @@ def change_cells(workdir: str | os.PathLike, most: int = 10
   steps = rollouts.steps(workdir, kind)
   check(len(steps) > 1, f"{workdir} has stored evaluations of steps {steps},"
         " which takes two; give a run that evaluated (eval_every)")
-  found = evolution.changes(*(
+  changes = evolution.changes(*(
       rollouts.read(workdir, step, kind) for step in (steps[0], steps[-1])))
-  check(bool(found), f"the evaluations of steps {steps[0]} and {steps[-1]} in"
+  check(bool(changes), f"the evaluations of steps {steps[0]} and {steps[-1]} in"
         f" {workdir} share no question")
   names = list(dict.fromkeys(
-      name for row in found for name in row if name not in ("id", "question")))
-  mean = {name: np.mean([row[name] for row in found if name in row], axis=0)
+      name for row in changes for name in row
+      if name not in ("id", "question")))
+  mean = {name: np.mean([row[name] for row in changes if name in row], axis=0)
           for name in names}
-  found.sort(key=lambda row: -abs(row["length"][1] - row["length"][0]))
-  rows = [*found[:most], mean | {"question": f"mean of {len(found)} questions"}]
+  changes.sort(key=lambda row: -abs(row["length"][1] - row["length"][0]))
+  rows = [*changes[:most],
+          mean | {"question": f"mean of {len(changes)} questions"}]
   header = [f"step {steps[0]} -> {steps[-1]}", *names]
   return header, [
       [_short(row["question"]), *(_change(name, row.get(name))

@@ -122,38 +122,38 @@ def arrays(model: Model, cfg: AheadConfig, mesh: Mesh) -> Arrays:
                          places.step)), placed, micro)
 
 
-def phases(cfg: AheadConfig, found: Arrays, rows: Any) -> dict[str, Held]:
+def phases(cfg: AheadConfig, arrays: Arrays, rows: Any) -> dict[str, Held]:
   """What is alive in every phase.
 
   An evaluation is a rollout beside which the step's batch is alive as well.
 
   Args:
     cfg: the sizes.
-    found: `arrays`.
+    arrays: what the function `arrays` gives.
     rows: state of all rows that are decoded, shapes.
   """
   size = memory.shard_bytes
-  state, count = found.state, cfg.epochs * cfg.minibatches * cfg.micro_batches
+  state, count = arrays.state, cfg.epochs * cfg.minibatches * cfg.micro_batches
   always = {"masters": size(state.params),
             "other": size((state.router_bias_LE, state.step))}
-  if not found.lent:
-    always["compute copy"] = size(found.compute)
+  if not arrays.lent:
+    always["compute copy"] = size(arrays.compute)
   idle = {"moments": size(state.opt_state)}
-  if found.reference:
-    idle["reference"] = size(found.reference)
+  if arrays.reference:
+    idle["reference"] = size(arrays.reference)
   away = {_OFFLOADED[name] for name in cfg.offload} & set(idle)
   resting = always | {k: v for k, v in idle.items() if k not in away}
   host = {k: v for k, v in idle.items() if k in away}
 
-  sampling = resting | {"decoding copy": size(found.decoding)}
-  del sampling[found.policy]
+  sampling = resting | {"decoding copy": size(arrays.decoding)}
+  del sampling[arrays.policy]
   # The last micro-batch, beside the fixed log-probabilities of the others.
   fixed = cfg.minibatches * cfg.micro_batches * (
       cfg.reads_reference + (not cfg.on_policy))
-  scored = count * size(found.placed) + max(0, fixed - 1) * size(
-      found.micro.mask_BT)
-  training = {"gradient sums": size(found.sums),
-              "batch": count * size(found.micro)}
+  scored = count * size(arrays.placed) + max(0, fixed - 1) * size(
+      arrays.micro.mask_BT)
+  training = {"gradient sums": size(arrays.sums),
+              "batch": count * size(arrays.micro)}
   apply = resting | training | {"moments": idle["moments"]}
   apply.pop("compute copy", None)
   decoding = Held(sampling | {"cache": size(rows)}, host)
@@ -161,7 +161,7 @@ def phases(cfg: AheadConfig, found: Arrays, rows: Any) -> dict[str, Held]:
       "reshard": Held(resting, host), "prefill": Held(sampling, host),
       "decode": decoding, "halve": decoding,
       "logprobs": Held(resting | {"batch": scored} | (
-          {"reference": idle["reference"]} if found.reference else {}), host),
+          {"reference": idle["reference"]} if arrays.reference else {}), host),
       "accumulate": Held(resting | training, host),
       "apply": Held(apply, {k: v for k, v in host.items() if k != "moments"})}
 

@@ -333,19 +333,19 @@ class Session:
     Returns:
       Those of the last step that it read.
     """
-    found: Mapping[str, float] = {}
+    numbers: Mapping[str, float] = {}
     while len(self._pending) > keep:
       step, metrics, batch = self._pending.pop(0)
-      found = _numbers(metrics)
-      self.log(step, found)
+      numbers = _numbers(metrics)
+      self.log(step, numbers)
       if self.writer:
         self.writer.flush(lazily=True)
       if callable(batch):
-        batch = batch() if found["skipped"] else None
-      self.guard.check(step, found, batch)
-      self.progress.step({name.rsplit("/", 1)[-1]: found[name]
-                          for name in self.shown if name in found})
-    return found
+        batch = batch() if numbers["skipped"] else None
+      self.guard.check(step, numbers, batch)
+      self.progress.step({name.rsplit("/", 1)[-1]: numbers[name]
+                          for name in self.shown if name in numbers})
+    return numbers
 
   def _lost(self) -> str:
     """What a kill at this moment loses, in words."""
@@ -364,12 +364,12 @@ def _numbers(metrics: Metrics) -> Mapping[str, float]:
 def _check_shared(workdir: epath.Path, step: int) -> None:
   """Raises ValueError if processes do not see one and the same folder."""
   sees = [(workdir / workdir_lib.CONFIG).exists(), step]
-  found = processes.gather(sees)
-  lost = [i for i, (config, _) in enumerate(found) if not config]
+  seen = processes.gather(sees)
+  lost = [i for i, (config, _) in enumerate(seen) if not config]
   check(not lost, f"process {lost and lost[0]} does not see {workdir}, which"
         " process 0 has prepared; put --workdir on storage that all processes"
         " share, a network file system or gs://")
-  steps = [latest for _, latest in found]
+  steps = [latest for _, latest in seen]
   check(len(set(steps)) == 1, f"the processes see different newest checkpoints"
         f" in {workdir}: {steps}; put --workdir on storage that all processes"
         " share")

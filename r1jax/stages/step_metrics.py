@@ -66,16 +66,16 @@ def reward_sums(scored: Scored) -> Sums:
   """
   domain_Q = np.array([prompt.domain for prompt in scored.prompts])
   values = dict(scored.parts) | {"combined": scored.rewards_QG}
-  found = {}
+  totals = {}
   for name, values_QG in values.items():
     judged_QG = scored.valid_QG & ~np.isnan(values_QG)
     if judged_QG.any():
-      found[f"reward/{name}"] = _sum(values_QG[judged_QG])
+      totals[f"reward/{name}"] = _sum(values_QG[judged_QG])
     for domain in sorted(set(domain_Q)):
       of_QG = judged_QG & (domain_Q == domain)[:, None]
       if of_QG.any():
-        found[f"domain/{domain}/{name}"] = _sum(values_QG[of_QG])
-  return found
+        totals[f"domain/{domain}/{name}"] = _sum(values_QG[of_QG])
+  return totals
 
 
 def measure_sums(scored: Scored) -> Sums:
@@ -85,7 +85,7 @@ def measure_sums(scored: Scored) -> Sums:
     for sample, valid in zip(row, valid_G, strict=True):
       for name, value in sample.items() if valid else ():
         values[f"measure/{name}"].append(value)
-  return {name: _sum(np.array(found)) for name, found in values.items()}
+  return {name: _sum(np.array(measured)) for name, measured in values.items()}
 
 
 def _sum(values: np.ndarray) -> tuple[float, int]:

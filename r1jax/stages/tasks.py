@@ -40,11 +40,11 @@ def load(text: str, split: str, data_dir: str | os.PathLike = ""
 
 def verifiers(text: str) -> dict[str, Rule]:
   """The rules that the Python files in `text` (as --data) bring."""
-  found = {}
+  file_rules = {}
   for name, _ in mixture.parse(text).amounts:
     if name.endswith(".py"):
-      found |= getattr(own(name), "VERIFIERS", {})
-  return found
+      file_rules |= getattr(own(name), "VERIFIERS", {})
+  return file_rules
 
 
 def own(path: str) -> types.ModuleType:
@@ -75,8 +75,8 @@ def _own_prompts(path: str, split: str) -> list[Prompt]:
   check(match is not None, f"split={split!r} of {path}: write train or"
         " test[:100]")
   name, first, last = match.groups()
-  found = list(own(path).prompts(name))
-  return found[int(first or 0):int(last) if last else None]
+  prompts = list(own(path).prompts(name))
+  return prompts[int(first or 0):int(last) if last else None]
 
 
 def joined(parts: Mapping[str, Sequence[Prompt]]) -> list[Prompt]:
@@ -85,7 +85,7 @@ def joined(parts: Mapping[str, Sequence[Prompt]]) -> list[Prompt]:
           for name, prompts in parts.items() for prompt in prompts]
 
 
-def fitting(found: Sequence[Prompt], judge: Judge, limit: int,
+def fitting(prompts: Sequence[Prompt], judge: Judge, limit: int,
             what: str) -> Sequence[Prompt]:
   """The prompts of at most `limit` tokens; prints how many are left out.
 
@@ -93,7 +93,7 @@ def fitting(found: Sequence[Prompt], judge: Judge, limit: int,
   evaluation stores the count beside its numbers.
 
   Args:
-    found: prompts.
+    prompts: all that there are.
     judge: phrases them.
     limit: tokens that max_new_tokens leaves of context and row.
     what: name of the prompts, for the message.
@@ -101,19 +101,19 @@ def fitting(found: Sequence[Prompt], judge: Judge, limit: int,
   Raises:
     ValueError: none fits.
   """
-  found = list(found)  # read once
-  lengths = [len(judge.tokens(prompt)) for prompt in found]
-  kept = [p for p, n in zip(found, lengths, strict=True) if n <= limit]
+  prompts = list(prompts)  # read once
+  lengths = [len(judge.tokens(prompt)) for prompt in prompts]
+  kept = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
   remedy = ("lower max_new_tokens, raise row_length (training) or choose a"
             " model with a longer context")
   rules.check(kept)  # before the work
-  check(len(kept) > 0, f"none of {len(found)} {what} prompts fits the"
+  check(len(kept) > 0, f"none of {len(prompts)} {what} prompts fits the"
         f" {max(limit, 0)} tokens that are left for it (the shortest has"
         f" {min(lengths, default=0)}): {remedy}")
-  if len(kept) < len(found):
-    print(f"{len(found) - len(kept)} of {len(found)} {what} prompts are left"
-          f" out: they have more than {limit} tokens; to use them, {remedy}",
-          flush=True)
+  if len(kept) < len(prompts):
+    print(f"{len(prompts) - len(kept)} of {len(prompts)} {what} prompts are"
+          f" left out: they have more than {limit} tokens; to use them,"
+          f" {remedy}", flush=True)
   return kept
 
 

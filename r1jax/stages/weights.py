@@ -129,10 +129,10 @@ def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
     ValueError: one of them is missing or damaged, or the tokenizer has more
       ids than the model.
   """
-  found = hf_tokenizer.load(tokenizer or tokenizer_of(init))
+  loaded = hf_tokenizer.load(tokenizer or tokenizer_of(init))
   policy = load(init, compute or Compute(), jax.random.key(seed), mesh)
-  tokenizer_lib.check_fits(found, policy.model.cfg.vocab_size)
-  return policy, found
+  tokenizer_lib.check_fits(loaded, policy.model.cfg.vocab_size)
+  return policy, loaded
 
 
 def tokenizer_of(init: str) -> epath.Path:
@@ -249,5 +249,5 @@ def restored(workdir: str | os.PathLike, compute: Compute,
   manager = Manager(epath.Path(workdir) / "checkpoints", read_only=True)
   arrays, _ = manager.restore(like=like, partial=True)
   manager.close()
-  found = Weights(model, arrays["params"], arrays["router_bias_LE"])
-  return found, adapter, settings
+  policy = Weights(model, arrays["params"], arrays["router_bias_LE"])
+  return policy, adapter, settings

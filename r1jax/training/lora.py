@@ -168,10 +168,10 @@ def init(key: jax.Array, params: Any, axes: Any, cfg: LoraConfig) -> Any:
     return {"w_a": a / math.sqrt(math.prod(inner)),
             "w_b": jnp.zeros((*w.shape[:lead], cfg.rank, *outer), jnp.float32)}
 
-  found = _map(leaf, params, axes, cfg)
-  check(bool(found), f"the model has none of targets={','.join(cfg.targets)}"
+  adapter = _map(leaf, params, axes, cfg)
+  check(bool(adapter), f"the model has none of targets={','.join(cfg.targets)}"
         " (routed experts need experts=True)")
-  return found
+  return adapter
 
 
 def adapter_axes(axes: Any, cfg: LoraConfig) -> Any:

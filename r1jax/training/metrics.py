@@ -57,10 +57,10 @@ def floats(*parts: Metrics) -> dict[str, float]:
 
 def to_json(metrics: Metrics) -> dict[str, Any]:
   """JSON-ready, exact."""
-  found = jax.device_get(metrics)
+  host = jax.device_get(metrics)
   return {"means": {name: [float(value), float(weight)]
-                    for name, (value, weight) in found.means.items()},
-          "maxima": {name: float(x) for name, x in found.maxima.items()}}
+                    for name, (value, weight) in host.means.items()},
+          "maxima": {name: float(x) for name, x in host.maxima.items()}}
 
 
 def from_json(saved: dict[str, Any]) -> Metrics:

@@ -87,9 +87,9 @@ class Update(NamedTuple):
   def run(self, state: TrainState, micros: Sequence[TokenBatch],
           params: Any = None) -> tuple[TrainState, Metrics]:
     """One update: `sum`, then `apply`."""
-    sums, found = self.sum(state, micros, params)
+    sums, metrics = self.sum(state, micros, params)
     state, applied = self.apply(state, sums)
-    return state, joined(found, applied)
+    return state, joined(metrics, applied)
 
   def sum(self, state: TrainState, micros: Sequence[TokenBatch],
           params: Any = None) -> tuple[Sums, Metrics]:
@@ -108,10 +108,10 @@ class Update(NamedTuple):
     sums = self.zeros(state.params, state.router_bias_LE)
     metrics = None
     for micro in micros:
-      sums, found = self.accumulate(
+      sums, of_micro = self.accumulate(
           params, state.router_bias_LE, weights, sums, micro)
-      paced(found)
-      metrics = found if metrics is None else self.merge(metrics, found)
+      paced(of_micro)
+      metrics = of_micro if metrics is None else self.merge(metrics, of_micro)
     return sums, metrics
 
   def compilations(self) -> int:
@@ -193,8 +193,8 @@ class _With:
 def weigh(objective: Objective, weights: Weights, micro: TokenBatch,
           reduce: Reduce = GLOBAL) -> Weights:
   """Adds the weights of a micro-batch's terms, of all devices; pure."""
-  found = reduce.total(objective.weights(micro))
-  return {name: weights[name] + found[name] for name in weights}
+  added = reduce.total(objective.weights(micro))
+  return {name: weights[name] + added[name] for name in weights}
 
 
 def zeros(params: Any, bias_LE: jax.Array, held: tuple[str, ...] = ()) -> Sums:

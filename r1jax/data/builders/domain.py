@@ -67,13 +67,13 @@ class Source(tfds.core.BuilderConfig):
     if not self.files:
       return {path.stem: [path] for path in sorted(folder.glob("*.jsonl"))
               if path.stem.isidentifier()}
-    found = {}
+    by_split = {}
     for split, patterns in self.files.items():
       for pattern in patterns:
         if paths := sorted(folder.glob(pattern)):
-          found[split] = paths
+          by_split[split] = paths
           break
-    return found
+    return by_split
 
   def sources(self, folder: epath.Path | None) -> list[epath.Path]:
     """All files that decide what is read."""
@@ -81,8 +81,8 @@ class Source(tfds.core.BuilderConfig):
       path = epath.Path(importlib.util.find_spec(self.module).origin)
       return [path, *(path.parent.glob(self.beside) if self.beside else ())]
     split_files = self.splits(folder).values()
-    found = {path for paths in split_files for path in paths}
-    return sorted(found | set(folder.glob(self.beside) if self.beside else ()))
+    files = {path for paths in split_files for path in paths}
+    return sorted(files | set(folder.glob(self.beside) if self.beside else ()))
 
   def read(self, folder: epath.Path | None, split: str) -> rows.Items:
     """The prompts of a split, with their final ids, and its malformed rows."""
@@ -111,9 +111,9 @@ class Source(tfds.core.BuilderConfig):
       return "no files"
     if not self.files:
       return "SPLIT.jsonl"
-    found = dict.fromkeys(
+    choices = dict.fromkeys(
         " or ".join(patterns) for patterns in self.files.values())
-    return ", ".join((*found, *filter(None, [self.beside])))
+    return ", ".join((*choices, *filter(None, [self.beside])))
 
   def _generator(self):
     return importlib.import_module(self.module)

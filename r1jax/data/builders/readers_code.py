@@ -165,10 +165,10 @@ def _quixbug(row: Row) -> Prompt:
 def _entry_point(fields: Mapping[str, Any]) -> tuple[str, str]:
   """Name of the function, and what stands before it: imports and helpers."""
   name, stub = rows.text(fields, "entry_point"), rows.text(fields, "prompt")
-  found = re.search(rf"^def {re.escape(name)}\s*\(", stub, re.MULTILINE)
-  if not found:
+  match = re.search(rf"^def {re.escape(name)}\s*\(", stub, re.MULTILINE)
+  if not match:
     raise ValueError(f"'prompt' defines no function {name!r}")
-  return name, stub[:found.start()].strip("\n")
+  return name, stub[:match.start()].strip("\n")
 
 
 def _asserts(name: str, setup: str, test: str) -> dict[str, str]:

@@ -101,10 +101,10 @@ def _tests(tests: Any) -> dict[str, list[str]]:
 def _limits(problem: str) -> dict[str, float | int]:
   """The limits that the statement ends with: seconds and megabytes a test."""
   limits = {}
-  if found := _TIME.search(problem):
-    limits["seconds"] = int(found[1]) + int(found[2]) / 1e9
-  if found := _MEMORY.search(problem):
-    limits["megabytes"] = int(found[1]) // 10**6
+  if match := _TIME.search(problem):
+    limits["seconds"] = int(match[1]) + int(match[2]) / 1e9
+  if match := _MEMORY.search(problem):
+    limits["megabytes"] = int(match[1]) // 10**6
   return {key: value for key, value in limits.items() if value > 0}
 
 
@@ -148,13 +148,13 @@ def _function_name(fields: Mapping[str, Any]) -> str:
 
 def _signature(fields: Mapping[str, Any], name: str) -> str:
   """The starter code's method as a function."""
-  found = re.search(
+  match = re.search(
       rf"def {name}\(\s*self\s*,?\s*([^:]*(?::[^:]*)*?)\)\s*(->[^:\n]*)?:",
       rows.text(fields, "starter_code"))
-  if not found:
+  if not match:
     raise ValueError(f"'starter_code' has no method {name}(self, ...)")
-  returns = f" {found[2].strip()}" if found[2] else ""
-  return f"def {name}({found[1].strip()}){returns}:"
+  returns = f" {match[2].strip()}" if match[2] else ""
+  return f"def {name}({match[1].strip()}){returns}:"
 
 
 def _prompt(

@@ -30,13 +30,13 @@ def gsm8k(files: Sequence[epath.Path], split: str) -> Items:
   def parse(row: Row) -> Prompt | None:
     question = rows.text(row.fields, "question")
     answer = rows.text(row.fields, "answer")
-    found = _FINAL.search(answer)
-    if not found:
+    match = _FINAL.search(answer)
+    if not match:
       raise ValueError("the answer does not end in '#### NUMBER'")
     held = row.number % VALIDATION_EVERY == VALIDATION_EVERY - 1
     if split != "test" and held != (split == "validation"):
       return None
-    gold = found.group(1).replace(",", "").replace("$", "")
+    gold = match.group(1).replace(",", "").replace("$", "")
     return _prompt(row, "gsm8k", question, gold, {"solution": answer})
 
   return rows.jsonl(files, parse)

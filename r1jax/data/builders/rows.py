@@ -99,13 +99,13 @@ def elements(
       raise ValueError(
           f"{path} has no JSON array" + (f" under {key!r}" if key else ""))
     beside = {"_file": whole} if key else {}
-    found = [
+    parts = [
         (i, {**part, **beside} if isinstance(part, dict) else part)
         for i, element in enumerate(listed) for part in expand(element)]
     rows = (Row(number + j, path, i + 1, part)
-            for j, (i, part) in enumerate(found))
+            for j, (i, part) in enumerate(parts))
     yield from checked(path, rows, lambda row: parse(_mapping(row)))
-    number += len(found)
+    number += len(parts)
 
 
 def objects(paths: Sequence[epath.Path], parse: Parser) -> Items:

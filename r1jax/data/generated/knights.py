@@ -87,8 +87,8 @@ def _prompt(dice: draws.Dice, split: str, index: int) -> Prompt | None:
   statements = [_statement(dice, speaker, people) for speaker in range(people)]
   if split != "hard" and draws.share(statements) != split:
     return None
-  found = solutions(statements)
-  if len(found) != 1:
+  answers = solutions(statements)
+  if len(answers) != 1:
     return None
   names = dice.sample(_NAMES[language], people)
   said = "".join(
@@ -98,7 +98,7 @@ def _prompt(dice: draws.Dice, split: str, index: int) -> Prompt | None:
       id=index, domain="logic", source="knights",
       messages=ask(_QUESTION[language].format(said)),
       reference={name: {"role": _ROLES[language][knight]}
-                 for name, knight in zip(names, found[0])},
+                 for name, knight in zip(names, answers[0])},
       verifier="grid", language=language,
       metadata={"level": people, "people": names, "statements": statements})
 
