@@ -196,30 +196,27 @@ class Model:
         jnp.arange(tokens_BP.shape[1])[None], tokens_BP.shape)
     segments = (positions < lengths_B[:, None]).astype(jnp.int32)
     context = transformer.make_context(self.cfg, positions, segments)
-    decoder, params = self._decoder(), self.unstack(params)
+    decoder = self._decoder()
     x_BPD = decoder.apply({"params": params}, tokens_BP, method="lookup")
-    cache, experts = [], []
-    for block, layer, bias_E in self._blocks(params, bias_LE, decoder.place):
-      x_BPD, out = block.apply({"params": layer}, x_BPD, bias_E, None, context)
-      cache.append(out.latents)
-      if block.mixture:
-        experts.append(out.experts)
+    outs = []
+    for block, stack, biases in self._stacks(params, bias_LE, decoder.place):
+      x_BPD, more = _through(block, stack, biases, x_BPD, context)
+      outs += more
     last_BD = jnp.take_along_axis(
         x_BPD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
     hidden_BD = decoder.apply({"params": params}, last_BD, method="finish")
-    return hidden_BD, tuple(cache), jnp.stack(experts, 2) if experts else None
+    experts = [out.experts for out in outs if out.experts is not None]
+    return (hidden_BD, tuple(out.latents for out in outs),
+            jnp.stack(experts, 2) if experts else None)
 
-  def _blocks(self, params, bias_LE, place
-              ) -> Iterator[tuple[transformer.Block, Params, Any]]:
-    """Every layer with its parameters and router bias, from the first."""
-    n_dense = self.cfg.n_layers - self.cfg.n_mixture_layers
-    for i in range(self.cfg.n_layers):
-      mixture = i >= n_dense
-      index = i - n_dense if mixture else i
-      yield (transformer.Block(self.cfg, self.compute, place, mixture,
-                               latents=True),
-             params[_STACKS[mixture]][index],
-             bias_LE[index] if mixture else None)
+  def _stacks(self, params, bias_LE, place
+              ) -> Iterator[tuple[transformer.Block, Any, jax.Array | None]]:
+    """(block, its layers' parameters and router biases), dense ones first."""
+    for mixture, name in enumerate(_STACKS):
+      if name in params:
+        yield (transformer.Block(self.cfg, self.compute, place, bool(mixture),
+                                 latents=True), params[name],
+               bias_LE[:self.cfg.n_mixture_layers] if mixture else None)
 
   def cache_axes(self) -> Any:
     """The tree of a cache with tuples of logical axis names as leaves."""
@@ -237,15 +234,13 @@ class Model:
     So they are ready to decode: out of a stack each layer's would be copied
     first. `prefill` and `decode` take both.
     """
-    return params | {
-        name: _unstack(params[name]) for name in _STACKS
-        if not isinstance(params.get(name, ()), tuple)}
+    return params | {name: _unstacked(params[name])
+                     for name in _STACKS if name in params}
 
   def stack(self, params: Params) -> Params:
     """The parameters that `unstack` was given."""
-    return params | {
-        name: jax.tree.map(lambda *parts: jnp.stack(parts), *params[name])
-        for name in _STACKS if name in params}
+    return params | {name: _stacked(params[name])
+                     for name in _STACKS if name in params}
 
   def decode(self, params: Params, bias_LE: jax.Array, tokens_B: jax.Array,
              positions_B: jax.Array, cache: Any, slot: jax.Array,
@@ -266,30 +261,57 @@ class Model:
     """
     cfg = self.cfg
     decoder = self._decoder()
-    params = self.unstack(params)
     cos, sin = rope.angles(positions_B, cfg.rope_frequencies(), cfg.rope_scale)
     at = layers.Slot(cos, sin, slot, valid_BS)
     x_BD = decoder.apply({"params": params}, tokens_B, method="lookup")
     new_cache, experts = [], []
-    for (block, layer, bias_E), old in zip(
-        self._blocks(params, bias_LE, decoder.place), cache, strict=True):
-      x_BD, layer_cache, chosen = block.apply(
-          {"params": layer}, x_BD, bias_E, old, at, method="decode")
-      new_cache.append(layer_cache)
-      if block.mixture:
-        experts.append(chosen)
+    for block, stack, biases in self._stacks(params, bias_LE, decoder.place):
+      for i, layer in enumerate(_unstacked(stack)):
+        x_BD, layer_cache, chosen = block.apply(
+            {"params": layer}, x_BD, biases[i] if block.mixture else None,
+            cache[len(new_cache)], at, method="decode")
+        new_cache.append(layer_cache)
+        if block.mixture:
+          experts.append(chosen)
     hidden = decoder.apply({"params": params}, x_BD, method="finish")
     stacked = jnp.stack(experts, 1) if experts else None
     return hidden, tuple(new_cache), stacked
 
 
-def _unstack(tree: Any) -> tuple[Any, ...]:
-  """A tree stacked over layers -> one tree per layer."""
-  leaves = jax.tree.leaves(tree)
-  if not leaves:
-    return ()
+def _through(block, stack, bias_LE, x_BPD, context):
+  """`x_BPD` after all layers of a stack, and the side results of each.
+
+  As a scan where training has one: written out, a deep model takes minutes to
+  compile. Unstacked layers are stacked for it, a copy until they are passed.
+  """
+  def one(x_BPD, layer):
+    params, bias_E = layer
+    return block.apply({"params": params}, x_BPD, bias_E, None, context)
+
+  layers_ = _unstacked(stack)
+  if block.compute.unrolled(len(layers_), block.place.backend) < len(layers_):
+    x_BPD, out = jax.lax.scan(one, x_BPD, (_stacked(stack), bias_LE))
+    return x_BPD, _unstacked(out)
+  outs = []
+  for i, params in enumerate(layers_):
+    x_BPD, out = one(x_BPD, (params, bias_LE[i] if block.mixture else None))
+    outs.append(out)
+  return x_BPD, outs
+
+
+def _unstacked(tree: Any) -> tuple[Any, ...]:
+  """A tree stacked over layers -> one tree per layer; those as they are."""
+  if type(tree) is tuple:
+    return tree
   return tuple(jax.tree.map(lambda a, i=i: a[i], tree)
-               for i in range(leaves[0].shape[0]))
+               for i in range(len(jax.tree.leaves(tree)[0])))
+
+
+def _stacked(layers_: Any) -> Any:
+  """One tree per layer -> a tree stacked over layers; that as it is."""
+  if type(layers_) is not tuple:
+    return layers_
+  return jax.tree.map(lambda *parts: jnp.stack(parts), *layers_)
 
 
 def build(cfg: ModelConfig, compute: Compute | None = None) -> Model:

@@ -43,12 +43,15 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
   layer = aot.kept(plain, objective, arrays, mesh) // c.n_layers
   tokens = cfg.micro * cfg.length
   logits = 4 * c.vocab_size * min(CHUNK, tokens)
+  stacks = {name: part for name, part in arrays.compute.items()
+            if name.endswith("_blocks")}
   cache = programs["decode"].held.device["cache"]
   prompts = cfg.rows // cfg.samples
   made = {
       "reshard": {"the decoding copy": size(arrays.decoding)},
       "prefill": {
           "the cache, filled": cache,
+          "the layers' parameters, stacked": size(stacks),
           "the prompts' own cache": cache // cfg.samples,
           "a layer's activations": math.ceil(
               layer * prompts * cfg.prompt / tokens)},

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from tests.models import cases
 
@@ -87,6 +88,23 @@ def test_a_prompt_is_the_same_from_stacks(name):
           for params in (p, unstacked)]
   jax.tree.map(np.testing.assert_array_equal, *outs)
   jax.tree.map(np.testing.assert_array_equal, model.stack(unstacked), p)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_prompt_of_a_deep_model_goes_through_a_scan(name):
+  """As it does where layers are not written out: one layer is compiled."""
+  cfg, bias = CONFIGS[name], cases.f32(cases.bias(CONFIGS[name]))
+  p = cases.f32(cases.params(cfg))
+  args = bias, jnp.asarray(PROMPTS), jnp.asarray(LENGTHS)
+  whole = cases.jit(build(cfg).prefill)(p, *args)
+  model = build(cfg, Compute(unroll=1))
+  for params in (p, model.unstack(p)):
+    scanned = cases.jit(model.prefill)(params, *args)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **F32),
+                 scanned, whole)
+  counted = [str(jax.make_jaxpr(build(cfg, Compute(unroll=unroll)).prefill)(
+      p, *args)).count("dot_general") for unroll in (0, 1)]
+  assert counted[1] < counted[0]
 
 
 def test_mla_caches_rank_plus_rope_values_a_token():
