@@ -63,10 +63,10 @@ MORE = PretrainConfig(
         final_fraction=0.05))
 PRETRAIN = flagset.define(MORE, "pretrain")
 WORKED = flags.DEFINE_list(
-    "worked", ["0.10", "0.06"],
+    "worked", ["0.10", "0.06", "0.03"],
     "Shares of worked pages among the base's pages in the prompt's form.")
 FORMAT = flags.DEFINE_list(
-    "format", ["1", "0.2", "0.5"], "Weights of the format reward.")
+    "format", ["1", "0.2"], "Weights of the format reward.")
 REPEATS = flags.DEFINE_integer(
     "repeats", 2, "Runs of each pair, with seeds --seed and up.", lower_bound=1)
 HELD_OUT = flags.DEFINE_string(
