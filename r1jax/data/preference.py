@@ -171,6 +171,12 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   return found
 
 
+def digest(path: str | os.PathLike) -> str:
+  """Of the file behind `path`: a run goes on only with the data it began with.
+  """
+  return sft.digest(preference_rows.file_of(path))
+
+
 def _as(loss: str, row: Row) -> list[Row]:
   """The row as the loss needs it."""
   if loss == PAIRWISE or len(row.sides) == 1:

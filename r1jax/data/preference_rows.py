@@ -78,7 +78,7 @@ def read(path: str | os.PathLike
   Raises:
     ValueError: the file cannot be read, or a folder holds none that is known.
   """
-  file = _file(epath.Path(path))
+  file = file_of(path)
   source = _SOURCES.get(file.name, "")
   for where, line in _lines(file):
     try:
@@ -91,7 +91,13 @@ def read(path: str | os.PathLike
       yield where, LeftOut(MALFORMED, str(error))
 
 
-def _file(path: epath.Path) -> epath.Path:
+def file_of(path: str | os.PathLike) -> epath.Path:
+  """The file that is read: of a folder the one that is known.
+
+  Raises:
+    ValueError: a folder holds none.
+  """
+  path = epath.Path(path)
   if not path.is_dir():
     return path
   for name in _KNOWN:
