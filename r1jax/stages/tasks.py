@@ -19,7 +19,6 @@ from r1jax.core.config import check
 from r1jax.core.types import Prompt
 from r1jax.data import load as load_lib
 from r1jax.data import mixture
-from r1jax.rewards import rules
 from r1jax.rewards.score import Rule
 from r1jax.stages.judging import Judge
 
@@ -106,7 +105,7 @@ def fitting(found: Sequence[Prompt], judge: Judge, limit: int,
   kept = [p for p, n in zip(found, lengths, strict=True) if n <= limit]
   remedy = ("lower max_new_tokens, raise row_length (training) or choose a"
             " model with a longer context")
-  rules.check(kept)  # before the work
+  judge.check(kept)  # before the work
   check(len(kept) > 0, f"none of {len(found)} {what} prompts fits the"
         f" {max(limit, 0)} tokens that are left for it (the shortest has"
         f" {min(lengths, default=0)}): {remedy}")
