@@ -152,6 +152,11 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
         kinds = _as(loss, row)
         split += len(kinds) > 1
         for one in kinds:
+          if len(one.sides) < (2 if loss == PAIRWISE else 1):
+            left_out[preference_rows.MALFORMED].append(
+                f"{where}: a labelled answer is no pair; --loss=pointwise"
+                " learns from it")
+            continue
           found = _example(where, one, template, tokenizer, eos_id, capacity)
           if isinstance(found, LeftOut):
             left_out[found.reason].append(f"{where}: {found.detail}")
