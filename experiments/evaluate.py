@@ -18,7 +18,13 @@ from r1jax.core import io
 from r1jax.report import tables
 from r1jax.rewards.combine import RewardConfig
 from r1jax.sharding import processes
-from r1jax.stages import evaluating, judging, reporting, tasks
+from r1jax.stages import (
+  evaluating,
+  judging,
+  reporting,
+  reward_models,
+  tasks,
+)
 from r1jax.stages.evaluating import EvalConfig
 
 EVAL = flagset.define(EvalConfig)
@@ -39,8 +45,9 @@ def main() -> None:
   processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
   rewards = REWARDS.value()
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
+  models = reward_models.load(rewards, common.COMPUTE.value(), common.mesh())
   with judging.judge(tokenizer, template, rewards,
-                     tasks.verifiers(common.DATA.value)) as judge:
+                     tasks.verifiers(common.DATA.value), models) as judge:
     fitting = tasks.joined(
         tasks.all_fitting(parts, judge, limit, SPLIT.value))
     result = evaluating.evaluate(

@@ -1,9 +1,12 @@
-"""R1-Zero: GRPO with rule rewards.
+"""R1-Zero: GRPO with rule rewards, and with reward models.
 
   python -m experiments.train_grpo --workdir=runs/zero
   python -m experiments.train_grpo --workdir=runs/g --data=gsm8k --data_dir=DIR
   python -m experiments.train_grpo --workdir=runs/five \
       --data=arith:1,functions:1,units:1,ciphers:1,constraints:1
+  python -m experiments.train_grpo --workdir=runs/stage2 --data=general.py \
+      --rewards.equation=r1-stage2 --rewards.helpful=orbax:runs/helpful \
+      --rewards.safety=orbax:runs/safety
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import dataclasses
 from absl import flags
 
 from experiments import common, flagset, recipe, start
+from r1jax.core.types import Prompt
 from r1jax.losses import presets as loss_presets
 from r1jax.report import writer
 from r1jax.rewards.combine import RewardConfig
@@ -23,6 +27,7 @@ from r1jax.stages import (
   grpo,
   judging,
   reporting,
+  reward_models,
   tasks,
 )
 from r1jax.stages.evaluating import EvalConfig
@@ -71,26 +76,42 @@ def main() -> None:
             if k != "workers"}
   print(cfg.explain(), flush=True)
   data = ",".join(dict.fromkeys([*train, *held_out]))
-  with judging.judge(
-      tokenizer, cfg.template, rewards, tasks.verifiers(data)) as judge:
+  models = reward_models.load(
+      rewards, common.COMPUTE.value(), mesh, offload="rewards" in cfg.offload)
+  with judging.judge(tokenizer, cfg.template, rewards, tasks.verifiers(data),
+                     models) as judge:
     engine = evaluating.sampler(evals, first.model, tokenizer, mesh)
     questions = common.mixed(tasks.all_fitting(
         train, judge, cfg.prompt_limit(context), "training"))
-    held_out = tasks.joined(tasks.all_fitting(
-        held_out, judge, context - evals.max_new_tokens, EVAL_SPLIT.value))
+    held_out = ruled(tasks.joined(tasks.all_fitting(
+        held_out, judge, context - evals.max_new_tokens, EVAL_SPLIT.value)))
     trained = grpo.run(
         cfg, Handover(first), judge, questions, WORKDIR.value,
         evaluate=evaluating.during(
-            evals, engine, judge, held_out, WORKDIR.value),
+            evals, engine, judge, held_out, WORKDIR.value)
+        if held_out else None,
         mesh=mesh, skip_damaged=common.SKIP_DAMAGED.value,
         settings={"recipe": RECIPE.value,
                   "init": common.INIT.value,
                   "data": common.DATA.value,
                   "mixture": common.MIXTURE.value,
-                  "rewards": judged})
+                  "rewards": judged,
+                  "reward_models": reward_models.digests(rewards)})
   processes.from_writer(report)
   if EXPORT.value and grpo.finished(WORKDIR.value, cfg):
     common.export(EXPORT.value, trained, tokenizer, WORKDIR.value)
+
+
+def ruled(prompts: list[Prompt]) -> list[Prompt]:
+  """Those that a rule judges; says how many are not evaluated.
+
+  A reward model's score that rises proves nothing, so it is no evaluation.
+  """
+  kept = [prompt for prompt in prompts if prompt.verifier]
+  if len(kept) < len(prompts):
+    print(f"{len(prompts) - len(kept)} of {len(prompts)} held-out prompts have"
+          " no rule and are not evaluated", flush=True)
+  return kept
 
 
 def report() -> None:

@@ -24,6 +24,7 @@ ARCHITECTURES = {
     "qwen3": "Qwen3ForCausalLM",
     "llama": "LlamaForCausalLM",
 }
+CLASSIFIER = "ForSequenceClassification"
 _DEEPSEEK = ("deepseek_v3", "deepseek_v2")
 
 # Bookkeeping, training-only settings, and how (not what) others compute.
@@ -305,7 +306,7 @@ def _attention_factor(factor: float, mscale: float, all_dim: float) -> float:
 
 def to_hf(cfg: ModelConfig, family: str, *, bos_id: int | None,
           eos_ids: Collection[int], pad_id: int | None = None,
-          dtype: str = "bfloat16") -> dict[str, Any]:
+          dtype: str = "bfloat16", scalar: bool = False) -> dict[str, Any]:
   """config.json of `cfg` as transformers 4 and 5 and vLLM read it.
 
   Args:
@@ -315,6 +316,7 @@ def to_hf(cfg: ModelConfig, family: str, *, bos_id: int | None,
     eos_ids: ids that end a text; one is written as a number.
     pad_id: the tokenizer's, or None.
     dtype: of the tensors beside it.
+    scalar: whether it is a reward model, with one label.
 
   Raises:
     ValueError: files of the family cannot say what `cfg` is; the message shows
@@ -346,7 +348,17 @@ def to_hf(cfg: ModelConfig, family: str, *, bos_id: int | None,
       config_lib.to_dict(wanted), config_lib.to_dict(from_hf(fields)))
   check(not difference, f"a {family} file cannot hold this model; it would be"
         f" read as {'; '.join(difference)}")
+  if scalar:
+    fields |= {"architectures": [ARCHITECTURES[family].replace(
+        "ForCausalLM", CLASSIFIER)], "id2label": {"0": "score"},
+               "label2id": {"score": 0}}
   return fields
+
+
+def is_scalar(fields: dict[str, Any]) -> bool:
+  """Whether a config.json is that of a reward model."""
+  return any(str(name).endswith(CLASSIFIER)
+             for name in fields.get("architectures") or ())
 
 
 def _canonical_rope(cfg: ModelConfig) -> RopeConfig:

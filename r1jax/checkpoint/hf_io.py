@@ -19,8 +19,10 @@ from r1jax.checkpoint import hf_files, hf_names, trees
 from r1jax.checkpoint.hf_files import Folder, Planned
 from r1jax.checkpoint.hf_names import ROUTER_BIAS, Entry
 from r1jax.core.config import check
+from r1jax.models import scalar_head
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import Model, build
+from r1jax.models.scalar_head import SCORE
 from r1jax.ops import fp8 as fp8_ops
 from r1jax.sharding import processes
 
@@ -45,7 +47,7 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
   Args:
     folder: local, with `model.safetensors` or an index and its files, float32,
       float16, bfloat16, or float8_e4m3 with scales of 128x128 blocks.
-    model: what the tensors must fit.
+    model: what the tensors must fit; also one with a scalar head.
     shardings: tree of the parameters with a sharding for each; the default
       device without.
     report: called with (bytes of leaves placed, bytes in all) on the way.
@@ -59,7 +61,7 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
   """
   files = Folder(folder)
   leaves = _leaves(model)
-  entries = hf_names.table(model.cfg)
+  entries = hf_names.table(model.cfg, SCORE in leaves)
   _check(files, entries, leaves)
   owners = {e.path: e for e in entries if not e.copy}
   _check_copies(files, [e for e in entries if e.copy], owners)
@@ -111,7 +113,7 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, params: Any,
         f"dtype={dtype!r}: export float32 or bfloat16")
   check(shard_bytes > 0, f"shard_bytes={shard_bytes} must be positive")
   leaves = trees.flatten(params) | {ROUTER_BIAS: router_bias_LE}
-  entries = [e for e in hf_names.table(cfg) if e.written]
+  entries = [e for e in hf_names.table(cfg, SCORE in leaves) if e.written]
   _check_leaves(cfg, leaves)
   plan = list(_plan(entries, leaves, dtype, fp8))
   total = sum(t.nbytes for t in plan)
@@ -244,9 +246,10 @@ def _leaves(model: Model) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _check_leaves(cfg: ModelConfig, leaves: dict) -> None:
+  model = scalar_head.over(cfg) if SCORE in leaves else build(cfg)
   lines = trees.mismatches(*(
       {path: tuple(leaf.shape) for path, leaf in tree.items()}
-      for tree in (leaves, _leaves(build(cfg)))))
+      for tree in (leaves, _leaves(model))))
   check(not lines, "the parameters are not those of the config:\n"
         + trees.listed(lines))
 

@@ -37,6 +37,8 @@ Row = tuple[str, str, str]
 EMBED: Row = ("model.embed_tokens.weight", "embed", "matrix")
 NORM: Row = ("model.norm.weight", "norm", "vector")
 HEAD: Row = ("lm_head.weight", "w_head", "transpose")
+# In place of the head in ...ForSequenceClassification with one label.
+SCORE: Row = ("score.weight", "score", "transpose")
 
 NORMS: tuple[Row, ...] = (
     ("input_layernorm.weight", "norm_1", "vector"),
@@ -195,8 +197,13 @@ def to_stored(inner: np.ndarray, layout: str) -> np.ndarray:
   return inner.transpose([a for group in axes for a in group]).reshape(shape)
 
 
-def table(cfg: ModelConfig) -> tuple[Entry, ...]:
-  """All entries of a model, in the order in which files are written."""
+def table(cfg: ModelConfig, scalar: bool = False) -> tuple[Entry, ...]:
+  """All entries of a model, in the order in which files are written.
+
+  Args:
+    cfg: of the model.
+    scalar: whether it has a scalar head (a reward model), and so no other.
+  """
   n_dense = cfg.n_layers - cfg.n_mixture_layers
   dense = tuple(range(n_dense))
   mixture = tuple(range(n_dense, cfg.n_layers))
@@ -206,7 +213,9 @@ def table(cfg: ModelConfig) -> tuple[Entry, ...]:
   if mixture:
     entries += _block(cfg, True, "mixture_blocks", mixture)
   entries.append(Entry(*NORM))
-  if cfg.tie_embeddings:
+  if scalar:
+    entries.append(Entry(*SCORE))
+  elif cfg.tie_embeddings:
     # Some files repeat the embedding as the head; transformers writes none.
     entries.append(Entry(HEAD[0], "embed", "matrix", copy=True, written=False))
   else:

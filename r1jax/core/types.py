@@ -150,3 +150,29 @@ class TokenBatch:
   ref_logprobs_BT: Array | None = None
   experts_BTLA: Array | None = None
   weights_BT: Array | None = None
+
+
+@flax.struct.dataclass
+class ConversationBatch:
+  """Whole conversations, packed, each to be scored at its last token.
+
+  In pairs the rows come in twos: what is preferred lies in rows 0, 2, ..., what
+  is not in the row after it, in the segment of the same number.
+
+  Attributes:
+    tokens_BT: int32.
+    segments_BT: int32, 1, 2, ... within a row; 0 is padding. A conversation
+      lies whole in one row.
+    positions_BT: int32, restarting at 0 with each conversation.
+    mask_BT: float32, 1 at the last token of each conversation, else 0.
+    labels_BT: float32 at the last tokens: the margin of a pair, or whether a
+      single answer is good (0 to 1).
+    weights_BT: float32 at the last tokens, factor of the loss.
+  """
+
+  tokens_BT: Array
+  segments_BT: Array
+  positions_BT: Array
+  mask_BT: Array
+  labels_BT: Array
+  weights_BT: Array

@@ -366,7 +366,7 @@ class Packed:
     plan = []
     for start in range(0, len(order), _CHUNK):
       part = order[start:start + _CHUNK]
-      lengths = [len(self.examples[i].tokens) - 1 for i in part]
+      lengths = [self.length(self.examples[i]) for i in part]
       rows = packing.best_fit(lengths, self.capacity)
       plan += [part[rows[i]].tolist() for i in rng.permutation(len(rows))]
     return plan
@@ -401,12 +401,20 @@ class Packed:
 
   def _row(self, number: int) -> TokenBatch:
     if self.epochs is not None and number >= self._start(self.epochs):
-      empty = packing.pack([], self.capacity, rows=1)
-      return empty.replace(weights_BT=empty.mask_BT)
+      return self.packed([])
     epoch = int(np.searchsorted(self.starts, number, "right")) - 1
     while self._start(epoch + 1) <= number:
       epoch += 1
     chosen = self.plan(epoch)[number - self._start(epoch)]
-    return packing.pack([packing.Sequence(
+    return self.packed([self.examples[i] for i in chosen])
+
+  def length(self, example: Example) -> int:
+    """Slots of a row that an example takes."""
+    return len(example.tokens) - 1
+
+  def packed(self, examples: Sequence[Example]) -> TokenBatch:
+    """One row."""
+    row = packing.pack([packing.Sequence(
         tokens=e.tokens, weights=np.float32(e.weight) * e.trained)
-        for e in map(self.examples.__getitem__, chosen)], self.capacity, rows=1)
+        for e in examples], self.capacity, rows=1)
+    return row if examples else row.replace(weights_BT=row.mask_BT)

@@ -48,6 +48,11 @@ class RewardConfig:
       element), "think" R1's (a thought, then a summary).
     language: "script" counts words by script, "detector" also tells apart the
       languages of one script (needs lingua-language-detector).
+    helpful: the reward model of general prompts, orbax:WORKDIR of
+      experiments.train_reward or hf:DIR; it is shown the summary.
+    safety: that of prompts with metadata safety=True; it is shown thought and
+      summary.
+    model_rows: rows of a batch of a reward model.
   """
 
   equation: str = "r1-zero"
@@ -57,8 +62,12 @@ class RewardConfig:
   code: str = "all"
   format: str = "think-answer"
   language: str = "script"
+  helpful: str = ""
+  safety: str = ""
+  model_rows: int = 16
 
   def __post_init__(self):
+    check(self.model_rows > 0, f"model_rows={self.model_rows} must be positive")
     check(self.equation in EQUATIONS,
           f"equation={self.equation!r} is not one of {', '.join(EQUATIONS)}")
     check(self.workers >= 0,

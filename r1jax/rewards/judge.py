@@ -3,8 +3,8 @@
   pairs = [Pair(id=7, messages=ask("..."), first="...", second="...")]
   kept = [p for p in compare(generate, pairs, seed=0) if p.chosen is not None]
 
-`generate` is any function from conversations to texts: the engine behind
-`sample`, or somebody's service. What it returns is as hostile as the answers
+`generate` is any function from conversations to texts: a model's sampler, or
+somebody's service (`endpoint`). What it returns is as hostile as the answers
 that it has read: labels and verdicts are parsed strictly, and what cannot be
 parsed is counted, not guessed.
 """
@@ -22,8 +22,8 @@ import numpy as np
 from r1jax.core.types import Message, ask
 from r1jax.rewards.score import Score
 
-# Conversations to texts, one each, in order.
-Generate = Callable[[Sequence[tuple[Message, ...]]], Sequence[str]]
+# Conversations to texts, one each, in order; None where there is no answer.
+Generate = Callable[[Sequence[tuple[Message, ...]]], Sequence[str | None]]
 
 # Paper silent on the numbers. Chosen: two steps for "much better", one for
 # "better", seen from A; a pair is kept beyond one step, on average.

@@ -32,7 +32,10 @@ class RewardModel(Protocol):
 
   def __call__(self, prompts: Sequence[Prompt],
                texts: Sequence[str]) -> Sequence[float]:
-    """One number per text, of any scale; NaN where it has no verdict."""
+    """One number per text, of any scale; NaN where it has no verdict.
+
+    There may be no texts.
+    """
     ...
 
 
@@ -106,9 +109,8 @@ def score(scorers: Mapping[str, Scorer],
         asked.append((at, prompt, shown))
       else:
         found[at][name] = Score(scorer.blank, True, "blank answer")
-    if not asked:
-      continue
-    places, prompts, texts = zip(*asked)
+    places, prompts, texts = zip(*asked) if asked else ((), (), ())
+    # Also with nothing to judge: several processes may compute together.
     values = scorer.model(prompts, texts)
     if len(values) != len(texts):
       raise ValueError(

@@ -22,6 +22,7 @@ from r1jax.sharding import processes
 from r1jax.stages.weights import Weights
 from r1jax.training import lora
 
+REWARD = "reward.json"  # beside a reward model's parameters
 _GENERATION = "generation_config.json"
 # What R1 was evaluated with (arXiv:2501.12948, section 3).
 _SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
@@ -70,12 +71,56 @@ def write(folder: str, policy: Weights, tokenizer: Tokenizer, *, init: str,
       _GENERATION: generation(tokenizer),
       "README.md": card(os.path.basename(out), init, command, about,
                         config_lib.to_dict(cfg)).encode()}
-  quiet = not processes.is_writer()
-  with progress.percent("export", quiet) as report:
-    hf_io.save(out, cfg, lora.dense(policy.params), policy.router_bias_LE,
-               fields=fields, dtype=dtype, shard_bytes=shard_bytes, fp8=fp8,
-               extras=extras, report=report)
+  _save(out, policy, fields, extras, dtype=dtype, shard_bytes=shard_bytes,
+        fp8=fp8)
   return about
+
+
+def write_reward(folder: str, found: Weights, tokenizer: Tokenizer,
+                 about: dict[str, Any], *, init: str, command: str,
+                 dtype: str = "float32", shard_bytes: float = 5e9) -> str:
+  """A reward model as ...ForSequenceClassification with one label.
+
+  transformers scores the last token that is not the padding of config.json.
+  Here that is the end of the answer, so the padding must be another id than
+  the ends: where a tokenizer pads with an end, another one is named, and the
+  card says so.
+
+  Args:
+    folder, found, tokenizer, init, command, dtype, shard_bytes: see `write`.
+    about: what `reward_weights.about` says of it; it lies in the folder.
+
+  Returns:
+    The model in words.
+  """
+  check_unused(folder)
+  out, cfg = os.path.abspath(folder), found.model.cfg
+  pad = tokenizer.pad_id
+  if pad in tokenizer.eos_ids:
+    pad = next(i for i in range(cfg.vocab_size) if i not in tokenizer.eos_ids)
+  fields = hf_config.to_hf(
+      cfg, hf_config.family_for(cfg), bos_id=tokenizer.bos_id,
+      eos_ids=tokenizer.eos_ids, pad_id=pad, dtype=dtype, scalar=True)
+  said = ".\n".join([
+      f"A reward model over {describe(cfg)}",
+      *adaptation(found.params, dtype),
+      "The score is read at the last token, the end of the answer; pad on the"
+      f" right with id {pad}, which config.json names"])
+  text = card(os.path.basename(out), init, command, said,
+              config_lib.to_dict(cfg), "text-classification")
+  extras = dict(tokenizer.files) | {
+      "README.md": text.encode(), REWARD: _json(about)}
+  extras.pop(_GENERATION, None)
+  _save(out, found, fields, extras, dtype=dtype, shard_bytes=shard_bytes)
+  return said
+
+
+def _save(out: str, found: Weights, fields: dict[str, Any],
+          extras: dict[str, bytes], **options: Any) -> None:
+  with progress.percent("export", not processes.is_writer()) as report:
+    hf_io.save(out, found.model.cfg, lora.dense(found.params),
+               found.router_bias_LE, fields=fields, extras=extras,
+               report=report, **options)
 
 
 def adaptation(params: Any, dtype: str, fp8: bool = False) -> list[str]:
@@ -117,10 +162,10 @@ def results(workdir: epath.Path) -> dict[str, float]:
 
 
 def card(title: str, init: str, command: str, about: str,
-         model: dict[str, Any]) -> str:
+         model: dict[str, Any], task: str = "text-generation") -> str:
   """README.md: what the model is, where it comes from, what it scores."""
   parts = [
-      "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
+      f"---\nlibrary_name: transformers\npipeline_tag: {task}\n"
       f"tags: [r1jax]\n---\n\n# {title}\n\n{about}.",
       f"Exported by r1jax from `{init}`:\n\n```\n{command}\n```"]
   kind, _, what = init.partition(":")

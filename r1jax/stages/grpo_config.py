@@ -38,7 +38,8 @@ class GrpoConfig:
   gamma: float = 0.0  # step of the router bias during RL
   balance: float = 0.0  # factor of the sequence-wise balance loss during RL
   template: str = "r1-zero"  # or plain, chat, chat-think, r1, file:PATH
-  offload: tuple[str, ...] = ()  # optimizer, reference: on the host while idle
+  # optimizer, reference, rewards (reward models): on the host while idle
+  offload: tuple[str, ...] = ()
   driver: str = "mesh"  # mesh, or pmap (replicas; the first device samples)
   seed: int = 0  # of prompts and samples
   save_every: int = 25  # steps between checkpoints
@@ -66,8 +67,9 @@ class GrpoConfig:
           and list(self.stage_steps) == sorted(self.stage_steps),
           f"max_new_tokens={self.max_new_tokens} needs one more entry than"
           f" stage_steps={self.stage_steps}, which must ascend")
-    check(set(self.offload) <= {"optimizer", "reference"},
-          f"offload={','.join(self.offload)}: choose from optimizer, reference")
+    check(set(self.offload) <= {"optimizer", "reference", "rewards"},
+          f"offload={','.join(self.offload)}: choose from optimizer, reference,"
+          " rewards")
     check(self.driver in ("mesh", "pmap"),
           f"driver={self.driver!r}: choose mesh or pmap")
     # JAX 0.11.2's compiler dies of an adapter under pmap.

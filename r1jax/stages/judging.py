@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,9 @@ from r1jax.core.types import Prompt, Rollout, Scored
 from r1jax.data import templates
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.rewards import combine, rules
+from r1jax.rewards import models as models_lib
 from r1jax.rewards.combine import Combine, RewardConfig
+from r1jax.rewards.models import HELPFUL, SAFETY, Scorer
 from r1jax.rewards.runner import Pool
 from r1jax.rewards.score import Rule
 
@@ -25,13 +28,17 @@ class Judge(NamedTuple):
     tokenizer: of the policy.
     template: name in `data.templates`.
     pool: child processes with the rules.
-    rewards: weight of each rule.
+    rewards: weight of each rule, and of each model.
+    models: reward models by the name of their reward.
+    missing: rewards that belong to the equation and have no model.
   """
 
   tokenizer: Tokenizer
   template: str
   pool: Pool
   rewards: Combine
+  models: Mapping[str, Scorer] = types.MappingProxyType({})
+  missing: tuple[str, ...] = ()
 
   def tokens(self, prompt: Prompt) -> np.ndarray:
     """int32 ids of the rendered question."""
@@ -60,21 +67,45 @@ class Judge(NamedTuple):
              ) -> Callable[[], Scored]:
     """Starts judging; call the result to wait for it.
 
+    Rules start at once in their children. Reward models compute, on the device,
+    when the result is called: what was dispatched before comes first.
+
     Raises:
-      SandboxError, ValueError: a rule lacks what it needs (`rules.check`).
+      SandboxError, ValueError: see `check`.
+    """
+    self.check(prompts)
+    texts = self.texts(rollout) if texts is None else texts
+    items = combine.items(
+        prompts, [self.tail(prompt) for prompt in prompts], texts)
+    pending = self.pool.submit(items)
+
+    def verdicts() -> Scored:
+      judged = models_lib.score(self.models, items)
+      return combine.scored(self.rewards, rollout, prompts, texts,
+                            models_lib.merge(pending.result(), judged))
+
+    return verdicts
+
+  def check(self, prompts: Sequence[Prompt]) -> None:
+    """Makes sure that there is what judges these prompts.
+
+    Raises:
+      SandboxError, ValueError: a rule lacks what it needs (`rules.check`), or
+        a prompt belongs to a reward model that was not given.
     """
     rules.check(prompts)
-    texts = self.texts(rollout) if texts is None else texts
-    pending = self.pool.submit(combine.items(
-        prompts, [self.tail(prompt) for prompt in prompts], texts))
-    return lambda: combine.scored(
-        self.rewards, rollout, prompts, texts, pending.result())
+    for prompt in prompts:
+      name = models_lib.belongs(prompt)
+      check(name not in self.missing, f"prompt {prompt.id} of {prompt.source!r}"
+            f" belongs to the reward model {name!r}: give"
+            f" --rewards.{name}=orbax:WORKDIR, or leave such prompts out")
 
 
 @contextlib.contextmanager
 def judge(tokenizer: Tokenizer, template: str,
           rewards: RewardConfig | None = None,
-          own: Mapping[str, Rule] | None = None) -> Iterator[Judge]:
+          own: Mapping[str, Rule] | None = None,
+          models: Mapping[str, Scorer] | None = None) -> Iterator[Judge]:
   """A judge whose children live inside the `with` block.
 
   Args:
@@ -83,16 +114,30 @@ def judge(tokenizer: Tokenizer, template: str,
     rewards: which, how much, by how many children; by default R1-Zero's.
     own: accuracy rules by verifier, beside or instead of those of
       `rewards.rules`; functions at the top of importable modules.
+    models: reward models by the name of their reward, as `reward_models.load`
+      gives them. A name of the equation that has none is left out of the sum,
+      and prompts that belong to it are refused.
 
   Raises:
-    ValueError: no rule gives one of the rewards.
+    ValueError: nothing gives one of the rewards, or a model has no weight.
   """
-  rewards = rewards or RewardConfig()
-  weights, selected = rewards.resolve(), rules.select(rewards)
+  rewards, models = rewards or RewardConfig(), dict(models or {})
+  weights, selected = rewards.resolve().weights, rules.select(rewards)
   selected["accuracy"] = dict(selected["accuracy"]) | dict(own or {})
-  unknown = sorted(set(weights.weights) - set(selected))
+  asked = {name for name in (HELPFUL, SAFETY) if name in weights}
+  unknown = sorted(set(weights) - set(selected) - set(models) - asked)
   check(not unknown, f"no rule gives the reward {', '.join(unknown)}; choose"
-        f" from {', '.join(selected)} (reward models cannot be named by flags)")
-  with Pool({name: selected[name] for name in weights.weights},
+        f" from {', '.join(selected)}, {HELPFUL}, {SAFETY}")
+  check(not asked or bool(models), f"no model gives the reward"
+        f" {' and '.join(sorted(asked))}: give --rewards.helpful=orbax:WORKDIR"
+        " or --rewards.safety=orbax:WORKDIR of experiments.train_reward")
+  idle = sorted(set(models) - set(weights))
+  check(not idle, f"the equation has no weight for {', '.join(idle)}; set"
+        " --rewards.equation=r1-stage2, or --rewards.weights="
+        + ",".join(f"{name}:1" for name in idle))
+  missing = tuple(sorted(asked - set(models)))
+  weights = {k: v for k, v in weights.items() if k not in missing}
+  with Pool({name: selected[name] for name in weights if name not in models},
             workers=rewards.children, deadline=rewards.deadline) as pool:
-    yield Judge(tokenizer, template, pool, weights)
+    yield Judge(tokenizer, template, pool, Combine(weights=weights), models,
+                missing)

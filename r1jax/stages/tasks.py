@@ -19,7 +19,6 @@ from r1jax.core.config import check
 from r1jax.core.types import Prompt
 from r1jax.data import load as load_lib
 from r1jax.data import mixture
-from r1jax.rewards import rules
 from r1jax.rewards.score import Rule
 from r1jax.stages.judging import Judge
 
@@ -48,26 +47,40 @@ def verifiers(text: str) -> dict[str, Rule]:
 
 
 def own(path: str) -> types.ModuleType:
-  """A Python file of the user's, imported as it is now.
+  """A Python file of the user's with questions, imported as it is now.
 
   Raises:
     ValueError: there is no such file, or it has no `prompts`.
   """
+  found = module(path, "--data")
+  check(hasattr(found, "prompts"), f"{path} has no function prompts(split)")
+  return found
+
+
+def module(path: str, flag: str) -> types.ModuleType:
+  """A Python file of the user's, imported as it is now.
+
+  Args:
+    path: of the file.
+    flag: that names it.
+
+  Raises:
+    ValueError: there is no such file, or its name is taken.
+  """
   file = pathlib.Path(path).resolve()
-  check(file.is_file(), f"--data names {path}, which is not a file")
+  check(file.is_file(), f"{flag} names {path}, which is not a file")
   # Under its own name, so that the children that judge can import it too.
   if str(file.parent) not in sys.path:
     sys.path.append(str(file.parent))
   importlib.invalidate_caches()  # the file may be younger than the folder's
   before = sys.modules.get(file.stem)
-  module = importlib.import_module(file.stem)
-  check(getattr(module, "__file__", None) == str(file),
+  found = importlib.import_module(file.stem)
+  check(getattr(found, "__file__", None) == str(file),
         f"{path} cannot be imported as {file.stem!r}, which is"
-        f" {getattr(module, '__file__', 'a built-in module')}; rename it")
-  if module is before:  # a notebook may have written it anew
-    module = importlib.reload(module)
-  check(hasattr(module, "prompts"), f"{path} has no function prompts(split)")
-  return module
+        f" {getattr(found, '__file__', 'a built-in module')}; rename it")
+  if found is before:  # a notebook may have written it anew
+    found = importlib.reload(found)
+  return found
 
 
 def _own_prompts(path: str, split: str) -> list[Prompt]:
@@ -106,7 +119,7 @@ def fitting(prompts: Sequence[Prompt], judge: Judge, limit: int,
   kept = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
   remedy = ("lower max_new_tokens, raise row_length (training) or choose a"
             " model with a longer context")
-  rules.check(kept)  # before the work
+  judge.check(kept)  # before the work
   check(len(kept) > 0, f"none of {len(prompts)} {what} prompts fits the"
         f" {max(limit, 0)} tokens that are left for it (the shortest has"
         f" {min(lengths, default=0)}): {remedy}")

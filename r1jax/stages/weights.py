@@ -105,7 +105,7 @@ def load(init: str, compute: Compute, key: jax.Array,
     return _from_hf(what, compute, mesh, report)
   if kind == "random" and what:
     model = build(presets.get(what), compute)
-    init = jax.jit(model.init, out_shardings=_placed(model, mesh))
+    init = jax.jit(model.init, out_shardings=placed(model, mesh))
     return Weights(model, init(key), model.init_router_bias())
   raise ValueError(
       f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR,"
@@ -168,7 +168,7 @@ def save(path: str | os.PathLike, cfg: ModelConfig, params: Any,
   export.save_params(path, lora.dense(params), metadata, dtype=dtype)
 
 
-def _placed(model, mesh):
+def placed(model: Model, mesh: jax.sharding.Mesh | None) -> Any:
   """Sharding of every parameter; None without a mesh."""
   return mesh and rules.param_shardings(
       model.param_axes(), jax.eval_shape(model.init, jax.random.key(0)), mesh)
@@ -187,7 +187,7 @@ def _from_file(path, compute, mesh):
   model = build(
       config_lib.from_dict(ModelConfig, metadata["model"]), compute)
   like = _like(jax.eval_shape(model.init, jax.random.key(0)),
-               _placed(model, mesh))
+               placed(model, mesh))
   bias = jnp.asarray(metadata["router_bias"], jnp.float32)
   return Weights(model, export.load_params(path, like),
                  bias.reshape(model.init_router_bias().shape))
@@ -199,7 +199,7 @@ def _from_hf(folder, compute, mesh, report):
     raise ValueError(f"{path} does not exist; hf:DIR must be a local folder of"
                      " a Hugging Face model: config.json and its safetensors")
   model = build(hf_config.from_hf(io.read_json(path)), compute)
-  params, bias = hf_io.load(folder, model, _placed(model, mesh), report=report)
+  params, bias = hf_io.load(folder, model, placed(model, mesh), report=report)
   return Weights(model, params, bias)
 
 
@@ -215,6 +215,19 @@ def _from_run(workdir, compute, mesh):
       params=lora.join(base.params, trained.params, adapter.scale))
 
 
+def settings_of(workdir: str | os.PathLike) -> dict[str, Any]:
+  """The config of the run in `workdir`.
+
+  Raises:
+    ValueError: it is not a run's.
+  """
+  path = epath.Path(workdir) / "config.json"
+  if not path.exists():
+    raise ValueError(f"{path} does not exist; orbax:DIR must be the --workdir"
+                     " of a training run")
+  return io.read_json(path)["config"]
+
+
 def restored(workdir: str | os.PathLike, compute: Compute,
              mesh: jax.sharding.Mesh | None = None
              ) -> tuple[Weights, LoraConfig, dict[str, Any]]:
@@ -224,15 +237,23 @@ def restored(workdir: str | os.PathLike, compute: Compute,
   are placed on `mesh`, or on the default device.
 
   Raises:
-    ValueError: `workdir` is not a run's, or has no checkpoint.
+    ValueError: `workdir` is not a run's, is that of a reward model, or has no
+      checkpoint.
   """
-  path = epath.Path(workdir) / "config.json"
-  if not path.exists():
-    raise ValueError(f"{path} does not exist; orbax:DIR must be the --workdir"
-                     " of a training run")
-  settings = io.read_json(path)["config"]
+  settings = settings_of(workdir)
+  if settings.get("head"):
+    raise ValueError(f"{workdir} holds a reward model, which scores texts and"
+                     " writes none: it is for --rewards.helpful or .safety; as"
+                     " --init give the run of a policy")
   model = build(
       config_lib.from_dict(ModelConfig, settings["model"]), compute)
+  return *checkpoint(workdir, settings, model, mesh), settings
+
+
+def checkpoint(workdir: str | os.PathLike, settings: dict[str, Any],
+               model: Model, mesh: jax.sharding.Mesh | None
+               ) -> tuple[Weights, LoraConfig]:
+  """`restored` of a model that is made already, a reward model too."""
   params = jax.eval_shape(model.init, jax.random.key(0))
   axes = model.param_axes()
   adapter = config_lib.from_dict(LoraConfig, settings.get("lora", {}))
@@ -249,5 +270,4 @@ def restored(workdir: str | os.PathLike, compute: Compute,
   manager = Manager(epath.Path(workdir) / "checkpoints", read_only=True)
   arrays, _ = manager.restore(like=like, partial=True)
   manager.close()
-  policy = Weights(model, arrays["params"], arrays["router_bias_LE"])
-  return policy, adapter, settings
+  return Weights(model, arrays["params"], arrays["router_bias_LE"]), adapter

@@ -5,7 +5,8 @@ every layer, with A [..., in, rank] random and B [..., rank, out] zero at first.
 As in the paper it is activations that are adapted, W x + B A x, in trainer,
 sampler and evaluation alike: the model's functions take the joined parameters,
 which hold `ops.linear.Adapted` where matrices were. Trained, and with optimizer
-state, is the adapter alone, in float32.
+state, is the adapter alone, in float32. A reward model's head, which is random
+at first, belongs to the adapter as it is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.core.config import check
+from r1jax.models.scalar_head import SCORE
 from r1jax.ops.linear import HIGHEST, Adapted, is_adapted
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down", "dq", "uq", "dkv", "ukv")
@@ -84,8 +86,10 @@ def join(params: Any, adapter: Any, scale: float) -> Any:
   Adapters add up: of a matrix that has one already, A becomes [A, A'] and B
   [B scale / scale', B'].
   """
+  if not isinstance(adapter, dict):
+    return adapter  # a head
   if "w_a" not in adapter:
-    return params | {name: join(params[name], part, scale)
+    return params | {name: join(params.get(name), part, scale)
                      for name, part in adapter.items()}
   a, b = adapter["w_a"], adapter["w_b"]
   if isinstance(params, Adapted):
@@ -171,6 +175,9 @@ def init(key: jax.Array, params: Any, axes: Any, cfg: LoraConfig) -> Any:
   adapter = _map(leaf, params, axes, cfg)
   check(bool(adapter), f"the model has none of targets={','.join(cfg.targets)}"
         " (routed experts need experts=True)")
+  if SCORE in params:
+    # A copy, since updates give it up.
+    adapter[SCORE] = jnp.array(params[SCORE], jnp.float32)
   return adapter
 
 
@@ -181,7 +188,8 @@ def adapter_axes(axes: Any, cfg: LoraConfig) -> Any:
     return {"w_a": (*names[:split], None),
             "w_b": (*names[:lead], None, *names[split:])}
 
-  return _map(leaf, axes, axes, cfg)
+  head = {SCORE: axes[SCORE]} if SCORE in axes else {}
+  return _map(leaf, axes, axes, cfg) | head
 
 
 def _map(leaf: Callable[..., Any], tree: Any, axes: Any, cfg: LoraConfig

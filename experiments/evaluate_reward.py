@@ -1,0 +1,110 @@
+"""What a reward model is worth on held-out data and on RewardBench.
+
+  python -m experiments.evaluate_reward --init=orbax:runs/helpful \\
+      --data=PAIRS.jsonl
+  python -m experiments.evaluate_reward --init=hf:DIR --data=LABELS.jsonl \\
+      --loss=pointwise --rewardbench=reward-bench.jsonl,reward-bench-2.jsonl
+
+Data is as for experiments.train_reward; RewardBench 1 and 2 are local JSONL
+files with the published fields. Writes OUT/result.json and a figure.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from absl import flags
+from etils import epath
+
+from experiments import common, start
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.data import preference, rewardbench, sft, templates
+from r1jax.evals import rewardbench as scores_lib
+from r1jax.report import reward_figure
+from r1jax.stages import reward, reward_weights
+from r1jax.stages.scoring import Scoring
+
+LOSS = flags.DEFINE_enum(
+    "loss", preference.PAIRWISE, [preference.PAIRWISE, preference.POINTWISE],
+    "Whether --data are pairs or labelled answers.")
+REWARDBENCH = flags.DEFINE_string(
+    "rewardbench", "", "JSONL files of RewardBench 1 or 2.")
+TEMPLATE = flags.DEFINE_string(
+    "template", "", "Default: as the model was trained, else auto.")
+ROWS = flags.DEFINE_integer("rows", 16, "Rows of a batch.")
+ROW_LENGTH = flags.DEFINE_integer("row_length", 256, "Tokens of a row.")
+OUT = flags.DEFINE_string("out", "runs/evaluate_reward", "Folder to write.")
+
+
+def main() -> None:
+  check(common.DATA.present or bool(REWARDBENCH.value),
+        "give --data=FILE.jsonl, or --rewardbench=FILE.jsonl")
+  kind, _, what = common.INIT.value.partition(":")
+  told = epath.Path(what) / reward_weights.ABOUT
+  check(kind == "orbax" or kind == "hf", f"--init={common.INIT.value} is no"
+        " reward model; give orbax:WORKDIR of experiments.train_reward, or"
+        " hf:DIR")
+  about = io.read_json(told) if told.exists() else {}
+  found, tokenizer = reward_weights.with_tokenizer(
+      common.INIT.value, common.COMPUTE.value(), mesh=common.mesh(),
+      tokenizer=common.TOKENIZER.value)
+  template = templates.read(preference.template_for(
+      TEMPLATE.value or about.get("template", preference.AUTO), tokenizer))
+  scoring = Scoring(found.model, ROWS.value, ROW_LENGTH.value, common.mesh())
+
+  def score(ids):
+    return scoring(found.params, found.router_bias_LE, ids)
+
+  result: dict[str, Any] = {"init": common.INIT.value, "template": template}
+  if common.DATA.present:
+    data = preference.load(
+        [path for path in common.DATA.value.split(",") if path], tokenizer,
+        template, found.model.cfg.max_position, LOSS.value)
+    print(data.explain(common.DATA.value), flush=True)
+    cfg = reward.PreferenceConfig(loss=LOSS.value)
+    measured = reward.Measured(cfg, data.examples, score)
+    good, bad, lengths = measured.split()
+    result["data"] = measured.found() | {"loss": measured.loss()}
+    reward_figure.draw(result["data"], good, bad, lengths,
+                       epath.Path(OUT.value) / reward.FIGURE,
+                       blank=about.get("blank"))
+  for path in filter(None, REWARDBENCH.value.split(",")):
+    version, rows = bench(path, template, tokenizer, score)
+    result[f"rewardbench{version}"] = (
+        scores_lib.first if version == 1 else scores_lib.second)(rows)
+  io.write_json(epath.Path(OUT.value) / "result.json", result)
+  print(json.dumps(result, indent=2), flush=True)
+
+
+def bench(path: str, template: str, tokenizer: Any, score: Any
+          ) -> tuple[int, list[scores_lib.Scored]]:
+  """The items of a file with their scores; what cannot be scored scores least.
+  """
+  version, items = rewardbench.read(path)
+  eos_id = sft.end_of_answer(template, tokenizer)
+  ids, refused = [], 0
+  for messages in rewardbench.texts(items):
+    try:
+      ids.append(preference.encode(messages, template, tokenizer, eos_id)[0])
+    except ValueError:
+      ids.append(np.zeros(0, np.int32))
+  scores = np.asarray(score(ids), np.float64)
+  refused = int(np.isnan(scores).sum())
+  if refused:
+    print(f"{path}: {refused} answers are longer than the context or refused by"
+          " the template; an item with one of them counts as wrong", flush=True)
+  found, at = [], 0
+  for item in items:
+    part = scores[at:at + len(item.conversations)]
+    at += len(part)
+    if np.isnan(part).any():  # wrong, whichever of its answers it is
+      part = np.arange(len(part), dtype=np.float64)
+    found.append(scores_lib.Scored(item.id, item.subset, part, item.right))
+  return version, found
+
+
+if __name__ == "__main__":
+  start.run(main)

@@ -1,0 +1,171 @@
+"""Preference pairs: answers of one or several policies, judged.
+
+  python -m experiments.label_pairs --policies=orbax:runs/zero,orbax:runs/sft \\
+      --data=prompts --data_dir=DIR --judge=hf:JUDGE --out=pairs
+  OPENAI_API_KEY=... python -m experiments.label_pairs --init=hf:DIR \\
+      --data=my_prompts.py --judge=https://HOST/v1 --endpoint.model=NAME
+  python -m experiments.label_pairs --init=hf:DIR --data=my_prompts.py \\
+      --judge=my_judge.py --noise=1.0
+
+A judge is orbax:WORKDIR, hf:DIR, the base URL of an endpoint that speaks
+OpenAI's chat completions (or R1JAX_JUDGE_URL; its key in OPENAI_API_KEY), or a
+Python file with `utility(messages, answer)`. Each pair is judged in both
+orders, several times, and kept where the mean vote exceeds one step; then the
+lengths of chosen and rejected answers are balanced. Writes OUT/pairs.jsonl, for
+experiments.train_reward, and OUT/report.json. What an endpoint answered is kept
+in OUT/answers: the same command again asks nothing twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+
+from absl import flags
+from etils import epath
+
+from experiments import common, flagset, start
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.core.types import Prompt
+from r1jax.data import preference, templates
+from r1jax.rewards import annotator, judge
+from r1jax.rewards.endpoint import Endpoint, EndpointConfig
+from r1jax.rewards.judge import Pair, Preference
+from r1jax.rewards.models import SUMMARY, TEXT
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.stages import evaluating, labelling, tasks, weights
+from r1jax.stages.labelling import Writer
+
+SAMPLING = flagset.define(SamplingConfig(temperature=1.0))
+JUDGING = flagset.define(
+    SamplingConfig(temperature=0.6, max_new_tokens=2048), "judge_sampling")
+ENDPOINT = flagset.define(EndpointConfig, "endpoint")
+POLICIES = flags.DEFINE_string(
+    "policies", "", "Whose answers are compared, separated by commas, as --init"
+    " names them; default: --init.")
+SPLIT = flags.DEFINE_string("split", "train[:64]", "Questions.")
+SAMPLES = flags.DEFINE_integer("samples", 2, "Of each policy, a question.")
+PAIRS = flags.DEFINE_integer("pairs", 1, "Of each question, at most.")
+TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
+JUDGE = flags.DEFINE_string(
+    "judge", os.environ.get("R1JAX_JUDGE_URL", ""),
+    "orbax:WORKDIR, hf:DIR, an endpoint's URL, or a Python file.")
+JUDGE_TEMPLATE = flags.DEFINE_string(
+    "judge_template", preference.AUTO, "Of a judge that is a model.")
+JUDGE_KEY = flags.DEFINE_string(
+    "judge_key", "", "Of the endpoint; default: OPENAI_API_KEY.")
+QUERIES = flags.DEFINE_integer(
+    "queries", judge.QUERIES, "Of the judge, a pair; half in either order.")
+NOISE = flags.DEFINE_float(
+    "noise", 0.0, "Scale of a Python judge's Bradley-Terry draw.")
+BATCH = flags.DEFINE_integer("batch", 16, "Conversations answered at once.")
+SHOWN = flags.DEFINE_enum(
+    "shown", SUMMARY, [SUMMARY, TEXT],
+    "What is compared: what follows the thought, or everything.")
+BALANCE = flags.DEFINE_bool("balance", True, "Balance lengths.")
+SEED = flags.DEFINE_integer("seed", 0, "Of samples, pairs and orders.")
+OUT = flags.DEFINE_string("out", "runs/pairs", "Folder to write.")
+
+
+def main() -> None:
+  check(bool(JUDGE.value), "give --judge=orbax:WORKDIR, hf:DIR, URL or FILE.py")
+  out = epath.Path(OUT.value)
+  out.mkdir(parents=True, exist_ok=True)  # before the work
+  decide = judge_of(JUDGE.value, out)
+  prompts = tasks.joined(common.sources(common.DATA.value, SPLIT.value))
+  check(len(prompts) > 0, f"--split={SPLIT.value} of --data has no questions")
+  pairs = labelling.draw_pairs(
+      prompts, answers(prompts), PAIRS.value, SEED.value)
+  print(f"{len(pairs)} pairs of {len(prompts)} questions", flush=True)
+  judged = decide(pairs)
+  kept = [one for one in judged if one.chosen is not None]
+  used = labelling.balanced(kept, SEED.value) if BALANCE.value else kept
+  found = labelling.report(judged, kept, used) | {
+      "judge": JUDGE.value, "policies": policies(), "data": common.DATA.value}
+  io.write_json(out / "report.json", found)
+  print(json.dumps(found, indent=2), flush=True)
+  check(bool(used), f"nothing is left to write: of {len(judged)} pairs"
+        f" {found['ties']} are ties, {found['no_verdict']} have no verdict, and"
+        f" balancing left {len(used)} of {len(kept)} kept ones")
+  sources = {id(prompt.messages): prompt.source for prompt in prompts}
+  io.write_text(out / "pairs.jsonl", "".join(
+      json.dumps(labelling.row(one, sources[id(one.pair.messages)]),
+                 ensure_ascii=False) + "\n" for one in used))
+  print(f"wrote {out / 'pairs.jsonl'}; use it as --data of"
+        " experiments.train_reward", flush=True)
+
+
+def policies() -> list[str]:
+  """Whose answers are compared."""
+  return [p for p in POLICIES.value.split(",") if p] or [common.INIT.value]
+
+
+def answers(prompts: Sequence[Prompt]) -> list[list[str]]:
+  """What all policies say to each question, as it will be compared."""
+  found: list[list[str]] = [[] for _ in prompts]
+  template = common.template(TEMPLATE.value)
+  for number, init in enumerate(policies()):
+    policy = writer(init, template, SAMPLING.value(), SEED.value + number)
+    said = policy.samples([p.messages for p in prompts],
+                          [p.id for p in prompts], SAMPLES.value)
+    refused = sum(texts is None for texts in said)
+    if refused:
+      print(f"{init}: {refused} questions are too long or refused by the"
+            " template", flush=True)
+    for texts, more in zip(found, said, strict=True):
+      texts += [labelling.shown(text, SHOWN.value) for text in more or []]
+    del policy  # its memory is the next one's
+  return found
+
+
+def writer(init: str, template: str, sampling: SamplingConfig, seed: int
+           ) -> Writer:
+  """A model that answers."""
+  mesh = common.mesh()
+  policy, tokenizer = weights.with_tokenizer(
+      init, common.COMPUTE.value(), seed=seed, mesh=mesh)
+  longest = policy.model.cfg.max_position // 2
+  sampling = dataclasses.replace(
+      sampling, max_new_tokens=min(sampling.max_new_tokens, longest))
+  engine = Engine(policy.model, sampling, tokenizer.eos_ids, mesh)
+  laid = policy._replace(params=evaluating.laid_out(policy, engine))
+  template = templates.read(preference.template_for(template, tokenizer))
+  return Writer(engine, laid, tokenizer, template, batch=BATCH.value, seed=seed)
+
+
+def judge_of(name: str, out: epath.Path):
+  """Pairs to preferences, by whoever `name` names."""
+  if name.endswith(".py"):
+    module = tasks.module(name, "--judge")
+    check(callable(getattr(module, "utility", None)),
+          f"{name} has no function utility(messages, answer)")
+    return lambda pairs: annotator.annotate(
+        module.utility, pairs, seed=SEED.value, scale=NOISE.value)
+  if name.startswith(("http://", "https://")):
+    config = dataclasses.replace(ENDPOINT.value(), url=name)
+    check(bool(config.model), "--endpoint.model names the judge there")
+    key = JUDGE_KEY.value or os.environ.get("OPENAI_API_KEY", "")
+    endpoint = Endpoint(config, key=key, cache=out / "answers")
+    return lambda pairs: asked(endpoint, pairs)
+  model = writer(name, JUDGE_TEMPLATE.value, JUDGING.value(), SEED.value)
+  return lambda pairs: judge.compare(
+      model, pairs, seed=SEED.value, queries=QUERIES.value)
+
+
+def asked(endpoint: Endpoint, pairs: Sequence[Pair]) -> list[Preference]:
+  """What an endpoint says; prints what it did not answer."""
+  found = judge.compare(
+      endpoint, pairs, seed=SEED.value, queries=QUERIES.value)
+  print(f"asked {endpoint.asked} queries, {endpoint.cached} were answered"
+        " before", flush=True)
+  for reason, count in endpoint.failures.most_common():
+    print(f"{count} without an answer: {reason}", flush=True)
+  return found
+
+
+if __name__ == "__main__":
+  start.run(main)

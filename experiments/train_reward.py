@@ -1,0 +1,98 @@
+"""Training a reward model, all parameters or a LoRA adapter.
+
+  python -m experiments.train_reward --data=PAIRS.jsonl --workdir=runs/helpful
+  python -m experiments.train_reward --data=LABELS.jsonl --loss=pointwise \\
+      --workdir=runs/safety
+  python -m experiments.train_reward --init=hf:DIR --data=A.jsonl,B.jsonl \\
+      --eval_data=C.jsonl --lora.rank=16 --optimizer.lr=6e-6
+
+Rows are {"messages", "chosen", "rejected"}, two whole conversations, answers
+with scores, or {"messages", "response", "label"}; r1jax/data/preference_rows.py
+says more. In GRPO the result is --rewards.helpful=orbax:runs/helpful and
+--rewards.safety=orbax:runs/safety.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from absl import flags
+
+from experiments import common, flagset, start
+from r1jax.core.config import check
+from r1jax.data import preference, sft, templates
+from r1jax.stages import exporting, reward, reward_weights
+from r1jax.stages.reward import PreferenceConfig
+from r1jax.stages.weights import Handover
+
+REWARD = flagset.define(PreferenceConfig)
+WORKDIR = flags.DEFINE_string("workdir", "runs/reward", "Folder of the run.")
+EVAL_DATA = flags.DEFINE_string(
+    "eval_data", "", "Held-out data, as --data; default: a share of --data,"
+    " --validation, by prompts.")
+SOURCE_WEIGHTS = flags.DEFINE_string(
+    "source_weights", "", "Factor of the loss by source, as chat:2,code:0.5.")
+EXPORT = flags.DEFINE_string(
+    "export", "", "Folder to write the result to at the end, as Hugging Face's"
+    " ...ForSequenceClassification with one label.")
+EXPORT_DTYPE = flags.DEFINE_enum(
+    "export_dtype", "float32", ["float32", "bfloat16"],
+    "Of the exported parameters.")
+
+
+def main() -> None:
+  cfg = REWARD.value()
+  if EXPORT.value:
+    exporting.check_unused(EXPORT.value)  # before the work
+  check(common.DATA.present, "--data=FILE.jsonl must be given")
+  weights = sft.source_weights(SOURCE_WEIGHTS.value)
+  files, held_out_files = (
+      [path for path in flag.value.split(",") if path]
+      for flag in (common.DATA, EVAL_DATA))
+  first, tokenizer = reward_weights.with_tokenizer(
+      common.INIT.value, common.COMPUTE.value(), seed=cfg.seed,
+      mesh=common.mesh(), tokenizer=common.TOKENIZER.value)
+  cfg = dataclasses.replace(cfg, template=templates.read(
+      preference.template_for(cfg.template, tokenizer)))
+  if preference.dated(cfg.template, tokenizer):
+    print("the chat template tells today's date: scores of one text will differ"
+          " from day to day; give --template=file:PATH", flush=True)
+
+  def read(paths):
+    data = preference.load(
+        paths, tokenizer, cfg.template, cfg.row_length, cfg.loss,
+        margin=cfg.margin, weights=weights)
+    print(data.explain(", ".join(paths)), flush=True)
+    return data.examples
+
+  examples = read(files)
+  unused = sorted(set(weights) - {e.source for e in examples})
+  check(not unused, f"--source_weights names {', '.join(unused)}, which no row"
+        " has")
+  if held_out_files:
+    held_out = read(held_out_files)
+  else:
+    examples, held_out = preference.divided(examples, cfg.validation)
+  found = {path: preference.digest(path) for path in files + held_out_files}
+  result = reward.run(
+      cfg, Handover(first), tokenizer, examples, held_out, WORKDIR.value,
+      mesh=common.mesh(), skip_damaged=common.SKIP_DAMAGED.value, settings={
+          "init": common.INIT.value,
+          "data": {path: found[path] for path in files},
+          "eval_data": {path: found[path] for path in held_out_files},
+          "source_weights": weights})
+  if said := reward.summary(WORKDIR.value):
+    print(said, flush=True)
+  if EXPORT.value and reward.finished(WORKDIR.value):
+    init = f"orbax:{WORKDIR.value}"
+    exporting.write_reward(
+        EXPORT.value, result, tokenizer, reward_weights.about(init), init=init,
+        command=" ".join(["python -m experiments.train_reward", *sys.argv[1:]]),
+        dtype=EXPORT_DTYPE.value)
+    print(f"wrote {EXPORT.value}; use it as --rewards.helpful=hf:"
+          f"{EXPORT.value}", flush=True)
+
+
+if __name__ == "__main__":
+  start.run(main, many=True)

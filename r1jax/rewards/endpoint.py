@@ -1,0 +1,265 @@
+"""A judge behind HTTP: any endpoint that speaks OpenAI's chat completions.
+
+  ask = Endpoint(EndpointConfig(url="http://host:8000/v1", model="judge"),
+                 key=os.environ.get("OPENAI_API_KEY", ""), cache="runs/cache")
+  texts = ask([conversation, ...])      # None where there was no answer
+
+What was answered lies in the cache, so that a rerun asks nothing twice. A query
+that fails for good is no answer, never a bad verdict. An endpoint that answers
+nothing at all is an error.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import http.client
+import json
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.core.types import Message
+
+_LONGEST = 8 << 20  # bytes of a response that are read
+_CHUNK = 1 << 16
+_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # may be better later
+_MAX_WAIT = 60.0  # seconds, whatever the server asks for
+_SILENT = 8  # queries without an answer in a row that mean it is down
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EndpointConfig:
+  """How an endpoint is asked.
+
+  Attributes:
+    url: its base, such as http://localhost:8000/v1.
+    model: name that the endpoint knows.
+    temperature: of its answers.
+    max_tokens: longest answer.
+    concurrency: queries under way at once.
+    timeout: seconds that one try may take, to the last byte.
+    tries: of a query.
+    wait: seconds before the second try; they double from then on.
+  """
+
+  url: str = ""
+  model: str = ""
+  temperature: float = 0.6
+  max_tokens: int = 2048
+  concurrency: int = 16
+  timeout: float = 120.0
+  tries: int = 5
+  wait: float = 1.0
+
+  def __post_init__(self):
+    for name in ("max_tokens", "concurrency", "tries"):
+      check(getattr(self, name) > 0,
+            f"{name}={getattr(self, name)} must be positive")
+    check(self.timeout > 0, f"timeout={self.timeout} must be positive")
+    for name in ("temperature", "wait"):
+      check(getattr(self, name) >= 0,
+            f"{name}={getattr(self, name)} must not be negative")
+
+
+class Endpoint:
+  """Conversations to texts, as `judge.Generate`.
+
+  Attributes:
+    asked: queries sent so far, tries counted once.
+    cached: those answered from the cache.
+    failures: reason -> queries that got no answer.
+  """
+
+  def __init__(self, config: EndpointConfig, *, key: str = "",
+               cache: str | os.PathLike = ""):
+    """Sends nothing yet.
+
+    Args:
+      config: how it is asked.
+      key: sent as a bearer token; it is neither logged nor stored.
+      cache: folder of answers; without one nothing is kept.
+
+    Raises:
+      ValueError: the URL is none.
+    """
+    check(config.url.startswith(("http://", "https://")),
+          f"url={config.url!r}: give the endpoint's base, such as"
+          " http://localhost:8000/v1")
+    self.config = config
+    self._url = config.url.rstrip("/") + "/chat/completions"
+    self._key = key
+    self._cache = epath.Path(cache) if cache else None
+    self._lock = threading.Lock()
+    self._silent = 0  # queries without an answer since the last one with
+    self.asked = self.cached = 0
+    self.failures: collections.Counter = collections.Counter()
+
+  def __call__(self, conversations: Sequence[Sequence[Message]]
+               ) -> list[str | None]:
+    """One text each, in order; None where none could be had.
+
+    Raises:
+      OSError: it answers nothing; says why, and how much was kept.
+    """
+    counts: collections.Counter = collections.Counter()
+    queries = []
+    for messages in conversations:
+      body = self._body(messages)
+      text = json.dumps(body, sort_keys=True)
+      # What is asked twice in a call is two samples.
+      queries.append((body, _digest(self._url, text, counts[text])))
+      counts[text] += 1
+    with concurrent.futures.ThreadPoolExecutor(
+        self.config.concurrency) as threads:
+      pending = [threads.submit(self._query, *query) for query in queries]
+      try:
+        return [one.result() for one in pending]
+      except BaseException:
+        # Those that wait are not sent any more.
+        threads.shutdown(wait=False, cancel_futures=True)
+        raise
+
+  def _body(self, messages: Sequence[Message]) -> dict[str, Any]:
+    return {"model": self.config.model, "messages": [
+        {"role": m["role"], "content": m["content"]} for m in messages],
+        "temperature": self.config.temperature,
+        "max_tokens": self.config.max_tokens}
+
+  def _query(self, body: dict[str, Any], digest: str) -> str | None:
+    known = self._known(digest)
+    if known is not None:
+      with self._lock:
+        self.cached += 1
+      return known
+    with self._lock:
+      self.asked += 1
+    reason, pause = "", 0.0
+    for number in range(self.config.tries):
+      if self._silent >= _SILENT or pause == float("inf"):
+        break  # others have found it down, or another try is of no use
+      time.sleep(min(_MAX_WAIT, pause))
+      text, reason, least = self._try(body)
+      if text is not None:
+        self._keep(digest, text)
+        with self._lock:
+          self._silent = 0
+        return text
+      pause = max(least, self.config.wait * 2**number)
+    return self._failed(reason)
+
+  def _failed(self, reason: str) -> None:
+    with self._lock:
+      self._silent += 1
+      if reason:
+        self.failures[reason] += 1
+      if self._silent < _SILENT:
+        return
+      why = self.failures.most_common(1)[0][0]
+    raise OSError(
+        f"{self._url} has answered none of the last {_SILENT} queries ({why});"
+        " see that it is up, that the URL, the model's name and the key are"
+        " right, then give the same command again: what was answered is kept"
+        + ("" if self._cache else " only with a cache folder"))
+
+  def _try(self, body: dict[str, Any]) -> tuple[str | None, str, float]:
+    """(the answer or None, why there is none, seconds to wait at least).
+
+    Seconds are infinite where another try is of no use.
+    """
+    request = urllib.request.Request(
+        self._url, json.dumps(body).encode(), self._headers())
+    deadline = time.monotonic() + self.config.timeout
+    try:
+      with urllib.request.urlopen(
+          request, timeout=self.config.timeout) as response:
+        return _content(_read(response, deadline)), "", 0.0
+    except urllib.error.HTTPError as error:
+      again = error.code in _AGAIN
+      wait = _seconds(error.headers) if again else float("inf")
+      error.close()
+      return None, f"HTTP status {error.code}", wait
+    except TimeoutError:
+      return None, f"no answer within {self.config.timeout:g} s", 0.0
+    except (OSError, http.client.HTTPException) as error:
+      reason = getattr(error, "reason", error)
+      if isinstance(reason, TimeoutError):
+        return None, f"no answer within {self.config.timeout:g} s", 0.0
+      return None, str(reason) or type(reason).__name__, 0.0
+    except (ValueError, RecursionError) as error:
+      return None, str(error), 0.0
+
+  def _headers(self) -> dict[str, str]:
+    headers = {"Content-Type": "application/json"}
+    return headers | ({"Authorization": f"Bearer {self._key}"}
+                      if self._key else {})
+
+  def _known(self, digest: str) -> str | None:
+    path = self._path(digest)
+    if path is None or not path.exists():
+      return None
+    try:
+      text = io.read_json(path)["text"]
+    except (ValueError, KeyError, TypeError):
+      return None  # damaged: it is asked anew
+    return text if isinstance(text, str) else None
+
+  def _keep(self, digest: str, text: str) -> None:
+    path = self._path(digest)
+    if path is not None:
+      # The lock, because temporary files are named by the process alone.
+      with self._lock:
+        io.write_json(path, {"text": text})
+
+  def _path(self, digest: str) -> epath.Path | None:
+    return self._cache and self._cache / digest[:2] / f"{digest}.json"
+
+
+def _digest(*parts: Any) -> str:
+  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _read(response: Any, deadline: float) -> bytes:
+  """The body; a server that trickles is as slow as one that is silent."""
+  found = bytearray()
+  while chunk := response.read1(_CHUNK):
+    found += chunk
+    if len(found) > _LONGEST:
+      raise ValueError(f"a response of more than {_LONGEST >> 20} MiB")
+    if time.monotonic() > deadline:
+      raise TimeoutError
+  return bytes(found)
+
+
+def _content(data: bytes) -> str:
+  """The text of a chat completion.
+
+  Raises:
+    ValueError: it is none.
+  """
+  try:
+    found = json.loads(data.decode())
+    text = found["choices"][0]["message"]["content"]
+  except (ValueError, KeyError, IndexError, TypeError) as error:
+    raise ValueError("a response that is no chat completion") from error
+  if not isinstance(text, str):
+    raise ValueError("a chat completion without text")
+  return text
+
+
+def _seconds(headers: Mapping[str, str]) -> float:
+  """What the server says in Retry-After; 0 where that is no number."""
+  try:
+    return max(0.0, min(_MAX_WAIT, float(headers.get("Retry-After", 0))))
+  except ValueError:
+    return 0.0

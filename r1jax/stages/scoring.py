@@ -1,0 +1,108 @@
+"""A reward model at work: whole conversations to numbers, packed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from r1jax.data import packing, preference
+from r1jax.models.scalar_head import ScalarModel
+from r1jax.sharding import processes
+from r1jax.training import step
+
+
+class Scoring:
+  """Scores arrays of ids in batches of few shapes.
+
+  What fits a row is packed into rows of `row_length`. What is longer (R1 trains
+  with at most 8,192 tokens and scores without a limit) comes in rows of twice,
+  four times, ... that length, fewer at a time, up to the model's context.
+  """
+
+  def __init__(self, model: ScalarModel, rows: int, row_length: int,
+               mesh: jax.sharding.Mesh | None = None, *, parts: bool = False):
+    """Compiles nothing yet.
+
+    Args:
+      model: the reward model.
+      rows: of a batch, over all processes; a multiple of the mesh's shards.
+      row_length: tokens of a row.
+      mesh: where the parameters lie; None for one device.
+      parts: under several processes: whether each scores texts of its own
+        (all must call at the same time), and not all of them the same.
+
+    Raises:
+      ValueError: the rows do not divide over the mesh.
+    """
+    step.check_rows(rows, row_length, mesh)
+    self.model, self.mesh = model, mesh
+    self._rows, self._length, self._parts = rows, row_length, parts
+    self._least = 1 if mesh is None else len(mesh.devices.flat)
+    self._score = jax.jit(
+        lambda params, bias_LE, batch: model.scores(params, bias_LE, batch)[0])
+
+  def __call__(self, params: Any, bias_LE: jax.Array,
+               ids: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 scores, one each; NaN where the context is too short for it."""
+    found = np.full(len(ids), np.nan, np.float32)
+    groups: dict[int, list[int]] = {}
+    for index, text in enumerate(ids):
+      if capacity := self._capacity(len(text)):
+        groups.setdefault(capacity, []).append(index)
+    for capacity in sorted(self._everywhere(set(groups))):
+      self._group(params, bias_LE, ids, groups.get(capacity, []), capacity,
+                  found)
+    return found
+
+  def _capacity(self, length: int) -> int:
+    """Of the row that a text of `length` tokens goes into; 0 for none."""
+    longest = self.model.cfg.max_position
+    if not 0 < length <= longest:
+      return 0
+    capacity = self._length
+    while capacity < length:
+      capacity *= 2
+    return capacity
+
+  def _group(self, params, bias_LE, ids, indices, capacity, found) -> None:
+    rows = max(self._least, self._rows * self._length // capacity)
+    rows -= rows % self._least
+    if self._parts:
+      rows //= jax.process_count()
+    plan = packing.best_fit([len(ids[i]) for i in indices], capacity)
+    batches = -(-len(plan) // rows)
+    if self._parts:
+      batches, = processes.largest(batches)
+    for number in range(batches):
+      part = plan[number * rows:][:rows]
+      part += [[]] * (rows - len(part))
+      laid = [preference.lay([_text(ids[indices[i]]) for i in row], capacity)
+              for row in part]
+      batch = jax.tree.map(lambda *x: np.concatenate(x), *laid)
+      with step.on_mesh(self.mesh):
+        scores = self._score(params, bias_LE, step.place(
+            batch, self.mesh, parts=self._parts))
+        # Read at once: a CPU's collectives hang where many programs wait.
+        scores = (processes.own_rows(scores) if self._parts
+                  else processes.whole(scores))
+      for row, kept in enumerate(part):
+        ends = np.flatnonzero(batch.mask_BT[row])
+        for i, end in zip(kept, ends, strict=True):
+          found[indices[i]] = scores[row, end]
+
+  def _everywhere(self, capacities: set[int]) -> set[int]:
+    """Those of all processes, which compute together."""
+    if not self._parts:
+      return capacities
+    return {c for found in processes.gather(sorted(capacities)) for c in found}
+
+  def compilations(self) -> int:
+    """Programs compiled so far."""
+    return self._score._cache_size()
+
+
+def _text(ids: np.ndarray) -> preference.Example:
+  return preference.Example((ids,), 0.0, 0.0, "", (0,), 0)
