@@ -33,8 +33,8 @@ setuptools.setup(
         "importlib_resources>=6.0",  # tensorflow-datasets does not declare it
         "jax>=0.10,<0.12",
         "jinja2>=3.1",
-        "math-verify>=0.8",
         "matplotlib>=3.8",
+        "mpmath>=1.3",
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",

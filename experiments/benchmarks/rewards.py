@@ -2,6 +2,7 @@
 
   python -m experiments.benchmarks.rewards --json
   python -m experiments.benchmarks.rewards --fuzz=10000 --json
+  python -m experiments.benchmarks.rewards --mutate=30000 --json
 
   choice_items_s  multiple-choice answers judged a second, format included
   math_items_s    mathematical answers judged a second, format included: a third
@@ -12,6 +13,8 @@
                   and every other rule, in child processes. Counted: verdicts,
                   exceptions and crashes, deadlines, values out of range, other
                   invalid verdicts (reasons are listed), and the slowest batch.
+  mutate          references of mathematics, changed a little (`mutations`): how
+                  many of the mutants are rewarded, and which.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import collections
 import itertools
 import json
 import os
+import pathlib
 import random
 import time
 from collections.abc import Iterator
@@ -28,7 +32,7 @@ from typing import Any
 from absl import flags
 
 from experiments import start
-from experiments.benchmarks import completions
+from experiments.benchmarks import completions, mutations
 from experiments.benchmarks.output import JSON
 from r1jax.core.types import Prompt, ask
 from r1jax.report import tables
@@ -41,6 +45,11 @@ MATHS = flags.DEFINE_integer("maths", 3_000, "Mathematical items.")
 PROGRAMS = flags.DEFINE_integer(
     "programs", 900, "Programs; 0 where there is no sandbox.")
 FUZZ = flags.DEFINE_integer("fuzz", 0, "Completions to fuzz; no rates then.")
+MUTATE = flags.DEFINE_integer(
+    "mutate", 0, "Changed references to judge; no rates then.")
+SHARED = flags.DEFINE_string(
+    "golds", "../shared/data", "Folder of the data sets whose references are"
+    " changed.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the fuzzing.")
 
 FUZZED = rules.RULES | {"think": format.think}
@@ -143,7 +152,10 @@ def main() -> None:
   cores = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
            else os.cpu_count())
   found: dict[str, Any] = {"cores": cores, "workers": WORKERS.value}
-  if FUZZ.value:
+  if MUTATE.value:
+    found |= mutations.fuzz(
+        pathlib.Path(SHARED.value), MUTATE.value, SEED.value)
+  elif FUZZ.value:
     found |= fuzz(FUZZ.value, SEED.value, WORKERS.value)
   else:
     found |= {

@@ -12,11 +12,37 @@ _MARK = re.compile(r"####([^\n]*)")
 _STATEMENT = re.compile(
     r"(?:\banswer\s?(?:is\s?:?|:|=)|答案(?:是|为|：|:)|(?:因此|所以|综上)答案)"
     r"[\s:：*_]*", re.IGNORECASE)
-_SENTENCE = re.compile(r"[。；!！?？]|\.(?:\s|\*|$)")
+_SENTENCE = re.compile(r"[。；！?？]|(?<!\d)!|\.(?:\s|\*|$)")
 _PIECE = re.compile(
     r"\$[^$\n]{1,300}\$|\\\([^\n]{1,300}?\\\)|"
-    r"(?<![\w.\\{}^])[-−]?\s?(?:\\?\$|[¥￥€£])?\s?-?"
-    r"\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?\s?(?:\\?%)?", re.ASCII)
+    r"(?<![\w.\\{}^])[-−–]?\s?(?:\\?\$|[¥￥€£])?\s?-?"
+    r"\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?(?:/\d+)?\s?(?:\\?%)?", re.ASCII)
+# What may follow a number, and is part of it: 24!, 24^2, 24 thousand, 24万.
+_TAIL = re.compile(
+    r"(?<=\d)[A-Za-z]\w{0,12}|[ \t]?(?:[\^!_*/+=×÷(][^\s,.;。，；]{0,40}"
+    r"|(?:and a half|hundreds?|thousands?|millions?|billions?|trillions?"
+    r"|dozens?|score|percent (?:less|more|off|higher|lower|of)|half|halves"
+    r"|thirds?|quarters?|[a-z]{2,12}ths?|fifths?|squared|cubed|factorial"
+    r"|repeating|recurring|below|above|negative|or (?:more|less|fewer)|point"
+    r"|over|plus|minus|times|divided|mod|base)\b"
+    r"|(?=[\u4e00-\u9fff]{0,3}[半折成倍万亿千百分余多])[\u4e00-\u9fff]{1,4})",
+    re.IGNORECASE)
+# A number is not the answer where the words before or after it deny it.
+_DENIED = re.compile(
+    r"\b(?:not|never|cannot|neither|nor|than|at least|at most|under|over|below"
+    r"|above|up to|exceeds?|instead of|wrong|incorrect|about|around|roughly)\b"
+    r"|n['’]t\b|[≠<>≤≥]|\\(?:neq?|leq?|geq?)\b|不是|不等于|并非|小于"
+    r"|大于|不到|超过|至少|至多|最多|少于|多于|而非|不为|不可能|大约|约为",
+    re.IGNORECASE)
+_DENIED_AFTER = re.compile(
+    r"[^\n,.;:，。；]{0,12}?\s*(?:(?:is|was|are|would be)\s*(?:not|never|wrong"
+    r"|incorrect|too|an? (?:wrong|lower|upper))|(?:is|was)n['’]t|不是|不对"
+    r"|是错)",
+    re.IGNORECASE)
+_CLAUSE = re.compile(
+    r"[,;:，；：。!?\n]|\.\s|\b(?:so|but|hence|thus)\b")
+_REASON = re.compile(
+    r"\s*\((?:since|because|as|i\.e\.|from|using|因为)[^()]{0,200}\)")
 _LISTED = re.compile(
     r"[\s,;、，；/|]*(?:\b(?:or|and|maybe|perhaps|possibly)\b|或者?|和|又或)?"
     r"[\s,;、，；/|]*(?:\b(?:maybe|perhaps|possibly)\b)?\s*", re.IGNORECASE)
@@ -65,10 +91,14 @@ def stated(text: str) -> list[str]:
   ends = [m.start() for m in starts[1:]] + [len(text)]
   for match, end in zip(starts, ends):
     line = text[match.end():min(end, match.end() + 400)].partition("\n")[0]
+    line = _REASON.sub("", line)
     sentence = _SENTENCE.split(line, maxsplit=1)[0].strip(" *_:：")
-    pieces = [p.group().strip() for p in _PIECE.finditer(sentence)]
+    pieces = list(_PIECE.finditer(sentence))
+    if not pieces and end < min(len(text), match.end() + 40):
+      continue  # "Final Answer: The final answer is ..."
     if sentence:
-      found.append(pieces[0] if len(set(pieces)) == 1 else sentence)
+      one = len({p.group().strip() for p in pieces}) == 1
+      found.append(_with_tail(sentence, pieces[0]) if one else sentence)
   if found:
     return found
   pieces = list(_PIECE.finditer(text))
@@ -78,4 +108,21 @@ def stated(text: str) -> list[str]:
   while first and _LISTED.fullmatch(
       text, pieces[first - 1].end(), pieces[first].start()):
     first -= 1
+  if first == len(pieces) - 1:
+    return [_with_tail(text, pieces[-1])]
   return [text[pieces[first].start():pieces[-1].end()].strip()]
+
+
+def _with_tail(text: str, piece: re.Match[str]) -> str:
+  """A number with what belongs to it; its clause where that denies it."""
+  before = text[max(0, piece.start() - 60):piece.start()]
+  clause = _CLAUSE.split(before)[-1]
+  tail = _TAIL.match(text, piece.end())
+  if _DENIED.search(clause) or _DENIED_AFTER.match(text, piece.end()):
+    return f"{clause}{piece.group()} ..."
+  found = piece.group().strip()
+  left, equals, right = found.rpartition("=")
+  if equals and found[0] in "$\\" and not re.search(
+      r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", left)):
+    found = right.strip("$ ").removesuffix("\\)").strip()  # 2 * 12 = 24
+  return found + (tail.group() if tail else "")

@@ -15,12 +15,12 @@ from r1jax.rewards import (
   instructions,
   language,
   logic,
-  math,
   puzzles,
   sandbox,
   shaping,
   stem,
 )
+from r1jax.rewards.maths import answer
 from r1jax.rewards.score import Rule
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
   from r1jax.rewards.combine import RewardConfig
 
 VERIFIERS: dict[str, Rule] = {
-    "math": math.verify,
+    "math": answer.verify,
     "choice": stem.verify,
     "code": code.all_passed,
     "bugfix": code.all_passed,

@@ -9,7 +9,8 @@ import pytest
 
 from r1jax.core.types import Prompt, Rollout, ask
 from r1jax.evals import runner
-from r1jax.rewards import combine, format, math, response
+from r1jax.rewards import combine, format, response
+from r1jax.rewards.maths import answer
 
 G = 3
 
@@ -51,7 +52,7 @@ def judge(rollout, batch, texts):
   scores = []
   for prompt, tail, text in combine.items(batch, [""] * len(batch), texts):
     found = response.split(tail, text)
-    scores.append({"accuracy": math.verify(prompt, found),
+    scores.append({"accuracy": answer.verify(prompt, found),
                    "format": format.think_answer(prompt, found)})
   return combine.scored(combine.Combine(), rollout, batch, texts, scores)
 

@@ -13,13 +13,14 @@ import pathlib
 import pytest
 
 from r1jax.core.types import Prompt, ask
-from r1jax.rewards import math, response, stem
+from r1jax.rewards import response, stem
+from r1jax.rewards.maths import answer
 
 CORPUS = [json.loads(line) for line in (
     pathlib.Path(__file__).with_name("corpus.jsonl").read_text().splitlines())]
 OPTIONS = {"A": "nucleus", "B": "mitochondrion", "C": "ribosome",
            "D": "a cell wall"}
-RULES = {"math": math.verify, "choice": stem.verify}
+RULES = {"math": answer.verify, "choice": stem.verify}
 
 
 def judged(row, thinking="x"):
@@ -28,7 +29,8 @@ def judged(row, thinking="x"):
     reference = {"answer": reference, "options": OPTIONS}
   metadata = {"extract": row["extract"]} if "extract" in row else {}
   prompt = Prompt(
-      id=1, domain="math", source="test", messages=ask("What is it?"),
+      id=1, domain="math", source="test",
+      messages=ask(row.get("question", "What is it?")),
       reference=reference, verifier=row["verifier"], metadata=metadata)
   text = f"{thinking} </think> {row['response']}"
   return RULES[row["verifier"]](prompt, response.split("<think>", text))

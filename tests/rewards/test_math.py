@@ -9,7 +9,9 @@ import time
 import pytest
 
 from r1jax.core.types import Prompt, ask
-from r1jax.rewards import extraction, limits, math, response, values
+from r1jax.rewards import extraction, response
+from r1jax.rewards.maths import answer as math
+from r1jax.rewards.maths import values
 from tests.rewards.test_corpus import CORPUS
 
 
@@ -100,22 +102,25 @@ def test_wrong(answer, reference, reason):
 
 
 @pytest.mark.parametrize("answer", HOSTILE)
-def test_hostile_answers_are_never_evaluated(monkeypatch, answer):
-  monkeypatch.setattr(math, "_library", None)
-  monkeypatch.setattr(values, "_library", None)
+@pytest.mark.parametrize("gold", ["x+1", "5", "n!", r"\lfloor x\rfloor"])
+def test_hostile_answers_cost_next_to_nothing(answer, gold):
+  math.compare("x", "x+1")  # mpmath is loaded
   start = time.perf_counter()
-  assert math.compare(answer, "x+1") == "too large"
-  assert math.compare(answer, "5") in ("too large", "unevaluated", "wrong")
-  assert time.perf_counter() - start < 0.1
+  assert math.compare(answer, gold) in (
+      "too large", "unevaluated", "wrong", "unparsed")
+  assert time.perf_counter() - start < 1
 
 
-@pytest.mark.parametrize("reference", [
-    "e^{x^2}", "x^{2008}", r"2^{100}", "10!", r"\binom{10}{5}", "(x+1)^{10}",
-    r"\frac{1+\sqrt{5}}{2}", "e^{i\\pi/3}", "(-1)^{n+1}",
-    r"\frac{(2k)!}{(k!)^2}", "(2k-1)!!"])
-def test_honest_answers_are_not_too_large(reference):
-  assert not limits.too_large(reference)
-
+@pytest.mark.parametrize("answer", [
+    r"\lfloor((10-20)^{\exp(2)})!!\rfloor", "(x+0.5)!", "(-3)!", r"2.5!",
+    r"\binom{10^9}{5}", "(10^6)!", "((20!)!)!", r"\binom{-1}{2}"])
+def test_factorials_are_of_small_natural_numbers(answer):
+  """Nothing is evaluated that burns a deadline, and be better off for it."""
+  node = math.expressions.read(math.notation.plain(answer))
+  assert node is not None
+  start = time.perf_counter()
+  assert not values.same(node, node)
+  assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize("text,contents,nested", [
@@ -175,13 +180,13 @@ def test_the_question_is_no_answer_to_itself():
   question = "Expand $(x+1)(x + 2)$."
   box = r"x</think>\boxed{%s}"
   gold = "x^2+3x+2"
+  assert score(gold, box % "1(x+1)(x+2)", question).reason == "copied"
   assert score(gold, box % "(x+1)(x+2)", question).reason == "copied"
   assert score(gold, box % "(x+2)(x+1)").value == 1.0
   assert score(gold, box % gold, question).value == 1.0
 
 
-def test_unknown_references_go_to_math_verify():
-  """A sum is outside the expressions that are read here."""
+def test_divisors_have_no_order():
   assert math.compare(r"\gcd(6,4)+x", r"x+\gcd(4,6)") == "correct"
   assert math.compare(r"\gcd(6,4)+2x", r"x+\gcd(4,6)") == "wrong"
   assert math.compare(r"\gcd(6,4)+y", r"x+\gcd(4,6)") == "wrong"
@@ -222,9 +227,7 @@ def mutated(rng, text):
 
 @pytest.mark.parametrize("count", [
     1500, pytest.param(30_000, marks=pytest.mark.slow)])
-def test_mutated_answers_end_soon_and_raise_nothing(monkeypatch, count):
-  """What math-verify would do with them is the pool's deadline to bound."""
-  monkeypatch.setattr(math, "_verify", lambda *_: "unparsed")
+def test_mutated_answers_end_soon_and_raise_nothing(count):
   rng = random.Random(0)
   golds = [row["gold"] for row in CORPUS if row["verifier"] == "math"]
   for _ in range(count):
@@ -248,7 +251,8 @@ def test_many_a_second():
 def test_numbers_need_no_sympy_and_no_jax():
   code = (
       "import sys, types\n"
-      "from r1jax.rewards import math, response\n"
+      "from r1jax.rewards import response\n"
+      "from r1jax.rewards.maths import answer as math\n"
       "p = types.SimpleNamespace(reference='1,000', metadata={}, question='')\n"
       "r = response.split('', 'x </think> <answer> $1000.0 </answer>')\n"
       "assert math.verify(p, r).value == 1.0\n"

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from r1jax.core.types import Prompt, ask
-from r1jax.rewards import math, response
+from r1jax.rewards import response
+from r1jax.rewards.maths import answer
 from tests.shared import folder
 
 
@@ -15,7 +16,7 @@ def score(gold, completion, extract=None):
   prompt = Prompt(
       id=1, domain="math", source="test", messages=ask("?"), reference=gold,
       verifier="math", metadata={"extract": extract} if extract else {})
-  return math.verify(prompt, response.split("<think>", completion))
+  return answer.verify(prompt, response.split("<think>", completion))
 
 
 def jsonl(path):
@@ -83,7 +84,7 @@ def test_imo_answerbench_golds_equal_themselves_in_other_spellings():
   for gold in golds:
     assert score(gold, f"x</think>\\boxed{{{gold}}}").value == 1.0, gold
   missed = [(gold, text) for gold in golds for text in respelled(gold)
-            if math.compare(text, gold) != "correct"]
+            if answer.compare(text, gold) != "correct"]
   assert not missed
 
 
@@ -96,7 +97,7 @@ def test_imo_answerbench_golds_do_not_equal_one_another(shift):
   rewarded = [
       (gold, other) for gold, other in zip(golds, rotated)
       if gold.strip("$ \n") != other.strip("$ \n")
-      and math.compare(other, gold) == "correct"]
+      and answer.compare(other, gold) == "correct"]
   assert set(rewarded) <= TRUE_COLLISIONS, rewarded
 
 

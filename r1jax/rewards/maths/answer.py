@@ -1,0 +1,236 @@
+"""Accuracy of mathematics: the final answer equals the reference.
+
+Three tests, cheapest first: the same text; the same number (exact fractions);
+the same structure, part by part, expressions by their values (`structure`).
+What these do not read in full is "unparsed", never equal. Completions are
+hostile: `values` bounds every operation before it is done.
+
+What is equal (paper silent):
+
+  * numbers exactly: 0.5 = 1/2, but 0.33 is not 1/3 and 3.14 not pi, whatever
+    the number of digits: data that want rounding give the rounded number;
+  * a unit that only one side writes is overlooked; 5 cm is not 5 m, nor 50 mm
+    (2 h 30 min, written with two units, is 150 min); `%` may be left out or
+    worked out (50% = 0.5); a word that is no known unit and no noun of the
+    question or of the reference is no unit;
+  * `x = 5` and 5; bare lists, braces and unions in any order, tuples in order,
+    real sets however they are written; `\\log` without a base is no other
+    logarithm; 30 degrees are pi/6.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING
+
+from r1jax.rewards import extraction
+from r1jax.rewards.maths import (
+  expressions,
+  letters,
+  notation,
+  numbers,
+  structure,
+  trees,
+  units,
+)
+from r1jax.rewards.maths.structure import Context
+from r1jax.rewards.score import Score
+
+if TYPE_CHECKING:
+  from r1jax.core.types import Prompt
+  from r1jax.rewards.response import Response
+
+MAX_CHARS = 300  # the longest answers of MATH have about 150
+_MAX_CANDIDATES = 8
+_MAX_QUESTION = 20_000
+_FORMULA = re.compile(
+    r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]"
+    r"|([\w\d(|√\\{][\w\d()\[\]{}^*/+\-=.|√\\ ]{1,120})", re.DOTALL)
+_FRACTION = re.compile(
+    r"\\d?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+)")
+_OPERATION = re.compile(
+    r"[-+*/^!]|\\(?:times|cdot|div|frac|sqrt|binom)|[a-z]\(")
+_RESTATE = re.compile(
+    r"\b(?:simplif|convert|express|write|rewrit|reduc|round|change"
+    r"|scientific notation|lowest terms|standard form|as a (?:decimal|fraction"
+    r"|percent|mixed|power|product))|化简|约分|科学记数|写成|表示|改写|化成",
+    re.IGNORECASE)
+
+
+def verify(prompt: Prompt, response: Response) -> Score:
+  """1 if the final answer equals `prompt.reference`, else 0.
+
+  The final answer is the last `\\boxed{}` of the answer (several boxes may
+  make up a list); without one, the whole of an `<answer>` element; without
+  that, and only where the data set says `extract: last` in its metadata, what
+  the text states last.
+
+  Reasons: "correct", "wrong", "no answer", "empty box", "nested boxes", "two
+  answers" (boxes or statements that differ, several values where the reference
+  is one), "copied" (the question's own expression), "unevaluated" (the
+  reference is a number, the answer a sum still to be done; or many more
+  operations than the reference has), "too large" (more text than an answer
+  has), "unparsed" (not read in full).
+  """
+  candidates, nested = extraction.boxes(response.answer)
+  if nested:
+    return Score(0.0, True, "nested boxes")
+  if candidates and not candidates[-1]:
+    return Score(0.0, True, "empty box")
+  if not candidates and response.marked:
+    candidates = [response.answer]
+  elif not candidates and prompt.metadata.get("extract") == "last":
+    candidates = extraction.stated(response.answer)
+  if not candidates or not candidates[-1].strip():
+    return Score(0.0, True, "no answer")
+  answer, reference = candidates[-1], prompt.reference
+  if len(answer) > MAX_CHARS and answer != reference:
+    return Score(0.0, True, "too large")
+  if not _agree(candidates):
+    together = ", ".join(dict.fromkeys(candidates[-2 * _MAX_CANDIDATES:]))
+    if len(structure.split(notation.plain(reference))) < 2 or compare(
+        together, reference, prompt.question) != "correct":
+      return Score(0.0, True, "two answers", answer=canonical(answer))
+    return Score(1.0, True, "correct", answer=canonical(together))
+  reason = compare(answer, reference, prompt.question)
+  if reason == "correct" and _copied(answer, reference, prompt.question):
+    reason = "copied"
+  return Score(float(reason == "correct"), True, reason,
+               answer=canonical(answer))
+
+
+def canonical(answer: str) -> str:
+  """One spelling for answers that are the same text or number: for voting."""
+  if len(answer) > MAX_CHARS:
+    return answer[:MAX_CHARS]
+  parts = structure.split(notation.plain(answer))
+  spelled = sorted(map(_spelled, parts)) if len(parts) > 1 else [
+      _spelled(parts[0])]
+  return ", ".join(spelled)
+
+
+def compare(answer: str, reference: str, question: str = "") -> str:
+  """The reason of `verify` for a bare answer; "correct" if they are equal.
+
+  The question says which words may follow a number, and which letters are
+  factors before brackets.
+  """
+  if answer == reference:
+    return "correct"
+  if len(answer) > MAX_CHARS or len(reference) > 5 * MAX_CHARS:
+    return "too large"
+  plain, gold = notation.plain(answer), notation.plain(reference)
+  if notation.squeezed(plain) == notation.squeezed(gold):
+    return "correct"
+  if not plain:
+    return "wrong"
+  found, wanted = numbers.literal(plain), numbers.literal(gold)
+  if found is not None and wanted is not None:
+    if found == wanted or "," not in gold:
+      return "correct" if found == wanted else "wrong"
+  return structure.equal(plain, gold, _context(gold, question))
+
+
+@functools.lru_cache(maxsize=256)
+def _context(gold: str, question: str) -> Context:
+  asked = question[:_MAX_QUESTION]
+  formulas = " ".join(next(filter(None, m.groups()[:3]), "")
+                      for m in _FORMULA.finditer(asked))
+  return Context(
+      letters.applied(gold, notation.plain(formulas)),
+      units.words(asked) | units.words(
+          gold.replace(notation.WORDS, " ").replace(notation.END, " ")),
+      notation.squeezed(notation.plain(asked)))
+
+
+def _spelled(part: str) -> str:
+  found = structure.chains.settled(part, frozenset())
+  value = found.value if found else part
+  quantity = numbers.quantity(value)
+  if quantity is None:
+    # Words after a number say what is counted, whatever the question was.
+    match = re.match(r"([+-]?\d+(?:\.\d+)?)\s+[A-Za-z ]+\Z", value)
+    return match.group(1) if match else notation.squeezed(value)
+  return f"{quantity.value}{'%' if quantity.unit == '%' else ''}"
+
+
+def _agree(candidates: list[str]) -> bool:
+  """Whether all are the last one, in any spelling."""
+  last = candidates[-1]
+  others = list(dict.fromkeys(c for c in candidates[:-1] if c != last))
+  return len(others) <= _MAX_CANDIDATES and all(
+      "correct" in (compare(other, last), compare(last, other))
+      for other in others)
+
+
+def _copied(answer: str, reference: str, question: str) -> bool:
+  """Whether the answer only repeats the question, and the reference does not.
+
+  "Expand (x+1)(x+2)" must not be answered with (x+1)(x+2), nor with
+  1(x+2)(x+1); "Simplify 13/26" not with 13/26; "Write 602000 in scientific
+  notation" not with 602000.
+  """
+  plain, gold = notation.plain(answer), notation.plain(reference)
+  short, wanted = notation.squeezed(plain), notation.squeezed(gold)
+  if short == wanted or not question:
+    return False
+  asked = question[:_MAX_QUESTION]
+  if numbers.quantity(plain) is not None:
+    return _same_digits(plain, gold, asked)
+  there = notation.squeezed(notation.plain(asked))
+  if _OPERATION.search(short) and short in there:
+    return True
+  node, gold_node = expressions.read(plain), expressions.read(gold)
+  if node is None or not trees.size(node):
+    return False
+  mine = trees.arranged(node)
+  if gold_node is not None and trees.arranged(gold_node) == mine:
+    return False
+  return trees.size(node) > 1 and mine in _expressions(asked)
+
+
+def _same_digits(plain: str, gold: str, question: str) -> bool:
+  """A number that the question writes so, where another form was wanted."""
+  if match := _FRACTION.fullmatch(plain.lstrip("+-")):
+    pair = [g for g in match.groups() if g]
+    wanted = _FRACTION.fullmatch(gold.lstrip("+-"))
+    if wanted and [g for g in wanted.groups() if g] == pair:
+      return False
+    return pair in [[g for g in m.groups() if g]
+                    for m in _FRACTION.finditer(question)] and (
+                        _RESTATE.search(question) is not None)
+  if not _RESTATE.search(question):
+    return False
+  digits = re.sub(r"[,\s$]", "", plain)
+  return re.search(rf"(?<![\d.]){re.escape(digits)}(?![\d.]*\d)", re.sub(
+      r"(?<=\d)(?:,|\{,\})(?=\d{3})", "", question)) is not None and (
+          numbers.literal(plain) is not None) and _form(plain) != _form(gold)
+
+
+def _form(text: str) -> str:
+  """How a number is written, its digits aside."""
+  return re.sub(r"\d+", "0", re.sub(r"(?<=\d),(?=\d)", "", text)).strip("-+ ")
+
+
+@functools.lru_cache(maxsize=256)
+def _expressions(question: str) -> frozenset[trees.Node]:
+  """The expressions that a question writes, and their parts, arranged."""
+  found: set[trees.Node] = set()
+  for match in _FORMULA.finditer(question):
+    text = next(filter(None, match.groups()))
+    for piece in re.split(r"=|[<>,]|\\[lg]e|\s{1,}(?=[A-Za-z]{2})"
+                          r"|(?<=[A-Za-z]{2})\s+", text):
+      node = expressions.read(notation.plain(piece))
+      if node is not None:
+        _gather(node, found)
+  return frozenset(found)
+
+
+def _gather(node: trees.Node, found: set[trees.Node]) -> None:
+  if len(found) > 500:
+    return
+  found.add(trees.arranged(node))
+  for part in node[1:]:
+    if isinstance(part, tuple):
+      _gather(part, found)

@@ -1,0 +1,227 @@
+"""Formulas against formulas: expressions, equations, inequalities, ratios."""
+
+from __future__ import annotations
+
+import fractions
+import re
+
+from r1jax.rewards.maths import (
+  chains,
+  expressions,
+  matrices,
+  numbers,
+  regions,
+  values,
+)
+from r1jax.rewards.maths.regions import FLIP
+from r1jax.rewards.maths.trees import Node, names, renamed, size
+
+_TRIGONOMETRY = re.compile(r"(?:sin|cos|tan|cot|sec|csc|cis)(?![a-z])")
+_CIRC = "^{\\circ}"
+_COUNTS = ("k", "n", "m", "l", "j")  # names of whole numbers
+_FREE = frozenset("CKDMcABk")  # names of an added constant
+_CONSTANT_WORD = re.compile(
+    r"\+\s*(?:\ue000\s*)?(?:constant|const\.?|常数)\s*(?:\ue001)?\s*\Z")
+_UNPAIRED = 4, 12  # operations that an answer may have more than the gold
+
+
+def read(text: str, functions: frozenset[str]) -> Node | None:
+  """The expression that a text is; None if it is not read in full."""
+  return expressions.read(text.strip(), functions)
+
+
+def is_constant(node: Node | None) -> bool:
+  """Whether an expression was read and has no variables."""
+  return node is not None and not names(node)
+
+
+def unevaluated(value: str, functions: frozenset[str]) -> str:
+  """Why what is no number is not the number wanted: the sum is to be done.
+
+  Copying the question's arithmetic into the answer must not pay.
+  """
+  body, _ = numbers.split_unit(value)
+  sides = [read(side, functions) for side in body.split("=")]
+  if None in sides:
+    return "wrong"
+  return "wrong" if any(map(names, sides)) else "unevaluated"
+
+
+def compare(value: str, gold: str, functions: frozenset[str]) -> str:
+  """Expressions, and inequalities, by their values; units apart."""
+  value, unit = numbers.split_unit(value)
+  gold, gold_unit = numbers.split_unit(gold)
+  if unit and gold_unit and unit != gold_unit:
+    return "wrong"
+  found, wanted = regions.sides(value), regions.sides(gold)
+  if len(wanted) != len(found):
+    return "wrong"
+  if len(wanted) == 3:
+    return _relations(found, wanted, functions)
+  if len(wanted) > 3:
+    return _chain(found, wanted, functions)
+  return _expressions(value, gold, functions)
+
+
+def _expressions(value: str, gold: str, functions: frozenset[str]) -> str:
+  b = read(gold, functions)
+  if b is None:
+    return "unparsed"
+  value = _CONSTANT_WORD.sub("+C", value)
+  a = read(value, functions)
+  if a is None:
+    return "unparsed"
+  if not values.same(a, b) and not (
+      _without_degrees(value, gold, functions) or _other_names(a, b)):
+    return "wrong"
+  few, many = _UNPAIRED
+  allowed = 3 * size(b) + many if names(b) else 2 * size(b) + few
+  return "correct" if size(a) <= allowed else "unevaluated"
+
+
+def _without_degrees(value: str, gold: str,
+                     functions: frozenset[str]) -> bool:
+  """`180 - 2\\alpha` for `180^{\\circ} - 2\\alpha`; not under a sine."""
+  if _CIRC not in value + gold or _TRIGONOMETRY.search(value + gold):
+    return False
+  a, b = (read(t.replace(_CIRC, ""), functions) for t in (value, gold))
+  if b is not None and _CIRC not in gold and any(
+      len(name) == 1 and name.islower() for name in names(b)):
+    return False  # x+2 is no angle
+  return a is not None and b is not None and values.same(a, b)
+
+
+def _other_names(a: Node, b: Node) -> bool:
+  """The same but for the name of a whole number or of an added constant."""
+  mine, theirs = names(a) - names(b), names(b) - names(a)
+  if len(mine) != 1 or len(theirs) != 1:
+    return "i" in repr(b) and mine == {"I"} and not theirs and (
+        values.same(_imaginary(a), b))
+  (new,), (old,) = mine, theirs
+  family = old in _COUNTS and new in _COUNTS and (
+      names(b) == {old} and _periodic(b, old))
+  added = old.split("_")[0] in _FREE and new.split("_")[0] in _FREE and (
+      _added(b, old) and _added(a, new))
+  return (family or added) and values.same(renamed(a, new, old), b)
+
+
+def _imaginary(node: Node) -> Node:
+  if node == ("name", "I"):
+    return ("i",)
+  return tuple(_imaginary(n) if isinstance(n, tuple) else n for n in node)
+
+
+def _periodic(node: Node, name: str) -> bool:
+  """Whether `name` counts turns: it is multiplied with pi or with degrees."""
+  if node[0] in ("*", "/", "degrees"):
+    return name in names(node) and _turns(node)
+  return any(_periodic(n, name) for n in node[1:] if isinstance(n, tuple))
+
+
+def _turns(node: Node) -> bool:
+  return node[0] in ("pi", "degrees") or any(
+      _turns(n) for n in node[1:] if isinstance(n, tuple))
+
+
+def _added(node: Node, name: str) -> bool:
+  """Whether `name` is only added to the rest."""
+  if node[0] not in ("+", "-"):
+    return False
+  left, right = node[1:]
+  if right == ("name", name):
+    return name not in names(left)
+  return node[0] == "+" and left == ("name", name) and (
+      name not in names(right)) or (
+          _added(left, name) and name not in names(right))
+
+
+def equations(answer: str, gold: str, found: chains.Settled,
+              wanted: chains.Settled, functions: frozenset[str]) -> str:
+  """Equations with different left sides."""
+  pair = chains.one_argument(found, wanted, functions)
+  if pair:
+    return "correct" if values.same(*pair) else "wrong"
+  a, b = regions.sides(answer), regions.sides(gold)
+  if len(a) == 3 and len(b) == 3:
+    return _relations(a, b, functions)
+  return "wrong"
+
+
+def parameter(found: chains.Settled, wanted: chains.Settled,
+              functions: frozenset[str]) -> bool:
+  """`n = 4k+3` and `n = 4m+3`: one whole number, whatever its name."""
+  a, b = read(found.value, functions), read(wanted.value, functions)
+  if a is None or b is None or len(names(a)) != 1 or len(names(b)) != 1:
+    return False
+  (new,), (old,) = names(a), names(b)
+  return new in _COUNTS and old in _COUNTS and values.same(
+      renamed(a, new, old), b)
+
+
+def _relations(found: list[str], wanted: list[str],
+               functions: frozenset[str]) -> str:
+  """`2x = y` and `y - 2x = 0` are one line; `<` and `>` turn with the sign."""
+  signs, differences = [], []
+  for left, sign, right in (found, wanted):
+    sides = read(left, functions), read(right, functions)
+    if None in sides:
+      return "unparsed"
+    signs.append(sign)
+    differences.append(("-", *sides))
+  if any("call" in repr(d) for d in differences):
+    # Functions that nothing is known of: side by side.
+    return _sides(found, wanted, functions)
+  factor = values.proportional(*differences)
+  if not factor:
+    return "wrong"
+  if factor < 0:
+    signs[0] = FLIP.get(signs[0], signs[0])
+  return "correct" if signs[0] == signs[1] else "wrong"
+
+
+def _sides(found: list[str], wanted: list[str],
+           functions: frozenset[str]) -> str:
+  turned = [found[2], FLIP.get(found[1], found[1]), found[0]]
+  for left, sign, right in (found, turned):
+    if sign == wanted[1] and all(
+        _expressions(a, b, functions) == "correct"
+        for a, b in ((left, wanted[0]), (right, wanted[2]))):
+      return "correct"
+  return "wrong"
+
+
+def _chain(found: list[str], wanted: list[str],
+           functions: frozenset[str]) -> str:
+  """`a < b < c`, or turned around as a whole."""
+  turned = [FLIP.get(p, p) for p in found[::-1]]
+  for parts in (found, turned):
+    if parts[1::2] == wanted[1::2] and all(
+        _expressions(a, b, functions) == "correct"
+        for a, b in zip(parts[::2], wanted[::2])):
+      return "correct"
+  return "wrong"
+
+
+def in_proportion(found: list[str], wanted: list[str],
+                  functions: frozenset[str]) -> bool:
+  """Whether two ratios are the same but for a common factor."""
+  a, b = ([read(term, functions) for term in terms]
+          for terms in (found, wanted))
+  if None in a or None in b:
+    return False
+  return all(values.same(("*", x, b[0]), ("*", y, a[0]))
+             for x, y in zip(a[1:], b[1:]))
+
+
+def along_axes(value: str, wanted: list[str]) -> str:
+  """A sum of unit vectors against the components."""
+  found = matrices.along_axes(value, len(wanted))
+  if found is None:
+    return "wrong"
+  zero = ("number", fractions.Fraction(0))
+  golds = [read(cell, frozenset()) for cell in wanted]
+  golds += [zero] * (len(found) - len(golds))
+  if None in golds:
+    return "unparsed"
+  same = all(values.same(a, b) for a, b in zip(found, golds))
+  return "correct" if same else "wrong"

@@ -1,0 +1,158 @@
+"""Where two expressions are compared.
+
+Smooth expressions that agree at a few points agree. One with kinks (absolute
+values, even roots, maxima, logarithms) or steps (floor, ceiling) may agree
+almost everywhere and still differ: it is tried at whole and half numbers, near
+and far, of both signs, and on both sides of every number that is written in
+it. Variables that only make sense as whole numbers (under a factorial, in the
+exponent of -1, n under a floor) are whole.
+"""
+
+from __future__ import annotations
+
+import fractions
+import functools
+import zlib
+from collections.abc import Iterator
+
+from r1jax.rewards.maths.trees import Node, names
+
+MAX_NAMES = 26
+_KINKS = frozenset(
+    "abs max min ln lg log log_base sgn arcsin arccos arccsc arcsec arccosh"
+    .split())
+_STEPS = frozenset("floor ceil".split())
+_WHOLE = frozenset("! !! binom gcd lcm".split())
+_CIRCLES = frozenset("sin cos tan cot sec csc".split())
+_COUNTS = frozenset("kmnN")  # names that count where something steps
+_REALS = (
+    0.31, -0.31, 0.77, 1.43, -1.43, 2.5, -2.5, 3.7, -3.7, 4.6, -4.6, 5.9,
+    -5.9, 7.3, -7.3, 9.8, -9.8, 13.1, -13.1, 22.4, -22.4, 41.3, -41.3, 77.7,
+    -77.7, 151.2, -151.2, 1003.1, -1003.1, 20_011.3, -20_011.3)
+_WHOLES = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8, 9, 10, 11,
+           12, 13, 15, 16, 17, 25, 27, 31, 32, 36, 64, 100, 101, 243, 1024)
+_SMALL = tuple(n for n in _WHOLES if n <= 36)
+_SEVERAL = 40  # points for several variables
+
+
+def chosen(a: Node, b: Node) -> Iterator[dict[str, float | fractions.Fraction]]:
+  """Values for every variable of the two."""
+  free = sorted(names(a) | names(b))
+  if len(free) > MAX_NAMES:
+    return
+  if not free:
+    yield {}
+    return
+  kinds = _kinds(a) | _kinds(b)
+  whole = set().union(*(_whole(n) for n in (a, b)))
+  if kinds & {"steps", "whole"} or whole:
+    whole |= _COUNTS.intersection(free)
+  whole &= set(free)
+  if not kinds and not whole:
+    yield from _smooth(free)
+    return
+  written = sorted(_constants(a) | _constants(b))[:12]
+  candidates = {
+      name: _for_whole(written, "whole" in kinds) if name in whole
+      else _for_real(written) for name in free}
+  if len(free) == 1:
+    yield from ({free[0]: value} for value in candidates[free[0]])
+    return
+  for index in range(_SEVERAL):
+    point, negative = {}, False
+    for name in free:
+      among = candidates[name]
+      value = among[_draw(f"{index}.{name}", len(among))]
+      # At most one is negative: `\\sqrt{xy}` is `\\sqrt x\\sqrt y`.
+      if value < 0 and negative and name not in whole:
+        value = -value
+      negative = negative or value < 0
+      point[name] = value
+    yield point
+
+
+def _smooth(free: list[str]) -> Iterator[dict[str, float]]:
+  """Small, large and flipped points."""
+  for index, flip in enumerate([None, None, None, None, *range(len(free))]):
+    point = {}
+    for at, name in enumerate(free):
+      draw = _draw(f"{index}.{name}", 100_003) / 100_003
+      value = 0.2 + 1.7 * draw if index != 2 else 7 + 60 * draw
+      point[name] = -value if at == flip else value
+    yield point
+
+
+def _draw(key: str, below: int) -> int:
+  return zlib.crc32(key.encode()) % below
+
+
+def _for_real(written: list[fractions.Fraction]) -> list[float]:
+  near = [sign * float(c) + step for c in written if abs(c) < 1e12
+          for sign in (1, -1) for step in (0, 0.29, -0.29, 1, -1)]
+  far = [sign * (2 * float(c) + 1) for c in written if 5 < abs(c) < 1e12
+         for sign in (1, -1)]
+  return [*_REALS, *map(fractions.Fraction, _WHOLES[:18]), *near, *far]
+
+
+def _for_whole(written: list[fractions.Fraction],
+               small: bool) -> list[fractions.Fraction]:
+  near = [sign * int(c) + step for c in written
+          if c.denominator == 1 and abs(c) < (1000 if small else 10**9)
+          for sign in (1, -1) for step in (0, 1, -1)]
+  return [fractions.Fraction(n)
+          for n in dict.fromkeys([*(_SMALL if small else _WHOLES), *near])]
+
+
+def _kinds(node: Node) -> set[str]:
+  """What an expression has that makes few points too few."""
+  operation, found = node[0], set()
+  if not names(node):
+    return found
+  if operation in _KINKS:
+    found.add("kinks")
+  if operation in _STEPS:
+    found.add("steps")
+  if operation in _WHOLE:
+    found.add("whole")
+  if operation == "root" and names(node[1]) or operation == "^" and (
+      names(node[1]) and not names(node[2]) and not _is_whole(node[2])):
+    found.add("kinks")
+  return found.union(*(_kinds(n) for n in node[1:] if isinstance(n, tuple)))
+
+
+def _is_whole(node: Node) -> bool:
+  if node[0] == "neg":
+    return _is_whole(node[1])
+  return node[0] == "number" and node[1].denominator == 1
+
+
+@functools.lru_cache(maxsize=1024)
+def _whole(node: Node) -> frozenset[str]:
+  """Variables that stand where only whole numbers make sense."""
+  operation, found = node[0], frozenset()
+  if operation in _WHOLE:
+    found = names(node)
+  elif operation in ("sum", "prod"):
+    found = names(node[2]) | names(node[3])
+  elif operation == "^" and names(node[2]) and _negative(node[1]):
+    found = names(node[2])
+  elif operation in _CIRCLES and _has_pi(node[1]):
+    found = names(node[1]) & _COUNTS
+  return found.union(*(_whole(n) for n in node[1:] if isinstance(n, tuple)))
+
+
+def _negative(node: Node) -> bool:
+  return node[0] == "neg" and not names(node) or (
+      node[0] == "number" and node[1] < 0)
+
+
+def _has_pi(node: Node) -> bool:
+  return node[0] == "pi" or any(
+      _has_pi(n) for n in node[1:] if isinstance(n, tuple))
+
+
+def _constants(node: Node) -> frozenset[fractions.Fraction]:
+  if node[0] == "number":
+    return frozenset([abs(node[1])])
+  return frozenset().union(
+      *(_constants(n) for n in node[1:] if isinstance(n, tuple)))

@@ -1,0 +1,80 @@
+"""Expressions as trees: their names, their size, one order of their parts.
+
+A node is a tuple: an operation and its operands; numbers and names are leaves.
+"""
+
+from __future__ import annotations
+
+import fractions
+import functools
+
+Node = tuple
+
+
+@functools.lru_cache(maxsize=1024)
+def names(node: Node) -> frozenset[str]:
+  """The variables of an expression, those bound by a sum left out."""
+  if node[0] == "name":
+    return frozenset([node[1]])
+  found = frozenset().union(
+      *(names(n) for n in node[1:] if isinstance(n, tuple)))
+  if node[0] in ("sum", "prod"):
+    inner = names(node[4]) - {node[1][1]}
+    found = names(node[2]) | names(node[3]) | inner
+  return found
+
+
+@functools.lru_cache(maxsize=1024)
+def size(node: Node) -> int:
+  """How many operations an expression has."""
+  inner = sum(size(n) for n in node[1:] if isinstance(n, tuple))
+  return inner + (node[0] not in (
+      "number", "name", "pi", "e", "i", "infinity", "neg", "degrees"))
+
+
+def renamed(node: Node, old: str, new: str) -> Node:
+  """The expression with one variable called otherwise."""
+  if node == ("name", old):
+    return ("name", new)
+  return tuple(renamed(n, old, new) if isinstance(n, tuple) else n
+               for n in node)
+
+
+def arranged(node: Node) -> Node:
+  """One order for sums and products, factors of 1 and double signs dropped.
+
+  `1(x+2)(x+1)` and `(x+1)(x+2)` come out alike; nothing is multiplied out.
+  """
+  operation = node[0]
+  inner = [arranged(n) if isinstance(n, tuple) else n for n in node[1:]]
+  one = ("number", fractions.Fraction(1))
+  if operation in ("+", "-", "neg"):
+    if operation == "neg":
+      parts = [_negated(inner[0])]
+    else:
+      right = inner[1] if operation == "+" else _negated(inner[1])
+      parts = [inner[0], right]
+    flat = [p for part in parts for p in (
+        part[1:] if part[0] == "sum of" else (part,))]
+    flat = [p for p in flat if p != ("number", fractions.Fraction(0))]
+    return flat[0] if len(flat) == 1 else ("sum of", *sorted(flat, key=repr))
+  if operation == "*":
+    flat = [p for part in inner for p in (
+        part[1:] if part[0] == "product of" else (part,)) if p != one]
+    if not flat:
+      return one
+    return flat[0] if len(flat) == 1 else (
+        "product of", *sorted(flat, key=repr))
+  if operation in ("/", "^") and inner[1] == one:
+    return inner[0]
+  return (operation, *inner)
+
+
+def _negated(node: Node) -> Node:
+  if node[0] == "number":
+    return ("number", -node[1])
+  if node[0] == "minus":
+    return node[1]
+  if node[0] == "sum of":
+    return ("sum of", *sorted(map(_negated, node[1:]), key=repr))
+  return ("minus", node)

@@ -1,0 +1,381 @@
+"""Expressions compared by their values.
+
+Two expressions are the same if they agree at the points of `points`, to 35
+digits, or exactly where all numbers are rational. Work is bounded before it is
+done: whole powers and factorials by their bits, floats by their exponents, and
+an expression by the number of its operations.
+"""
+
+from __future__ import annotations
+
+import fractions
+import functools
+import math
+import types
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from r1jax.rewards.maths import points
+from r1jax.rewards.maths.expressions import Unreadable
+from r1jax.rewards.maths.trees import Node, names
+from r1jax.rewards.score import clock_stopped
+
+_DIGITS = 50
+_AGREE = 35  # digits
+_BITS = 60_000  # of exact powers and factorials
+_MAGNITUDE = 400  # bits of a float's exponent, for trigonometry and exp
+_POWER = 40_000  # bits of a float's exponent, for powers
+_FACTORIAL = 4_000
+_TERMS = 200  # of a sum
+_DRAWS = 61_603  # values of unknown functions
+
+
+def same(a: Node, b: Node) -> bool:
+  """Whether two expressions are equal as functions of their variables.
+
+  Variables are real, or whole where the expressions only make sense for whole
+  numbers. Points where both sides leave the real numbers say nothing, unless
+  both do so nearly everywhere; `\\ln x` is not `\\ln|x|`.
+  """
+  real, other = 0, []
+  for x, y in _at_points(a, b):
+    if not (_real(x) or _real(y)):
+      other.append((x, y))
+    elif not _close(x, y):
+      return False
+    else:
+      real += 1
+  free = names(a) | names(b)
+  if real >= (3 if free else 1):
+    return True
+  return len(other) >= (3 if free else 1) and all(
+      _close(x, y) for x, y in other)
+
+
+def proportional(a: Node, b: Node) -> int:
+  """1 or -1 if a = c b with a positive or negative constant c, else 0."""
+  ratio, count = None, 0
+  for x, y in _at_points(a, b):
+    if not (_real(x) and _real(y)):
+      if _real(x) != _real(y):
+        return 0
+      continue
+    if not x or not y:
+      if bool(x) != bool(y):
+        return 0
+      continue
+    found = _float(x) / _float(y)
+    if ratio is not None and not _close(found, ratio):
+      return 0
+    ratio, count = found, count + 1
+  if count < (3 if names(a) | names(b) else 1):
+    return 0
+  return 1 if ratio > 0 else -1
+
+
+def constant(node: Node) -> Any:
+  """The real value of an expression without variables; None if it has none."""
+  if names(node):
+    return None
+  try:
+    value = _value(node, {})
+  except (Unreadable, ArithmeticError, ValueError, TypeError,
+          RecursionError):
+    return None
+  return value if _real(value) else None
+
+
+def floating(x: Any) -> Any:
+  """A value of `constant` as a float of 50 digits: they have an order."""
+  return _float(x)
+
+
+def close(x: Any, y: Any) -> bool:
+  """Whether two values of `constant` are equal, infinities too."""
+  return bool(x == y) or _close(x, y)
+
+
+def rounds(exact: Any, shown: fractions.Fraction, digits: int) -> bool:
+  """Whether `shown`, with so many decimals, is `exact` rounded or cut off.
+
+  A single digit says too little.
+  """
+  if abs(shown) * 10 ** digits < 10:
+    return False
+  library = _library()
+  exact, shown = _float(exact), _float(shown)
+  unit = library.mpf(10) ** -digits
+  cut = exact * shown > 0 and 0 <= abs(exact) - abs(shown) < unit
+  return cut or abs(exact - shown) <= unit / 2
+
+
+def _at_points(a: Node, b: Node) -> Iterator[tuple[Any, Any]]:
+  """Values of both where both have one."""
+  chosen = points.chosen(a, b)
+  if names(a) or names(b):
+    a, b = _folded(a), _folded(b)
+  for point in chosen:
+    exact = {name: value if isinstance(value, fractions.Fraction)
+             else _library().mpf(value) for name, value in point.items()}
+    try:
+      yield _value(a, exact), _value(b, exact)
+    except (Unreadable, ArithmeticError, ValueError, TypeError,
+            RecursionError):
+      continue
+
+
+def _folded(node: Node) -> Node:
+  """The expression with what has no variables worked out, once."""
+  operation, *operands = node
+  if operation in ("number", "name", "sum", "prod", "infinity"):
+    return node
+  inner = [_folded(n) if isinstance(n, tuple) else n for n in operands]
+  node = (operation, *inner)
+  if all(n[0] in ("number", "value") for n in inner if isinstance(n, tuple)):
+    try:
+      return ("value", _value(node, {}))
+    except (Unreadable, ArithmeticError, ValueError, TypeError):
+      return node  # fails at every point
+  return node
+
+
+@functools.cache
+def _library() -> types.ModuleType:
+  """A context of mpmath of our own, at 50 digits."""
+  with clock_stopped():
+    import mpmath
+  context = mpmath.MPContext()
+  context.dps = _DIGITS
+  return context
+
+
+def _real(x: Any) -> bool:
+  if isinstance(x, fractions.Fraction):
+    return True
+  library = _library()
+  if isinstance(x, library.mpf):
+    return not library.isnan(x)
+  return abs(library.im(x)) <= abs(x) * library.mpf(10) ** -_AGREE
+
+
+def _float(x: Any) -> Any:
+  library = _library()
+  if isinstance(x, fractions.Fraction):
+    return library.mpf(x.numerator) / x.denominator
+  return x
+
+
+def _close(x: Any, y: Any) -> bool:
+  if isinstance(x, fractions.Fraction) and isinstance(y, fractions.Fraction):
+    return x == y
+  x, y = _float(x), _float(y)
+  if x == y:
+    return True
+  size = max(abs(x), abs(y))
+  if not _library().isfinite(size):
+    return False
+  # Near zero, beside terms of about 1, what is left of them says nothing.
+  return bool(abs(x - y) <= max(size, 1e-10) * _library().mpf(10) ** -_AGREE)
+
+
+def _bounded(x: Any, bits: int = _MAGNITUDE) -> Any:
+  x = _float(x)
+  if x and _library().isfinite(x) and _library().mag(x) > bits:
+    raise Unreadable("too large")
+  return x
+
+
+def _value(node: Node, point: dict[str, Any]) -> Any:
+  """The value at a point: a Fraction where all is rational, else a float."""
+  operation, *operands = node
+  library = _library()
+  match operation:
+    case "number" | "value":
+      return operands[0]
+    case "name":
+      return point[operands[0]]
+    case "pi":
+      return +library.pi
+    case "e":
+      return +library.e
+    case "i":
+      return library.mpc(0, 1)
+    case "infinity":
+      return library.inf
+    case "sum" | "prod":
+      return _repeated(operation, operands, point)
+    case "call":
+      return _unknown(operands[0], [_value(n, point) for n in operands[1:]])
+  values = [_value(operand, point) for operand in operands]
+  match operation:
+    case "neg":
+      return -values[0]
+    case "^":
+      return _power(*values)
+    case "root":
+      if not values[1]:
+        raise Unreadable("a root of degree 0")
+      return _power(values[0], 1 / values[1])
+    case "+" | "-" | "*" | "/":
+      return _arithmetic(operation, *values)
+    case "dot" | "cross":
+      return _product(operation, operands, values)
+  return _apply(operation, values)
+
+
+def _unknown(name: str, values: list[Any]) -> Any:
+  """A function that nothing says more of: any value, the same for the same."""
+  library = _library()
+  shown = ",".join(
+      library.nstr(library.mpmathify(_float(v)), 25) for v in values)
+  draw = zlib.crc32(f"{name}({shown})".encode()) % _DRAWS
+  return library.mpf(draw) / _DRAWS + library.mpf("0.3")
+
+
+def _product(operation: str, operands: list[Node], values: list[Any]) -> Any:
+  """Of two vectors; a cross product turns its sign with their order."""
+  if operation == "dot" or values[0] <= values[1]:
+    return _unknown(operation, sorted(values))
+  return -_unknown(operation, sorted(values))
+
+
+def _repeated(operation: str, operands: list[Node],
+              point: dict[str, Any]) -> Any:
+  index, first, last, body = operands
+  low, high = _value(first, point), _value(last, point)
+  whole = all(isinstance(v, fractions.Fraction) and v.denominator == 1
+              for v in (low, high))
+  if not whole or high - low >= _TERMS:
+    raise Unreadable("a sum without plain bounds")
+  total = fractions.Fraction(operation == "prod")
+  for k in range(int(low), int(high) + 1):
+    term = _value(body, point | {index[1]: fractions.Fraction(k)})
+    total = _arithmetic("+" if operation == "sum" else "*", total, term)
+  return total
+
+
+def _arithmetic(operation: str, x: Any, y: Any) -> Any:
+  if not (isinstance(x, fractions.Fraction)
+          and isinstance(y, fractions.Fraction)):
+    x, y = _float(x), _float(y)
+  elif max(_size(x), _size(y)) > _BITS:
+    raise Unreadable("too large")
+  match operation:
+    case "+":
+      return x + y
+    case "-":
+      return x - y
+    case "*":
+      return x * y
+  if not y:
+    raise ZeroDivisionError
+  return x / y
+
+
+def _size(x: fractions.Fraction) -> int:
+  return max(x.numerator.bit_length(), x.denominator.bit_length())
+
+
+def _power(base: Any, exponent: Any) -> Any:
+  library = _library()
+  rational = isinstance(exponent, fractions.Fraction)
+  if rational and isinstance(base, fractions.Fraction):
+    whole = exponent.denominator == 1
+    if whole and abs(exponent) * _size(base) <= _BITS:
+      return base ** int(exponent)
+    if whole:
+      raise Unreadable("too large")
+    if base > 0 and exponent == fractions.Fraction(1, 2):
+      root = fractions.Fraction(
+          math.isqrt(base.numerator), math.isqrt(base.denominator))
+      if root * root == base:
+        return root
+  base = _float(base)
+  if not base:
+    return base if _float(exponent) > 0 else 1 / base
+  power = _bounded(exponent, 64)
+  if library.isinf(base):
+    return base ** power
+  if abs(power) * (abs(library.mag(base)) + 1) > 2 * _POWER:
+    raise Unreadable("too large")
+  if rational and exponent.denominator % 2 and _real(base) and (
+      library.re(base) < 0 and exponent.denominator > 1):
+    # The real root of odd degree.
+    sign = -1 if exponent.numerator % 2 else 1
+    return sign * library.power(-library.re(base), power)
+  return library.power(base, power)
+
+
+def _apply(operation: str, values: list[Any]) -> Any:
+  library = _library()
+  x = values[0]
+  match operation:
+    case "abs":
+      return abs(x)
+    case "floor" | "ceil":
+      return _stepped(operation, x)
+    case "max" | "min":
+      if not all(map(_real, values)):
+        raise Unreadable("no order")
+      return (max if operation == "max" else min)(
+          values, key=lambda v: library.re(_float(v)))
+    case "gcd" | "lcm" | "!" | "!!" | "binom":
+      return _combinatorial(operation, values)
+    case "degrees":
+      return _float(x) * library.pi / 180
+    case "sgn":
+      return fractions.Fraction(int(library.sign(library.re(_float(x)))))
+  x = _bounded(x)
+  match operation:
+    case "ln":
+      return library.log(x)
+    case "lg":
+      return library.log(x) / library.log(10)
+    case "log":
+      # Some mean base e, some 10: equal to no other logarithm.
+      return library.log(x) * library.mpf("0.6180339887498948")
+    case "log_base":
+      return library.log(x) / library.log(_bounded(values[1]))
+    case "exp" | "sinh" | "cosh" | "cis":
+      _bounded(x, 20)
+      return library.expj(x) if operation == "cis" else (
+          getattr(library, operation)(x))
+    case name:
+      return getattr(library, name.replace("arc", "a"))(x)
+
+
+def _stepped(operation: str, x: Any) -> fractions.Fraction:
+  """Floor and ceiling; a float that is whole but for rounding is whole."""
+  if isinstance(x, fractions.Fraction):
+    return fractions.Fraction(
+        math.floor(x) if operation == "floor" else math.ceil(x))
+  if not _real(x):
+    raise Unreadable("no order")
+  library = _library()
+  x = _bounded(library.re(x), 100)
+  near = library.nint(x)
+  if _close(x, near):
+    x = near
+  return fractions.Fraction(int(
+      library.floor(x) if operation == "floor" else library.ceil(x)))
+
+
+def _combinatorial(operation: str, values: list[Any]) -> fractions.Fraction:
+  """Factorials, binomials, divisors: of small natural numbers, or refused."""
+  if not all(isinstance(v, fractions.Fraction) and v.denominator == 1
+             and 0 <= v <= _FACTORIAL for v in values):
+    raise Unreadable("of what is no small natural number")
+  whole = [int(v) for v in values]
+  match operation:
+    case "gcd":
+      found = math.gcd(*whole)
+    case "lcm":
+      found = math.lcm(*whole)
+    case "!!":
+      found = math.prod(range(whole[0], 0, -2))
+    case "binom":
+      found = math.comb(*whole)
+    case _:
+      found = math.factorial(*whole)
+  return fractions.Fraction(found)
