@@ -68,10 +68,12 @@ TERMS = flags.DEFINE_integer(
     "terms", 4, "SIGTERMs, half of them to one process.", lower_bound=0)
 INSIDE = flags.DEFINE_integer(
     "inside", 14, "SIGTERMs inside a step of GRPO, half of them with one"
-    " process in all.", lower_bound=0)
+    " process in all (see --alone).", lower_bound=0)
 LAST = flags.DEFINE_integer(
     "last", 6, "SIGTERMs inside the last save of GRPO, likewise.",
     lower_bound=0)
+ALONE = flags.DEFINE_bool(
+    "alone", True, "Half of the SIGTERMs to GRPO with one process.")
 FULL = flags.DEFINE_integer(
     "full", 3, "How often the disk fills.", lower_bound=0)
 PROCESSES = flags.DEFINE_integer("processes", 2, "Processes.", lower_bound=1)
@@ -123,10 +125,11 @@ def kinds(draw: random.Random) -> list[str]:
 
 
 def interruptions(draw: random.Random, processes: int) -> list[str]:
-  """What is done to GRPO in so many processes: half of all."""
+  """What is done to GRPO in so many processes: half of all, if also alone."""
   names = []
   for name, count in (("inside", INSIDE.value), ("last", LAST.value)):
-    count = count // 2 if processes == 1 else count - count // 2
+    alone = count // 2 if ALONE.value else 0
+    count = alone if processes == 1 else count - alone
     names += [name if processes == 1 or i % 2 else f"{name}-1"
               for i in range(count)]
   draw.shuffle(names)
