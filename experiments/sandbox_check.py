@@ -1,6 +1,7 @@
 """Tries to break out of the sandbox of the code rewards; prints what held.
 
   python -m experiments.sandbox_check
+  python -m experiments.sandbox_check --only=sleep --rounds=100
 
 Exit status 1 if anything got out, or if there is no sandbox.
 """
@@ -15,6 +16,7 @@ import secrets
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,8 +27,20 @@ from experiments import sandbox_probes, start
 from r1jax.rewards import sandbox, trials
 
 ONLY = flags.DEFINE_list("only", [], "Names of probes; all by default.")
+ROUNDS = flags.DEFINE_integer(
+    "rounds", 0, "Runs of an honest program beside eight hostile ones.")
 _VARIABLE = "R1JAX_SANDBOX_PROBE"
 LIMITS = trials.Limits(seconds=1.0, megabytes=256, total=10.0, output=1 << 20)
+
+
+_SPINS = """
+import os
+for _ in range(14):
+  if not os.fork():
+    break
+while True:
+  pass
+"""
 
 
 class Result(NamedTuple):
@@ -64,7 +78,8 @@ def attempt(name: str, host: Mapping[str, Any], *,
             command: Sequence[str] | None = None,
             environment: Mapping[str, str] | None = None,
             limits: trials.Limits = LIMITS,
-            extra: Mapping[str, Any] | None = None) -> Result:
+            extra: Mapping[str, Any] | None = None,
+            filtered: bool = True) -> Result:
   """Runs one probe in a sandbox.
 
   Args:
@@ -74,19 +89,21 @@ def attempt(name: str, host: Mapping[str, Any], *,
     environment: of bubblewrap, which has none by default.
     limits: of the probe.
     extra: what the request to the harness has besides the probe.
+    filtered: whether system calls are filtered.
 
   Raises:
     SandboxError: the sandbox did not start.
   """
-  begin = time.monotonic()
-  until = begin + limits.total
   request = {
       "mode": "tests", "program": sandbox_probes.source(name),
       "tests": [{"stdin": json.dumps(host) + "\n"}],
       "limits": limits.request(), **(extra or {})}
   with contextlib.closing(sandbox.Sandbox(
-      command or sandbox.command(), environment=environment)) as box:
+      command or sandbox.command(), environment=environment,
+      filtered=filtered)) as box:
     box.ready()
+    begin = time.monotonic()  # a start may take its time on a busy machine
+    until = begin + limits.total
     try:
       box.ask(request, until)
       reply = box.reply(until)
@@ -113,6 +130,30 @@ def left_behind(mark: str) -> bool:
   return False
 
 
+def beside(hostile: int, rounds: int) -> int:
+  """How often an honest program passes beside programs that fork and spin."""
+  stop = threading.Event()
+
+  def spin() -> None:
+    while not stop.is_set():
+      for _ in trials.run(_SPINS, [{"stdin": ""}], LIMITS):
+        pass
+
+  threads = [threading.Thread(target=spin) for _ in range(hostile)]
+  for thread in threads:
+    thread.start()
+  try:
+    return sum(
+        outcome.reason == "ok" and outcome.stdout == "42\n"
+        for _ in range(rounds)
+        for outcome in trials.run(
+            "print(int(input()) + 1)", [{"stdin": "41\n"}], trials.Limits()))
+  finally:
+    stop.set()
+    for thread in threads:
+      thread.join()
+
+
 def main() -> None:
   names = ONLY.value or list(sandbox_probes.PROBES)
   for name in names:
@@ -133,6 +174,10 @@ def main() -> None:
       print(f"{name:{width}}  {verdict:9}  {result.seconds:5.2f} s"
             f"  {result.reason}", flush=True)
   print(f"{len(names) - len(escaped)} of {len(names)} contained")
+  if ROUNDS.value:
+    passed = beside(8, ROUNDS.value)
+    print(f"an honest program beside 8 that fork and spin: {passed} of"
+          f" {ROUNDS.value} passed")
   if escaped:
     print("do not run code rewards on this machine", file=sys.stderr)
     raise SystemExit(1)

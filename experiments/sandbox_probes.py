@@ -46,6 +46,28 @@ for _ in range(12):
 time.sleep(2)
 escaped()
 """,
+    "memory while it prints": """
+for _ in range(12):
+  if not os.fork():
+    held = b"x" * (150 << 20)
+    time.sleep(2)
+    os._exit(0)
+end = time.monotonic() + 2
+while time.monotonic() < end:
+  print("x" * 50, flush=True)
+  time.sleep(0.001)
+escaped()
+""",
+    "refused system calls": """
+import platform
+c = libc()
+ptrace, unshare, userfaultfd = {
+    "x86_64": (101, 272, 323), "aarch64": (117, 97, 282)}.get(
+        platform.machine(), (0, 0, 0))
+for number, argument in ((ptrace, 0), (unshare, 0x200), (userfaultfd, 1)):
+  if number and c.syscall(number, argument, 0, 0, 0) >= 0:
+    escaped(str(number))
+""",
     "memory that is shared": """
 c = libc()
 c.shmat.restype = __import__("ctypes").c_void_p

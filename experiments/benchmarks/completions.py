@@ -116,10 +116,10 @@ def judged(name: str, score: Score) -> str | None:
   low, high = RANGES.get(name, (0.0, 1.0))
   if not low <= score.value <= high:
     return "out_of_range"
-  if score.valid:
-    return None
   if score.reason == "deadline":
     return "deadlines"
+  if score.valid:
+    return None
   if re.match(r"\w*(?:Error|Exception|Exit|Interrupt)\b|crash|the rule",
               score.reason):
     return "exceptions"

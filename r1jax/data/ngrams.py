@@ -31,6 +31,9 @@ _IS_HAN, _IS_THAI = re.compile(f"[{_HAN}]"), re.compile(f"[{_THAI}]")
 _WORD = 8
 _WORTH = np.array([_WORD, 5, 2, 0], np.int64)
 _KIND = np.uint64(3)
+# Nothing is seen of them, but they would tear a word apart: soft hyphens, zero
+# widths, directions, byte-order marks.
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _BITS = 2**64
 # Odd, so it has an inverse modulo 2**64: the golden ratio's first 64 bits.
 _FACTOR = 0x9E3779B97F4A7C15
@@ -39,6 +42,7 @@ _FACTOR = 0x9E3779B97F4A7C15
 def tokens(text: str) -> list[str]:
   """Words and unspaced characters of a text, in order."""
   if not text.isascii():
+    text = _INVISIBLE.sub("", text)
     text = _marks().sub("", unicodedata.normalize("NFKD", text))
   return _TOKEN.findall(text.casefold())
 
@@ -111,7 +115,7 @@ def plain(text: str) -> str:
 
   Case, signs and indentation stay: in code and formulas they mean something.
   """
-  lines = unicodedata.normalize("NFC", text).split("\n")
+  lines = unicodedata.normalize("NFC", _INVISIBLE.sub("", text)).split("\n")
   return "\n".join(map(_spaced, lines)).strip("\n")
 
 

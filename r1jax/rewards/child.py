@@ -15,6 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from r1jax.rewards.score import LATE
+
 GRACE = 120.0  # seconds beyond the deadline before the parent kills by itself
 _NAP = 0.001  # seconds that replies gather before they are read
 _READ = 1 << 20
@@ -91,7 +93,7 @@ class Child:
           raise RuntimeError(_CLOSED) from None
         late = (isinstance(error, TimeoutError)
                 or status == -signal.SIGALRM)
-        reason = "deadline" if late else _death(status)
+        reason = LATE if late else _death(status)
         return [(self._flying.popleft(), reason)]
       for line in lines:
         reply = json.loads(line)

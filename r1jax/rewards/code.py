@@ -13,9 +13,10 @@ A reference is one of
   {"kind": "asserts", "entry_point": name or "", "setup": text, "test": text}
 
 with, if wanted, "language" (only "python" so far), "seconds" (CPU time of a
-test), "megabytes", and for functions that approximate "tolerance" (absolute,
-for every number in the value). The setup has the imports and helpers that both
-program and test may use; the program can read it.
+test), "megabytes", for functions that approximate "tolerance" (absolute, for
+every number in the value), and for printed outputs "compare" (`same_output`),
+with "tolerance" for its "floats". The setup has the imports and helpers that
+both program and test may use; the program can read it.
 """
 
 from __future__ import annotations
@@ -34,8 +35,17 @@ if TYPE_CHECKING:
 
 LANGUAGES = ("python",)
 MAX_CHARS = 200_000  # of a program
-_FENCE = re.compile(r"([ \t]*)(`{3,})[ \t]*([^\s`]*)[^`]*")
+_FENCE = re.compile(
+    r"([ \t]*)(`{3,}|~{3,})[ \t]*\{?[ \t]*\.?([^\s`~{}]*)[^`~]*")
 _LABELS = ("python", "py", "python3")
+_TYPES = re.compile(
+    r"(?<![\w.])(?:List|Dict|Set|Tuple|Optional|Union|Deque|Callable|Iterable"
+    r"|Iterator|Sequence|Any|DefaultDict|Counter)\[")
+_NUMBER = re.compile(
+    r"[+-]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40})(?:[eE][+-]?\d{1,3})?",
+    re.ASCII)
+# How printed outputs are compared: `_same_output`.
+COMPARISONS = ("lines", "exact", "tokens", "floats")
 # Two floats are the same if they differ by rounding in another order of sums.
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 
@@ -116,19 +126,26 @@ def same(got: object, expected: object) -> bool:
       got == expected)
 
 
-def extract(response: Response) -> str | None:
+def extract(response: Response, entry_point: str = "") -> str | None:
   """The program in an answer, or None.
 
   It is the last complete fence that is labelled python, or else the last
-  without a label (after a program often comes what it prints). Without any
-  fence, the inside of an `<answer>` element is taken as it is.
+  without a label (after a program often comes what it prints); where a function
+  is asked for, the last that defines it (after a solution often comes how to
+  call it). Without any fence, the inside of an `<answer>` element is taken as
+  it is.
   """
   blocks = list(_blocks(response.answer))
   for labels in (_LABELS, ("",)):
     found = [text for label, text in blocks if label in labels]
     if found:
-      return found[-1]
-  if response.marked and "```" not in response.answer:
+      defined = re.compile(
+          rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{re.escape(entry_point)}"
+          rf"\b|^{re.escape(entry_point)}[ \t]*=", re.MULTILINE)
+      return next((text for text in reversed(found) if entry_point and (
+          defined.search(text))), found[-1])
+  if response.marked and "```" not in response.answer and (
+      "~~~" not in response.answer):
     return response.answer
   return None
 
@@ -143,7 +160,7 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
       if match := _FENCE.fullmatch(line):
         indent, ticks, label = match.groups()
         opened, inside = (indent, ticks, label.lower()), []
-    elif bare.startswith(opened[1]) and not bare.strip("`"):
+    elif bare.startswith(opened[1]) and not bare.strip(opened[1][0]):
       yield opened[2], "\n".join(inside) + "\n"
       opened = None
     else:
@@ -158,7 +175,7 @@ def _judge(reference: Mapping[str, Any], response: Response, *,
         f"language={language!r}: programs are run in {', '.join(LANGUAGES)}")
   limits = trials.Limits(**{
       k: reference[k] for k in ("seconds", "megabytes") if k in reference})
-  program = extract(response)
+  program = extract(response, reference.get("entry_point", ""))
   if program is None or not program.strip():
     return Score(0.0, True, "no code")
   if len(program) > MAX_CHARS:
@@ -204,18 +221,25 @@ def _stdin(program: str, reference: Mapping[str, Any], limits: trials.Limits,
   inputs, outputs = reference["inputs"], reference["outputs"]
   if len(inputs) != len(outputs):
     raise ValueError(f"{len(inputs)} inputs have {len(outputs)} outputs")
-  expected = [_lines(text) for text in outputs]
+  how = reference.get("compare", "lines")
+  if how not in COMPARISONS:
+    raise ValueError(
+        f"compare={how!r}: outputs are compared by {', '.join(COMPARISONS)}")
+  tolerance = reference.get("tolerance", 1e-6)
   outcomes = trials.run(program, [{"stdin": text} for text in inputs], limits)
   return _count(outcomes, len(inputs), stop, lambda at, outcome: (
-      _lines(outcome.stdout) == expected[at]))
+      same_output(outcome.stdout, outputs[at], how, tolerance)))
 
 
 def _function(program: str, reference: Mapping[str, Any],
               limits: trials.Limits, stop: bool) -> trials.Verdict:
   cases, tolerance = reference["cases"], reference.get("tolerance")
   tests = [{"arguments": _encoded(arguments)} for arguments, _ in cases]
+  # Sites that ask for functions have these names at hand.
+  setup = {"setup": "from typing import *\nfrom collections import *\n"} if (
+      _TYPES.search(program)) else {}
   outcomes = trials.run(
-      program, tests, limits, function=reference["entry_point"])
+      program, tests, limits, function=reference["entry_point"], **setup)
 
   def right(at: int, outcome: trials.Outcome) -> bool:
     try:
@@ -246,6 +270,36 @@ def _count(outcomes, tests: int, stop: bool, right) -> trials.Verdict:
   if reason == "ok" and passed < tests:
     reason = "error: exit"
   return trials.Verdict(passed, tests, reason, seconds)
+
+
+def same_output(got: str, expected: str, how: str = "lines",
+                tolerance: float = 1e-6) -> bool:
+  """Whether a program printed what was expected.
+
+  Args:
+    got: what it printed.
+    expected: what it should have.
+    how: "exact" every character, but for white space at the very end; "lines"
+      the same words in the same lines; "tokens" the same words (Codeforces'
+      rule); "floats" the same words, numbers within the tolerance, absolute or
+      relative (LiveCodeBench and many checkers).
+    tolerance: of "floats".
+  """
+  if how == "exact":
+    return got.rstrip() == expected.rstrip()
+  if how == "lines":
+    return _lines(got) == _lines(expected)
+  a, b = got.split(), expected.split()
+  if how == "tokens" or len(a) != len(b):
+    return a == b
+  return all(x == y or _near(x, y, tolerance) for x, y in zip(a, b))
+
+
+def _near(x: str, y: str, tolerance: float) -> bool:
+  if not (_NUMBER.fullmatch(x) and _NUMBER.fullmatch(y)):
+    return False
+  return math.isclose(float(x), float(y), rel_tol=tolerance,
+                      abs_tol=tolerance)
 
 
 def _lines(text: str) -> list[list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from r1jax.core.config import check
 from r1jax.core.types import Prompt, Rollout, Scored
-from r1jax.rewards.score import Score
+from r1jax.rewards.score import LATE, Score
 
 # Rewards by name, each with its weight. A question gets those that apply to
 # it: in stage 2 reasoning has a rule ("accuracy"), and a general question
@@ -208,7 +208,9 @@ def _applicable(config: Combine, prompt: Prompt,
         f" ones ({', '.join(config.weights)}); give each a weight (0 logs it)")
   for name in sorted(names):
     absent = [sample for sample in row if name not in sample]
-    if absent and any(name in s and s[name].valid for s in row):
+    # Where time was up, every rule is named, whether it applies or not.
+    if absent and any(name in s and s[name].valid and s[name].reason != LATE
+                      for s in row):
       raise ValueError(
           f"{where}: rule {name!r} applies to some samples only; whether a rule"
           " applies may depend on the prompt alone")

@@ -124,7 +124,11 @@ def write(descriptor, data):
 def tests(request, lines, reply):
   """Runs every test in a child of its own and tells what came of it."""
   for number, test in enumerate(request["tests"]):
-    reply(dict(_run(request, test), test=number))
+    found = _run(request, test)
+    if found.pop("starved", False):  # the machine was busy: once more
+      found = _run(request, test)
+      found.pop("starved", None)
+    reply(dict(found, test=number))
 
 
 def _run(request, test):
@@ -132,6 +136,7 @@ def _run(request, test):
   result_read, result_write = os.pipe()
   out_read, out_write = os.pipe()
   start = time.monotonic()
+  before = _used()
   child = os.fork()
   if not child:
     try:
@@ -148,12 +153,15 @@ def _run(request, test):
   os.close(result_read)
   os.close(out_read)
   cpu = usage.ru_utime + usage.ru_stime
+  tree = _used() - before  # of all that it started, too
   found = {"seconds": time.monotonic() - start, "status": verdict,
            "stdout": captured[out_read].decode("utf-8", "replace")}
+  if verdict == "time" and tree < limits["seconds"] / 4:
+    found["starved"] = True
   code = os.waitstatus_to_exitcode(status)
   if verdict == "ended":
     # The kernel's own count, by which it kills, may run ahead of this one.
-    if code == -signal.SIGXCPU or cpu > limits["seconds"] + 0.05 or (
+    if code == -signal.SIGXCPU or max(cpu, tree) > limits["seconds"] + 0.05 or (
         code == -signal.SIGKILL and cpu > limits["seconds"] / 2):
       found["status"] = "time"
     else:
@@ -161,9 +169,16 @@ def _run(request, test):
   return found
 
 
+def _used():
+  """CPU seconds of all that has ended in here and was waited for."""
+  used = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return used.ru_utime + used.ru_stime
+
+
 def _watch(child, captured, limits, give_up):
   """Gathers what a child writes until it ends: why the watch ended."""
   ended = os.pidfd_open(child)
+  look = time.monotonic() + _POLL  # at the memory, whatever is printed
   poll = select.poll()
   for descriptor in (ended, *captured):
     poll.register(descriptor, select.POLLIN)
@@ -189,8 +204,10 @@ def _watch(child, captured, limits, give_up):
             return "output"
       if ended in ready:
         return "ended"
-      if not ready and _memory() > 2 * limits["megabytes"] << 20:
-        return "memory"
+      if time.monotonic() >= look:
+        if _memory() > 2 * limits["megabytes"] << 20:
+          return "memory"
+        look = time.monotonic() + _POLL
   finally:
     os.close(ended)
 
@@ -257,7 +274,10 @@ def _child(request, test, out, result):
     os.dup2(result, 3)
   os.closerange(4, 256)
   limits = request["limits"]
+  os.nice(5)  # a program that forks must not starve what watches it
   limit(limits, limits["seconds"])
+  if hasattr(sys, "set_int_max_str_digits"):
+    sys.set_int_max_str_digits(0)  # print(10**5000); time is limited anyway
   name = "__main__" if "function" not in request else "program"
   found = {"status": "ok"}
   try:

@@ -35,6 +35,8 @@ _LONGEST = 100_000  # characters of a judge's text that are looked at
 
 _ANY_LABEL = re.compile(r"\[\[[^\[\]\n]{0,10}\]\]")
 _CLOSING = " \t\r\n.*_`"  # may follow the label: markdown and a full stop
+# Escapes that JSON knows, and backslashes that are none.
+_BACKSLASH = re.compile(r"""(\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))|\\""")
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
 
 _PAIR = """\
@@ -211,16 +213,18 @@ def correct(generate: Generate, questions: Sequence[str],
 def verdict(text: str) -> Score:
   """A judge's {"analysis": ..., "correctness": ...}; strict.
 
-  The text is one JSON object, perhaps in a code fence, with these two names,
-  each once, and texts as values.
+  The text is one JSON object, perhaps in a code fence or after a thought, with
+  these two names, each once, and texts as values. In the texts line breaks and
+  the backslashes of LaTeX need no escapes.
   """
   if not isinstance(text, str) or len(text) > _LONGEST:
     return Score(0.0, False, "unparsed verdict")
-  text = text.strip()
+  text = text.rpartition("</think>")[2].strip()
   fenced = _FENCE.match(text)
+  text = _BACKSLASH.sub(
+      lambda m: m.group(1) or "\\\\", fenced.group(1) if fenced else text)
   try:
-    pairs = json.loads(fenced.group(1) if fenced else text,
-                       object_pairs_hook=_Pairs)
+    pairs = json.loads(text, object_pairs_hook=_Pairs, strict=False)
   except (ValueError, RecursionError):
     return Score(0.0, False, "unparsed verdict")
   if (not isinstance(pairs, _Pairs)

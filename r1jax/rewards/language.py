@@ -29,7 +29,8 @@ _REMOVED = re.compile("|".join([
     r"`[^`\n]*`",
     r"\\\$",
     r"\$\$[^$]*\$\$",
-    r"\$[^$\n]*\$",
+    # As pandoc reads it: $5 and $6 are money, what lies between is text.
+    r"\$(?![\s$])[^$\n]*(?<!\s)\$(?!\d)",
     r"\\\[[^\\]*(?:\\(?![\[\]])[^\\]*)*\\\]",
     r"\\\([^\\]*(?:\\(?![()])[^\\]*)*\\\)",
     r"\\(?:begin|end|operatorname|math[a-z]{1,6})\*?\{[^{}\n]{0,40}\}",

@@ -27,7 +27,7 @@ import numpy as np
 
 from r1jax.core.types import Prompt
 from r1jax.rewards.child import Child, Sent
-from r1jax.rewards.score import Rule, Score
+from r1jax.rewards.score import LATE, Rule, Score
 
 Item = tuple[Prompt, str, str]  # (prompt, end of the rendered prompt, text)
 PENDING = 65_536  # items
@@ -91,10 +91,11 @@ class Pool:
     Returns:
       A future whose `result()` is a list, one {rule name: Score} per item, in
       order, without the rules that do not apply to its prompt. An exception in
-      a rule is `Score(0, False, reason)`; a deadline or a crash is that for
-      every rule of the item. `result()` raises ValueError for a prompt that
-      cannot be sent and RuntimeError if children cannot start or the pool is
-      closed first.
+      a rule is `Score(0, False, reason)`; a crash is that for every rule of
+      the item. An item whose deadline passes is judged once more; the second
+      time it is `Score(0, True, "deadline")` for every rule. `result()` raises
+      ValueError for a prompt that cannot be sent and RuntimeError if children
+      cannot start or the pool is closed first.
 
     Raises:
       ValueError: a prompt's verifier is in no table.
@@ -162,10 +163,15 @@ class Pool:
           sent.owner.job.fail(error)
         self._finished(len(lost))
         continue
+      again = [sent.owner for sent, reply in taken
+               if reply == LATE and not sent.owner.again]
       for sent, reply in taken:
-        sent.owner.job.put(sent.owner, reply)
+        if sent.owner not in again:
+          sent.owner.job.put(sent.owner, reply)
+      for entry in again:  # once more, in a fresh process: the machine's fault?
+        self._queue.put(entry._replace(again=True))
       pace.saw(len(taken), more=bool(len(child)))
-      self._finished(len(taken))
+      self._finished(len(taken) - len(again))
     child.stop()
 
   def _next(self, child: Child, most: int) -> list[_Entry] | None:
@@ -215,6 +221,7 @@ class _Entry(NamedTuple):
   job: _Job
   at: int
   item: Item
+  again: bool = False  # its deadline has passed once
 
 
 class _Job:
@@ -237,7 +244,7 @@ class _Job:
     """Keeps what a child replied, or why it could not."""
     names = self._names[entry.item[0].verifier]
     if isinstance(reply, str):
-      scores = {name: Score(0.0, False, reply) for name in names}
+      scores = {name: Score(0.0, reply == LATE, reply) for name in names}
     else:
       scores = {name: Score(*verdict) for name, verdict in zip(names, reply)
                 if verdict is not None}

@@ -2,8 +2,9 @@
 
 A program in here has no network, none of the host's files but a Python and its
 libraries (read-only), none of its processes, no environment, no privileges and
-no way to new ones, 16 MB of disk that is memory, and ends when its launcher
-does. What a process may use is limited inside, by harness.py.
+no way to new ones, a filter on its system calls (`seccomp`), 16 MB of disk
+that is memory, and ends when its launcher does. What a process may use is
+limited inside, by harness.py.
 
   python -m experiments.sandbox_check       tries to break out
 
@@ -39,6 +40,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from r1jax.rewards import seccomp
 
 NOBODY = 65534  # the user of root's sandboxes
 DISK = 16 << 20  # bytes of /tmp
@@ -112,6 +115,9 @@ def command() -> list[str]:
       "--dev-bind", "/dev/null", "/dev/null",
       "--dev-bind", "/dev/zero", "/dev/zero",
       "--dev-bind", "/dev/urandom", "/dev/urandom",
+      "--symlink", "/proc/self/fd", "/dev/fd",
+      *(piece for n, name in enumerate(("stdin", "stdout", "stderr"))
+        for piece in ("--symlink", f"/proc/self/fd/{n}", f"/dev/{name}")),
       "--proc", "/proc", "--size", str(DISK), "--tmpfs", "/tmp",
       "--chdir", "/tmp", "--remount-ro", "/", "--", *start(python)]
 
@@ -195,6 +201,8 @@ class Sandbox:
     command: bubblewrap's command line, as `command` makes it.
     environment: of the process; anything in it can be read inside.
     stderr: as `subprocess.Popen` takes it.
+    filtered: whether system calls are filtered; False only to try what else
+      holds.
 
   Attributes:
     said: after `close`, what was written on a `stderr` that is a pipe.
@@ -204,14 +212,22 @@ class Sandbox:
 
   def __init__(self, command: Sequence[str], *,
                environment: Mapping[str, str] | None = None,
-               stderr: int = subprocess.DEVNULL):
+               stderr: int = subprocess.DEVNULL, filtered: bool = True):
     self._closed = False
     self._buffer = bytearray()
     self._nonce = secrets.token_hex(8)
     self._ready = False
     self._inside: int | None = None  # pidfd of bubblewrap's child
     self._info, told = os.pipe()
-    command = [command[0], "--info-fd", str(told), *command[1:]]
+    shared = [told]
+    options = ["--info-fd", str(told)]
+    # Every start reads a file of its own.
+    if filtered and (rules := seccomp.program()):
+      shared.append(os.memfd_create("seccomp"))
+      os.write(shared[1], rules)
+      os.lseek(shared[1], 0, os.SEEK_SET)
+      options += ["--seccomp", str(shared[1])]
+    command = [command[0], *options, *command[1:]]
     user = _user()
     drop = {} if user is None else dict(
         user=user, group=user, extra_groups=[])
@@ -219,12 +235,13 @@ class Sandbox:
       self._process = subprocess.Popen(
           command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
           stderr=stderr, bufsize=0, env=dict(environment or {}), cwd="/",
-          pass_fds=[told], **drop)
+          pass_fds=shared, **drop)
     except BaseException:
       os.close(self._info)
       raise
     finally:
-      os.close(told)
+      for descriptor in shared:
+        os.close(descriptor)
     os.set_blocking(self._process.stdin.fileno(), False)
 
   def ready(self) -> None:

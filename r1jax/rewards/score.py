@@ -19,14 +19,19 @@ if TYPE_CHECKING:
   from r1jax.core.types import Prompt
 
 
+LATE = "deadline"  # the reason where an item's time was up
+
+
 @dataclasses.dataclass(frozen=True)
 class Score:
   """What one rule says of one completion.
 
   Attributes:
     value: the reward, finite.
-    valid: False where no verdict could be had (crash, deadline): the sample is
-      then kept out of the baseline and of the update, never counted as wrong.
+    valid: False where no verdict could be had (a crash): the sample is then
+      kept out of the baseline and of the update, never counted as wrong. An
+      answer whose time is up twice is a valid 0: to burn the deadline must not
+      beat a wrong answer.
     reason: why, in a few words ("correct", "wrong", "no answer", "deadline").
     parts: measurements behind the value by name (tests passed, words counted):
       logged, not rewarded.

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 LIMIT = "max_characters"
 NGRAM = 20  # tokens: what prose and algebra do not say twice by chance
 
-_HAN = scripts.SCRIPTS["Han"] + scripts.SCRIPTS["Kana"]
-_TOKEN = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+|[^\w\s]")
+# Written without spaces, or with long runs between them: by character.
+_SINGLE = "".join(
+    scripts.SCRIPTS[name] for name in ("Han", "Kana", "Hangul", "Thai"))
+_LONGEST = 16  # letters of a token: `aaaa...` and 0.333... are no one word
+_TOKEN = re.compile(
+    rf"[{_SINGLE}]|[^\W{_SINGLE}]{{1,{_LONGEST}}}|[^\w\s]")
 
 
 def length(prompt: Prompt, response: Response) -> Score:
@@ -51,8 +55,8 @@ def repetition(prompt: Prompt, response: Response) -> Score:
 
   After the n-gram penalty of Yeo et al. (arXiv:2502.03373), as one
   number for the text where they put one on each repeated token. Tokens are
-  words, Chinese characters and kana, and signs; n is `NGRAM`. A text of fewer
-  tokens gets 0.
+  words (cut at 16 letters), signs, and single characters of Chinese, Japanese,
+  Korean and Thai; n is `NGRAM`. A text of fewer tokens gets 0.
 
   Returns:
     a value in [-1, 0]; parts: `ngrams`, the denominator.

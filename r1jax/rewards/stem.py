@@ -27,13 +27,17 @@ _LABEL = re.compile(
     r"(?:(?:option|choice|answer|选项|选)\s*:?\s*)?[\"'(\[]*\s*"
     r"([A-J])(?![A-Za-z0-9'’^_=+-])\s*([\"')\].,:;]*)\s*", re.IGNORECASE)
 _ALSO = re.compile(
-    r"[\s\"')\].;,:]*(?:\b(?:and|or|maybe|perhaps|possibly|both|either)\b|或者?"
+    r"[\s\"')\].;,:]*(?:\b(?:and|or|maybe|perhaps|possibly|both|either|plus"
+    r"|as well as|along with|together with|unless|except(?: when| if)?)\b|或者?"
     r"|和|及|与|/|&|,|;|\||\s|\.)*\s*(?:(?:option|choice|选项)\s*)?[\"(\[]*"
     r"([A-J])(?![A-Za-z0-9'’])", re.ASCII)
 _STATED = re.compile(
-    r"\b(?:answer|option|choice|conclusion)\s*(?:is|would be|must be|should be"
+    r"\b(?:answer|option|choice|conclusion|statement|claim|assertion)\s*"
+    r"(?:is|would be|must be|should be"
     r"|:|=)\s*:?|\banswer\s+(?=\(?[A-J]\b\)?\s*(?:[.\n]|$))"
-    r"|答案\s*(?:是|为|应为|应该是|选|:)\s*:?|(?<![不可])选\s*(?:择)?\s*:?\s*"
+    r"|答案\s*(?:是|为|应为|应该是|选|:)\s*:?"
+    r"|(?:正确|错误|符合题意)的?\s*(?:选项|答案|说法|一项|结论)?\s*(?:是|为|:)\s*:?"
+    r"|(?<![不可])选\s*(?:择)?\s*:?\s*"
     r"(?=[\"(\[]?[A-J](?![a-z]))", re.IGNORECASE)
 _CONFIRMED = re.compile(
     r"(?<![A-Za-z0-9'’])[(\[]?([A-J])[)\]]?\s+(?:is|must be)\s+(?:the\s+"
@@ -75,7 +79,11 @@ def verify(prompt: Prompt, response: Response) -> Score:
     found: set[str] = set()
     for content in contents:
       found |= _piece(content, options)
-    if not _piece(contents[-1], options):
+    # A box may hold a formula on the way; what is stated after it counts.
+    after = _clean(response.answer.rpartition("\\boxed")[2].partition("}")[2])
+    found |= _explicit(after, options) if found else _stated(after, options)
+    if found and not _piece(contents[-1], options) and not _stated(
+        after, options):
       return Score(0.0, True, "no answer")
   else:
     text = _clean(response.answer)
@@ -165,6 +173,11 @@ def _normal(text: str) -> str:
 
 def _stated(text: str, options: Mapping[str, str]) -> set[str]:
   """The letters that the text settles on, all statements taken together."""
+  return _explicit(text, options) or _implied(text, options)
+
+
+def _explicit(text: str, options: Mapping[str, str]) -> set[str]:
+  """What follows "the answer is" and the like."""
   found: set[str] = set()
   for match in list(_STATED.finditer(text))[-_MAX_STATEMENTS:]:
     rest = text[match.end():match.end() + 300]
@@ -175,8 +188,12 @@ def _stated(text: str, options: Mapping[str, str]) -> set[str]:
     own = label and options.get(label.group(1).upper(), "")
     found |= _piece(line if own and _normal(own) == _normal(
         line[label.end():]) else sentence, options)
-  if found:
-    return found
+  return found
+
+
+def _implied(text: str, options: Mapping[str, str]) -> set[str]:
+  """"B is correct", a line that is only a letter, the last line."""
+  found: set[str] = set()
   for match in _CONFIRMED.finditer(text):
     if not text[max(0, match.start() - 12):match.start()].rstrip().endswith(
         ("if", "whether", "that")):
@@ -192,4 +209,7 @@ def _stated(text: str, options: Mapping[str, str]) -> set[str]:
       if full or line.group(1):
         found.add(letter)
     return found | _piece(last, options, True)
+  bare = {line.group(1) for line in lines if line.group(1)}
+  if len(bare) == 1 and _BARE.fullmatch(text.partition("\n")[0]):
+    return bare  # a letter, then reasons
   return _piece(last, options, True)

@@ -31,7 +31,7 @@ class Limits:
   seconds: float = 6.0
   megabytes: int = 512
   total: float = 30.0
-  processes: int = 32
+  processes: int = 16
   output: int = 4 << 20
   file_bytes: int = sandbox.DISK
 

@@ -102,9 +102,9 @@ def _judge(rules: list[Rule], prompt: Any, tail: str,
   verdicts, spent = [], False
   for rule in rules:
     try:
-      verdicts.append(_plain(rule(prompt, parts)))
+      verdicts.append(_plain(rule(prompt, parts), _name(rule)))
     except BaseException as error:
-      verdicts.append(_invalid(error))
+      verdicts.append(_invalid(error, _name(rule)))
       spent = spent or isinstance(error, MemoryError)
   return verdicts, spent or peak() > _SPENT
 
@@ -121,13 +121,33 @@ def peak() -> int:
                  if line.startswith(b"VmHWM:")), found)
 
 
-def _plain(score: Any) -> list[Any] | None:
-  """A verdict ready for JSON; None where the rule does not apply."""
+def _name(rule: Rule) -> str:
+  return f"{rule.__module__}.{rule.__name__}"
+
+
+def _scalar(value: Any) -> Any:
+  """A NumPy scalar as Python's, without NumPy."""
+  kind = type(value)
+  return value.item() if kind.__module__ == "numpy" and (
+      hasattr(value, "item")) else value
+
+
+def _plain(score: Any, rule: str) -> list[Any] | None:
+  """A verdict ready for JSON; None where the rule does not apply.
+
+  A bare number is a verdict too.
+  """
   if score is None:
     return None
+  score = _scalar(score)
+  if isinstance(score, bool | int | float):
+    score = Score(float(score), True, "")
   if not isinstance(score, Score):
-    return [0.0, False, f"the rule returned {score!r}"[:_REASON], {}, None]
-  numbers = [score.value, *score.parts.values()]
+    return [0.0, False, f"the rule {rule} returned {score!r}, no Score"[
+        :_REASON], {}, None]
+  value = _scalar(score.value)
+  parts = {k: _scalar(v) for k, v in score.parts.items()}
+  numbers = [value, *parts.values()]
   if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
     kind = "a value or part that is no finite number"
   elif not all(isinstance(name, str) for name in score.parts):
@@ -135,14 +155,16 @@ def _plain(score: Any) -> list[Any] | None:
   elif score.answer is not None and not isinstance(score.answer, str):
     kind = "an answer that is no text"
   else:
-    return [float(score.value), bool(score.valid), str(score.reason)[:_REASON],
-            {k: float(v) for k, v in score.parts.items()}, score.answer]
-  return [0.0, False, f"the rule returned {kind}: {score!r}"[:_REASON], {},
-          None]
+    return [float(value), bool(score.valid), str(score.reason)[:_REASON],
+            {k: float(v) for k, v in parts.items()}, score.answer]
+  return [0.0, False, f"the rule {rule} returned {kind}: {score!r}"[:_REASON],
+          {}, None]
 
 
-def _invalid(error: BaseException) -> list[Any]:
-  return [0.0, False, f"{type(error).__name__}: {error}"[:_REASON], {}, None]
+def _invalid(error: BaseException, rule: str = "") -> list[Any]:
+  by = f" (the rule {rule})" if rule else ""
+  said = f"{type(error).__name__}: {error}"[:_REASON - len(by)]
+  return [0.0, False, said + by, {}, None]
 
 
 def _reply(replies: int, value: Any) -> None:

@@ -159,7 +159,8 @@ def metrics(result: EvalResult) -> dict[str, float]:
       "eval/pass1": result.pass1, "eval/pass1_low": result.pass1_low,
       "eval/pass1_high": result.pass1_high, "eval/maj": result.maj_k,
       "eval/k": result.n_samples, "eval/length_mean": result.mean_length,
-      "eval/truncated_fraction": result.truncated}
+      "eval/truncated_fraction": result.truncated,
+      "eval/invalid": result.invalid}
   if result.format is not None:
     numbers["eval/format"] = result.format
   for level, pass1 in result.by_level.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from r1jax.core.config import check
 from r1jax.core.types import Prompt, Rollout, Scored
@@ -18,7 +20,7 @@ from r1jax.rewards import models as models_lib
 from r1jax.rewards.combine import Combine, RewardConfig
 from r1jax.rewards.models import HELPFUL, SAFETY, Scorer
 from r1jax.rewards.runner import Pool
-from r1jax.rewards.score import Rule
+from r1jax.rewards.score import Rule, Score
 
 
 class Judge(NamedTuple):
@@ -71,6 +73,7 @@ class Judge(NamedTuple):
     when the result is called: what was dispatched before comes first.
 
     Raises:
+<<<<<<< HEAD
       SandboxError, ValueError: see `check`.
     """
     self.check(prompts)
@@ -99,6 +102,45 @@ class Judge(NamedTuple):
       check(name not in self.missing, f"prompt {prompt.id} of {prompt.source!r}"
             f" belongs to the reward model {name!r}: give"
             f" --rewards.{name}=orbax:WORKDIR, or leave such prompts out")
+=======
+      SandboxError, ValueError: a rule lacks what it needs (`rules.check`).
+      RuntimeError: from the result, if no sample at all has a verdict.
+    """
+    rules.check(prompts)
+    texts = self.texts(rollout) if texts is None else texts
+    pending = self.pool.submit(combine.items(
+        prompts, [self.tail(prompt) for prompt in prompts], texts))
+
+    def scored() -> Scored:
+      found = pending.result()
+      _report(found)
+      return combine.scored(self.rewards, rollout, prompts, texts, found)
+
+    return scored
+
+
+def _report(scores: Sequence[Mapping[str, Score]]) -> None:
+  """Says once that verdicts are missing, and why most of them are.
+
+  Raises:
+    RuntimeError: all are: nothing could be learned, and nothing will be.
+  """
+  missing = [next((s.reason for s in sample.values() if not s.valid), None)
+             for sample in scores]
+  reasons = collections.Counter(filter(None, missing)).most_common(1)
+  if not reasons:
+    return
+  count = len(missing) - missing.count(None)
+  why = f"the commonest reason, {reasons[0][1]} times: {reasons[0][0]}"
+  if count == len(scores):
+    raise RuntimeError(
+        f"none of {count} samples has a verdict; {why}. A reference that its"
+        " verifier cannot read, or a rule that fails, would do that")
+  logging.log_first_n(
+      logging.WARNING,
+      "%d of %d samples have no verdict and are left out of the update; %s",
+      1, count, len(scores), why)
+>>>>>>> verifiers
 
 
 @contextlib.contextmanager

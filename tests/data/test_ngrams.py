@@ -86,3 +86,10 @@ def test_long_texts_take_linear_time(text):
   ngrams.grams([text], 10)
   ngrams.plain(text)
   assert time.monotonic() - start < 5
+
+
+def test_what_is_not_seen_hides_nothing():
+  hidden = "What is the \u200bsum of\u00ad the fi\u200drst\ufeff primes"
+  bare = "What is the sum of the first primes"
+  assert ngrams.tokens(hidden) == ngrams.tokens(bare)
+  assert ngrams.plain(hidden) == ngrams.plain(bare)

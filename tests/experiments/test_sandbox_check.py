@@ -71,8 +71,21 @@ WEAK = [
 @pytest.mark.parametrize("name,removed,added", WEAK)
 def test_teeth_options(host, name, removed, added):
   result = sandbox_check.attempt(
-      name, host, command=weakened(*removed, added=added))
+      name, host, command=weakened(*removed, added=added), filtered=False)
   assert result.escaped, result
+
+
+def test_teeth_of_the_filter(host):
+  """What namespaces do not refuse, the filter does."""
+  result = sandbox_check.attempt("refused system calls", host, filtered=False)
+  assert result.escaped, result
+
+
+@pytest.mark.parametrize("rounds", [
+    3, pytest.param(100, marks=pytest.mark.slow)])
+def test_an_honest_program_beside_hostile_ones(host, rounds):
+  del host
+  assert sandbox_check.beside(2 if rounds < 10 else 8, rounds) == rounds
 
 
 def test_teeth_of_writing(host):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -29,8 +30,30 @@ ODD_SCORES = {
 }
 
 
+class _Scalar(float):
+  """As a NumPy scalar: a number with `item`, of a module that is numpy."""
+
+  __module__ = "numpy"
+
+  def item(self):
+    return float(self)
+
+
+PLAIN = {
+    "a bool": True, "a float": 0.5, "an int": 1,
+    "a scalar": _Scalar(0.25), "scalar inside": Score(
+        _Scalar(0.25), True, "", {"part": _Scalar(0.5)})}
+
+
 def odd(prompt, response):
   completion = response.text
+  if completion.startswith("late once "):
+    mark = pathlib.Path(completion.removeprefix("late once "))
+    while not mark.exists():
+      mark.touch()
+      signal.pause()  # until the alarm
+  if completion in PLAIN:
+    return PLAIN[completion]
   if completion in ODD_SCORES:
     return ODD_SCORES[completion]
   match completion:

@@ -484,3 +484,48 @@ def test_hopeless_programs_start_no_sandbox(monkeypatch):
       (dict(stdin, outputs=[""]), "12"), (stdin, "print(12)")):
     with pytest.raises(AssertionError, match="was started"):
       judge(reference, text)
+
+
+@pytest.mark.parametrize("answer", [
+    "~~~python\nprint(int(input()) ** 2)\n~~~",
+    "```{python}\nprint(int(input()) ** 2)\n```",
+    "```{.python}\nprint(int(input()) ** 2)\n```",
+    "````python\nprint(int(input()) ** 2)\n````",
+    "```python\nprint(int(open('/dev/stdin').read()) ** 2)\n```",
+    "```python\nif __name__ == '__main__':\n  print(int(input()) ** 2)\n```"])
+def test_fences_and_habits(box, answer):
+  assert whole(STDIN, answer).value == 1.0
+
+
+def test_how_to_call_it_may_follow_the_solution(box):
+  answer = (f"```python\n{SQUARE}```\nCall it so:\n"
+            "```python\nprint(square(3))\n```\n")
+  assert whole(FUNCTION, answer).value == 1.0
+
+
+def test_names_of_typing_are_at_hand(box):
+  typed = "def square(x: Optional[List[int]]) -> int:\n  return x * x\n"
+  assert judge(FUNCTION, typed).value == 1.0
+
+
+def test_long_numbers_are_printed(box):
+  reference = {"kind": "stdin", "inputs": [""], "outputs": [
+      "1" + "0" * 5000]}
+  assert judge(reference, "print(10 ** 5000)").value == 1.0
+
+
+@pytest.mark.parametrize("got,expected,how,same", [
+    ("1 2\n3\n", "1 2\n3", "exact", True), ("1  2\n", "1 2", "exact", False),
+    ("1  2 \n\n", "1 2", "lines", True), ("1\n\n2", "1\n2", "lines", False),
+    ("1\n\n2", "1 2", "tokens", True), ("1 3", "1 2", "tokens", False),
+    ("0.3333333", "0.33333334", "floats", True),
+    ("x 1", "x 1.0", "floats", True),
+    ("0.34", "0.33", "floats", False), ("x", "y", "floats", False),
+    ("nan", "1", "floats", False), ("1 2", "1", "floats", False)])
+def test_named_comparisons(got, expected, how, same):
+  assert code.same_output(got, expected, how) == same
+
+
+def test_unknown_comparisons_are_refused(box):
+  with pytest.raises(ValueError, match="compare='words'.*lines, exact"):
+    judge(STDIN | {"compare": "words"}, PRINTS)

@@ -208,3 +208,20 @@ def test_correctness_of_nothing_and_of_a_silent_judge():
   assert judge.correct(lambda c: 1 / 0, ["a"], ["b"], [""], seed=0)[0].valid
   with pytest.raises(ValueError, match="0 texts for 1 queries"):
     judge.correct(lambda c: [], ["a"], ["b"], ["c"], seed=0)
+
+
+@pytest.mark.parametrize("text", [
+    r'{"analysis": "so \(x\) and \alpha", "correctness": "correct"}',
+    '{"analysis": "one\ntwo", "correctness": "correct"}',
+    'They agree.</think>\n{"analysis": "", "correctness": "correct"}',
+    r'{"analysis": "a \"word\" \u00e9 \uzz", "correctness": "correct"}'])
+def test_verdicts_as_models_write_them(text):
+  assert judge.verdict(text).value == 1.0
+
+
+@pytest.mark.parametrize("text", [
+    '{"analysis": "", "correctness": "correct"}</think>',
+    '{"analysis": "", "correctness": "correct"} indeed',
+    '{"analysis": "", "correctness": "correct", "correctness": "correct"}'])
+def test_verdicts_stay_strict(text):
+  assert not judge.verdict(text).valid

@@ -143,3 +143,9 @@ def test_missing_detector_is_named(monkeypatch):
   language._detector.cache_clear()
   with pytest.raises(ImportError, match="lingua-language-detector"):
     judge("en", ENGLISH, language.consistency_detected)
+
+
+def test_money_is_no_mathematics():
+  assert judge("en", "It costs $5 而他付了六元 or $6").value < 0.5
+  assert judge("en", "It costs $5 or $6 in all").parts["words"] == 5
+  assert judge("zh", "因为 $x + y = abc$ 成立").value == 1.0

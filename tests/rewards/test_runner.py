@@ -20,6 +20,7 @@ from tests.rewards import odd_rules
 
 ROOT = pathlib.Path(__file__).parents[2]
 ODD = {"odd": odd_rules.odd, "length": odd_rules.length}
+RETURNED = "the rule tests.rewards.odd_rules.odd returned "
 TABLES = {
     "accuracy": {"a": odd_rules.table_a, "b": odd_rules.table_b},
     "length": odd_rules.length}
@@ -85,14 +86,14 @@ def test_rules_by_verifier():
     ("raise", "KeyError: 'x'"),
     ("recursion", "RecursionError"),
     ("memory", "MemoryError"),
-    ("nothing", "the rule returned 'a string is no verdict'"),
-    ("nan", "the rule returned a value or part that is no finite"),
-    ("text value", "the rule returned a value or part that is no finite"),
-    ("nan part", "the rule returned a value or part that is no finite"),
-    ("text part", "the rule returned a value or part that is no finite"),
-    ("odd name", "the rule returned a part whose name is no text"),
+    ("nothing", RETURNED + "'a string is no verdict'"),
+    ("nan", RETURNED + "a value or part that is no finite"),
+    ("text value", RETURNED + "a value or part that is no finite"),
+    ("nan part", RETURNED + "a value or part that is no finite"),
+    ("text part", RETURNED + "a value or part that is no finite"),
+    ("odd name", RETURNED + "a part whose name is no text"),
     ("no parts", "AttributeError"),
-    ("odd answer", "the rule returned an answer that is no text"),
+    ("odd answer", RETURNED + "an answer that is no text"),
     ("odd repr", "ValueError: no repr"),
 ])
 def test_what_a_rule_raises_costs_its_own_verdict(pool, completion, reason):
@@ -101,8 +102,15 @@ def test_what_a_rule_raises_costs_its_own_verdict(pool, completion, reason):
   bad = scores[2].pop("odd")
   assert (bad.value, bad.valid, bad.parts, bad.answer) == (0, False, {}, None)
   assert bad.reason.startswith(reason)
+  assert "odd_rules.odd" in bad.reason
   assert [s["length"].value for s in scores] == [len(t) for t in texts]
   assert [s["odd"].reason for s in scores if "odd" in s] == ["a", "b", "c"]
+
+
+def test_bare_numbers_are_verdicts(pool):
+  """A bool, a float, NumPy's scalars."""
+  values = [s["odd"].value for s in judge(pool, *odd_rules.PLAIN)]
+  assert values == [1.0, 0.5, 1.0, 0.25, 0.25]
 
 
 def test_a_rule_that_does_not_apply_is_absent(pool):
@@ -110,21 +118,32 @@ def test_a_rule_that_does_not_apply_is_absent(pool):
       {"odd", "length"}, {"length"}]
 
 
-@pytest.mark.parametrize("completion,reason", [
-    ("exit", "crash: exit 3"),
-    ("segv", "crash: SIGSEGV"),
-    ("hang", "deadline"),
-    ("hang in C", "deadline"),
+@pytest.mark.parametrize("completion,reason,valid", [
+    ("exit", "crash: exit 3", False),
+    ("segv", "crash: SIGSEGV", False),
+    # To burn the deadline must not beat a wrong answer.
+    ("hang", "deadline", True),
+    ("hang in C", "deadline", True),
     # Each takes less than the deadline, which the item has only once.
-    ("deadline by two rules", "deadline"),
+    ("deadline by two rules", "deadline", True),
 ])
-def test_a_death_costs_one_item(pool, completion, reason):
+def test_a_death_costs_one_item(pool, completion, reason, valid):
   texts = ["a"] * 5 + [completion] + ["b"] * 30
   scores = judge(pool, *texts)
   assert scores.pop(5) == {
-      name: Score(0.0, False, reason) for name in ("odd", "length")}
+      name: Score(0.0, valid, reason) for name in ("odd", "length")}
   del texts[5]
   assert [s["odd"].reason for s in scores] == texts
+
+
+def test_a_deadline_is_tried_again_in_a_fresh_process(tmp_path):
+  """What was late by the machine's fault gets its verdict."""
+  mark = tmp_path / "late"
+  with runner.Pool(ODD, workers=1, deadline=0.5) as pool:
+    scores = judge(pool, "a", f"late once {mark}", "b")
+  assert [(s["odd"].reason.split()[0], s["odd"].valid) for s in scores] == [
+      ("a", True), ("late", True), ("b", True)]
+  assert mark.exists()
 
 
 def test_a_death_names_the_rules_that_apply():
@@ -138,7 +157,7 @@ def test_a_death_names_the_rules_that_apply():
 def test_many_failures(pool):
   scores = judge(pool, *["exit", "a", "hang", "exit", "b"] * 2)
   assert [s["odd"].valid for s in scores] == [
-      False, True, False, False, True] * 2
+      False, True, True, False, True] * 2
 
 
 def test_death_while_idle_costs_nothing():

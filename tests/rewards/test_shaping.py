@@ -80,3 +80,10 @@ def test_large_texts_take_no_time(rule, piece):
   start = time.perf_counter()
   assert -1 <= judge(rule, text).value <= 1
   assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("text", [
+    "a" * 5000, "0." + "3" * 5000, "그래서답은삼이다" * 60, "哈" * 500,
+    "ha" * 2000])
+def test_runs_without_spaces_repeat_themselves(text):
+  assert judge(shaping.repetition, text).value < -0.5

@@ -144,3 +144,28 @@ def test_long_and_hostile_texts_take_linear_time():
       long = piece * (200_000 // len(piece))
       assert score("B", "x</think>" + wrapper % long).value == 0.0
   assert time.perf_counter() - start < 20
+
+
+@pytest.mark.parametrize("text,right", [
+    ("The correct statement is B.", True), ("正确选项是B", True),
+    ("正确的选项是 B。", True), ("So \\boxed{x^2+1}.\n\n**Answer: B**", True),
+    ("\\boxed{F=ma}\nThe answer is (B).", True),
+    ("B\nBecause the mitochondrion makes ATP.", True),
+    ("\\boxed{B}\nAnswer: B", True), ("\\boxed{B}\nAnswer: C", False),
+    ("The answer is B as well as C.", False), ("B as well as C", False),
+    ("B unless C", False), ("\\boxed{B as well as C}", False),
+    ("The answer is B along with C", False), ("B except when C", False),
+    ("The answer is B, not C.", True), ("Correct statement: B", True),
+    ("The correct answer is not B.", False),
+])
+def test_one_option_is_settled_on(text, right):
+  assert (verified(text).value == 1.0) == right
+
+
+def verified(text):
+  prompt = Prompt(
+      id=1, domain="stem", source="test", messages=ask("?"),
+      reference={"answer": "B", "options": {
+          "A": "nucleus", "B": "mitochondrion", "C": "ribosome",
+          "D": "a cell wall"}}, verifier="choice")
+  return stem.verify(prompt, response.split("", f"x</think>{text}"))

@@ -69,6 +69,15 @@ def test_the_format_reward_reads_what_the_template_opened(
   assert scored.texts[0] == (said,)
 
 
+def test_a_step_without_any_verdict_ends_the_run():
+  bad = {"accuracy": Score(0.0, False, "TypeError: x (the rule a.b)")}
+  good = {"accuracy": Score(0.0, True, "wrong")}
+  judging._report([good, good])
+  judging._report([good, bad])
+  with pytest.raises(RuntimeError, match=r"none of 2 samples.*TypeError: x"):
+    judging._report([bad, bad])
+
+
 def test_prompts_begin_once(tokenizers):
   for family, template in (("llama", "chat"), ("llama", "plain"),
                            ("deepseek", "r1"), ("deepseek", "r1-zero")):

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from r1jax.core.types import Prompt, ask
+from r1jax.data.builders import references
 
 DOMAINS = ("math", "code", "stem", "logic", "general")
 ROLES = ("system", "user", "assistant")
@@ -81,7 +82,8 @@ def from_json(fields: Mapping[str, Any], number: int) -> Prompt:
   Fields: id, domain, source, messages or question, reference, verifier;
   optional: language ("en"), metadata ({}), reference where verifier is "".
   Raises:
-    ValueError: a field is missing or of the wrong type; says which.
+    ValueError: a field is missing or of the wrong type, or the verifier cannot
+      judge by the reference (`references`); says which.
   """
   known = {"id", "question", *_TEXTS, *_JSON}
   if unknown := sorted(set(fields) - known):
@@ -105,7 +107,8 @@ def from_json(fields: Mapping[str, Any], number: int) -> Prompt:
     raise ValueError("'metadata' is not an object")
   return Prompt(
       id=number, messages=_messages(fields), metadata=metadata,
-      reference=fields.get("reference"), **texts)
+      reference=references.checked(
+          texts["verifier"], fields.get("reference")), **texts)
 
 
 def _messages(fields: Mapping[str, Any]) -> tuple[dict[str, str], ...]:

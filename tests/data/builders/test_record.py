@@ -9,7 +9,7 @@ PROMPT = Prompt(
     id=7, domain="logic", source="mine",
     messages=({"role": "system", "content": "Be brief."},
               {"role": "user", "content": "谁是骑士?"}),
-    reference={"answer": ["a", 1, 1.5, None, True]}, verifier="exact",
+    reference={"answer": ["a", 1, 1.5, None, True]}, verifier="mine",
     language="zh", metadata={"level": 3, "odd": {"x": []}})
 
 
@@ -64,6 +64,38 @@ def test_short_form():
 def test_bad_json(change, reason):
   with pytest.raises(ValueError, match=reason):
     record.from_json({**SHORT, **change}, 0)
+
+
+@pytest.mark.parametrize("verifier, reference, read", [
+    ("math", 42, "42"), ("math", 0.5, "0.5"), ("math", "\\boxed{5}", "5"),
+    ("math", "$\\boxed{\\frac{1}{2}}$", "\\frac{1}{2}"), ("exact", 7, "7"),
+    ("choice", "b", {"answer": "B", "options": {}}),
+    ("choice", {"answer": "(b)", "options": {"a": "x", "b": "y"}},
+     {"answer": "B", "options": {"A": "x", "B": "y"}}),
+    ("choice", {"answer": "B"}, {"answer": "B", "options": {}}),
+    ("set", ["a", 1], ["a", "1"]), ("own_rule", {"x": 1}, {"x": 1}),
+])
+def test_references_are_read_as_they_are_meant(verifier, reference, read):
+  fields = {**SHORT, "verifier": verifier, "reference": reference}
+  assert record.from_json(fields, 0).reference == read
+
+
+@pytest.mark.parametrize("verifier, reference, reason", [
+    ("mth", "2", "is 'math' meant"), ("choise", "B", "is 'choice' meant"),
+    ("math", "", "cannot judge by the reference"),
+    ("math", True, "cannot judge"), ("math", ["1"], "cannot judge"),
+    ("math", "\\boxed{}", "something in its box"),
+    ("choice", {"answer": "E", "options": {"A": "x"}}, "not among"),
+    ("choice", "nucleus", "no letter"), ("choice", 3, "cannot judge"),
+    ("set", "a, b", "a list of texts"), ("grid", {"a": 1}, "row"),
+    ("code", "print(1)", "'kind'"), ("code", {"kind": "x"}, "not one of"),
+    ("code", {"kind": "stdin", "inputs": ["1"]}, "'outputs'"),
+    ("game24", {"numbers": [1]}, "'target'"),
+])
+def test_references_that_cannot_be_judged_by(verifier, reference, reason):
+  fields = {**SHORT, "verifier": verifier, "reference": reference}
+  with pytest.raises(ValueError, match=reason):
+    record.from_json(fields, 0)
 
 
 @pytest.mark.parametrize("messages, reason", [
