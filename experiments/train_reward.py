@@ -90,7 +90,8 @@ def main() -> None:
         EXPORT.value, result, tokenizer, reward_weights.about(init), init=init,
         command=" ".join(["python -m experiments.train_reward", *sys.argv[1:]]),
         dtype=EXPORT_DTYPE.value)
-    print(f"wrote {EXPORT.value}; use it as --rewards.helpful=hf:"
+    name = "helpful" if cfg.loss == preference.PAIRWISE else "safety"
+    print(f"wrote {EXPORT.value}; use it as --rewards.{name}=hf:"
           f"{EXPORT.value}", flush=True)
 
 

@@ -34,6 +34,7 @@ from r1jax.core.types import Message
 _LONGEST = 8 << 20  # bytes of a response that are read
 _CHUNK = 1 << 16
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # may be better later
+_OWN = (400, 413, 422)  # the query's fault, such as one that is too long
 _MAX_WAIT = 60.0  # seconds, whatever the server asks for
 _SILENT = 8  # queries without an answer in a row that mean it is down
 
@@ -160,9 +161,11 @@ class Endpoint:
 
   def _failed(self, reason: str) -> None:
     with self._lock:
-      self._silent += 1
       if reason:
         self.failures[reason] += 1
+      if reason in {_status(code) for code in _OWN}:
+        return  # it is up, and has said so
+      self._silent += 1
       if self._silent < _SILENT:
         return
       why = self.failures.most_common(1)[0][0]
@@ -188,7 +191,7 @@ class Endpoint:
       again = error.code in _AGAIN
       wait = _seconds(error.headers) if again else float("inf")
       error.close()
-      return None, f"HTTP status {error.code}", wait
+      return None, _status(error.code), wait
     except TimeoutError:
       return None, f"no answer within {self.config.timeout:g} s", 0.0
     except (OSError, http.client.HTTPException) as error:
@@ -223,6 +226,10 @@ class Endpoint:
 
   def _path(self, digest: str) -> epath.Path | None:
     return self._cache and self._cache / digest[:2] / f"{digest}.json"
+
+
+def _status(code: int) -> str:
+  return f"HTTP status {code}"
 
 
 def _digest(*parts: Any) -> str:

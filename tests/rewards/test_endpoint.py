@@ -138,6 +138,13 @@ def test_a_query_that_fails_for_good_is_no_answer(serve, tmp_path):
   assert len(server.seen) == 7 + 1 + 3
 
 
+def test_many_bad_queries_do_not_mean_that_it_is_down(serve):
+  server = serve(lambda number, body: 400)
+  client = Endpoint(server.config())
+  assert client(conversations(20)) == [None] * 20
+  assert client.failures == {"HTTP status 400": 20} and len(server.seen) == 20
+
+
 def test_slow_is_not_waited_for(serve):
   server = serve(lambda number, body: "ok" if "0" in question(body) else None)
   client = Endpoint(server.config(timeout=3.0, tries=1))
