@@ -73,8 +73,8 @@ class Judge(NamedTuple):
     when the result is called: what was dispatched before comes first.
 
     Raises:
-<<<<<<< HEAD
       SandboxError, ValueError: see `check`.
+      RuntimeError: from the result, if no sample at all has a verdict.
     """
     self.check(prompts)
     texts = self.texts(rollout) if texts is None else texts
@@ -83,9 +83,10 @@ class Judge(NamedTuple):
     pending = self.pool.submit(items)
 
     def verdicts() -> Scored:
-      judged = models_lib.score(self.models, items)
-      return combine.scored(self.rewards, rollout, prompts, texts,
-                            models_lib.merge(pending.result(), judged))
+      judged = models_lib.merge(
+          pending.result(), models_lib.score(self.models, items))
+      _report(judged)
+      return combine.scored(self.rewards, rollout, prompts, texts, judged)
 
     return verdicts
 
@@ -102,21 +103,6 @@ class Judge(NamedTuple):
       check(name not in self.missing, f"prompt {prompt.id} of {prompt.source!r}"
             f" belongs to the reward model {name!r}: give"
             f" --rewards.{name}=orbax:WORKDIR, or leave such prompts out")
-=======
-      SandboxError, ValueError: a rule lacks what it needs (`rules.check`).
-      RuntimeError: from the result, if no sample at all has a verdict.
-    """
-    rules.check(prompts)
-    texts = self.texts(rollout) if texts is None else texts
-    pending = self.pool.submit(combine.items(
-        prompts, [self.tail(prompt) for prompt in prompts], texts))
-
-    def scored() -> Scored:
-      found = pending.result()
-      _report(found)
-      return combine.scored(self.rewards, rollout, prompts, texts, found)
-
-    return scored
 
 
 def _report(scores: Sequence[Mapping[str, Score]]) -> None:
@@ -140,7 +126,6 @@ def _report(scores: Sequence[Mapping[str, Score]]) -> None:
       logging.WARNING,
       "%d of %d samples have no verdict and are left out of the update; %s",
       1, count, len(scores), why)
->>>>>>> verifiers
 
 
 @contextlib.contextmanager
