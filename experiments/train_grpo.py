@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 
@@ -32,7 +34,7 @@ from r1jax.stages import (
 )
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
-from r1jax.stages.weights import Handover
+from r1jax.stages.weights import Handover, Weights
 
 GRPO = flagset.define(GrpoConfig)
 # As in training.
@@ -55,6 +57,15 @@ EVAL_SPLIT = flags.DEFINE_string(
 
 
 def main() -> None:
+  train()
+
+
+def train(teacher: Callable[..., tuple[Weights, Any]] | None = None) -> None:
+  """What the flags say.
+
+  Args:
+    teacher: (tokenizer, mesh) -> whom a student follows, and what defines it.
+  """
   cfg, evals, rewards = GRPO.value(), EVAL.value(), REWARDS.value()
   print(recipe.explain(
       RECIPE.value, LOSS.value,
@@ -74,6 +85,7 @@ def main() -> None:
   # On another machine a run may go on with another number of children.
   judged = {k: v for k, v in dataclasses.asdict(rewards).items()
             if k != "workers"}
+  taught, about = teacher(tokenizer, mesh) if teacher else (None, None)
   print(cfg.explain(), flush=True)
   data = ",".join(dict.fromkeys([*train, *held_out]))
   models = reward_models.load(
@@ -90,13 +102,12 @@ def main() -> None:
         evaluate=evaluating.during(
             evals, engine, judge, held_out, WORKDIR.value)
         if held_out else None,
-        mesh=mesh, skip_damaged=common.SKIP_DAMAGED.value,
-        settings={"recipe": RECIPE.value,
-                  "init": common.INIT.value,
-                  "data": common.DATA.value,
-                  "mixture": common.MIXTURE.value,
-                  "rewards": judged,
-                  "reward_models": reward_models.digests(rewards)})
+        mesh=mesh, teacher=taught,
+        skip_damaged=common.SKIP_DAMAGED.value, settings={
+            "recipe": RECIPE.value, "init": common.INIT.value,
+            "data": common.DATA.value, "mixture": common.MIXTURE.value,
+            "rewards": judged, "reward_models": reward_models.digests(rewards)
+        } | ({"teacher": about} if about else {}))
   processes.from_writer(report)
   if EXPORT.value and grpo.finished(WORKDIR.value, cfg):
     common.export(EXPORT.value, trained, tokenizer, WORKDIR.value)

@@ -3,6 +3,7 @@
   python -m experiments.train_sft --data=FILE.jsonl --workdir=runs/sft
   python -m experiments.train_sft --data=A.jsonl,B.jsonl --lora.rank=8 \\
       --source_weights=math:2,code:0.5 --eval_data=HELD_OUT.jsonl
+  python -m experiments.train_sft --data=BIG.jsonl --workers=8
 
 A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
 and may name its "source".
@@ -17,6 +18,8 @@ from absl import flags
 from experiments import common, flagset, start
 from r1jax.core.config import check
 from r1jax.data import sft as data_lib
+from r1jax.data import sft_stream
+from r1jax.sharding import processes
 from r1jax.stages import exporting, sft
 from r1jax.stages.sft import SftConfig
 from r1jax.stages.weights import Handover
@@ -27,6 +30,9 @@ EVAL_DATA = flags.DEFINE_string(
     "eval_data", "", "JSONL files, held out: their loss is logged.")
 SOURCE_WEIGHTS = flags.DEFINE_string(
     "source_weights", "", "Factor of the loss by source, as math:2,code:0.5.")
+WORKERS = flags.DEFINE_integer(
+    "workers", 0, "Processes that read and tokenise --data, which then stays in"
+    " its files; 0 holds all of it in memory.", lower_bound=0)
 EXPORT = flags.DEFINE_string("export", "", common.EXPORT)
 
 
@@ -42,20 +48,21 @@ def main() -> None:
       for flag in (common.DATA, EVAL_DATA))
   first, tokenizer = common.policy(cfg.seed, common.mesh())
 
-  def read(paths):
-    data = data_lib.load(paths, tokenizer, cfg.template, cfg.row_length,
-                         weights)
+  def read(paths, workers=0):
+    shared = paths, tokenizer, cfg.template, cfg.row_length, weights
+    data = data_lib.load(*shared) if not workers else sft_stream.load(
+        *shared, workers=workers, quiet=not processes.is_writer())
     print(data.explain(", ".join(paths)), flush=True)
     return data
 
-  data = read(files)
+  data = read(files, WORKERS.value)
   unused = sorted(set(weights) - data.sources)
   check(not unused, f"--source_weights names {', '.join(unused)}, which no row"
         f" has; the sources are {', '.join(sorted(data.sources)) or 'unnamed'}")
   held_out = read(held_out_files).examples if held_out_files else None
   trained = sft.run(
       cfg, Handover(first), tokenizer, data.examples, WORKDIR.value,
-      held_out=held_out, mesh=common.mesh(),
+      held_out=held_out, mesh=common.mesh(), workers=WORKERS.value,
       skip_damaged=common.SKIP_DAMAGED.value, settings={
           "init": common.INIT.value,
           "data": {path: data_lib.digest(path) for path in files},

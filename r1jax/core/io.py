@@ -10,7 +10,10 @@ import contextlib
 import errno
 import json
 import os
-from typing import Any
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
 
 import fsspec
 from etils import epath
@@ -32,19 +35,40 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     OSError: the disk is full or read-only, or there is no such bucket; `path`
       keeps its old content.
   """
+  with written(path) as file:
+    file.write(data)
+
+
+@contextlib.contextmanager
+def written(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+  """A file to write piece by piece; it is there when the block has ended.
+
+  If the block raises, `path` keeps its old content.
+
+  Raises:
+    OSError: as `write_bytes`.
+  """
   path = epath.Path(path)
   part = path.parent / f".{path.name}.{os.getpid()}.part"
   try:
     if is_remote(path):
-      path.write_bytes(data)
+      # Not there itself: it would appear even if the block raised.
+      with tempfile.TemporaryFile() as local:
+        yield local
+        local.seek(0)
+        with path.open("wb") as file:
+          shutil.copyfileobj(local, file)
     else:
       path.parent.mkdir(parents=True, exist_ok=True)
-      part.write_bytes(data)
+      with part.open("wb") as file:
+        yield file
       part.replace(path)
-  except OSError as error:
+  except BaseException as error:
     # On a read-only file system even unlinking nothing fails.
     with contextlib.suppress(OSError):
       part.unlink(missing_ok=True)
+    if not isinstance(error, OSError):
+      raise
     if is_remote(path) and isinstance(error, FileNotFoundError):
       raise OSError(errno.ENOENT, f"could not write {path}: there is no such"
                     " bucket; make it or choose another --workdir") from error

@@ -135,6 +135,7 @@ class TokenBatch:
     sampler_logprobs_BT: float32, recorded by the sampler (RL only).
     old_logprobs_BT: float32, of the policy before the update (RL only).
     ref_logprobs_BT: float32, of the reference policy (RL only).
+    teacher_logprobs_BT: float32, of the teacher (on-policy distillation only).
     experts_BTLA: int32 recorded experts to replay, or None.
     weights_BT: float32, factor of the target's loss (supervised only).
   """
@@ -148,6 +149,7 @@ class TokenBatch:
   sampler_logprobs_BT: Array | None = None
   old_logprobs_BT: Array | None = None
   ref_logprobs_BT: Array | None = None
+  teacher_logprobs_BT: Array | None = None
   experts_BTLA: Array | None = None
   weights_BT: Array | None = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -228,9 +229,10 @@ class Packed(sft.Packed):
 
   sides: int = 1
 
-  def length(self, example: Example) -> int:
-    """Slots that both rows have room for."""
-    return max(map(len, example.sides))
+  @functools.cached_property
+  def slots_E(self) -> np.ndarray:
+    """Slots that each example takes in both rows."""
+    return np.array([max(map(len, e.sides)) for e in self.examples])
 
   def packed(self, examples: Sequence[Example]) -> ConversationBatch:
     """One row, or two."""

@@ -60,23 +60,24 @@ class Data(NamedTuple):
   """What files hold, and what of it is left out.
 
   Attributes:
-    examples: those that fit a row.
+    examples: those that fit a row, in memory or read when asked for.
     too_long: number of those that do not.
     malformed: a line `FILE:LINE: reason` for each row left out as such.
     sources: that rows name.
+    trained: tokens that are targets.
   """
 
-  examples: list[Example]
+  examples: Sequence[Example]
   too_long: int
   malformed: list[str]
   sources: frozenset[str]
+  trained: int
 
   def explain(self, name: str) -> str:
     """What was read, in words."""
-    tokens = sum(len(e.tokens) for e in self.examples)
-    trained = sum(int(e.trained.sum()) for e in self.examples)
+    tokens = int(lengths(self.examples).sum())
     lines = [f"{name}: {len(self.examples)} examples, {tokens} tokens,"
-             f" {trained} of them trained"]
+             f" {self.trained} of them trained"]
     if self.too_long:
       lines.append(f"{self.too_long} examples are longer than a row and left"
                    " out; to use them, raise --row_length")
@@ -84,6 +85,12 @@ class Data(NamedTuple):
       lines.append(f"{len(self.malformed)} malformed rows are left out:")
       lines += [f"  {line}" for line in self.malformed[:_SHOWN]]
     return "\n".join(lines)
+
+
+def lengths(examples: Sequence[Example]) -> np.ndarray:
+  """Tokens of each example."""
+  known = getattr(examples, "lengths_E", None)  # of those that are streamed
+  return np.array([len(e.tokens) for e in examples]) if known is None else known
 
 
 def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
@@ -194,18 +201,27 @@ def read(path: str | os.PathLike
       for number, line in enumerate(lines, 1):
         if not line.strip():
           continue
-        try:
-          messages, source = _parse(line)
-        except (ValueError, RecursionError) as error:
-          messages, source = str(error), ""
-        yield f"{path}:{number}", messages, source
+        yield f"{path}:{number}", *parsed(line)
   except OSError as error:
     raise ValueError(
         f"data={path} cannot be read ({error.strerror or error}); give JSONL"
         " files, separated by commas") from error
 
 
-def _parse(line: bytes) -> tuple[list[Message], str]:
+def parsed(line: bytes) -> tuple[list[Message] | str, str]:
+  """(messages, source) of a row; of a malformed one (the reason, "")."""
+  try:
+    return parse(line)
+  except (ValueError, RecursionError) as error:
+    return str(error), ""
+
+
+def parse(line: bytes) -> tuple[list[Message], str]:
+  """(messages, source) of a row of a file.
+
+  Raises:
+    ValueError, RecursionError: it is malformed.
+  """
   row = json.loads(line.decode())
   check(isinstance(row, dict), "it is not a JSON object")
   source = row.get("source") or ""
@@ -257,46 +273,66 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
     for where, messages, source in read(path):
       total += 1
       try:
-        sequences = _checked(where, messages, template, tokenizer)
-      except _Malformed as error:
+        sequences = checked(where, messages, template, tokenizer)
+      except Malformed as error:
         malformed.append(str(error))
         continue
       sources.add(source)
-      weight = _weight(where, source, weights)
+      weight = weight_of(where, source, weights)
       for spans in sequences:
         example = encode(spans, template, tokenizer, eos_id, weight)
         if len(example.tokens) - 1 > capacity:
           too_long += 1
         else:
           examples.append(example)
+  check_rows(paths, malformed, total, len(examples), capacity)
+  return Data(examples, too_long, malformed, frozenset(sources - {""}),
+              sum(int(e.trained.sum()) for e in examples))
+
+
+def check_rows(paths: Sequence[str | os.PathLike], malformed: Sequence[str],
+               total: int, kept: int, capacity: int) -> None:
+  """Raises ValueError if too many rows are malformed, or nothing is left."""
   listed = "\n  ".join(malformed[:_SHOWN])
   check(len(malformed) <= MALFORMED * total,
         f"{len(malformed)} of {total} rows are malformed, more than"
         f" {MALFORMED:.0%}; mend them or leave them out:\n  {listed}")
-  check(len(examples) > 0,
+  check(kept > 0,
         f"{', '.join(map(str, paths))}: none of {total} rows fits a row of"
         f" {capacity} tokens; raise --row_length or give other files")
-  return Data(examples, too_long, malformed, frozenset(sources - {""}))
 
 
-class _Malformed(ValueError):
+class Malformed(ValueError):
   """A row that can be left out."""
 
 
-def _checked(where: str, messages: list[Message] | str, template: str,
-             tokenizer: Tokenizer) -> list[list[Span]]:
+def checked(where: str, messages: list[Message] | str, template: str,
+            tokenizer: Tokenizer) -> list[list[Span]]:
+  """The dialogues of a row of `read`.
+
+  Raises:
+    Malformed: it can be left out.
+    ValueError: it cannot: an empty answer would be taught.
+  """
   if isinstance(messages, str):
-    raise _Malformed(f"{where}: {messages}")
-  roles = [message["role"] for message in messages]
-  if roles[0] == "assistant" or roles[-1] != "assistant":
-    raise _Malformed(f"{where}: it begins with {roles[0]} and ends with"
-                     f" {roles[-1]}; an answer must end it, not begin it")
+    raise Malformed(f"{where}: {messages}")
+  try:
+    check_turns(messages)
+  except ValueError as error:
+    raise Malformed(f"{where}: {error}") from error
   check(all(m["content"].strip() for m in messages if m["role"] == "assistant"),
         f"{where}: an answer is empty; leave the row out")
   try:
     return dialogues(messages, template, tokenizer)
   except ValueError as error:
-    raise _Malformed(f"{where}: {error}") from error
+    raise Malformed(f"{where}: {error}") from error
+
+
+def check_turns(messages: Sequence[Message]) -> None:
+  """Raises ValueError unless an answer ends a dialogue and none begins it."""
+  first, last = messages[0]["role"], messages[-1]["role"]
+  check(first != "assistant" and last == "assistant", f"it begins with {first}"
+        f" and ends with {last}; an answer must end it, not begin it")
 
 
 def source_weights(text: str) -> dict[str, float]:
@@ -327,8 +363,9 @@ def digest(path: str | os.PathLike) -> str:
   return hasher.hexdigest()[:16]
 
 
-def _weight(where: str, source: str, weights: Mapping[str, float] | None
-            ) -> float:
+def weight_of(where: str, source: str, weights: Mapping[str, float] | None
+              ) -> float:
+  """Factor of the loss of a row."""
   if not weights or not source:
     return 1.0
   check(source in weights, f"{where}: source {source!r} has no weight; add"
@@ -366,10 +403,14 @@ class Packed:
     plan = []
     for start in range(0, len(order), _CHUNK):
       part = order[start:start + _CHUNK]
-      lengths = [self.length(self.examples[i]) for i in part]
-      rows = packing.best_fit(lengths, self.capacity)
+      rows = packing.best_fit(self.slots_E[part], self.capacity)
       plan += [part[rows[i]].tolist() for i in rng.permutation(len(rows))]
     return plan
+
+  @functools.cached_property
+  def slots_E(self) -> np.ndarray:
+    """Slots of a row that each example takes."""
+    return lengths(self.examples) - 1
 
   @functools.cached_property
   def starts(self) -> list[int]:
@@ -387,9 +428,15 @@ class Packed:
     rows = [self._row(i) for i in range(first, first + self.rows)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
 
-  def stream(self, first: int, end: int) -> Iterator[TokenBatch]:
-    """Batches first, ..., end - 1, made ahead in a thread."""
+  def stream(self, first: int, end: int, workers: int = 0
+             ) -> Iterator[TokenBatch]:
+    """Batches first, ..., end - 1, made ahead in a thread, or in processes."""
     dataset = grain.MapDataset.range(first, end).map(self.batch)
+    if workers:
+      return iter(dataset.to_iter_dataset(grain.ReadOptions(
+          num_threads=1, prefetch_buffer_size=2)).mp_prefetch(
+              grain.MultiprocessingOptions(
+                  num_workers=workers, per_worker_buffer_size=2)))
     return iter(dataset.to_iter_dataset(
         grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
 
@@ -407,10 +454,6 @@ class Packed:
       epoch += 1
     chosen = self.plan(epoch)[number - self._start(epoch)]
     return self.packed([self.examples[i] for i in chosen])
-
-  def length(self, example: Example) -> int:
-    """Slots of a row that an example takes."""
-    return len(example.tokens) - 1
 
   def packed(self, examples: Sequence[Example]) -> TokenBatch:
     """One row."""

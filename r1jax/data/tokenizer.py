@@ -12,6 +12,7 @@ import sentencepiece
 from etils import epath
 
 from r1jax.core import io
+from r1jax.core.config import check
 
 FOLDER = "tokenizer"  # of a workdir, where a run keeps its own
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -214,3 +215,25 @@ def train(
         " it needs 264 special and byte pieces, every character of the texts,"
         " and texts varied enough to fill the rest") from error
   io.write_bytes(out, model.getvalue())
+
+
+def check_same(own: Tokenizer, other: Tokenizer, whose: str) -> None:
+  """Raises ValueError unless `other` reads the ids of `own` as the same text.
+
+  Files may differ, and templates; ids may not. `other` may have more of them.
+
+  Args:
+    own: of who writes.
+    other: of who reads.
+    whose: the other is, for the message.
+  """
+  if own.files == other.files:
+    return
+  remedy = (f"{whose} must have the tokenizer of --init: ids travel between"
+            " them, not text")
+  check(own.vocab_size <= other.vocab_size, f"the tokenizers differ: one has"
+        f" {own.vocab_size} ids, the other {other.vocab_size}; {remedy}")
+  for i in range(own.vocab_size):
+    here, there = own.decode([i]), other.decode([i])
+    check(here == there, f"the tokenizers differ: id {i} is {here!r} for one,"
+          f" {there!r} for the other; {remedy}")

@@ -112,7 +112,7 @@ def evaluate(
           [live[min(number, len(live) - 1)] for number in numbers])
       ours = live[numbers.start:numbers.stop]
       if ours:
-        scored = score(_first(rollout, len(ours)), ours, texts[:len(ours)])
+        scored = score(first(rollout, len(ours)), ours, texts[:len(ours)])
         rows += _rows(scored, ours, start + numbers.start)
       if shown:
         shown.step({}, len(live))
@@ -126,7 +126,7 @@ def evaluate(
   return _summary(sorted(every, key=lambda row: row["number"]))
 
 
-def _first(rollout: Rollout, count: int) -> Rollout:
+def first(rollout: Rollout, count: int) -> Rollout:
   """The first questions of a rollout."""
   return dataclasses.replace(rollout, **{
       name: value[:count] for name, value in vars(rollout).items()

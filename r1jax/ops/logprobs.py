@@ -187,7 +187,12 @@ def _backward(plan: Plan, hidden_BTD, w_DV, targets_BT, normalisers_BT, g_BT):
   dw_DV, d_hidden = jax.lax.scan(
       one, jnp.zeros(w_DV.shape, jnp.float32),
       tuple(_split(x, n) for x in flat))
-  d_hidden = _total(_join(d_hidden, hidden_BTD.shape), plan.vocab)
+  return _gathered(plan, _join(d_hidden, hidden_BTD.shape), dw_DV)
+
+
+def _gathered(plan, d_hidden, dw_DV):
+  """The gradients of this device's part, added up over the others'."""
+  d_hidden = _total(d_hidden, plan.vocab)
   split = [name for entry in plan.tokens or () for name in _names(entry)]
   dw_DV = _total(dw_DV, tuple(a for a in split if a not in plan.width))
   for axis in plan.width:  # one by one: see `rules.gather_part`
@@ -327,3 +332,141 @@ def _soft_gradients(plan, saved, cotangents):
 
 
 _soft.defvjp(_soft_save, _soft_gradients)
+
+
+def chunked_divergence(
+    hidden_BTD: jax.Array, w_DV: jax.Array, teacher_BTE: jax.Array,
+    teacher_w_EV: jax.Array, *, beta: float, temperature: float = 1.0,
+    chunk: int = 1024, precision: jax.lax.Precision | None = None,
+    axes: Mapping[str, int] | None = None) -> jax.Array:
+  """How far a student's distributions are from a teacher's (GKD).
+
+  Generalized Jensen-Shannon divergence (arXiv:2306.13649, eq. 1): with q the
+  student's, p the teacher's and m = (1 - beta) q + beta p,
+
+    beta KL(p, m) + (1 - beta) KL(q, m);
+
+  at the ends, where that is 0, what it tends to in direction: KL(p, q) for beta
+  = 0, KL(q, p) for beta = 1. In chunks and on a mesh as `chunked_logprobs`,
+  with a few [chunk, V] arrays at a time. The teacher has no gradient.
+
+  Args:
+    hidden_BTD: the student's states, any float dtype.
+    w_DV: its unembedding.
+    teacher_BTE: the teacher's states, of any width.
+    teacher_w_EV: its unembedding, of the same vocabulary.
+    beta: in [0, 1].
+    temperature: divides the logits of both.
+    chunk: tokens at a time on each device; at most, and not much fewer.
+    precision: of the products, see `linear.precise`.
+    axes: as in `chunked_logprobs`.
+
+  Returns:
+    float32 [B, T].
+
+  Raises:
+    ValueError: beta outside [0, 1], or as `chunked_logprobs`.
+  """
+  if not 0 <= beta <= 1:
+    raise ValueError(f"beta={beta} is not in 0..1")
+  plan = _plan(temperature, chunk, False, precision, axes, hidden_BTD, w_DV)
+  return _divergence((plan, beta), hidden_BTD, w_DV, teacher_BTE,
+                     teacher_w_EV.astype(teacher_BTE.dtype))
+
+
+def _apart(beta, student_XV, teacher_XV):
+  """(terms of the divergence, q times its derivative by q), [X, V] each.
+
+  The derivative is up to a constant, which softmax takes off. Both arguments
+  are log-probabilities.
+  """
+  q_XV, p_XV = jnp.exp(student_XV), jnp.exp(teacher_XV)
+  if beta == 0:  # q times the slope; the slope itself could overflow
+    return p_XV * (teacher_XV - student_XV), -p_XV
+  if beta == 1:
+    gap_XV = student_XV - teacher_XV
+    return q_XV * gap_XV, q_XV * gap_XV
+  mixed_XV = jnp.logaddexp(
+      student_XV + math.log(1 - beta), teacher_XV + math.log(beta))
+  slope_XV = (1 - beta) * q_XV * (student_XV - mixed_XV)
+  return beta * p_XV * (teacher_XV - mixed_XV) + slope_XV, slope_XV
+
+
+def _divergence_forward(how, hidden_BTD, w_DV, teacher_BTE, teacher_w_EV):
+  """(divergences, both normalisers), [B, T] each."""
+  plan, beta = how
+  shape = hidden_BTD.shape[:2]
+  n = _chunks(math.prod(shape), plan.chunk)
+
+  def normaliser(logits_XV):
+    top_X = jnp.max(logits_XV, -1)
+    if plan.vocab:
+      top_X = jax.lax.pmax(top_X, plan.vocab)
+    sum_X = jnp.sum(jnp.exp(logits_XV - top_X[:, None]), -1)
+    return top_X + jnp.log(_total(sum_X, plan.vocab))
+
+  def one(chunk):
+    both = [_logits(plan, x_XD, w) for x_XD, w in zip(
+        chunk, (w_DV, teacher_w_EV))]
+    norms = [normaliser(logits_XV) for logits_XV in both]
+    terms_XV, _ = _apart(beta, *(
+        z_XV - norm_X[:, None] for z_XV, norm_X in zip(both, norms)))
+    return _total(jnp.sum(terms_XV, -1), plan.vocab), *norms
+
+  values = jax.lax.map(one, tuple(
+      _split(x.reshape(-1, x.shape[-1]), n) for x in (hidden_BTD, teacher_BTE)))
+  return tuple(_join(x, shape) for x in values)
+
+
+def _divergence_backward(how, hidden_BTD, w_DV, teacher_BTE, teacher_w_EV,
+                         norm_BT, wanted_BT, g_BT):
+  """d divergence / d logits = (s - q sum(s)) / temperature, s of `_apart`."""
+  plan, beta = how
+  n = _chunks(math.prod(g_BT.shape), plan.chunk)
+
+  def one(dw_DV, chunk):
+    h_XD, t_XE, norm_X, wanted_X, g_X = chunk
+    student_XV = _logits(plan, h_XD, w_DV) - norm_X[:, None]
+    teacher_XV = _logits(plan, t_XE, teacher_w_EV) - wanted_X[:, None]
+    q_XV = jnp.exp(student_XV)
+    _, slope_XV = _apart(beta, student_XV, teacher_XV)
+    mean_X = _total(jnp.sum(slope_XV, -1), plan.vocab)
+    d_XV = slope_XV - q_XV * mean_X[:, None]
+    d_XV = ((g_X * plan.scale)[:, None] * d_XV).astype(h_XD.dtype)
+    dw_DV += _dot(plan, h_XD.T, d_XV)
+    return dw_DV, _dot(plan, d_XV, w_DV.T).astype(h_XD.dtype)
+
+  flat = (*(x.reshape(-1, x.shape[-1]) for x in (hidden_BTD, teacher_BTE)),
+          *(x.reshape(-1) for x in (norm_BT, wanted_BT, g_BT)))
+  dw_DV, d_hidden = jax.lax.scan(
+      one, jnp.zeros(w_DV.shape, jnp.float32),
+      tuple(_split(x, n) for x in flat))
+  return _gathered(plan, _join(d_hidden, hidden_BTD.shape), dw_DV)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _divergence(how, hidden, w_DV, teacher, teacher_w_EV):
+  return _divergence_save(how, hidden, w_DV, teacher, teacher_w_EV)[0]
+
+
+def _divergence_save(how, hidden, w_DV, teacher, teacher_w_EV):
+  found, *norms = _mapped(how[0], _bound(_divergence_forward, how), "hwhw",
+                          "rrr")(
+      hidden, w_DV.astype(hidden.dtype), teacher, teacher_w_EV)
+  return found, (hidden, w_DV, teacher, teacher_w_EV, *norms)
+
+
+def _divergence_gradients(how, saved, cotangent):
+  hidden, w_DV, *rest = saved
+  d_hidden, dw_DV = _mapped(
+      how[0], _bound(_divergence_backward, how), "hwhwrrr", "hd")(
+          hidden, w_DV.astype(hidden.dtype), *rest, cotangent)
+  return d_hidden, dw_DV.astype(w_DV.dtype), None, None
+
+
+_divergence.defvjp(_divergence_save, _divergence_gradients)
+
+
+def _bound(f, how):
+  """`f` as `_mapped` calls it, with a plan alone."""
+  return lambda plan, *arrays: f((plan, how[1]), *arrays)

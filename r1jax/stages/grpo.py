@@ -52,6 +52,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
         prompts: Sequence[Prompt], workdir: str | os.PathLike, *,
         evaluate: Evaluate | None = None,
         mesh: jax.sharding.Mesh | None = None,
+        teacher: Weights | None = None,
         settings: dict[str, Any] | None = None,
         skip_damaged: bool = False) -> Weights:
   """Trains, or goes on where `workdir` stopped.
@@ -68,6 +69,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
     workdir: folder of the run.
     evaluate: called after every `eval_every` steps and at the end.
     mesh: to train and sample on; None for one device.
+    teacher: whom `cfg.distill` follows, of the same tokenizer, on `mesh`.
     settings: what else defines the run, for config.json.
     skip_damaged: see `Session`.
 
@@ -77,7 +79,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   model = initial.model
   cfg = dataclasses.replace(cfg, optimizer=optimizer.scheduled(
       cfg.optimizer, cfg.steps * cfg.minibatches * cfg.epochs))
-  _check(cfg, model, mesh)
+  _check(cfg, model, mesh, teacher)
   session = Session(
       workdir, config_lib.to_dict(cfg) | (settings or {}) | {
           "model": config_lib.to_dict(model.cfg),
@@ -87,7 +89,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
       shown=("reward/accuracy", "reward/format", "rollout/length_mean",
              "eval/pass1"))
   stream = pipeline.prompt_batches(prompts, cfg.questions, cfg.seed)
-  learner = learner_lib.Learner(cfg, initial, mesh)
+  learner = learner_lib.Learner(cfg, initial, mesh, teacher)
   arrays, host = session.restore(learner.arrays(), {})
   learner.load(arrays)
   del arrays  # a reference that is refreshed must not stay here
@@ -216,8 +218,14 @@ def parts(cfg: GrpoConfig, step: int) -> list[np.ndarray]:
               epoch))]
 
 
-def _check(cfg, model, mesh):
+def _check(cfg, model, mesh, teacher):
   """What a config cannot know by itself: whether model and mesh suit it."""
+  check(cfg.distill.on == (teacher is not None),
+        f"distill.factor={cfg.distill.factor}, distill.divergence="
+        f"{cfg.distill.divergence}: they need a teacher, and a teacher needs"
+        " one of them to be positive")
+  if teacher is not None:
+    teacher.model.cfg.check_length(cfg.row_length, "row_length (teacher)")
   for new in cfg.max_new_tokens:
     check(new < cfg.row_length, f"max_new_tokens={new} and a prompt do not fit"
           f" row_length={cfg.row_length}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from r1jax.core.config import check
+from r1jax.losses.distill import DistillConfig
 from r1jax.losses.policy import PolicyConfig
 from r1jax.training.advantages import AdvantageConfig
 from r1jax.training.lora import LoraConfig
@@ -45,6 +46,7 @@ class GrpoConfig:
   save_every: int = 25  # steps between checkpoints
   eval_every: int = 25  # steps between evaluations; 0 is never
   policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
+  distill: DistillConfig = DistillConfig()
   advantages: AdvantageConfig = AdvantageConfig()
   optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
   lora: LoraConfig = LoraConfig()
@@ -72,6 +74,8 @@ class GrpoConfig:
           " rewards")
     check(self.driver in ("mesh", "pmap"),
           f"driver={self.driver!r}: choose mesh or pmap")
+    check(self.driver == "mesh" or not self.distill.on, "driver='pmap' takes no"
+          " teacher; choose driver='mesh'")
     # JAX 0.11.2's compiler dies of an adapter under pmap.
     check(self.driver == "mesh" or not self.lora.rank,
           f"driver='pmap' trains all parameters, not"

@@ -16,7 +16,7 @@ from r1jax.data import minibatches
 from r1jax.data.minibatches import Minibatch
 from r1jax.sharding import processes
 from r1jax.stages.grpo_config import GrpoConfig
-from r1jax.stages.weights import Handover
+from r1jax.stages.weights import Handover, Weights
 from r1jax.training import logprobs as logprobs_lib
 from r1jax.training import objectives, reshard, step, step_pmap
 from r1jax.training import state as state_lib
@@ -30,14 +30,17 @@ class Learner:
 
   On the device lie the float32 masters with their moments; a copy in the
   compute dtype, where that is another, which samples, scores and is
-  differentiated; and the reference policy, in the compute dtype, where the
-  config reads one.
+  differentiated; and in the compute dtype the reference policy, where the
+  config reads one, and the teacher of a student.
   """
 
   def __init__(self, cfg: GrpoConfig, initial: Handover,
-               mesh: jax.sharding.Mesh | None):
+               mesh: jax.sharding.Mesh | None,
+               teacher: Weights | None = None):
     """Takes the first parameters and places the state; compiles nothing yet."""
     weights = initial.take()
+    self.teacher = teacher and teacher._replace(
+        params=teacher.model.cast(teacher.params))
     self.cfg, self.mesh, self.model = cfg, mesh, weights.model
     place = mesh if cfg.driver == "mesh" else None
     started = state_lib.start(
@@ -50,15 +53,24 @@ class Learner:
       policy = dataclasses.replace(policy, max_length=max(cfg.max_new_tokens))
     objective = objectives.grpo_objective(
         weights.model, policy, balance=cfg.balance, draft=cfg.draft,
-        temperature=cfg.temperature)
-    options = dict(gamma=cfg.gamma, held=started.held)
+        temperature=cfg.temperature, distill=cfg.distill,
+        teacher=teacher and teacher.model)
+    options = dict(gamma=cfg.gamma, held=(*started.held, "teacher"))
+    self._beside = {}  # what the objective reads beside the policy
+    if cfg.distill.divergence:
+      self._beside = objectives.teacher_part(
+          self.teacher.params, self.teacher.router_bias_LE)
+    frozen = self.frozen
+    if frozen is not None:  # there the adapter alone is merged into the base
+      frozen = frozen.replace(params=frozen.params | self._beside)
+      self._beside = {}
     if cfg.driver == "pmap":
       self._update = step_pmap.make_update(
           objective, started.optimizer, **options)
     else:
       self._update = step.make_update(
           objective, started.optimizer, shardings=started.shardings,
-          frozen=self.frozen, **options)
+          frozen=frozen, **options)
     # Copies also of what keeps its dtype: the result is donated elsewhere.
     self._cast = jax.jit(lambda params: weights.model.cast(
         jax.tree.map(jnp.copy, params)))
@@ -68,6 +80,8 @@ class Learner:
     self._decoding = reshard.Decoding(weights.model, place, self.params)
     self._logprobs = logprobs_lib.make_logprobs(
         weights.model, cfg.temperature)
+    self._taught = teacher and logprobs_lib.make_logprobs(
+        teacher.model, cfg.temperature)
     self.reference = self._copied() if cfg.reads_reference else None
     self.updates = 0
     self.rest()
@@ -160,9 +174,10 @@ class Learner:
                      ) -> list[list[dict[str, jax.Array]]]:
     """Log-probabilities that stay fixed during the updates, by micro-batch.
 
-    The reference policy's where the config reads it; the old policy's where
-    more than one update follows (with one, the policy has not moved since it
-    sampled, and its own log-probabilities are the old ones).
+    The reference policy's where the config reads it; the teacher's likewise;
+    the old policy's where more than one update follows (with one, the policy
+    has not moved since it sampled, and its own log-probabilities are the old
+    ones).
     """
     wanted = {}
     if self.cfg.reads_reference:
@@ -177,9 +192,13 @@ class Learner:
     def of(micro):
       # The reference has a router of its own: it replays nothing.
       without = micro.replace(experts_BTLA=None)
-      return {name: step.paced(self._logprobs(
+      found = {name: step.paced(self._logprobs(
           *policy, without if name == "ref_logprobs_BT" else micro)[0])
-              for name, policy in wanted.items()}
+               for name, policy in wanted.items()}
+      if self.cfg.distill.factor:  # at the student's temperature
+        found["teacher_logprobs_BT"] = step.paced(self._taught(
+            self.teacher.params, self.teacher.router_bias_LE, without)[0])
+      return found
 
     return [[of(micro) for micro in micros] for micros in placed]
 
@@ -226,7 +245,7 @@ class Learner:
     if self.cfg.driver == "pmap":
       micros = [step_pmap.shard(m, jax.device_count()) for m in micros]
     policy = self.state.params if self.frozen is not None else self.policy
-    sums, summed = self._update.sum(self.state, micros, policy)
+    sums, summed = self._update.sum(self.state, micros, policy | self._beside)
     # Only now: the copy that computes and the moments need not meet.
     self._compute = policy = None
     self.state = self.state.replace(
@@ -243,7 +262,8 @@ class Learner:
 
   def compilations(self) -> int:
     """Programs of updates and log-probabilities compiled so far."""
-    return self._update.compilations() + self._logprobs._cache_size()
+    fixed = [f for f in (self._logprobs, self._taught) if f is not None]
+    return self._update.compilations() + sum(f._cache_size() for f in fixed)
 
   def _micros(self, tree: Any) -> list[Any]:
     """This process's rows of every micro-batch."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -64,7 +64,7 @@ class SftConfig:
           f"rows={self.rows} do not divide into"
           f" micro_batches={self.micro_batches}")
 
-  def packed(self, examples: list[Example]) -> Packed:
+  def packed(self, examples: Sequence[Example]) -> Packed:
     """The examples as this config packs them."""
     return Packed(examples, self.rows, self.row_length, self.seed,
                   None if self.steps else self.epochs)
@@ -78,10 +78,10 @@ class SftConfig:
 
 
 def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
-        examples: list[Example], workdir: str | os.PathLike, *,
-        held_out: list[Example] | None = None,
+        examples: Sequence[Example], workdir: str | os.PathLike, *,
+        held_out: Sequence[Example] | None = None,
         mesh: jax.sharding.Mesh | None = None,
-        settings: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None, workers: int = 0,
         skip_damaged: bool = False) -> Weights:
   """Trains, or goes on where `workdir` stopped.
 
@@ -90,11 +90,13 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
     initial: model and first parameters. The run takes them: their arrays become
       its own.
     tokenizer: that made the examples; the run keeps it.
-    examples: from `data.sft.load`, each at most a row long.
+    examples: from `data.sft.load` or `sft_stream.load`, each at most a row
+      long.
     workdir: folder of the run.
     held_out: examples whose loss is logged, as `eval/cross_entropy`.
     mesh: to train on; None for one device.
     settings: what else defines the run, for config.json.
+    workers: processes that make batches; 0 makes them in a thread.
     skip_damaged: see `Session`.
 
   Returns:
@@ -124,7 +126,7 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
       stop=session.interrupted)
   rate = optimizer.learning_rate(cfg.optimizer)
   with session, step.on_mesh(mesh):
-    batches = data.stream(session.step, cfg.steps)
+    batches = data.stream(session.step, cfg.steps, workers)
     for number in range(session.step + 1, cfg.steps + 1):
       batch = next(batches)
       metrics = made or trainer.update(batch, cfg.micro_batches)
@@ -149,7 +151,7 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
 
 
 def finished(workdir: str | os.PathLike, cfg: SftConfig,
-             examples: list[Example]) -> bool:
+             examples: Sequence[Example]) -> bool:
   """Whether the run in `workdir` has done all its updates."""
   rows = processes.from_writer(lambda: writer.read(workdir)[-1:])
   return bool(rows) and (
@@ -172,7 +174,7 @@ def make_loss(objective: Objective) -> Callable[..., Metrics]:
 
 
 def heldout_loss(
-    loss: Callable[..., Metrics], cfg: SftConfig, examples: list[Example],
+    loss: Callable[..., Metrics], cfg: SftConfig, examples: Sequence[Example],
     mesh: jax.sharding.Mesh | None, params: Any, bias_LE: jax.Array, *,
     stop: Callable[[], bool] = lambda: False) -> list[Metrics] | None:
   """The losses of all examples in parts, as `eval/...`, still on the device.

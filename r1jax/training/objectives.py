@@ -12,13 +12,20 @@ import jax.numpy as jnp
 from r1jax.core import masked
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
+from r1jax.losses import distill as distill_lib
 from r1jax.losses import mtp, policy, segments, sft
+from r1jax.losses.distill import DistillConfig
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models.model import Model
-from r1jax.ops.logprobs import chunked_cross_entropy, chunked_logprobs
+from r1jax.ops.logprobs import (
+  chunked_cross_entropy,
+  chunked_divergence,
+  chunked_logprobs,
+)
 from r1jax.training.metrics import Metrics
 
 Pair = tuple[jax.Array, jax.Array]
+NO_TEACHER = DistillConfig()
 
 
 class Result(NamedTuple):
@@ -117,7 +124,9 @@ def lm_objective(model: Model, cfg: LmConfig) -> Objective:
 
 
 def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
-                   draft: float = 0.0, temperature: float = 1.0) -> Objective:
+                   draft: float = 0.0, temperature: float = 1.0,
+                   distill: DistillConfig = NO_TEACHER,
+                   teacher: Model | None = None) -> Objective:
   """Policy loss + alpha balance + the MTP module's loss as a draft.
 
   Recorded experts in the batch are replayed: the gates' gradients flow through
@@ -133,9 +142,9 @@ def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
   log-probabilities `logp_diff` (mean and, as `logp_diff_max`, the largest gap
   to the policy before the update); under replay `flip_rate`, the share of
   (token, layer) where the router would have chosen another set of experts; with
-  a draft `draft_kl`, its cross-entropy (`loss/draft`) less the policy's
-  entropy, and `draft_agreement`, the share of positions where both have the
-  same most likely token.
+  a teacher `teacher_kl`; with a draft `draft_kl`, its cross-entropy
+  (`loss/draft`) less the policy's entropy, and `draft_agreement`, the share of
+  positions where both have the same most likely token.
 
   Args:
     model: the policy.
@@ -143,6 +152,8 @@ def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
     balance: factor of the sequence-wise balance loss.
     draft: factor of the MTP module's loss, 0.1 to 0.2; 0 is off.
     temperature: the sampler's.
+    distill: how a teacher takes part, in advantages and as a term `distill`.
+    teacher: its model; for the term, `teacher_part` is part of the parameters.
 
   Raises:
     ValueError: a factor for what the model does not have.
@@ -151,34 +162,36 @@ def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
   check(draft >= 0, f"draft={draft} must not be negative")
   check(not draft or model.cfg.n_mtp > 0,
         f"draft={draft}, but the model has no MTP module; set it to 0")
-  factors = _chosen(policy=1.0, balance=balance, draft=draft)
+  factors = _chosen(policy=1.0, balance=balance, draft=draft,
+                    distill=distill.divergence)
 
   def weights(batch):
     totals = {"policy": policy.policy_weight(batch, cfg)}
     if draft:
       totals["draft"] = sft.cross_entropy_weight(mtp.mtp_targets(batch)[1])
+    if distill.divergence:
+      totals["distill"] = sft.cross_entropy_weight(batch.mask_BT)
     return totals | _balance_weight(batch, balance)
 
   def evaluate(params, bias_LE, batch):
+    params, taught = _apart(params)
     out = _forward(model, params, bias_LE, batch, balance)
     logprobs_BT, entropy_BT = chunked_logprobs(
         out.hidden_BTD, model.head(params), batch.targets_BT,
         temperature=temperature, **_how(model))
-    loss, means = policy.policy_loss(logprobs_BT, batch, cfg)
-    means["entropy"] = masked.total(entropy_BT, batch.mask_BT)
-    maxima = {}
-    if batch.sampler_logprobs_BT is not None:
-      old_BT = batch.old_logprobs_BT
-      old_BT = logprobs_BT if old_BT is None else old_BT
-      gap_BT = jnp.abs(old_BT - batch.sampler_logprobs_BT)
-      means["logp_diff"] = masked.total(gap_BT, batch.mask_BT)
-      maxima["logp_diff_max"] = masked.maximum(gap_BT, batch.mask_BT)
-    if batch.experts_BTLA is not None:
-      means["flip_rate"] = flips(
-          out.experts_BTLA, batch.experts_BTLA, batch.segments_BT)
+    given, more = distill_lib.advantages(logprobs_BT, batch, distill)
+    loss, means = policy.policy_loss(
+        logprobs_BT, batch.replace(advantages_BT=given), cfg)
+    drift, maxima = _drift(logprobs_BT, out.experts_BTLA, batch)
+    means |= more | drift | {
+        "entropy": masked.total(entropy_BT, batch.mask_BT)}
     terms, loads = {"policy": loss}, [out.load_LE]
     if balance:
       terms["balance"] = out.balance
+    if distill.divergence:
+      terms["distill"] = _divergence(
+          model, params, out.hidden_BTD, teacher, taught, batch,
+          beta=distill.beta, temperature=temperature)
     if draft:
       terms["draft"], more, load_LE = _draft(
           model, params, bias_LE, batch, out.hidden_BTD, entropy_BT,
@@ -189,6 +202,50 @@ def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
     return Result(terms, metrics, _load(loads, bias_LE))
 
   return Objective(factors, weights, evaluate)
+
+
+def _drift(logprobs_BT, experts_BTLA, batch):
+  """(means, maxima) of how far the policy is from the one that sampled."""
+  means, maxima = {}, {}
+  if batch.sampler_logprobs_BT is not None:
+    old_BT = batch.old_logprobs_BT
+    old_BT = logprobs_BT if old_BT is None else old_BT
+    gap_BT = jnp.abs(old_BT - batch.sampler_logprobs_BT)
+    means["logp_diff"] = masked.total(gap_BT, batch.mask_BT)
+    maxima["logp_diff_max"] = masked.maximum(gap_BT, batch.mask_BT)
+  if batch.experts_BTLA is not None:
+    means["flip_rate"] = flips(
+        experts_BTLA, batch.experts_BTLA, batch.segments_BT)
+  return means, maxima
+
+
+def teacher_part(params: Any, bias_LE: jax.Array) -> dict[str, Any]:
+  """What joins the student's parameters, as a part that is not trained."""
+  return {"teacher": {"params": params, "router_bias_LE": bias_LE}}
+
+
+def _apart(params):
+  """(the student's parameters, the teacher's part or None)."""
+  own = {name: part for name, part in params.items() if name != "teacher"}
+  return own, params.get("teacher")
+
+
+def _divergence(model, params, hidden_BTD, teacher, taught, batch, *, beta,
+                temperature):
+  """(sum over trained tokens, their number) of the divergence from a teacher.
+
+  Vocabularies may be padded to different sizes: what is beyond the smaller one
+  is left out of both distributions.
+  """
+  fixed = jax.lax.stop_gradient(taught)
+  out = _forward(teacher, fixed["params"], fixed["router_bias_LE"],
+                 batch.replace(experts_BTLA=None), 0.0)
+  size = min(model.cfg.vocab_size, teacher.cfg.vocab_size)
+  divergence_BT = chunked_divergence(
+      hidden_BTD, model.head(params)[:, :size], out.hidden_BTD,
+      teacher.head(fixed["params"])[:, :size], beta=beta,
+      temperature=temperature, **_how(model))
+  return masked.total(divergence_BT, batch.mask_BT)
 
 
 def _how(model):

@@ -1,0 +1,75 @@
+"""Cold start: answers of R1-Zero, rewritten for readers, as SFT data.
+
+  python -m experiments.cold_start --init=orbax:runs/zero --samples=8 \\
+      --rewriter=hf:DIR --workdir=runs/cold
+  python -m experiments.cold_start --init=orbax:runs/zero --workdir=runs/cold \\
+      --rewriter=my_rewriter.py:rewrite
+
+Several answers a question are sampled at T = 1. The right and readable ones, at
+most --keep a question, go to the rewriter: a model, or a function (prompt,
+thought, answer) -> (thought, summary), None where it cannot. What comes back is
+checked again: R1's form, language, first person, the same answer by the same
+rule. WORKDIR/sft.jsonl is what train_sft reads, report.json says what fell
+where. The same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+
+from experiments import common, flagset, sampling, start
+from r1jax.core.config import check
+from r1jax.data.selection import Report, SelectConfig
+from r1jax.sharding import processes
+from r1jax.stages import cold_start, dialogues, programs, rewriting
+from r1jax.stages.replies import ReplyConfig
+
+SELECT = flagset.define(SelectConfig(keep=1))
+WORKDIR = flags.DEFINE_string("workdir", "runs/cold_start", "Folder to write.")
+REWRITER = flags.DEFINE_string(
+    "rewriter", "", "Who rewrites: "
+    + programs.HELP.format("(prompt, thought, answer)"))
+REPLY = flagset.define(ReplyConfig, "rewriter")
+FIRST_PERSON = flags.DEFINE_bool(
+    "first_person", True, "Whether a rewritten thought must say I.")
+
+
+def main() -> None:
+  select, reply = SELECT.value(), REPLY.value()
+  check(bool(REWRITER.value), "--rewriter must be given: "
+        + programs.HELP.format("(prompt, thought, answer)"))
+  rewriter = rewriting.rewriter(
+      REWRITER.value, reply, common.COMPUTE.value(), common.mesh())
+  with sampling.asked(WORKDIR.value, "samples", {
+      # What is rewritten follows from them.
+      "select": dataclasses.asdict(select),
+      "rewriter": {"name": REWRITER.value} | dataclasses.asdict(reply)},
+  ) as asked:
+    if not asked.done:
+      return
+    samples = Report()
+    chosen = cold_start.chosen(
+        asked.cfg, select, asked.prompts, WORKDIR.value, samples)
+    check(len(chosen) > 0, "there is nothing to rewrite; of the samples are\n"
+          + samples.counts())
+    if not cold_start.rewrite(
+        chosen, rewriter, asked.judge, WORKDIR.value, batch=reply.batch,
+        judged=asked.judged):
+      return
+
+    def write() -> str:
+      report = Report()
+      rows = cold_start.rows(
+          chosen, asked.judge, WORKDIR.value, select, report,
+          batch=reply.batch, first_person=FIRST_PERSON.value)
+      return dialogues.write(
+          WORKDIR.value, rows, report, before=samples,
+          settings={"first_person": FIRST_PERSON.value})
+
+    print(processes.from_writer(write), flush=True)
+
+
+if __name__ == "__main__":
+  start.run(main, many=True)

@@ -1,0 +1,53 @@
+"""On-policy distillation: a student learns from a teacher on its own samples.
+
+  python -m experiments.distill --init=orbax:runs/student_sft \\
+      --teacher=orbax:runs/r1 --workdir=runs/distill
+  python -m experiments.distill --init=hf:DIR --teacher=hf:BIG \\
+      --distill.factor=0 --distill.divergence=1 --distill.beta=0.5
+
+The loop, its flags and its recipes are train_grpo's. The advantage of a token
+is reward A - factor (log pi - log pi_T); --distill.reward=1 keeps the rewards'
+own part of it. --distill.divergence adds GKD's divergence over the whole
+vocabulary. Distillation of traces, as the paper's, is supervised: train_sft on
+what experiments.rejection writes.
+"""
+
+from __future__ import annotations
+
+import jax
+from absl import flags
+
+from experiments import common, start, train_grpo
+from r1jax.core.config import check
+from r1jax.data import tokenizer as tokenizer_lib
+from r1jax.data.tokenizer import Tokenizer
+from r1jax.stages import traces, weights
+from r1jax.stages.weights import Weights
+
+TEACHER = flags.DEFINE_string(
+    "teacher", "", "Parameters of the teacher, as --init; of the same"
+    " tokenizer.")
+flags.set_default(train_grpo.WORKDIR, "runs/distill")
+# The teacher alone, by the samples.
+flags.FLAGS.set_default("distill.factor", 1.0)
+flags.FLAGS.set_default("distill.reward", 0.0)
+
+
+def main() -> None:
+  check(bool(TEACHER.value), "--teacher=orbax:WORKDIR or hf:DIR must be given")
+  train_grpo.train(teacher)
+
+
+def teacher(own: Tokenizer, mesh: jax.sharding.Mesh | None
+            ) -> tuple[Weights, dict[str, str]]:
+  """The model of --teacher, if it reads what the student writes; its settings.
+  """
+  found, tokenizer = weights.with_tokenizer(
+      TEACHER.value, common.COMPUTE.value(), mesh=mesh)
+  tokenizer_lib.check_same(own, tokenizer, f"--teacher={TEACHER.value}")
+  return found, {"init": TEACHER.value,
+                 "parameters": traces.fingerprint(found)}
+
+
+if __name__ == "__main__":
+  start.run(main, many=True)

@@ -1,0 +1,82 @@
+"""Flags and start-up of what begins with several answers a question."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from experiments import common, flagset
+from r1jax.core.types import Prompt
+from r1jax.rewards.combine import RewardConfig
+from r1jax.stages import evaluating, judging, programs, tasks, traces
+from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.judging import Judge
+from r1jax.stages.replies import ReplyConfig
+from r1jax.stages.traces import Judged
+
+# As in training.
+SAMPLE = flagset.define(EvalConfig(temperature=1.0, top_p=1.0))
+REWARDS = flagset.define(RewardConfig, "rewards")
+SPLIT = flags.DEFINE_string("split", "train", "Questions, e.g. train[:1000].")
+TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
+JUDGE = flags.DEFINE_string(
+    "judge", "", "Of answers to questions that no rule judges: "
+    + programs.HELP.format("(prompt, answer)"))
+REPLY = flagset.define(ReplyConfig(temperature=0.0), "judge")
+
+
+class Asked(NamedTuple):
+  """What was sampled, and what it was sampled by.
+
+  Attributes:
+    cfg: how much.
+    prompts: the questions.
+    judge: of their answers.
+    judged: of questions without a rule.
+    done: whether all samples are there; False after a signal.
+  """
+
+  cfg: EvalConfig
+  prompts: Sequence[Prompt]
+  judge: Judge
+  judged: Judged | None
+  done: bool
+
+
+@contextlib.contextmanager
+def asked(workdir: str, title: str, settings: Mapping[str, Any] | None = None
+          ) -> Iterator[Asked]:
+  """Samples what the flags say and is not in `workdir` yet.
+
+  Args:
+    workdir: of the stage.
+    title: of the progress bar.
+    settings: what else must stay as it is when the command is given again.
+  """
+  cfg, rewards = SAMPLE.value(), REWARDS.value()
+  template, mesh = common.template(TEMPLATE.value), common.mesh()
+  judged = None
+  if JUDGE.value:
+    judged = programs.judge(
+        JUDGE.value, REPLY.value(), common.COMPUTE.value(), mesh)
+  policy, tokenizer = common.policy(cfg.seed, mesh)
+  parts = common.sources(common.DATA.value, SPLIT.value)
+  engine = evaluating.sampler(cfg, policy.model, tokenizer, mesh)
+  limit = policy.model.cfg.max_position - cfg.max_new_tokens
+  with judging.judge(tokenizer, template, rewards,
+                     tasks.verifiers(common.DATA.value)) as judge:
+    prompts = tasks.joined(tasks.all_fitting(parts, judge, limit, SPLIT.value))
+    traces.prepare(workdir, {
+        "samples": dataclasses.asdict(cfg), "init": common.INIT.value,
+        "data": common.DATA.value, "split": SPLIT.value, "template": template,
+        "questions": len(prompts), "judge": JUDGE.value and {
+            "name": JUDGE.value} | dataclasses.asdict(REPLY.value()),
+        "rewards": {k: v for k, v in dataclasses.asdict(rewards).items()
+                    if k != "workers"}} | dict(settings or {}), policy)
+    done = traces.collect(cfg, engine, judge, policy, prompts, workdir,
+                          judged=judged, title=title)
+    yield Asked(cfg, prompts, judge, judged, done)

@@ -1,0 +1,134 @@
+"""What a stage that makes SFT data leaves: the rows, and what fell where."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.core.types import Prompt
+from r1jax.data import sft
+from r1jax.data.selection import Report
+from r1jax.data.tokenizer import Tokenizer
+
+DATA, REPORT = "sft.jsonl", "report.json"
+_SHOWN = 10  # malformed rows that are named
+
+
+class Row(NamedTuple):
+  """A dialogue to write.
+
+  Attributes:
+    domain: for the table.
+    line: its JSON.
+    rounds: questions in it.
+    tokens: of question and answer.
+  """
+
+  domain: str
+  line: bytes
+  rounds: int
+  tokens: int
+
+
+def row(prompt: Prompt, answer: str, tokens: int, **more: Any) -> Row:
+  """A question and its answer as `train_sft` reads them."""
+  rounds = sum(message["role"] == "user" for message in prompt.messages)
+  return Row(prompt.domain, json.dumps({
+      "messages": [*map(dict, prompt.messages),
+                   {"role": "assistant", "content": answer}],
+      "source": prompt.source, "domain": prompt.domain,
+      "language": prompt.language, "id": prompt.id, **more,
+  }, ensure_ascii=False).encode("utf-8", "replace"), rounds, tokens)
+
+
+def joined(path: str | os.PathLike, tokenizer: Tokenizer,
+           malformed: list[str]) -> Iterator[Row]:
+  """The rows of a JSONL file of dialogues, unchanged.
+
+  Their domain is the row's own "domain", or general. Their tokens are those of
+  all messages. What is malformed is left out and named in `malformed`.
+
+  Raises:
+    ValueError: the file cannot be read, or more than 1 % of it is malformed.
+  """
+  total, before = 0, len(malformed)
+  try:
+    with epath.Path(path).open("rb") as lines:
+      for number, line in enumerate(lines, 1):
+        if not line.strip():
+          continue
+        total += 1
+        try:
+          messages, _ = sft.parse(line)
+          sft.check_turns(messages)
+          domain = json.loads(line).get("domain", "general")
+          check(isinstance(domain, str), "its domain is not a string")
+        except (ValueError, RecursionError) as error:
+          malformed.append(f"{path}:{number}: {error}")
+          continue
+        yield Row(domain, line.strip(),
+                  sum(m["role"] == "user" for m in messages),
+                  sum(len(tokenizer.encode(m["content"])) for m in messages))
+  except OSError as error:
+    raise ValueError(f"{path} cannot be read ({error.strerror or error}); give"
+                     " JSONL files, separated by commas") from error
+  bad = malformed[before:]
+  check(len(bad) <= sft.MALFORMED * total, f"{len(bad)} of {total} rows are"
+        f" malformed, more than {sft.MALFORMED:.0%}; mend them or leave them"
+        " out:\n  " + "\n  ".join(bad[:_SHOWN]))
+
+
+def write(workdir: str | os.PathLike, rows: Iterable[Row], report: Report, *,
+          others: Sequence[str] = (), tokenizer: Tokenizer | None = None,
+          before: Report | None = None, settings: dict[str, Any]) -> str:
+  """Writes `sft.jsonl` and `report.json`; rows are not held.
+
+  Args:
+    workdir: of the stage.
+    rows: of its own; they come before the others.
+    report: has counted them all when the last has come.
+    others: JSONL files that are joined.
+    tokenizer: counts the tokens of those.
+    before: of the samples, where the rows were rewritten from some of them.
+    settings: of the selection, for the report.
+
+  Returns:
+    What was read and written, in words.
+
+  Raises:
+    ValueError: nothing of the stage's own is left, or as `joined`.
+    OSError: the disk is full or read-only. `sft.jsonl` is then as it was.
+  """
+  workdir, malformed = epath.Path(workdir), []
+  with io.written(workdir / DATA) as file:
+    for one in rows:
+      _put(file, one, report)
+    check(report.total.rows > 0, "nothing is left to learn from; of the answers"
+          f" are\n{report.counts()}")
+    for path in others:
+      for one in joined(path, tokenizer, malformed):
+        _put(file, one, report)
+  lines = [report.counts(), "", report.table(), ""]
+  if before:
+    lines = [before.counts("samples"), "", report.counts("rewritten"),
+             *lines[1:]]
+  if malformed:
+    lines += [f"{len(malformed)} malformed rows are left out:"]
+    lines += [f"  {line}" for line in malformed[:_SHOWN]]
+  text = "\n".join([*lines, f"wrote {report.total.rows} rows to"
+                    f" {workdir / DATA}"])
+  earlier = {"samples": before.to_json()["answers"]} if before else {}
+  io.write_json(workdir / REPORT, earlier | dict(report.to_json()) | {
+      "malformed": malformed, "settings": settings, "text": text})
+  return text
+
+
+def _put(file, one: Row, report: Report) -> None:
+  file.write(one.line + b"\n")
+  report.wrote(one.domain, one.rounds, one.tokens)

@@ -1,0 +1,187 @@
+"""Several answers a question with their verdicts, stored as they come.
+
+Rejection sampling and cold start begin with them. A sample follows from the
+policy, its question and its number alone, so that a run that was killed goes on
+to the very files that it would have written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from r1jax.checkpoint import trees
+from r1jax.core import keys
+from r1jax.core.config import check
+from r1jax.core.types import Prompt, Scored
+from r1jax.data import selection
+from r1jax.data.selection import Report, Sample, SelectConfig
+from r1jax.evals import runner
+from r1jax.report import workdir as workdir_lib
+from r1jax.rewards import response
+from r1jax.rewards.score import Score
+from r1jax.rollout.engine import Engine
+from r1jax.sharding import processes
+from r1jax.stages import batches, evaluating
+from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.judging import Judge
+from r1jax.stages.weights import Weights
+
+FOLDER = "samples"
+# Other samples than an evaluation draws.
+_STREAM = 2**31 + 1
+
+# Questions and answers (without thoughts), one each -> verdicts: for questions
+# that no rule judges.
+Judged = Callable[[Sequence[Prompt], Sequence[str]], Sequence[Score]]
+
+
+def prepare(workdir: str | os.PathLike, settings: dict[str, Any],
+            policy: Weights) -> None:
+  """Takes `workdir`, or makes sure that it holds the work of these settings.
+
+  Raises:
+    ValueError: it was made with others, or by other parameters.
+  """
+  config = settings | {"parameters": fingerprint(policy)}
+  processes.from_writer(lambda: workdir_lib.prepare(
+      workdir, config, workdir_lib.versions(), remedies={
+          "parameters": "the model in --init has changed since"}) and None)
+
+
+def fingerprint(policy: Weights) -> str:
+  """Of the parameters' values, the same however they are placed.
+
+  It is made of the least and the largest value of every array: training moves
+  them, and no order of summation does.
+  """
+  ends = jax.jit(lambda tree: jax.tree.map(
+      lambda x: jnp.stack([x.min(), x.max()]).astype(jnp.float32), tree))
+  found = hashlib.sha256()
+  for name, values in sorted(trees.flatten(ends(policy.params)).items()):
+    found.update(name.encode() + processes.whole(values).tobytes())
+  return found.hexdigest()[:16]
+
+
+def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
+            prompts: Sequence[Prompt], workdir: str | os.PathLike, *,
+            judged: Judged | None = None, title: str = "samples") -> bool:
+  """Samples and judges what is not in `workdir` yet.
+
+  Under several processes each samples and judges its part of a batch.
+
+  Args:
+    cfg: how much; its sampling settings are the engine's business.
+    engine: of the policy's model.
+    judge: phrases and judges.
+    policy: who answers.
+    prompts: the questions.
+    workdir: gets the folder `samples`.
+    judged: of questions without a rule; None leaves them without a verdict.
+    title: of the progress bar.
+
+  Returns:
+    Whether all is there; False after a signal.
+  """
+  key = keys.fold(jax.random.key(cfg.seed), _STREAM)
+  params = evaluating.laid_out(policy, engine)
+
+  def work(live: Sequence[Prompt]) -> list[dict[str, Any]]:
+    # The shapes never change: the last batch is filled with repeats.
+    numbers = processes.part(range(cfg.batch), "questions of a batch")
+    asked = [live[min(number, len(live) - 1)] for number in numbers]
+    rollout = engine.generate(
+        params, policy.router_bias_LE, [judge.tokens(p) for p in asked],
+        [p.id for p in asked], cfg.samples, key)
+    ours = live[numbers.start:numbers.stop]
+    if not ours:
+      return []
+    rollout = runner.first(rollout, len(ours))
+    return _rows(judge.submit(rollout, ours)(), judge, judged)
+
+  return batches.store(
+      epath.Path(workdir) / FOLDER, prompts, cfg.batch, work, title=title,
+      unit="questions")
+
+
+def selected(cfg: EvalConfig, select: SelectConfig, prompts: Sequence[Prompt],
+             workdir: str | os.PathLike, report: Report
+             ) -> Iterator[tuple[Prompt, int, Sample]]:
+  """The answers that are kept, with their numbers; the report counts all."""
+  for prompt, samples in read(cfg, prompts, workdir):
+    fates = selection.fates(prompt, samples, select, cfg.seed)
+    report.fell(prompt.domain, fates)
+    for number, fate in enumerate(fates):
+      if fate == selection.KEPT:
+        yield prompt, number, samples[number]
+
+
+def read(cfg: EvalConfig, prompts: Sequence[Prompt],
+         workdir: str | os.PathLike) -> Iterator[tuple[Prompt, list[Sample]]]:
+  """The questions with their samples, in order.
+
+  Raises:
+    ValueError: a file is missing, damaged, or of other questions.
+  """
+  rows = batches.read(epath.Path(workdir) / FOLDER, len(prompts), cfg.batch)
+  for prompt, row in zip(prompts, rows, strict=True):
+    check(row["id"] == prompt.id, f"{workdir}/{FOLDER} has question"
+          f" {row['id']} where the data has {prompt.id}; the data has changed"
+          " since: choose another --workdir")
+    yield prompt, [Sample(**sample) for sample in row["samples"]]
+
+
+def _rows(scored: Scored, judge: Judge, judged: Judged | None
+          ) -> list[dict[str, Any]]:
+  rows = []
+  verdicts = _verdicts(scored, judge, judged)
+  for q, prompt in enumerate(scored.prompts):
+    tail, rollout = judge.tail(prompt), scored.rollout
+    own = len(rollout.prompt_tokens[q])
+    form = scored.parts.get("format")
+    samples = []
+    for g, text in enumerate(scored.texts[q]):
+      verdict = verdicts[q][g]
+      samples.append(Sample(
+          text=(tail + text).strip(),
+          accuracy=None if verdict is None else verdict.value,
+          format=None if form is None or np.isnan(form[q, g]) else float(
+              form[q, g]),
+          valid=bool(scored.valid_QG[q, g]) and (
+              verdict is None or verdict.valid),
+          reason="" if verdict is None else verdict.reason,
+          truncated=bool(rollout.truncated_QG[q, g]),
+          tokens=own + int(rollout.lengths_QG[q, g]))._asdict())
+    rows.append({"id": int(prompt.id), "domain": prompt.domain,
+                 "source": prompt.source, "question": prompt.question,
+                 "reference": prompt.reference, "samples": samples})
+  return rows
+
+
+def _verdicts(scored: Scored, judge: Judge, judged: Judged | None
+              ) -> list[list[Score | None]]:
+  """The rule's verdicts, or the judge's where no rule applies."""
+  accuracy = scored.parts["accuracy"]
+  found: list[list[Score | None]] = []
+  for q in range(len(scored.prompts)):
+    found.append([None if np.isnan(value) else Score(
+        float(value), True, scored.reasons[q][g].get("accuracy", ""))
+        for g, value in enumerate(accuracy[q])])
+  if judged is None:
+    return found
+  open_ = [(q, g) for q, row in enumerate(found) for g, score in enumerate(row)
+           if score is None and scored.valid_QG[q, g]]
+  said = judged(
+      [scored.prompts[q] for q, _ in open_],
+      [response.split(judge.tail(scored.prompts[q]), scored.texts[q][g]).answer
+       for q, g in open_])
+  for (q, g), score in zip(open_, said, strict=True):
+    found[q][g] = score
+  return found
