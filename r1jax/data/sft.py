@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -373,6 +374,29 @@ def weight_of(where: str, source: str, weights: Mapping[str, float] | None
   return weights[source]
 
 
+def ahead(dataset: grain.MapDataset, workers: int) -> grain.DatasetIterator:
+  """The elements of a data set in order, made ahead of their use.
+
+  Args:
+    dataset: goes to the workers as it is.
+    workers: processes that make them; 0 does it in a thread. Processes end when
+      the iterator is closed. They need absl's flags to be parsed.
+  """
+  made = dataset.to_iter_dataset(
+      grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+  if workers:
+    made = made.mp_prefetch(grain.MultiprocessingOptions(
+        num_workers=workers, per_worker_buffer_size=2), _deaf)
+  return iter(made)
+
+
+def _deaf(number: int, count: int) -> None:
+  """Of a worker: signals are for the process that saves."""
+  del number, count
+  for which in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(which, signal.SIG_IGN)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Packed:
   """Examples in batches; every batch follows from its number alone.
@@ -429,16 +453,9 @@ class Packed:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
 
   def stream(self, first: int, end: int, workers: int = 0
-             ) -> Iterator[TokenBatch]:
-    """Batches first, ..., end - 1, made ahead in a thread, or in processes."""
-    dataset = grain.MapDataset.range(first, end).map(self.batch)
-    if workers:
-      return iter(dataset.to_iter_dataset(grain.ReadOptions(
-          num_threads=1, prefetch_buffer_size=2)).mp_prefetch(
-              grain.MultiprocessingOptions(
-                  num_workers=workers, per_worker_buffer_size=2)))
-    return iter(dataset.to_iter_dataset(
-        grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
+             ) -> grain.DatasetIterator:
+    """Batches first, ..., end - 1, made ahead; to be closed, see `ahead`."""
+    return ahead(grain.MapDataset.range(first, end).map(self.batch), workers)
 
   def _start(self, epoch: int) -> int:
     while len(self.starts) <= epoch:

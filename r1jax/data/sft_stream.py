@@ -10,11 +10,11 @@ examples in memory, to the bit: they follow from (seed, number) alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io as bytes_io
-import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
@@ -199,9 +199,11 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   malformed: list[str] = []
   parts, sources = [np.zeros((0, 4), np.int32)], set()
   factors = [np.zeros(0, np.float32)]
+  scans = grain.MapDataset.range(len(tasks)).map(_Scan(reader, files, tasks))
   with Progress("reading", len(tasks), unit=f"x {_LINES} rows",
-                quiet=quiet) as progress:
-    for found in _applied(_Scan(reader, files, tasks), len(tasks), workers):
+                quiet=quiet) as progress, contextlib.closing(
+                    sft.ahead(scans, workers)) as pieces:
+    for found in pieces:
       check("error" not in found, found.get("error", ""))
       total += found["rows"]
       malformed += found["malformed"]
@@ -222,12 +224,3 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   examples = Streamed(reader, files, *table.T, np.concatenate(factors))
   return Data(examples, too_long, malformed, frozenset(sources - {""}),
               trained)
-
-
-def _applied(work: _Scan, count: int, workers: int) -> Iterator[dict[str, Any]]:
-  dataset = grain.MapDataset.range(count).map(work).to_iter_dataset(
-      grain.ReadOptions(num_threads=0))
-  if workers:
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(
-        num_workers=workers, per_worker_buffer_size=4))
-  return itertools.islice(iter(dataset), count)

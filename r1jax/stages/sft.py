@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -125,8 +126,8 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
       heldout_loss, make_loss(objective), cfg, held_out or [], mesh,
       stop=session.interrupted)
   rate = optimizer.learning_rate(cfg.optimizer)
-  with session, step.on_mesh(mesh):
-    batches = data.stream(session.step, cfg.steps, workers)
+  with session, step.on_mesh(mesh), contextlib.closing(
+      data.stream(session.step, cfg.steps, workers)) as batches:
     for number in range(session.step + 1, cfg.steps + 1):
       batch = next(batches)
       metrics = made or trainer.update(batch, cfg.micro_batches)

@@ -1,7 +1,11 @@
 """Examples that stay in their files: the batches are those of memory."""
 
+import contextlib
 import json
+import multiprocessing
+import os
 import pickle
+import signal
 
 import jax
 import numpy as np
@@ -80,8 +84,14 @@ def test_in_workers_too(paths, parsed):
   whole, stream = both(paths, workers=1)
   want, got = (Packed(x.examples, 3, CAPACITY, seed=4)
                for x in (whole, stream))
-  found = list(got.stream(7, 12, workers=2))
-  assert len(found) == 5
+  with contextlib.closing(got.stream(7, 12, workers=2)) as batches:
+    found = [next(batches)]
+    # A signal to the whole group is for the process that saves.
+    for worker in multiprocessing.active_children():
+      for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    found += batches
+  assert len(found) == 5 and not multiprocessing.active_children()
   for number, batch in enumerate(found, 7):
     jax.tree.map(np.testing.assert_array_equal, want.batch(number), batch)
 
