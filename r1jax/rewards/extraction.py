@@ -35,9 +35,9 @@ _DENIED = re.compile(
     r"|大于|不到|超过|至少|至多|最多|少于|多于|而非|不为|不可能|大约|约为",
     re.IGNORECASE)
 _DENIED_AFTER = re.compile(
-    r"[^\n,.;:，。；]{0,12}?\s*(?:(?:is|was|are|would be)\s*(?:not|never|wrong"
-    r"|incorrect|too|an? (?:wrong|lower|upper))|(?:is|was)n['’]t|不是|不对"
-    r"|是错)",
+    r"[^\n,.;:，。；]{0,12}?[ \t]{0,3}(?:(?:is|was|are|would be)[ \t]{1,3}"
+    r"(?:not|never|wrong|incorrect|too|an? (?:wrong|lower|upper))"
+    r"|(?:is|was)n['’]t|不是|不对|是错)",
     re.IGNORECASE)
 _CLAUSE = re.compile(
     r"[,;:，；：。!?\n]|\.\s|\b(?:so|but|hence|thus)\b")

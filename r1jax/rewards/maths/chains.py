@@ -23,8 +23,9 @@ _IN = re.compile(
     r"(\s*(?:\\?[A-Za-z]+(?:_\w)?|\([A-Za-z,\s]*\)))\s*\\in(?![A-Za-z])")
 _GEOMETRY = re.compile(
     r"\\(?:overline|overrightarrow|vec|triangle|angle|widehat|hat|bar|operato"
-    r"rname|left|right|square|odot|text|mathrm)(?![A-Za-z])|[{}|\s" + WORDS
+    r"rname|left|right|square|odot|text|mathrm)(?![A-Za-z])|[{}\s" + WORDS
     + END + "]")
+_LENGTH = re.compile(r"\|((?:\\[a-z]+\s*\{?)?\s*[A-Z]{1,3}\s*\}?)\|")
 _NAME = re.compile(
     r"m?(?:\\?[A-Za-z](?:[A-Z]{0,3})|\\[A-Za-z]+)'*"
     r"(?:_(?:\\?\w+|\{[^{}]{1,20}\}))?'*(?:\^\{?(?:-1|\*)\}?)?")
@@ -205,6 +206,8 @@ def _unmarked(label: str) -> str:
 
 def bare(label: str) -> str:
   """A name without signs of segments, angles and triangles."""
+  label = _LENGTH.fullmatch(label.strip()) or label
+  label = label if isinstance(label, str) else label.group(1)
   return _GEOMETRY.sub("", re.sub(r"\\(?=max|min)", "", label))
 
 

@@ -345,14 +345,14 @@ def _apply(operation: str, values: list[Any]) -> Any:
       return getattr(library, name.replace("arc", "a"))(x)
 
 
-def _stepped(operation: str, x: Any) -> fractions.Fraction:
+def _stepped(operation: str, x: Any) -> Any:
   """Floor and ceiling; a float that is whole but for rounding is whole."""
   if isinstance(x, fractions.Fraction):
     return fractions.Fraction(
         math.floor(x) if operation == "floor" else math.ceil(x))
-  if not _real(x):
-    raise Unreadable("no order")
   library = _library()
+  if not _real(x):
+    return x  # out of the domain, and seen to be
   x = _bounded(library.re(x), 100)
   near = library.nint(x)
   if _close(x, near):

@@ -66,6 +66,11 @@ _CONDITION = re.compile(
 _CHAINED = re.compile(
     r"[^<>=,]{1,30}(?:<|>|\\le|\\ge)\s*([A-Za-z]|\\[a-z]+)\s*"
     r"(?:(?:<|>|\\le|\\ge)[^<>=,]{1,30})?")
+_CONDITIONS = frozenset(
+    "all any every each some real integer integers nonnegative non negative"
+    " positive natural number numbers constant constants rational is are an and"
+    " with in odd even prime arbitrary where for the of whole fixed be being"
+    " not zero nonzero when if such that".split())
 _INTEGER = re.compile(
     r"\\mathbb\{?[ZN]\}?|integer|natural|整数|自然数|whole number")
 _SET_OF = re.compile(r"\\mathbb\{?([RQC])\}?")
@@ -134,6 +139,11 @@ def same_condition(a: str, b: str) -> bool:
 
 
 def _conditional(main: str, rest: str, worded: bool) -> bool:
+  said = re.findall(r"[^\W\d_]{2,}", _COMMAND.sub(" ", rest).replace(
+      WORDS, " ").replace(END, " "))
+  if "!" in rest or "'" in rest or not all(
+      word.casefold() in _CONDITIONS or word > "\u2e80" for word in said):
+    return False  # words that nobody reads may say anything
   if regions.RELATION.search(main) and "=" not in main or "\\in" in main:
     return False
   match = _CONDITION.match(rest) or _CHAINED.match(rest)
