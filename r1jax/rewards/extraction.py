@@ -19,7 +19,9 @@ _PIECE = re.compile(
     r"\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?(?:/\d+)?\s?(?:\\?%)?", re.ASCII)
 # What may follow a number, and is part of it: 24!, 24^2, 24 thousand, 24万.
 _TAIL = re.compile(
-    r"(?<=\d)[A-Za-z]\w{0,12}|[ \t]?(?:[\^!_*/+=×÷(][^\s,.;。，；]{0,40}"
+    r"(?<=\d)[A-Za-z]\w{0,12}"
+    r"|(?![*_]{1,3}(?:[\s.,;:!?)。，；]|$))"  # the end of bold or italics
+    r"[ \t]?(?:[\^!_*/+=×÷(][^\s,.;。，；]{0,40}"
     r"|(?:and a half|hundreds?|thousands?|millions?|billions?|trillions?"
     r"|dozens?|score|percent (?:less|more|off|higher|lower|of)|half|halves"
     r"|thirds?|quarters?|[a-z]{2,12}ths?|fifths?|squared|cubed|factorial"
