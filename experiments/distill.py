@@ -42,11 +42,11 @@ def teacher(own: Tokenizer, mesh: jax.sharding.Mesh | None
             ) -> tuple[Weights, dict[str, str]]:
   """The model of --teacher, if it reads what the student writes; its settings.
   """
-  found, tokenizer = weights.with_tokenizer(
+  teacher_weights, tokenizer = weights.with_tokenizer(
       TEACHER.value, common.COMPUTE.value(), mesh=mesh)
   tokenizer_lib.check_same(own, tokenizer, f"--teacher={TEACHER.value}")
-  return found, {"init": TEACHER.value,
-                 "parameters": traces.fingerprint(found)}
+  return teacher_weights, {"init": TEACHER.value,
+                           "parameters": traces.fingerprint(teacher_weights)}
 
 
 if __name__ == "__main__":

@@ -48,26 +48,27 @@ def main() -> None:
         " reward model; give orbax:WORKDIR of experiments.train_reward, or"
         " hf:DIR")
   about = io.read_json(told) if told.exists() else {}
-  found, tokenizer = reward_weights.with_tokenizer(
+  reward_model, tokenizer = reward_weights.with_tokenizer(
       common.INIT.value, common.COMPUTE.value(), mesh=common.mesh(),
       tokenizer=common.TOKENIZER.value)
   template = templates.read(preference.template_for(
       TEMPLATE.value or about.get("template", preference.AUTO), tokenizer))
-  scoring = Scoring(found.model, ROWS.value, ROW_LENGTH.value, common.mesh())
+  scoring = Scoring(
+      reward_model.model, ROWS.value, ROW_LENGTH.value, common.mesh())
 
   def score(ids):
-    return scoring(found.params, found.router_bias_LE, ids)
+    return scoring(reward_model.params, reward_model.router_bias_LE, ids)
 
   result: dict[str, Any] = {"init": common.INIT.value, "template": template}
   if common.DATA.present:
     data = preference.load(
         [path for path in common.DATA.value.split(",") if path], tokenizer,
-        template, found.model.cfg.max_position, LOSS.value)
+        template, reward_model.model.cfg.max_position, LOSS.value)
     print(data.explain(common.DATA.value), flush=True)
     cfg = reward.PreferenceConfig(loss=LOSS.value)
     measured = reward.Measured(cfg, data.examples, score)
     good, bad, lengths = measured.split()
-    result["data"] = measured.found() | {"loss": measured.loss()}
+    result["data"] = measured.evaluation() | {"loss": measured.loss()}
     reward_figure.draw(result["data"], good, bad, lengths,
                        epath.Path(OUT.value) / reward.FIGURE,
                        blank=about.get("blank"))
@@ -96,14 +97,14 @@ def bench(path: str, template: str, tokenizer: Any, score: Any
   if refused:
     print(f"{path}: {refused} answers are longer than the context or refused by"
           " the template; an item with one of them counts as wrong", flush=True)
-  found, at = [], 0
+  scored, at = [], 0
   for item in items:
     part = scores[at:at + len(item.conversations)]
     at += len(part)
     if np.isnan(part).any():  # wrong, whichever of its answers it is
       part = np.arange(len(part), dtype=np.float64)
-    found.append(scores_lib.Scored(item.id, item.subset, part, item.right))
-  return version, found
+    scored.append(scores_lib.Scored(item.id, item.subset, part, item.right))
+  return version, scored
 
 
 if __name__ == "__main__":

@@ -84,13 +84,13 @@ def main() -> None:
   judged = decide(pairs)
   kept = [one for one in judged if one.chosen is not None]
   used = labelling.balanced(kept, SEED.value) if BALANCE.value else kept
-  found = labelling.report(judged, kept, used) | {
+  report = labelling.report(judged, kept, used) | {
       "judge": JUDGE.value, "policies": policies(), "data": common.DATA.value}
-  io.write_json(out / "report.json", found)
-  print(json.dumps(found, indent=2), flush=True)
+  io.write_json(out / "report.json", report)
+  print(json.dumps(report, indent=2), flush=True)
   check(bool(used), f"nothing is left to write: of {len(judged)} pairs"
-        f" {found['ties']} are ties, {found['no_verdict']} have no verdict, and"
-        f" balancing left {len(used)} of {len(kept)} kept ones")
+        f" {report['ties']} are ties, {report['no_verdict']} have no verdict,"
+        f" and balancing left {len(used)} of {len(kept)} kept ones")
   sources = {id(prompt.messages): prompt.source for prompt in prompts}
   io.write_text(out / "pairs.jsonl", "".join(
       json.dumps(labelling.row(one, sources[id(one.pair.messages)]),
@@ -106,7 +106,7 @@ def policies() -> list[str]:
 
 def answers(prompts: Sequence[Prompt]) -> list[list[str]]:
   """What all policies say to each question, as it will be compared."""
-  found: list[list[str]] = [[] for _ in prompts]
+  answers_by_prompt: list[list[str]] = [[] for _ in prompts]
   template = common.template(TEMPLATE.value)
   for number, init in enumerate(policies()):
     policy = writer(init, template, SAMPLING.value(), SEED.value + number)
@@ -116,10 +116,10 @@ def answers(prompts: Sequence[Prompt]) -> list[list[str]]:
     if refused:
       print(f"{init}: {refused} questions are too long or refused by the"
             " template", flush=True)
-    for texts, more in zip(found, said, strict=True):
+    for texts, more in zip(answers_by_prompt, said, strict=True):
       texts += [labelling.shown(text, SHOWN.value) for text in more or []]
     del policy  # its memory is the next one's
-  return found
+  return answers_by_prompt
 
 
 def writer(init: str, template: str, sampling: SamplingConfig, seed: int
@@ -158,13 +158,13 @@ def judge_of(name: str, out: epath.Path):
 
 def asked(endpoint: Endpoint, pairs: Sequence[Pair]) -> list[Preference]:
   """What an endpoint says; prints what it did not answer."""
-  found = judge.compare(
+  preferences = judge.compare(
       endpoint, pairs, seed=SEED.value, queries=QUERIES.value)
   print(f"asked {endpoint.asked} queries, {endpoint.cached} were answered"
         " before", flush=True)
   for reason, count in endpoint.failures.most_common():
     print(f"{count} without an answer: {reason}", flush=True)
-  return found
+  return preferences
 
 
 if __name__ == "__main__":

@@ -74,13 +74,13 @@ def main() -> None:
     held_out = read(held_out_files)
   else:
     examples, held_out = preference.divided(examples, cfg.validation)
-  found = {path: preference.digest(path) for path in files + held_out_files}
+  digests = {path: preference.digest(path) for path in files + held_out_files}
   result = reward.run(
       cfg, Handover(first), tokenizer, examples, held_out, WORKDIR.value,
       mesh=common.mesh(), skip_damaged=common.SKIP_DAMAGED.value, settings={
           "init": common.INIT.value,
-          "data": {path: found[path] for path in files},
-          "eval_data": {path: found[path] for path in held_out_files},
+          "data": {path: digests[path] for path in files},
+          "eval_data": {path: digests[path] for path in held_out_files},
           "source_weights": weights})
   if said := reward.summary(WORKDIR.value):
     print(said, flush=True)

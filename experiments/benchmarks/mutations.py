@@ -22,18 +22,19 @@ _WORDS = ("wrong", "sevenths", "below zero", "negative", "repeating", "times",
 
 def golds(folder: pathlib.Path) -> list[str]:
   """Every different reference of GSM8K, CMATH, MGSM and IMO-AnswerBench."""
-  found: dict[str, None] = {}
+  references: dict[str, None] = {}
   for path in sorted((folder / "gsm8k").glob("*.jsonl")):
     for line in path.read_text().splitlines():
-      found[json.loads(line)["answer"].rpartition("####")[2].strip()] = None
+      references[
+          json.loads(line)["answer"].rpartition("####")[2].strip()] = None
   for path in sorted((folder / "cmath").glob("*.jsonl")):
     for line in path.read_text().splitlines():
-      found[str(json.loads(line)["golden"])] = None
+      references[str(json.loads(line)["golden"])] = None
   for path in sorted((folder / "imo_answerbench").glob("*.csv")):
     with path.open(newline="") as file:
       for row in csv.DictReader(file):
-        found[row["Short Answer"].strip()] = None
-  return list(found)
+        references[row["Short Answer"].strip()] = None
+  return list(references)
 
 
 def _at(text: str, pattern: str, change: Callable[[str], str],

@@ -61,7 +61,7 @@ def fuzz(count: int, seed: int, workers: int) -> dict[str, Any]:
   prompts = [[completions.prompt(i, language)
               for i in range(len(completions.CASES))]
              for language in completions.LANGUAGES]
-  found = collections.Counter(
+  counts = collections.Counter(
       {name: 0 for name in ("verdicts", "exceptions", "deadlines",
                             "out_of_range", "other_invalid", "rewarded")})
   reasons: collections.Counter[str] = collections.Counter()
@@ -77,14 +77,14 @@ def fuzz(count: int, seed: int, workers: int) -> dict[str, Any]:
       for (asked, _, text), scores in zip(items, pool.submit(items).result()):
         for name, score in scores.items():
           fault = completions.judged(name, score)
-          found["verdicts"] += 1
-          found["rewarded"] += name == "accuracy" and score.value > 0
+          counts["verdicts"] += 1
+          counts["rewarded"] += name == "accuracy" and score.value > 0
           if fault:
-            found[fault] += 1
+            counts[fault] += 1
             # A deadline is the item's: one reason, however many rules.
             reasons[f"{asked.verifier}: {score.reason} <- {text!r:.120}"] += 1
       slowest = max(slowest, time.perf_counter() - before)
-  return {"completions": count, **found, "slowest_batch_s": slowest,
+  return {"completions": count, **counts, "slowest_batch_s": slowest,
           "seconds": time.perf_counter() - began,
           "reasons": [reason for reason, _ in reasons.most_common(20)]}
 
@@ -151,27 +151,27 @@ def programs() -> Iterator[Item]:
 def main() -> None:
   cores = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
            else os.cpu_count())
-  found: dict[str, Any] = {"cores": cores, "workers": WORKERS.value}
+  measures: dict[str, Any] = {"cores": cores, "workers": WORKERS.value}
   if MUTATE.value:
-    found |= mutations.fuzz(
+    measures |= mutations.fuzz(
         pathlib.Path(SHARED.value), MUTATE.value, SEED.value)
   elif FUZZ.value:
-    found |= fuzz(FUZZ.value, SEED.value, WORKERS.value)
+    measures |= fuzz(FUZZ.value, SEED.value, WORKERS.value)
   else:
-    found |= {
+    measures |= {
         "choice_items_s": rate(choices(), CHOICES.value, WORKERS.value),
         "math_items_s": rate(maths(), MATHS.value, WORKERS.value)}
     if PROGRAMS.value:
       sandbox.check()
-      found["programs_s"] = rate(programs(), PROGRAMS.value, WORKERS.value)
-  found["load_average"] = os.getloadavg()[0]
-  found = {k: round(v, 2) if isinstance(v, float) else v
-           for k, v in found.items()}
+      measures["programs_s"] = rate(programs(), PROGRAMS.value, WORKERS.value)
+  measures["load_average"] = os.getloadavg()[0]
+  measures = {k: round(v, 2) if isinstance(v, float) else v
+              for k, v in measures.items()}
   if JSON.value:
-    print(json.dumps(found, ensure_ascii=True), flush=True)
+    print(json.dumps(measures, ensure_ascii=True), flush=True)
     return
   print(tables.render(["measure", "value"],
-                      [[k, str(v)] for k, v in found.items()]), flush=True)
+                      [[k, str(v)] for k, v in measures.items()]), flush=True)
 
 
 if __name__ == "__main__":

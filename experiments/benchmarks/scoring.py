@@ -52,9 +52,9 @@ def main() -> None:
           packing.Sequence(tokens=ids[i])
           for row in plan[first:first + ROWS.value] for i in row],
           LENGTH.value, rows=ROWS.value)
-      found, _ = logprob(policy.params, policy.router_bias_LE,
-                         step.place(batch, mesh))
-      np.asarray(found)
+      logprobs_BT, _ = logprob(policy.params, policy.router_bias_LE,
+                               step.place(batch, mesh))
+      np.asarray(logprobs_BT)
 
   works = {"scoring": score, "logprobs": log_probabilities}
   seconds: dict[str, list[float]] = {name: [] for name in works}
@@ -66,14 +66,14 @@ def main() -> None:
         if number:  # the first compiles
           seconds[name].append(time.perf_counter() - began)
   tokens = sum(map(len, ids))
-  found = {f"{name}_tokens_per_s": tokens / statistics.median(took)
-           for name, took in seconds.items()}
-  found["ratio"] = (found["scoring_tokens_per_s"]
-                    / found["logprobs_tokens_per_s"])
+  measures = {f"{name}_tokens_per_s": tokens / statistics.median(took)
+              for name, took in seconds.items()}
+  measures["ratio"] = (measures["scoring_tokens_per_s"]
+                       / measures["logprobs_tokens_per_s"])
   if JSON.value:
-    print(json.dumps(found))
+    print(json.dumps(measures))
   else:
-    print("\n".join(f"{name}: {value:.4g}" for name, value in found.items()))
+    print("\n".join(f"{name}: {value:.4g}" for name, value in measures.items()))
 
 
 if __name__ == "__main__":

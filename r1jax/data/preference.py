@@ -74,9 +74,9 @@ class Data(NamedTuple):
       lines.append(
           f"{self.split} pairs are read as two answers each, the chosen one"
           " good and the rejected one bad, which a preference does not say")
-    for reason, found in sorted(self.left_out.items()):
-      lines.append(f"{len(found)} left out: {reason}")
-      lines += [f"  {line}" for line in found[:_SHOWN]]
+    for reason, details in sorted(self.left_out.items()):
+      lines.append(f"{len(details)} left out: {reason}")
+      lines += [f"  {line}" for line in details[:_SHOWN]]
     return "\n".join(lines)
 
 
@@ -114,9 +114,9 @@ def encode(messages: Sequence[Mapping[str, str]], template: str,
   """
   # Of several sequences the last has all former turns in its prompt.
   spans = sft.dialogues(messages, template, tokenizer)[-1]
-  found = sft.encode(spans, template, tokenizer, eos_id)
-  answer = len(found.trained) - int(np.flatnonzero(~found.trained)[-1]) - 1
-  return found.tokens, answer
+  example = sft.encode(spans, template, tokenizer, eos_id)
+  answer = len(example.trained) - int(np.flatnonzero(~example.trained)[-1]) - 1
+  return example.tokens, answer
 
 
 def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
@@ -158,23 +158,23 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
                 f"{where}: a labelled answer is no pair; --loss=pointwise"
                 " learns from it")
             continue
-          found = _example(where, one, template, tokenizer, eos_id, capacity)
-          if isinstance(found, LeftOut):
-            left_out[found.reason].append(f"{where}: {found.detail}")
+          example = _example(where, one, template, tokenizer, eos_id, capacity)
+          if isinstance(example, LeftOut):
+            left_out[example.reason].append(f"{where}: {example.detail}")
           else:
-            factor = (weights or {}).get(found.source, 1.0)
-            label = found.label * (margin if loss == PAIRWISE else 1.0)
-            examples.append(found._replace(weight=factor, label=label))
+            factor = (weights or {}).get(example.source, 1.0)
+            label = example.label * (margin if loss == PAIRWISE else 1.0)
+            examples.append(example._replace(weight=factor, label=label))
   names = ", ".join(map(str, paths))
   bad = left_out.get(preference_rows.MALFORMED, [])
   check(len(bad) <= sft.MALFORMED * total,
         f"{names}: {len(bad)} of {total} rows are malformed, more than"
         f" {sft.MALFORMED:.0%}; mend them or leave them out:\n  "
         + "\n  ".join(bad[:_SHOWN]))
-  found = Data(examples, dict(left_out), split, total)
+  data = Data(examples, dict(left_out), split, total)
   check(bool(examples), f"{names}: nothing is left to learn from;"
-        f" {found.explain(names)}")
-  return found
+        f" {data.explain(names)}")
+  return data
 
 
 def digest(path: str | os.PathLike) -> str:
@@ -194,14 +194,14 @@ def _as(loss: str, row: Row) -> list[Row]:
 def _example(where: str, row: Row, template: str, tokenizer: Tokenizer,
              eos_id: int, capacity: int) -> Example | LeftOut:
   try:
-    found = [encode(side, template, tokenizer, eos_id) for side in row.sides]
+    encoded = [encode(side, template, tokenizer, eos_id) for side in row.sides]
   except ValueError as error:
     return LeftOut(preference_rows.MALFORMED, str(error))
-  longest = max(len(ids) for ids, _ in found)
+  longest = max(len(ids) for ids, _ in encoded)
   if longest > capacity:
     return LeftOut("longer than a row; to use them, raise --row_length",
                    f"{longest} tokens")
-  sides, answers = zip(*found)
+  sides, answers = zip(*encoded)
   asked = "\0".join(m["content"] for m in row.sides[0][:-1])
   return Example(sides, row.label, 1.0, row.source, answers,
                  zlib.crc32(asked.encode()))

@@ -246,16 +246,16 @@ def _scored(row: dict[str, Any], source: str) -> list[Row]:
         and len(answers) == len(scores) > 1,
         "responses and scores are not two lists of one length above 1")
   scores = [_number(x, "a score") for x in scores]
-  sides, found = [_answered(asked, answer) for answer in answers], []
+  sides, pairs = [_answered(asked, answer) for answer in answers], []
   for i, one in enumerate(scores):
     for j in range(i):
       lead = one - scores[j]
       if lead:
         better, worse = (i, j) if lead > 0 else (j, i)
-        found.append(_pair((sides[better], sides[worse]), abs(lead), source))
-  if not found:
+        pairs.append(_pair((sides[better], sides[worse]), abs(lead), source))
+  if not pairs:
     raise _Left(TIE)
-  return found
+  return pairs
 
 
 def _annotated(row: dict[str, Any], source: str) -> Row:
@@ -276,10 +276,10 @@ def _annotated(row: dict[str, Any], source: str) -> Row:
 def _label(value: Any) -> float:
   if isinstance(value, str):
     value = _LABELS.get(value.strip().lower(), math.nan)
-  found = float(value) if isinstance(value, bool | int | float) else math.nan
-  check(0 <= found <= 1, f"label={_brief(value)} is neither true nor false,"
+  share = float(value) if isinstance(value, bool | int | float) else math.nan
+  check(0 <= share <= 1, f"label={_brief(value)} is neither true nor false,"
         " safe nor unsafe, nor a share from 0 to 1")
-  return found
+  return share
 
 
 def _number(value: Any, name: str) -> float:

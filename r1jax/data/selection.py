@@ -89,28 +89,28 @@ def fates(prompt: Prompt, samples: Sequence[Sample], cfg: SelectConfig,
     seed: with the question's id and the answer's number the address of the
       draw.
   """
-  found = [_verdict(sample) for sample in samples]
+  outcomes = [_verdict(sample) for sample in samples]
   judged = sum(sample.valid for sample in samples)
   rate = sum(sample.right for sample in samples) / max(judged, 1)
   seen: set[str] = set()
   for i, sample in enumerate(samples):
-    if found[i] != KEPT:
+    if outcomes[i] != KEPT:
       continue
     if not cfg.min_rate <= rate <= cfg.max_rate:
-      found[i] = ("too hard a question" if rate < cfg.min_rate
-                  else "too easy a question")
+      outcomes[i] = ("too hard a question" if rate < cfg.min_rate
+                     else "too easy a question")
       continue
-    found[i] = unfit(sample.text, sample.format, prompt.language, cfg) or (
+    outcomes[i] = unfit(sample.text, sample.format, prompt.language, cfg) or (
         "copy of another" if sample.text.strip() in seen else KEPT)
-    if found[i] == KEPT:
+    if outcomes[i] == KEPT:
       seen.add(sample.text.strip())
-  passed = [i for i, fate in enumerate(found) if fate == KEPT]
+  passed = [i for i, fate in enumerate(outcomes) if fate == KEPT]
   # An address of its own for each answer, whatever else passed.
   draw = {i: np.random.default_rng((seed, prompt.id, i)).random()
           for i in passed}
   for i in sorted(passed, key=draw.__getitem__)[cfg.keep:]:
-    found[i] = f"beyond {cfg.keep} a question"
-  return found
+    outcomes[i] = f"beyond {cfg.keep} a question"
+  return outcomes
 
 
 def _verdict(sample: Sample) -> str:
@@ -166,9 +166,9 @@ class Report:
     self.fates: dict[str, collections.Counter[str]] = {}
     self.groups: dict[str, Group] = {}
 
-  def fell(self, domain: str, found: Iterable[str]) -> None:
+  def fell(self, domain: str, outcomes: Iterable[str]) -> None:
     """Counts the fates of answers."""
-    self.fates.setdefault(domain, collections.Counter()).update(found)
+    self.fates.setdefault(domain, collections.Counter()).update(outcomes)
 
   def wrote(self, domain: str, rounds: int, tokens: int) -> None:
     """Counts a row of the result."""
@@ -187,8 +187,8 @@ class Report:
     """What fell where, as a table: a line a fate, a column a domain."""
     domains = sorted(self.fates)
     names = collections.Counter()
-    for found in self.fates.values():
-      names.update(found)
+    for counts in self.fates.values():
+      names.update(counts)
     names[KEPT] += 0
     lines = sorted(names, key=lambda name: (name == KEPT, -names[name], name))
     return tables.render([what, *domains, "total"], [
@@ -204,7 +204,7 @@ class Report:
 
   def to_json(self) -> Mapping[str, Any]:
     """All counts."""
-    return {"answers": {domain: dict(sorted(found.items()))
-                        for domain, found in sorted(self.fates.items())},
+    return {"answers": {domain: dict(sorted(counts.items()))
+                        for domain, counts in sorted(self.fates.items())},
             "written": [self.groups[domain]._asdict()
                         for domain in sorted(self.groups)]}

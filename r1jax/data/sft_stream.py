@@ -54,9 +54,9 @@ class Reader:
       ValueError: it cannot.
     """
     messages, source = sft.parsed(line)
-    found = sft.checked(where, messages, self.template, self.tokenizer)
+    dialogues = sft.checked(where, messages, self.template, self.tokenizer)
     return source, [sft.encode(spans, self.template, self.tokenizer,
-                               self.eos_id) for spans in found]
+                               self.eos_id) for spans in dialogues]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,10 +89,10 @@ class Lines:
       raise ValueError(
           f"data={path} cannot be read ({error.strerror or error}); give JSONL"
           " files, separated by commas") from error
-    found = np.concatenate(starts)
-    if found[-1] != at:  # the last line has no end
-      found = np.append(found, at)
-    return cls(os.fspath(path), found)
+    starts_L = np.concatenate(starts)
+    if starts_L[-1] != at:  # the last line has no end
+      starts_L = np.append(starts_L, at)
+    return cls(os.fspath(path), starts_L)
 
   def __len__(self) -> int:
     return len(self.starts_L) - 1
@@ -133,10 +133,10 @@ class Streamed(Sequence):
     (line,) = lines.read(number, number + 1)
     where = f"{lines.path}:{number + 1}"
     _, examples = self.reader.examples(where, line)
-    found = examples[self.part_E[i]]
-    check(len(found.tokens) == self.lengths_E[i], f"{where} has changed since"
+    example = examples[self.part_E[i]]
+    check(len(example.tokens) == self.lengths_E[i], f"{where} has changed since"
           " the run began; give the command again")
-    return found._replace(weight=float(self.weights_E[i]))
+    return example._replace(weight=float(self.weights_E[i]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,18 +150,18 @@ class _Scan:
   def __call__(self, task: int) -> dict[str, Any]:
     which, first = self.tasks[task]
     lines, rows = self.files[which], []
-    found: dict[str, Any] = {"rows": 0, "malformed": []}
+    scan: dict[str, Any] = {"rows": 0, "malformed": []}
     sources: dict[str, tuple[int, str]] = {}  # its number, where it is first
     end = min(first + _LINES, len(lines))
     for number, line in enumerate(lines.read(first, end), first):
       if not line.strip():
         continue
-      found["rows"] += 1
+      scan["rows"] += 1
       where = f"{lines.path}:{number + 1}"
       try:
         source, examples = self.reader.examples(where, line)
       except sft.Malformed as error:
-        found["malformed"].append(str(error))
+        scan["malformed"].append(str(error))
         continue
       except ValueError as error:
         return {"error": str(error)}
@@ -169,7 +169,7 @@ class _Scan:
       rows += [(which, number, part, len(e.tokens), int(e.trained.sum()), at)
                for part, e in enumerate(examples)]
     # As a list: on their way between processes dicts are sorted.
-    return found | {
+    return scan | {
         "sources": [(name, where) for name, (_, where) in sources.items()],
         "examples": np.array(rows, np.int64).reshape(-1, 6)}
 
@@ -203,15 +203,15 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   with Progress("reading", len(tasks), unit=f"x {_LINES} rows",
                 quiet=quiet) as progress, contextlib.closing(
                     sft.ahead(scans, workers)) as pieces:
-    for found in pieces:
-      check("error" not in found, found.get("error", ""))
-      total += found["rows"]
-      malformed += found["malformed"]
-      sources |= {source for source, _ in found["sources"]}
+    for scan in pieces:
+      check("error" not in scan, scan.get("error", ""))
+      total += scan["rows"]
+      malformed += scan["malformed"]
+      sources |= {source for source, _ in scan["sources"]}
       factor = np.array([
           sft.weight_of(where, source, weights)
-          for source, where in found["sources"]] or [1.0])
-      rows = found["examples"]
+          for source, where in scan["sources"]] or [1.0])
+      rows = scan["examples"]
       fits = rows[:, 3] - 1 <= capacity
       too_long += int((~fits).sum())
       trained += int(rows[fits, 4].sum())

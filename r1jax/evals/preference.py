@@ -162,13 +162,13 @@ def buckets(lengths: Sequence[int]) -> list[str]:
 
 
 def _grouped(right: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-  found: dict[str, list[float]] = {}
+  groups: dict[str, list[float]] = {}
   for name, value in zip(names, right, strict=True):
-    found.setdefault(name or "unnamed", []).append(float(value))
-  order = sorted(found, key=lambda name: (
+    groups.setdefault(name or "unnamed", []).append(float(value))
+  order = sorted(groups, key=lambda name: (
       int(name.partition("-")[0]) if name[:1].isdigit()
       and name.partition("-")[0].isdigit() else 0, name))
-  return {name: {"accuracy": _mean(found[name]), "count": len(found[name])}
+  return {name: {"accuracy": _mean(groups[name]), "count": len(groups[name])}
           for name in order}
 
 

@@ -89,22 +89,22 @@ def ties(rows: Sequence[Scored]) -> float:
   question and of its reference (one right answer), and the spread that of the
   right scores of the tied question. Accuracy is the share of gaps above 0.
   """
-  found: dict[str, dict[str, tuple[float, float]]] = {"tied": {}, "ref": {}}
+  gaps: dict[str, dict[str, tuple[float, float]]] = {"tied": {}, "ref": {}}
   for row in rows:
     kind, _, number = row.id.partition(":")
-    if kind not in found:
+    if kind not in gaps:
       raise ValueError(f"id={row.id!r} of the ties is neither tied:N nor ref:N")
     good, bad = row.scores[:row.right], row.scores[row.right:]
-    found[kind][number] = (float(good.min() - bad.max()),
-                           float(good.max() - good.min()))
+    gaps[kind][number] = (float(good.min() - bad.max()),
+                          float(good.max() - good.min()))
   accuracy = {kind: float(np.mean([gap > 0 for gap, _ in part.values()]))
-              if part else 0.0 for kind, part in found.items()}
-  both = sorted(set(found["tied"]) & set(found["ref"]))
+              if part else 0.0 for kind, part in gaps.items()}
+  both = sorted(set(gaps["tied"]) & set(gaps["ref"]))
   score = 0.30 * accuracy["tied"] + 0.30 * accuracy["ref"]
   if not both:
     return score
-  tied, spread = np.array([found["tied"][n] for n in both]).T
-  gap = np.minimum(tied, [found["ref"][n][0] for n in both])
+  tied, spread = np.array([gaps["tied"][n] for n in both]).T
+  gap = np.minimum(tied, [gaps["ref"][n][0] for n in both])
   with np.errstate(divide="ignore", invalid="ignore"):
     margin = np.tanh(gap / spread - 1)
   margin = margin[~np.isnan(margin)]
@@ -114,7 +114,7 @@ def ties(rows: Sequence[Scored]) -> float:
 
 
 def _grouped(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
-  found: dict[str, list[Scored]] = {}
+  by_subset: dict[str, list[Scored]] = {}
   for row in rows:
-    found.setdefault(row.subset, []).append(row)
-  return found
+    by_subset.setdefault(row.subset, []).append(row)
+  return by_subset

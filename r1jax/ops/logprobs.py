@@ -450,10 +450,10 @@ def _divergence(how, hidden, w_DV, teacher, teacher_w_EV):
 
 
 def _divergence_save(how, hidden, w_DV, teacher, teacher_w_EV):
-  found, *norms = _mapped(how[0], _bound(_divergence_forward, how), "hwhw",
-                          "rrr")(
-      hidden, w_DV.astype(hidden.dtype), teacher, teacher_w_EV)
-  return found, (hidden, w_DV, teacher, teacher_w_EV, *norms)
+  divergence_BT, *norms = _mapped(
+      how[0], _bound(_divergence_forward, how), "hwhw", "rrr")(
+          hidden, w_DV.astype(hidden.dtype), teacher, teacher_w_EV)
+  return divergence_BT, (hidden, w_DV, teacher, teacher_w_EV, *norms)
 
 
 def _divergence_gradients(how, saved, cotangent):

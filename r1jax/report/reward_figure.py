@@ -21,14 +21,14 @@ _MOST = 12  # sources that are shown
 _PERCENT = matplotlib.ticker.PercentFormatter(1.0, decimals=0)
 
 
-def draw(found: Mapping[str, Any], good: Sequence[float], bad: Sequence[float],
-         lengths: Sequence[int], path: str | os.PathLike, *,
-         blank: float | None = None) -> None:
+def draw(evaluation: Mapping[str, Any], good: Sequence[float],
+         bad: Sequence[float], lengths: Sequence[int],
+         path: str | os.PathLike, *, blank: float | None = None) -> None:
   """Accuracy by source and length, scores, and calibration or scores by length.
 
   Args:
-    found: of `evals.preference`; with a "reliability" its curve is drawn, else
-      scores against length.
+    evaluation: of `evals.preference`; with a "reliability" its curve is drawn,
+      else scores against length.
     good, bad: scores of preferred (good) answers and of the others.
     lengths: tokens of all answers, the good ones first.
     path: PNG to write.
@@ -43,14 +43,14 @@ def draw(found: Mapping[str, Any], good: Sequence[float], bad: Sequence[float],
       "axes.axisbelow": True}):
     figure = matplotlib.figure.Figure(figsize=(11, 7), layout="constrained")
     (source, length), (scores, last) = figure.subplots(2, 2)
-    _bars(source, found["by_source"], "Accuracy by source")
-    _bars(length, found["by_length"], "Accuracy by length of the answer")
+    _bars(source, evaluation["by_source"], "Accuracy by source")
+    _bars(length, evaluation["by_length"], "Accuracy by length of the answer")
     length.set_ylabel("tokens")
     _histograms(scores, good, bad, blank)
-    if "reliability" in found:
-      _calibration(last, found)
+    if "reliability" in evaluation:
+      _calibration(last, evaluation)
     else:
-      _by_length(last, found, good, bad, lengths)
+      _by_length(last, evaluation, good, bad, lengths)
     data = memory.BytesIO()
     # No date and no version within: the same data, the same bytes.
     figure.savefig(data, format="png", dpi=150, facecolor="white",
@@ -90,25 +90,26 @@ def _histograms(axes, good, bad, blank) -> None:
   axes.set_title("Scores")
 
 
-def _calibration(axes, found) -> None:
-  curve = found["reliability"]
+def _calibration(axes, evaluation) -> None:
+  curve = evaluation["reliability"]
   said, share = ([row[k] for row in curve] for k in ("said", "found"))
   axes.plot([0, 1], [0, 1], color=_GREY, lw=1, ls=(0, (5, 3)))
   axes.plot(said, share, color=_BLUE, marker="o", ms=4)
-  auroc = "" if found["auroc"] is None else f", AUROC {found['auroc']:.3f}"
-  axes.set_title(f"Calibration: ECE {found['ece']:.3f}{auroc}")
+  auroc = "" if evaluation["auroc"] is None else (
+      f", AUROC {evaluation['auroc']:.3f}")
+  axes.set_title(f"Calibration: ECE {evaluation['ece']:.3f}{auroc}")
   axes.set_xlabel("probability that the model gives")
   axes.set_ylabel("share that is good")
   axes.set_xlim(0, 1)
   axes.set_ylim(0, 1)
 
 
-def _by_length(axes, found, good, bad, lengths) -> None:
+def _by_length(axes, evaluation, good, bad, lengths) -> None:
   size = len(good)
   for values, at, colour in ((good, lengths[:size], _GREEN),
                              (bad, lengths[size:], _RED)):
     axes.scatter(at, values, s=6, color=colour, alpha=0.35, lw=0)
-  value = found["length_correlation"]
+  value = evaluation["length_correlation"]
   said = "" if value is None else f": correlation {value:+.2f}"
   axes.set_title(f"Score by length{said}")
   axes.set_xlabel("tokens of the answer")

@@ -137,13 +137,13 @@ def extract(response: Response, entry_point: str = "") -> str | None:
   """
   blocks = list(_blocks(response.answer))
   for labels in (_LABELS, ("",)):
-    found = [text for label, text in blocks if label in labels]
-    if found:
+    programs = [text for label, text in blocks if label in labels]
+    if programs:
       defined = re.compile(
           rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{re.escape(entry_point)}"
           rf"\b|^{re.escape(entry_point)}[ \t]*=", re.MULTILINE)
-      return next((text for text in reversed(found) if entry_point and (
-          defined.search(text))), found[-1])
+      return next((text for text in reversed(programs) if entry_point and (
+          defined.search(text))), programs[-1])
   if response.marked and "```" not in response.answer and (
       "~~~" not in response.answer):
     return response.answer

@@ -238,14 +238,14 @@ def _digest(*parts: Any) -> str:
 
 def _read(response: Any, deadline: float) -> bytes:
   """The body; a server that trickles is as slow as one that is silent."""
-  found = bytearray()
+  body = bytearray()
   while chunk := response.read1(_CHUNK):
-    found += chunk
-    if len(found) > _LONGEST:
+    body += chunk
+    if len(body) > _LONGEST:
       raise ValueError(f"a response of more than {_LONGEST >> 20} MiB")
     if time.monotonic() > deadline:
       raise TimeoutError
-  return bytes(found)
+  return bytes(body)
 
 
 def _content(data: bytes) -> str:
@@ -255,8 +255,8 @@ def _content(data: bytes) -> str:
     ValueError: it is none.
   """
   try:
-    found = json.loads(data.decode())
-    text = found["choices"][0]["message"]["content"]
+    completion = json.loads(data.decode())
+    text = completion["choices"][0]["message"]["content"]
   except (ValueError, KeyError, IndexError, TypeError) as error:
     raise ValueError("a response that is no chat completion") from error
   if not isinstance(text, str):

@@ -196,9 +196,9 @@ def _stubs(ask, fault):
     raise _Unsendable(f"it passes a {type(value).__name__}")
 
   def relay(operation, *values):
-    found = ask(operation, *[encode(v, keep) for v in values])
+    reply = ask(operation, *[encode(v, keep) for v in values])
     try:
-      return decode(found, Stub, iter)
+      return decode(reply, Stub, iter)
     except (ValueError, RecursionError):
       raise fault("forged value") from None
 
@@ -207,11 +207,11 @@ def _stubs(ask, fault):
 
 def _names(code):
   """Global names (and attributes) that a code object and those in it use."""
-  found = set(code.co_names)
+  names = set(code.co_names)
   for constant in code.co_consts:
     if isinstance(constant, types.CodeType):
-      found |= _names(constant)
-  return found
+      names |= _names(constant)
+  return names
 
 
 def main():

@@ -57,7 +57,7 @@ def boxes(text: str) -> tuple[list[str], bool]:
     the contents, stripped, outermost boxes only, and whether any box lies in
     another one.
   """
-  found: list[str] = []
+  contents: list[str] = []
   nested = False
   opened: list[int | None] = []  # where each open brace's box starts, if a box
   depth = 0  # boxes open
@@ -69,12 +69,12 @@ def boxes(text: str) -> tuple[list[str], bool]:
         depth -= 1
         nested = nested or depth > 0
         if not depth:
-          found.append(text[start:match.start()].strip())
+          contents.append(text[start:match.start()].strip())
     elif token.endswith("{") and token != "\\{":
       is_box = len(token) > 1
       opened.append(match.end() if is_box else None)
       depth += is_box
-  return found, nested
+  return contents, nested
 
 
 def stated(text: str) -> list[str]:
@@ -88,7 +88,7 @@ def stated(text: str) -> list[str]:
   marks = [m.group(1).strip() for m in _MARK.finditer(text)]
   if marks:
     return [mark for mark in marks if mark]
-  found = []
+  statements = []
   starts = list(_STATEMENT.finditer(text))
   ends = [m.start() for m in starts[1:]] + [len(text)]
   for match, end in zip(starts, ends):
@@ -100,9 +100,9 @@ def stated(text: str) -> list[str]:
       continue  # "Final Answer: The final answer is ..."
     if sentence:
       one = len({p.group().strip() for p in pieces}) == 1
-      found.append(_with_tail(sentence, pieces[0]) if one else sentence)
-  if found:
-    return found
+      statements.append(_with_tail(sentence, pieces[0]) if one else sentence)
+  if statements:
+    return statements
   pieces = list(_PIECE.finditer(text))
   if not pieces:
     return []
@@ -122,9 +122,9 @@ def _with_tail(text: str, piece: re.Match[str]) -> str:
   tail = _TAIL.match(text, piece.end())
   if _DENIED.search(clause) or _DENIED_AFTER.match(text, piece.end()):
     return f"{clause}{piece.group()} ..."
-  found = piece.group().strip()
-  left, equals, right = found.rpartition("=")
-  if equals and found[0] in "$\\" and not re.search(
+  value = piece.group().strip()
+  left, equals, right = value.rpartition("=")
+  if equals and value[0] in "$\\" and not re.search(
       r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", left)):
-    found = right.strip("$ ").removesuffix("\\)").strip()  # 2 * 12 = 24
-  return found + (tail.group() if tail else "")
+    value = right.strip("$ ").removesuffix("\\)").strip()  # 2 * 12 = 24
+  return value + (tail.group() if tail else "")

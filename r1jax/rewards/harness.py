@@ -81,12 +81,12 @@ def _load(request, name):
 
 def _entry(module, name):
   """The function to call; also as a method of a class Solution."""
-  found = getattr(module, name, None)
-  if found is None and hasattr(module, "Solution"):
-    found = getattr(module.Solution(), name, None)
-  if found is None:
+  function = getattr(module, name, None)
+  if function is None and hasattr(module, "Solution"):
+    function = getattr(module.Solution(), name, None)
+  if function is None:
     raise NameError(name)
-  return found
+  return function
 
 
 def tell(error):
@@ -124,11 +124,11 @@ def write(descriptor, data):
 def tests(request, lines, reply):
   """Runs every test in a child of its own and tells what came of it."""
   for number, test in enumerate(request["tests"]):
-    found = _run(request, test)
-    if found.pop("starved", False):  # the machine was busy: once more
-      found = _run(request, test)
-      found.pop("starved", None)
-    reply(dict(found, test=number))
+    outcome = _run(request, test)
+    if outcome.pop("starved", False):  # the machine was busy: once more
+      outcome = _run(request, test)
+      outcome.pop("starved", None)
+    reply(dict(outcome, test=number))
 
 
 def _run(request, test):
@@ -154,19 +154,19 @@ def _run(request, test):
   os.close(out_read)
   cpu = usage.ru_utime + usage.ru_stime
   tree = _used() - before  # of all that it started, too
-  found = {"seconds": time.monotonic() - start, "status": verdict,
-           "stdout": captured[out_read].decode("utf-8", "replace")}
+  outcome = {"seconds": time.monotonic() - start, "status": verdict,
+             "stdout": captured[out_read].decode("utf-8", "replace")}
   if verdict == "time" and tree < limits["seconds"] / 4:
-    found["starved"] = True
+    outcome["starved"] = True
   code = os.waitstatus_to_exitcode(status)
   if verdict == "ended":
     # The kernel's own count, by which it kills, may run ahead of this one.
     if code == -signal.SIGXCPU or max(cpu, tree) > limits["seconds"] + 0.05 or (
         code == -signal.SIGKILL and cpu > limits["seconds"] / 2):
-      found["status"] = "time"
+      outcome["status"] = "time"
     else:
-      found.update(_outcome(request, bytes(captured[result_read]), code))
-  return found
+      outcome.update(_outcome(request, bytes(captured[result_read]), code))
+  return outcome
 
 
 def _used():
@@ -279,28 +279,28 @@ def _child(request, test, out, result):
   if hasattr(sys, "set_int_max_str_digits"):
     sys.set_int_max_str_digits(0)  # print(10**5000); time is limited anyway
   name = "__main__" if "function" not in request else "program"
-  found = {"status": "ok"}
+  outcome = {"status": "ok"}
   try:
     module = _load(request, name)
     if "function" in request:
       arguments = [decode(a) for a in test["arguments"]]
       value = _entry(module, request["function"])(*arguments)
-      found["value"] = encode(value, lambda _: 0)
+      outcome["value"] = encode(value, lambda _: 0)
   except SystemExit as end:
     if end.code not in (None, 0) or "function" in request:
-      found = tell(end)
+      outcome = tell(end)
   except TooLarge:
-    found = {"status": "output"}
+    outcome = {"status": "output"}
   except BaseException as error:
-    found = tell(error)
+    outcome = tell(error)
   try:
     if "function" not in request:
       _finish()
     sys.stdout.flush()
   except BaseException as error:
-    found = tell(error) if found["status"] == "ok" else found
-  if found != {"status": "ok"}:
-    write(3, json.dumps(found).encode())
+    outcome = tell(error) if outcome["status"] == "ok" else outcome
+  if outcome != {"status": "ok"}:
+    write(3, json.dumps(outcome).encode())
   os._exit(0)
 
 

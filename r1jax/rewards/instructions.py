@@ -237,8 +237,9 @@ def _nth_paragraph(answer: str, num_paragraphs: int, nth_paragraph: int,
 
 
 def _placeholders(answer: str, num_placeholders: int) -> bool:
-  found = [inside for inside in _PLACEHOLDER.findall(answer) if inside.strip()]
-  return len(found) >= num_placeholders
+  placeholders = [
+      inside for inside in _PLACEHOLDER.findall(answer) if inside.strip()]
+  return len(placeholders) >= num_placeholders
 
 
 def _postscript(answer: str, postscript_marker: str) -> bool:
@@ -256,15 +257,15 @@ def _fixed_answer(answer: str) -> bool:
 
 
 def _highlights(answer: str, num_highlights: int) -> bool:
-  found = _HIGHLIGHT.findall(_MARKER.sub("", answer))
-  return len(found) >= num_highlights
+  highlights = _HIGHLIGHT.findall(_MARKER.sub("", answer))
+  return len(highlights) >= num_highlights
 
 
 def _sections(answer: str, section_spliter: str, num_sections: int) -> bool:
-  found = re.findall(
+  numbers = re.findall(
       rf"^[ \t#*_>]*{re.escape(section_spliter)}[ \t]+(\d{{1,4}})\b", answer,
       re.MULTILINE | re.ASCII)
-  return {int(number) for number in found} == {*range(1, num_sections + 1)}
+  return {int(number) for number in numbers} == {*range(1, num_sections + 1)}
 
 
 def _is_json(answer: str) -> bool:

@@ -174,10 +174,10 @@ def label(text: str) -> int | None:
   if not isinstance(text, str):
     return None
   line = text[-_LONGEST:].rstrip(_CLOSING).rpartition("\n")[2]
-  found = _ANY_LABEL.findall(line)
-  if len(found) != 1 or not line.endswith(found[0]):
+  labels = _ANY_LABEL.findall(line)
+  if len(labels) != 1 or not line.endswith(labels[0]):
     return None
-  return LABELS.get(found[0])
+  return LABELS.get(labels[0])
 
 
 def correct(generate: Generate, questions: Sequence[str],

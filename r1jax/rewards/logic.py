@@ -84,8 +84,8 @@ def grid(prompt: Prompt, response: Response) -> Score:
       for row, cells in _expected(prompt, dict).items()
       for column, value in cells.items()}
   text, reason = response.answer, "no answer"
-  if found := boxes(text)[0]:
-    text, reason = _single(found)
+  if contents := boxes(text)[0]:
+    text, reason = _single(contents)
   if not text:
     return Score(0.0, True, reason)
   if len(text) > MAX_CHARS:
@@ -208,12 +208,12 @@ def final_answer(
       its line: for answers of several lines.
   """
   text = response.answer
-  found = boxes(text)[0] or _stated(text, whole)
-  if not found:
+  candidates = boxes(text)[0] or _stated(text, whole)
+  if not candidates:
     inside = _unfenced(text)
     whole = whole or response.marked or inside != text
-    found = [inside if whole else text.rstrip().rpartition("\n")[2]]
-  return _single(found)
+    candidates = [inside if whole else text.rstrip().rpartition("\n")[2]]
+  return _single(candidates)
 
 
 def plain(text: str) -> str:
@@ -256,9 +256,9 @@ def _verdict(right: bool, answer: str) -> Score:
   return Score(float(right), True, reason, answer=answer)
 
 
-def _single(found: list[str]) -> tuple[str | None, str]:
-  last = found[-1].strip()
-  if any(plain(other) != plain(last) for other in found):
+def _single(candidates: list[str]) -> tuple[str | None, str]:
+  last = candidates[-1].strip()
+  if any(plain(other) != plain(last) for other in candidates):
     return None, "two answers"
   return (last, "") if last else (None, "no answer")
 
@@ -267,13 +267,13 @@ def _stated(text: str, whole: bool) -> list[str]:
   """What follows each "the answer is"."""
   matches = list(_STATED.finditer(text))
   ends = [m.start() for m in matches[1:]] + [len(text)]
-  found = []
+  statements = []
   for match, end in zip(matches, ends):
     rest = _unfenced(text[match.end():end])
     below = "\n" in match.group()
-    found.append(rest if whole and below or rest != text[match.end():end]
-                 else rest.partition("\n")[0])
-  return found
+    statements.append(rest if whole and below or rest != text[match.end():end]
+                      else rest.partition("\n")[0])
+  return statements
 
 
 def _unfenced(text: str) -> str:
@@ -315,25 +315,25 @@ def _cells(text: str, want: dict[tuple[str, str], str]) -> Cells:
   columns = {column for _, column in want}
   only = columns.pop() if len(columns) == 1 else None
   for form in (_json_cells, _table_cells, _line_cells):
-    found = []
+    cells = []
     for row, column, value in form(text):
       row, column = plain(row), plain(column)
       if only is not None and (row, column) not in want:
         column = only if not column or form is _table_cells else column
       cell = (row, column) if (row, column) in want else (column, row)
       if cell in want:
-        found.append((cell, plain(value)))
+        cells.append((cell, plain(value)))
     if form is _line_cells and only is not None:
-      found += _prose_cells(text, want)
-    if found:
-      return found
+      cells += _prose_cells(text, want)
+    if cells:
+      return cells
   return []
 
 
 def _json_cells(text: str) -> list[tuple[str, str, str]]:
   """Cells of the JSON objects in a text; a pair may occur more than once."""
   decoder = json.JSONDecoder(object_pairs_hook=tuple)
-  found: list[tuple[str, str, str]] = []
+  triples: list[tuple[str, str, str]] = []
   at = text.find("{")
   for _ in range(20):
     if at < 0:
@@ -348,16 +348,16 @@ def _json_cells(text: str) -> list[tuple[str, str, str]]:
       value = value[0][1]  # {"solution": {row: ...}}
     for row, cells in value:
       if isinstance(cells, tuple):
-        found += [(row, column, str(cell)) for column, cell in cells]
+        triples += [(row, column, str(cell)) for column, cell in cells]
       else:
-        found.append((row, "", str(cells)))
+        triples.append((row, "", str(cells)))
     at = text.find("{", at)
-  return found
+  return triples
 
 
 def _table_cells(text: str) -> list[tuple[str, str, str]]:
   """Cells of the Markdown tables in a text."""
-  found = []
+  triples = []
   header: list[str] = []
   for line in text.split("\n"):
     cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
@@ -366,14 +366,14 @@ def _table_cells(text: str) -> list[tuple[str, str, str]]:
     elif not header:
       header = cells
     elif any(cell.strip(":-") for cell in cells):
-      found += [(cells[0], column, cell)
-                for column, cell in zip(header[1:], cells[1:])]
-  return found
+      triples += [(cells[0], column, cell)
+                  for column, cell in zip(header[1:], cells[1:])]
+  return triples
 
 
 def _line_cells(text: str) -> list[tuple[str, str, str]]:
   """Cells of lines `row: column = value, column = value` or `row: value`."""
-  found = []
+  triples = []
   for line in text.replace("：", ":").split("\n"):
     row, _, rest = _BULLET.sub("", line, count=1).partition(":")
     for pair in re.split("[,;，；]", rest):
@@ -381,14 +381,14 @@ def _line_cells(text: str) -> list[tuple[str, str, str]]:
       if not equals:
         column, _, value = pair.rpartition(":")
       if value.strip(_ENDS):
-        found.append((row, column, value))
-  return found
+        triples.append((row, column, value))
+  return triples
 
 
 def _prose_cells(text: str, want: dict[tuple[str, str], str]) -> Cells:
   """What the last paragraph says of each row: "Zoey is a knight"."""
   paragraph = re.split(r"\n\s*\n", text.strip())[-1]
-  found = []
+  cells = []
   for cell in want:
     said = re.compile(
         rf"(?<!\w){re.escape(cell[0])}[*_]{{0,2}}\s{{0,3}}(?:\bis\b|=|是)"
@@ -396,5 +396,5 @@ def _prose_cells(text: str, want: dict[tuple[str, str], str]) -> Cells:
         re.IGNORECASE)
     for match in said.finditer(paragraph):
       value = re.split(r"\sand\s", match.group(1))[0]
-      found.append((cell, plain(value)))
-  return found
+      cells.append((cell, plain(value)))
+  return cells

@@ -97,7 +97,7 @@ def score(scorers: Mapping[str, Scorer],
   Raises:
     ValueError: a model does not give one number per text.
   """
-  found: list[dict[str, Score]] = [{} for _ in items]
+  scores: list[dict[str, Score]] = [{} for _ in items]
   for name, scorer in scorers.items():
     asked = []
     for at, (prompt, tail, completion) in enumerate(items):
@@ -108,7 +108,7 @@ def score(scorers: Mapping[str, Scorer],
       if shown.strip():
         asked.append((at, prompt, shown))
       else:
-        found[at][name] = Score(scorer.blank, True, "blank answer")
+        scores[at][name] = Score(scorer.blank, True, "blank answer")
     places, prompts, texts = zip(*asked) if asked else ((), (), ())
     # Also with nothing to judge: several processes may compute together.
     values = scorer.model(prompts, texts)
@@ -117,10 +117,10 @@ def score(scorers: Mapping[str, Scorer],
           f"the model {name!r} gave {len(values)} scores for {len(texts)}"
           " texts; it must give one for each")
     for at, value in zip(places, map(float, values)):
-      found[at][name] = (
+      scores[at][name] = (
           Score(value, True, "judged") if math.isfinite(value)
           else Score(0.0, False, f"the model gave {value}"))
-  return found
+  return scores
 
 
 def merge(*verdicts: Sequence[Mapping[str, Score]]) -> list[dict[str, Score]]:

@@ -69,12 +69,12 @@ RULES: dict[str, Rule | Mapping[str, Rule]] = {
 
 def select(config: RewardConfig) -> dict[str, Rule | Mapping[str, Rule]]:
   """RULES with what the config chooses among them."""
-  found = dict(RULES)
+  rules = dict(RULES)
   if config.code == "fraction":
-    found["accuracy"] = VERIFIERS | {
+    rules["accuracy"] = VERIFIERS | {
         name: code.fraction_passed for name in ("code", "bugfix")}
   if config.format == "think":
-    found["format"] = format.think
+    rules["format"] = format.think
   if config.language == "detector":
-    found["language"] = language.consistency_detected
-  return found
+    rules["language"] = language.consistency_detected
+  return rules

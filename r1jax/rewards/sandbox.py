@@ -437,9 +437,9 @@ def pool() -> Sandboxes:
 def _pool(pid: int) -> Sandboxes:
   # By process: a fork must not share its parent's sandboxes.
   del pid
-  found = Sandboxes()
-  atexit.register(found.close)
-  return found
+  sandboxes = Sandboxes()
+  atexit.register(sandboxes.close)
+  return sandboxes
 
 
 def _milliseconds(until: float) -> float:

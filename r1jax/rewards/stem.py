@@ -76,24 +76,24 @@ def verify(prompt: Prompt, response: Response) -> Score:
   if nested:
     return Score(0.0, True, "nested boxes")
   if contents:
-    found: set[str] = set()
+    letters: set[str] = set()
     for content in contents:
-      found |= _piece(content, options)
+      letters |= _piece(content, options)
     # A box may hold a formula on the way; what is stated after it counts.
     after = _clean(response.answer.rpartition("\\boxed")[2].partition("}")[2])
-    found |= _explicit(after, options) if found else _stated(after, options)
-    if found and not _piece(contents[-1], options) and not _stated(
+    letters |= _explicit(after, options) if letters else _stated(after, options)
+    if letters and not _piece(contents[-1], options) and not _stated(
         after, options):
       return Score(0.0, True, "no answer")
   else:
     text = _clean(response.answer)
-    found = _piece(text, options) if response.marked else set()
-    found = found or _stated(text, options)
-  if not found:
+    letters = _piece(text, options) if response.marked else set()
+    letters = letters or _stated(text, options)
+  if not letters:
     return Score(0.0, True, "no answer")
-  if len(found) > 1:
+  if len(letters) > 1:
     return Score(0.0, True, "two answers")
-  (letter,) = found
+  (letter,) = letters
   if options and letter not in options:
     return Score(0.0, True, "no such option", answer=letter)
   right = letter == gold
@@ -133,23 +133,23 @@ def _piece(text: str, options: Mapping[str, str],
     return set()  # the article, the pronoun
   if _normal(rest) == _normal(options.get(letter, "")) != "":
     return {letter}
-  found = {letter}
+  named_letters = {letter}
   at = match.end(1)
   while also := _ALSO.match(text, at):
     other = also.group(1)
     if other == "A" and _ARTICLE.match(text, also.end()) or (
         options and other not in options):
       break
-    found.add(other)
+    named_letters.add(other)
     at = also.end()
-  if loose and len(found) == 1 and not mark and rest and (
+  if loose and len(named_letters) == 1 and not mark and rest and (
       match.start(1) == 0):
     return set()  # a line that happens to begin with a letter
-  if len(found) == 1 and _REJECTED.match(rest):
+  if len(named_letters) == 1 and _REJECTED.match(rest):
     return {letter, ""} if rest[:2] in ("or", "或") else set()
   reasons = _REASONS.search(rest)
   listed = _LISTED.findall(rest[:reasons.start()] if reasons else rest)
-  return found | _texts(rest, options) | set(listed)
+  return named_letters | _texts(rest, options) | set(listed)
 
 
 def _is_verb(rest: str) -> bool:
@@ -178,7 +178,7 @@ def _stated(text: str, options: Mapping[str, str]) -> set[str]:
 
 def _explicit(text: str, options: Mapping[str, str]) -> set[str]:
   """What follows "the answer is" and the like."""
-  found: set[str] = set()
+  letters: set[str] = set()
   for match in list(_STATED.finditer(text))[-_MAX_STATEMENTS:]:
     rest = text[match.end():match.end() + 300]
     line = rest.strip().partition("\n")[0]
@@ -186,20 +186,20 @@ def _explicit(text: str, options: Mapping[str, str]) -> set[str]:
     label = _LABEL.match(line)
     # A full stop inside the option's own text ends no sentence.
     own = label and options.get(label.group(1).upper(), "")
-    found |= _piece(line if own and _normal(own) == _normal(
+    letters |= _piece(line if own and _normal(own) == _normal(
         line[label.end():]) else sentence, options)
-  return found
+  return letters
 
 
 def _implied(text: str, options: Mapping[str, str]) -> set[str]:
   """"B is correct", a line that is only a letter, the last line."""
-  found: set[str] = set()
+  letters: set[str] = set()
   for match in _CONFIRMED.finditer(text):
     if not text[max(0, match.start() - 12):match.start()].rstrip().endswith(
         ("if", "whether", "that")):
-      found.add(match.group(1) or match.group(2))
-  if found:
-    return found
+      letters.add(match.group(1) or match.group(2))
+  if letters:
+    return letters
   lines = list(_LINE.finditer(text))
   last = text.rstrip().rpartition("\n")[2].strip()
   if lines and lines[-1].end() >= len(text.rstrip()):
@@ -207,8 +207,8 @@ def _implied(text: str, options: Mapping[str, str]) -> set[str]:
     for line in lines:
       letter = line.group(1) or line.group(2) or line.group(3) or line.group(4)
       if full or line.group(1):
-        found.add(letter)
-    return found | _piece(last, options, True)
+        letters.add(letter)
+    return letters | _piece(last, options, True)
   bare = {line.group(1) for line in lines if line.group(1)}
   if len(bare) == 1 and _BARE.fullmatch(text.partition("\n")[0]):
     return bare  # a letter, then reasons

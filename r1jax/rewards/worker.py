@@ -111,14 +111,14 @@ def _judge(rules: list[Rule], prompt: Any, tail: str,
 
 def peak() -> int:
   """This program's peak of resident memory, in the kernel's unit."""
-  found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  if found <= _SPENT or sys.platform != "linux":
-    return found
+  resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  if resident <= _SPENT or sys.platform != "linux":
+    return resident
   # Linux lets that begin with the peak of whoever started the process, which
   # may hold a whole model; what /proc says begins with the program.
   with open("/proc/self/status", "rb") as lines:
     return next((int(line.split()[1]) for line in lines
-                 if line.startswith(b"VmHWM:")), found)
+                 if line.startswith(b"VmHWM:")), resident)
 
 
 def _name(rule: Rule) -> str:

@@ -33,12 +33,12 @@ class Chosen(NamedTuple):
 def chosen(cfg: EvalConfig, select: SelectConfig, prompts: Sequence[Prompt],
            workdir: str | os.PathLike, report: Report) -> list[Chosen]:
   """The samples that are kept, taken apart; the report counts all."""
-  found = []
+  kept = []
   for prompt, number, sample in traces.selected(
       cfg, select, prompts, workdir, report):
     parts = response.split("", sample.text)
-    found.append(Chosen(Draft(prompt, parts.thinking, parts.answer), number))
-  return found
+    kept.append(Chosen(Draft(prompt, parts.thinking, parts.answer), number))
+  return kept
 
 
 def rewrite(items: Sequence[Chosen], rewriter: Rewriter, judge: Judge,
@@ -62,8 +62,8 @@ def rewrite(items: Sequence[Chosen], rewriter: Rewriter, judge: Judge,
   def work(part: Sequence[Chosen]) -> list[dict[str, Any]]:
     own = np.array_split(range(len(part)), jax.process_count())
     ours = [part[i] for i in own[jax.process_index()]]
-    texts = [found and found.text
-             for found in rewriter([item.draft for item in ours])]
+    texts = [rewritten and rewritten.text
+             for rewritten in rewriter([item.draft for item in ours])]
     there = [i for i, text in enumerate(texts) if text is not None]
     scores = iter(_scores([ours[i].draft.prompt for i in there],
                           [texts[i] for i in there], judge, judged))
@@ -83,15 +83,15 @@ def rewrite(items: Sequence[Chosen], rewriter: Rewriter, judge: Judge,
 def _scores(prompts, texts, judge: Judge, judged: Judged | None
             ) -> list[Score | None]:
   """Each text's accuracy, of the rule or of the judge."""
-  found = [score.get("accuracy") for score in judge.pool.submit(combine.items(
+  scores = [score.get("accuracy") for score in judge.pool.submit(combine.items(
       prompts, [""] * len(texts), [[text] for text in texts])).result()]
-  left = [i for i, score in enumerate(found) if score is None and judged]
+  left = [i for i, score in enumerate(scores) if score is None and judged]
   if left:
     said = judged([prompts[i] for i in left],
                   [response.split("", texts[i]).answer for i in left])
     for i, score in zip(left, said, strict=True):
-      found[i] = score
-  return found
+      scores[i] = score
+  return scores
 
 
 def rows(items: Sequence[Chosen], judge: Judge, workdir: str | os.PathLike,

@@ -76,7 +76,7 @@ def write(folder: str, policy: Weights, tokenizer: Tokenizer, *, init: str,
   return about
 
 
-def write_reward(folder: str, found: Weights, tokenizer: Tokenizer,
+def write_reward(folder: str, weights: Weights, tokenizer: Tokenizer,
                  about: dict[str, Any], *, init: str, command: str,
                  dtype: str = "float32", shard_bytes: float = 5e9) -> str:
   """A reward model as ...ForSequenceClassification with one label.
@@ -87,14 +87,14 @@ def write_reward(folder: str, found: Weights, tokenizer: Tokenizer,
   card says so.
 
   Args:
-    folder, found, tokenizer, init, command, dtype, shard_bytes: see `write`.
+    folder, weights, tokenizer, init, command, dtype, shard_bytes: see `write`.
     about: what `reward_weights.about` says of it; it lies in the folder.
 
   Returns:
     The model in words.
   """
   check_unused(folder)
-  out, cfg = os.path.abspath(folder), found.model.cfg
+  out, cfg = os.path.abspath(folder), weights.model.cfg
   pad = tokenizer.pad_id
   if pad in tokenizer.eos_ids:
     pad = next(i for i in range(cfg.vocab_size) if i not in tokenizer.eos_ids)
@@ -103,7 +103,7 @@ def write_reward(folder: str, found: Weights, tokenizer: Tokenizer,
       eos_ids=tokenizer.eos_ids, pad_id=pad, dtype=dtype, scalar=True)
   said = ".\n".join([
       f"A reward model over {describe(cfg)}",
-      *adaptation(found.params, dtype),
+      *adaptation(weights.params, dtype),
       "The score is read at the last token, the end of the answer; pad on the"
       f" right with id {pad}, which config.json names"])
   text = card(os.path.basename(out), init, command, said,
@@ -111,15 +111,15 @@ def write_reward(folder: str, found: Weights, tokenizer: Tokenizer,
   extras = dict(tokenizer.files) | {
       "README.md": text.encode(), REWARD: _json(about)}
   extras.pop(_GENERATION, None)
-  _save(out, found, fields, extras, dtype=dtype, shard_bytes=shard_bytes)
+  _save(out, weights, fields, extras, dtype=dtype, shard_bytes=shard_bytes)
   return said
 
 
-def _save(out: str, found: Weights, fields: dict[str, Any],
+def _save(out: str, weights: Weights, fields: dict[str, Any],
           extras: dict[str, bytes], **options: Any) -> None:
   with progress.percent("export", not processes.is_writer()) as report:
-    hf_io.save(out, found.model.cfg, lora.dense(found.params),
-               found.router_bias_LE, fields=fields, extras=extras,
+    hf_io.save(out, weights.model.cfg, lora.dense(weights.params),
+               weights.router_bias_LE, fields=fields, extras=extras,
                report=report, **options)
 
 

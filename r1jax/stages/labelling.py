@@ -53,8 +53,8 @@ class Writer:
     None where the template refuses the conversation, or context lacks for it
     and an answer.
     """
-    found = self.samples(conversations, range(len(conversations)), 1)
-    return [texts and texts[0] for texts in found]
+    answers = self.samples(conversations, range(len(conversations)), 1)
+    return [texts and texts[0] for texts in answers]
 
   def samples(self, conversations: Sequence[Sequence[Message]],
               ids: Sequence[int], count: int) -> list[list[str] | None]:
@@ -65,7 +65,7 @@ class Writer:
       ids: below 2**31, of each: the address of its samples.
       count: of samples.
     """
-    found: list[list[str] | None] = [None] * len(conversations)
+    answers: list[list[str] | None] = [None] * len(conversations)
     fitting = [(at, rendered) for at, rendered in enumerate(
         map(self._rendered, conversations)) if rendered]
     key = keys.fold(jax.random.key(self._seed))
@@ -78,9 +78,9 @@ class Writer:
           [np.array(r.ids, np.int32) for _, r in asked],
           [ids[at] for at, _ in asked], count, key)
       for row, (at, rendered) in enumerate(part):
-        found[at] = [rendered.tail + self._text(rollout.completion(row, g))
-                     for g in range(count)]
-    return found
+        answers[at] = [rendered.tail + self._text(rollout.completion(row, g))
+                       for g in range(count)]
+    return answers
 
   def _text(self, tokens: np.ndarray) -> str:
     ends = self.tokenizer.eos_ids
@@ -89,12 +89,12 @@ class Writer:
   def _rendered(self, messages: Sequence[Message]
                 ) -> templates.Rendered | None:
     try:
-      found = templates.prompt(messages, self.template, self.tokenizer)
+      rendered = templates.prompt(messages, self.template, self.tokenizer)
     except ValueError:  # such as a control token in an answer to be judged
       return None
     room = (self.engine.model.cfg.max_position
             - self.engine.cfg.max_new_tokens)
-    return found if len(found.ids) <= room else None
+    return rendered if len(rendered.ids) <= room else None
 
 
 def shown(text: str, part: str) -> str:
@@ -204,12 +204,12 @@ def _longer(one: Preference, length: Callable[[str], int]) -> int:
   return -lead if one.chosen else lead
 
 
-def _lengths(found: Sequence[Preference], length: Callable[[str], int]
+def _lengths(preferences: Sequence[Preference], length: Callable[[str], int]
              ) -> dict[str, float | None]:
-  leads = [_longer(one, length) for one in found]
+  leads = [_longer(one, length) for one in preferences]
   unequal = [lead > 0 for lead in leads if lead]
-  sizes = [length(text) for one in found
+  sizes = [length(text) for one in preferences
            for text in (one.pair.first, one.pair.second)]
-  picked = [side == one.chosen for one in found for side in (0, 1)]
+  picked = [side == one.chosen for one in preferences for side in (0, 1)]
   return {"longer_is_chosen": float(np.mean(unequal)) if unequal else None,
           "length_correlation": evals.correlation(picked, sizes)}

@@ -192,13 +192,13 @@ class Learner:
     def of(micro):
       # The reference has a router of its own: it replays nothing.
       without = micro.replace(experts_BTLA=None)
-      found = {name: step.paced(self._logprobs(
+      logprobs = {name: step.paced(self._logprobs(
           *policy, without if name == "ref_logprobs_BT" else micro)[0])
-               for name, policy in wanted.items()}
+                  for name, policy in wanted.items()}
       if self.cfg.distill.factor:  # at the student's temperature
-        found["teacher_logprobs_BT"] = step.paced(self._taught(
+        logprobs["teacher_logprobs_BT"] = step.paced(self._taught(
             self.teacher.params, self.teacher.router_bias_LE, without)[0])
-      return found
+      return logprobs
 
     return [[of(micro) for micro in micros] for micros in placed]
 

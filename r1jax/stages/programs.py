@@ -49,9 +49,9 @@ def load(name: str) -> Callable[..., Any]:
       module = importlib.import_module(where)
   except (ModuleNotFoundError, FileNotFoundError) as error:
     raise ValueError(f"{name}: {error}") from error
-  found = getattr(module, function, None)
-  check(callable(found), f"{where} has no function {function!r}")
-  return found
+  program = getattr(module, function, None)
+  check(callable(program), f"{where} has no function {function!r}")
+  return program
 
 
 def judge(name: str, cfg: ReplyConfig, compute: Compute | None = None,

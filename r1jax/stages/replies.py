@@ -66,24 +66,24 @@ def from_model(init: str, cfg: ReplyConfig, compute: Compute | None = None,
     rollout = engine.generate(
         params, policy.router_bias_LE, ids, [_address(x) for x in ids], 1,
         jax.random.key(cfg.seed))
-    found = []
+    texts = []
     for row, rendered in enumerate(asked):
       tokens = rollout.completion(row, 0).tolist()
       text = tokenizer.decode(
           tokens[:-1] if tokens[-1] in tokenizer.eos_ids else tokens)
-      found.append("" if rollout.truncated_QG[row, 0] else
+      texts.append("" if rollout.truncated_QG[row, 0] else
                    filters.split(rendered.tail + text)[1].strip())
-    return found
+    return texts
 
   def generate(conversations: Sequence[tuple[Message, ...]]) -> list[str]:
     rendered = [templates.prompt(c, template, tokenizer) for c in conversations]
     fit = [i for i, r in enumerate(rendered) if len(r.ids) <= limit]
-    found = [""] * len(rendered)
+    texts = [""] * len(rendered)
     for start in range(0, len(fit), cfg.batch):
       part = fit[start:start + cfg.batch]
       for i, text in zip(part, replies([rendered[i] for i in part])):
-        found[i] = text
-    return found
+        texts[i] = text
+    return texts
 
   return generate
 

@@ -196,7 +196,7 @@ class Measured:
     self.labels = np.array([e.label for e in examples])
     self.lengths = np.array([e.answers for e in examples])
 
-  def found(self) -> dict[str, Any]:
+  def evaluation(self) -> dict[str, Any]:
     """Of `evals.preference`."""
     sources = [e.source for e in self.examples]
     if self.cfg.sides == 2:
@@ -228,8 +228,8 @@ class Measured:
 
   def metrics(self) -> dict[str, float]:
     """Numbers for the log."""
-    found = self.found()
-    numbers = {f"eval/{name}": found.get(name) for name in (
+    evaluation = self.evaluation()
+    numbers = {f"eval/{name}": evaluation.get(name) for name in (
         "accuracy", "length_correlation", "auroc", "ece")}
     return {"eval/loss": self.loss()} | {
         name: value for name, value in numbers.items() if value is not None}
@@ -241,16 +241,17 @@ def _conclude(cfg: PreferenceConfig, measure: Callable[[], Measured],
   if finished(workdir):
     return
   measured = measure()
-  found, blank = measured.found(), measured.blank()
+  evaluation, blank = measured.evaluation(), measured.blank()
 
   def write() -> None:
     folder = epath.Path(workdir)
     good, bad, lengths = measured.split()
-    reward_figure.draw(found, good, bad, lengths, folder / FIGURE, blank=blank)
+    reward_figure.draw(
+        evaluation, good, bad, lengths, folder / FIGURE, blank=blank)
     io.write_json(folder / reward_weights.ABOUT, {
         "loss": cfg.loss, "template": cfg.template, "blank": blank,
         "row_length": cfg.row_length,
-        "validation": found | {"loss": measured.loss()}})
+        "validation": evaluation | {"loss": measured.loss()}})
 
   processes.from_writer(write)
 
@@ -276,11 +277,12 @@ def summary(workdir: str | os.PathLike) -> str:
   if not finished(workdir):
     return ""
   about = io.read_json(epath.Path(workdir) / reward_weights.ABOUT)
-  found = about["validation"]
-  said = [f"held out: {found['accuracy']:.1%} of {found['count']} right"
-          f" ({found['accuracy_low']:.1%} to {found['accuracy_high']:.1%})"]
+  validation = about["validation"]
+  said = [f"held out: {validation['accuracy']:.1%} of {validation['count']}"
+          f" right ({validation['accuracy_low']:.1%} to"
+          f" {validation['accuracy_high']:.1%})"]
   for name in ("auroc", "ece", "length_correlation"):
-    if found.get(name) is not None:
-      said.append(f"{name} {found[name]:.3f}")
+    if validation.get(name) is not None:
+      said.append(f"{name} {validation[name]:.3f}")
   rows = len(writer.read(workdir))
   return f"{', '.join(said)}; blank {about['blank']:.3f}, after {rows} updates"

@@ -37,12 +37,12 @@ class Asked:
   or on the host between two calls.
   """
 
-  def __init__(self, found: Weights, tokenizer: Tokenizer, template: str,
+  def __init__(self, weights: Weights, tokenizer: Tokenizer, template: str,
                scoring: Scoring, *, offload: bool = False):
     """Takes the model.
 
     Args:
-      found: its weights, given up.
+      weights: of the model, given up.
       tokenizer: its own.
       template: how a conversation becomes text, as it was trained.
       scoring: of its model.
@@ -50,11 +50,11 @@ class Asked:
     """
     self.tokenizer, self.template = tokenizer, template
     self._scoring, self._offload = scoring, offload
-    self._bias_LE = found.router_bias_LE
-    params = found.params
+    self._bias_LE = weights.router_bias_LE
+    params = weights.params
     with step.on_mesh(scoring.mesh):
-      if not found.model.casts_nothing(params):
-        params = jax.jit(found.model.cast)(params)
+      if not weights.model.casts_nothing(params):
+        params = jax.jit(weights.model.cast)(params)
     self._params = params
     self._eos_id = sft.end_of_answer(template, tokenizer)
     self._rest()
@@ -99,7 +99,7 @@ def load(rewards: RewardConfig, compute: Compute,
     ValueError: one is missing, unfinished, or no reward model.
   """
   devices = 1 if mesh is None else len(mesh.devices.flat)
-  found = {}
+  scorers = {}
   for name, init in named(rewards).items():
     about = reward_weights.about(init)
     weights, tokenizer = reward_weights.with_tokenizer(
@@ -109,10 +109,10 @@ def load(rewards: RewardConfig, compute: Compute,
     scoring = Scoring(weights.model, rows, length, mesh, parts=True)
     template = templates.read(preference.template_for(
         about.get("template", preference.AUTO), tokenizer))
-    found[name] = Scorer(
+    scorers[name] = Scorer(
         model=Asked(weights, tokenizer, template, scoring, offload=offload),
         shown=SHOWN[name], blank=float(about["blank"]))
-  return found
+  return scorers
 
 
 def named(rewards: RewardConfig) -> Mapping[str, str]:

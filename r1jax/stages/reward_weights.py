@@ -68,10 +68,10 @@ def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
                    tokenizer: str | os.PathLike = "",
                    ) -> tuple[Weights, Tokenizer]:
   """`load`, and a tokenizer that fits, as `weights.with_tokenizer`."""
-  found = hf_tokenizer.load(tokenizer or weights.tokenizer_of(init))
+  reward_tokenizer = hf_tokenizer.load(tokenizer or weights.tokenizer_of(init))
   reward = load(init, compute or Compute(), jax.random.key(seed), mesh)
-  tokenizer_lib.check_fits(found, reward.model.cfg.vocab_size)
-  return reward, found
+  tokenizer_lib.check_fits(reward_tokenizer, reward.model.cfg.vocab_size)
+  return reward, reward_tokenizer
 
 
 def about(init: str) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def rewriter(name: str, cfg: ReplyConfig, compute: Compute | None = None,
   function = programs.load(name)
 
   def rewrite(drafts: Sequence[Draft]) -> list[Rewrite | None]:
-    found = [function(*draft) for draft in drafts]
-    return [None if pair is None else Rewrite(*pair) for pair in found]
+    pairs = [function(*draft) for draft in drafts]
+    return [None if pair is None else Rewrite(*pair) for pair in pairs]
 
   return rewrite
 
@@ -149,15 +149,15 @@ def unfit(text: str, prompt: Prompt, cfg: SelectConfig, *,
     first_person: whether an English or Chinese thought must say "I"; thoughts
       in other languages are not looked at.
   """
-  found = response.split("", text)
-  form = format_lib.think(prompt, found).value
+  parts = response.split("", text)
+  form = format_lib.think(prompt, parts).value
   if reason := selection.unfit(text, form, prompt.language, cfg):
     return reason
   if selection.filters.mixed_language(
-      found.answer, prompt.language, cfg.filters):
+      parts.answer, prompt.language, cfg.filters):
     return "mixed language in the summary"
   mine = _FIRST_PERSON.get(prompt.language)
-  if first_person and mine and not mine.search(found.thinking):
+  if first_person and mine and not mine.search(parts.thinking):
     return "not in the first person"
   return None
 

@@ -47,15 +47,15 @@ class Scoring:
   def __call__(self, params: Any, bias_LE: jax.Array,
                ids: Sequence[np.ndarray]) -> np.ndarray:
     """float32 scores, one each; NaN where the context is too short for it."""
-    found = np.full(len(ids), np.nan, np.float32)
+    scores = np.full(len(ids), np.nan, np.float32)
     groups: dict[int, list[int]] = {}
     for index, text in enumerate(ids):
       if capacity := self._capacity(len(text)):
         groups.setdefault(capacity, []).append(index)
     for capacity in sorted(self._everywhere(set(groups))):
       self._group(params, bias_LE, ids, groups.get(capacity, []), capacity,
-                  found)
-    return found
+                  scores)
+    return scores
 
   def _capacity(self, length: int) -> int:
     """Of the row that a text of `length` tokens goes into; 0 for none."""
@@ -67,7 +67,7 @@ class Scoring:
       capacity *= 2
     return capacity
 
-  def _group(self, params, bias_LE, ids, indices, capacity, found) -> None:
+  def _group(self, params, bias_LE, ids, indices, capacity, all_scores) -> None:
     rows = max(self._least, self._rows * self._length // capacity)
     rows -= rows % self._least
     if self._parts:
@@ -91,13 +91,14 @@ class Scoring:
       for row, kept in enumerate(part):
         ends = np.flatnonzero(batch.mask_BT[row])
         for i, end in zip(kept, ends, strict=True):
-          found[indices[i]] = scores[row, end]
+          all_scores[indices[i]] = scores[row, end]
 
   def _everywhere(self, capacities: set[int]) -> set[int]:
     """Those of all processes, which compute together."""
     if not self._parts:
       return capacities
-    return {c for found in processes.gather(sorted(capacities)) for c in found}
+    return {c for theirs in processes.gather(sorted(capacities))
+            for c in theirs}
 
   def compilations(self) -> int:
     """Programs compiled so far."""

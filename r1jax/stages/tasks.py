@@ -52,9 +52,9 @@ def own(path: str) -> types.ModuleType:
   Raises:
     ValueError: there is no such file, or it has no `prompts`.
   """
-  found = module(path, "--data")
-  check(hasattr(found, "prompts"), f"{path} has no function prompts(split)")
-  return found
+  imported = module(path, "--data")
+  check(hasattr(imported, "prompts"), f"{path} has no function prompts(split)")
+  return imported
 
 
 def module(path: str, flag: str) -> types.ModuleType:
@@ -74,13 +74,13 @@ def module(path: str, flag: str) -> types.ModuleType:
     sys.path.append(str(file.parent))
   importlib.invalidate_caches()  # the file may be younger than the folder's
   before = sys.modules.get(file.stem)
-  found = importlib.import_module(file.stem)
-  check(getattr(found, "__file__", None) == str(file),
+  imported = importlib.import_module(file.stem)
+  check(getattr(imported, "__file__", None) == str(file),
         f"{path} cannot be imported as {file.stem!r}, which is"
-        f" {getattr(found, '__file__', 'a built-in module')}; rename it")
-  if found is before:  # a notebook may have written it anew
-    found = importlib.reload(found)
-  return found
+        f" {getattr(imported, '__file__', 'a built-in module')}; rename it")
+  if imported is before:  # a notebook may have written it anew
+    imported = importlib.reload(imported)
+  return imported
 
 
 def _own_prompts(path: str, split: str) -> list[Prompt]:

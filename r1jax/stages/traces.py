@@ -64,10 +64,10 @@ def fingerprint(policy: Weights) -> str:
   """
   ends = jax.jit(lambda tree: jax.tree.map(
       lambda x: jnp.stack([x.min(), x.max()]).astype(jnp.float32), tree))
-  found = hashlib.sha256()
+  digest = hashlib.sha256()
   for name, values in sorted(trees.flatten(ends(policy.params)).items()):
-    found.update(name.encode() + processes.whole(values).tobytes())
-  return found.hexdigest()[:16]
+    digest.update(name.encode() + processes.whole(values).tobytes())
+  return digest.hexdigest()[:16]
 
 
 def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
@@ -169,19 +169,20 @@ def _verdicts(scored: Scored, judge: Judge, judged: Judged | None
               ) -> list[list[Score | None]]:
   """The rule's verdicts, or the judge's where no rule applies."""
   accuracy = scored.parts["accuracy"]
-  found: list[list[Score | None]] = []
+  verdicts: list[list[Score | None]] = []
   for q in range(len(scored.prompts)):
-    found.append([None if np.isnan(value) else Score(
+    verdicts.append([None if np.isnan(value) else Score(
         float(value), True, scored.reasons[q][g].get("accuracy", ""))
         for g, value in enumerate(accuracy[q])])
   if judged is None:
-    return found
-  open_ = [(q, g) for q, row in enumerate(found) for g, score in enumerate(row)
+    return verdicts
+  open_ = [(q, g) for q, row in enumerate(verdicts)
+           for g, score in enumerate(row)
            if score is None and scored.valid_QG[q, g]]
   said = judged(
       [scored.prompts[q] for q, _ in open_],
       [response.split(judge.tail(scored.prompts[q]), scored.texts[q][g]).answer
        for q, g in open_])
   for (q, g), score in zip(open_, said, strict=True):
-    found[q][g] = score
-  return found
+    verdicts[q][g] = score
+  return verdicts

@@ -29,8 +29,8 @@ def pairwise_objective(model: ScalarModel, centre: float) -> Objective:
 
   def weights(batch):
     mask, weight = _pairs(batch, batch.mask_BT), _pairs(batch, batch.weights_BT)
-    found = preference.weight(_both(mask), weight[:, 0])
-    return dict.fromkeys(factors, found)
+    total_weight = preference.weight(_both(mask), weight[:, 0])
+    return dict.fromkeys(factors, total_weight)
 
   def evaluate(params, bias_LE, batch):
     scores_BT, out = model.scores(params, bias_LE, batch)

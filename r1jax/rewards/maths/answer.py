@@ -125,10 +125,10 @@ def compare(answer: str, reference: str, question: str = "") -> str:
     return "correct"
   if not plain:
     return "wrong"
-  found, wanted = numbers.literal(plain), numbers.literal(gold)
-  if found is not None and wanted is not None:
-    if found == wanted or "," not in gold:
-      return "correct" if found == wanted else "wrong"
+  number, wanted = numbers.literal(plain), numbers.literal(gold)
+  if number is not None and wanted is not None:
+    if number == wanted or "," not in gold:
+      return "correct" if number == wanted else "wrong"
   return structure.equal(plain, gold, _context(gold, question))
 
 
@@ -145,8 +145,8 @@ def _context(gold: str, question: str) -> Context:
 
 
 def _spelled(part: str) -> str:
-  found = structure.chains.settled(part, frozenset())
-  value = found.value if found else part
+  settled = structure.chains.settled(part, frozenset())
+  value = settled.value if settled else part
   quantity = numbers.quantity(value)
   if quantity is None:
     # Words after a number say what is counted, whatever the question was.
@@ -216,21 +216,21 @@ def _form(text: str) -> str:
 @functools.lru_cache(maxsize=256)
 def _expressions(question: str) -> frozenset[trees.Node]:
   """The expressions that a question writes, and their parts, arranged."""
-  found: set[trees.Node] = set()
+  nodes: set[trees.Node] = set()
   for match in _FORMULA.finditer(question):
     text = next(filter(None, match.groups()))
     for piece in re.split(r"=|[<>,]|\\[lg]e|\s{1,}(?=[A-Za-z]{2})"
                           r"|(?<=[A-Za-z]{2})\s+", text):
       node = expressions.read(notation.plain(piece))
       if node is not None:
-        _gather(node, found)
-  return frozenset(found)
+        _gather(node, nodes)
+  return frozenset(nodes)
 
 
-def _gather(node: trees.Node, found: set[trees.Node]) -> None:
-  if len(found) > 500:
+def _gather(node: trees.Node, nodes: set[trees.Node]) -> None:
+  if len(nodes) > 500:
     return
-  found.add(trees.arranged(node))
+  nodes.add(trees.arranged(node))
   for part in node[1:]:
     if isinstance(part, tuple):
-      _gather(part, found)
+      _gather(part, nodes)

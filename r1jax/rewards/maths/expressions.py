@@ -467,9 +467,9 @@ def _vector(node: Node) -> bool:
   return node[0] == "name" and node[1].startswith("vec ")
 
 
-def _differential(found: list[str]) -> bool:
+def _differential(symbols: list[str]) -> bool:
   """Whether tokens are `d`, `dy`, `d^2 y`, `d x` or with a round d."""
-  inside = [t for t in found if t not in "{}"]
+  inside = [t for t in symbols if t not in "{}"]
   return bool(inside) and inside[0][0] == "d" and (
       len(inside) > 1 or len(inside[0]) > 1 or inside[0] == "d") and (
           all(t.isalnum() or t in "^_" or t[0] == "\\" for t in inside))

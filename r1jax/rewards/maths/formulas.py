@@ -53,13 +53,13 @@ def compare(value: str, gold: str, functions: frozenset[str]) -> str:
   gold, gold_unit = numbers.split_unit(gold)
   if unit and gold_unit and unit != gold_unit:
     return "wrong"
-  found, wanted = regions.sides(value), regions.sides(gold)
-  if len(wanted) != len(found):
+  sides, wanted = regions.sides(value), regions.sides(gold)
+  if len(wanted) != len(sides):
     return "wrong"
   if len(wanted) == 3:
-    return _relations(found, wanted, functions)
+    return _relations(sides, wanted, functions)
   if len(wanted) > 3:
-    return _chain(found, wanted, functions)
+    return _chain(sides, wanted, functions)
   return _expressions(value, gold, functions)
 
 
@@ -135,10 +135,10 @@ def _added(node: Node, name: str) -> bool:
           _added(left, name) and name not in names(right))
 
 
-def equations(answer: str, gold: str, found: chains.Settled,
+def equations(answer: str, gold: str, settled: chains.Settled,
               wanted: chains.Settled, functions: frozenset[str]) -> str:
   """Equations with different left sides."""
-  pair = chains.one_argument(found, wanted, functions)
+  pair = chains.one_argument(settled, wanted, functions)
   if pair:
     return "correct" if values.same(*pair) else "wrong"
   a, b = regions.sides(answer), regions.sides(gold)
@@ -147,10 +147,10 @@ def equations(answer: str, gold: str, found: chains.Settled,
   return "wrong"
 
 
-def parameter(found: chains.Settled, wanted: chains.Settled,
+def parameter(settled: chains.Settled, wanted: chains.Settled,
               functions: frozenset[str]) -> bool:
   """`n = 4k+3` and `n = 4m+3`: one whole number, whatever its name."""
-  a, b = read(found.value, functions), read(wanted.value, functions)
+  a, b = read(settled.value, functions), read(wanted.value, functions)
   if a is None or b is None or len(names(a)) != 1 or len(names(b)) != 1:
     return False
   (new,), (old,) = names(a), names(b)
@@ -158,11 +158,11 @@ def parameter(found: chains.Settled, wanted: chains.Settled,
       renamed(a, new, old), b)
 
 
-def _relations(found: list[str], wanted: list[str],
+def _relations(relation: list[str], wanted: list[str],
                functions: frozenset[str]) -> str:
   """`2x = y` and `y - 2x = 0` are one line; `<` and `>` turn with the sign."""
   signs, differences = [], []
-  for left, sign, right in (found, wanted):
+  for left, sign, right in (relation, wanted):
     sides = read(left, functions), read(right, functions)
     if None in sides:
       return "unparsed"
@@ -170,7 +170,7 @@ def _relations(found: list[str], wanted: list[str],
     differences.append(("-", *sides))
   if any("call" in repr(d) for d in differences):
     # Functions that nothing is known of: side by side.
-    return _sides(found, wanted, functions)
+    return _sides(relation, wanted, functions)
   factor = values.proportional(*differences)
   if not factor:
     return "wrong"
@@ -179,10 +179,10 @@ def _relations(found: list[str], wanted: list[str],
   return "correct" if signs[0] == signs[1] else "wrong"
 
 
-def _sides(found: list[str], wanted: list[str],
+def _sides(relation: list[str], wanted: list[str],
            functions: frozenset[str]) -> str:
-  turned = [found[2], FLIP.get(found[1], found[1]), found[0]]
-  for left, sign, right in (found, turned):
+  turned = [relation[2], FLIP.get(relation[1], relation[1]), relation[0]]
+  for left, sign, right in (relation, turned):
     if sign == wanted[1] and all(
         _expressions(a, b, functions) == "correct"
         for a, b in ((left, wanted[0]), (right, wanted[2]))):
@@ -190,11 +190,11 @@ def _sides(found: list[str], wanted: list[str],
   return "wrong"
 
 
-def _chain(found: list[str], wanted: list[str],
+def _chain(chain: list[str], wanted: list[str],
            functions: frozenset[str]) -> str:
   """`a < b < c`, or turned around as a whole."""
-  turned = [FLIP.get(p, p) for p in found[::-1]]
-  for parts in (found, turned):
+  turned = [FLIP.get(p, p) for p in chain[::-1]]
+  for parts in (chain, turned):
     if parts[1::2] == wanted[1::2] and all(
         _expressions(a, b, functions) == "correct"
         for a, b in zip(parts[::2], wanted[::2])):
@@ -202,11 +202,11 @@ def _chain(found: list[str], wanted: list[str],
   return "wrong"
 
 
-def in_proportion(found: list[str], wanted: list[str],
+def in_proportion(ratio: list[str], wanted: list[str],
                   functions: frozenset[str]) -> bool:
   """Whether two ratios are the same but for a common factor."""
   a, b = ([read(term, functions) for term in terms]
-          for terms in (found, wanted))
+          for terms in (ratio, wanted))
   if None in a or None in b:
     return False
   return all(values.same(("*", x, b[0]), ("*", y, a[0]))
@@ -215,13 +215,13 @@ def in_proportion(found: list[str], wanted: list[str],
 
 def along_axes(value: str, wanted: list[str]) -> str:
   """A sum of unit vectors against the components."""
-  found = matrices.along_axes(value, len(wanted))
-  if found is None:
+  components = matrices.along_axes(value, len(wanted))
+  if components is None:
     return "wrong"
   zero = ("number", fractions.Fraction(0))
   golds = [read(cell, frozenset()) for cell in wanted]
-  golds += [zero] * (len(found) - len(golds))
+  golds += [zero] * (len(components) - len(golds))
   if None in golds:
     return "unparsed"
-  same = all(values.same(a, b) for a, b in zip(found, golds))
+  same = all(values.same(a, b) for a, b in zip(components, golds))
   return "correct" if same else "wrong"

@@ -30,8 +30,8 @@ def rows(text: str, vectors: bool = False) -> list[list[str]] | None:
   """
   text = text.strip()
   if match := _TURNED.fullmatch(text):
-    found = rows(match.group(1), False) or _row(match.group(1).strip())
-    return found and [list(column) for column in zip(*found)]
+    matrix = rows(match.group(1), False) or _row(match.group(1).strip())
+    return matrix and [list(column) for column in zip(*matrix)]
   if match := _ENVIRONMENT.fullmatch(text):
     if "\\begin" in match.group(2):
       return None
@@ -86,10 +86,10 @@ def _scaled(text: str) -> list[list[str]] | None:
   if at and text[at - 1] in "([" and closing(text, at - 1) == len(text) - 1:
     at -= 1
   factor = text[:at].strip().removesuffix("\\cdot").strip()
-  found = rows(text[at:]) if factor else None
+  matrix = rows(text[at:]) if factor else None
   if factor == "-":
     factor = "-1"
-  return found and [[f"({factor})({cell})" for cell in row] for row in found]
+  return matrix and [[f"({factor})({cell})" for cell in row] for row in matrix]
 
 
 def _parts(text: str) -> list[str]:

@@ -199,12 +199,12 @@ def closing(text: str, start: int = 0) -> int:
 
 def depths(text: str) -> list[int]:
   """How many brackets are open at each character."""
-  found, depth = [], 0
+  levels, depth = [], 0
   for character in text:
     depth -= character in CLOSE
-    found.append(depth)
+    levels.append(depth)
     depth += character in OPEN
-  return found
+  return levels
 
 
 def _command(match: re.Match[str]) -> str:

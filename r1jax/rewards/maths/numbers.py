@@ -152,8 +152,8 @@ def split_unit(text: str) -> tuple[str, str]:
     return text, ""
   if text[:start].rstrip().endswith("^{\\circ}"):
     start = text[:start].rstrip().rindex("^{\\circ}")
-  found = units.unit(text[start:])
-  return (text[:start].strip(), found) if found else (text, "")
+  unit = units.unit(text[start:])
+  return (text[:start].strip(), unit) if unit else (text, "")
 
 
 def same(answer: Quantity, gold: Quantity) -> bool:
@@ -240,10 +240,10 @@ def _chinese(text: str, nouns: frozenset[str]) -> Quantity | None:
   if not match:
     return None
   rest = text[match.end():]
-  found = units.unit(rest, nouns) if rest else ""
-  if found is None:
+  unit = units.unit(rest, nouns) if rest else ""
+  if unit is None:
     return None
-  return Quantity(fractions.Fraction(_chinese_number(match.group())), found)
+  return Quantity(fractions.Fraction(_chinese_number(match.group())), unit)
 
 
 def _chinese_number(text: str) -> int:
@@ -271,13 +271,13 @@ def _in_currency(text: str, nouns: frozenset[str]) -> Quantity | None:
   if not match:
     return None
   rest = text[match.end():].strip()
-  found = _with_unit(rest, nouns)
+  amount = _with_unit(rest, nouns)
   value = literal(rest)
   if value is not None:
-    found = Quantity(value, "")
-  if found is None or found.unit and found.unit != "dollar":
+    amount = Quantity(value, "")
+  if amount is None or amount.unit and amount.unit != "dollar":
     return None
-  value = -found.value if match.group(1) == "-" else found.value
+  value = -amount.value if match.group(1) == "-" else amount.value
   return Quantity(value, units.CURRENCIES[match.group(2)])
 
 
@@ -299,8 +299,8 @@ def _with_unit(text: str, nouns: frozenset[str]) -> Quantity | None:
   rest = rest.strip()
   if rest in ("'", "''"):
     return Quantity(number, rest)
-  found = units.unit(rest, nouns, spaced) if rest else ""
-  return None if found is None else Quantity(number, found)
+  unit = units.unit(rest, nouns, spaced) if rest else ""
+  return None if unit is None else Quantity(number, unit)
 
 
 def _compound(text: str) -> Quantity | None:
@@ -312,9 +312,9 @@ def _compound(text: str) -> Quantity | None:
     if not match:
       return None
     name = match.group(2).strip(" .")
-    found = "degree" if name[0] == "^" else name if name[0] == "'" else (
+    unit = "degree" if name[0] == "^" else name if name[0] == "'" else (
         units.known(name))
-    parts.append((fractions.Fraction(match.group(1)), found))
+    parts.append((fractions.Fraction(match.group(1)), unit))
     at = match.end()
   kinds = [_FAMILIES.get(name) for _, name in parts]
   if len(parts) < 2 or None in kinds:

@@ -105,19 +105,19 @@ def _for_whole(written: list[fractions.Fraction],
 
 def _kinds(node: Node) -> set[str]:
   """What an expression has that makes few points too few."""
-  operation, found = node[0], set()
+  operation, kinds = node[0], set()
   if not names(node):
-    return found
+    return kinds
   if operation in _KINKS:
-    found.add("kinks")
+    kinds.add("kinks")
   if operation in _STEPS:
-    found.add("steps")
+    kinds.add("steps")
   if operation in _WHOLE:
-    found.add("whole")
+    kinds.add("whole")
   if operation == "root" and names(node[1]) or operation == "^" and (
       names(node[1]) and not names(node[2]) and not _is_whole(node[2])):
-    found.add("kinks")
-  return found.union(*(_kinds(n) for n in node[1:] if isinstance(n, tuple)))
+    kinds.add("kinks")
+  return kinds.union(*(_kinds(n) for n in node[1:] if isinstance(n, tuple)))
 
 
 def _is_whole(node: Node) -> bool:
@@ -129,16 +129,16 @@ def _is_whole(node: Node) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _whole(node: Node) -> frozenset[str]:
   """Variables that stand where only whole numbers make sense."""
-  operation, found = node[0], frozenset()
+  operation, variables = node[0], frozenset()
   if operation in _WHOLE:
-    found = names(node)
+    variables = names(node)
   elif operation in ("sum", "prod"):
-    found = names(node[2]) | names(node[3])
+    variables = names(node[2]) | names(node[3])
   elif operation == "^" and names(node[2]) and _negative(node[1]):
-    found = names(node[2])
+    variables = names(node[2])
   elif operation in _CIRCLES and _has_pi(node[1]):
-    found = names(node[1]) & _COUNTS
-  return found.union(*(_whole(n) for n in node[1:] if isinstance(n, tuple)))
+    variables = names(node[1]) & _COUNTS
+  return variables.union(*(_whole(n) for n in node[1:] if isinstance(n, tuple)))
 
 
 def _negative(node: Node) -> bool:

@@ -14,25 +14,25 @@ SCALES = re.compile(r"\s*(?::|(?<=[\d\s])to(?=[\d\s]))\s*"
 def compare(value: str, gold: str,
             functions: frozenset[str]) -> str | None:
   """`2:4:6` is `1:2:3`; `10:16` is 5/8, `4:30` perhaps a time and no ratio."""
-  wanted, found = _terms(gold), _terms(value)
-  if len(wanted) < 2 and len(found) < 2:
+  wanted, terms = _terms(gold), _terms(value)
+  if len(wanted) < 2 and len(terms) < 2:
     return None
   if len(wanted) < 2:
-    if len(found) != 2 or numbers.literal(gold) is None or (
+    if len(terms) != 2 or numbers.literal(gold) is None or (
         numbers.literal(gold).denominator == 1):
       return "wrong"
     wanted = [str(numbers.literal(gold).numerator),
               str(numbers.literal(gold).denominator)]
-  elif len(found) < 2:
+  elif len(terms) < 2:
     number = numbers.literal(value)
     if len(wanted) != 2 or number is None or _is_time(wanted):
       return "wrong"
-    found = [str(number.numerator), str(number.denominator)]
-  if len(found) != len(wanted):
+    terms = [str(number.numerator), str(number.denominator)]
+  if len(terms) != len(wanted):
     return "wrong"
   if _is_time(wanted):
-    return "correct" if found == wanted else "wrong"
-  same = formulas.in_proportion(found, wanted, functions)
+    return "correct" if terms == wanted else "wrong"
+  same = formulas.in_proportion(terms, wanted, functions)
   return "correct" if same else "wrong"
 
 

@@ -130,8 +130,8 @@ def _union(text: str) -> Region:
       inner = _union(rest)
       return inner._replace(name=inner.name or squeezed(member.group(1)))
   if builder := _BUILDER.match(text):
-    found = _union(text[builder.end():])  # the braces were outermost
-    return found._replace(name="")
+    region = _union(text[builder.end():])  # the braces were outermost
+    return region._replace(name="")
   parts = [_conditions(part) for part in _split(text, _OR)]
   return Region(_joined([p for part in parts for p in part.pieces]),
                 _one_name(parts))
@@ -155,26 +155,26 @@ def _conditions(text: str) -> Region:
 
 
 def _listed(text: str) -> list[str]:
-  found = _reversed(text)
-  if found != text or _bracketed(text):
+  normalised = _reversed(text)
+  if normalised != text or _bracketed(text):
     return [text]
   return _split(text, _COMMA)
 
 
 def _one_name(parts: list[Region]) -> str:
-  found = {part.name for part in parts if part.name}
-  if len(found) > 1:
+  variables = {part.name for part in parts if part.name}
+  if len(variables) > 1:
     raise NotASet("several variables")
-  return found.pop() if found else ""
+  return variables.pop() if variables else ""
 
 
 def _difference(text: str) -> Region:
   first, *rest = _split(text, _MINUS)
-  found = _atom(first)
+  region = _atom(first)
   for part in rest:
-    found = found._replace(
-        pieces=_common(found.pieces, _complement(_atom(part).pieces)))
-  return found
+    region = region._replace(
+        pieces=_common(region.pieces, _complement(_atom(part).pieces)))
+  return region
 
 
 def _unwrapped(text: str) -> str:
@@ -228,10 +228,10 @@ def _in_brackets(text: str) -> Region:
   inner = text[1:-1].strip()
   if text[0] in (SET, "{"):
     if builder := _BUILDER.match(inner):
-      found = _union(inner[builder.end():])
-      if found.name and found.name != squeezed(builder.group(1)):
+      region = _union(inner[builder.end():])
+      if region.name and region.name != squeezed(builder.group(1)):
         raise NotASet(text)
-      pieces = found.pieces
+      pieces = region.pieces
       if domain := (builder.group(2) or "").strip():
         pieces = _common(pieces, _union(domain).pieces)
       return Region(pieces)  # the variable is bound
@@ -308,43 +308,43 @@ def _whole_line() -> Piece:
 
 def _joined(pieces: list[Piece]) -> tuple[Piece, ...]:
   """The same points in disjoint pieces, in order."""
-  found: list[Piece] = []
+  joined: list[Piece] = []
   for piece in sorted(pieces, key=lambda p: (p.low, p.low_open)):
-    if found:
-      last = found[-1]
+    if joined:
+      last = joined[-1]
       touch = values.close(piece.low, last.high)
       if piece.low < last.high and not touch or (
           touch and not (piece.low_open and last.high_open)):
         if values.close(piece.high, last.high):
-          found[-1] = last._replace(
+          joined[-1] = last._replace(
               high_open=last.high_open and piece.high_open)
         elif piece.high > last.high:
-          found[-1] = last._replace(
+          joined[-1] = last._replace(
               high=piece.high, high_open=piece.high_open)
         continue
-    found.append(piece)
-  return tuple(found)
+    joined.append(piece)
+  return tuple(joined)
 
 
 def _complement(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
   line = _whole_line()
-  found, low, low_open = [], line.low, True
+  gaps, low, low_open = [], line.low, True
   for piece in pieces:
     if piece.low > low or (values.close(piece.low, low) and not low_open
                            and piece.low_open):
-      found.append(Piece(low, piece.low, low_open, not piece.low_open))
+      gaps.append(Piece(low, piece.low, low_open, not piece.low_open))
     low, low_open = piece.high, not piece.high_open
   if low < line.high:
-    found.append(Piece(low, line.high, low_open, True))
-  return tuple(found)
+    gaps.append(Piece(low, line.high, low_open, True))
+  return tuple(gaps)
 
 
 def _common(a: tuple[Piece, ...], b: tuple[Piece, ...]) -> tuple[Piece, ...]:
-  found = []
+  overlaps = []
   for p in a:
     for q in b:
       low, low_open = max((p.low, p.low_open), (q.low, q.low_open))
       high, closed = min((p.high, not p.high_open), (q.high, not q.high_open))
       if low < high or low == high and not low_open and closed:
-        found.append(Piece(low, high, low_open, not closed))
-  return _joined(found)
+        overlaps.append(Piece(low, high, low_open, not closed))
+  return _joined(overlaps)

@@ -90,9 +90,9 @@ def equal(answer: str, gold: str, context: Context) -> str:
   if same_time is not None and (same_time or not ratios.SCALES.search(gold)):
     return "correct" if same_time else "wrong"
   if regions.signals(answer) or regions.signals(gold):
-    wanted, found = regions.read(gold), regions.read(answer)
-    if wanted and found:
-      return "correct" if regions.same(found, wanted) else "wrong"
+    wanted, region = regions.read(gold), regions.read(answer)
+    if wanted and region:
+      return "correct" if regions.same(region, wanted) else "wrong"
   value, condition = wording.split_condition(answer)
   gold_value, gold_condition = wording.split_condition(gold)
   if not wording.same_condition(condition, gold_condition):
@@ -189,8 +189,8 @@ def _flat(parts: list[str]) -> list[str]:
 
 def _members(text: str) -> list[str] | None:
   """The elements, if `text` is a set in braces (`x \\in` before it or not)."""
-  found = chains.settled(text, frozenset())
-  text = found.value if found else text
+  settled = chains.settled(text, frozenset())
+  text = settled.value if settled else text
   if text[:1] == SET and closing(text) == len(text) - 1 and len(text) > 2:
     return split(text[1:-1])
   return None
@@ -199,41 +199,41 @@ def _members(text: str) -> list[str] | None:
 def _assignments(answers: list[str], golds: list[str],
                  context: Context) -> str | None:
   """`k=45, n=2` and `(k,n)=(45,2)` and, in the gold's order, `(45,2)`."""
-  wanted, found = _named(golds), _named(answers)
-  if wanted and not found and len(answers) == 1:
-    found = _tuple(answers[0], tuple(wanted))
-  elif found and not wanted and len(golds) == 1:
-    wanted = _tuple(golds[0], tuple(sorted(found)))
-  elif wanted and not found and len(answers) == len(wanted) and not any(
+  wanted, named = _named(golds), _named(answers)
+  if wanted and not named and len(answers) == 1:
+    named = _tuple(answers[0], tuple(wanted))
+  elif named and not wanted and len(golds) == 1:
+    wanted = _tuple(golds[0], tuple(sorted(named)))
+  elif wanted and not named and len(answers) == len(wanted) and not any(
       "=" in a for a in answers):
-    found = dict(zip(wanted, answers))
-  if not wanted or not found:
+    named = dict(zip(wanted, answers))
+  if not wanted or not named:
     return None
-  same = wanted.keys() == found.keys() and all(
-      single(found[name], wanted[name], context) == "correct"
+  same = wanted.keys() == named.keys() and all(
+      single(named[name], wanted[name], context) == "correct"
       for name in wanted)
   return "correct" if same else "wrong"
 
 
 def _named(parts: list[str]) -> dict[str, str] | None:
   """Values by name, if every part is `name = value` and no name comes twice."""
-  found = [chains.settled(p, frozenset()) for p in parts]
+  settled = [chains.settled(p, frozenset()) for p in parts]
   if len(parts) < 2 or not all(
-      s and s.label and chains.is_name(s.label) for s in found):
+      s and s.label and chains.is_name(s.label) for s in settled):
     return None
-  named = {squeezed(s.label): s.value for s in found}
+  named = {squeezed(s.label): s.value for s in settled}
   return named if len(named) == len(parts) else None
 
 
 def _tuple(text: str, order: tuple[str, ...]) -> dict[str, str] | None:
-  found = chains.settled(text, frozenset())
-  if not found or _outer(found.value) != "()":
+  settled = chains.settled(text, frozenset())
+  if not settled or _outer(settled.value) != "()":
     return None
-  cells = split(found.value[1:-1])
-  if found.label:
-    if _outer(found.label) != "()":
+  cells = split(settled.value[1:-1])
+  if settled.label:
+    if _outer(settled.label) != "()":
       return None
-    order = tuple(squeezed(name) for name in split(found.label[1:-1]))
+    order = tuple(squeezed(name) for name in split(settled.label[1:-1]))
   return dict(zip(order, cells)) if len(cells) == len(order) else None
 
 
@@ -261,48 +261,48 @@ def matched(answers: list[str], golds: list[str], context: Context) -> str:
 
 
 def _unique(answers: list[str], context: Context) -> list[str]:
-  found: list[str] = []
+  unique: list[str] = []
   for answer in answers[:2 * _MAX_ITEMS]:
     if not any(single(answer, other, context) == "correct"
-               for other in found):
-      found.append(answer)
-  return found
+               for other in unique):
+      unique.append(answer)
+  return unique
 
 
 def single(answer: str, gold: str, context: Context) -> str:
   """As `equal`, for one value each."""
   if squeezed(answer) == squeezed(gold):
     return "correct"
-  found = chains.settled(answer, context.functions)
+  settled = chains.settled(answer, context.functions)
   wanted = chains.settled(gold, context.functions)
-  if found is None:
+  if settled is None:
     return "wrong"
   wanted = wanted or chains.Settled("", gold)
-  if found.label and wanted.label:
-    if chains.same_label(found.label, wanted.label, context.functions):
-      reason = _values(found.value, wanted.value, context)
+  if settled.label and wanted.label:
+    if chains.same_label(settled.label, wanted.label, context.functions):
+      reason = _values(settled.value, wanted.value, context)
       return "correct" if reason == "wrong" and formulas.parameter(
-          found, wanted, context.functions) else reason
-    return formulas.equations(answer, gold, found, wanted, context.functions)
-  if found.label:
-    if chains.names_answer(found.label, context.question, context.nouns,
+          settled, wanted, context.functions) else reason
+    return formulas.equations(answer, gold, settled, wanted, context.functions)
+  if settled.label:
+    if chains.names_answer(settled.label, context.question, context.nouns,
                            context.functions):
-      return _values(found.value, gold, context)
-    node = formulas.read(found.label, context.functions)
+      return _values(settled.value, gold, context)
+    node = formulas.read(settled.label, context.functions)
     return "unevaluated" if formulas.is_constant(node) else "wrong"
   if wanted.label:
     if not chains.names_quantity(wanted.label, context.functions):
       return "wrong"
-    if found.value == answer and "\\approx" in gold and chains.rounded(
+    if settled.value == answer and "\\approx" in gold and chains.rounded(
         wanted.value, gold.rpartition("\\approx")[2], context.functions):
       return _values(answer, wanted.value, context)
-    return _values(found.value, wanted.value, context)
+    return _values(settled.value, wanted.value, context)
   if gold != wanted.value and "\\approx" in gold:
     # The gold gives an exact value and its decimals: either will do.
     shown = gold.rpartition("\\approx")[2].strip()
-    if _values(found.value, shown, context) == "correct":
+    if _values(settled.value, shown, context) == "correct":
       return "correct"
-  return _values(found.value, wanted.value, context)
+  return _values(settled.value, wanted.value, context)
 
 
 def _values(value: str, gold: str, context: Context) -> str:
@@ -310,9 +310,9 @@ def _values(value: str, gold: str, context: Context) -> str:
     return "correct"
   value, gold = _alone(value, gold), _alone(gold, value)
   wanted = numbers.quantity(gold, context.nouns)
-  found = numbers.quantity(value, context.nouns)
-  if found and wanted:
-    return "correct" if numbers.same(found, wanted) else "wrong"
+  quantity = numbers.quantity(value, context.nouns)
+  if quantity and wanted:
+    return "correct" if numbers.same(quantity, wanted) else "wrong"
   if wanted and wanted.several and (spent := numbers.clock(value)):
     return "correct" if numbers.same(spent, wanted) else "wrong"
   verdict = _options(value, gold)
@@ -326,8 +326,8 @@ def _values(value: str, gold: str, context: Context) -> str:
     verdict = kind(value, gold, context)
     if verdict is not None:
       return verdict
-  if found and found.unit == "degree":
-    value = f"{found.value}^{{\\circ}}"
+  if quantity and quantity.unit == "degree":
+    value = f"{quantity.value}^{{\\circ}}"
   return formulas.compare(value, gold, context.functions)
 
 
@@ -346,9 +346,9 @@ def _options(value: str, gold: str) -> str | None:
   """Letters of options: `(C) 12` names C, `AB` the options A and B."""
   wanted = _LETTER.fullmatch(squeezed(gold))
   if wanted:
-    found = _LETTER.fullmatch(squeezed(value))
-    if found:
-      return "correct" if found.group(1) == wanted.group(1) else "wrong"
+    letter = _LETTER.fullmatch(squeezed(value))
+    if letter:
+      return "correct" if letter.group(1) == wanted.group(1) else "wrong"
     named = _OPTION.findall(value)
     if named and _OPTION.match(value):
       return "correct" if set(named) == {wanted.group(1)} else "wrong"
@@ -370,19 +370,19 @@ def _circled(text: str) -> list[str]:
 
 def _matrices(value: str, gold: str, context: Context) -> str | None:
   """Cell by cell. A column is also `(1,2)`, `\\langle 1,2\\rangle`, `i+2j`."""
-  wanted, found = matrices.rows(gold), matrices.rows(value)
-  if wanted is None and found is None and not any(
+  wanted, matrix = matrices.rows(gold), matrices.rows(value)
+  if wanted is None and matrix is None and not any(
       t[:1] == "⟨" for t in (value, gold)):
     return None
   wanted = wanted or matrices.rows(gold, vectors=True)
-  if found is None:
-    found = matrices.rows(value, vectors=True)
-  if wanted and not found and all(len(row) == 1 for row in wanted):
+  if matrix is None:
+    matrix = matrices.rows(value, vectors=True)
+  if wanted and not matrix and all(len(row) == 1 for row in wanted):
     return formulas.along_axes(value, [row[0] for row in wanted])
-  if wanted is None or found is None or (
-      [len(row) for row in wanted] != [len(row) for row in found]):
+  if wanted is None or matrix is None or (
+      [len(row) for row in wanted] != [len(row) for row in matrix]):
     return "wrong"
-  same = all(_cells(a, g, context) for row, other in zip(found, wanted)
+  same = all(_cells(a, g, context) for row, other in zip(matrix, wanted)
              for a, g in zip(row, other))
   return "correct" if same else "wrong"
 
@@ -398,14 +398,15 @@ def _brackets(value: str, gold: str, context: Context) -> str | None:
   `(1,2)` is ordered, `{1,2}` is not; the ends of an interval count. An
   inequality in one variable is the interval that it describes.
   """
-  wanted, found = _interval(gold), _interval(value)
-  if wanted and found:
+  wanted, interval = _interval(gold), _interval(value)
+  if wanted and interval:
     same = (
-        found[2:4] == wanted[2:4]
-        and (found.name == wanted.name or not found.name or not wanted.name)
-        and single(found.left, wanted.left, context) == "correct"
-        and single(found.right, wanted.right, context) == "correct")
-    if same or not (found.name and wanted.name):
+        interval[2:4] == wanted[2:4]
+        and (interval.name == wanted.name or not interval.name
+             or not wanted.name)
+        and single(interval.left, wanted.left, context) == "correct"
+        and single(interval.right, wanted.right, context) == "correct")
+    if same or not (interval.name and wanted.name):
       return "correct" if same else "wrong"
   outer = _outer(gold)
   if outer is None:

@@ -16,12 +16,12 @@ def names(node: Node) -> frozenset[str]:
   """The variables of an expression, those bound by a sum left out."""
   if node[0] == "name":
     return frozenset([node[1]])
-  found = frozenset().union(
+  variables = frozenset().union(
       *(names(n) for n in node[1:] if isinstance(n, tuple)))
   if node[0] in ("sum", "prod"):
     inner = names(node[4]) - {node[1][1]}
-    found = names(node[2]) | names(node[3]) | inner
-  return found
+    variables = names(node[2]) | names(node[3]) | inner
+  return variables
 
 
 @functools.lru_cache(maxsize=1024)

@@ -178,11 +178,11 @@ def known(word: str) -> str | None:
 
 def _counted(text: str, nouns: frozenset[str], marked: bool) -> str | None:
   """Things that the question names, or that every question may count."""
-  found = list(filter(None, re.split(r"[\s/]+", text)))
-  if len(found) > 5:
+  parts = list(filter(None, re.split(r"[\s/]+", text)))
+  if len(parts) > 5:
     return None
   names = []
-  for word in found:
+  for word in parts:
     if not all(c.isalpha() or c in "-'" for c in word):
       return None
     lower = word.casefold()

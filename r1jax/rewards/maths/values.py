@@ -65,10 +65,10 @@ def proportional(a: Node, b: Node) -> int:
       if bool(x) != bool(y):
         return 0
       continue
-    found = _float(x) / _float(y)
-    if ratio is not None and not _close(found, ratio):
+    quotient = _float(x) / _float(y)
+    if ratio is not None and not _close(quotient, ratio):
       return 0
-    ratio, count = found, count + 1
+    ratio, count = quotient, count + 1
   if count < (3 if names(a) | names(b) else 1):
     return 0
   return 1 if ratio > 0 else -1
@@ -369,13 +369,13 @@ def _combinatorial(operation: str, values: list[Any]) -> fractions.Fraction:
   whole = [int(v) for v in values]
   match operation:
     case "gcd":
-      found = math.gcd(*whole)
+      integer = math.gcd(*whole)
     case "lcm":
-      found = math.lcm(*whole)
+      integer = math.lcm(*whole)
     case "!!":
-      found = math.prod(range(whole[0], 0, -2))
+      integer = math.prod(range(whole[0], 0, -2))
     case "binom":
-      found = math.comb(*whole)
+      integer = math.comb(*whole)
     case _:
-      found = math.factorial(*whole)
-  return fractions.Fraction(found)
+      integer = math.factorial(*whole)
+  return fractions.Fraction(integer)

@@ -149,11 +149,11 @@ def _conditional(main: str, rest: str, worded: bool) -> bool:
   match = _CONDITION.match(rest) or _CHAINED.match(rest)
   name = match.group(1) if match else ""
   if not match and worded:
-    found = re.match(
+    variable = re.match(
         r"(?:(?:all|any|every|each|some|real|integers?|nonnegative|positive"
         r"|natural|numbers?|constants?|正?整数|实数)\s*)*"
         r"([A-Za-z]|\\[a-z]+)(?![A-Za-z])", rest)
-    name = found.group(1) if found else ""
+    name = variable.group(1) if variable else ""
     if not name and _INTEGER.search(rest):
       return True
   if not name:
@@ -181,12 +181,12 @@ def times(value: str, gold: str) -> bool | None:
 
   A gold without a.m. or p.m. may have either; `4:30` may be 16:30.
   """
-  wanted, found = _time(gold), _time(value)
+  wanted, time_of_day = _time(gold), _time(value)
   if wanted is None or not (wanted[2] or wanted[1] is not None):
     return None
-  if found is None or found[1] is None and not found[2]:
+  if time_of_day is None or time_of_day[1] is None and not time_of_day[2]:
     return False if wanted[2] else None
-  (h, m, noon), (h2, m2, noon2) = wanted, found
+  (h, m, noon), (h2, m2, noon2) = wanted, time_of_day
   if (m or 0) != (m2 or 0) or noon and noon2 and noon != noon2:
     return False
   if noon and not noon2:
@@ -208,8 +208,8 @@ def _time(text: str) -> tuple[int, int | None, str] | None:
 def prose(text: str) -> bool:
   """Whether a text is made of words rather than of mathematics."""
   bare = _COMMAND.sub(" ", text.replace(WORDS, " ").replace(END, " "))
-  found = set(_WORDY.findall(bare)) - _NAMES
-  return bool(found) or _words(text) == "no"
+  words = set(_WORDY.findall(bare)) - _NAMES
+  return bool(words) or _words(text) == "no"
 
 
 def same_words(value: str, gold: str) -> bool:
