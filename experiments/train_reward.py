@@ -29,8 +29,7 @@ from r1jax.stages.weights import Handover
 REWARD = flagset.define(PreferenceConfig)
 WORKDIR = flags.DEFINE_string("workdir", "runs/reward", "Folder of the run.")
 EVAL_DATA = flags.DEFINE_string(
-    "eval_data", "", "Held-out data, as --data; default: a share of --data,"
-    " --validation, by prompts.")
+    "eval_data", "", "Held-out data, as --data; default: some prompts of it.")
 SOURCE_WEIGHTS = flags.DEFINE_string(
     "source_weights", "", "Factor of the loss by source, as chat:2,code:0.5.")
 EXPORT = flags.DEFINE_string(

@@ -185,6 +185,8 @@ def take_step(run: Run, step: int) -> None:
         cfg.advantages, lengths_QG=scored.rollout.lengths_QG,
         longest=cfg.longest(step))
     sums = processes.gather(step_metrics.sums(scored, advantages))
+    if not step:
+      check_verdicts(scored)
     clock.lap("rewards")
     work = Work(
         learner.ready(packed, placed, fixed, advantages.advantages_QG,
@@ -266,6 +268,24 @@ def joined(batches: Sequence[TokenBatch]) -> TokenBatch:
   return jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
 
 
+def check_verdicts(scored: Scored) -> None:
+  """Ends a run whose first step has no verdict at all, in all processes.
+
+  Raises:
+    ValueError: that is so; says why.
+  """
+  if not any(processes.gather(bool(scored.valid_QG.any()))):
+    raise ValueError(
+        f"no sample of the first step has a verdict ({why(scored)}): nothing"
+        " could be learned. A reference that its verifier cannot read, or a"
+        " rule that fails, does that; mend it and give the same command")
+
+
+def why(scored: Scored) -> str:
+  """What the rules said of the first sample."""
+  return ", ".join(f"{k}: {v}" for k, v in scored.reasons[0][0].items())
+
+
 def record(session: Session, step: int, scored: Scored,
            advantages: Advantages) -> None:
   """Writes the step's samples of this process, for people to read.
@@ -274,8 +294,8 @@ def record(session: Session, step: int, scored: Scored,
   fails would else train on nothing in silence.
   """
   if not scored.valid_QG.any():
-    reasons = ", ".join(f"{k}: {v}" for k, v in scored.reasons[0][0].items())
-    session.progress.say(f"step {step}: no sample got a verdict ({reasons})")
+    session.progress.say(
+        f"step {step}: no sample got a verdict ({why(scored)})")
   rows = []
   for q, prompt in enumerate(scored.prompts):
     for g, text in enumerate(scored.texts[q]):

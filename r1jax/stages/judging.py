@@ -74,7 +74,6 @@ class Judge(NamedTuple):
 
     Raises:
       SandboxError, ValueError: see `check`.
-      RuntimeError: from the result, if no sample at all has a verdict.
     """
     self.check(prompts)
     texts = self.texts(rollout) if texts is None else texts
@@ -106,11 +105,7 @@ class Judge(NamedTuple):
 
 
 def _report(scores: Sequence[Mapping[str, Score]]) -> None:
-  """Says once that verdicts are missing, and why most of them are.
-
-  Raises:
-    RuntimeError: all are: nothing could be learned, and nothing will be.
-  """
+  """Says once that verdicts are missing, and why most of them are."""
   missing = [next((s.reason for s in sample.values() if not s.valid), None)
              for sample in scores]
   reasons = collections.Counter(filter(None, missing)).most_common(1)
@@ -118,10 +113,6 @@ def _report(scores: Sequence[Mapping[str, Score]]) -> None:
     return
   count = len(missing) - missing.count(None)
   why = f"the commonest reason, {reasons[0][1]} times: {reasons[0][0]}"
-  if count == len(scores):
-    raise RuntimeError(
-        f"none of {count} samples has a verdict; {why}. A reference that its"
-        " verifier cannot read, or a rule that fails, would do that")
   logging.log_first_n(
       logging.WARNING,
       "%d of %d samples have no verdict and are left out of the update; %s",

@@ -198,7 +198,7 @@ def test_own_prompts_come_back_as_they_were(domain, tmp_path):
       "id": 7 * i, "domain": each, "source": "mine", "language": "zh",
       "messages": [{"role": "system", "content": "Be brief."},
                    {"role": "user", "content": f"谁? {i}"}],
-      "reference": {"answer": [1, 2.5, None, "x"]}, "verifier": "exact",
+      "reference": {"answer": [1, 2.5, None, "x"]}, "verifier": "mine",
       "metadata": {"level": i}} for i, each in enumerate(record.DOMAINS * 2)]
   (tmp_path / "dev.jsonl").write_text(
       "".join(json.dumps(row) + "\n" for row in rows))

@@ -168,7 +168,7 @@ def test_bad_flags_of_training(train, tmp_path):
           "--eval.max_new_tokens=256"],
       "row_length is 300 tokens, the model's context is 256": [
           "--row_length=300"],
-      "no rule gives the reward helpful, safety": [
+      "no model gives the reward helpful and safety: give --rewards.helpful": [
           "--rewards.equation=r1-stage2"],
       "no rule gives the reward charm": ["--rewards.weights=charm:1"],
       "equation='r2' is not one of r1-zero": ["--rewards.equation=r2"],

@@ -178,6 +178,7 @@ def test_an_escape_is_reported(monkeypatch, capsys):
   sandboxed.require()
   monkeypatch.setattr(
       sandbox_check, "ONLY", type("Flag", (), {"value": ["mount"]}))
+  monkeypatch.setattr(sandbox_check, "ROUNDS", type("Flag", (), {"value": 0}))
   monkeypatch.setattr(
       sandbox_check, "attempt",
       lambda *_: sandbox_check.Result(True, "ok", 0.1))

@@ -106,11 +106,13 @@ def test_the_reward_children_judge(tmp_path):
 
 
 class Failing(cases.Pool):
-  """A rule of one's own that raises, at step 2 alone."""
+  """A rule of one's own that raises, at one step alone."""
+
+  failing = 2
 
   def submit(self, items):
     future = super().submit(items)
-    for scores in future.result() if self.step == 2 else ():
+    for scores in future.result() if self.step == self.failing else ():
       scores["accuracy"] = Score(0.0, False, "AttributeError: thought")
     return future
 
@@ -118,10 +120,20 @@ class Failing(cases.Pool):
 def test_a_rule_that_always_fails_is_heard_of(tmp_path, capsys):
   rows, _ = train(tmp_path, policy=cases.handed(cases.DENSE), pool=Failing())
   said = [line for line in capsys.readouterr().err.splitlines()
-          if "verdict" in line]
+          if line.startswith("step")]
   assert said == ["step 2: no sample got a verdict (accuracy: AttributeError:"
                   " thought, format: checksum)"]
   assert [row["rewards/invalid_fraction"] for row in rows] == [0.0, 1.0, 0.0]
+
+
+def test_a_first_step_without_any_verdict_ends_the_run(tmp_path):
+  """Nothing would be learned, in silence, for the whole run."""
+  pool = Failing()
+  pool.failing = 1
+  with pytest.raises(ValueError, match="no sample of the first step has a"
+                     r" verdict \(accuracy: AttributeError: thought"):
+    train(tmp_path, policy=cases.handed(cases.DENSE), pool=pool)
+  assert not writer.read(tmp_path)[1:]
 
 
 def test_a_stage_of_longer_completions(tmp_path):
