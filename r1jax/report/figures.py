@@ -240,7 +240,8 @@ def _outcome(axes: matplotlib.axes.Axes, cells: Rows) -> None:
   axes.annotate(
       " · ".join(f"{share:.0%}" for share in ends),
       (0.97, 0.5), xycoords="axes fraction", ha="right", va="center",
-      color=_BLUE, fontweight="bold", fontsize=14)
+      color=_BLUE, fontweight="bold", fontsize=14,
+      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8})
   axes.set_facecolor("#eef6fb" if lives else "#fbf1ee")
 
 
