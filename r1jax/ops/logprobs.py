@@ -139,6 +139,15 @@ def _total(x, axes):
   return jax.lax.psum(x, axes) if axes else x
 
 
+def _normaliser(plan, logits_XV):
+  """([X] largest logits, [X] log-normalisers), over the whole vocabulary."""
+  top_X = jnp.max(logits_XV, -1)
+  if plan.vocab:
+    top_X = jax.lax.pmax(top_X, plan.vocab)
+  sum_X = jnp.sum(jnp.exp(logits_XV - top_X[:, None]), -1)
+  return top_X, top_X + jnp.log(_total(sum_X, plan.vocab))
+
+
 def _forward(plan: Plan, hidden_BTD, w_DV, targets_BT):
   """(log-probabilities, entropies or zeros, log-normalisers), [B, T] each."""
   shape = targets_BT.shape
@@ -272,17 +281,10 @@ def _soft_forward(plan: Plan, hidden_BTD, teacher_BTD, w_DV):
   shape = hidden_BTD.shape[:2]
   n = _chunks(math.prod(shape), plan.chunk)
 
-  def normaliser(logits_XV):
-    top_X = jnp.max(logits_XV, -1)
-    if plan.vocab:
-      top_X = jax.lax.pmax(top_X, plan.vocab)
-    sum_X = jnp.sum(jnp.exp(logits_XV - top_X[:, None]), -1)
-    return top_X, top_X + jnp.log(_total(sum_X, plan.vocab))
-
   def one(chunk):
     logits_XV, wanted_XV = (_logits(plan, x_XD, w_DV) for x_XD in chunk)
-    (top_X, norm_X), (best_X, wanted_X) = map(
-        normaliser, (logits_XV, wanted_XV))
+    (top_X, norm_X), (best_X, wanted_X) = (
+        _normaliser(plan, x_XV) for x_XV in (logits_XV, wanted_XV))
     p_XV = jnp.exp(wanted_XV - wanted_X[:, None])
     both_XV = (logits_XV == top_X[:, None]) & (wanted_XV == best_X[:, None])
     cross_X, both_X = _total(
@@ -398,17 +400,10 @@ def _divergence_forward(how, hidden_BTD, w_DV, teacher_BTE, teacher_w_EV):
   shape = hidden_BTD.shape[:2]
   n = _chunks(math.prod(shape), plan.chunk)
 
-  def normaliser(logits_XV):
-    top_X = jnp.max(logits_XV, -1)
-    if plan.vocab:
-      top_X = jax.lax.pmax(top_X, plan.vocab)
-    sum_X = jnp.sum(jnp.exp(logits_XV - top_X[:, None]), -1)
-    return top_X + jnp.log(_total(sum_X, plan.vocab))
-
   def one(chunk):
     both = [_logits(plan, x_XD, w) for x_XD, w in zip(
         chunk, (w_DV, teacher_w_EV))]
-    norms = [normaliser(logits_XV) for logits_XV in both]
+    norms = [_normaliser(plan, logits_XV)[1] for logits_XV in both]
     terms_XV, _ = _apart(beta, *(
         z_XV - norm_X[:, None] for z_XV, norm_X in zip(both, norms)))
     return _total(jnp.sum(terms_XV, -1), plan.vocab), *norms

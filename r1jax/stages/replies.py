@@ -52,7 +52,7 @@ def from_model(init: str, cfg: ReplyConfig, compute: Compute | None = None,
   engine = Engine(policy.model, SamplingConfig(
       temperature=cfg.temperature, top_p=cfg.top_p,
       max_new_tokens=cfg.max_new_tokens), tokenizer.eos_ids, mesh)
-  params = evaluating.laid_out(policy, engine)
+  params = evaluating.laid_out(policy, engine, donate=True)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   check(limit > 0, f"max_new_tokens={cfg.max_new_tokens} leaves no room in"
         f" {init}'s context of {policy.model.cfg.max_position}")

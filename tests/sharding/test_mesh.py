@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from r1jax.sharding.mesh import MeshConfig, make_mesh, mesh_or_none
+from r1jax.sharding.mesh import MeshConfig, Place, make_mesh, mesh_or_none
 
 F32 = dict(rtol=1e-5, atol=1e-6)
 
@@ -70,3 +70,31 @@ def test_one_device_needs_no_mesh(monkeypatch):
   assert mesh_or_none(MeshConfig(fsdp=2)) == make_mesh(MeshConfig(fsdp=2))
   monkeypatch.setattr(jax, "device_count", lambda: 1)
   assert mesh_or_none() is None
+
+
+def test_a_place_knows_the_free_axes():
+  """Without a mesh, on one, and where a shard_map has taken an axis."""
+  assert Place.here() == Place("cpu") and Place("cpu").axes == {}
+  seen = []
+
+  def look(x):
+    seen.append(Place.here("decode"))
+    return x
+
+  mesh = make_mesh(MeshConfig(data=2, sequence=4))
+  with jax.set_mesh(mesh):
+    jax.jit(look)(jnp.zeros(8))
+    jax.jit(jax.shard_map(look, axis_names={"sequence"}, in_specs=P("sequence"),
+                          out_specs=P("sequence")))(jnp.zeros(8))
+  whole, inside = seen[0], seen[-1]
+  assert whole.layout == "decode" and whole.axes == dict(mesh.shape)
+  assert inside.axes == {a: n for a, n in mesh.shape.items() if a != "sequence"}
+
+
+@pytest.mark.parametrize("place,flat", [
+    (Place("cpu"), True), (Place("gpu"), False), (Place("tpu"), False),
+    (Place("cpu", (("data", 8), ("sequence", 1))), True),
+    (Place("cpu", (("data", 2), ("sequence", 4))), False),
+    (Place("cpu", (("sequence", 4),), frozenset({"sequence"})), True)])
+def test_products_are_flat_where_rows_and_positions_have_one_order(place, flat):
+  assert place.flat == flat
