@@ -7,14 +7,17 @@ to and including its end-of-sequence id; nothing else is.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 import grain
@@ -374,27 +377,35 @@ def weight_of(where: str, source: str, weights: Mapping[str, float] | None
   return weights[source]
 
 
-def ahead(dataset: grain.MapDataset, workers: int) -> grain.DatasetIterator:
+def ahead(dataset: grain.MapDataset, workers: int) -> Iterator[Any]:
   """The elements of a data set in order, made ahead of their use.
 
   Args:
     dataset: goes to the workers as it is.
     workers: processes that make them; 0 does it in a thread. Processes end when
-      the iterator is closed. They need absl's flags to be parsed.
+      the iterator is closed. They need absl's flags to be parsed. SIGINT and
+      SIGTERM are for the process that saves: they are blocked in workers from
+      their first moment on.
   """
   made = dataset.to_iter_dataset(
       grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-  if workers:
-    made = made.mp_prefetch(grain.MultiprocessingOptions(
-        num_workers=workers, per_worker_buffer_size=2), _deaf)
-  return iter(made)
-
-
-def _deaf(number: int, count: int) -> None:
-  """Of a worker: signals are for the process that saves."""
-  del number, count
-  for which in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(which, signal.SIG_IGN)
+  if not workers:
+    yield from iter(made)
+    return
+  made = made.mp_prefetch(grain.MultiprocessingOptions(
+      num_workers=workers, per_worker_buffer_size=2))
+  # Starting it would unblock the two signals.
+  resource_tracker.ensure_running()
+  with contextlib.closing(iter(made)) as elements:
+    # Workers start with the first element, and inherit the mask.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK,
+                                  (signal.SIGINT, signal.SIGTERM))
+    try:
+      first = list(itertools.islice(elements, 1))
+    finally:
+      signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    yield from first
+    yield from elements
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -453,7 +464,7 @@ class Packed:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
 
   def stream(self, first: int, end: int, workers: int = 0
-             ) -> grain.DatasetIterator:
+             ) -> Iterator[TokenBatch]:
     """Batches first, ..., end - 1, made ahead; to be closed, see `ahead`."""
     return ahead(grain.MapDataset.range(first, end).map(self.batch), workers)
 

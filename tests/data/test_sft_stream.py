@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 
 import jax
 import numpy as np
@@ -84,15 +85,26 @@ def test_in_workers_too(paths, parsed):
   whole, stream = both(paths, workers=1)
   want, got = (Packed(x.examples, 3, CAPACITY, seed=4)
                for x in (whole, stream))
+  done, signalled = threading.Event(), set()
+
+  def signal_all():
+    """A signal to the whole group is for the process that saves."""
+    while len(signalled) < 2 or not done.wait(0.002):
+      for worker in multiprocessing.active_children():
+        signalled.add(worker.pid)
+        for number in (signal.SIGINT, signal.SIGTERM):
+          os.kill(worker.pid, number)
+
   with contextlib.closing(got.stream(7, 12, workers=2)) as batches:
-    found = [next(batches)]
-    # A signal to the whole group is for the process that saves.
-    for worker in multiprocessing.active_children():
-      for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(worker.pid, number)
-    found += batches
-  assert len(found) == 5 and not multiprocessing.active_children()
-  for number, batch in enumerate(found, 7):
+    thread = threading.Thread(target=signal_all)
+    thread.start()  # before any worker
+    read = [next(batches)]
+    done.set()
+    thread.join()
+    read += batches
+  assert len(signalled) == 2
+  assert len(read) == 5 and not multiprocessing.active_children()
+  for number, batch in enumerate(read, 7):
     jax.tree.map(np.testing.assert_array_equal, want.batch(number), batch)
 
 
