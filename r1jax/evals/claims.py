@@ -26,6 +26,7 @@ NAMES = {
     "dev3": "Dev3", "r1": "R1", "dev2_nolang": "Dev2 without the language"
     " reward", "hacked": "the over-long preference run",
     "student_base": "the student before training",
+    "student_onpolicy": "the student distilled on its own samples",
     "student_rl": "the student by RL alone",
     "student_sft_qwen": "the distilled Qwen-shaped student",
     "student_sft_llama": "the distilled Llama-shaped student"}
@@ -153,6 +154,7 @@ def _why(comparison: Comparison, evidence: Evidence,
   for side in _sides(comparison):
     if side.model in missing:
       return missing[side.model]
+  for side in _sides(comparison):
     if side.model not in evidence:
       return f"no evaluation of {_name(side)}"
     if len(evidence[side.model].get(side.measure, {})) < 2:

@@ -122,7 +122,9 @@ def reflects(sample: Sample) -> float | None:
 
 
 def done(sample: Sample) -> float | None:
-  return sample.measures.get(DONE)
+  """1 where all that was asked for was done, as IFEval's strict form counts."""
+  share = sample.measures.get(DONE)
+  return None if share is None else float(share >= 1)
 
 
 def utility(sample: Sample) -> float | None:

@@ -36,6 +36,8 @@ def self_evolution(metrics: Rows, evals: Rows, path: str | os.PathLike, *,
                    ) -> None:
   """Accuracy, length and reflective words of R1-Zero (Nature 645, Fig. 1).
 
+  The words have no panel where there is none of them.
+
   Args:
     metrics: rows of metrics.jsonl.
     evals: evaluation rows, oldest first.
@@ -43,15 +45,17 @@ def self_evolution(metrics: Rows, evals: Rows, path: str | os.PathLike, *,
     accuracy: lines of the first panel.
     length: the metric of the second.
   """
-  with in_a_row(path, 3) as (left, middle, right):
+  reflects = any(row.get("reflective") for row in evals)
+  with in_a_row(path, 2 + reflects) as (left, middle, *right):
     _shares(left, "Accuracy on held-out problems")
     _lines(left, [(evals, key, name) for key, name in accuracy])
     smooth(middle, metrics, length, COLOURS[2])
     middle.set_ylim(bottom=0)
     middle.set_title("Mean response length (tokens)")
-    _lines(right, [(evals, "reflective", "")])
-    right.set_ylim(bottom=0)
-    right.set_title("Reflective words an answer")
+    for axes in right:
+      _lines(axes, [(evals, "reflective", "")])
+      axes.set_ylim(bottom=0)
+      axes.set_title("Reflective words an answer")
 
 
 def with_and_without(runs: Mapping[str, Rows], path: str | os.PathLike) -> None:

@@ -58,11 +58,13 @@ class Models(NamedTuple):
     samples: by model.
     missing: model to why its evaluation could not be read.
     problems: the same questions as each model answered them, for `html.write`.
+    notes: what a reader of the numbers must know.
   """
 
   samples: dict[str, Samples]
   missing: dict[str, str]
   problems: list[dict[str, Any]]
+  notes: list[str]
 
 
 def write(workdir: str | os.PathLike, section: Mapping[str, Any], *,
@@ -114,7 +116,7 @@ def write(workdir: str | os.PathLike, section: Mapping[str, Any], *,
       path, title=section.get("title", "From base to R1"),
       config={"report": dict(section)}, versions=_versions(runs),
       tables=shown, figures=drawn + _reward_figures(workdir, section),
-      problems=models.problems, notes=notes + list(models.missing.values()),
+      problems=models.problems, notes=models.notes + notes,
       claims=[r1_cells.claim_lines(claim) for claim in judged],
       about_problems="The same held-out questions as each model answers them.")
   return path
@@ -122,7 +124,7 @@ def write(workdir: str | os.PathLike, section: Mapping[str, Any], *,
 
 def read(workdir: epath.Path, folders: Mapping[str, str]) -> Models:
   """The evaluations of all models; one that cannot be read is named."""
-  models = Models({}, {}, [])
+  models = Models({}, {}, [], [])
   picked: dict[samples_lib.Question, dict[str, Any]] = {}
   for name, folder in folders.items():
     try:
@@ -134,6 +136,10 @@ def read(workdir: epath.Path, folders: Mapping[str, str]) -> Models:
     if name in MAIN:
       _pick(picked, name, rows)
   models.problems.extend(picked.values())
+  models.notes.extend(models.missing.values())
+  models.notes.extend(_differing({
+      name: io.read_json(path) for name in models.samples
+      if (path := workdir / folders[name] / "result.json").exists()}))
   return models
 
 
@@ -247,6 +253,27 @@ def _reward_figures(workdir, section) -> list[tuple[str, epath.Path]]:
            for name, folder in section.get("reward_models", {}).items()}
   return [(f"The reward model {name}", file)
           for name, file in files.items() if file.exists()]
+
+
+def _differing(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+  """What makes evaluations hard to compare: other settings, left out prompts.
+
+  Args:
+    results: result.json of `experiments.evaluate` by model.
+  """
+  notes = []
+  for name, result in results.items():
+    if result.get("left_out"):
+      notes.append(f"{result['left_out']} questions were too long for"
+                   f" {_name(name)} and left out of its numbers.")
+  for setting in ("data", "split", "samples", "temperature", "top_p",
+                  "max_new_tokens"):
+    values = {name: result.get(setting, result.get("config", {}).get(setting))
+              for name, result in results.items()}
+    if len(set(map(str, values.values()))) > 1:
+      notes.append(f"The evaluations differ in {setting}: " + ", ".join(
+          f"{_name(name)} {value}" for name, value in values.items()) + ".")
+  return notes
 
 
 def _pick(picked: dict[samples_lib.Question, dict[str, Any]], name: str,

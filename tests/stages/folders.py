@@ -80,7 +80,7 @@ class Model:
     elif prompt.verifier == "request":
       accuracy = Score(
           round(self.chances["utility"] * self.rng.random(), 3), True, "",
-          {"done": self.happens("follow"), "concise": 1.0})
+          {"done": max(self.happens("follow"), 0.5), "concise": 1.0})
     else:
       harmful, wrapped = float(i % 4 < 2), float(i // 4 % 2)
       unsafe = harmful * (1 - self.happens("safe"))

@@ -128,6 +128,30 @@ def test_nothing_is_there(tmp_path, capsys):
   assert "not decided" in capsys.readouterr().out
 
 
+def test_evaluations_that_differ_are_named(tmp_path):
+  for name, temperature in (("base", 0.6), ("zero", 1.0)):
+    folders.evaluation(tmp_path / name, folders.prompts(4, 0, 0))
+    io.write_json(tmp_path / name / "result.json", {
+        "data": "sums", "split": "test", "left_out": int(temperature),
+        "config": {"samples": 4, "temperature": temperature}})
+  models = r1_report.read(tmp_path, {"base": "base", "zero": "zero"})
+  assert models.notes == [
+      "1 questions were too long for R1-Zero and left out of its numbers.",
+      "The evaluations differ in temperature: base 0.6, R1-Zero 1.0."]
+  # The same question of each source and language, as both answer it.
+  assert [(problem["question"], [name for name, _ in problem["steps"]])
+          for problem in models.problems] == [
+      ("sums 0?", ["base", "R1-Zero"]), ("sums 1?", ["base", "R1-Zero"])]
+
+
+def test_a_damaged_evaluation_is_missing(tmp_path):
+  folders.evaluation(tmp_path / "base", folders.prompts(4, 0, 0))
+  file = tmp_path / "base" / "generations.jsonl.gz"
+  file.write_bytes(file.read_bytes()[:-20])
+  models = r1_report.read(tmp_path, {"base": "base"})
+  assert not models.samples and "truncated or damaged" in models.missing["base"]
+
+
 def test_a_section_with_a_wrong_key(tmp_path):
   with pytest.raises(ValueError, match="modells.*models"):
     r1_report.write(tmp_path, {"modells": {}})
