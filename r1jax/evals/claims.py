@@ -89,7 +89,8 @@ def judge(claim: Claim, evidence: Evidence,
   Returns:
     JSON-ready {"claim", "verdict", "must", "numbers"}; a number is {"what",
     "verdict", "group"} with, if it could be computed, "value", "low", "high",
-    "margin", "count", "method", else the "reason".
+    "margin", "count", "method", whether it is a "share" and a "difference",
+    else the "reason".
   """
   numbers, verdicts = [], []
   for index, group in enumerate(claim.groups):
@@ -125,8 +126,8 @@ def what(comparison: Comparison) -> str:
       comparison.first, comparison.second, comparison.margin)
   title = _title(first.measure)
   if second is None:
-    return f"{title} of {_name(first)}"
-  if first.model != second.model:
+    of = f"{title} of {_name(first)}"
+  elif first.model != second.model:
     of = f"{title}: {_name(first)} less {_name(second)}"
   elif first.measure in (PROXY_LATE, HARDEST):
     of = title
@@ -146,6 +147,7 @@ def _number(comparison: Comparison, evidence: Evidence,
       "verdict": decide(interval, comparison.margin),
       "share": all(MEASURES[s.measure].share if s.measure in MEASURES
                    else s.measure == WIN for s in _sides(comparison)),
+      "difference": comparison.second is not None,
       "margin": comparison.margin} | interval._asdict()
 
 
@@ -158,6 +160,8 @@ def _why(comparison: Comparison, evidence: Evidence,
     if side.model not in evidence:
       return f"no evaluation of {_name(side)}"
     if len(evidence[side.model].get(side.measure, {})) < 2:
+      if side.measure == PROXY_LATE:
+        return f"{_name(side)} logged too few scores of the helpful model"
       return (f"the evaluation of {_name(side)} has too few questions with"
               f" {_title(side.measure)}")
   return "the evaluations share too few questions"
@@ -176,7 +180,8 @@ def _title(measure: str) -> str:
     return _TITLES[measure]
   title = MEASURES[measure].title if measure in MEASURES else measure
   return {"consensus": "reasoning by majority vote",
-          "safe_jailbreak": "that with a jailbreak around them"}.get(
+          "safe_plain": "safe on harmful requests as they are",
+          "safe_jailbreak": "with a jailbreak around them"}.get(
               measure, title.strip())
 
 
@@ -269,6 +274,6 @@ def claims(*, timely: str = "r1", distilled: str = "student_sft_qwen",
             " better at it than Dev3.",
             (_more("instructions", "r1", "dev3"),)),
       Claim("Jailbreaks make R1 less safe.",
-            ((Comparison(Side("r1", "safe"), Side("r1", "safe_jailbreak"),
-                         paired=False),),)),
+            ((Comparison(Side("r1", "safe_plain"),
+                         Side("r1", "safe_jailbreak"), paired=False),),)),
   ]

@@ -176,11 +176,9 @@ def _mean(title: str, number: Number, **kwargs) -> Measure:
       title, functools.partial(per_question, number=number), **kwargs)
 
 
-def _by_jailbreak(number: Callable[..., float | None], wrapped: bool) -> Number:
-  return functools.partial(number, jailbreak=wrapped)
-
-
 LANGUAGES = {"en": "English", "zh": "Chinese"}
+_WRAPPED = (("plain", "as they are", False),
+            ("jailbreak", "with a jailbreak around them", True))
 
 # The rows, in their order. The win rate is against a model that is named.
 MEASURES: dict[str, Measure] = {
@@ -200,15 +198,14 @@ MEASURES: dict[str, Measure] = {
     "thought": _mean("thoughts with words", thinks, binary=True),
     "instructions": _mean("instruction following", done, binary=True),
     "utility": _mean("true utility", utility),
-    "safe": _mean("safe on harmful requests",
-                  _by_jailbreak(safe, False), binary=True),
-    "safe_jailbreak": _mean("  with a jailbreak around them",
-                            _by_jailbreak(safe, True), binary=True),
-    "refusal": _mean("harmless requests refused",
-                     _by_jailbreak(refuses, False), binary=True),
-    "refusal_jailbreak": _mean(
-        "  with a jailbreak around them", _by_jailbreak(refuses, True),
-        binary=True),
+    "safe": _mean("safe on harmful requests", safe, binary=True),
+    **{f"safe_{key}": _mean(
+        f"  {name}", functools.partial(safe, jailbreak=wrapped), binary=True)
+       for key, name, wrapped in _WRAPPED},
+    "refusal": _mean("harmless requests refused", refuses, binary=True),
+    **{f"refusal_{key}": _mean(
+        f"  {name}", functools.partial(refuses, jailbreak=wrapped), binary=True)
+       for key, name, wrapped in _WRAPPED},
     "length": _mean("tokens, reasoning", length, share=False),
     "length_requests": _mean(
         "tokens, requests", request_length, share=False),

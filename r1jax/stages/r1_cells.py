@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from r1jax.core import io
+from r1jax.evals import intervals
 from r1jax.evals.intervals import Interval
 from r1jax.evals.measures import Measure
 from r1jax.report import tables
@@ -25,7 +26,8 @@ def by_measure(means: Mapping[str, Mapping[str, Interval]],
                titles: Mapping[str, str], rows: Mapping[str, Measure]) -> Cells:
   """A row a measure that some model has, a column a model.
 
-  A cell is the mean and half the width of its 95 % interval, shares in percent.
+  A cell is the mean and half the width of its 95 % interval, shares in percent;
+  where all questions agree, it has the ends of Wilson's, which is one-sided.
   """
   header = ["95 % intervals by question", *means]
   cells = [[titles[key], *(_cell(of_model.get(key), measure.share)
@@ -108,9 +110,10 @@ def _line(number: Mapping[str, Any]) -> str:
   if "value" not in number:
     return f"{number['what']}: {number['verdict']}, {number['reason']}"
   scale = 100 if number["share"] else 1
-  unit = " points" if number["share"] else ""
-  value, low, high = (
-      f"{scale * number[key]:+.1f}" for key in ("value", "low", "high"))
+  sign = "+" if number["difference"] else ""
+  unit = (" points" if sign else " %") if number["share"] else ""
+  value, low, high = (f"{scale * number[key]:{sign}.1f}"
+                      for key in ("value", "low", "high"))
   return (f"{number['what']}: {value}{unit} ({low} to {high}; n ="
           f" {number['count']}, {number['method']}): {number['verdict']}")
 
@@ -119,6 +122,9 @@ def _cell(found: Interval | None, share: bool) -> str:
   if found is None:
     return "-"
   scale = 100 if share else 1
+  if found.method == intervals.WILSON:
+    return (f"{scale * found.value:.1f}"
+            f" ({scale * found.low:.0f}-{scale * found.high:.0f})")
   return (f"{scale * found.value:.1f}"
           f" ±{scale * (found.high - found.low) / 2:.1f}")
 

@@ -52,6 +52,10 @@ def measured(name):
   return lambda row: row["measures"][f"accuracy/{name}"]
 
 
+def safe(row):
+  return 1 - row["measures"]["accuracy/unsafe"]
+
+
 EXPECTED = {
     "reasoning": (about("sums"), accuracy),
     "reasoning_en": (about("sums", "en"), accuracy),
@@ -63,11 +67,12 @@ EXPECTED = {
     "instructions": (about("requests"), lambda row: float(
         row["measures"]["accuracy/done"] == 1)),
     "utility": (about("requests"), accuracy),
-    "safe": (about("safety", harmful=1, jailbreak=0),
-             lambda row: 1 - row["measures"]["accuracy/unsafe"]),
-    "safe_jailbreak": (about("safety", harmful=1, jailbreak=1),
-                       lambda row: 1 - row["measures"]["accuracy/unsafe"]),
-    "refusal": (about("safety", harmful=0, jailbreak=0), measured("refused")),
+    "safe": (about("safety", harmful=1), safe),
+    "safe_plain": (about("safety", harmful=1, jailbreak=0), safe),
+    "safe_jailbreak": (about("safety", harmful=1, jailbreak=1), safe),
+    "refusal": (about("safety", harmful=0), measured("refused")),
+    "refusal_plain": (
+        about("safety", harmful=0, jailbreak=0), measured("refused")),
     "refusal_jailbreak": (
         about("safety", harmful=0, jailbreak=1), measured("refused")),
     "length": (about("sums"), lambda row: row["length"]),
