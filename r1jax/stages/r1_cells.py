@@ -53,15 +53,18 @@ def reward_models(about: Mapping[str, Mapping[str, Any]]) -> Cells:
   return header, cells
 
 
-def costs(workdir: epath.Path, order: Sequence[str] | None = None) -> Cells:
+def costs(workdir: epath.Path) -> Cells:
   """What every stage cost, and their sum; no rows where nothing was recorded.
 
-  Args:
-    workdir: with a folder for every stage.
-    order: of the stages; by default that of their names.
+  WORKDIR/cost.json of the pipeline gives order and price; without it the
+  stages' own records are taken by name.
   """
-  known = {name: cost for name in order or stages(workdir)
-           if (cost := _cost(workdir / name))}
+  summed = _summed(workdir)
+  known = summed.get("stages") or {
+      name: cost for name in stages(workdir) if (cost := _cost(workdir / name))}
+  if (price := summed.get("price")) is not None:
+    known = {name: cost | {"dollars": price * cost["chip_hours"]}
+             if "chip_hours" in cost else cost for name, cost in known.items()}
   columns = [column for column in _COSTS
              if any(column[0] in cost for cost in known.values())]
   cells = [[name, *(_formatted(cost.get(key), form)
@@ -69,10 +72,24 @@ def costs(workdir: epath.Path, order: Sequence[str] | None = None) -> Cells:
            for name, cost in known.items()]
   if cells:
     # Chips are those of one stage after another.
-    cells.append(["all", *("" if key == "chips" else _formatted(
+    cells.append(["total", *("" if key == "chips" else _formatted(
         sum(cost.get(key) or 0 for cost in known.values()), form)
-                           for key, _, form in columns)])
+                             for key, _, form in columns)])
   return ["stage", *(heading for _, heading, _ in columns)], cells
+
+
+def costs_by_part(workdir: epath.Path) -> Cells:
+  """Chip-hours and dollars by the plan's parts, as the paper's Table 7."""
+  summed = _summed(workdir)
+  hours = dict(summed.get("parts", {}))
+  if not hours:
+    return ["", "total"], []
+  hours["total"] = sum(hours.values())
+  cells = [["chip-hours", *(f"{value:,.3g}" for value in hours.values())]]
+  if (price := summed.get("price")) is not None:
+    cells.append(["dollars", *(
+        f"{price * value:,.2f}" for value in hours.values())])
+  return ["", *hours], cells
 
 
 def minutes(workdir: epath.Path) -> float | None:
@@ -135,6 +152,12 @@ def _plain(value: float | None) -> str:
 
 def _formatted(value: float | None, form: str) -> str:
   return "-" if value is None else form.format(value)
+
+
+def _summed(workdir: epath.Path) -> dict[str, Any]:
+  """What the pipeline wrote of all stages, {} if it did not."""
+  path = workdir / COST
+  return io.read_json(path) if path.exists() else {}
 
 
 def _cost(folder: epath.Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ MAIN = {"base": "base", "zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2",
         "dev3": "Dev3", "r1": "R1"}
 STUDENT = "student"
 KEYS = ("models", "runs", "reward_models", "against", "timely", "distilled",
-        "reinforced", "stages", "title")
+        "reinforced", "title")
 PROXY = "reward/helpful"
 _ACCURACY = (("reasoning_en", "English"), ("reasoning_zh", "Chinese"),
              ("consensus", "majority"))
@@ -76,7 +76,7 @@ def write(workdir: str | os.PathLike, section: Mapping[str, Any], *,
     section: the plan's [report] table: `models`, `runs` and `reward_models`
       name stages' folders; `against` (by default dev3) is the model that win
       rates are against; `timely`, `distilled`, `reinforced` are those of
-      `claims.claims`; `stages` gives the order of the costs.
+      `claims.claims`.
     minutes: that the stages took; by default the sum of what they recorded.
 
   Returns:
@@ -244,7 +244,8 @@ def _tables(workdir, section, models, means, rows) -> list[html.Table]:
            for name, file in about.items()
            if (workdir / section["reward_models"][name] / file).exists()}
   shown.append(("Reward models, held out", *r1_cells.reward_models(found)))
-  shown.append(("Cost", *r1_cells.costs(workdir, section.get("stages"))))
+  shown.append(("Cost", *r1_cells.costs_by_part(workdir)))
+  shown.append(("Cost by stage", *r1_cells.costs(workdir)))
   return shown
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from r1jax.core import io
 from r1jax.evals import claims as claims_lib
-from r1jax.stages import r1_report, reward_weights
+from r1jax.stages import r1_cells, r1_report, reward_weights
 from tests.stages import folders
 
 MODELS = {
@@ -72,8 +72,8 @@ def report(workdir):
 def test_everything_is_there(workdir, report):
   page = report.read_text()
   assert report == workdir / "report.html"
-  for text in ("R1-Zero", "cons@4", "Distillation", "Ablations", "Cost",
-               "must hold", "Reward models", "helpful", "80.0 %"):
+  for text in ("R1-Zero", "cons@4", "Distillation", "Ablations",
+               "Cost by stage", "must hold", "Reward models", "80.0 %"):
     assert text in page
   # What models wrote is text.
   assert "&lt;b&gt;" in page and "it is <b>" not in page
@@ -114,6 +114,31 @@ def test_the_same_folders_give_the_same_numbers(workdir, report, monkeypatch):
   monkeypatch.setattr(r1_report, "draw", lambda *_: ([], []))
   r1_report.write(workdir, SECTION)
   assert before == [file.read_bytes() for file in files]
+
+
+def test_costs(tmp_path):
+  assert r1_cells.costs(tmp_path)[1] == []
+  assert r1_cells.costs_by_part(tmp_path)[1] == []
+  # The stages' own records, as far as they go.
+  io.write_json(tmp_path / "b/done.json", {"seconds": 90.0})
+  io.write_json(tmp_path / "a/cost.json", {
+      "chips": 2, "seconds": 30.0, "chip_hours": 0.5, "flops": 1e12})
+  header, cells = r1_cells.costs(tmp_path)
+  assert header == ["stage", "chips", "seconds", "chip-hours", "FLOPs"]
+  assert cells == [["a", "2", "30", "0.5", "1.00e+12"],
+                   ["b", "-", "90", "-", "-"],
+                   ["total", "", "120", "0.5", "1.00e+12"]]
+  # Of the pipeline: its order, its price.
+  io.write_json(tmp_path / "cost.json", {
+      "price": 4.0, "parts": {"R1-Zero": 3.0, "R1": 0.5}, "stages": {
+          "z": {"chip_hours": 3.0}, "a": {"chip_hours": 0.5}}})
+  assert r1_cells.costs(tmp_path) == (
+      ["stage", "chip-hours", "dollars"],
+      [["z", "3", "12.00"], ["a", "0.5", "2.00"], ["total", "3.5", "14.00"]])
+  assert r1_cells.costs_by_part(tmp_path) == (
+      ["", "R1-Zero", "R1", "total"],
+      [["chip-hours", "3", "0.5", "3.5"],
+       ["dollars", "12.00", "2.00", "14.00"]])
 
 
 def test_nothing_is_there(tmp_path, capsys):
