@@ -16,8 +16,8 @@ if TYPE_CHECKING:
   from r1jax.core.types import Prompt
   from r1jax.rewards.response import Response
 
-# What each virtue is worth on top of the work itself.
-_DONE, _CONCISE, _POLITE = 0.6, 0.3, 0.1
+# What is lost without these virtues.
+_CONCISE, _POLITE = 0.3, 0.1
 
 
 def verify(prompt: Prompt, response: Response) -> Score:
@@ -29,9 +29,9 @@ def verify(prompt: Prompt, response: Response) -> Score:
 
 
 def utility(parts: Mapping[str, float]) -> float:
-  """done x language x (0.6 + 0.3 concise + 0.1 polite)."""
+  """done x language x (1 - 0.3 (1 - concise) - 0.1 (1 - polite))."""
   return parts["done"] * parts["language"] * (
-      _DONE + _CONCISE * parts["concise"] + _POLITE * parts["polite"])
+      1 - _CONCISE * (1 - parts["concise"]) - _POLITE * (1 - parts["polite"]))
 
 
 def judge(reference: Mapping[str, Any], answer: str) -> dict[str, float]:
