@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from r1jax.accounting import cost
 from r1jax.core import keys
 from r1jax.core.types import Message, Prompt
 from r1jax.data import templates
@@ -77,6 +78,7 @@ class Writer:
           self.policy.params, self.policy.router_bias_LE,
           [np.array(r.ids, np.int32) for _, r in asked],
           [ids[at] for at, _ in asked], count, key)
+      cost.sampled(self.engine.model.cfg, rollout)
       for row, (at, rendered) in enumerate(part):
         answers[at] = [rendered.tail + self._text(rollout.completion(row, g))
                        for g in range(count)]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from r1jax.accounting import cost
 from r1jax.core.config import check
 from r1jax.core.types import Message
 from r1jax.data import filters, templates
@@ -66,6 +67,7 @@ def from_model(init: str, cfg: ReplyConfig, compute: Compute | None = None,
     rollout = engine.generate(
         params, policy.router_bias_LE, ids, [_address(x) for x in ids], 1,
         jax.random.key(cfg.seed))
+    cost.sampled(policy.model.cfg, rollout)
     texts = []
     for row, rendered in enumerate(asked):
       tokens = rollout.completion(row, 0).tolist()
