@@ -82,7 +82,7 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
     cfg: how much; its sampling settings are the engine's business.
     engine: of the policy's model.
     judge: phrases and judges.
-    policy: who answers.
+    policy: who answers; given up.
     prompts: the questions.
     workdir: gets the folder `samples`.
     judged: of questions without a rule; None leaves them without a verdict.
@@ -92,7 +92,7 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
     Whether all is there; False after a signal.
   """
   key = keys.fold(jax.random.key(cfg.seed), _STREAM)
-  params = evaluating.laid_out(policy, engine)
+  params = evaluating.laid_out(policy, engine, donate=True)
 
   def work(live: Sequence[Prompt]) -> list[dict[str, Any]]:
     # The shapes never change: the last batch is filled with repeats.
