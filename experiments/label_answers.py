@@ -17,6 +17,7 @@ from absl import flags
 from etils import epath
 
 from experiments import common, label_pairs, start
+from r1jax.accounting import cost
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.stages import tasks
@@ -33,6 +34,7 @@ def main() -> None:
         f"{name} has no function label(messages, answer)")
   out = epath.Path(label_pairs.OUT.value)
   out.mkdir(parents=True, exist_ok=True)  # before the work
+  record = cost.Record(out)
   prompts = tasks.joined(common.sources(
       common.DATA.value, label_pairs.SPLIT.value))
   rows, shares = [], []
@@ -51,6 +53,7 @@ def main() -> None:
   io.write_json(out / "report.json", report)
   io.write_text(out / "labels.jsonl", "".join(
       json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+  record.write()
   print(json.dumps(report, indent=2), flush=True)
   print(f"wrote {out / 'labels.jsonl'}; use it as --data of"
         " experiments.train_reward --loss=pointwise", flush=True)

@@ -27,6 +27,7 @@ from absl import flags
 from etils import epath
 
 from experiments import common, flagset, replying, start
+from r1jax.accounting import cost
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.types import Prompt
@@ -63,6 +64,7 @@ def main() -> None:
   check(bool(JUDGE.value), "give --judge=orbax:WORKDIR, hf:DIR, URL or FILE.py")
   out = epath.Path(OUT.value)
   out.mkdir(parents=True, exist_ok=True)  # before the work
+  record = cost.Record(out)
   decide = judge_of(JUDGE.value, out)
   prompts = tasks.joined(common.sources(common.DATA.value, SPLIT.value))
   check(len(prompts) > 0, f"--split={SPLIT.value} of --data has no questions")
@@ -87,6 +89,7 @@ def main() -> None:
   io.write_text(out / "pairs.jsonl", "".join(
       json.dumps(labelling.row(one, sources[id(one.pair.messages)]),
                  ensure_ascii=False) + "\n" for one in used))
+  record.write()
   print(f"wrote {out / 'pairs.jsonl'}; use it as --data of"
         " experiments.train_reward", flush=True)
 

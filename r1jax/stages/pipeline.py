@@ -94,6 +94,20 @@ class Pipeline:
              for read in fingerprints.named(value, self.filled)}
     return {"run": stage.run, "out": stage.out, "flags": flags, "reads": reads}
 
+  def costs(self) -> dict[str, dict[str, float]]:
+    """What every finished stage took: `seconds`, and of its record of costs
+    `chip_hours`, `tokens` and `flops`; without one it held one chip.
+    """
+    found = {}
+    for stage in self.plan.stages:
+      if self.done(stage.name):
+        record = io.read_json(self.folder(stage.name) / DONE)
+        kept = record["cost"] or {"chip_hours": record["seconds"] / 3600}
+        found[stage.name] = {"seconds": record["seconds"]} | {
+            name: kept.get(name, 0.0)
+            for name in ("chip_hours", "tokens", "flops")}
+    return found
+
   def chosen(self, first: str = "", last: str = "") -> tuple[Stage, ...]:
     """The stages from `first` to `last`; those before must be done.
 

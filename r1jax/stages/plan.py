@@ -113,10 +113,12 @@ class Plan:
           f" {', '.join(names)}")
     return self.stages[names.index(name)]
 
-  def values(self, **given: str | int) -> dict[str, str]:
+  def values(self, *, partly: bool = False, **given: str | int
+             ) -> dict[str, str]:
     """What stands for `VALUES` in this plan.
 
     Args:
+      partly: what is not given stays in braces.
       given: seed, data_dir and init of the command; "" is not given.
 
     Raises:
@@ -127,7 +129,7 @@ class Plan:
         name: str(value) for name, value in given.items() if value != ""}
     for stage in self.stages:
       for name in stage.places:
-        check(name in values or name not in VALUES or name == "plan",
+        check(partly or name in values or name not in VALUES or name == "plan",
               f"{self.path}: stage {stage.name} reads {{{name}}}: give"
               f" --{name}")
     used = {name for stage in self.stages for name in stage.places}
@@ -172,6 +174,10 @@ def read(path: str | os.PathLike) -> Plan:
         " name is letters, digits and _, and none of " + ", ".join(VALUES))
     _keys(table, _STAGE, f"{path}: stage {name}")
   stages = [_stage(name, written, path) for name in written]
+  for kind, named in tables.get("report", {}).items():
+    for name, stage in named.items() if isinstance(named, dict) else ():
+      check(stage in written, f"{path}: report.{kind}.{name}={stage!r} is no"
+            f" stage{_alike(str(stage), written)}")
   return Plan(path=path, stages=tuple(_ordered(stages, path)),
               defaults=defaults, estimate=tables.get("estimate", {}),
               report=tables.get("report", {}))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from r1jax.accounting import cost
 from r1jax.core.config import check
 from r1jax.core.types import Message
 from r1jax.data import hf_tokenizer, preference, templates
@@ -139,9 +140,11 @@ class Replier:
       part = asked[start:start + self._cfg.batch]
       # The last batch is as large as the others: one shape.
       full = part + part[:1] * (self._cfg.batch - len(part))
-      rollout = engine.generate(
-          params, bias_LE, [np.array(one.ids, np.int32) for _, one in full],
-          [ids[at] for at, _ in full], count, key)
+      with cost.phase("sample"):
+        rollout = engine.generate(
+            params, bias_LE, [np.array(one.ids, np.int32) for _, one in full],
+            [ids[at] for at, _ in full], count, key)
+      cost.sampled(engine.model.cfg, rollout)
       for row, (at, one) in enumerate(part):
         answers[at] = [_Answer(
             one.tail + self._text(rollout.completion(row, g).tolist()),

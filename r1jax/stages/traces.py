@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from r1jax.accounting import cost
 from r1jax.checkpoint import trees
 from r1jax.core import keys
 from r1jax.core.config import check
@@ -100,6 +101,7 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
     rollout = engine.generate(
         params, policy.router_bias_LE, [judge.tokens(p) for p in asked],
         [p.id for p in asked], cfg.samples, key)
+    cost.sampled(policy.model.cfg, rollout)
     ours = live[numbers.start:numbers.stop]
     if not ours:
       return []

@@ -1,14 +1,23 @@
 """experiments.r1 as users type it, with stages that need no training."""
 
+import json
 import pathlib
 import subprocess
 import sys
 
+import pytest
+from etils import epath
+
 from r1jax.stages import pipeline
+from r1jax.stages import plan as plan_lib
+from r1jax.stages.pipeline import Pipeline
+from tests.experiments import flagged
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import fails, succeeds
 from tests.stages import planned
 
+ROOT = pathlib.Path(__file__).parents[2]
+PLANS = ROOT / "experiments/plans"
 TOY = """
 [stages.one]
 run = "tests.stages.planned"
@@ -35,13 +44,20 @@ def test_a_plan_by_one_command(tmp_path):
   plan.write_text(TOY)
   bad.write_text("[stages.one\n")
   shared = [f"--plan={plan}", f"--workdir={tmp_path}/run"]
-  first, again, other, *wrong = calls(
-      "experiments.r1", [*shared, "--until=one"], shared,
+  dry, first, again, other, *wrong = calls(
+      "experiments.r1", [*shared, "--dry_run"],
+      [*shared, "--until=one"], shared,
       [*shared, "--seed=1"], [*shared, "--until=three"],
       [*shared, "--init=hf:DIR"], [f"--plan={bad}"], [f"--plan={plan}x"],
       [*shared, "--from=two", "--until=one"])
+  assert [line.split()[0] for line in succeeds(dry).splitlines()[2:4]] == [
+      "one", "two"]
   assert "left of the plan: two" in succeeds(first)
-  assert "[1/2] one: done before" in succeeds(again)
+  said = succeeds(again)
+  assert "[1/2] one: done before" in said and "left of the plan" not in said
+  costs = json.loads((tmp_path / "run/cost.json").read_text())
+  assert list(costs["stages"]) == ["one", "two"] == list(costs["parts"])
+  assert costs["stages"]["one"]["seconds"] > 0
   assert (tmp_path / "run/two/out.txt").read_text() == (
       f"{tmp_path}/run/one/out.txt\n")
   fails(other, "one: flags.text: '0' -> '1'", "This concerns one, two")
@@ -61,4 +77,42 @@ def test_the_command_itself_leaves_the_devices_to_its_stages(tmp_path):
           "from jax._src import xla_bridge\n"
           "assert not xla_bridge.backends_are_initialized()")
   subprocess.run([sys.executable, "-c", code], check=True,
-                 cwd=pathlib.Path(__file__).parents[2])
+                 cwd=ROOT)
+
+
+def stages(preset):
+  """A pipeline of a plan that comes along, and its stages."""
+  plan = plan_lib.read(PLANS / f"{preset}.toml")
+  values = plan.values(partly=True, seed=1, data_dir="", init="") | {
+      "data_dir": "/data", "init": plan.defaults.get("init", "hf:/base")}
+  return Pipeline(plan=plan, workdir=epath.Path("/run"), values=values)
+
+
+@pytest.mark.parametrize("preset", ["embedded", "paper"])
+def test_experiments_take_the_flags_of_the_plans(preset):
+  one = stages(preset)
+  lines = {}
+  for stage in one.plan.stages:
+    command = one.command(stage)
+    assert "{" not in " ".join(command), command
+    lines[stage.name] = command[command.index("-m") + 1], command[3:]
+  found = dict(zip(lines, flagged.errors(list(lines.values()))))
+  assert not {name: error for name, error in found.items() if error}
+
+
+def test_a_wrong_flag_is_seen():
+  unknown, value = flagged.errors([
+      ("experiments.evaluate", ["--sample=4"]),
+      ("experiments.train_grpo", ["--samples=1"])])
+  assert "Unknown command line flag 'sample'" in unknown
+  assert "one has no baseline" in value
+
+
+@pytest.mark.parametrize("preset", ["embedded", "paper"])
+def test_what_the_plans_name_in_the_package_is_there(preset):
+  one = stages(preset)
+  for stage in one.plan.stages:
+    for value in stage.flags.values():
+      if "{plan}" in value:
+        path = one.filled(value).removeprefix("file:")
+        assert pathlib.Path(path).is_file(), path

@@ -67,6 +67,12 @@ def test_values_of_the_command(tmp_path):
     one.values(seed=0, data_dir="", init="base")
 
 
+def test_what_is_not_given_may_stay_in_braces(tmp_path):
+  plan = read(tmp_path, GOOD)
+  assert "data_dir" not in plan.values(
+      partly=True, seed=0, data_dir="", init="")
+
+
 A = "[stages.a]\nrun = 'x'\n"
 
 
@@ -95,6 +101,8 @@ A = "[stages.a]\nrun = 'x'\n"
      "[stages.d]\nrun = 'x'\nflags = {x = '{b}'}\n",
      "wait for each other: b -> c -> d -> b"),
     (A + "expect = {length = 0}\n", "expect.length=0 must be a positive"),
+    ("[report]\nmodels = {r1 = 'eval'}\n" + A,
+     "report.models.r1='eval' is no stage"),
     ("[estimate]\nprice = 'x'\n" + A, "estimate: price='x' is not of type flo"),
 ])
 def test_a_malformed_plan_names_file_and_place(tmp_path, text, message):
