@@ -48,7 +48,7 @@ def _request(judged: bool, dice: Dice, split: str, index: int) -> Prompt | None:
   if requests.split_of(request) != split:
     return None
   return _general(
-      "requests", judged, index, request.question, request.answer_language,
+      "requests", judged, index, request.question, request.language,
       request.reference(), "request", {"kind": request.kind})
 
 
