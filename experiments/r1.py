@@ -11,7 +11,8 @@ the same command goes on, and a finished stage is not done twice. Another
 setting, and a file or folder that was changed since a stage read it, is an
 error that names the stages it concerns. r1jax/stages/plan.py says what a plan
 is; --preset=embedded is the small world on two CPU cores, --preset=paper has
-the paper's sizes.
+the paper's sizes. When all stages are done WORKDIR/report.html, summary.json
+and claims.json say what they came to.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from etils import epath
 
 from experiments import recipe, start
 from r1jax.core import io
+from r1jax.core.config import check
 from r1jax.report import tables
 from r1jax.sharding import watchdog
-from r1jax.stages import forecast
+from r1jax.stages import forecast, r1_report
 from r1jax.stages import plan as plan_lib
 from r1jax.stages.pipeline import COST, Pipeline
 from r1jax.stages.plan import Stage
@@ -64,6 +66,9 @@ LAUNCH = flags.DEFINE_string(
 
 def main() -> None:
   plan = plan_lib.read(PLAN.value or PLANS / f"{PRESET.value}.toml")
+  unknown = sorted(set(plan.report) - set(r1_report.KEYS))
+  check(not unknown, f"{plan.path}: [report] has {', '.join(unknown)}; known:"
+        f" {', '.join(r1_report.KEYS)}")  # before the work
   values = plan.values(
       seed=SEED.value, data_dir=DATA_DIR.value, init=INIT.value,
       partly=DRY_RUN.value)
@@ -81,6 +86,8 @@ def main() -> None:
   left = [s.name for s in plan.stages if not pipeline.done(s.name)]
   if left:
     print(f"done; left of the plan: {', '.join(left)}", flush=True)
+  elif plan.report:
+    print(f"report: {r1_report.write(WORKDIR.value, plan.report)}", flush=True)
 
 
 def resolved(stage: Stage) -> Mapping[str, str]:

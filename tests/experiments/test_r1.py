@@ -26,6 +26,9 @@ flags = {text = "{seed}"}
 [stages.two]
 run = "tests.stages.planned"
 flags = {text = "{one}/out.txt"}
+
+[report]
+models = {base = "two"}
 """
 
 
@@ -43,18 +46,23 @@ def test_a_plan_by_one_command(tmp_path):
   plan, bad = tmp_path / "toy.toml", tmp_path / "bad.toml"
   plan.write_text(TOY)
   bad.write_text("[stages.one\n")
+  odd = tmp_path / "odd.toml"
+  odd.write_text(TOY.replace("models =", "model ="))
   shared = [f"--plan={plan}", f"--workdir={tmp_path}/run"]
   dry, first, again, other, *wrong = calls(
       "experiments.r1", [*shared, "--dry_run"],
       [*shared, "--until=one"], shared,
       [*shared, "--seed=1"], [*shared, "--until=three"],
       [*shared, "--init=hf:DIR"], [f"--plan={bad}"], [f"--plan={plan}x"],
+      [f"--plan={odd}", f"--workdir={tmp_path}/run"],
       [*shared, "--from=two", "--until=one"])
   assert [line.split()[0] for line in succeeds(dry).splitlines()[2:4]] == [
       "one", "two"]
   assert "left of the plan: two" in succeeds(first)
   said = succeeds(again)
   assert "[1/2] one: done before" in said and "left of the plan" not in said
+  assert f"report: {tmp_path}/run/report.html" in said
+  assert "no evaluation" in (tmp_path / "run/report.html").read_text()
   costs = json.loads((tmp_path / "run/cost.json").read_text())
   assert list(costs["stages"]) == ["one", "two"] == list(costs["parts"])
   assert costs["stages"]["one"]["seconds"] > 0
@@ -63,7 +71,8 @@ def test_a_plan_by_one_command(tmp_path):
   fails(other, "one: flags.text: '0' -> '1'", "This concerns one, two")
   for call, message in zip(wrong, (
       "--until=three is no stage", "reads {init}", "is not TOML",
-      "cannot be read", "--from=two comes after --until=one"), strict=True):
+      "cannot be read", "[report] has model; known: models",
+      "--from=two comes after --until=one"), strict=True):
     fails(call, message)
 
 
