@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from r1jax.core import thoughts
 from r1jax.core.config import check
 from r1jax.core.types import Message
-from r1jax.data import filters, templates
+from r1jax.data import templates
 from r1jax.models.compute import Compute
 from r1jax.rewards.judge import Generate
 from r1jax.rollout.engine import Engine
@@ -72,7 +73,7 @@ def from_model(init: str, cfg: ReplyConfig, compute: Compute | None = None,
       text = tokenizer.decode(
           tokens[:-1] if tokens[-1] in tokenizer.eos_ids else tokens)
       texts.append("" if rollout.truncated_QG[row, 0] else
-                   filters.split(rendered.tail + text)[1].strip())
+                   thoughts.split(rendered.tail + text).answer)
     return texts
 
   def generate(conversations: Sequence[tuple[Message, ...]]) -> list[str]:
