@@ -13,13 +13,13 @@ import jax
 import numpy as np
 
 from r1jax.accounting import cost
-from r1jax.core import thoughts
 from r1jax.core.config import check
 from r1jax.core.types import Message
 from r1jax.data import hf_tokenizer, preference, templates
 from r1jax.data.templates import Rendered
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
+from r1jax.rewards import response
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating, weights
@@ -170,7 +170,7 @@ class Replier:
     if not answer.ended:
       return self._failed("the reply does not end within max_new_tokens="
                           f"{self._cfg.max_new_tokens}")
-    said = thoughts.split(answer.text).answer
+    said = response.split("", answer.text).answer
     return said or self._failed("the reply is empty, or nothing but a thought")
 
   def _failed(self, reason: str) -> None:
