@@ -20,7 +20,8 @@ SCRIPTS: dict[str, str] = {
     "Cyrillic": (r"\u0400-\u0481\u048a-\u052f\u1c80-\u1c88\ua640-\ua66e"
                  r"\ua680-\ua69b"),
     "Armenian": r"\u0531-\u0556\u0560-\u0588\ufb13-\ufb17",
-    "Hebrew": r"\u05d0-\u05f2\ufb1d-\ufb4f",
+    "Hebrew": (r"\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
+               r"\u05d0-\u05f2\ufb1d-\ufb4f"),
     "Arabic": (r"\u0620-\u065f\u066e-\u06d3\u06d5-\u06ef\u06fa-\u06ff"
                r"\u0750-\u077f\u08a0-\u08ff\ufb50-\ufbb1\ufbd3-\ufdfb"
                r"\ufe70-\ufefc"),
@@ -55,14 +56,14 @@ OTHER = "Other"  # every other letter, styled mathematical ones among them
 BY_CHARACTER = frozenset(
     {"Thai", "Lao", "Tibetan", "Myanmar", "Khmer", "Hangul", "Kana", "Han"})
 
-_MARKS = r"\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+MARKS = r"\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 _KNOWN = "".join(SCRIPTS.values())
 _RUN = re.compile("|".join(
-    [f"(?P<{name}>[{ranges}][{ranges}{_MARKS}]*"
+    [f"(?P<{name}>[{ranges}][{ranges}{MARKS}]*"
      + ("" if name in BY_CHARACTER else
-        rf"(?:['\u2019][{ranges}][{ranges}{_MARKS}]*)*") + ")"
+        rf"(?:['\u2019][{ranges}][{ranges}{MARKS}]*)*") + ")"
      for name, ranges in SCRIPTS.items()]
-    + [rf"(?P<{OTHER}>[^\W\d_{_KNOWN}][^\W\d_{_KNOWN}{_MARKS}]*)"]))
+    + [rf"(?P<{OTHER}>[^\W\d_{_KNOWN}][^\W\d_{_KNOWN}{MARKS}]*)"]))
 
 
 def words_by_script(text: str, shortest: int = 1) -> dict[str, int]:

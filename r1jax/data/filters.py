@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from r1jax.core import scripts
+from r1jax.core import scripts, thoughts
 from r1jax.core.config import check
 from r1jax.data import ngrams
 
@@ -66,14 +66,6 @@ class FilterConfig:
       check(0 <= getattr(self, name) <= 1,
             f"{name}={getattr(self, name)} is a share, in 0..1")
     scripts.of_language(self.language)
-
-
-def split(text: str) -> tuple[str, str]:
-  """(thought, answer) of what an assistant says; the thought may be empty."""
-  thought, closed, answer = text.rpartition("</think>")
-  if not closed:
-    return "", text
-  return thought.strip().removeprefix("<think>").strip(), answer
 
 
 def repetition(text: str, cfg: FilterConfig = FilterConfig()) -> str | None:
@@ -155,10 +147,10 @@ def code_block(thought: str) -> str | None:
 
 
 def empty_thinking(text: str) -> str | None:
-  """No thought before the answer, or one without any letter or digit."""
-  thought, _ = split(text)
+  """No thought that ends before an answer, or one without letter or digit."""
+  thought, _, closed = thoughts.split(text)
   empty = not any(character.isalnum() for character in thought)
-  return "empty thought" if empty else None
+  return "empty thought" if empty or not closed else None
 
 
 def reason(text: str, language: str = "", cfg: FilterConfig = FilterConfig()
@@ -172,7 +164,7 @@ def reason(text: str, language: str = "", cfg: FilterConfig = FilterConfig()
   """
   if cfg.thinking and (fault := empty_thinking(text)):
     return fault
-  thought, _ = split(text)
+  thought = thoughts.split(text).thinking
   if cfg.code_blocks and (fault := code_block(thought)):
     return fault
   if cfg.paragraph_words and (fault := long_paragraph(thought, cfg)):

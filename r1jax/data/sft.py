@@ -25,6 +25,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from r1jax.core import thoughts
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch, ask
 from r1jax.data import chat, packing, templates
@@ -149,12 +150,12 @@ def _continuing(tail: str, answer: str) -> str:
   """The answer without what the prompt has begun of it, a thought or none."""
   if not tail:
     return answer
-  thought, closed, rest = answer.rpartition("</think>")
-  if "</think>" in tail:  # the template forbids thoughts
+  thought, closed, rest = thoughts.cut(answer)
+  if thoughts.CLOSE in tail:  # the template forbids thoughts
     return rest.lstrip() if closed else answer
   if not closed:  # an answer without thoughts must not be taken for one
     return f"\n</think>\n\n{answer}"
-  thought = thought.lstrip().removeprefix("<think>").removeprefix("\n")
+  thought = thought.lstrip().removeprefix(thoughts.OPEN).removeprefix("\n")
   return thought + closed + rest
 
 

@@ -13,14 +13,16 @@ A reference is one of
   {"kind": "asserts", "entry_point": name or "", "setup": text, "test": text}
 
 with, if wanted, "language" (only "python" so far), "seconds" (CPU time of a
-test), "megabytes", for functions that approximate "tolerance" (absolute, for
-every number in the value), and for printed outputs "compare" (`same_output`),
-with "tolerance" for its "floats". The setup has the imports and helpers that
-both program and test may use; the program can read it.
+test), "megabytes", "packages" (["numpy"]: what may be imported beside the
+standard library; nothing by default), for functions that approximate
+"tolerance" (absolute, for every number in the value), and for printed outputs
+"compare" (`same_output`), with "tolerance" for its "floats". The setup has the
+imports and helpers that both program and test may use; the program can read it.
 """
 
 from __future__ import annotations
 
+import decimal
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -44,8 +46,8 @@ _TYPES = re.compile(
 _NUMBER = re.compile(
     r"[+-]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40})(?:[eE][+-]?\d{1,3})?",
     re.ASCII)
-# How printed outputs are compared: `_same_output`.
-COMPARISONS = ("lines", "exact", "tokens", "floats")
+# How printed outputs are compared: `same_output`.
+COMPARISONS = ("lines", "exact", "tokens", "decimals", "floats")
 # Two floats are the same if they differ by rounding in another order of sums.
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 
@@ -187,7 +189,8 @@ def _judge(reference: Mapping[str, Any], response: Response, *,
     if kind == "asserts":
       verdict = trials.examine(
           program, reference["setup"], reference["test"],
-          reference["entry_point"], limits, stop=stop)
+          reference["entry_point"], limits, stop=stop,
+          packages=reference.get("packages", ()))
     elif kind == "stdin":
       verdict = _stdin(program, reference, limits, stop)
     elif kind == "function":
@@ -226,7 +229,8 @@ def _stdin(program: str, reference: Mapping[str, Any], limits: trials.Limits,
     raise ValueError(
         f"compare={how!r}: outputs are compared by {', '.join(COMPARISONS)}")
   tolerance = reference.get("tolerance", 1e-6)
-  outcomes = trials.run(program, [{"stdin": text} for text in inputs], limits)
+  outcomes = trials.run(program, [{"stdin": text} for text in inputs], limits,
+                        packages=reference.get("packages", ()))
   return _count(outcomes, len(inputs), stop, lambda at, outcome: (
       same_output(outcome.stdout, outputs[at], how, tolerance)))
 
@@ -239,7 +243,8 @@ def _function(program: str, reference: Mapping[str, Any],
   setup = {"setup": "from typing import *\nfrom collections import *\n"} if (
       _TYPES.search(program)) else {}
   outcomes = trials.run(
-      program, tests, limits, function=reference["entry_point"], **setup)
+      program, tests, limits, packages=reference.get("packages", ()),
+      function=reference["entry_point"], **setup)
 
   def right(at: int, outcome: trials.Outcome) -> bool:
     try:
@@ -280,25 +285,42 @@ def same_output(got: str, expected: str, how: str = "lines",
     got: what it printed.
     expected: what it should have.
     how: "exact" every character, but for white space at the very end; "lines"
-      the same words in the same lines; "tokens" the same words (Codeforces'
-      rule); "floats" the same words, numbers within the tolerance, absolute or
-      relative (LiveCodeBench and many checkers).
+      the same words in the same lines; "tokens" the same words (most checkers
+      of Codeforces); "decimals" the same lines, or the same numbers in them,
+      exactly (LiveCodeBench); "floats" the same words, and where a decimal
+      point or an exponent is expected, numbers within the tolerance, absolute
+      or relative. Integers are exact in all of them.
     tolerance: of "floats".
   """
   if how == "exact":
     return got.rstrip() == expected.rstrip()
   if how == "lines":
     return _lines(got) == _lines(expected)
+  if how == "decimals":
+    ours, theirs = (t.strip().split("\n") for t in (got, expected))
+    return len(ours) == len(theirs) and all(
+        x.strip() == y.strip() or _equal(x.split(), y.split())
+        for x, y in zip(ours, theirs))
   a, b = got.split(), expected.split()
   if how == "tokens" or len(a) != len(b):
     return a == b
   return all(x == y or _near(x, y, tolerance) for x, y in zip(a, b))
 
 
-def _near(x: str, y: str, tolerance: float) -> bool:
-  if not (_NUMBER.fullmatch(x) and _NUMBER.fullmatch(y)):
+def _equal(got: list[str], expected: list[str]) -> bool:
+  """Whether these are the same numbers, however they are written."""
+  return len(got) == len(expected) and all(
+      _NUMBER.fullmatch(x) and _NUMBER.fullmatch(y)
+      and decimal.Decimal(x) == decimal.Decimal(y)
+      for x, y in zip(got, expected))
+
+
+def _near(got: str, expected: str, tolerance: float) -> bool:
+  if not (_NUMBER.fullmatch(got) and _NUMBER.fullmatch(expected)):
     return False
-  return math.isclose(float(x), float(y), rel_tol=tolerance,
+  if not re.search("[.eE]", expected):
+    return decimal.Decimal(got) == int(expected)
+  return math.isclose(float(got), float(expected), rel_tol=tolerance,
                       abs_tol=tolerance)
 
 

@@ -48,7 +48,8 @@ def encode(value, keep):
   None, booleans, floats, strings and integers below 2**53 stand for themselves;
   the rest is [type, ...]. Only the builtin types themselves count, no
   subclasses (an integer may not bring its own `==`). Counter, OrderedDict and
-  defaultdict, which compare as dictionaries do, become dictionaries.
+  defaultdict, which compare as dictionaries do, become dictionaries; what numpy
+  computes becomes numbers and lists.
 
   Args:
     value: what to send.
@@ -83,6 +84,8 @@ def encode(value, keep):
       return ["range", value.start, value.stop, value.step]
     if kind in _ITERATORS:
       return ["iterator", [walk(v, depth + 1) for v in value]]
+    if kind.__module__ == "numpy" and hasattr(kind, "tolist"):
+      return walk(value.tolist(), depth + 1)
     if kind is type and _TYPES.get(value.__name__) is value:
       return ["type", value.__name__]
     return ["opaque", keep(value), kind is re.Match]

@@ -19,6 +19,7 @@ this was right. Three modes:
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import builtins
 import importlib.machinery
@@ -36,6 +37,7 @@ from r1jax.rewards.exchange import TooLarge, decode, encode
 
 ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without the slow import of ast
 _TOLD = ("status", "error", "base", "value")
+_PACKAGES = "/packages"  # sandbox.INSIDE, where there are any
 _POLL = 0.1  # seconds between looks at the memory
 
 
@@ -98,7 +100,14 @@ def tell(error):
 
 
 def limit(limits, cpu):
-  """Limits of this process and of all that it starts; they cannot be raised."""
+  """Limits of this process and of all that it starts; they cannot be raised.
+
+  What may be imported beside the standard library can be from here on.
+  """
+  if os.path.isdir(_PACKAGES):
+    sys.path.append(_PACKAGES)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # each would reserve memory
+  _cap_stacks(int(limits["megabytes"]) << 20)
   memory = int(limits["megabytes"]) << 20
   for what, value in (
       (resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, math.ceil(cpu)),
@@ -302,6 +311,21 @@ def _child(request, test, out, result):
   if outcome != {"status": "ok"}:
     write(3, json.dumps(outcome).encode())
   os._exit(0)
+
+
+def _cap_stacks(memory):
+  """Bounds `threading.stack_size`, so that a thread starts within the limits.
+
+  Programs ask for half a gigabyte to recurse deeply, of which little is used,
+  but all of it counts as address space. Python's own calls need no such stack
+  from 3.11 on.
+  """
+  stack_size = _thread.stack_size
+
+  def capped(size=0, /):
+    return stack_size(min(size, memory // 4))
+
+  _thread.stack_size = capped
 
 
 def _finish():

@@ -1,12 +1,16 @@
-"""Instruction following: verifiable instructions of 25 types (IFEval).
+"""Instruction following: verifiable instructions of 25 types (IFEval) and one.
 
 The types are those of "Instruction-Following Evaluation for Large Language
-Models" (arXiv:2311.07911); every one is checked on the answer, strictly.
+Models" (arXiv:2311.07911); every one is checked on the answer, strictly. Ours
+is `length_constraints:distinct_words`: so many different words, of two letters
+or more.
 
 Departures, all to close ways around an instruction: an empty answer follows
 none; keywords are whole words; words joined by an apostrophe or a hyphen are
-one word, a Chinese character is one; sentences end at . ! ? and their Chinese
-forms, with no trained splitter; sections bear the numbers 1 to n; dividers of
+one word, a Chinese character is one, and so is a Thai, Lao, Khmer, Burmese or
+Tibetan letter with its signs; accents may be written either way (NFC);
+sentences end at . ! ? and their Chinese forms, with no trained splitter;
+sections bear the numbers 1 to n; dividers of
 paragraphs, markers of sections, postscripts and bullets begin a line; JSON is
 an object or a list; of the fixed answers ("My answer is yes.") one only; a
 repeated request is followed by something; every script's comma is a comma.
@@ -22,25 +26,62 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from r1jax.core import scripts
 from r1jax.rewards.response import Response
 from r1jax.rewards.score import Score, clock_stopped
 
 if TYPE_CHECKING:
   from r1jax.core.types import Prompt
 
-_CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_CJK = scripts.SCRIPTS["Han"] + scripts.SCRIPTS["Kana"]
+# Written without spaces: a letter with its signs counts.
+_UNSPACED = "".join(scripts.SCRIPTS[name] for name in (
+    "Thai", "Lao", "Tibetan", "Myanmar", "Khmer"))
+# Letters of the other scripts, with the vowel signs that \\w leaves out.
+_LETTERS = scripts.MARKS + "".join(
+    ranges for name, ranges in scripts.SCRIPTS.items()
+    if ranges not in _CJK + _UNSPACED)
+# What may go on a word that is spaced: signs too.
+_SPACED = scripts.MARKS + "".join(
+    scripts.SCRIPTS[name] for name in (
+        "Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Oriya", "Tamil",
+        "Telugu", "Kannada", "Malayalam", "Sinhala", "Arabic", "Hebrew"))
+_PART = rf"(?:[{_LETTERS}]|[^\W{_CJK}{_UNSPACED}])+"
+_SIGN = r"[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece" \
+    r"\u0f71-\u0f84\u0f8d-\u0fbc\u102b-\u103e\u1056-\u1059\u105e-\u1060" \
+    r"\u17b4-\u17d3\u17dd]"
 _WORD = re.compile(
-    rf"[{_CJK}]|[^\W{_CJK}]+(?:['’-][^\W{_CJK}]+)*")
+    rf"[{_CJK}]|[{_UNSPACED}]{_SIGN}*|{_PART}(?:['’-]{_PART})*")
 _SENTENCE_END = re.compile(
     r"(?<![.!?…])[.!?…]++[\"'”’)\]*_]{0,4}(?=\s|$)|[。！？]+")
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|e\.g|i\.e|inc|ltd)"
-    r"|\b[a-z])$", re.IGNORECASE)
+# Never the end of a sentence; the end before a capital letter; either, by what
+# follows: "J. Smith", "plan B. We", "No. 5".
+_TITLE = re.compile(
+    r"\b(?:mr|mrs|ms|dr|prof|st|vs|e\.g|i\.e|gen|col|lt|sgt|capt|rev|hon|gov"
+    r"|sen|rep|mt|fig|cf|ca|approx|vol)$", re.IGNORECASE)
+_SHORTENED = re.compile(
+    r"(?:\b(?:etc|inc|ltd|co|corp|jr|sr|al|dept|ave|ft)|\b[a-z]\.[a-z])$",
+    re.IGNORECASE)
+_ACRONYM = re.compile(r"\b[A-Z]\.[A-Z]$")
+_INITIAL = re.compile(r"(?:(\S+)[ \t]+)?[\"'“‘(*_]{0,3}(?<!\w)([^\W\d_])$")
+_NUMBERED = re.compile(r"\b(?:no|nos|p|pp|sec|ch|art)$", re.IGNORECASE)
+_STARTERS = frozenset(
+    """the a an we he she it they i this that these those there then but and so
+    in on at if when you my our his her its their as for after before what who
+    why how is are do no yes not now here all some one two later every everyone
+    everything nobody nothing while with from to please let see next first
+    finally also today""".split())
+_LETTERED = frozenset(
+    """a an the plan vitamin option grade letter type class point group part
+    section team answer choice figure room gate side appendix chapter level size
+    version model note key line row column unit variable question step case
+    platform track door wing hall block did do does can could will would should
+    am and or""".split())
 _MARKER = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]+", re.MULTILINE)
 _BULLET = re.compile(r"^[ \t]*[-*][ \t]+\S", re.MULTILINE)
 _HIGHLIGHT = re.compile(r"(?<!\*)(\*{1,2})(?![\s*])[^*\n]*[^*\s]\1(?!\*)")
 _PLACEHOLDER = re.compile(r"\[([^\[\]\n]*)\](?!\()")
-_TITLE = re.compile(r"<<([^<>\n]*)>>")
+_BRACKETED = re.compile(r"<<([^<>\n]*)>>")
 _FIXED = ("my answer is yes.", "my answer is no.", "my answer is maybe.")
 
 # The languages that share a script; the others are known by theirs.
@@ -86,13 +127,24 @@ def verify(prompt: Prompt, response: Response) -> Score:
     raise ValueError(
         f"prompt {prompt.id}: {len(ids)} instructions, {len(kwargs)} arguments")
   checks = [_arguments(name, given) for name, given in zip(ids, kwargs)]
-  answer = response.answer.strip()
+  answer = unicodedata.normalize("NFC", response.answer.strip())
   if not answer:
     return Score(0.0, True, "no answer", {"followed": 0.0})
-  followed = [check(answer, **given) for check, given in checks]
+  followed = [check(answer, **_composed(given)) for check, given in checks]
   share = sum(followed) / len(followed)
   reason = "correct" if share == 1 else ids[followed.index(False)]
   return Score(float(share == 1), True, reason, {"followed": share})
+
+
+def _composed(given: Any) -> Any:
+  """Texts in NFC, at every depth."""
+  if isinstance(given, str):
+    return unicodedata.normalize("NFC", given)
+  if isinstance(given, list):
+    return [_composed(item) for item in given]
+  if isinstance(given, dict):
+    return {key: _composed(item) for key, item in given.items()}
+  return given
 
 
 def _arguments(
@@ -131,18 +183,44 @@ def words(text: str) -> list[str]:
 def sentences(text: str) -> int:
   """How many sentences a text has; a rest without a full stop is one.
 
-  Numbers of lists, usual abbreviations and initials end none.
+  Numbers of lists, titles and initials end none; "p.m.", "etc." and the like
+  end one where a capital letter follows.
   """
   text = _MARKER.sub("", text)
   count = start = 0
   for match in _SENTENCE_END.finditer(text):
-    before = text[max(start, match.start() - 8):match.start()]
-    if match.group() == "." and _ABBREVIATION.search(before) and (
-        match.end() < len(text)):
+    before = text[max(start, match.start() - 40):match.start()]
+    if match.group().startswith(".") and len(match.group().rstrip(
+        "\"'”’)]*_")) == 1 and not _ends(before, text[match.end():][:30]):
       continue
     count += bool(re.search(r"\w", text[start:match.start()]))
     start = match.end()
   return count + bool(re.search(r"\w", text[start:]))
+
+
+def _ends(before: str, after: str) -> bool:
+  """Whether a full stop between these ends a sentence."""
+  after = after.lstrip(" \t\"'“‘(*_")
+  word = re.match(r"[^\W\d_]*", after).group()
+  if not after or after[0] == "\n":
+    return True
+  if _TITLE.search(before) or _NUMBERED.search(before) and after[0].isdigit():
+    return False
+  if _SHORTENED.search(before):
+    return after[0].isupper() and (
+        not _ACRONYM.search(before) or word.casefold() in _STARTERS)
+  initial = _INITIAL.search(before)
+  if not initial:
+    return True
+  # A single letter: an initial before a name, or the last word.
+  said, letter = initial.groups()
+  if not after[0].isupper():
+    return not after[0].isalpha() and not after[0].isdigit()
+  if len(word) > 1 and word.casefold() in _STARTERS or (
+      word in ("I", "A") and not after.startswith(f"{word}.")):
+    return True
+  return said is not None and (
+      said.casefold() in _LETTERED or letter == "I" and said.islower())
 
 
 def in_language(text: str, language: str) -> bool:
@@ -187,7 +265,7 @@ def _english(answer: str) -> bool:
 
 def _keyword(keyword: str) -> re.Pattern[str]:
   """Whole words; scripts that do not space their words have no borders."""
-  edge = r"[^\W\u0e00-\uffff]"
+  edge = rf"(?:[{_SPACED}]|[^\W\u0e00-\uffff])"
   return re.compile(
       rf"(?<!{edge}){re.escape(keyword.strip())}(?!{edge})", re.IGNORECASE)
 
@@ -218,6 +296,11 @@ def _number_sentences(answer: str, num_sentences: int, relation: str) -> bool:
 
 def _number_words(answer: str, num_words: int, relation: str) -> bool:
   return _RELATIONS[relation](len(words(answer)), num_words)
+
+
+def _distinct_words(answer: str, num_words: int) -> bool:
+  return len({word.casefold() for word in words(answer)
+              if sum(map(str.isalpha, word)) > 1}) >= num_words
 
 
 def _number_paragraphs(answer: str, num_paragraphs: int) -> bool:
@@ -278,7 +361,7 @@ def _is_json(answer: str) -> bool:
 
 
 def _title(answer: str) -> bool:
-  return any(title.strip() for title in _TITLE.findall(answer))
+  return any(title.strip() for title in _BRACKETED.findall(answer))
 
 
 def _two_responses(answer: str) -> bool:
@@ -347,6 +430,7 @@ CHECKS: dict[str, tuple[Callable[..., bool], dict[str, type]]] = {
         _letter_frequency,
         {"letter": str, "let_frequency": int, "let_relation": str}),
     "language:response_language": (in_language, {"language": str}),
+    "length_constraints:distinct_words": (_distinct_words, {"num_words": int}),
     "length_constraints:nth_paragraph_first_word": (
         _nth_paragraph,
         {"num_paragraphs": int, "nth_paragraph": int, "first_word": str}),

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from r1jax.core import thoughts
 from r1jax.core.types import Message, ask
 from r1jax.rewards.score import Score
 
@@ -219,7 +220,7 @@ def verdict(text: str) -> Score:
   """
   if not isinstance(text, str) or len(text) > _LONGEST:
     return Score(0.0, False, "unparsed verdict")
-  text = text.rpartition("</think>")[2].strip()
+  text = thoughts.cut(text)[2].strip()
   fenced = _FENCE.match(text)
   text = _BACKSLASH.sub(
       lambda m: m.group(1) or "\\\\", fenced.group(1) if fenced else text)

@@ -6,29 +6,18 @@ or 0, and name why. Two different final answers are none.
 
 from __future__ import annotations
 
-import json
 import re
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from r1jax.rewards import code
-from r1jax.rewards.extraction import boxes
+from r1jax.rewards import code, grids
+from r1jax.rewards.answers import boxes, denial, statements
 from r1jax.rewards.literal import MAX_CHARS, arithmetic, parse, spelling
+from r1jax.rewards.plain import BULLET, ENDS, TEX, plain
 from r1jax.rewards.response import Response
 from r1jax.rewards.score import Score
 
 if TYPE_CHECKING:
   from r1jax.core.types import Prompt
-
-_STATED = re.compile(
-    r"(?:\banswers?\b[^\n.:：]{0,40}?(?:\bis\b|:|：|\bare\b)"
-    r"|答案[^\n。:：]{0,20}?(?:是|为|:|：))"
-    r"(?:\*\*|__)?[\s:：]*(?:\*\*|__)?\s*", re.IGNORECASE)
-_TEX = re.compile(r"\\(?:text(?:bf|tt|it|rm)?|math(?:rm|bf|tt))\s*"
-                  r"\{([^{}]*)\}")
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?", re.ASCII)
-_ENDS = " \t\r\n.,;:!?、*_`\"'“”‘’$"
-_BULLET = re.compile(r"\A\s*(?:[-*•]|\d{1,3}[.)])\s+")
 
 
 def exact(prompt: Prompt, response: Response) -> Score:
@@ -40,7 +29,9 @@ def exact(prompt: Prompt, response: Response) -> Score:
   answer, reason = final_answer(response)
   if answer is None:
     return Score(0.0, True, reason)
-  return _verdict(plain(answer) == plain(gold), plain(answer))
+  texts = [plain(answer), plain(statements.beside(answer))]
+  right = plain(gold) in texts
+  return _verdict(right, plain(gold) if right else texts[0])
 
 
 def unordered(prompt: Prompt, response: Response) -> Score:
@@ -56,8 +47,14 @@ def unordered(prompt: Prompt, response: Response) -> Score:
     return Score(0.0, True, reason)
   if len(answer) > MAX_CHARS:
     return Score(0.0, True, "too long")
-  bullets = _bullets(response.answer)
-  text = "\n".join(bullets) if bullets else answer.strip(" []{}()$.。")
+  bullets, before = _bullets(response.answer)
+  pointed = boxes.boxes(response.answer)[0] or any(
+      _stated(one, False).strip(ENDS)
+      for one in statements.claimed(response.answer)[0] if not one.below)
+  if bullets and not pointed and denial.denied(before):
+    return Score(0.0, True, "denied")
+  text = answer.strip(" []{}()$.。") if pointed or not bullets else (
+      "\n".join(bullets))
   joints = [joint for joint in (",", "，", "、", ";", "；", "\n", " and ", "和")
             if not any(joint in item for item in gold)]
   if joints:
@@ -70,11 +67,13 @@ def grid(prompt: Prompt, response: Response) -> Score:
   """1 if every cell of a table is right: zebra puzzles, knights and knaves.
 
   `prompt.reference` is {row: {column: value}}. The answer (the last box or all
-  of it) gives the cells as a JSON object of that shape, or else as Markdown
-  tables with rows or columns first, or else as lines `row: column = value,
-  column = value`. With one column its name may be missing: {"Zoey": "knight"},
-  `Zoey: knight`, and, in the last paragraph, "Zoey is a knight". Cells outside
-  the reference are not looked at. A cell with two values scores 0.
+  of it) gives the cells as JSON objects of that shape or Markdown tables with
+  rows or columns first, or else as lines `row: column = value, column = value`.
+  With one column its name may be missing: {"Zoey": "knight"}, `Zoey: knight`,
+  and, in the last paragraph, "Zoey is a knight". Cells outside the reference
+  are not looked at. A cell with two values scores 0, lines behind a table
+  included; what the text takes back, or offers as a draft before a "final
+  answer", does not count (`grids`).
 
   Reasons: "correct", "wrong", "incomplete", "contradiction", "no answer", "two
   answers", "too long". Parts: cells, the share of right ones.
@@ -83,15 +82,16 @@ def grid(prompt: Prompt, response: Response) -> Score:
       (plain(row), plain(column)): plain(str(value))
       for row, cells in _expected(prompt, dict).items()
       for column, value in cells.items()}
-  text, reason = response.answer, "no answer"
-  if contents := boxes(text)[0]:
+  text: str | None = response.answer
+  contents, reason = boxes.claimed(text)
+  if contents:
     text, reason = _single(contents)
-  if not text:
-    return Score(0.0, True, reason)
+  if not text or reason:
+    return Score(0.0, True, reason or "no answer")
   if len(text) > MAX_CHARS:
     return Score(0.0, True, "too long")
   got: dict[tuple[str, str], set[str]] = {}
-  for cell, value in _cells(text, want):
+  for cell, value in grids.cells(text, want):
     got.setdefault(cell, set()).add(value)
   if not got:
     return Score(0.0, True, "no answer")
@@ -123,7 +123,10 @@ def literal(prompt: Prompt, response: Response) -> Score:
   try:
     value = spelling(_read(answer))
   except ValueError as error:
-    return Score(0.0, True, str(error))
+    try:
+      value = spelling(_read(statements.beside(answer)))
+    except ValueError:
+      return Score(0.0, True, str(error))
   return _verdict(value == spelling(gold), value)
 
 
@@ -199,7 +202,7 @@ def final_answer(
   "答案是" up to the end of the line (or on the next lines, where the line ends
   there); else in a fenced block that the answer ends with; else the inside of
   `<answer>`; else the last line that is not blank. Boxes or statements that
-  differ are "two answers"; a box in a box is no answer that a rule accepts.
+  differ are "two answers"; those that are called wrong are none ("denied").
 
   Args:
     response: the completion; only its answer is looked at.
@@ -208,39 +211,21 @@ def final_answer(
       its line: for answers of several lines.
   """
   text = response.answer
-  candidates = boxes(text)[0] or _stated(text, whole)
-  if not candidates:
-    inside = _unfenced(text)
-    whole = whole or response.marked or inside != text
-    candidates = [inside if whole else text.rstrip().rpartition("\n")[2]]
-  return _single(candidates)
-
-
-def plain(text: str) -> str:
-  """One spelling for texts that say the same.
-
-  Compatibility forms (full width), case, runs of white space, TeX's `\\text`,
-  Markdown emphasis, quotes and punctuation at the ends do not count, nor the
-  brackets of `(A)`, commas behind words, thousands' commas, a plus sign and
-  zeros behind a decimal point; in a text without letters and digits white space
-  does not count at all (`] )` is `])`).
-  """
-  if len(text) > MAX_CHARS:
-    return text
-  text = unicodedata.normalize("NFKC", _TEX.sub(r"\1", text)).casefold()
-  text = re.sub(r"\\[$()\[\]]", "", text.replace("−", "-").replace("。", "."))
-  text = " ".join(re.sub(r"[,;](?=\s)", " ", text).split())
-  text = text.strip(_ENDS) or text
-  if len(text) > 2 and text[0] == "(" and text[-1] == ")" and (
-      text[1:-1].strip().isalnum()):
-    text = text[1:-1].strip()
-  if not any(map(str.isalnum, text)):
-    return text.replace(" ", "")
-  if _NUMBER.fullmatch(text):
-    text = text.replace(",", "").removeprefix("+")
-    if "." in text:
-      text = text.rstrip("0").rstrip(".")
-  return text
+  candidates, reason = boxes.claimed(text)
+  if candidates or reason:
+    return _single(candidates) if candidates else (None, reason)
+  holding, left, reason = statements.claimed(text)
+  if holding:
+    return _single([_stated(one, whole) for one in holding])
+  if reason and not left.strip(ENDS):
+    return None, reason
+  before, inside = _unfenced(left)
+  whole = whole or response.marked or inside != left
+  if not whole:
+    before, _, inside = left.rstrip().rpartition("\n")
+  if inside != left and denial.denied(before):
+    return None, "denied"
+  return _single([inside])
 
 
 def _expected(prompt: Prompt, kind: type) -> Any:
@@ -263,138 +248,44 @@ def _single(candidates: list[str]) -> tuple[str | None, str]:
   return (last, "") if last else (None, "no answer")
 
 
-def _stated(text: str, whole: bool) -> list[str]:
-  """What follows each "the answer is"."""
-  matches = list(_STATED.finditer(text))
-  ends = [m.start() for m in matches[1:]] + [len(text)]
-  statements = []
-  for match, end in zip(matches, ends):
-    rest = _unfenced(text[match.end():end])
-    below = "\n" in match.group()
-    statements.append(rest if whole and below or rest != text[match.end():end]
-                      else rest.partition("\n")[0])
-  return statements
+def _stated(statement: statements.Statement, whole: bool) -> str:
+  """What follows "the answer is"."""
+  rest = statement.rest
+  inside = _unfenced(rest)[1]
+  if whole and statement.below or inside != rest:
+    return inside
+  return rest.partition("\n")[0]
 
 
-def _unfenced(text: str) -> str:
-  """The inside of the fenced block that `text` ends with, else `text`."""
+def _unfenced(text: str) -> tuple[str, str]:
+  """(what stands before, the inside) of the fenced block that `text` ends with.
+
+  Without such a block "" and the text.
+  """
   stripped = text.rstrip()
   if not stripped.endswith("```"):
-    return text
+    return "", text
   before, opened, inside = stripped[:-3].rpartition("```")
-  return inside.partition("\n")[2] if opened and "\n" in inside else text
+  if not opened or "\n" not in inside:
+    return "", text
+  return before, inside.partition("\n")[2]
 
 
 def _read(text: str) -> Any:
   """A literal, perhaps in backticks, with a full stop or escaped for TeX."""
-  text = text.strip().removesuffix(".").strip("`$").strip()
+  text = text.rstrip(" \t\n.。*`$").lstrip(" \t\n*`$")
   try:
     return parse(text)
   except ValueError:
     if "\\" not in text:
       raise
-  return parse(re.sub(r"\\([{}_#&%$ ])", r"\1", _TEX.sub(r"\1", text)))
+  return parse(re.sub(r"\\([{}_#&%$ ])", r"\1", TEX.sub(r"\1", text)))
 
 
-def _bullets(text: str) -> list[str]:
-  """The items of the list that `text` ends with."""
+def _bullets(text: str) -> tuple[list[str], str]:
+  """The items of the list that `text` ends with, and what stands before."""
   items: list[str] = []
-  for line in reversed(text.rstrip().split("\n")):
-    match = _BULLET.match(line)
-    if match is None:
-      break
-    items.append(line[match.end():])
-  return items[::-1]
-
-
-Cells = list[tuple[tuple[str, str], str]]
-
-
-def _cells(text: str, want: dict[tuple[str, str], str]) -> Cells:
-  """The cells of `want` that a text gives, with the values it gives them."""
-  columns = {column for _, column in want}
-  only = columns.pop() if len(columns) == 1 else None
-  for form in (_json_cells, _table_cells, _line_cells):
-    cells = []
-    for row, column, value in form(text):
-      row, column = plain(row), plain(column)
-      if only is not None and (row, column) not in want:
-        column = only if not column or form is _table_cells else column
-      cell = (row, column) if (row, column) in want else (column, row)
-      if cell in want:
-        cells.append((cell, plain(value)))
-    if form is _line_cells and only is not None:
-      cells += _prose_cells(text, want)
-    if cells:
-      return cells
-  return []
-
-
-def _json_cells(text: str) -> list[tuple[str, str, str]]:
-  """Cells of the JSON objects in a text; a pair may occur more than once."""
-  decoder = json.JSONDecoder(object_pairs_hook=tuple)
-  triples: list[tuple[str, str, str]] = []
-  at = text.find("{")
-  for _ in range(20):
-    if at < 0:
-      break
-    try:
-      value, at = decoder.raw_decode(text, at)
-    except (ValueError, RecursionError):
-      at += 1
-      value = ()
-    if len(value) == 1 and isinstance(value[0][1], tuple) and any(
-        isinstance(cells, tuple) for _, cells in value[0][1]):
-      value = value[0][1]  # {"solution": {row: ...}}
-    for row, cells in value:
-      if isinstance(cells, tuple):
-        triples += [(row, column, str(cell)) for column, cell in cells]
-      else:
-        triples.append((row, "", str(cells)))
-    at = text.find("{", at)
-  return triples
-
-
-def _table_cells(text: str) -> list[tuple[str, str, str]]:
-  """Cells of the Markdown tables in a text."""
-  triples = []
-  header: list[str] = []
-  for line in text.split("\n"):
-    cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-    if "|" not in line:
-      header = []
-    elif not header:
-      header = cells
-    elif any(cell.strip(":-") for cell in cells):
-      triples += [(cells[0], column, cell)
-                  for column, cell in zip(header[1:], cells[1:])]
-  return triples
-
-
-def _line_cells(text: str) -> list[tuple[str, str, str]]:
-  """Cells of lines `row: column = value, column = value` or `row: value`."""
-  triples = []
-  for line in text.replace("：", ":").split("\n"):
-    row, _, rest = _BULLET.sub("", line, count=1).partition(":")
-    for pair in re.split("[,;，；]", rest):
-      column, equals, value = pair.partition("=")
-      if not equals:
-        column, _, value = pair.rpartition(":")
-      if value.strip(_ENDS):
-        triples.append((row, column, value))
-  return triples
-
-
-def _prose_cells(text: str, want: dict[tuple[str, str], str]) -> Cells:
-  """What the last paragraph says of each row: "Zoey is a knight"."""
-  paragraph = re.split(r"\n\s*\n", text.strip())[-1]
-  cells = []
-  for cell in want:
-    said = re.compile(
-        rf"(?<!\w){re.escape(cell[0])}[*_]{{0,2}}\s{{0,3}}(?:\bis\b|=|是)"
-        r"\s{0,3}[*_]{0,2}(?:an?\s|the\s|一个|个)?([^,.;\n，。；]{1,60})",
-        re.IGNORECASE)
-    for match in said.finditer(paragraph):
-      value = re.split(r"\sand\s", match.group(1))[0]
-      cells.append((cell, plain(value)))
-  return cells
+  lines = text.rstrip().split("\n")
+  while lines and (match := BULLET.match(lines[-1])):
+    items.append(lines.pop()[match.end():])
+  return items[::-1], "\n".join(lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from r1jax.core import thoughts
+
 _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
 
 
@@ -13,11 +15,9 @@ class Response(NamedTuple):
 
   Attributes:
     text: all of it, with what the template had prefilled before it.
-    thinking: what lies before the last `</think>`, its opening tag removed;
-      the whole text if a thought is opened and never closed; "" without tags.
-    answer: what follows the last `</think>`, up to a thought that is opened
-      after it (a thought that never closes holds no answer); in it the last
-      `<answer>` element if there is one, else all of it. Stripped.
+    thinking: as `thoughts.split` finds it.
+    answer: likewise; in it the last `<answer>` element if there is one, else
+      all of it. Stripped.
     marked: whether the answer is an `<answer>` element.
   """
 
@@ -36,12 +36,9 @@ def split(prompt_tail: str, completion: str) -> Response:
     completion: what the model wrote.
   """
   text = prompt_tail + completion
-  before, closed, after = text.rpartition("</think>")
-  answer, opened, unclosed = after.partition("<think>")
-  thinking = before if closed else unclosed if opened else ""
+  thinking, answer, _ = thoughts.split(text)
   inside = None
   for match in _ANSWER.finditer(answer):
     inside = match.group(1)
-  return Response(
-      text, thinking.strip().removeprefix("<think>").strip(),
-      (answer if inside is None else inside).strip(), inside is not None)
+  return Response(text, thinking, (
+      answer if inside is None else inside.strip()), inside is not None)

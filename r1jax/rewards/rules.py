@@ -53,12 +53,17 @@ def check(prompts: Iterable[Prompt]) -> None:
   """Makes sure that this machine has what the prompts' verifiers need.
 
   Raises:
-    SandboxError: a program is to be judged, and there is no sandbox.
+    SandboxError: a program is to be judged, and there is no sandbox, or none
+      with the packages that it may import.
     ValueError: a library is missing.
   """
+  prompts = list(prompts)
   needed = {prompt.verifier for prompt in prompts}
   if needed.intersection(PROGRAMS):
     sandbox.check()
+    sandbox.shown(sorted({
+        name for prompt in prompts if prompt.verifier in PROGRAMS
+        for name in prompt.reference.get("packages", ())}))
   if "puzzle" in needed:
     puzzles.check()
 

@@ -1,10 +1,10 @@
 """The sandbox in which programs that a model wrote run: bubblewrap.
 
 A program in here has no network, none of the host's files but a Python and its
-libraries (read-only), none of its processes, no environment, no privileges and
-no way to new ones, a filter on its system calls (`seccomp`), 16 MB of disk
-that is memory, and ends when its launcher does. What a process may use is
-limited inside, by harness.py.
+libraries (read-only; numpy where it is asked for), none of its processes, no
+environment, no privileges and no way to new ones, a filter on its system calls
+(`seccomp`), 16 MB of disk that is memory, and ends when its launcher does. What
+a process may use is limited inside, by harness.py.
 
   python -m experiments.sandbox_check       tries to break out
 
@@ -25,6 +25,7 @@ import atexit
 import collections
 import contextlib
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -43,6 +44,8 @@ from typing import Any
 
 from r1jax.rewards import seccomp
 
+PACKAGES = ("numpy",)  # what a sandbox can have beside the standard library
+INSIDE = "/packages"  # where harness.py looks for them
 NOBODY = 65534  # the user of root's sandboxes
 DISK = 16 << 20  # bytes of /tmp
 START = 30.0  # seconds that a start may take on a loaded machine
@@ -96,11 +99,16 @@ def _remedy(said: str) -> str:
   return "`python -m experiments.sandbox_check` shows more."
 
 
-def command() -> list[str]:
+def command(packages: Sequence[str] = ()) -> list[str]:
   """The command line of a sandbox, up to the harness's own text.
 
+  Args:
+    packages: of `PACKAGES`, that programs may import beside the standard
+      library.
+
   Raises:
-    SandboxError: there is no bubblewrap, or no Python that a sandbox can use.
+    SandboxError: there is no bubblewrap, no Python that a sandbox can use, or
+      no such package for it.
   """
   bwrap = shutil.which("bwrap")
   if bwrap is None:
@@ -118,8 +126,48 @@ def command() -> list[str]:
       "--symlink", "/proc/self/fd", "/dev/fd",
       *(piece for n, name in enumerate(("stdin", "stdout", "stderr"))
         for piece in ("--symlink", f"/proc/self/fd/{n}", f"/dev/{name}")),
+      *shown(packages),
       "--proc", "/proc", "--size", str(DISK), "--tmpfs", "/tmp",
       "--chdir", "/tmp", "--remount-ro", "/", "--", *start(python)]
+
+
+def shown(packages: Sequence[str]) -> list[str]:
+  """Bubblewrap's arguments that show packages inside, read-only.
+
+  They are those of this process, which must run the sandbox's Python.
+
+  Raises:
+    SandboxError: a package is not known, not installed, made for another
+      Python, or not readable by the sandbox's user.
+  """
+  arguments = []
+  for name in packages:
+    if name not in PACKAGES:
+      raise SandboxError(f"package {name!r}: a sandbox can have"
+                         f" {', '.join(PACKAGES)}")
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.origin:
+      raise SandboxError(
+          f"programs may use {name}, and it is not installed; pip install"
+          f" {name}, or leave it out of the reference's packages")
+    if not _same_python():
+      raise SandboxError(
+          f"{name} is installed for Python {sys.version_info.major}."
+          f"{sys.version_info.minor}, and sandboxes run {interpreter()[0]}")
+    if not _readable(spec.origin):
+      raise SandboxError(
+          f"user {_user() or os.getuid()} cannot read {spec.origin}; make it"
+          " readable to everybody")
+    folder = pathlib.Path(spec.origin).parent
+    for path in (folder, folder.with_name(f"{name}.libs")):
+      if path.is_dir():
+        arguments += ["--ro-bind", str(path), f"{INSIDE}/{path.name}"]
+  return arguments
+
+
+def _same_python() -> bool:
+  version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+  return os.path.basename(interpreter()[0]) == version
 
 
 def start(python: str) -> list[str]:
@@ -375,11 +423,12 @@ class Sandboxes:
 
   Args:
     spare: how many wait.
+    packages: of `PACKAGES`, that programs may import.
   """
 
-  def __init__(self, spare: int = 2):
+  def __init__(self, spare: int = 2, packages: Sequence[str] = ()):
     check()
-    self._command = command()
+    self._command = command(packages)
     self._lock = threading.Lock()
     self._waiting: collections.deque[Sandbox] = collections.deque()
     self._spare = spare
@@ -424,20 +473,23 @@ class Sandboxes:
         self._waiting.popleft().close()
 
 
-def pool() -> Sandboxes:
+def pool(packages: Sequence[str] = ()) -> Sandboxes:
   """The sandboxes of this process, started when they are first asked for.
 
+  Args:
+    packages: of `PACKAGES`, that programs may import.
+
   Raises:
-    SandboxError: programs cannot be run here (`check`).
+    SandboxError: programs cannot be run here (`check`), or not with these.
   """
-  return _pool(os.getpid())
+  return _pool(os.getpid(), tuple(sorted({*packages})))
 
 
 @functools.cache
-def _pool(pid: int) -> Sandboxes:
+def _pool(pid: int, packages: tuple[str, ...]) -> Sandboxes:
   # By process: a fork must not share its parent's sandboxes.
   del pid
-  sandboxes = Sandboxes()
+  sandboxes = Sandboxes(packages=packages)
   atexit.register(sandboxes.close)
   return sandboxes
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from r1jax.rewards import extraction
+from r1jax.rewards.answers import boxes, denial, statements
 from r1jax.rewards.score import Score
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _FULL_WIDTH = str.maketrans(
     | {"。": ".", "、": ",", "【": "[", "】": "]", "“": '"', "”": '"'})
 _STYLE = re.compile(
     r"\\(?:text|textbf|mathrm|mathbf|textit|mbox|boldsymbol)\b\s*|"
-    r"\\[()\[\],;:! ]|\\q?quad\b|[*_`{}$~]")
+    r"\\[()\[\],;:! ]|\\q?quad\b|[*_`{}$]|(?<=\w)~")
 _BARE = re.compile(r"\s*[(\[]?\s*([A-Ja-j])\s*[)\]]?\s*[.,:;]?\s*", re.ASCII)
 _LABEL = re.compile(
     r"\s*(?:(?:either|both|probably|most likely|likely|clearly|simply)\s+)?"
@@ -32,11 +32,12 @@ _ALSO = re.compile(
     r"|和|及|与|/|&|,|;|\||\s|\.)*\s*(?:(?:option|choice|选项)\s*)?[\"(\[]*"
     r"([A-J])(?![A-Za-z0-9'’])", re.ASCII)
 _STATED = re.compile(
-    r"\b(?:answer|option|choice|conclusion|statement|claim|assertion)\s*"
-    r"(?:is|would be|must be|should be"
-    r"|:|=)\s*:?|\banswer\s+(?=\(?[A-J]\b\)?\s*(?:[.\n]|$))"
-    r"|答案\s*(?:是|为|应为|应该是|选|:)\s*:?"
-    r"|(?:正确|错误|符合题意)的?\s*(?:选项|答案|说法|一项|结论)?\s*(?:是|为|:)\s*:?"
+    statements.ANSWER
+    + r"|\b(?:option|choice|conclusion|statement|claim|assertion)"
+    r"(?:\s+(?:that|which)\s+(?:is|are)\s+(?:not\s+)?\w{2,12})?\s*"
+    r"(?:is|would be|must be|should be|:|=)\s*:?"
+    r"|\banswer\s+(?=\(?[A-J]\b\)?\s*(?:[.\n]|$))"
+    r"|(?:正确|错误|符合题意)的?\s*(?:选项|说法|一项|结论)?\s*(?:是|为|:)\s*:?"
     r"|(?<![不可])选\s*(?:择)?\s*:?\s*"
     r"(?=[\"(\[]?[A-J](?![a-z]))", re.IGNORECASE)
 _CONFIRMED = re.compile(
@@ -50,7 +51,8 @@ _LINE = re.compile(
 _SENTENCE = re.compile(r"\n|\.\s+(?=[A-Z][a-z]|[\u4e00-\u9fff])|[!?](?:\s|$)")
 _REJECTED = re.compile(
     r"(?:is|was|are|seems)\s+(?:not|incorrect|wrong|false|never|im|un)"
-    r"|isn|cannot|can't|incorrect|wrong|错|不|or\b|或", re.IGNORECASE)
+    r"|isn|cannot|can't|incorrect|wrong|(?:是|选项)?\s*(?:错|不)|吗|or\b|或",
+    re.IGNORECASE)
 _ARTICLE = re.compile(r" (?!or\b|and\b)[A-Za-z]{2,}")
 _REASONS = re.compile(r"\b(?:because|since|not|as|while|whereas|so|but)\b")
 _LISTED = re.compile(
@@ -72,16 +74,18 @@ def verify(prompt: Prompt, response: Response) -> Score:
   option".
   """
   gold, options = prompt.reference["answer"], prompt.reference["options"]
-  contents, nested = extraction.boxes(response.answer)
-  if nested:
-    return Score(0.0, True, "nested boxes")
+  contents, reason = boxes.claimed(response.answer)
+  if reason:
+    return Score(0.0, True, reason)
   if contents:
     letters: set[str] = set()
     for content in contents:
       letters |= _piece(content, options)
     # A box may hold a formula on the way; what is stated after it counts.
-    after = _clean(response.answer.rpartition("\\boxed")[2].partition("}")[2])
-    letters |= _explicit(after, options) if letters else _stated(after, options)
+    last = boxes.boxes(response.answer)[0][-1]
+    after = _clean(response.answer[last.end:])
+    letters |= _explicit(after, options)[0] if letters else _stated(
+        after, options)
     if letters and not _piece(contents[-1], options) and not _stated(
         after, options):
       return Score(0.0, True, "no answer")
@@ -173,31 +177,36 @@ def _normal(text: str) -> str:
 
 def _stated(text: str, options: Mapping[str, str]) -> set[str]:
   """The letters that the text settles on, all statements taken together."""
-  return _explicit(text, options) or _implied(text, options)
+  letters, left = _explicit(text, options)
+  return letters or _implied(left, options)
 
 
-def _explicit(text: str, options: Mapping[str, str]) -> set[str]:
-  """What follows "the answer is" and the like."""
+def _explicit(text: str, options: Mapping[str, str]) -> tuple[set[str], str]:
+  """What follows "the answer is" and the like; the text that is left."""
   letters: set[str] = set()
-  for match in list(_STATED.finditer(text))[-_MAX_STATEMENTS:]:
-    rest = text[match.end():match.end() + 300]
-    line = rest.strip().partition("\n")[0]
+  holding, left, _ = statements.claimed(text, _STATED)
+  for one in holding[-_MAX_STATEMENTS:]:
+    line = one.rest[:300].strip().partition("\n")[0]
     sentence = _SENTENCE.split(line, maxsplit=1)[0]
     label = _LABEL.match(line)
     # A full stop inside the option's own text ends no sentence.
     own = label and options.get(label.group(1).upper(), "")
     letters |= _piece(line if own and _normal(own) == _normal(
         line[label.end():]) else sentence, options)
-  return letters
+  return letters, left
 
 
 def _implied(text: str, options: Mapping[str, str]) -> set[str]:
   """"B is correct", a line that is only a letter, the last line."""
   letters: set[str] = set()
-  for match in _CONFIRMED.finditer(text):
-    if not text[max(0, match.start() - 12):match.start()].rstrip().endswith(
+  for match in list(_CONFIRMED.finditer(text))[-_MAX_STATEMENTS:]:
+    before = text[max(0, match.start() - denial.REACH):match.start()]
+    if denial.denied(before) or before.rstrip().endswith(
         ("if", "whether", "that")):
-      letters.add(match.group(1) or match.group(2))
+      continue
+    if denial.retracted(text, match.end()):
+      return set()
+    letters.add(match.group(1) or match.group(2))
   if letters:
     return letters
   lines = list(_LINE.finditer(text))
@@ -210,6 +219,8 @@ def _implied(text: str, options: Mapping[str, str]) -> set[str]:
         letters.add(letter)
     return letters | _piece(last, options, True)
   bare = {line.group(1) for line in lines if line.group(1)}
-  if len(bare) == 1 and _BARE.fullmatch(text.partition("\n")[0]):
+  first = text.partition("\n")[0]
+  if len(bare) == 1 and _BARE.fullmatch(first) and not (
+      denial.retracted(text, len(first))):
     return bare  # a letter, then reasons
   return _piece(last, options, True)

@@ -70,14 +70,16 @@ class Verdict(NamedTuple):
   seconds: float
 
 
-def run(program: str, tests: Sequence[Mapping[str, Any]], limits: Limits,
-        **request: Any) -> Iterator[Outcome]:
+def run(program: str, tests: Sequence[Mapping[str, Any]], limits: Limits, *,
+        packages: Sequence[str] = (), **request: Any) -> Iterator[Outcome]:
   """Runs tests one after the other, each in a process of its own.
 
   Args:
     program: source.
     tests: {"stdin": text} each, or {"arguments": [encoded]}.
     limits: of time and size.
+    packages: what it may import beside the standard library
+      (`sandbox.PACKAGES`).
     **request: function=name to call; without it the program is a script.
 
   Yields:
@@ -88,7 +90,7 @@ def run(program: str, tests: Sequence[Mapping[str, Any]], limits: Limits,
     SandboxError: the sandbox failed.
   """
   until = time.monotonic() + limits.total
-  with contextlib.closing(sandbox.pool().take()) as box:
+  with contextlib.closing(sandbox.pool(packages).take()) as box:
     try:
       box.ask({"mode": "tests", "program": program, "tests": list(tests),
                "limits": limits.request(), **request}, until)
@@ -102,7 +104,8 @@ def run(program: str, tests: Sequence[Mapping[str, Any]], limits: Limits,
 
 
 def examine(program: str, setup: str, test: str, entry_point: str,
-            limits: Limits, *, stop: bool) -> Verdict:
+            limits: Limits, *, stop: bool,
+            packages: Sequence[str] = ()) -> Verdict:
   """Runs test code in one sandbox on a program that runs in another.
 
   The test code sees the program's names as stand-ins; each use is relayed as
@@ -115,6 +118,7 @@ def examine(program: str, setup: str, test: str, entry_point: str,
     entry_point: the function that `check` is given; "" if it is given none.
     limits: of time and size; `seconds` for one call.
     stop: whether the first failure ends it.
+    packages: what both may import beside the standard library.
 
   Raises:
     ValueError: setup or test cannot be compiled.
@@ -127,7 +131,8 @@ def examine(program: str, setup: str, test: str, entry_point: str,
   def failed(reason: str) -> Verdict:
     return Verdict(0, 1, reason, time.monotonic() - start)
 
-  with contextlib.closing(sandbox.pool().take()) as box:
+  boxes = sandbox.pool(packages)
+  with contextlib.closing(boxes.take()) as box:
     try:
       box.ask({"mode": "serve", "program": program, **common}, until)
       loaded = box.reply(until)
@@ -135,7 +140,7 @@ def examine(program: str, setup: str, test: str, entry_point: str,
       return failed(_lost(error))
     if loaded.get("status") != "ok":
       return failed(_reason(loaded))
-    with contextlib.closing(sandbox.pool().take()) as examiner:
+    with contextlib.closing(boxes.take()) as examiner:
       try:
         examiner.ask({"mode": "examine", "test": test, "stop": stop,
                       "entry_point": entry_point, **common}, until)

@@ -521,9 +521,28 @@ def test_long_numbers_are_printed(box):
     ("0.3333333", "0.33333334", "floats", True),
     ("x 1", "x 1.0", "floats", True),
     ("0.34", "0.33", "floats", False), ("x", "y", "floats", False),
-    ("nan", "1", "floats", False), ("1 2", "1", "floats", False)])
+    ("nan", "1", "floats", False), ("1 2", "1", "floats", False),
+    ("1000000008", "1000000007", "floats", False),
+    ("1000000008.0", "1000000007", "floats", False),
+    ("5.0", "5", "floats", True), ("1e3", "1000.0", "floats", True),
+    ("1.50\n2", " 1.5\n2 ", "decimals", True),
+    ("1.5000001", "1.5", "decimals", False),
+    ("yes 1.0", "yes 1", "decimals", False), ("yes ", "yes", "decimals", True),
+    ("1 2", "1\n2", "decimals", False), ("1 2", "1 2 3", "decimals", False)])
 def test_named_comparisons(got, expected, how, same):
   assert code.same_output(got, expected, how) == same
+
+
+def test_numpy_where_it_is_asked_for(box):
+  reference = STDIN | {"outputs": ["3\n"] * len(STDIN["outputs"])}
+  program = "import numpy as np\nprint(int(np.ones(3).sum()))"
+  score = judge(reference, program)
+  assert score.reason == "error: ModuleNotFoundError"
+  assert judge(reference | {"packages": ["numpy"]}, program).value == 1.0
+  returns = "import numpy as np\ndef square(x): return np.int64(x) ** 2\n"
+  assert judge(FUNCTION | {"packages": ["numpy"]}, returns).value == 1.0
+  with pytest.raises(sandbox.SandboxError, match="'torch'.*numpy"):
+    judge(reference | {"packages": ["torch"]}, program)
 
 
 def test_unknown_comparisons_are_refused(box):

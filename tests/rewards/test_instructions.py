@@ -102,6 +102,9 @@ CASES = [
      ["これは日本語の答えです", "東京に住んでいます"], ["这是中文的回答", FOX]),
     ("language:response_language", {"language": "th"},
      ["นี่คือคำตอบภาษาไทย", "ผมชอบดื่มชาร้อนทุกวัน OK"], [FOX, "这是中文"]),
+    ("length_constraints:distinct_words", {"num_words": 3},
+     ["one two three", "Tea, tea; or coffee", "मेरा नाम राम है"],
+     ["one two", "Tea tea TEA tea", "a b c d", "one two 3 4", "x", "茶茶茶"]),
     ("length_constraints:nth_paragraph_first_word",
      {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "tea"},
      ["One.\n\nTea is hot.", "a\n \n**Tea**, b"],
@@ -149,7 +152,7 @@ def test_instruction(name, kwargs, follow, break_):
 
 def test_every_type_has_cases():
   assert {case[0] for case in CASES} == {*instructions.CHECKS}
-  assert len(instructions.CHECKS) == 25
+  assert len(instructions.CHECKS) == 26
 
 
 def test_all_must_hold_and_the_first_that_does_not_is_named():
@@ -170,6 +173,44 @@ def test_only_the_answer_counts():
   for text, value in (("<think><<T>></think>x", 0), ("<think><<T>>", 0),
                       ("<think>x</think><<T>>", 1)):
     assert instructions.verify(prompt, response.split("", text)).value == value
+
+
+@pytest.mark.parametrize("text,count", [
+    ("We met at 3 p.m. Then we left.", 2), ("It was 3 p.m. on Monday.", 1),
+    ("It closes at 9 a.m. He knows.", 2), ("Cats, dogs, etc. They run.", 2),
+    ("Cats, dogs, etc. and birds run.", 1), ("This is plan B. We go.", 2),
+    ("I take vitamin C. It helps.", 2), ("She got an A. Everyone clapped.", 2),
+    ("So do I. Bob left.", 2), ("By J. Smith.", 1), ("J. R. Smith left.", 1),
+    ("Dr. A. Smith met Mr. B. Jones.", 1), ("See No. 5 below.", 1),
+    ("He said no. 5 men left.", 1), ("I said no. We left.", 2),
+    ("E.g. this one.", 1), ("We use it, i.e. The Times.", 1),
+    ("The U.S. Government pays.", 1), ("He is in the U.S. She is not.", 2),
+    ("Acme Inc. She works there.", 2), ("Acme Inc. of Ohio.", 1),
+    ("Read this (p. 5) now.", 1), ("It ends with x. Then y.", 2),
+    ("One... Two.", 2), ("Is it? Yes!", 2), ("No full stop", 1), ("", 0),
+    ("Pi is 3.14. Yes.", 2), ("他来了。你呢？", 2)])
+def test_sentences(text, count):
+  assert instructions.sentences(text) == count
+
+
+@pytest.mark.parametrize("text,count", [
+    ("हिन्दी में लिखो", 3), ("cafe\u0301 na\u0308ive", 2),
+    ("नमस्ते दुनिया", 2),
+    ("வணக்கம் உலகம்", 2), ("ภาษาไทย", 7), ("น้ำ", 2), ("한국어 문장", 2),
+    ("מִלָּה אַחַת", 2),
+    ("العَرَبِيَّة لُغَة", 2), ("日本語", 3), ("Ελληνικά", 1),
+    ("don't well-known", 2), ("3 cats_dogs", 2)])
+def test_words(text, count):
+  assert len(instructions.words(text)) == count
+
+
+def test_accents_may_be_written_either_way():
+  for keyword, text in (("café", "A cafe\u0301."), ("cafe\u0301", "A café.")):
+    assert judge(["keywords:existence"], [{"keywords": [keyword]}], text).value
+  for keyword, text in (("cafe", "A cafe\u0301."), ("राम", "रामा")):
+    assert not judge(
+        ["keywords:existence"], [{"keywords": [keyword]}], text).value
+  assert judge(["keywords:existence"], [{"keywords": ["राम"]}], "राम, है").value
 
 
 @pytest.mark.parametrize("ids,kwargs,message", [

@@ -9,7 +9,7 @@ from r1jax.core.types import Prompt, ask
 from r1jax.rewards import literal, logic, response
 
 LONG = 200_000  # characters of a hostile answer
-SECONDS = 2  # what one of them may take at most, on a busy machine
+SECONDS = 2  # of processor time that one of them may take
 
 
 def judge(rule, reference, answer, tail="<think>"):
@@ -23,11 +23,11 @@ EXACT = [
     ("(A)", ["(A)", "A", "a.", "**(A)**", "The answer is (A).", "\\boxed{A}",
              "\\boxed{\\text{(A)}}", "<answer>(A)</answer>", "（A）",
              "Because of that.\n\nAnswer: (A)", "答案是 (A)。",
-             "The answer is (A).\nSo the answer is A"],
+             "The answer is (A).\nSo the answer is A",
+             "The answer is not (B). The answer is (A)"],
      ["(B)", "(A) or (B)", "(A)(B)", "A B", "not (A)", "",
       "The answer is (B), the answer is (A)", "\\boxed{A} \\boxed{B}",
-      "\\boxed{\\boxed{A}}", "(A)\nor rather\n(B)", "(A) (B) (C) (D)",
-      "The answer is not (B). The answer is (A)"]),
+      "\\boxed{\\boxed{A}}", "(A)\nor rather\n(B)", "(A) (B) (C) (D)"]),
     ("True", ["true", "`True`", "**Answer:** True", "**Answer**: True",
               "# Final answer\n\nTrue", "```\nTrue\n```", "$\\text{True}$"],
      ["False", "True False", "not True", "True, or False", "1"]),
@@ -290,9 +290,9 @@ def test_bad_references_are_named(rule, reference):
     "- x\n", "```", "\\text{", "\\", "'", "x = ", "Zoey is a ", "and ", " ",
     "\n", "答案是", "no\n", ": ", "Zoey: a\n", "\\boxed{a}", "+1", "* * "])
 def test_long_answers_take_no_time(rule, reference, piece):
-  began = time.perf_counter()
+  began = time.process_time()
   score = judge(rule, reference, piece * (LONG // len(piece)))
-  assert time.perf_counter() - began < SECONDS
+  assert time.process_time() - began < SECONDS
   assert score.value == 0
 
 

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from r1jax.core.types import Prompt, ask
-from r1jax.rewards import extraction, response
+from r1jax.rewards import response
+from r1jax.rewards.answers import boxes, last_number
 from r1jax.rewards.maths import answer as math
 from r1jax.rewards.maths import values
 from tests.rewards.test_corpus import CORPUS
@@ -134,7 +135,10 @@ def test_factorials_are_of_small_natural_numbers(answer):
     ("none", [], False),
 ])
 def test_boxes(text, contents, nested):
-  assert extraction.boxes(text) == (contents, nested)
+  found = boxes.boxes(text)
+  assert ([box.content for box in found[0]], found[1]) == (contents, nested)
+  assert all(text[box.start:].startswith("\\boxed") and (
+      text[:box.end].endswith("}")) for box in found[0])
 
 
 @pytest.mark.parametrize("text,found", [
@@ -144,7 +148,7 @@ def test_boxes(text, contents, nested):
     ("It is 3, 4 or 5", ["3, 4 or 5"]), ("no number", []),
 ])
 def test_stated(text, found):
-  assert extraction.stated(text) == found
+  assert last_number.stated(text)[0] == found
 
 
 @pytest.mark.parametrize("completion,reason", [
@@ -193,7 +197,7 @@ def test_divisors_have_no_order():
 
 
 def test_answers_are_found_in_linear_time():
-  start = time.perf_counter()
+  start = time.process_time()
   pieces = (r"\boxed{", r"\boxed{1}", "<answer>", r"\text{", "{", "<think>",
             "1 ", "1,", "answer is ", "答案是1", "#### ", "$", "1 or ", "-",
             r"\frac", " ", "\\(")
@@ -201,7 +205,7 @@ def test_answers_are_found_in_linear_time():
     long = piece * (200_000 // len(piece))
     for wrapper in ("%s", r"\boxed{%s}", "<answer>%s</answer>"):
       score("x+1", "x</think>" + wrapper % long, extract="last")
-  assert time.perf_counter() - start < 20
+  assert time.process_time() - start < 20
 
 
 @pytest.mark.parametrize("same", [

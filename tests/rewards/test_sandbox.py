@@ -82,11 +82,12 @@ def test_limits_and_errors(box, program, reason):
     "if __name__ == '__main__':\n  print(input()[:4])",
     "import dataclasses\n@dataclasses.dataclass\nclass A:\n  x: 'int' = 4\n"
     "print('done' if A().x == 4 else '')",
-    "import sys, threading\nthreading.stack_size(1 << 26)\n"
-    "sys.setrecursionlimit(10 ** 6)\n"
-    "def f(n): return n and 1 + f(n - 1)\n"
-    "def main(): print('done' if f(20000) == 20000 else '')\n"
-    "t = threading.Thread(target=main); t.start(); t.join()",
+    *(f"import sys, threading\nthreading.stack_size({size})\n"
+      "sys.setrecursionlimit(10 ** 6)\n"
+      "def f(n): return n and 1 + f(n - 1)\n"
+      "def main(): print('done' if f(20000) == 20000 else '')\n"
+      "t = threading.Thread(target=main); t.start(); t.join()"
+      for size in ("1 << 26", "1 << 29", "10 ** 9")),
 ])
 def test_programs_as_people_write_them(box, program):
   (outcome,) = outcomes(program, "done\n")

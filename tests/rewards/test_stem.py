@@ -137,13 +137,13 @@ def test_fast():
 def test_long_and_hostile_texts_take_linear_time():
   pieces = ("A ", "(A)", "A\n", "A or ", "The answer is ", "answer is A, ",
             "\\boxed{", "\\boxed{A}", "选", "选A", "B is ", "*", "A.", " ",
-            "(", "A, ", "\n", "(A) x\n", "option ")
-  start = time.perf_counter()
+            "(", "A, ", "C is correct. ", "\n", "(A) x\n", "option ")
+  start = time.process_time()
   for piece in pieces:
     for wrapper in ("%s", "<answer>%s</answer>", "\\boxed{%s}"):
       long = piece * (200_000 // len(piece))
       assert score("B", "x</think>" + wrapper % long).value == 0.0
-  assert time.perf_counter() - start < 20
+  assert time.process_time() - start < 20
 
 
 @pytest.mark.parametrize("text,right", [

@@ -30,7 +30,9 @@ def code_contests(files: Sequence[epath.Path], split: str) -> Items:
   def parse(row: Row) -> Prompt:
     problem = rows.text(row.fields, "problem")
     tests = _tests(row.fields.get("tests"))
-    reference = {"kind": "stdin", **tests, **_limits(problem)}
+    # Most of its problems are from Codeforces, whose checkers read words.
+    reference = {"kind": "stdin", **tests, **_limits(problem),
+                 "compare": "tokens"}
     return _prompt(
         row, "code_contests", wording.joined(problem, wording.PROGRAM),
         reference, {})
@@ -40,6 +42,8 @@ def code_contests(files: Sequence[epath.Path], split: str) -> Items:
 
 def livecodebench(files: Sequence[epath.Path], split: str) -> Items:
   """Rows of the upstream files (arXiv:2403.07974), their tests as JSON text.
+
+  Outputs are compared as its own runner does: line by line, numbers exactly.
 
   Private tests are shipped as compressed pickles, which are not read: loading
   one can run any code. Save them as JSON, in the form of the public ones.
@@ -61,7 +65,8 @@ def livecodebench(files: Sequence[epath.Path], split: str) -> Items:
     if kinds == {"stdin"}:
       reference = {"kind": "stdin",
                    "inputs": [case["input"] for case in cases],
-                   "outputs": [case["output"] for case in cases]}
+                   "outputs": [case["output"] for case in cases],
+                   "compare": "decimals"}
       question = wording.joined(content, wording.PROGRAM)
     elif kinds == {"functional"}:
       name = _function_name(fields)

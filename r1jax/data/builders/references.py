@@ -29,6 +29,9 @@ _KINDS = {  # by kind of tests, what a program's reference has beside it
     "function": {"entry_point": str, "cases": list},
     "asserts": {"entry_point": str, "test": str},
 }
+# As `rewards.code` and `rewards.sandbox` have them.
+COMPARISONS = ("lines", "exact", "tokens", "decimals", "floats")
+PACKAGES = ("numpy",)
 _OTHER = ("math", "choice", "exact", "set", "grid", "puzzle", "instructions")
 VERIFIERS = (*_OTHER, *_KEYS)
 
@@ -70,6 +73,14 @@ def checked(verifier: str, reference: Any) -> Any:
       raise ValueError(f"verifier {verifier!r}: kind={kind!r} is not one of"
                        f" {', '.join(_KINDS)}")
     _has(verifier, reference, _KINDS[kind])
+    packages = reference.get("packages", ())
+    if not isinstance(packages, list | tuple) or {*packages} - {*PACKAGES}:
+      raise ValueError(f"verifier {verifier!r}: packages={packages!r}; a"
+                       f" sandbox can have a list of {', '.join(PACKAGES)}")
+    how = reference.get("compare", COMPARISONS[0])
+    if how not in COMPARISONS:
+      raise ValueError(f"verifier {verifier!r}: compare={how!r} is not one of"
+                       f" {', '.join(COMPARISONS)}")
   return reference
 
 

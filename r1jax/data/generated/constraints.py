@@ -4,6 +4,10 @@ Instruction-Following Evaluation for Large Language Models (arXiv:2311.07911)
 names the types; ids and arguments are spelled as in its data. The topics,
 words and sentences are our own. Left out: `language:response_language` (all
 here is English) and `detectable_format:constrained_response`.
+
+Every text must name its topic and have some different words
+(`length_constraints:distinct_words`, ours): many single instructions, such as
+"use no commas", are followed by one fixed text whatever the topic.
 """
 
 from __future__ import annotations
@@ -51,11 +55,11 @@ class Constraint(NamedTuple):
 
 
 def prompts(split: str) -> Iterator[Prompt]:
-  """A topic with 1 or 2 instructions, 3 in the split "hard".
+  """A topic, different words, and 1 or 2 instructions more, 3 in "hard".
 
   Instructions that could exclude each other are never given together. The
   splits share no topic with the same instructions. metadata: level (how many
-  instructions).
+  instructions beside topic and different words).
 
   Raises:
     ValueError: no such split.
@@ -68,7 +72,8 @@ def _prompt(dice: draws.Dice, split: str, index: int) -> Prompt | None:
   topic = dice.pick(_TOPICS)
   request = dice.pick(_OPENINGS).format(topic)
   families = _compatible(dice, level)
-  chosen = [family(dice, request) for family in families]
+  chosen = _with_topic(topic, [family(dice, request) for family in families])
+  chosen.append(_distinct(dice))
   content = [topic, sorted(constraint.sentence for constraint in chosen)]
   if split != "hard" and draws.share(content) != split:
     return None
@@ -79,6 +84,25 @@ def _prompt(dice: draws.Dice, split: str, index: int) -> Prompt | None:
       reference={"ids": [c.id for c in chosen],
                  "kwargs": [c.kwargs for c in chosen]},
       verifier="instructions", metadata={"level": level})
+
+
+def _with_topic(topic: str, chosen: list[Constraint]) -> list[Constraint]:
+  """The constraints, and that the topic's noun is used."""
+  noun = topic.split()[-1]
+  words = [noun]
+  for constraint in chosen:
+    if constraint.id == "keywords:existence":  # one list for all words
+      words += constraint.kwargs["keywords"]
+  sentence = (f"Use the word {noun}." if len(words) == 1 else
+              f"Use these words: {', '.join(words)}.")
+  used = Constraint(sentence, "keywords:existence", {"keywords": words})
+  return [used, *(c for c in chosen if c.id != "keywords:existence")]
+
+
+def _distinct(dice: draws.Dice) -> Constraint:
+  n = 5 * dice.between(3, 5)
+  return Constraint(f"Use at least {n} different words.",
+                    "length_constraints:distinct_words", {"num_words": n})
 
 
 def _compatible(dice: draws.Dice, count: int) -> list[Family]:

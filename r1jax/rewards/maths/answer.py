@@ -24,7 +24,7 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from r1jax.rewards import extraction
+from r1jax.rewards.answers import boxes, last_number
 from r1jax.rewards.maths import (
   expressions,
   letters,
@@ -66,24 +66,24 @@ def verify(prompt: Prompt, response: Response) -> Score:
   that, and only where the data set says `extract: last` in its metadata, what
   the text states last.
 
-  Reasons: "correct", "wrong", "no answer", "empty box", "nested boxes", "two
-  answers" (boxes or statements that differ, several values where the reference
-  is one), "copied" (the question's own expression), "unevaluated" (the
-  reference is a number, the answer a sum still to be done; or many more
-  operations than the reference has), "too large" (more text than an answer
-  has), "unparsed" (not read in full).
+  Reasons: "correct", "wrong", "no answer", "empty box", "nested boxes",
+  "denied" (the text calls it wrong), "two answers" (boxes or statements that
+  differ, several values where the reference is one), "copied" (the question's
+  own expression), "unevaluated" (the reference is a number, the answer a sum
+  still to be done; or many more operations than the reference has), "too
+  large" (more text than an answer has), "unparsed" (not read in full).
   """
-  candidates, nested = extraction.boxes(response.answer)
-  if nested:
-    return Score(0.0, True, "nested boxes")
+  candidates, reason = boxes.claimed(response.answer)
+  if reason:
+    return Score(0.0, True, reason)
   if candidates and not candidates[-1]:
     return Score(0.0, True, "empty box")
   if not candidates and response.marked:
     candidates = [response.answer]
   elif not candidates and prompt.metadata.get("extract") == "last":
-    candidates = extraction.stated(response.answer)
+    candidates, reason = last_number.stated(response.answer)
   if not candidates or not candidates[-1].strip():
-    return Score(0.0, True, "no answer")
+    return Score(0.0, True, reason or "no answer")
   answer, reference = candidates[-1], prompt.reference
   if len(answer) > MAX_CHARS and answer != reference:
     return Score(0.0, True, "too large")

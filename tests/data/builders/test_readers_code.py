@@ -129,8 +129,10 @@ def test_code_contests(tmp_path):
           good, "problem"))
   prompts, bad = cases.read(contests.code_contests, path)
   assert prompts[0].reference == {
-      "kind": "stdin", **tests, "seconds": 1.5, "megabytes": 256}
-  assert prompts[1].reference == {"kind": "stdin", **tests}
+      "kind": "stdin", **tests, "seconds": 1.5, "megabytes": 256,
+      "compare": "tokens"}
+  assert prompts[1].reference == {
+      "kind": "stdin", **tests, "compare": "tokens"}
   assert [line.partition(": ")[2] for line in bad] == [
       "'tests' is no Python literal", "'tests' is no Python literal",
       "'tests' is not an object of inputs and outputs",
@@ -166,7 +168,8 @@ def test_livecodebench(tmp_path):
       lcb({"input": "1"}))
   prompts, bad = cases.read(contests.livecodebench, path)
   assert prompts[0].reference == {
-      "kind": "stdin", "inputs": ["1\n", "3"], "outputs": ["2\n", "6"]}
+      "kind": "stdin", "inputs": ["1\n", "3"], "outputs": ["2\n", "6"],
+      "compare": "decimals"}
   assert prompts[1].reference == {
       "kind": "function", "entry_point": "pick", "cases": [[[[1, 2], 1], [2]]]}
   assert "def pick(nums: List[int], k: int) -> List[int]:" in (

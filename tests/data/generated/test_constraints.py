@@ -11,13 +11,15 @@ from tests.shared import folder
 def _comply(prompt):
   """An answer that follows every instruction, put together by rule."""
   told = dict(zip(prompt.reference["ids"], prompt.reference["kwargs"]))
-  words = ["it", "was", "a", "day", "as", "any", "other", "day", "here"]
+  words = """it was day as any other here and then some more of them came with
+      us to the place where we had been all those""".split()
   if k := told.get("keywords:existence"):
     words += k["keywords"]
   if k := told.get("keywords:frequency"):
     words += [k["keyword"]] * (k["frequency"] * (k["relation"] == "at least"))
   if k := told.get("keywords:letter_frequency"):
-    words += [k["letter"] * 3] * (3 * (k["let_relation"] == "at least"))
+    words += [k["letter"] * k["let_frequency"]] * (
+        k["let_relation"] == "at least")
   if k := told.get("change_case:capital_word_frequency"):
     words += ["VERY"] * (
         k["capital_frequency"] * (k["capital_relation"] == "at least"))
@@ -26,7 +28,7 @@ def _comply(prompt):
   if k := told.get("detectable_content:number_placeholders"):
     words += ["[name]"] * k["num_placeholders"]
   if k := told.get("detectable_format:number_highlighted_sections"):
-    words += [f"*mark {i}*" for i in range(k["num_highlights"])]
+    words += [f"*mark{i}*" for i in range(k["num_highlights"])]
   body = " ".join(words)
   if k := told.get("length_constraints:number_sentences"):
     if k["relation"] == "at least":
@@ -94,7 +96,7 @@ def test_compliant_answers_win_and_broken_ones_do_not():
         bad = _broken(kind, kwargs, good)
         score = instructions.verify(p, cases.respond(bad))
         assert score.value == 0, (p.question, bad)
-  assert len(seen) == 23 and min(seen.values()) >= 5
+  assert len(seen) == 24 and min(seen.values()) >= 5
 
 
 def test_ids_and_arguments_are_those_of_the_published_set():
@@ -113,18 +115,39 @@ def test_ids_and_arguments_are_those_of_the_published_set():
                               strict=True):
         ours.add(kind)
         schema = {key: type(value) for key, value in kwargs.items()}
-        assert schema in published[kind], kind
+        if kind != "length_constraints:distinct_words":  # our own
+          assert schema in published[kind], kind
   assert set(published) - ours == {
       "language:response_language", "detectable_format:constrained_response"}
 
 
 @pytest.mark.parametrize("split,levels", [
-    ("train", {1, 2}), ("test", {1, 2}), ("hard", {3})])
+    ("train", {3, 4}), ("test", {3, 4}), ("hard", {5})])
 def test_levels(split, levels):
   rows = cases.rows("constraints", split)
-  assert {len(p.reference["ids"]) for p in rows} == levels
-  assert all(p.metadata["level"] == len(p.reference["ids"]) for p in rows)
-  assert all(len(p.question) <= 250 for p in rows)
+  # The topic's word may join the words that are asked for anyway.
+  counts = [len(p.reference["ids"]) for p in rows]
+  assert levels <= {*counts} <= levels | {min(levels) - 1}
+  for p in rows:
+    ids = p.reference["ids"]
+    assert len(ids) == len({*ids})
+    assert p.metadata["level"] + 1 <= len(ids) <= p.metadata["level"] + 2
+    assert {"keywords:existence", "length_constraints:distinct_words"} <= {*ids}
+  assert all(len(p.question) <= 330 for p in rows)
+
+
+def test_no_fixed_text_is_paid():
+  """One text for every topic, or hardly any text, follows no prompt."""
+  from r1jax.rewards import instructions
+
+  texts = ["THE CAT IS HERE", "x", "the cat is here", "\"x\"", "* a\n* b",
+           "<<a>> [b] *c* ******\nP.S. d", "{}", "I hope this helps."]
+  texts += [f"{text} " + " ".join(f"word{i}" for i in range(30))
+            for text in texts]
+  for p in (*cases.rows("constraints", "test"),
+            *cases.rows("constraints", "validation")):
+    for text in texts:
+      assert instructions.verify(p, cases.respond(text)).value == 0, p.question
 
 
 def test_arguments_are_told_in_the_question():

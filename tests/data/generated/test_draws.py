@@ -145,6 +145,7 @@ GOLDEN = {
         "codons aside?\nA) 192 B) 1701 C) 283.5 D) 189\n"
         "Answer with the letter."),
     "constraints": (
-        "Write about the moon. Use these words: basket, finger, open."),
+        "Write about the moon. Use these words: moon, basket, finger, open."
+        " Use at least 25 different words."),
     "ciphers": "Write these words in reverse order: olive apple square",
 }

@@ -1,0 +1,179 @@
+"""Whether a text denies, supposes or takes back what it just said.
+
+"It is false that the answer is 5" does not answer 5, nor does "if the answer
+is 5", nor "the answer is 5. No, that is wrong". Words are looked at only where
+they belong to the answer: before it, joined to it by nothing but words such as
+"that" and "is"; behind it, at once or in plain terms ("I was wrong"). Two
+negations are none ("no doubt the answer is 5").
+
+Texts are hostile and may be long: every pattern here is linear.
+"""
+
+from __future__ import annotations
+
+import re
+
+REACH = 160  # characters before an answer that are looked at
+_BEHIND = 2_000  # characters behind it
+
+_NEGATIONS = frozenset(
+    r"""not never cannot hardly scarcely false falsely untrue incorrect
+    incorrectly wrong wrongly mistaken mistakenly impossible unlikely doubt
+    doubts doubted doubtful deny denies denied reject rejects rejected refute
+    refutes refuted disprove disproves disproved nobody no none neither nor
+    without absurd nonsense lie myth exclude excludes excluded unless invalid
+    ≠ \ne \neq ¬ \neg \lnot \not""".split())
+_SUPPOSITIONS = frozenset(
+    """if suppose supposes supposing supposed assume assumes assuming assumed
+    imagine whether pretend hypothetically""".split())
+_LINKS = frozenset(
+    r"""that the a an my our your its it this these those he she they we one
+    you i who is are was were be been being am to of in as at by for here there
+    true case so correct correctly right final only possible sure certain clear
+    way think thinks believe believes say says said saying claim claims claimed
+    claiming conclude concludes concluding mean means know knows agree agrees
+    accept suggest suggests imply implies hold holds can could should must will
+    would may might really actually simply just quite exactly fact answer
+    answers answered result results value output outcome solution solutions
+    option choice set list any anyone somebody someone all which what either
+    such statement conclusion idea other than equal equals have has had do does
+    did given necessarily following out ruled rule always even ever let us now
+    table grid x y z n k m text texttt textbf mathrm $ = * _ ` " ' ( [ { “
+    ‘ \text \textbf \mathrm \( \[""".split())
+PHRASES = re.compile(
+    r"\b(?:anything but|everything (?:but|except)|all but|except(?: for)?"
+    r"|far from|opposite of|no longer|instead of|rather than|other than|ruled?"
+    r" out|anything other than)\b", re.IGNORECASE)
+_WORD = re.compile(
+    r"\\[A-Za-z]+|\\.|[^\W\d_]+(?:['’][^\W\d_]+)?|\d+|[^\s\w]|_")
+_STOP = re.compile(r"[.;!?,。；！？，\n]")
+_ZH_BEFORE = re.compile(
+    r"(?:不(?:是|为|会|可能|能|应该?|等于|对|正确|成立|认为|一定)?|并?非|错误(?!的?"
+    r"(?:是|选|说法|一项|结论))|否认|没有?|未必|莫|如果|假如|假设|假定|若|倘若|要是|是否"
+    r"|难道)(?:是|为|会|能|说|认为|成立|选|等于)*(?:最终|正确|本题|此题|的)*(?:答案|结果"
+    r"|选项)?(?:是|为|选|等于|[:：=\s$*(（\\])*\Z")
+_WRONG_ANSWER = re.compile(
+    r"(?:\b(?:wrong|incorrect|false|invalid|mistaken|erroneous|bad|naive"
+    r"|tempting|impossible|unacceptable|rejected|discarded|draft|earlier"
+    r"|previous|old|retracted)\s+(?:\w{1,20}\s+)?|错误的?|(?<![对])错的?"
+    r"|不正确的?|不对的)\Z", re.IGNORECASE)
+
+_WRONG = (
+    r"(?:(?:all|clearly|actually|just|obviously|also|of course|completely"
+    r"|surely|definitely|certainly|simply|still|too|quite|really)\s+){0,2}"
+    r"(?:wrong|incorrect|false|untrue|mistaken|impossible|invalid|nonsense"
+    r"|unacceptable|retracted|a (?:mistake|lie|joke|contradiction|trap|wrong)"
+    r"|an (?:error|incorrect|invalid)|not?\s+(?:right|correct|true|it|so|valid"
+    r"|possible|acceptable|good|what (?:i|we|was)|my|our|quite (?:right|true|it"
+    r"|correct)|(?:the|an?)\s+(?:answer|solution|case|right|correct|one|final"
+    r"|result|truth|valid|possible|good))|not?\s*(?:[.,;!。]|\Z))"
+    r"(?!\s+(?:that|to|for)\b)")
+_BE = (r"(?:['’]s|\s+is|\s+was|\s+are|\s+were|\s+looks|\s+seems|\s+must be"
+       r"|\s+would be|\s+will be)")
+_NOT_BE = (
+    r"(?:(?:\s+(?:is|was)n['’]t|\s+(?:cannot|can['’]t|could not|couldn['’]t)"
+    r" be)\s+(?:right|correct|true|it|so|possible|valid"
+    r"|the (?:answer|right|case))"
+    r"|\s+(?:doesn['’]t|does not|can['’]t|cannot)\s+(?:work|fit|hold|satisfy)"
+    r"|\s+fails\b)")
+_CLOSE = r"[\s$*_`)\]}\"'”’|\\]{0,20}"
+# Directly behind it, in the same sentence.
+_SAME = re.compile(
+    rf"{_CLOSE}(?:[,，]\s*)?(?:which|but (?:that|this|it))?"
+    rf"(?:{_BE}\s+{_WRONG}|{_NOT_BE}"
+    r"|\s*(?:是|为)?(?:错误?的|不对|不正确|不成立|不可能|不是答案|错误"
+    r"|错了))", re.IGNORECASE)
+_AS_QUESTION = re.compile(rf"{_CLOSE}(?:[?？]|吗|么[?？])")
+_CALLS = (r"(?:(?:but|oh|hmm+|wait|hold on|sorry|oops|ah|well|um|er|no|nope|ok"
+          r"|okay|however|actually|although|though)\b[\s,.!…—–-]{0,6}){0,5}")
+_CALLED = _CALLS.replace("{0,5}", "{1,5}")
+_THAT = (r"(?:that|this|it|which|the (?:above|previous|last|first)|my (?:first"
+         r"|last|previous))(?:\s+(?:answer|result|solution|choice|table|grid"
+         r"|one|option|statement|claim|draft|value|number|list)){0,1}")
+_PLAIN = (
+    r"(?:just kidding|i (?:take|withdraw|retract) (?:that|it|this|my|the)"
+    r"|i (?:was|am) (?:wrong|mistaken|in error)|i(?: have|['’]ve)? ma[dk]e"
+    r" an? (?:\w{1,12} )?(?:mistake|error|slip)|on second thou?ghts?"
+    r"|(?:scratch|strike) (?:that|this|it)|(?:disregard|ignore|forget|discard)"
+    r" (?:that|this|it|the|what|my|all)|i misread|i miscounted"
+    r"|i miscalculated|i made (?:that|it|this) up)\b|correction\s*[:：]"
+    r"|更正|纠正一下|我(?:算|看|弄|搞)?错了?|算错了|作废"
+    r"|(?:上述|上面|以上|前面|之前|刚才)[^。\n]{0,8}(?:是错|不对|错了|有误|错误|作废)")
+_NEXT = re.compile(
+    r"[\s$*_`)\]}\"'”’|\\.。!！?？,，;；…—–:-]{0,30}(?:" + "|".join([
+        rf"{_CALLS}{_THAT}{_BE}\s+{_WRONG}",
+        rf"{_CALLS}{_THAT}{_NOT_BE}",
+        rf"{_CALLS}not (?:really|so|quite|at all|true|correct|right|exactly"
+        r"|any ?more)\b",
+        r"(?:oh |hmm+,? |but )?no(?:pe)?(?=\s*(?:[,.!;:…—–-]|\Z)|\s+(?:it|that"
+        r"|this|the|wait|i)\b)",
+        r"(?:wait|hmm+|hold on)[\s,.!…—–-]{1,6}(?:no|not|it is|it['’]s|the"
+        r" answer|i was|i think it|actually)\b",
+        r"actually[\s,]{1,3}(?:no|not|it|that|this|the|i|make that)\b",
+        r"actually[\s,:]{1,3}\S{1,30}[\s*.!)]{0,4}\Z",
+        r"(?:or )?rather[\s,:]", r"i mean\b", r"make that\b", r"instead[,:]",
+        r"(?:but )?i (?:doubt|don['’]t think|do not think|don['’]t believe"
+        r"|do not believe|disagree)\b",
+        rf"{_CALLS}{_PLAIN}",
+        r"(?:但是?|可是|哦|嗯|其实)?[，,]?(?:不[,，。！!]|不对|不是(?!很)|错了|错[,，。！]"
+        r"|等等|等一下|应该是|应为|开玩笑)",
+        r"(?:但是?|可是|其实)?(?:这|那|该|此|它)(?:个|一)?(?:答案|结果|结论)?"
+        r"(?:是|并)?(?:错|不对|不正确|不成立|不可能|不是|有误)",
+    ]) + ")", re.IGNORECASE)
+# Anywhere behind it.
+_LATER = re.compile(
+    rf"(?:\A|(?<=[.!?。！？\n,，;；*—–-])\s{{0,3}})(?:{_CALLED}{_THAT}{_BE}\s+"
+    rf"{_WRONG}|(?:the|my|that|this) (?:(?:above|previous|first|earlier|last"
+    r"|draft|initial) )?(?:answer|result|solution|choice|table|grid|draft"
+    rf"|claim)(?: above| before| i gave)?{_BE}\s+{_WRONG}|{_CALLS}{_PLAIN})",
+    re.IGNORECASE)
+
+
+def denied(before: str) -> bool:
+  """Whether a text that ends where an answer begins denies or supposes it.
+
+  "It is not true that the answer is", "wrong:", "x \\ne", "如果答案是".
+  """
+  before = before[-REACH:].rstrip()
+  if _ZH_BEFORE.search(before):
+    return True
+  clause = _STOP.split(before)[-1]
+  # A colon may stand before a block that follows, none further on.
+  clause = clause.removesuffix(":").removesuffix("：")
+  words = _WORD.findall(PHRASES.sub(" not ", clause).casefold())
+  negations = 0
+  for word in reversed(words):
+    if word.replace("’", "'").endswith("n't") or word in _NEGATIONS:
+      negations += 1
+    elif word in _SUPPOSITIONS:
+      return True
+    elif word not in _LINKS:
+      break
+  return negations % 2 == 1
+
+
+def wrong_answer(before: str) -> bool:
+  """Whether it is a wrong answer that is named: "the wrong", "错误的"."""
+  return _WRONG_ANSWER.search(before[-REACH:]) is not None
+
+
+def asked(text: str, end: int) -> bool:
+  """Whether what ends there is asked: "the answer is 5?"."""
+  return _AS_QUESTION.match(text, end) is not None
+
+
+def retracted(text: str, end: int) -> bool:
+  """Whether what ends there is called wrong, or taken back later on."""
+  return taken_back(text, end) or (
+      _LATER.search(text[end:end + _BEHIND]) is not None)
+
+
+def taken_back(text: str, end: int) -> bool:
+  """Whether the words directly behind what ends there call it wrong."""
+  behind = text[end:end + _BEHIND]
+  return any(pattern.match(behind) for pattern in (_SAME, _NEXT))
+
+
+def kept(text: str) -> str:
+  """The text behind the last place where what came before is taken back."""
+  return text[max((m.end() for m in _LATER.finditer(text)), default=0):]

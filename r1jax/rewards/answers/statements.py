@@ -1,0 +1,145 @@
+"""Where a text says what its answer is, in English and Chinese.
+
+Texts are hostile and may be long: every pattern here is linear.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from r1jax.rewards.answers import denial
+
+# The answer "to the first question" is one; the answer "that is wrong" is not.
+_MIDDLE = r"(?P<middle>[^\n.:：=?!,，;]{0,40}?)"
+_COPULA = (
+    r"(?:\s*\b(?:is|are|was|equals|(?:must|should|would|will|can only|has to"
+    r"|have to|ought to|turns out to|may well|can) be|comes (?:out )?to)\b"
+    r"(?!\s+to\b)\s*[:：]?|\s*(?:\*\*|__)?[:：=])"
+    r"(?:\s*\b(?:therefore|thus|hence|then|so|clearly|simply|indeed|just"
+    r"|definitely|exactly|obviously|of course|now|in fact|still|really|surely"
+    r"|certainly|probably|likely|most likely)\b[,:]?){0,3}")
+_ZH_COPULA = (
+    r"\s*(?:\*\*|__)?(?:就是|应该?是|应当是|应为|应该?选|应选|就选|便是|乃是|即为|是|为"
+    r"|即|选|等于|[:：=])\s*[:：]?")
+_EDGE = r"[\s:：]*(?:\*\*|__)?[\s:：]*"
+ANSWER = (
+    rf"\b(?:answers?|ans)\b\.?{_MIDDLE}{_COPULA}{_EDGE}"
+    rf"|答案(?P<zh>[^\n。:：=，,？?！!]{{0,20}}?){_ZH_COPULA}{_EDGE}"
+    r"|(?:因此|所以|综上|故)[，,]?答案\s*(?=[\d$\\(（A-J-])"
+    # The last line of GSM8K's solutions.
+    r"|(?:\A|\n)(?P<mark>####)(?!#)[ \t]*(?=[^\n]*\S)")
+_ANSWER = re.compile(ANSWER, re.IGNORECASE)
+_NAMED = re.compile(r"ans|答案", re.IGNORECASE)
+_ADJECTIVE = re.compile(
+    r"\b(?:wrong|incorrect|false|untrue|invalid)\s*\Z", re.IGNORECASE)
+_LEAD = re.compile(  # "Final answer: The final answer is"
+    r"[\s*_#]*(?:so|thus|therefore|hence)?[,\s]*(?:the|my|our)?\s*(?:final"
+    r"|correct|right|best)?[\s*_#]*|[\s*_#]*(?:所以|因此|综上|故)?[，,]?(?:最终"
+    r"|正确)?的?[\s*_#]*", re.IGNORECASE)
+_NOT_BUT = re.compile(
+    r"(?:certainly |clearly |surely |definitely )?not\b[^\n.。]{0,80}?"
+    r"(?:[,;]?\s+but(?:\s+(?:rather|instead|is|it is))?\s+|[,;]\s+it is\s+)",
+    re.IGNORECASE)
+_NOT = re.compile(r"\s*(?:not|never|neither)\b", re.IGNORECASE)
+_ZH_NOT_BUT = re.compile(r"[^\n。]{0,40}?[，,]?\s*而是")
+_ZH_DENIED = re.compile(r"[不非没未无]|错误")
+_SENTENCE = re.compile(r"[。；！？?]|(?<!\d)!|\.(?=[\s*\"')\]]|\Z)|\n")
+MOST = 200  # statements of a text, the last ones, that are looked at
+_ASKED = 60  # characters; what is longer and ends with "?" is a text
+_BESIDE = re.compile(
+    r"(?:[\s*_`]{0,4}[,;]\s{0,4}|[\s*_`]{1,4})(?:(?:and|but)\s+)?(?:(?:not"
+    r"|rather than|instead of|as opposed to)\s+[^\s.!]|because\b|since\b).*"
+    r"|\s{0,4}[,，;；]?\s{0,4}(?:而不是|而非|不是|因为|由于).*",
+    re.IGNORECASE | re.DOTALL)
+_HEDGED = re.compile(
+    r"\b(?:or|maybe|perhaps|possibly|could|might|may|yes|no|true|false|not|wrong"
+    r"|actually|instead|rather|but|however|answer|unless|if|also|and)\b|n['’]t\b",
+    re.IGNORECASE)
+
+
+class Statement(NamedTuple):
+  """One place where a text says what its answer is.
+
+  Attributes:
+    rest: what follows "the answer is", up to the next such place.
+    below: whether "the answer is" ends its line.
+    end: where the first sentence of the rest ends in the text.
+    denied: whether the text says that this is not so, or only supposes it.
+  """
+
+  rest: str
+  below: bool
+  end: int
+  denied: bool
+
+
+def stated(text: str, marks: re.Pattern[str] = _ANSWER) -> list[Statement]:
+  """What a text says that its answer is, the last one last.
+
+  Args:
+    text: to be read.
+    marks: what introduces it, `ANSWER` and perhaps more; by default "the answer
+      is", "答案是" and the like, and the #### of a last line.
+  """
+  matches = list(marks.finditer(text))[-MOST:]
+  if matches and not (matches[-1]["mark"] and (
+      "\n" not in text[matches[-1].end():].strip())):
+    matches = [match for match in matches if not match["mark"]]  # headings
+  ends = [match.start() for match in matches[1:]] + [len(text)]
+  return [
+      _statement(text, match, end) for match, end in zip(matches, ends)
+      if not _LEAD.fullmatch(text, match.end(), min(end, match.end() + 60))
+      or end > match.end() + 60]
+
+
+def claimed(text: str, marks: re.Pattern[str] = _ANSWER
+            ) -> tuple[list[Statement], str, str]:
+  """(statements that hold, the text that is left beside them, why none holds).
+
+  Where every statement is denied the text behind the last is left; where
+  there is none, all of it. Nothing is left where the last is taken back.
+  """
+  found = stated(text, marks)
+  holding = [one for one in found if not one.denied]
+  if len(holding) > 1:  # alone it may be a text such as "not enough is known"
+    holding = [one for one in holding if not _NOT.match(one.rest)] or holding
+  if holding and denial.retracted(text, holding[-1].end):
+    return [], "", "denied"
+  if holding or not found:
+    return holding, text, ""
+  return [], text[found[-1].end:], "denied"
+
+
+def beside(text: str) -> str:
+  """An answer without ", not 5", "because ..." and the like behind it.
+
+  Another sentence behind it goes as well, unless it takes anything back.
+  """
+  first, stop, more = text.partition(". ")
+  if stop and more[:1].isupper() and not _HEDGED.search(more):
+    text = first
+  match = _BESIDE.search(text)
+  return text[:match.start()] if match and match.start() else text
+
+
+def _statement(text: str, match: re.Match[str], end: int) -> Statement:
+  names = match.groupdict()
+  start = match.end()
+  before = text[max(0, match.start() - denial.REACH):match.start()]
+  if _NAMED.match(match.group()):
+    denied = denial.wrong_answer(before)
+  else:  # "the wrong statement is B" may well be what was asked for
+    denied, before = False, _ADJECTIVE.sub("", before)
+  denied = (denied or denial.denied(before)
+            or denial.denied(names.get("middle") or ""))
+  if _ZH_DENIED.search(names.get("zh") or ""):
+    other = _ZH_NOT_BUT.match(text, start, end)
+    denied, start = not other, other.end() if other else start
+  elif other := _NOT_BUT.match(text, start, end):
+    start = other.end()
+  rest = text[start:end]
+  stop = _SENTENCE.search(rest, len(rest) - len(rest.lstrip()))
+  at = start + (stop.start() if stop else len(rest))
+  denied = denied or at - start < _ASKED and denial.asked(text, at)
+  return Statement(rest, "\n" in match.group(), at, denied)
