@@ -191,7 +191,7 @@ def sentences(text: str) -> int:
   for match in _SENTENCE_END.finditer(text):
     before = text[max(start, match.start() - 40):match.start()]
     if match.group().startswith(".") and len(match.group().rstrip(
-        "\"'”’)]*_")) == 1 and not _ends(before, text[match.end():][:30]):
+        "\"'”’)]*_")) == 1 and not _ends(before, text[match.end():match.end() + 30]):
       continue
     count += bool(re.search(r"\w", text[start:match.start()]))
     start = match.end()
