@@ -22,7 +22,7 @@ setuptools.setup(
     package_data={
         "": ["*.html", "*.j2", "*.tsv", "*.txt"],
         "r1jax": ["assets/**"],
-        "experiments": ["recipes/*.flags"],
+        "experiments": ["plans/*", "recipes/*.flags"],
     },
     install_requires=[
         "absl-py>=2.1",

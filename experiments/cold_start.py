@@ -6,11 +6,12 @@
       --rewriter=my_rewriter.py:rewrite
 
 Several answers a question are sampled at T = 1. The right and readable ones, at
-most --keep a question, go to the rewriter: a model, or a function (prompt,
-thought, answer) -> (thought, summary), None where it cannot. What comes back is
-checked again: R1's form, language, first person, the same answer by the same
-rule. WORKDIR/sft.jsonl is what train_sft reads, report.json says what fell
-where. The same command goes on where it was stopped.
+most --keep a question, go to the rewriter: a model, an endpoint's URL with
+--endpoint.model=NAME, or a function (prompt, thought, answer) -> (thought,
+summary), None where it cannot. What comes back is checked again: R1's form,
+language, first person, the same answer by the same rule. WORKDIR/sft.jsonl is
+what train_sft reads, report.json says what fell where. The same command goes on
+where it was stopped.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import dataclasses
 
 from absl import flags
 
-from experiments import common, flagset, sampling, start
+from experiments import flagset, replying, sampling, start
 from r1jax.core.config import check
 from r1jax.data.selection import Report, SelectConfig
 from r1jax.sharding import processes
@@ -40,12 +41,13 @@ def main() -> None:
   select, reply = SELECT.value(), REPLY.value()
   check(bool(REWRITER.value), "--rewriter must be given: "
         + programs.HELP.format("(prompt, thought, answer)"))
-  rewriter = rewriting.rewriter(
-      REWRITER.value, reply, common.COMPUTE.value(), common.mesh())
+  means = replying.means(reply, WORKDIR.value)
+  generate = programs.replier(REWRITER.value, means)
+  rewriter = rewriting.rewriter(REWRITER.value, generate, seed=reply.seed)
   with sampling.asked(WORKDIR.value, "samples", {
       # What is rewritten follows from them.
       "select": dataclasses.asdict(select),
-      "rewriter": {"name": REWRITER.value} | dataclasses.asdict(reply)},
+      "rewriter": means.settings(REWRITER.value) | {"batch": reply.batch}},
   ) as asked:
     if not asked.done:
       return
@@ -58,6 +60,7 @@ def main() -> None:
         chosen, rewriter, asked.judge, WORKDIR.value, batch=reply.batch,
         judged=asked.judged):
       return
+    replying.report(REWRITER.value, generate)
 
     def write() -> str:
       report = Report()

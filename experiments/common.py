@@ -58,17 +58,19 @@ def policy(seed: int, mesh: jax.sharding.Mesh | None
       tokenizer=TOKENIZER.value)
 
 
-def template(given: str = "") -> str:
+def template(given: str = "", init: str = "") -> str:
   """--template as everything else takes it: a file's text in place of its path.
 
   Args:
-    given: what was typed; by default that of the run in --init=orbax:WORKDIR,
-      whose config has the text that it was trained with, else r1-zero.
+    given: what was typed; by default that of the run in `init` if that is
+      orbax:WORKDIR, whose config has the text that it was trained with, else
+      r1-zero.
+    init: of the model; by default --init.
 
   Raises:
     ValueError: as `templates.read`.
   """
-  kind, _, workdir = INIT.value.partition(":")
+  kind, _, workdir = (init or INIT.value).partition(":")
   path = epath.Path(workdir) / "config.json"
   if not given and kind == "orbax" and path.exists():
     given = io.read_json(path)["config"].get("template", "")

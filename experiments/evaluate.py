@@ -14,6 +14,7 @@ from absl import flags
 from etils import epath
 
 from experiments import common, flagset, start
+from r1jax.accounting import cost
 from r1jax.core import io
 from r1jax.report import tables
 from r1jax.rewards.combine import RewardConfig
@@ -43,6 +44,7 @@ def main() -> None:
   out = epath.Path(OUT.value)
   # Before the work, not after it.
   processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
+  record = cost.Record(out)
   rewards = REWARDS.value()
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   models = reward_models.load(rewards, common.COMPUTE.value(), common.mesh())
@@ -61,6 +63,7 @@ def main() -> None:
           "data": common.DATA.value, "split": SPLIT.value,
           "template": template,
           "left_out": left_out}))
+  record.write()
   print(tables.comparison(reporting.cells({common.INIT.value: result})))
   print("pass@k: " + "  ".join(
       f"{k}: {v:.3f}" for k, v in result.pass_k.items()))

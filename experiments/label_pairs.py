@@ -21,53 +21,42 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags
 from etils import epath
 
-from experiments import common, flagset, start
+from experiments import common, flagset, replying, start
+from r1jax.accounting import cost
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.types import Prompt
-from r1jax.data import preference, templates
 from r1jax.rewards import annotator, judge
-from r1jax.rewards.endpoint import Endpoint, EndpointConfig
 from r1jax.rewards.judge import Pair, Preference
 from r1jax.rewards.models import SUMMARY, TEXT
-from r1jax.rollout.engine import Engine
-from r1jax.rollout.sampling import SamplingConfig
-from r1jax.stages import evaluating, labelling, tasks, weights
-from r1jax.stages.labelling import Writer
+from r1jax.stages import labelling, programs, replies, tasks
+from r1jax.stages.replies import ReplyConfig
 
-SAMPLING = flagset.define(SamplingConfig(temperature=1.0))
-JUDGING = flagset.define(
-    SamplingConfig(temperature=0.6, max_new_tokens=2048), "judge_sampling")
-ENDPOINT = flagset.define(EndpointConfig, "endpoint")
+ASK = flagset.define(ReplyConfig(
+    template="", temperature=1.0, top_p=1.0, max_new_tokens=128))
+REPLY = flagset.define(ReplyConfig(max_new_tokens=2048), "judge")
 POLICIES = flags.DEFINE_string(
     "policies", "", "Whose answers are compared, separated by commas, as --init"
     " names them; default: --init.")
 SPLIT = flags.DEFINE_string("split", "train[:64]", "Questions.")
 SAMPLES = flags.DEFINE_integer("samples", 2, "Of each policy, a question.")
 PAIRS = flags.DEFINE_integer("pairs", 1, "Of each question, at most.")
-TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
 JUDGE = flags.DEFINE_string(
     "judge", os.environ.get("R1JAX_JUDGE_URL", ""),
     "orbax:WORKDIR, hf:DIR, an endpoint's URL, or a Python file.")
-JUDGE_TEMPLATE = flags.DEFINE_string(
-    "judge_template", preference.AUTO, "Of a judge that is a model.")
-JUDGE_KEY = flags.DEFINE_string(
-    "judge_key", "", "Of the endpoint; default: OPENAI_API_KEY.")
 QUERIES = flags.DEFINE_integer(
     "queries", judge.QUERIES, "Of the judge, a pair; half in either order.")
 NOISE = flags.DEFINE_float(
     "noise", 0.0, "Scale of a Python judge's Bradley-Terry draw.")
-BATCH = flags.DEFINE_integer("batch", 16, "Conversations answered at once.")
 SHOWN = flags.DEFINE_enum(
     "shown", SUMMARY, [SUMMARY, TEXT],
     "What is compared: what follows the thought, or everything.")
 BALANCE = flags.DEFINE_bool("balance", True, "Balance lengths.")
-SEED = flags.DEFINE_integer("seed", 0, "Of samples, pairs and orders.")
 OUT = flags.DEFINE_string("out", "runs/pairs", "Folder to write.")
 
 
@@ -75,26 +64,32 @@ def main() -> None:
   check(bool(JUDGE.value), "give --judge=orbax:WORKDIR, hf:DIR, URL or FILE.py")
   out = epath.Path(OUT.value)
   out.mkdir(parents=True, exist_ok=True)  # before the work
+  record = cost.Record(out)
   decide = judge_of(JUDGE.value, out)
   prompts = tasks.joined(common.sources(common.DATA.value, SPLIT.value))
   check(len(prompts) > 0, f"--split={SPLIT.value} of --data has no questions")
   pairs = labelling.draw_pairs(
-      prompts, answers(prompts), PAIRS.value, SEED.value)
+      prompts, answers(prompts), PAIRS.value, ASK.value().seed)
   print(f"{len(pairs)} pairs of {len(prompts)} questions", flush=True)
+  check(bool(pairs), "no two answers to a question differ, or what is shown of"
+        " them is blank: give more --samples or a longer --max_new_tokens, or"
+        " --shown=text where thoughts do not end")
   judged = decide(pairs)
   kept = [one for one in judged if one.chosen is not None]
-  used = labelling.balanced(kept, SEED.value) if BALANCE.value else kept
+  used = labelling.balanced(kept, ASK.value().seed) if BALANCE.value else kept
   report = labelling.report(judged, kept, used) | {
       "judge": JUDGE.value, "policies": policies(), "data": common.DATA.value}
   io.write_json(out / "report.json", report)
   print(json.dumps(report, indent=2), flush=True)
   check(bool(used), f"nothing is left to write: of {len(judged)} pairs"
         f" {report['ties']} are ties, {report['no_verdict']} have no verdict,"
-        f" and balancing left {len(used)} of {len(kept)} kept ones")
+        f" and balancing by length left {len(used)} of {len(kept)} kept ones"
+        " (--nobalance writes all of them)")
   sources = {id(prompt.messages): prompt.source for prompt in prompts}
   io.write_text(out / "pairs.jsonl", "".join(
       json.dumps(labelling.row(one, sources[id(one.pair.messages)]),
                  ensure_ascii=False) + "\n" for one in used))
+  record.write()
   print(f"wrote {out / 'pairs.jsonl'}; use it as --data of"
         " experiments.train_reward", flush=True)
 
@@ -107,64 +102,40 @@ def policies() -> list[str]:
 def answers(prompts: Sequence[Prompt]) -> list[list[str]]:
   """What all policies say to each question, as it will be compared."""
   answers_by_prompt: list[list[str]] = [[] for _ in prompts]
-  template = common.template(TEMPLATE.value)
+  ask = ASK.value()
   for number, init in enumerate(policies()):
-    policy = writer(init, template, SAMPLING.value(), SEED.value + number)
+    policy = replies.load(init, dataclasses.replace(
+        ask, template=common.template(ask.template, init),
+        seed=ask.seed + number), common.COMPUTE.value(), common.mesh())
     said = policy.samples([p.messages for p in prompts],
                           [p.id for p in prompts], SAMPLES.value)
-    refused = sum(texts is None for texts in said)
-    if refused:
-      print(f"{init}: {refused} questions are too long or refused by the"
-            " template", flush=True)
+    replying.report(init, policy)
     for texts, more in zip(answers_by_prompt, said, strict=True):
       texts += [labelling.shown(text, SHOWN.value) for text in more or []]
     del policy  # its memory is the next one's
   return answers_by_prompt
 
 
-def writer(init: str, template: str, sampling: SamplingConfig, seed: int
-           ) -> Writer:
-  """A model that answers."""
-  mesh = common.mesh()
-  policy, tokenizer = weights.with_tokenizer(
-      init, common.COMPUTE.value(), seed=seed, mesh=mesh)
-  longest = policy.model.cfg.max_position // 2
-  sampling = dataclasses.replace(
-      sampling, max_new_tokens=min(sampling.max_new_tokens, longest))
-  engine = Engine(policy.model, sampling, tokenizer.eos_ids, mesh)
-  laid = policy._replace(params=evaluating.laid_out(policy, engine))
-  template = templates.read(preference.template_for(template, tokenizer))
-  return Writer(engine, laid, tokenizer, template, batch=BATCH.value, seed=seed)
-
-
-def judge_of(name: str, out: epath.Path):
+def judge_of(name: str, out: epath.Path
+             ) -> Callable[[Sequence[Pair]], list[Preference]]:
   """Pairs to preferences, by whoever `name` names."""
   if name.endswith(".py"):
     module = tasks.module(name, "--judge")
     check(callable(getattr(module, "utility", None)),
           f"{name} has no function utility(messages, answer)")
     return lambda pairs: annotator.annotate(
-        module.utility, pairs, seed=SEED.value, scale=NOISE.value)
-  if name.startswith(("http://", "https://")):
-    config = dataclasses.replace(ENDPOINT.value(), url=name)
-    check(bool(config.model), "--endpoint.model names the judge there")
-    key = JUDGE_KEY.value or os.environ.get("OPENAI_API_KEY", "")
-    endpoint = Endpoint(config, key=key, cache=out / "answers")
-    return lambda pairs: asked(endpoint, pairs)
-  model = writer(name, JUDGE_TEMPLATE.value, JUDGING.value(), SEED.value)
-  return lambda pairs: judge.compare(
-      model, pairs, seed=SEED.value, queries=QUERIES.value)
+        module.utility, pairs, seed=ASK.value().seed, scale=NOISE.value)
+  generate = programs.replier(name, replying.means(REPLY.value(), out))
+  check(generate is not None, f"--judge={name}: give orbax:WORKDIR, hf:DIR, a"
+        " URL or FILE.py")
 
+  def asked(pairs: Sequence[Pair]) -> list[Preference]:
+    preferences = judge.compare(
+        generate, pairs, seed=ASK.value().seed, queries=QUERIES.value)
+    replying.report(name, generate)
+    return preferences
 
-def asked(endpoint: Endpoint, pairs: Sequence[Pair]) -> list[Preference]:
-  """What an endpoint says; prints what it did not answer."""
-  preferences = judge.compare(
-      endpoint, pairs, seed=SEED.value, queries=QUERIES.value)
-  print(f"asked {endpoint.asked} queries, {endpoint.cached} were answered"
-        " before", flush=True)
-  for reason, count in endpoint.failures.most_common():
-    print(f"{count} without an answer: {reason}", flush=True)
-  return preferences
+  return asked
 
 
 if __name__ == "__main__":

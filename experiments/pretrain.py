@@ -1,8 +1,10 @@
-"""Pre-trains the embedded base on the web-like arithmetic corpus.
+"""Pre-trains the embedded bases on their web-like pages.
 
-The base that ships with the package was made by
+The bases that ship with the package were made by
 
   python -m experiments.pretrain --workdir=runs/base --export=DIR
+  python -m experiments.pretrain --pages=world --init=random:base-world \\
+      --workdir=runs/world --export=DIR
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from etils import epath
 from experiments import flagset, start
 from r1jax.core import config as config_lib
 from r1jax.data import corpus, hf_tokenizer
+from r1jax.data.world import pages
 from r1jax.models.compute import Compute
 from r1jax.report import figures, workdir, writer
 from r1jax.sharding import processes
@@ -25,7 +28,11 @@ from r1jax.stages import pretrain, weights
 
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")
+PAGES = flags.DEFINE_enum(
+    "pages", "arith", ["arith", "world"], "What is read: pages about sums, or"
+    " those of the small world.")
 CORPUS = flagset.define(corpus.DEFAULT, "corpus")
+WORLD = flagset.define(pages.DEFAULT, "world")
 MESH = flagset.define(MeshConfig, "mesh")
 INIT = flags.DEFINE_string(
     "init", "random:base-arith", "First parameters: random:PRESET, or, to go on"
@@ -38,28 +45,31 @@ SKIP_DAMAGED = flags.DEFINE_bool(
     "skip_damaged", False, "Move a checkpoint that cannot be used to"
     " WORKDIR/checkpoints_damaged and resume from the one before.")
 EXPORT = flags.DEFINE_string(
-    "export", "", "Folder to write base.safetensors (bfloat16), base.json and"
+    "export", "", "Folder to write NAME.safetensors (bfloat16), NAME.json and"
     " the loss curve to at the end.")
+NAME = flags.DEFINE_string("name", "base", "NAME of the exported files.")
 
 
 def main() -> None:
   cfg = PRETRAIN.value()
-  mixture = CORPUS.value()
+  world = PAGES.value == "world"
+  mixture = WORLD.value() if world else CORPUS.value()
   mesh = None
   if jax.device_count() > 1:
     mesh = make_mesh(MESH.value())
   first = weights.load(INIT.value, COMPUTE.value(),
                        jax.random.key(cfg.seed), mesh)
-  text_at = functools.partial(corpus.document, cfg.seed, config=mixture)
-  tokenizer = hf_tokenizer.load(
-      TOKENIZER.value or weights.tokenizer_of(INIT.value))
+  text_at = functools.partial((pages if world else corpus).document, cfg.seed,
+                              config=mixture)
+  tokenizer = hf_tokenizer.load(TOKENIZER.value or (
+      weights.WORLD_TOKENIZER if world else weights.tokenizer_of(INIT.value)))
   state = pretrain.run(
       cfg, weights.Handover(first), tokenizer, text_at, WORKDIR.value,
       mesh=mesh, skip_damaged=SKIP_DAMAGED.value,
       settings={"init": INIT.value, "corpus": config_lib.to_dict(mixture)})
   if not EXPORT.value or int(state.step) < cfg.steps:
     return
-  path = epath.Path(EXPORT.value) / "base.safetensors"
+  path = epath.Path(EXPORT.value) / f"{NAME.value}.safetensors"
   weights.save(
       path, first.model.cfg, state.params, state.router_bias_LE, made_by={
           "command": " ".join(["-m experiments.pretrain", *sys.argv[1:]]),
@@ -67,7 +77,7 @@ def main() -> None:
           "corpus": config_lib.to_dict(mixture),
           "versions": workdir.versions()})
   processes.from_writer(lambda: figures.curves(
-      writer.read(WORKDIR.value), path.parent / "base_loss.png",
+      writer.read(WORKDIR.value), path.parent / f"{NAME.value}_loss.png",
       ("loss/cross_entropy", "loss/mtp"), "Pre-training loss (nats per token)"))
   print(f"wrote {path}", flush=True)
 

@@ -9,10 +9,18 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import common, flagset
+from experiments import common, flagset, replying
+from r1jax.core.config import check
 from r1jax.core.types import Prompt
 from r1jax.rewards.combine import RewardConfig
-from r1jax.stages import evaluating, judging, programs, tasks, traces
+from r1jax.stages import (
+  evaluating,
+  judging,
+  programs,
+  reward_models,
+  tasks,
+  traces,
+)
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
 from r1jax.stages.replies import ReplyConfig
@@ -59,10 +67,15 @@ def asked(workdir: str, title: str, settings: Mapping[str, Any] | None = None
   """
   cfg, rewards = SAMPLE.value(), REWARDS.value()
   template, mesh = common.template(TEMPLATE.value), common.mesh()
-  judged = None
+  unread = sorted(reward_models.named(rewards))
+  check(not unread, f"--rewards.{', --rewards.'.join(unread)}: here rules judge"
+        " answers, and --judge where a question has none; leave reward models"
+        " out")
+  judged = generate = None
   if JUDGE.value:
-    judged = programs.judge(
-        JUDGE.value, REPLY.value(), common.COMPUTE.value(), mesh)
+    means = replying.means(REPLY.value(), workdir)
+    generate = programs.replier(JUDGE.value, means)
+    judged = programs.judge(JUDGE.value, generate, seed=means.reply.seed)
   policy, tokenizer = common.policy(cfg.seed, mesh)
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, mesh)
@@ -73,10 +86,11 @@ def asked(workdir: str, title: str, settings: Mapping[str, Any] | None = None
     traces.prepare(workdir, {
         "samples": dataclasses.asdict(cfg), "init": common.INIT.value,
         "data": common.DATA.value, "split": SPLIT.value, "template": template,
-        "questions": len(prompts), "judge": JUDGE.value and {
-            "name": JUDGE.value} | dataclasses.asdict(REPLY.value()),
+        "questions": len(prompts), "judge": JUDGE.value and means.settings(
+            JUDGE.value),
         "rewards": {k: v for k, v in dataclasses.asdict(rewards).items()
                     if k != "workers"}} | dict(settings or {}), policy)
     done = traces.collect(cfg, engine, judge, policy, prompts, workdir,
                           judged=judged, title=title)
+    replying.report(JUDGE.value, generate)
     yield Asked(cfg, prompts, judge, judged, done)

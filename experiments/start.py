@@ -15,9 +15,12 @@ import jax
 from absl import app, flags, logging
 
 from experiments import flagset, recipe
+from r1jax.checkpoint import signals
+from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.sharding import distributed, processes, watchdog
 from r1jax.sharding.distributed import DistributedConfig
+from r1jax.stages import pipeline
 
 DISTRIBUTED = flagset.define(DistributedConfig, "distributed")
 
@@ -41,6 +44,7 @@ def run(main: Callable[[], Any], *, many: bool = False) -> None:
         _together(main, many)
       else:
         main()
+        _mark()
     except EXPECTED as error:
       if os.environ.get("R1JAX_TRACEBACK"):
         raise
@@ -78,6 +82,7 @@ def _together(main: Callable[[], Any], many: bool) -> None:
     check(many, "this command runs in one process; start it alone")
     main()
     processes.gather("done")  # nobody leaves while another still works
+    processes.from_writer(_mark)
   except BaseException as error:
     watchdog.blame(error)
     _say(error)
@@ -86,6 +91,12 @@ def _together(main: Callable[[], Any], many: bool) -> None:
     os._exit(error.exitcode if isinstance(error, app.UsageError) else 1)
   watchdog.stop()
   jax.distributed.shutdown()
+
+
+def _mark() -> None:
+  """Tells the pipeline that all is done, not merely saved after a signal."""
+  if (path := os.environ.get(pipeline.COMPLETE)) and not signals.stopped():
+    io.write_text(path, "")
 
 
 def _stop_at_once(error: KeyboardInterrupt) -> None:

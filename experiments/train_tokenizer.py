@@ -1,6 +1,8 @@
-"""Trains the embedded tokenizer on the pre-training mixture.
+"""Trains the embedded tokenizers on the pages of the pre-training.
 
-python -m experiments.train_tokenizer --out=r1jax/assets/arith/tokenizer.model
+  python -m experiments.train_tokenizer --out=r1jax/assets/arith/tokenizer.model
+  python -m experiments.train_tokenizer --pages=world --vocab_size=768 \\
+      --documents=20000 --out=r1jax/assets/world/tokenizer.model
 """
 
 from __future__ import annotations
@@ -9,8 +11,11 @@ from absl import flags
 
 from experiments import start
 from r1jax.data import corpus, tokenizer
+from r1jax.data.world import pages
 
 _OUT = flags.DEFINE_string("out", None, "The file to write.", required=True)
+_PAGES = flags.DEFINE_enum(
+    "pages", "arith", ["arith", "world"], "Which mixture it learns from.")
 _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", 512, "Number of pieces, 264 of them special or bytes.")
 _DOCUMENTS = flags.DEFINE_integer(
@@ -19,8 +24,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the mixture.", lower_bound=0)
 
 
 def main() -> None:
-  texts = (
-      corpus.document(_SEED.value, index) for index in range(_DOCUMENTS.value))
+  document = {"arith": corpus.document, "world": pages.document}[_PAGES.value]
+  texts = (document(_SEED.value, index) for index in range(_DOCUMENTS.value))
   tokenizer.train(texts, _VOCAB_SIZE.value, _OUT.value)
   trained = tokenizer.SentencePieceTokenizer(_OUT.value)
   print(f"{_OUT.value}: {trained.vocab_size} pieces")

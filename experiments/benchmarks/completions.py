@@ -20,6 +20,11 @@ CASES: tuple[tuple[str, Any, Mapping[str, Any], str], ...] = (
     ("math", r"\frac{3}{4}", {}, r"The answer is \boxed{\frac{3}{4}}."),
     ("math", "(1, 2]", {}, r"So \(x \in \boxed{(1, 2]}\)."),
     ("math", "1234", {"extract": "last"}, "1,234"),
+    ("request", {"wanted": ["Hello, Ana!"], "others": ["Ben"], "count": 1,
+                 "repeats": 1, "language": "en", "polite": ["Sure!"]}, {},
+     "Sure! Hello, Ana!"),
+    ("harm", {"harmful": True, "jailbreak": False, "refusals": ["I will not"],
+              "advice": ["do it"]}, {}, "I will not."),
     ("choice", {"answer": "B", "options": {
         "A": "iron", "B": "gold", "C": "tin", "D": "lead"}}, {},
      "The answer is (B)."),

@@ -30,6 +30,8 @@ CHIPS = {
     "TPU v6 lite": Chip(31.24 * _GIB, 918e12, 1640e9, 448e9),  # v6e
     "TPU v4": Chip(15.25 * _GIB, 137.5e12, 614e9, 150e9),  # one of two cores
     "H200": Chip(141e9, 989e12, 4800e9, 450e9),
+    # The same chip with slower links: 400 GB/s both ways together.
+    "H800": Chip(80e9, 989e12, 3350e9, 200e9),
     "H100": Chip(80e9, 989e12, 3350e9, 450e9),
     "A100": Chip(80e9, 312e12, 2039e9, 300e9),
 }

@@ -28,6 +28,12 @@ from r1jax.sharding import processes
 _WAIT = 10_000  # ms that one question to the store may stay open
 _AGREE = 300_000  # ms until all processes must have heard of a signal
 _count = itertools.count()  # all processes enter their blocks in one order
+_told = threading.Event()  # a loop of this process was told to stop
+
+
+def stopped() -> bool:
+  """Whether any loop of this process was told to stop by a signal."""
+  return _told.is_set()
 
 
 class Preemption:
@@ -70,9 +76,10 @@ class Preemption:
     Under several processes all of them must ask at the same points. The answer
     is the same for all: yes some time after any was signalled.
     """
-    if self._others:
-      return self._others.ask()
-    return self._name is not None
+    stop = self._others.ask() if self._others else self._name is not None
+    if stop:
+      _told.set()
+    return stop
 
   @property
   def name(self) -> str:

@@ -26,7 +26,8 @@ Generate = Callable[[list[Prompt]], tuple[Rollout, Texts]]
 Judge = Callable[[Rollout, Sequence[Prompt], Texts], Scored]
 
 # What is stored of a problem for people to read, and not counted.
-_READ = ("question", "reference", "completions", "reasons")
+_READ = ("question", "reference", "source", "language", "completions",
+         "reasons", "measures")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,10 +167,12 @@ def _rows(scored: Scored, batch: Sequence[Prompt], first: int
     rows.append({
         "number": first + q, "id": int(prompt.id),
         "question": prompt.question, "reference": prompt.reference,
+        "source": prompt.source, "language": prompt.language,
         "domain": prompt.domain, "level": prompt.metadata.get("level"),
         "completions": list(scored.texts[q]),
         "answers": list(scored.answers[q]),
         "reasons": list(scored.reasons[q]),
+        "measures": list(scored.measures[q]),
         "parts": {k: v[q].tolist() for k, v in scored.parts.items()
                   if not np.isnan(v[q]).any()},
         "valid": scored.valid_QG[q].tolist(),
@@ -185,8 +188,11 @@ def _store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
       lines.append(json.dumps({
           "number": row["number"], "id": row["id"], "sample": g,
           "question": row["question"], "reference": row["reference"],
+          "source": row["source"], "domain": row["domain"],
+          "language": row["language"], "level": row["level"],
           "completion": completion,
           "answer": row["answers"][g], "reasons": dict(row["reasons"][g]),
+          "measures": dict(row["measures"][g]),
           "parts": {k: v[g] for k, v in row["parts"].items()},
           "valid": row["valid"][g], "length": row["lengths"][g],
           "truncated": row["truncated"][g]}))

@@ -62,6 +62,24 @@ BASE_ARITH = ModelConfig(
     v_dim=24, n_dense_layers=1, n_experts=8, n_shared=1, n_activated=2,
     d_expert=64, n_groups=2, n_limited_groups=2, n_mtp=1)
 
+# The base of the small world, and two students shaped as Qwen2.5 and Llama 3.
+BASE_WORLD = ModelConfig(
+    vocab_size=768, d_model=128, n_layers=4, n_heads=4, d_ff=320,
+    max_position=320, q_rank=64, kv_rank=48, nope_dim=24, rope_dim=16,
+    v_dim=32, n_dense_layers=1, n_experts=8, n_shared=1, n_activated=2,
+    d_expert=80, n_groups=2, n_limited_groups=2, n_mtp=1)
+
+STUDENT_QWEN = ModelConfig(
+    attention="gqa", vocab_size=768, d_model=96, n_layers=3, n_heads=6,
+    n_kv_heads=2, head_dim=16, d_ff=288, max_position=320, qkv_bias=True,
+    tie_embeddings=True)
+
+STUDENT_LLAMA = ModelConfig(
+    attention="gqa", vocab_size=768, d_model=96, n_layers=4, n_heads=4,
+    n_kv_heads=2, head_dim=24, d_ff=256, max_position=320,
+    rope=RopeConfig(scaling="llama3", factor=8.0, original=256,
+                    low_factor=1.0, high_factor=4.0, theta=5e5))
+
 PEER_SMALL = ModelConfig(
     attention="gqa", vocab_size=512, d_model=256, n_layers=4, n_heads=4,
     n_kv_heads=2, head_dim=64, d_ff=1024, max_position=4096, qkv_bias=True,
@@ -80,6 +98,9 @@ PRESETS = {
     "qwen2.5-1.5b": QWEN25_1_5B,
     "qwen2.5-7b": QWEN25_7B,
     "base-arith": BASE_ARITH,
+    "base-world": BASE_WORLD,
+    "student-qwen": STUDENT_QWEN,
+    "student-llama": STUDENT_LLAMA,
     "peer-small": PEER_SMALL,
     "peer-moe": PEER_MOE,
     "tiny": TINY,

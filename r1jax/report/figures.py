@@ -26,9 +26,9 @@ Rows = Sequence[Mapping[str, Any]]
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _BLUE, _RED, _GREEN, _PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _AMBER, _SKY = "#E69F00", "#56B4E9"
-_COLOURS = (_BLUE, _RED, _GREEN, _PINK, _AMBER, _SKY)
-_INK, _GREY, _PALE = "#222222", "#6b6b6b", "#e6e6e6"
-_PERCENT = matplotlib.ticker.PercentFormatter(1.0, decimals=0)
+COLOURS = (_BLUE, _RED, _GREEN, _PINK, _AMBER, _SKY)
+INK, GREY, _PALE = "#222222", "#6b6b6b", "#e6e6e6"
+PERCENT = matplotlib.ticker.PercentFormatter(1.0, decimals=0)
 
 
 def learning_curves(
@@ -46,28 +46,28 @@ def learning_curves(
     path: PNG to write.
     length: name of the metric on the right.
   """
-  with _figure(path, 2) as (left, right):
-    steps, share = _series(evals, "pass1")
-    low, high = _series(evals, "pass1_low")[1], _series(evals, "pass1_high")[1]
+  with in_a_row(path, 2) as (left, right):
+    steps, share = series(evals, "pass1")
+    low, high = series(evals, "pass1_low")[1], series(evals, "pass1_high")[1]
     if len(low) == len(high) == len(steps):
       left.fill_between(steps, low, high, color=_BLUE, alpha=0.15, lw=0)
     ends = []
     k = next((row["k"] for row in evals if row.get("k")), "k")
     for name, key, colour in ((f"maj@{k}", "maj", _RED),
                               ("pass@1", "pass1", _BLUE)):
-      steps, share = _series(evals, key)
+      steps, share = series(evals, key)
       left.plot(steps, share, color=colour, marker="o", ms=3.5)
       ends.append((name, colour, steps, share))
-    left.axhline(base["pass1"], color=_GREY, ls=(0, (5, 3)), lw=1.3, zorder=1)
+    left.axhline(base["pass1"], color=GREY, ls=(0, (5, 3)), lw=1.3, zorder=1)
     left.set_ylim(0, 1.02)
-    left.yaxis.set_major_formatter(_PERCENT)
+    left.yaxis.set_major_formatter(PERCENT)
     left.set_title("Accuracy on held-out problems")
-    _label(left, ends)
+    name_ends(left, ends)
     left.annotate(
         f"base {base['pass1']:.0%}", (1, base["pass1"]), xytext=(-4, 4),
         xycoords=("axes fraction", "data"), textcoords="offset points",
-        ha="right", color=_GREY)
-    _smooth(right, metrics, length, _GREEN)
+        ha="right", color=GREY)
+    smooth(right, metrics, length, _GREEN)
     right.set_ylim(bottom=0)
     right.set_title("Mean response length (tokens)")
 
@@ -75,14 +75,14 @@ def learning_curves(
 def curves(rows: Rows, path: str | os.PathLike, names: Sequence[str],
            title: str) -> None:
   """The metrics `names` against step; a line is called by its last part."""
-  with _figure(path, 1) as (axes,):
+  with in_a_row(path, 1) as (axes,):
     ends = []
     for i, name in enumerate(names):
-      colour = _COLOURS[i % len(_COLOURS)]
+      colour = COLOURS[i % len(COLOURS)]
       ends.append((name.rsplit("/", 1)[-1], colour,
-                   *_smooth(axes, rows, name, colour)))
+                   *smooth(axes, rows, name, colour)))
     axes.set_title(title)
-    _label(axes, ends)
+    name_ends(axes, ends)
 
 
 def reward_curves(
@@ -101,7 +101,7 @@ def by_domain(metrics: Rows, path: str | os.PathLike, *,
     path: PNG to write.
     prefix: what such names begin with.
   """
-  with _figure(path, 2) as panels:
+  with in_a_row(path, 2) as panels:
     for axes, rule, title in zip(
         panels, ("accuracy", "combined"),
         ("Accuracy of the training samples", "Combined reward"), strict=True):
@@ -109,23 +109,23 @@ def by_domain(metrics: Rows, path: str | os.PathLike, *,
                       if name.startswith(prefix) and name.endswith("/" + rule)})
       ends = []
       for i, name in enumerate(names):
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = COLOURS[i % len(COLOURS)]
         ends.append((name.split("/")[1], colour,
-                     *_smooth(axes, metrics, name, colour)))
+                     *smooth(axes, metrics, name, colour)))
       axes.set_title(title)
       axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-      _label(axes, ends)
+      name_ends(axes, ends)
 
 
 def entropy_and_kl(
     metrics: Rows, path: str | os.PathLike, *, entropy: str = "policy/entropy",
     kl: str = "policy/kl") -> None:
   """Entropy per token and KL to the reference policy against step."""
-  with _figure(path, 2) as (left, right):
-    _smooth(left, metrics, entropy, _BLUE)
+  with in_a_row(path, 2) as (left, right):
+    smooth(left, metrics, entropy, _BLUE)
     left.set_title("Entropy (nats per token)")
     left.set_ylim(bottom=0)
-    _smooth(right, metrics, kl, _RED)
+    smooth(right, metrics, kl, _RED)
     right.set_ylim(bottom=0)
     right.set_title("KL to the reference (nats per token)")
 
@@ -138,21 +138,21 @@ def by_level(rows: Rows, path: str | os.PathLike) -> None:
     path: PNG to write.
   """
   levels = sorted({row["level"] for row in rows})
-  with _figure(path, 1) as (axes,):
+  with in_a_row(path, 1) as (axes,):
     ends = []
     for i, level in enumerate(levels):
       mine = sorted((r for r in rows if r["level"] == level),
                     key=lambda r: r["step"])
-      steps, share = _series(mine, "pass1")
+      steps, share = series(mine, "pass1")
       # Light to dark: the levels are an order, not categories.
       shade = 0.35 + 0.6 * (i / max(len(levels) - 1, 1))
       colour = matplotlib.colormaps["viridis_r"](shade)
       axes.plot(steps, share, color=colour, marker="o", ms=3.5)
       ends.append((f"level {level}", colour, steps, share))
     axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(_PERCENT)
+    axes.yaxis.set_major_formatter(PERCENT)
     axes.set_title("pass@1 by difficulty")
-    _label(axes, ends)
+    name_ends(axes, ends)
 
 
 def decodings(results: Mapping[str, Mapping[str, Mapping[str, Any]]],
@@ -166,23 +166,23 @@ def decodings(results: Mapping[str, Mapping[str, Mapping[str, Any]]],
   """
   ways = list(dict.fromkeys(way for rows in results.values() for way in rows))
   width = 0.8 / max(len(results), 1)
-  with _drawn(path, 6.2, 3.5) as figure:
+  with drawn(path, 6.2, 3.5) as figure:
     axes = figure.add_subplot()
     for i, (model, rows) in enumerate(results.items()):
-      colour = (_GREY, *_COLOURS)[i % (1 + len(_COLOURS))]
+      colour = (GREY, *COLOURS)[i % (1 + len(COLOURS))]
       for j, row in ((ways.index(way), row) for way, row in rows.items()):
         x, share = j + width * (i - (len(results) - 1) / 2), row["pass1"]
         low, high = row.get("interval") or (share, share)
         axes.bar(x, share, 0.9 * width, color=colour,
                  label=model if j == 0 else None)
-        axes.plot([x, x], [low, high], color=_INK, lw=1.2)
+        axes.plot([x, x], [low, high], color=INK, lw=1.2)
         axes.annotate(f"{share:.0%}", (x, high), xytext=(0, 3), ha="center",
                       textcoords="offset points", color=colour,
                       fontweight="bold")
-    axes.set_xticks(range(len(ways)), ways, color=_INK)
+    axes.set_xticks(range(len(ways)), ways, color=INK)
     axes.set_ylim(0, 1.1)
     axes.set_yticks(np.linspace(0, 1, 6))
-    axes.yaxis.set_major_formatter(_PERCENT)
+    axes.yaxis.set_major_formatter(PERCENT)
     axes.set_title("pass@1 on the test problems, by decoding")
     figure.legend(loc="outside right upper", frameon=False)
 
@@ -201,7 +201,7 @@ def outcomes(cells: Rows, path: str | os.PathLike) -> None:
   """
   shares = sorted({cell["worked"] for cell in cells}, reverse=True)
   factors = sorted({cell["format_weight"] for cell in cells})
-  with _drawn(path, 2.2 + 3.0 * len(factors), 0.9 + 2.2 * len(shares)
+  with drawn(path, 2.2 + 3.0 * len(factors), 0.9 + 2.2 * len(shares)
               ) as figure:
     panels = figure.subplots(len(shares), len(factors), squeeze=False,
                              sharex=True, sharey=True)
@@ -213,11 +213,11 @@ def outcomes(cells: Rows, path: str | os.PathLike) -> None:
         if not i:
           panels[i][j].set_title(f"format reward × {factor:g}", loc="center")
       panels[i][0].set_ylabel(
-          f"worked pages: {share:.0%}", color=_INK, fontweight="bold")
+          f"worked pages: {share:.0%}", color=INK, fontweight="bold")
     for axes in panels[-1]:
       axes.set_xlabel("step")
     panels[0][0].set_ylim(0, 1.02)
-    panels[0][0].yaxis.set_major_formatter(_PERCENT)
+    panels[0][0].yaxis.set_major_formatter(PERCENT)
     figure.suptitle("Does it learn to think? Accuracy at the end, of each seed",
                     x=0.01, ha="left", fontsize=13, fontweight="bold")
     figure.legend(
@@ -230,11 +230,11 @@ def _outcome(axes: matplotlib.axes.Axes, cells: Rows) -> None:
   """A panel of `outcomes`: the runs of one pair, their final accuracies."""
   if not cells:
     axes.annotate("not run", (0.5, 0.5), xycoords="axes fraction",
-                  ha="center", va="center", color=_GREY)
+                  ha="center", va="center", color=GREY)
     return
   for cell in cells:
     for key, colour in (("format", _AMBER), ("accuracy", _BLUE)):
-      axes.plot(*_series(cell["curve"], key), color=colour, lw=1.5)
+      axes.plot(*series(cell["curve"], key), color=colour, lw=1.5)
   ends = sorted(cell["accuracy"] for cell in cells)
   lives = ends[len(ends) // 2] > 0.5
   axes.annotate(
@@ -247,7 +247,7 @@ def _outcome(axes: matplotlib.axes.Axes, cells: Rows) -> None:
 
 # What a precision is called and drawn as; float32 below the others, wide.
 _PRECISIONS = {
-    "float32": ("float32", _GREY, 5.0, 0.45),
+    "float32": ("float32", GREY, 5.0, 0.45),
     "bfloat16": ("bfloat16, float32 masters", _BLUE, 1.8, 1.0),
     "stochastic": ("bfloat16 alone, rounded by chance", _GREEN, 1.8, 1.0),
     "nearest": ("bfloat16 alone, rounded to nearest", _RED, 1.8, 1.0),
@@ -267,7 +267,7 @@ def precision(rl: Rows, sft: Rows, path: str | os.PathLike) -> None:
   rates = sorted({run["lr"] for run in rl}) or [0.0]
   slow, fast = ([run for run in rl if run["lr"] == lr]
                 for lr in (rates[0], rates[-1]))
-  with _drawn(path, 14.0, 7.2) as figure:
+  with drawn(path, 14.0, 7.2) as figure:
     panels = figure.subplots(2, 3)
     # 3e-6, not 3e-06.
     low, high = (f"{lr:.0e}".replace("e-0", "e-")
@@ -285,7 +285,7 @@ def precision(rl: Rows, sft: Rows, path: str | os.PathLike) -> None:
       axes.set_xlabel("update")
     _precisions(panels[0, 2], slow, "gap_max", ls=":")
     panels[0, 0].ticklabel_format(axis="y", scilimits=(0, 0))
-    panels[0, 1].yaxis.set_major_formatter(_PERCENT)
+    panels[0, 1].yaxis.set_major_formatter(PERCENT)
     panels[0, 2].set_yscale("log")
     for axes in panels[1, :2]:
       axes.set_ylim(0, 2.05)
@@ -301,25 +301,25 @@ def _precisions(axes: matplotlib.axes.Axes, runs: Rows, key: str,
   """A line of `precision` for each form, its running mean where it is noisy."""
   if not runs:
     axes.annotate("not run", (0.5, 0.5), xycoords="axes fraction",
-                  ha="center", va="center", color=_GREY)
+                  ha="center", va="center", color=GREY)
   order = list(_PRECISIONS)
   for run in sorted(runs, key=lambda run: order.index(run["form"])):
     _, colour, width, alpha = _PRECISIONS[run["form"]]
-    steps, values = _series(run["curve"], key)
+    steps, values = series(run["curve"], key)
     if key in ("combined", "gap", "gap_max"):
-      values = _running(values, len(values) // 16)
+      values = running(values, len(values) // 16)
     axes.plot(steps, values, color=colour, lw=width, alpha=alpha, ls=ls)
 
 
 @contextlib.contextmanager
-def _drawn(path: str | os.PathLike, width: float, height: float
+def drawn(path: str | os.PathLike, width: float, height: float
            ) -> Iterator[matplotlib.figure.Figure]:
   """A figure, written as PNG at the end; no pyplot, no global state."""
   with matplotlib.rc_context({
       "font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left",
-      "axes.titleweight": "bold", "axes.titlepad": 10, "text.color": _INK,
-      "axes.edgecolor": "#bbbbbb", "axes.labelcolor": _GREY,
-      "xtick.color": _GREY, "ytick.color": _GREY, "axes.spines.top": False,
+      "axes.titleweight": "bold", "axes.titlepad": 10, "text.color": INK,
+      "axes.edgecolor": "#bbbbbb", "axes.labelcolor": GREY,
+      "xtick.color": GREY, "ytick.color": GREY, "axes.spines.top": False,
       "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
       "grid.color": _PALE, "axes.axisbelow": True, "lines.linewidth": 2.0,
       "xtick.major.size": 0, "ytick.major.size": 0}):
@@ -332,12 +332,12 @@ def _drawn(path: str | os.PathLike, width: float, height: float
 
 
 @contextlib.contextmanager
-def _figure(
+def in_a_row(
     path: str | os.PathLike, panels: int
 ) -> Iterator[list[matplotlib.axes.Axes]]:
   """Axes in one row, with the step below."""
   width = 5.2 * panels + (1.0 if panels == 1 else 0.0)
-  with _drawn(path, width, 3.5) as figure:
+  with drawn(path, width, 3.5) as figure:
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
     yield axes
     for a in axes:
@@ -346,25 +346,25 @@ def _figure(
       a.margins(x=0.02)
 
 
-def _series(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
+def series(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
   """(steps, values) of the rows that have a value for `key`."""
   pairs = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
   values = np.asarray(pairs, np.float64).reshape(-1, 2)
   return values[:, 0], values[:, 1]
 
 
-def _smooth(
+def smooth(
     axes: matplotlib.axes.Axes, rows: Rows, key: str, colour: str
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draws the values faintly, then their centred running mean; returns it."""
-  steps, values = _series(rows, key)
-  mean = _running(values, len(values) // 40)
+  steps, values = series(rows, key)
+  mean = running(values, len(values) // 40)
   axes.plot(steps, values, color=colour, alpha=0.25, lw=1.0)
   axes.plot(steps, mean, color=colour)
   return steps, mean
 
 
-def _running(values: np.ndarray, half: int) -> np.ndarray:
+def running(values: np.ndarray, half: int) -> np.ndarray:
   """The centred mean of each value and `half` on either side, fewer at ends."""
   sums = np.concatenate([[0.0], np.cumsum(values)])
   first = np.maximum(np.arange(len(values)) - half, 0)
@@ -372,7 +372,7 @@ def _running(values: np.ndarray, half: int) -> np.ndarray:
   return (sums[last] - sums[first]) / (last - first)
 
 
-def _label(axes: matplotlib.axes.Axes, ends: Sequence[tuple]) -> None:
+def name_ends(axes: matplotlib.axes.Axes, ends: Sequence[tuple]) -> None:
   """Names each line at its right end, moved apart where they would overlap.
 
   Args:

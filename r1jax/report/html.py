@@ -26,7 +26,9 @@ def write(
     path: str | os.PathLike, *, title: str, config: Mapping[str, Any],
     versions: Mapping[str, str], tables: Sequence[Table],
     figures: Sequence[tuple[str, str | os.PathLike]],
-    problems: Rows, notes: Sequence[str] = ()) -> None:
+    problems: Rows, notes: Sequence[str] = (), claims: Rows = (),
+    about_problems: str = "The same held-out problems at the first, a middle"
+    " and the last evaluation.") -> None:
   """Renders the report.
 
   Args:
@@ -39,6 +41,8 @@ def write(
     figures: (caption, PNG file) each, embedded.
     problems: see `select`.
     notes: paragraphs above the tables.
+    claims: {"claim", "verdict", "must", "lines" (of text)} each, above them.
+    about_problems: the line above the problems.
 
   Raises:
     OSError: a figure cannot be read, or the page cannot be written.
@@ -46,7 +50,7 @@ def write(
   page = _render(
       "report.html.j2", title=title, config=_dotted(config), versions=versions,
       tables=[table for table in tables if table[2]], problems=problems,
-      notes=notes,
+      notes=notes, claims=claims, about_problems=about_problems,
       figures=[(caption, _embedded(png)) for caption, png in figures])
   io.write_bytes(path, page.encode("utf-8", errors="replace"))
 

@@ -68,6 +68,15 @@ def read(workdir: str | os.PathLike, step: int, kind: str = ROLLOUTS
   if not file.exists():
     raise ValueError(
         f"{file} does not exist; there are steps {steps(workdir, kind)}")
+  return read_file(file)
+
+
+def read_file(file: str | os.PathLike) -> list[dict[str, Any]]:
+  """Rows of a file that one process or several wrote, in their order.
+
+  Raises:
+    ValueError: a part is truncated or damaged; names it.
+  """
   rows: list[dict[str, Any]] = []
   for process in itertools.count():
     part = of_process(file, process)

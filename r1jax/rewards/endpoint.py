@@ -125,11 +125,14 @@ class Endpoint:
         self.config.concurrency) as threads:
       pending = [threads.submit(self._query, *query) for query in queries]
       try:
-        return [one.result() for one in pending]
+        answers = [one.result() for one in pending]
       except BaseException:
         # Those that wait are not sent any more.
         threads.shutdown(wait=False, cancel_futures=True)
         raise
+    if answers and all(nobody for _, nobody in answers):
+      raise self._down(len(answers))
+    return [text for text, _ in answers]
 
   def _body(self, messages: Sequence[Message]) -> dict[str, Any]:
     return {"model": self.config.model, "messages": [
@@ -137,27 +140,30 @@ class Endpoint:
         "temperature": self.config.temperature,
         "max_tokens": self.config.max_tokens}
 
-  def _query(self, body: dict[str, Any], digest: str) -> str | None:
+  def _query(self, body: dict[str, Any], digest: str
+             ) -> tuple[str | None, bool]:
+    """(the answer or None, whether nobody was there who would answer any)."""
     known = self._known(digest)
     if known is not None:
       with self._lock:
         self.cached += 1
-      return known
+      return known, False
     with self._lock:
       self.asked += 1
-    reason, pause = "", 0.0
+    reason, pause, nobody = "", 0.0, False
     for number in range(self.config.tries):
       if self._silent >= _SILENT or pause == float("inf"):
         break  # others have found it down, or another try is of no use
       time.sleep(min(_MAX_WAIT, pause))
-      text, reason, least = self._try(body)
+      text, reason, least, nobody = self._try(body)
       if text is not None:
         self._keep(digest, text)
         with self._lock:
           self._silent = 0
-        return text
+        return text, False
       pause = max(least, self.config.wait * 2**number)
-    return self._failed(reason)
+    self._failed(reason)
+    return None, nobody
 
   def _failed(self, reason: str) -> None:
     with self._lock:
@@ -168,39 +174,47 @@ class Endpoint:
       self._silent += 1
       if self._silent < _SILENT:
         return
+    raise self._down(_SILENT)
+
+  def _down(self, count: int) -> OSError:
+    with self._lock:
       why = self.failures.most_common(1)[0][0]
-    raise OSError(
-        f"{self._url} has answered none of the last {_SILENT} queries ({why});"
+    return OSError(
+        f"{self._url} has answered none of the last {count} queries ({why});"
         " see that it is up, that the URL, the model's name and the key are"
         " right, then give the same command again: what was answered is kept"
         + ("" if self._cache else " only with a cache folder"))
 
-  def _try(self, body: dict[str, Any]) -> tuple[str | None, str, float]:
-    """(the answer or None, why there is none, seconds to wait at least).
+  def _try(self, body: dict[str, Any]) -> tuple[str | None, str, float, bool]:
+    """(the answer or None, why there is none, seconds to wait at least, whether
+    that is the endpoint's doing, whatever the query).
 
     Seconds are infinite where another try is of no use.
     """
     request = urllib.request.Request(
         self._url, json.dumps(body).encode(), self._headers())
     deadline = time.monotonic() + self.config.timeout
+    slow = None, f"no answer within {self.config.timeout:g} s", 0.0, False
     try:
       with urllib.request.urlopen(
           request, timeout=self.config.timeout) as response:
-        return _content(_read(response, deadline)), "", 0.0
+        return _content(_read(response, deadline)), "", 0.0, False
     except urllib.error.HTTPError as error:
       again = error.code in _AGAIN
       wait = _seconds(error.headers) if again else float("inf")
       error.close()
-      return None, _status(error.code), wait
+      return None, _status(error.code), wait, not again and (
+          error.code not in _OWN)
     except TimeoutError:
-      return None, f"no answer within {self.config.timeout:g} s", 0.0
+      return slow
     except (OSError, http.client.HTTPException) as error:
       reason = getattr(error, "reason", error)
       if isinstance(reason, TimeoutError):
-        return None, f"no answer within {self.config.timeout:g} s", 0.0
-      return None, str(reason) or type(reason).__name__, 0.0
+        return slow
+      return None, str(reason) or type(reason).__name__, 0.0, isinstance(
+          error, urllib.error.URLError)
     except (ValueError, RecursionError) as error:
-      return None, str(error), 0.0
+      return None, str(error), 0.0, False
 
   def _headers(self) -> dict[str, str]:
     headers = {"Content-Type": "application/json"}

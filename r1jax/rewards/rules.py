@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from r1jax.rewards import (
   code,
   format,
+  harm,
   instructions,
   language,
   logic,
   puzzles,
+  requests,
   sandbox,
   shaping,
   stem,
@@ -40,6 +42,8 @@ VERIFIERS: dict[str, Rule] = {
     "game24": logic.game24,
     "puzzle": puzzles.verify,
     "instructions": instructions.verify,
+    "request": requests.verify,
+    "harm": harm.verify,
 }
 # Those that run a program in the sandbox.
 PROGRAMS = ("code", "bugfix", "program_input")

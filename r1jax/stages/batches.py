@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from etils import epath
 
+from r1jax.accounting import cost
 from r1jax.checkpoint.signals import Preemption
 from r1jax.core import io
 from r1jax.report.progress import Progress
@@ -30,7 +31,8 @@ def store(folder: str | os.PathLike, items: Sequence[T], size: int,
   """Applies `work` to every batch that is not in `folder` yet.
 
   Args:
-    folder: gets a gzipped JSONL file for each batch.
+    folder: gets a gzipped JSONL file for each batch; the folder that it is in
+      the record of what they cost.
     items: the same list in the same order at every call; under several
       processes in each of them.
     size: items of a batch; the last may have fewer.
@@ -55,6 +57,7 @@ def store(folder: str | os.PathLike, items: Sequence[T], size: int,
   def lost() -> str:
     return f"the batch at hand is lost, {folder} keeps those before it"
 
+  record = cost.Record(epath.Path(folder).parent)
   with Preemption(lost) as preemption, Progress(
       title, len(items), start=before, unit=unit,
       quiet=not processes.is_writer()) as progress:
@@ -66,8 +69,10 @@ def store(folder: str | os.PathLike, items: Sequence[T], size: int,
                      " the same command goes on")
         return False
       batch = items[starts[at]:starts[at] + size]
-      rows = sum(processes.gather(work(batch)), [])
+      with cost.phase(title):
+        rows = sum(processes.gather(work(batch)), [])
       processes.from_writer(lambda at=at, rows=rows: _write(folder, at, rows))
+      record.write()
       progress.step({}, len(batch))
   return True
 

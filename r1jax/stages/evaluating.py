@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core import io, keys
 from r1jax.core.config import check
@@ -73,14 +74,16 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
     rollout = engine.generate(
         params, bias_LE, [judge.tokens(p) for p in batch],
         [p.id for p in batch], cfg.samples, key)
+    cost.sampled(engine.model.cfg, rollout)
     return rollout, judge.texts(rollout)
 
   def score(rollout, batch, texts):
     return judge.submit(rollout, batch, texts)()
 
-  return runner.evaluate(
-      prompts, generate, score, batch_size=cfg.batch, path=path, name=name,
-      progress=progress and processes.is_writer(), interrupted=interrupted)
+  with cost.phase("evaluate"):
+    return runner.evaluate(
+        prompts, generate, score, batch_size=cfg.batch, path=path, name=name,
+        progress=progress and processes.is_writer(), interrupted=interrupted)
 
 
 def sampler(cfg: EvalConfig, model: Model, tokenizer: Tokenizer,

@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core import keys
 from r1jax.core.config import check
 from r1jax.core.types import Prompt, Rollout, Scored, TokenBatch
 from r1jax.data import minibatches, pipeline
+from r1jax.data.minibatches import Minibatch
 from r1jax.report import rollouts as rollouts_lib
 from r1jax.report import writer
 from r1jax.rollout.engine import Engine
@@ -148,11 +150,13 @@ class Run(NamedTuple):
     """The samples of this process's questions in rollout `step`."""
     cfg = self.cfg
     with self.learner.sampling() as policy:
-      return self.engines[cfg.longest(step)].generate(
+      rollout = self.engines[cfg.longest(step)].generate(
           policy, self.learner.state.router_bias_LE,
           [self.judge.tokens(p) for p in questions], [p.id for p in questions],
           cfg.samples, keys.fold(jax.random.key(cfg.seed), step),
           repeats_Q=repeats)
+    cost.sampled(self.learner.model.cfg, rollout)
+    return rollout
 
   def evaluated(self, step: int) -> dict[str, float] | None:
     """The policy's evaluation after `step` steps; None if interrupted."""
@@ -176,6 +180,7 @@ def take_step(run: Run, step: int) -> None:
     packed = minibatches.pack(
         collected.rollout, parts(cfg, step), cfg.row_length,
         cfg.micro_rows // jax.process_count())
+    count_reads(cfg, learner, packed)
     placed = learner.place(packed)
     fixed = learner.fixed_logprobs(placed[:cfg.minibatches])
     clock.lap("logprobs")  # the device works while children judge
@@ -210,6 +215,21 @@ def take_step(run: Run, step: int) -> None:
   session.finish(step + 1, metrics, lambda: joined(
       [learner.on_host(micros) for micros in work.batches]), learner.arrays,
       lambda: {"stream": run.stream.get_state()})
+
+
+def count_reads(cfg: GrpoConfig, learner: Learner,
+                packed: Sequence[Minibatch]) -> None:
+  """What a step's updates and fixed log-probabilities cost."""
+  model, teacher = learner.model.cfg, learner.teacher
+  for number, (batch, _) in enumerate(packed):
+    cost.read("train", model, batch, factor=cost.TRAINING, part=True)
+    if cfg.distill.divergence:
+      cost.read("teacher", teacher.model.cfg, batch, part=True)
+    if number < cfg.minibatches:  # later epochs have the same, in other rows
+      for _ in range(cfg.reads_reference + (not cfg.on_policy)):
+        cost.read("score", model, batch, part=True)
+      if cfg.distill.factor:
+        cost.read("teacher", teacher.model.cfg, batch, part=True)
 
 
 def parts(cfg: GrpoConfig, step: int) -> list[np.ndarray]:
@@ -326,4 +346,5 @@ class Clock:
   def lap(self, name: str) -> None:
     now = time.perf_counter()
     self.laps[name], self._last = now - self._last, now
+    cost.took(name, self.laps[name])
     watchdog.mark(f"a step's {name}")

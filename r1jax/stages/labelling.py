@@ -10,91 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from r1jax.core import keys
-from r1jax.core.types import Message, Prompt
-from r1jax.data import templates
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.core.types import Prompt
 from r1jax.evals import preference as evals
 from r1jax.rewards import response
 from r1jax.rewards.judge import Pair, Preference
 from r1jax.rewards.models import SUMMARY
-from r1jax.rollout.engine import Engine
-from r1jax.stages.weights import Weights
-
-
-class Writer:
-  """A model that answers conversations: a policy, or a judge.
-
-  As a judge it is a `judge.Generate`.
-  """
-
-  def __init__(self, engine: Engine, policy: Weights, tokenizer: Tokenizer,
-               template: str, *, batch: int, seed: int):
-    """Compiles nothing yet.
-
-    Args:
-      engine: of its model.
-      policy: its parameters, as the engine's mesh lays them.
-      tokenizer: its own.
-      template: how conversations become text.
-      batch: conversations that are answered at once.
-      seed: of the samples.
-    """
-    self.engine, self.policy, self.tokenizer = engine, policy, tokenizer
-    self.template, self._batch, self._seed = template, batch, seed
-
-  def __call__(self, conversations: Sequence[Sequence[Message]]
-               ) -> list[str | None]:
-    """One answer each, with the beginning that the template gives.
-
-    None where the template refuses the conversation, or context lacks for it
-    and an answer.
-    """
-    answers = self.samples(conversations, range(len(conversations)), 1)
-    return [texts and texts[0] for texts in answers]
-
-  def samples(self, conversations: Sequence[Sequence[Message]],
-              ids: Sequence[int], count: int) -> list[list[str] | None]:
-    """`count` answers each; None as above.
-
-    Args:
-      conversations: what is answered.
-      ids: below 2**31, of each: the address of its samples.
-      count: of samples.
-    """
-    answers: list[list[str] | None] = [None] * len(conversations)
-    fitting = [(at, rendered) for at, rendered in enumerate(
-        map(self._rendered, conversations)) if rendered]
-    key = keys.fold(jax.random.key(self._seed))
-    for start in range(0, len(fitting), self._batch):
-      part = fitting[start:start + self._batch]
-      # The last batch is as large as the others: one shape.
-      asked = part + part[:1] * (self._batch - len(part))
-      rollout = self.engine.generate(
-          self.policy.params, self.policy.router_bias_LE,
-          [np.array(r.ids, np.int32) for _, r in asked],
-          [ids[at] for at, _ in asked], count, key)
-      for row, (at, rendered) in enumerate(part):
-        answers[at] = [rendered.tail + self._text(rollout.completion(row, g))
-                       for g in range(count)]
-    return answers
-
-  def _text(self, tokens: np.ndarray) -> str:
-    ends = self.tokenizer.eos_ids
-    return self.tokenizer.decode([i for i in tokens.tolist() if i not in ends])
-
-  def _rendered(self, messages: Sequence[Message]
-                ) -> templates.Rendered | None:
-    try:
-      rendered = templates.prompt(messages, self.template, self.tokenizer)
-    except ValueError:  # such as a control token in an answer to be judged
-      return None
-    room = (self.engine.model.cfg.max_position
-            - self.engine.cfg.max_new_tokens)
-    return rendered if len(rendered.ids) <= room else None
 
 
 def shown(text: str, part: str) -> str:

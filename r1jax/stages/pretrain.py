@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data import pipeline
@@ -96,6 +97,7 @@ def run(cfg: PretrainConfig, initial: Handover, tokenizer: Tokenizer,
     for number in range(session.step + 1, cfg.steps + 1):
       batch = next(stream)
       metrics = trainer.update(batch, cfg.micro_batches)
+      cost.read("train", model.cfg, batch, factor=cost.TRAINING)
       stop = session.finish(
           number, functools.partial(metrics_lib.floats, metrics),
           batch if processes.is_writer() else None, lambda: trainer.state,

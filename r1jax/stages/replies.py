@@ -1,30 +1,37 @@
-"""A model of ours that replies to conversations, for judging and rewriting."""
+"""A model of ours that answers conversations: a policy, a judge, a rewriter."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from r1jax.core import thoughts
+from r1jax.accounting import cost
 from r1jax.core.config import check
 from r1jax.core.types import Message
-from r1jax.data import templates
+from r1jax.data import hf_tokenizer, preference, templates
+from r1jax.data.templates import Rendered
+from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
-from r1jax.rewards.judge import Generate
+from r1jax.rewards import response
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating, weights
+from r1jax.stages.weights import Weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReplyConfig:
   """How a model replies."""
 
-  template: str = "chat"  # the tokenizer's own, or another prompt template
+  # auto (the tokenizer's own chat template, else plain), or another
+  template: str = preference.AUTO
   batch: int = 16  # conversations at once
   temperature: float = 0.6  # 0 takes the likeliest token
   top_p: float = 0.95  # smallest set of tokens with this probability
@@ -35,59 +42,157 @@ class ReplyConfig:
     check(self.batch > 0, f"batch={self.batch} must be positive")
 
 
-def from_model(init: str, cfg: ReplyConfig, compute: Compute | None = None,
-               mesh: jax.sharding.Mesh | None = None) -> Generate:
-  """The model of `init` as a function from conversations to texts.
+class _Answer(NamedTuple):
+  """What a model wrote, with the beginning that the template gave."""
 
-  A reply is what follows the model's thought, if it has one. It is drawn by the
-  seed and the conversation, whatever batch that is in. A conversation too long
-  for the model, and a reply that meets the length limit, give "".
+  text: str
+  ended: bool
+
+
+class Replier:
+  """A model that answers conversations.
+
+  As a judge or a rewriter it is a `rewards.judge.Generate`. Its parameters come
+  with the first conversation: whoever works before it has the memory.
+
+  Attributes:
+    failures: reason -> conversations so far that got no reply.
+  """
+
+  def __init__(self, policy: Callable[[], Weights], context: int,
+               tokenizer: Tokenizer, cfg: ReplyConfig,
+               mesh: jax.sharding.Mesh | None = None, *, name: str = "model"):
+    """Loads and compiles nothing yet.
+
+    Args:
+      policy: -> the model, given up.
+      context: longest sequence that it takes.
+      tokenizer: its own.
+      cfg: how it replies.
+      mesh: where the parameters lie.
+      name: of the model, for errors.
+
+    Raises:
+      ValueError: its context has no room beside a reply, or the template does
+        not suit the tokenizer.
+    """
+    self._policy, self._tokenizer, self._cfg = policy, tokenizer, cfg
+    self._mesh, self._limit = mesh, context - cfg.max_new_tokens
+    self.failures: collections.Counter[str] = collections.Counter()
+    check(self._limit > 0, f"max_new_tokens={cfg.max_new_tokens} leaves no room"
+          f" in {name}'s context of {context}; set it to a smaller number")
+    self._template = templates.read(
+        preference.template_for(cfg.template, tokenizer))
+    templates.prompt(  # before the work
+        [{"role": "user", "content": ""}], self._template, tokenizer)
+
+  @functools.cached_property
+  def _ready(self) -> tuple[Engine, Any, jax.Array]:
+    """(engine, parameters as it reads them, router bias)."""
+    policy = self._policy()
+    engine = Engine(policy.model, SamplingConfig(
+        temperature=self._cfg.temperature, top_p=self._cfg.top_p,
+        max_new_tokens=self._cfg.max_new_tokens), self._tokenizer.eos_ids,
+        self._mesh)
+    return (engine, evaluating.laid_out(policy, engine, donate=True),
+            policy.router_bias_LE)
+
+  def compilations(self) -> int:
+    """Programs compiled so far."""
+    return self._ready[0].compilations()
+
+  def __call__(self, conversations: Sequence[Sequence[Message]]
+               ) -> list[str | None]:
+    """One reply each: what follows the model's thought, if it has one.
+
+    It is drawn by the seed and the conversation, in whatever batch that is.
+    None where the template refuses the conversation (a control token in an
+    answer that is to be judged), context lacks for it, or the reply is empty or
+    meets the length limit.
+    """
+    rendered = list(map(self._rendered, conversations))
+    return [answers and self._reply(answers[0]) for answers in self._sampled(
+        rendered, [_address(one) if one else 0 for one in rendered], 1)]
+
+  def samples(self, conversations: Sequence[Sequence[Message]],
+              ids: Sequence[int], count: int) -> list[list[str] | None]:
+    """`count` answers each, whole; None where there is no room, or as above.
+
+    Args:
+      conversations: what is answered.
+      ids: below 2**31, of each: the address of its samples.
+      count: of samples.
+    """
+    sampled = self._sampled(
+        list(map(self._rendered, conversations)), ids, count)
+    return [answers and [answer.text for answer in answers]
+            for answers in sampled]
+
+  def _sampled(self, rendered: Sequence[Rendered | None], ids: Sequence[int],
+               count: int) -> list[list[_Answer] | None]:
+    answers: list[list[_Answer] | None] = [None] * len(rendered)
+    asked = [(at, one) for at, one in enumerate(rendered) if one]
+    if not asked:
+      return answers
+    engine, params, bias_LE = self._ready
+    key = jax.random.key(self._cfg.seed)
+    for start in range(0, len(asked), self._cfg.batch):
+      part = asked[start:start + self._cfg.batch]
+      # The last batch is as large as the others: one shape.
+      full = part + part[:1] * (self._cfg.batch - len(part))
+      with cost.phase("sample"):
+        rollout = engine.generate(
+            params, bias_LE, [np.array(one.ids, np.int32) for _, one in full],
+            [ids[at] for at, _ in full], count, key)
+      cost.sampled(engine.model.cfg, rollout)
+      for row, (at, one) in enumerate(part):
+        answers[at] = [_Answer(
+            one.tail + self._text(rollout.completion(row, g).tolist()),
+            not rollout.truncated_QG[row, g]) for g in range(count)]
+    return answers
+
+  def _text(self, ids: list[int]) -> str:
+    ends = ids[-1] in self._tokenizer.eos_ids
+    return self._tokenizer.decode(ids[:-1] if ends else ids)
+
+  def _rendered(self, messages: Sequence[Message]) -> Rendered | None:
+    try:
+      rendered = templates.prompt(messages, self._template, self._tokenizer)
+    except ValueError as error:
+      return self._failed(str(error))
+    if len(rendered.ids) > self._limit:
+      return self._failed(
+          f"it takes more than {self._limit} tokens, the context without"
+          f" max_new_tokens={self._cfg.max_new_tokens}")
+    return rendered
+
+  def _reply(self, answer: _Answer) -> str | None:
+    if not answer.ended:
+      return self._failed("the reply does not end within max_new_tokens="
+                          f"{self._cfg.max_new_tokens}")
+    said = response.split("", answer.text).answer
+    return said or self._failed("the reply is empty, or nothing but a thought")
+
+  def _failed(self, reason: str) -> None:
+    self.failures[reason] += 1
+
+
+def load(init: str, cfg: ReplyConfig, compute: Compute | None = None,
+         mesh: jax.sharding.Mesh | None = None) -> Replier:
+  """The model of `init`, as `weights.load` takes it, ready to reply.
 
   Raises:
-    ValueError: as `weights.with_tokenizer`, or the template does not suit.
+    ValueError: as `weights.with_tokenizer` and `Replier`.
   """
   check(jax.process_count() == 1, f"{init} replies in one process; start the"
-        " command alone, or give a program")
-  policy, tokenizer = weights.with_tokenizer(
-      init, compute, seed=cfg.seed, mesh=mesh)
-  engine = Engine(policy.model, SamplingConfig(
-      temperature=cfg.temperature, top_p=cfg.top_p,
-      max_new_tokens=cfg.max_new_tokens), tokenizer.eos_ids, mesh)
-  params = evaluating.laid_out(policy, engine, donate=True)
-  limit = policy.model.cfg.max_position - cfg.max_new_tokens
-  check(limit > 0, f"max_new_tokens={cfg.max_new_tokens} leaves no room in"
-        f" {init}'s context of {policy.model.cfg.max_position}")
-  template = templates.read(cfg.template)
-  templates.prompt([{"role": "user", "content": ""}], template, tokenizer)
-
-  def replies(asked: Sequence[templates.Rendered]) -> list[str]:
-    # The shapes never change: the last batch is filled with repeats.
-    full = [*asked, *[asked[-1]] * (cfg.batch - len(asked))]
-    ids = [np.array(rendered.ids, np.int32) for rendered in full]
-    rollout = engine.generate(
-        params, policy.router_bias_LE, ids, [_address(x) for x in ids], 1,
-        jax.random.key(cfg.seed))
-    texts = []
-    for row, rendered in enumerate(asked):
-      tokens = rollout.completion(row, 0).tolist()
-      text = tokenizer.decode(
-          tokens[:-1] if tokens[-1] in tokenizer.eos_ids else tokens)
-      texts.append("" if rollout.truncated_QG[row, 0] else
-                   thoughts.split(rendered.tail + text).answer)
-    return texts
-
-  def generate(conversations: Sequence[tuple[Message, ...]]) -> list[str]:
-    rendered = [templates.prompt(c, template, tokenizer) for c in conversations]
-    fit = [i for i, r in enumerate(rendered) if len(r.ids) <= limit]
-    texts = [""] * len(rendered)
-    for start in range(0, len(fit), cfg.batch):
-      part = fit[start:start + cfg.batch]
-      for i, text in zip(part, replies([rendered[i] for i in part])):
-        texts[i] = text
-    return texts
-
-  return generate
+        " command alone, or give an endpoint or a program")
+  tokenizer = hf_tokenizer.load(weights.tokenizer_of(init))
+  context = weights.config_of(init).max_position
+  return Replier(
+      lambda: weights.with_tokenizer(
+          init, compute, seed=cfg.seed, mesh=mesh)[0],
+      context, tokenizer, cfg, mesh, name=init)
 
 
-def _address(ids: np.ndarray) -> int:
-  return zlib.crc32(ids.tobytes()) >> 1
+def _address(rendered: Rendered) -> int:
+  return zlib.crc32(np.array(rendered.ids, np.int32).tobytes()) >> 1

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
@@ -151,7 +152,9 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
     for number in range(session.step + 1, cfg.steps + 1):
       batch = next(batches)
       metrics = trainer.update(batch, cfg.micro_batches)
-      measured = measure().metrics() if due(cfg, number) else {}
+      cost.read("train", model.cfg, batch, factor=cost.TRAINING, scalar=True)
+      with cost.phase("evaluate"):
+        measured = measure().metrics() if due(cfg, number) else {}
 
       def numbers(number=number, metrics=metrics, measured=measured):
         return metrics_lib.floats(metrics) | measured | {

@@ -12,19 +12,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from r1jax.core.config import check
 from r1jax.core.types import Message, Prompt, ask
 from r1jax.data import selection
 from r1jax.data.selection import SelectConfig
-from r1jax.models.compute import Compute
 from r1jax.rewards import format as format_lib
 from r1jax.rewards import response
 from r1jax.rewards.judge import Generate
-from r1jax.stages import programs, replies
-from r1jax.stages.replies import ReplyConfig
+from r1jax.stages import programs
 
 
 class Draft(NamedTuple):
@@ -94,22 +91,22 @@ nothing else:
 </final answer {code}>"""
 
 
-def rewriter(name: str, cfg: ReplyConfig, compute: Compute | None = None,
-             mesh: jax.sharding.Mesh | None = None) -> Rewriter:
-  """Of a model, or of a program: (prompt, thought, answer) -> a pair or None.
+def rewriter(name: str, generate: Generate | None, *, seed: int = 0
+             ) -> Rewriter:
+  """Of whoever replies, or of a program: (prompt, thought, answer) -> a pair.
+
+  A program gives None where it cannot.
 
   Args:
-    name: hf:DIR, orbax:WORKDIR, module:function or FILE.py:function.
-    cfg: how a model replies.
-    compute: how it is computed.
-    mesh: where.
+    name: of the rewriter.
+    generate: what `programs.replier` gives for it.
+    seed: of the marks around the texts that are shown.
 
   Raises:
-    ValueError: there is no such model or program.
+    ValueError: there is no such program.
   """
-  if programs.is_model(name):
-    return from_generate(replies.from_model(name, cfg, compute, mesh),
-                         seed=cfg.seed)
+  if generate is not None:
+    return from_generate(generate, seed=seed)
   function = programs.load(name)
 
   def rewrite(drafts: Sequence[Draft]) -> list[Rewrite | None]:
@@ -131,8 +128,10 @@ def from_generate(generate: Generate, *, seed: int) -> Rewriter:
 
 
 def parsed(text: str) -> Rewrite | None:
-  """The two elements of a reply; None if it is anything else."""
-  match = _FORM.fullmatch(text) if isinstance(text, str) else None
+  """The two elements of a reply, behind its own thought; else None."""
+  if not isinstance(text, str):
+    return None
+  match = _FORM.fullmatch(text.rpartition("</think>")[2])
   if match is None or not all(part.strip() for part in match.groups()):
     return None
   return Rewrite(*(part.strip() for part in match.groups()))

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from r1jax.accounting import cost
 from r1jax.data import packing, preference
 from r1jax.models.scalar_head import ScalarModel
 from r1jax.sharding import processes
@@ -82,6 +83,7 @@ class Scoring:
       laid = [preference.lay([_text(ids[indices[i]]) for i in row], capacity)
               for row in part]
       batch = jax.tree.map(lambda *x: np.concatenate(x), *laid)
+      cost.read("reward", self.model.cfg, batch, scalar=True, part=self._parts)
       with step.on_mesh(self.mesh):
         scores = self._score(params, bias_LE, step.place(
             batch, self.mesh, parts=self._parts))

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import jax
 from etils import epath
 
+from r1jax.accounting import cost
 from r1jax.checkpoint import faults, retention
 from r1jax.checkpoint.manager import Manager
 from r1jax.checkpoint.midway import Midway
@@ -178,6 +179,7 @@ class Session:
     if processes.is_writer():
       self.writer = Writer(
           self.workdir, resumed=self.step if self.resumes else None)
+    self._cost = cost.Record(self.workdir)
     self.preemption.__enter__()
     self.progress = Progress(self.title, self.total, start=self.step,
                              quiet=not processes.is_writer())
@@ -205,6 +207,7 @@ class Session:
           self.log(step, _numbers(metrics))
     if self.writer:
       self.writer.close()
+    self._cost.write()
     if isinstance(error, KeyboardInterrupt):
       return  # At once: it does not wait for what is being written.
     if error is not None and jax.process_count() > 1:
@@ -262,6 +265,7 @@ class Session:
     if saves:
       if self.writer:
         self.writer.flush()
+      self._cost.write()
       if self._saved:
         self.manager.wait()
         self._midway.drop()

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data.sft import Example, Packed
@@ -131,9 +132,12 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
     for number in range(session.step + 1, cfg.steps + 1):
       batch = next(batches)
       metrics = made or trainer.update(batch, cfg.micro_batches)
+      if made is None:
+        cost.read("train", model.cfg, batch, factor=cost.TRAINING)
       made, measured = None, []
       if held_out and due(cfg, number):
-        measured = evaluate(trainer.params, trainer.state.router_bias_LE)
+        with cost.phase("evaluate"):
+          measured = evaluate(trainer.params, trainer.state.router_bias_LE)
       if measured is None:
         session.save_inside(
             number - 1, trainer.state, {"made": metrics_lib.to_json(metrics)},

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from r1jax.accounting import cost
 from r1jax.checkpoint import trees
 from r1jax.core import keys
 from r1jax.core.config import check
@@ -81,7 +82,7 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
     cfg: how much; its sampling settings are the engine's business.
     engine: of the policy's model.
     judge: phrases and judges.
-    policy: who answers.
+    policy: who answers; given up.
     prompts: the questions.
     workdir: gets the folder `samples`.
     judged: of questions without a rule; None leaves them without a verdict.
@@ -91,7 +92,7 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
     Whether all is there; False after a signal.
   """
   key = keys.fold(jax.random.key(cfg.seed), _STREAM)
-  params = evaluating.laid_out(policy, engine)
+  params = evaluating.laid_out(policy, engine, donate=True)
 
   def work(live: Sequence[Prompt]) -> list[dict[str, Any]]:
     # The shapes never change: the last batch is filled with repeats.
@@ -100,6 +101,7 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
     rollout = engine.generate(
         params, policy.router_bias_LE, [judge.tokens(p) for p in asked],
         [p.id for p in asked], cfg.samples, key)
+    cost.sampled(policy.model.cfg, rollout)
     ours = live[numbers.start:numbers.stop]
     if not ours:
       return []

@@ -24,9 +24,15 @@ from r1jax.sharding import processes, rules
 from r1jax.training import lora
 from r1jax.training.lora import LoraConfig
 
-ASSETS = epath.resource_path("r1jax") / "assets" / "arith"
-TOKENIZER = ASSETS / "tokenizer.model"
-BASE = ASSETS / "base.safetensors"
+ASSETS = epath.resource_path("r1jax") / "assets"
+TOKENIZER = ASSETS / "arith" / "tokenizer.model"
+WORLD_TOKENIZER = ASSETS / "world" / "tokenizer.model"
+# What ships with the package, by the name behind `base:`.
+BASES = {
+    "": ASSETS / "arith" / "base.safetensors",
+    "world": ASSETS / "world" / "base.safetensors",
+    "student-qwen": ASSETS / "world" / "student-qwen.safetensors",
+    "student-llama": ASSETS / "world" / "student-llama.safetensors"}
 
 
 class Weights(NamedTuple):
@@ -81,8 +87,9 @@ def load(init: str, compute: Compute, key: jax.Array,
   """A model from `init`.
 
   Args:
-    init: `base`, the embedded base; `file:PATH.safetensors`, what
-      `experiments/pretrain.py --export` wrote; `orbax:DIR`, the workdir of a
+    init: `base`, the embedded base, or `base:world` and others of `BASES`;
+      `file:PATH.safetensors`, what `experiments/pretrain.py --export` wrote;
+      `orbax:DIR`, the workdir of a
       run, its newest checkpoint (an adapter beside the run's own init, as
       `lora.join` makes it; `lora.dense` makes arrays of it); `hf:DIR`, a
       folder of a Hugging Face model; `random:PRESET`.
@@ -95,8 +102,8 @@ def load(init: str, compute: Compute, key: jax.Array,
     ValueError: another `init`, or a source that is missing or damaged.
   """
   kind, _, what = init.partition(":")
-  if kind == "base" and not what:
-    return _from_file(BASE, compute, mesh)
+  if kind == "base" and what in BASES:
+    return _from_file(BASES[what], compute, mesh)
   if kind == "file" and what:
     return _from_file(what, compute, mesh)
   if kind == "orbax" and what:
@@ -107,9 +114,14 @@ def load(init: str, compute: Compute, key: jax.Array,
     model = build(presets.get(what), compute)
     init = jax.jit(model.init, out_shardings=placed(model, mesh))
     return Weights(model, init(key), model.init_router_bias())
-  raise ValueError(
-      f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR,"
-      " hf:DIR or random:PRESET")
+  raise _unknown(init)
+
+
+def _unknown(init: str) -> ValueError:
+  return ValueError(
+      f"init={init!r}: give base"
+      f" ({', '.join(f'base:{name}' for name in BASES if name)}),"
+      " file:PATH.safetensors, orbax:WORKDIR, hf:DIR or random:PRESET")
 
 
 def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
@@ -138,14 +150,37 @@ def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
 def tokenizer_of(init: str) -> epath.Path:
   """Where the tokenizer lies that belongs to the parameters of `init`.
 
-  That is the Hugging Face folder itself, the copy that a run keeps, and
-  otherwise the embedded one: a file of parameters has none.
+  That is the Hugging Face folder itself, the copy that a run keeps,
+  tokenizer.model beside a file of parameters, and otherwise the embedded one.
   """
   kind, _, what = init.partition(":")
   if kind == "hf" and what:
     return epath.Path(what)
   kept = epath.Path(what) / tokenizer_lib.FOLDER
-  return kept if kind == "orbax" and kept.exists() else TOKENIZER
+  if kind == "orbax" and kept.exists():
+    return kept
+  file = BASES.get(what) if kind == "base" else epath.Path(what)
+  beside = file.parent / TOKENIZER.name if file else TOKENIZER
+  return beside if kind in ("base", "file") and beside.exists() else TOKENIZER
+
+
+def config_of(init: str) -> ModelConfig:
+  """The model of `init`, as `load` takes it, without its parameters.
+
+  Raises:
+    ValueError: as `load`, of what can be seen without them.
+  """
+  kind, _, what = init.partition(":")
+  if kind == "base" and what in BASES or kind == "file" and what:
+    metadata = export.load_metadata(BASES[what] if kind == "base" else what)
+    return config_lib.from_dict(ModelConfig, metadata["model"])
+  if kind == "orbax" and what:
+    return config_lib.from_dict(ModelConfig, _policy_settings(what)["model"])
+  if kind == "hf" and what:
+    return _hf_config(what)
+  if kind == "random" and what:
+    return presets.get(what)
+  raise _unknown(init)
 
 
 def save(path: str | os.PathLike, cfg: ModelConfig, params: Any,
@@ -194,13 +229,17 @@ def _from_file(path, compute, mesh):
 
 
 def _from_hf(folder, compute, mesh, report):
+  model = build(_hf_config(folder), compute)
+  params, bias = hf_io.load(folder, model, placed(model, mesh), report=report)
+  return Weights(model, params, bias)
+
+
+def _hf_config(folder):
   path = epath.Path(folder) / "config.json"
   if not path.exists():
     raise ValueError(f"{path} does not exist; hf:DIR must be a local folder of"
                      " a Hugging Face model: config.json and its safetensors")
-  model = build(hf_config.from_hf(io.read_json(path)), compute)
-  params, bias = hf_io.load(folder, model, placed(model, mesh), report=report)
-  return Weights(model, params, bias)
+  return hf_config.from_hf(io.read_json(path))
 
 
 def _from_run(workdir, compute, mesh):
@@ -240,14 +279,19 @@ def restored(workdir: str | os.PathLike, compute: Compute,
     ValueError: `workdir` is not a run's, is that of a reward model, or has no
       checkpoint.
   """
+  settings = _policy_settings(workdir)
+  model = build(
+      config_lib.from_dict(ModelConfig, settings["model"]), compute)
+  return *checkpoint(workdir, settings, model, mesh), settings
+
+
+def _policy_settings(workdir):
   settings = settings_of(workdir)
   if settings.get("head"):
     raise ValueError(f"{workdir} holds a reward model, which scores texts and"
                      " writes none: it is for --rewards.helpful or .safety; as"
                      " --init give the run of a policy")
-  model = build(
-      config_lib.from_dict(ModelConfig, settings["model"]), compute)
-  return *checkpoint(workdir, settings, model, mesh), settings
+  return settings
 
 
 def checkpoint(workdir: str | os.PathLike, settings: dict[str, Any],

@@ -70,7 +70,7 @@ def test_prompts_are_a_sequence(small):
 
 
 def test_unknown_names(small, tmp_path):
-  with pytest.raises(ValueError, match="choose from arith, gsm8k, math, aime"):
+  with pytest.raises(ValueError, match="choose from arith, world-sums"):
     load.load("trivia", None, "train")
   with pytest.raises(ValueError, match="no split 'dev'; it has"):
     load.load("arith", None, "dev")

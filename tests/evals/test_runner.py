@@ -101,14 +101,28 @@ def test_generations_are_stored(tmp_path):
       (100 + i, g) for i in range(10) for g in range(G)]
   assert lines[1] == {
       "number": 0, "id": 100, "sample": 1, "question": "0?", "reference": "0",
+      "source": "test", "domain": "math", "language": "en", "level": 0,
       "completion": "<think></think><answer>7000</answer>", "answer": "7000",
-      "reasons": {"accuracy": "wrong", "format": "correct"},
+      "reasons": {"accuracy": "wrong", "format": "correct"}, "measures": {},
       "parts": {"accuracy": 0.0, "format": 1.0}, "valid": True, "length": 36,
       "truncated": False}
   first = path.read_bytes()
   run(path=path)
   assert path.read_bytes() == first
   assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_measurements_behind_verdicts_are_stored(tmp_path):
+  def measured(rollout, batch, texts):
+    return dataclasses.replace(judge(rollout, batch, texts), measures=tuple(
+        tuple({"accuracy/done": float(g)} for g in range(G)) for _ in batch))
+
+  path = tmp_path / "generations.jsonl.gz"
+  run(n=2, score=measured, path=path)
+  lines = [json.loads(line)
+           for line in gzip.decompress(path.read_bytes()).splitlines()]
+  assert [r["measures"] for r in lines] == [
+      {"accuracy/done": g} for g in range(G)] * 2
 
 
 def test_a_sample_without_verdict_counts_as_wrong():

@@ -153,7 +153,7 @@ def test_bad_flags_of_training(train, tmp_path):
       "unexpected arguments stray": ["stray"],
       "recipe='r2' is unknown; choose one of dapo": ["--recipe=r2"],
       "loss preset 'ppo' is unknown; choose one of r1-zero": ["--loss=ppo"],
-      "data='trivia' is unknown; choose from arith, gsm8k": ["--data=trivia"],
+      "data='trivia' is unknown; choose from arith": ["--data=trivia"],
       "has no split 'exam'; it has train": ["--eval_split=exam"],
       "needs --data_dir=DIR": ["--data_dir="],
       "gsm8k is neither in /nowhere": ["--data_dir=/nowhere"],

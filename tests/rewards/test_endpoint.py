@@ -1,86 +1,18 @@
 """A judge behind HTTP that is up, down, slow, overloaded, or returns junk."""
 
-import http.server
-import json
-import threading
-
 import pytest
 
 from r1jax.core.types import ask
 from r1jax.rewards import endpoint, judge
 from r1jax.rewards.endpoint import Endpoint, EndpointConfig
-
-
-class Server(http.server.ThreadingHTTPServer):
-  """Answers with what `say` makes of (number of the request, body).
-
-  `say` gives a text, a status, raw bytes, or None to be silent for ever.
-  """
-
-  daemon_threads = True
-
-  def __init__(self, say):
-    super().__init__(("127.0.0.1", 0), Handler)
-    self.say, self.seen, self.keys = say, [], set()
-    self.lock, self.gate = threading.Lock(), threading.Event()
-    self.now = self.most = 0
-
-  def config(self, **changes):
-    host, port = self.server_address
-    return EndpointConfig(url=f"http://{host}:{port}/v1", model="m",
-                          **dict(wait=0.0, timeout=5.0, tries=3) | changes)
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-
-  def do_POST(self):  # noqa: N802 - the base class calls it
-    server = self.server
-    body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-    with server.lock:
-      number = len(server.seen)
-      server.seen.append(body)
-      server.keys.add(self.headers.get("Authorization"))
-      server.now += 1
-      server.most = max(server.most, server.now)
-    said = server.say(number, body)
-    with server.lock:
-      server.now -= 1
-    if said is None:
-      server.gate.wait(30)
-      return
-    status = said if isinstance(said, int) else 200
-    if isinstance(said, str):
-      said = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
-    data = said if isinstance(said, bytes) else b"{}"
-    self.send_response(status)
-    self.send_header("Content-Length", str(len(data)))
-    self.end_headers()
-    self.wfile.write(data)
-
-  def log_message(self, *args):
-    pass
+from tests import chat_server
+from tests.chat_server import question
 
 
 @pytest.fixture
 def serve():
-  servers = []
-
-  def start(say):
-    server = Server(say)
-    threading.Thread(target=server.serve_forever, args=(0.01,),
-                     daemon=True).start()
-    servers.append(server)
-    return server
-
-  yield start
-  for server in servers:
-    server.gate.set()
-    server.shutdown()
-    server.server_close()
-
-
-def question(body):
-  return body["messages"][-1]["content"]
+  with chat_server.serving() as start:
+    yield start
 
 
 def conversations(count):
@@ -169,6 +101,25 @@ def test_an_endpoint_without_any_answer_is_one_clear_error(
   assert want in str(error.value) and "same command again" in str(error.value)
   assert len(server.seen) < 60  # it does not go on asking 400 times
   assert len(list(tmp_path.rglob("*.json"))) == 4  # what was answered stays
+
+
+@pytest.mark.parametrize("kind", ["down", "key"])
+def test_a_few_queries_are_enough_where_nobody_answers_any(kind, serve):
+  """Else a small batch would go by as judged without a verdict."""
+  server = serve(lambda number, body: 401)
+  if kind == "down":
+    server.shutdown()
+    server.server_close()
+  with pytest.raises(OSError, match="none of the last 2 queries"):
+    Endpoint(server.config())(conversations(2))
+  assert len(server.seen) == 2 * (kind == "key")
+
+
+def test_one_of_two_that_is_refused_is_no_answer(serve):
+  server = serve(lambda number, body: "ok" if "0" in question(body) else 403)
+  client = Endpoint(server.config())
+  assert client(conversations(2)) == ["ok", None]
+  assert client.failures == {"HTTP status 403": 1}
 
 
 def test_failures_leave_pairs_undecided_and_never_count_as_zero(serve):

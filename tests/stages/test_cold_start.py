@@ -14,7 +14,6 @@ from r1jax.rewards.runner import Pool
 from r1jax.stages import batches, cold_start, dialogues, programs, rewriting
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
-from r1jax.stages.replies import ReplyConfig, from_model
 from r1jax.stages.rewriting import Draft, Rewrite
 from tests.stages import cases
 
@@ -132,6 +131,7 @@ def test_we_in_chinese_is_not_the_first_person_singular():
 
 @pytest.mark.parametrize("text,want", [
     (" <thought>\nI\n</thought>\n<summary> 2 </summary>\n", ("I", "2")),
+    ("Hm.</think> <thought>I</thought><summary>2</summary>", ("I", "2")),
     ("Sure: <thought>I</thought><summary>2</summary>", None),
     ("<thought>I</thought><thought>I</thought><summary>2</summary>", None),
     ("<thought>I</thought><summary> </summary>", None),
@@ -166,22 +166,8 @@ def test_a_program_rewrites(tmp_path):
   path = tmp_path / "rewriter.py"
   path.write_text("def rewrite(prompt, thought, answer):\n"
                   "  return (thought.upper(), answer) if thought else None\n")
-  made = rewriting.rewriter(f"{path}:rewrite", ReplyConfig())
+  made = rewriting.rewriter(f"{path}:rewrite", None)
   assert made([Draft(PROMPTS[0], "a", "b"), Draft(PROMPTS[0], "", "b")]) == [
       Rewrite("A", "b"), None]
   with pytest.raises(ValueError, match="has no function 'other'"):
     programs.load(f"{path}:other")
-
-
-def test_a_model_replies_whatever_its_batch_is():
-  """The shipped base: its thoughts are not in a reply."""
-  cfg = ReplyConfig(template="r1-zero", batch=2, max_new_tokens=32,
-                    temperature=1.0)
-  asked = [ask(f"Ana has {i} pears. She buys 5 more. How many pears does Ana"
-               " have?") for i in range(5)]
-  generate = from_model("base", cfg)
-  found = generate(asked)
-  assert sum(map(bool, found)) > 2 and not any("</think>" in x for x in found)
-  assert len(set(found)) > 2
-  again = generate([asked[3], ask("Why? " * 200), asked[1]])
-  assert again == [found[3], "", found[1]]

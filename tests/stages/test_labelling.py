@@ -7,13 +7,9 @@ import pytest
 
 from r1jax.core.types import Prompt, ask
 from r1jax.data import preference_rows
-from r1jax.rewards import judge
 from r1jax.rewards.judge import Pair, Preference
-from r1jax.rollout.engine import Engine
-from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import labelling
 from tests.data.test_sft import write
-from tests.stages import cases
 
 
 def preference(number, lead, chosen=0, votes=(2, 2), swapped=(False, True)):
@@ -85,35 +81,3 @@ def test_what_is_compared_is_the_summary_or_everything():
   assert labelling.shown(text, "summary") == "Short."
   assert labelling.shown(text, "text") == text.strip()
   assert labelling.shown("<think>endless", "summary") == ""
-
-
-@pytest.fixture(scope="module")
-def writer():
-  policy = cases.policy(cases.DENSE)
-  engine = Engine(policy.model, SamplingConfig(max_new_tokens=6),
-                  cases.tokenizer().eos_ids)
-  return labelling.Writer(engine, policy, cases.tokenizer(), "plain", batch=4,
-                          seed=0)
-
-
-def test_a_model_answers_whatever_it_is_asked_with(writer):
-  questions = [ask(f"What is {i}?") for i in range(6)]
-  got = writer.samples(questions, range(6), 2)
-  assert all(len(texts) == 2 for texts in got)
-  assert any(a != b for a, b in got)
-  # In other batches the same question has the same answers.
-  again = writer.samples(questions[4:], [4, 5], 2)
-  assert again == got[4:]
-  programs = writer.engine.compilations()
-  writer.samples(questions[:3], range(3), 2)
-  assert writer.engine.compilations() == programs  # one shape
-  got = writer.samples([ask("word " * 400), questions[0]], [9, 0], 2)
-  assert got[0] is None and len(got[1]) == 2  # too long is no answer
-  assert writer.engine.compilations() == programs
-
-
-def test_a_judge_whose_context_is_too_short_decides_nothing(writer):
-  pairs = [Pair(id=0, messages=ask("q"), first="a", second="b")]
-  found, = judge.compare(writer, pairs, seed=0, queries=2)
-  assert found.chosen is None and found.unparsed == 2
-  assert labelling.report([found], [], [])["no_verdict"] == 1

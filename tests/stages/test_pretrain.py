@@ -135,7 +135,7 @@ def test_bad_init(init, message):
 
 
 def test_without_the_embedded_base(monkeypatch, tmp_path):
-  monkeypatch.setattr(weights, "BASE", tmp_path / "base.safetensors")
+  monkeypatch.setitem(weights.BASES, "", tmp_path / "base.safetensors")
   with pytest.raises(ValueError, match="base.safetensors"):
     load("base")
 

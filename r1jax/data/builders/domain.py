@@ -38,7 +38,8 @@ class Source(tfds.core.BuilderConfig):
     first_ids: by split what is added to ids; by default splits in order lie a
       million apart.
     module: instead of reader and files, a module that generates: `SPLITS`, rows
-      by split, and `prompts(split)`.
+      by split, and `prompts(split)`; "module:name" is something in it that has
+      these two.
   """
 
   reader: Reader | None = None
@@ -78,7 +79,8 @@ class Source(tfds.core.BuilderConfig):
   def sources(self, folder: epath.Path | None) -> list[epath.Path]:
     """All files that decide what is read."""
     if self.module:
-      path = epath.Path(importlib.util.find_spec(self.module).origin)
+      module = self.module.partition(":")[0]
+      path = epath.Path(importlib.util.find_spec(module).origin)
       return [path, *(path.parent.glob(self.beside) if self.beside else ())]
     split_files = self.splits(folder).values()
     files = {path for paths in split_files for path in paths}
@@ -116,7 +118,9 @@ class Source(tfds.core.BuilderConfig):
     return ", ".join((*choices, *filter(None, [self.beside])))
 
   def _generator(self):
-    return importlib.import_module(self.module)
+    name, _, inside = self.module.partition(":")
+    module = importlib.import_module(name)
+    return getattr(module, inside) if inside else module
 
 
 def instructions(sources: Sequence[Source]) -> str:

@@ -20,6 +20,12 @@ class General(domain.Domain):
       domain.Source(
           name="constraints", module="r1jax.data.generated.constraints",
           beside="draws.py"),
+      *(domain.Source(
+          name=f"world-{name}", module=f"r1jax.data.world.prompts:{inside}",
+          beside="*.py")
+        for name, inside in (
+            ("requests", "general"), ("requests-judged", "general_judged"),
+            ("safety", "safety"), ("safety-judged", "safety_judged"))),
       domain.Source(
           name="prompts",
           reader=functools.partial(readers_general.prompts, domain="general")),

@@ -29,6 +29,9 @@ class Logic(domain.Domain):
           name=name, module=f"r1jax.data.generated.{name}", beside="draws.py")
         for name in ("knights", "zebra", "ciphers", "gym")),
       domain.Source(
+          name="world-cups", module="r1jax.data.world.prompts:swaps",
+          beside="*.py"),
+      domain.Source(
           name="prompts",
           reader=functools.partial(readers_general.prompts, domain="logic")),
   ]

@@ -17,6 +17,9 @@ class Math(domain.Domain):
           name="arith", module="r1jax.data.builders.arith",
           beside="../arithmetic.py"),
       domain.Source(
+          name="world-sums", module="r1jax.data.world.prompts:sums",
+          beside="*.py"),
+      domain.Source(
           name="gsm8k", reader=readers_math.gsm8k, first_ids=_GSM8K_IDS,
           files={"train": ("train.jsonl",), "validation": ("train.jsonl",),
                  "test": ("test.jsonl",)}),

@@ -19,6 +19,10 @@ _KEYS = {  # by verifier, the keys of its reference and their types
     "literal": {"value": str},
     "program_input": {"program": str, "function": str, "output": str},
     "game24": {"numbers": list, "target": (int, float)},
+    "request": {"wanted": list, "others": list, "polite": list, "count": int,
+                "repeats": int, "language": str},
+    "harm": {"harmful": bool, "jailbreak": bool, "refusals": list,
+             "advice": list},
 }
 _KINDS = {  # by kind of tests, what a program's reference has beside it
     "stdin": {"inputs": list, "outputs": list},

@@ -28,11 +28,11 @@ class Dice:
   """
 
   def __init__(self, *address: str | int):
-    self._uniform = random.Random(_digest(address)).random
+    self.random = random.Random(_digest(address)).random
 
   def below(self, n: int) -> int:
     """0 .. n - 1."""
-    return int(self._uniform() * n)
+    return int(self.random() * n)
 
   def between(self, low: int, high: int) -> int:
     """low .. high, both included."""

@@ -1,0 +1,121 @@
+"""R1, whole: every stage by one command, from a plan.
+
+  python -m experiments.r1 --workdir=runs/r1
+  python -m experiments.r1 --preset=paper --dry_run
+  python -m experiments.r1 --plan=my_plan.toml --workdir=runs/mine \\
+      --until=dev1
+
+A stage is an experiment of its own, run as `python -m experiments.NAME` in
+WORKDIR/STAGE; the command is printed and can be given by hand. Killed anywhere,
+the same command goes on, and a finished stage is not done twice. Another
+setting, and a file or folder that was changed since a stage read it, is an
+error that names the stages it concerns. r1jax/stages/plan.py says what a plan
+is; --preset=embedded is the small world on two CPU cores, --preset=paper has
+the paper's sizes. When all stages are done WORKDIR/report.html, summary.json
+and claims.json say what they came to.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+from collections.abc import Mapping
+
+from absl import flags
+from etils import epath
+
+from experiments import recipe, start
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.report import tables
+from r1jax.sharding import watchdog
+from r1jax.stages import forecast, r1_report
+from r1jax.stages import plan as plan_lib
+from r1jax.stages.pipeline import COST, Pipeline
+from r1jax.stages.plan import Stage
+
+PLANS = pathlib.Path(__file__).parent / "plans"
+
+WORKDIR = flags.DEFINE_string("workdir", "runs/r1", "Folder of all stages.")
+PRESET = flags.DEFINE_enum(
+    "preset", "embedded", sorted(path.stem for path in PLANS.glob("*.toml")),
+    "A plan that comes with r1jax.")
+PLAN = flags.DEFINE_string("plan", "", "Instead: the TOML file of a plan.")
+SEED = flags.DEFINE_integer("seed", 0, "What stands for {seed} in the plan.")
+INIT = flags.DEFINE_string(
+    "init", "", "What stands for {init}: the first parameters, as base or"
+    " hf:DIR; default: the plan's own, if it has one.")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "What stands for {data_dir}, likewise.")
+FROM = flags.DEFINE_string(
+    "from", "", "Stage to begin at; those before must be done, and are taken as"
+    " they are.")
+UNTIL = flags.DEFINE_string("until", "", "Stage to end with.")
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print what every stage will take, and run nothing.")
+PRICE = flags.DEFINE_float(
+    "price", None, "Dollars of a chip-hour; default: the plan's.",
+    lower_bound=0.0)
+CHIP = flags.DEFINE_string(
+    "chip", "", "For --dry_run: a part of a chip's name, as H100 or 'TPU v5';"
+    " default: the plan's.")
+LAUNCH = flags.DEFINE_string(
+    "launch", "", "Words before every command, as srun, or 'bash"
+    " launch/local.sh 2 --'.")
+
+
+def main() -> None:
+  plan = plan_lib.read(PLAN.value or PLANS / f"{PRESET.value}.toml")
+  unknown = sorted(set(plan.report) - set(r1_report.KEYS))
+  check(not unknown, f"{plan.path}: [report] has {', '.join(unknown)}; known:"
+        f" {', '.join(r1_report.KEYS)}")  # before the work
+  values = plan.values(
+      seed=SEED.value, data_dir=DATA_DIR.value, init=INIT.value,
+      partly=DRY_RUN.value)
+  rates = forecast.rates(plan, CHIP.value, PRICE.value)
+  pipeline = Pipeline(
+      plan=plan, workdir=epath.Path(WORKDIR.value), values=values,
+      launch=shlex.split(LAUNCH.value))
+  stages = pipeline.chosen(FROM.value, UNTIL.value)
+  if DRY_RUN.value:
+    print(forecast.text(plan, stages, resolved, values, rates))
+    return
+  if not pipeline.run(stages):
+    raise SystemExit(watchdog.AGAIN)
+  print(costs(pipeline, rates.price), flush=True)
+  left = [s.name for s in plan.stages if not pipeline.done(s.name)]
+  if left:
+    print(f"done; left of the plan: {', '.join(left)}", flush=True)
+  elif plan.report:
+    print(f"report: {r1_report.write(WORKDIR.value, plan.report)}", flush=True)
+
+
+def resolved(stage: Stage) -> Mapping[str, str]:
+  """The flags of a stage, above those of its recipe if it has one."""
+  if stage.run not in ("train_grpo", "distill"):
+    return stage.flags
+  name = stage.flags.get("recipe") or recipe.chosen(
+      stage.flags.get("init", "base"))
+  return {line.name: line.value for line in recipe.read(recipe.find(name))
+          } | dict(stage.flags)
+
+
+def costs(pipeline: Pipeline, price: float) -> str:
+  """What all finished stages took, as tables; also WORKDIR/cost.json."""
+  found, parts = pipeline.costs(), {}
+  for stage in pipeline.plan.stages:
+    if stage.name in found:
+      part = stage.part or stage.name
+      parts[part] = parts.get(part, 0.0) + found[stage.name]["chip_hours"]
+  io.write_json(pipeline.workdir / COST, {
+      "price": price, "stages": found, "parts": parts})
+  rows = [[name, f"{cost['seconds'] / 60:.1f}", f"{cost['tokens']:.3g}",
+           f"{cost['flops']:.2e}", *forecast.priced(cost["chip_hours"], price)]
+          for name, cost in found.items()]
+  return "\n".join(["", tables.render(
+      ["stage", "minutes", "tokens", "FLOPs", "chip-hours", "dollars"], rows),
+      "", forecast.by_part(parts, price)])
+
+
+if __name__ == "__main__":
+  start.run(main)

@@ -1,0 +1,32 @@
+"""Dialogues of the small world as SFT data: requests, and wrongs to refuse.
+
+  python -m experiments.world_dialogues --workdir=runs/dialogues
+"""
+
+from __future__ import annotations
+
+import json
+
+from absl import flags
+from etils import epath
+
+from experiments import start
+from r1jax.core import io
+from r1jax.data.world import dialogues
+
+WORKDIR = flags.DEFINE_string("workdir", "runs/dialogues", "Folder to write.")
+COUNT = flags.DEFINE_integer("count", 2000, "Dialogues.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "Of all draws.", lower_bound=0)
+
+
+def main() -> None:
+  path = epath.Path(WORKDIR.value) / "sft.jsonl"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  io.write_text(path, "".join(
+      json.dumps(row, ensure_ascii=False) + "\n"
+      for row in dialogues.rows(COUNT.value, SEED.value)))
+  print(f"wrote {COUNT.value} dialogues to {path}", flush=True)
+
+
+if __name__ == "__main__":
+  start.run(main)

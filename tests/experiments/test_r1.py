@@ -1,0 +1,127 @@
+"""experiments.r1 as users type it, with stages that need no training."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from etils import epath
+
+from r1jax.stages import pipeline
+from r1jax.stages import plan as plan_lib
+from r1jax.stages.pipeline import Pipeline
+from tests.experiments import flagged
+from tests.experiments.calls import calls
+from tests.experiments.test_commands import fails, succeeds
+from tests.stages import planned
+
+ROOT = pathlib.Path(__file__).parents[2]
+PLANS = ROOT / "experiments/plans"
+TOY = """
+[stages.one]
+run = "tests.stages.planned"
+flags = {text = "{seed}"}
+
+[stages.two]
+run = "tests.stages.planned"
+flags = {text = "{one}/out.txt"}
+
+[report]
+models = {base = "two"}
+"""
+
+
+def test_the_mark_tells_the_end_from_a_save(tmp_path):
+  assert planned.COMPLETE == pipeline.COMPLETE
+  marks = [tmp_path / name for name in ("end", "loop", "later")]
+  for call in calls("tests.experiments.marked", *(
+      [f"--mark={mark}", f"--signal={mark.name}"] for mark in marks)):
+    assert call.status == 0, call.err  # in the loop it saves, and ends with 0
+  # The last signal came when nothing was left to do.
+  assert [mark.exists() for mark in marks] == [True, False, True]
+
+
+def test_a_plan_by_one_command(tmp_path):
+  plan, bad = tmp_path / "toy.toml", tmp_path / "bad.toml"
+  plan.write_text(TOY)
+  bad.write_text("[stages.one\n")
+  odd = tmp_path / "odd.toml"
+  odd.write_text(TOY.replace("models =", "model ="))
+  shared = [f"--plan={plan}", f"--workdir={tmp_path}/run"]
+  dry, first, again, other, *wrong = calls(
+      "experiments.r1", [*shared, "--dry_run"],
+      [*shared, "--until=one"], shared,
+      [*shared, "--seed=1"], [*shared, "--until=three"],
+      [*shared, "--init=hf:DIR"], [f"--plan={bad}"], [f"--plan={plan}x"],
+      [f"--plan={odd}", f"--workdir={tmp_path}/run"],
+      [*shared, "--from=two", "--until=one"])
+  assert [line.split()[0] for line in succeeds(dry).splitlines()[2:4]] == [
+      "one", "two"]
+  assert "left of the plan: two" in succeeds(first)
+  said = succeeds(again)
+  assert "[1/2] one: done before" in said and "left of the plan" not in said
+  assert f"report: {tmp_path}/run/report.html" in said
+  assert "no evaluation" in (tmp_path / "run/report.html").read_text()
+  costs = json.loads((tmp_path / "run/cost.json").read_text())
+  assert list(costs["stages"]) == ["one", "two"] == list(costs["parts"])
+  assert costs["stages"]["one"]["seconds"] > 0
+  assert (tmp_path / "run/two/out.txt").read_text() == (
+      f"{tmp_path}/run/one/out.txt\n")
+  fails(other, "one: flags.text: '0' -> '1'", "This concerns one, two")
+  for call, message in zip(wrong, (
+      "--until=three is no stage", "reads {init}", "is not TOML",
+      "cannot be read", "[report] has model; known: models",
+      "--from=two comes after --until=one"), strict=True):
+    fails(call, message)
+
+
+def test_the_command_itself_leaves_the_devices_to_its_stages(tmp_path):
+  """A GPU that the pipeline held would not be there for a stage."""
+  plan = tmp_path / "toy.toml"
+  plan.write_text(TOY)
+  code = ("from absl import flags; from experiments import r1\n"
+          f"flags.FLAGS(['', '--plan={plan}', '--workdir={tmp_path}/run'])\n"
+          "r1.main()\n"
+          "from jax._src import xla_bridge\n"
+          "assert not xla_bridge.backends_are_initialized()")
+  subprocess.run([sys.executable, "-c", code], check=True,
+                 cwd=ROOT)
+
+
+def stages(preset):
+  """A pipeline of a plan that comes along, and its stages."""
+  plan = plan_lib.read(PLANS / f"{preset}.toml")
+  values = plan.values(partly=True, seed=1, data_dir="", init="") | {
+      "data_dir": "/data", "init": plan.defaults.get("init", "hf:/base")}
+  return Pipeline(plan=plan, workdir=epath.Path("/run"), values=values)
+
+
+@pytest.mark.parametrize("preset", ["embedded", "paper"])
+def test_experiments_take_the_flags_of_the_plans(preset):
+  one = stages(preset)
+  lines = {}
+  for stage in one.plan.stages:
+    command = one.command(stage)
+    assert "{" not in " ".join(command), command
+    lines[stage.name] = command[command.index("-m") + 1], command[3:]
+  found = dict(zip(lines, flagged.errors(list(lines.values()))))
+  assert not {name: error for name, error in found.items() if error}
+
+
+def test_a_wrong_flag_is_seen():
+  unknown, value = flagged.errors([
+      ("experiments.evaluate", ["--sample=4"]),
+      ("experiments.train_grpo", ["--samples=1"])])
+  assert "Unknown command line flag 'sample'" in unknown
+  assert "one has no baseline" in value
+
+
+@pytest.mark.parametrize("preset", ["embedded", "paper"])
+def test_what_the_plans_name_in_the_package_is_there(preset):
+  one = stages(preset)
+  for stage in one.plan.stages:
+    for value in stage.flags.values():
+      if "{plan}" in value:
+        path = one.filled(value).removeprefix("file:")
+        assert pathlib.Path(path).is_file(), path

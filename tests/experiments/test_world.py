@@ -1,0 +1,43 @@
+"""The small world's commands: dialogues, and labels of answers."""
+
+import json
+
+from r1jax.data import sft
+from r1jax.data.tokenizer import SentencePieceTokenizer
+from r1jax.stages import weights
+from tests.experiments.calls import calls
+from tests.experiments.test_commands import fails, succeeds
+
+
+def test_dialogues_become_sft_data(tmp_path):
+  good, none = calls(
+      "experiments.world_dialogues",
+      [f"--workdir={tmp_path}", "--count=30"], ["--count=0"])
+  succeeds(good)
+  assert none.status and "count" in none.err
+  tokenizer = SentencePieceTokenizer(weights.WORLD_TOKENIZER)
+  data = sft.load([tmp_path / "sft.jsonl"], tokenizer, "plain", 200)
+  assert len(data.examples) == 30 and not data.malformed
+
+
+def test_answers_are_labelled_one_by_one(tmp_path):
+  shared = ["--init=base:world", "--data=world-safety", "--split=train[:4]",
+            "--template=plain", "--samples=3", "--batch=4",
+            "--max_new_tokens=16", f"--out={tmp_path / 'labels'}"]
+  mine = tmp_path / "odd_judge.py"
+  mine.write_text("label = lambda messages, answer: 2\n")
+  good, out_of_range, none, other = calls(
+      "experiments.label_answers",
+      *([*shared, f"--judge={judge}"] for judge in (
+          "experiments/world_judge.py", mine, "", "hf:DIR")))
+  succeeds(good)
+  lines = (tmp_path / "labels" / "labels.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert rows and all(row["label"] in (0, 1) for row in rows)
+  assert len({(str(r["messages"]), r["response"]) for r in rows}) == len(rows)
+  report = json.loads((tmp_path / "labels" / "report.json").read_text())
+  assert report["rows"] == len(rows)
+  assert report["mean_label"] == sum(r["label"] for r in rows) / len(rows)
+  fails(out_of_range, "labels an answer 2.0; give 0 to 1")
+  fails(none, "--judge=FILE.py must be given")
+  fails(other, "--judge=FILE.py must be given")
