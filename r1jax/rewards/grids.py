@@ -70,7 +70,7 @@ def _given(text: str, want: dict[Cell, str]) -> Cells:
   for block in blocks:
     wanted = _wanted(block.triples, want, nameless=True)
     before = text[max(0, block.start - denial.REACH):block.start]
-    if not wanted or denial.denied(before):
+    if not wanted or denial.denied(before, block=True):
       continue
     draft = _DRAFT.search(before.rstrip())
     (drafts if draft else given).extend(wanted)

@@ -190,8 +190,9 @@ def sentences(text: str) -> int:
   count = start = 0
   for match in _SENTENCE_END.finditer(text):
     before = text[max(start, match.start() - 40):match.start()]
-    if match.group().startswith(".") and len(match.group().rstrip(
-        "\"'”’)]*_")) == 1 and not _ends(before, text[match.end():][:30]):
+    after = text[match.end():match.end() + 30]
+    marks = match.group().rstrip("\"'”’)]*_")
+    if marks == "." and not _ends(before, after):
       continue
     count += bool(re.search(r"\w", text[start:match.start()]))
     start = match.end()

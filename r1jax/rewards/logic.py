@@ -51,7 +51,7 @@ def unordered(prompt: Prompt, response: Response) -> Score:
   pointed = boxes.boxes(response.answer)[0] or any(
       _stated(one, False).strip(ENDS)
       for one in statements.claimed(response.answer)[0] if not one.below)
-  if bullets and not pointed and denial.denied(before):
+  if bullets and not pointed and denial.denied(before, block=True):
     return Score(0.0, True, "denied")
   text = answer.strip(" []{}()$.。") if pointed or not bullets else (
       "\n".join(bullets))
@@ -223,7 +223,7 @@ def final_answer(
   whole = whole or response.marked or inside != left
   if not whole:
     before, _, inside = left.rstrip().rpartition("\n")
-  if inside != left and denial.denied(before):
+  if inside != left and denial.denied(before, block=True):
     return None, "denied"
   return _single([inside])
 

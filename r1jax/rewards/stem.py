@@ -184,7 +184,8 @@ def _stated(text: str, options: Mapping[str, str]) -> set[str]:
 def _explicit(text: str, options: Mapping[str, str]) -> tuple[set[str], str]:
   """What follows "the answer is" and the like; the text that is left."""
   letters: set[str] = set()
-  holding, left, _ = statements.claimed(text, _STATED)
+  holding, left, _ = statements.claimed(
+      text, _STATED, map(_clean, options.values()))
   for one in holding[-_MAX_STATEMENTS:]:
     line = one.rest[:300].strip().partition("\n")[0]
     sentence = _SENTENCE.split(line, maxsplit=1)[0]
@@ -201,7 +202,7 @@ def _implied(text: str, options: Mapping[str, str]) -> set[str]:
   letters: set[str] = set()
   for match in list(_CONFIRMED.finditer(text))[-_MAX_STATEMENTS:]:
     before = text[max(0, match.start() - denial.REACH):match.start()]
-    if denial.denied(before) or before.rstrip().endswith(
+    if denial.denied(before, block=True) or before.rstrip().endswith(
         ("if", "whether", "that")):
       continue
     if denial.retracted(text, match.end()):

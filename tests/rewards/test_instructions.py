@@ -238,9 +238,9 @@ def test_long_answers_take_no_time(piece):
   judge(ids, kwargs, "warm up")
   for answer in (piece * (LONG // len(piece)), piece + "a" * LONG,
                  piece + " " * LONG + "x"):
-    began = time.perf_counter()
+    began = time.process_time()
     assert 0 <= judge(ids, kwargs, answer).value < 1
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_junk_raises_nothing():

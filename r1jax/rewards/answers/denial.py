@@ -22,14 +22,18 @@ _NEGATIONS = frozenset(
     doubts doubted doubtful deny denies denied reject rejects rejected refute
     refutes refuted disprove disproves disproved nobody no none neither nor
     without absurd nonsense lie myth exclude excludes excluded unless invalid
-    ≠ \ne \neq ¬ \neg \lnot \not""".split())
+    contrary ≠ \ne \neq ¬ \neg \lnot \not""".split())
+# Those that deny what follows them at once: "not 5", but "it is false: no".
+_AT_ONCE = frozenset(
+    r"not never cannot hardly scarcely neither nor without unless ≠ \ne \neq ¬"
+    r" \neg \lnot \not".split())
 _SUPPOSITIONS = frozenset(
     """if suppose supposes supposing supposed assume assumes assuming assumed
     imagine whether pretend hypothetically""".split())
 _LINKS = frozenset(
     r"""that the a an my our your its it this these those he she they we one
     you i who is are was were be been being am to of in as at by for here there
-    true case so correct correctly right final only possible sure certain clear
+    true case correct correctly right final only possible sure certain clear
     way think thinks believe believes say says said saying claim claims claimed
     claiming conclude concludes concluding mean means know knows agree agrees
     accept suggest suggests imply implies hold holds can could should must will
@@ -43,19 +47,30 @@ _LINKS = frozenset(
 PHRASES = re.compile(
     r"\b(?:anything but|everything (?:but|except)|all but|except(?: for)?"
     r"|far from|opposite of|no longer|instead of|rather than|other than|ruled?"
-    r" out|anything other than)\b", re.IGNORECASE)
+    r" out|anything other than)\b|~~|\\[xb]?cancel\b|\\sout\b",
+    re.IGNORECASE)
+_REASON = re.compile(
+    r"\s*(?:\w+\s+)?(?:since|because|as|given)\b", re.IGNORECASE)
+# "Some say that the answer is", "my first guess was that".
+_OTHERS = re.compile(
+    r"\b(?:(?:some|somebody|someone|many|most|others?|people|students?|one|you"
+    r"|he|she|they|everybody|everyone|it|nobody)\s(?:\w{1,12}\s){0,3}?(?:think"
+    r"|say|believe|claim|guess|expect|argue|suppose|conclude)s?(?:ed)?"
+    r"|(?:first|initial|early)\s(?:guess|thought|idea|impression)\s(?:is|was))"
+    r"\s(?:that\s)?(?:the\s|my\s|our\s)?(?:\w{1,12}\s)?\Z", re.IGNORECASE)
 _WORD = re.compile(
     r"\\[A-Za-z]+|\\.|[^\W\d_]+(?:['’][^\W\d_]+)?|\d+|[^\s\w]|_")
 _STOP = re.compile(r"[.;!?,。；！？，\n]")
 _ZH_BEFORE = re.compile(
-    r"(?:不(?:是|为|会|可能|能|应该?|等于|对|正确|成立|认为|一定)?|并?非|错误(?!的?"
-    r"(?:是|选|说法|一项|结论))|否认|没有?|未必|莫|如果|假如|假设|假定|若|倘若|要是|是否"
+    r"(?:不(?:是|为|会|可能|能|应该?|等于|认为|一定)?|并?非|(?:错误?|不对|不正确|不成立)的?"
+    r"(?=答案|结果)|否认|没有?|未必|莫|如果|假如|假设|假定|若|倘若|要是|是否"
+    r"|以为|(?:有人|有些人|有的人|有同学|[他她它]们?|大家|人们)(?:会|可能|也许)?(?:认为|说|觉得|猜)"
     r"|难道)(?:是|为|会|能|说|认为|成立|选|等于)*(?:最终|正确|本题|此题|的)*(?:答案|结果"
     r"|选项)?(?:是|为|选|等于|[:：=\s$*(（\\])*\Z")
 _WRONG_ANSWER = re.compile(
     r"(?:\b(?:wrong|incorrect|false|invalid|mistaken|erroneous|bad|naive"
     r"|tempting|impossible|unacceptable|rejected|discarded|draft|earlier"
-    r"|previous|old|retracted)\s+(?:\w{1,20}\s+)?|错误的?|(?<![对])错的?"
+    r"|previous|old|retracted)\s+|错误的?|(?<![对])错的?"
     r"|不正确的?|不对的)\Z", re.IGNORECASE)
 
 _WRONG = (
@@ -67,7 +82,7 @@ _WRONG = (
     r"|possible|acceptable|good|what (?:i|we|was)|my|our|quite (?:right|true|it"
     r"|correct)|(?:the|an?)\s+(?:answer|solution|case|right|correct|one|final"
     r"|result|truth|valid|possible|good))|not?\s*(?:[.,;!。]|\Z))"
-    r"(?!\s+(?:that|to|for)\b)")
+    r"(?!\s+(?:that|to|for|of|in|if|on|at|about|when)\b)")
 _BE = (r"(?:['’]s|\s+is|\s+was|\s+are|\s+were|\s+looks|\s+seems|\s+must be"
        r"|\s+would be|\s+will be)")
 _NOT_BE = (
@@ -87,24 +102,31 @@ _AS_QUESTION = re.compile(rf"{_CLOSE}(?:[?？]|吗|么[?？])")
 _CALLS = (r"(?:(?:but|oh|hmm+|wait|hold on|sorry|oops|ah|well|um|er|no|nope|ok"
           r"|okay|however|actually|although|though)\b[\s,.!…—–-]{0,6}){0,5}")
 _CALLED = _CALLS.replace("{0,5}", "{1,5}")
-_THAT = (r"(?:that|this|it|which|the (?:above|previous|last|first)|my (?:first"
-         r"|last|previous))(?:\s+(?:answer|result|solution|choice|table|grid"
-         r"|one|option|statement|claim|draft|value|number|list)){0,1}")
+_THAT = (r"(?:that|this|it|which|(?:(?:that|this|the|my)(?: above| previous"
+         r"| last| first| earlier| draft| initial)? (?:answer|result|solution"
+         r"|table|grid|draft|guess|list)(?: above| before| i gave)?))")
 _PLAIN = (
     r"(?:just kidding|i (?:take|withdraw|retract) (?:that|it|this|my|the)"
     r"|i (?:was|am) (?:wrong|mistaken|in error)|i(?: have|['’]ve)? ma[dk]e"
     r" an? (?:\w{1,12} )?(?:mistake|error|slip)|on second thou?ghts?"
     r"|(?:scratch|strike) (?:that|this|it)|(?:disregard|ignore|forget|discard)"
-    r" (?:that|this|it|the|what|my|all)|i misread|i miscounted"
-    r"|i miscalculated|i made (?:that|it|this) up)\b|correction\s*[:：]"
-    r"|更正|纠正一下|我(?:算|看|弄|搞)?错了?|算错了|作废"
+    r" (?:that|this|it|the above|what i|my (?:first|last|answer))|i misread"
+    r"|i miscounted|i miscalculated|i made (?:that|it|this) up)\b"
+    r"|correction\s*[:：]|更正|纠正一下|我(?:算|看|弄|搞)?错了?|算错了|作废"
     r"|(?:上述|上面|以上|前面|之前|刚才)[^。\n]{0,8}(?:是错|不对|错了|有误|错误|作废)")
-_NEXT = re.compile(
-    r"[\s$*_`)\]}\"'”’|\\.。!！?？,，;；…—–:-]{0,30}(?:" + "|".join([
+_GAP = r"[\s$*_`)\]}\"'”’|\\.。!！?？,，;；…—–:~-]{0,30}"
+# In the next sentence: called wrong, or taken back in other words.
+_CALLED_WRONG = re.compile(
+    _GAP + "(?:" + "|".join([
         rf"{_CALLS}{_THAT}{_BE}\s+{_WRONG}",
         rf"{_CALLS}{_THAT}{_NOT_BE}",
         rf"{_CALLS}not (?:really|so|quite|at all|true|correct|right|exactly"
         r"|any ?more)\b",
+        r"(?:但是?|可是|其实)?(?:这|那|该|此|它)(?:个|一)?(?:答案|结果|结论)?"
+        r"(?:是|并)?(?:错|不对|不正确|不成立|不可能|不是|有误)",
+    ]) + ")", re.IGNORECASE)
+_NEXT = re.compile(
+    _GAP + "(?:" + "|".join([
         r"(?:oh |hmm+,? |but )?no(?:pe)?(?=\s*(?:[,.!;:…—–-]|\Z)|\s+(?:it|that"
         r"|this|the|wait|i)\b)",
         r"(?:wait|hmm+|hold on)[\s,.!…—–-]{1,6}(?:no|not|it is|it['’]s|the"
@@ -115,40 +137,57 @@ _NEXT = re.compile(
         r"(?:but )?i (?:doubt|don['’]t think|do not think|don['’]t believe"
         r"|do not believe|disagree)\b",
         rf"{_CALLS}{_PLAIN}",
-        r"(?:但是?|可是|哦|嗯|其实)?[，,]?(?:不[,，。！!]|不对|不是(?!很)|错了|错[,，。！]"
-        r"|等等|等一下|应该是|应为|开玩笑)",
-        r"(?:但是?|可是|其实)?(?:这|那|该|此|它)(?:个|一)?(?:答案|结果|结论)?"
-        r"(?:是|并)?(?:错|不对|不正确|不成立|不可能|不是|有误)",
+        r"(?:但是?|可是|哦|嗯|其实)?[，,]?(?:不[,，。！!]|不对|不是(?:[,，。！!]|这样|的|\Z)"
+        r"|错了|错[,，。！]|等等|等一下|应该是|应为|开玩笑)",
     ]) + ")", re.IGNORECASE)
 # Anywhere behind it.
 _LATER = re.compile(
     rf"(?:\A|(?<=[.!?。！？\n,，;；*—–-])\s{{0,3}})(?:{_CALLED}{_THAT}{_BE}\s+"
     rf"{_WRONG}|(?:the|my|that|this) (?:(?:above|previous|first|earlier|last"
-    r"|draft|initial) )?(?:answer|result|solution|choice|table|grid|draft"
-    rf"|claim)(?: above| before| i gave)?{_BE}\s+{_WRONG}|{_CALLS}{_PLAIN})",
+    r"|draft|initial) )?(?:answer|result|solution|table|grid|draft)(?: above"
+    rf"| before| i gave)?{_BE}\s+{_WRONG}|{_CALLS}{_PLAIN})",
     re.IGNORECASE)
+# Of what says no itself, "that is false" may be the reason.
+_SAYS_NO = re.compile(
+    r"(?:\b(?:no|false|incorrect|invalid|wrong|not|none|never|impossible|untrue"
+    r"|inconsistent|unsatisfiable|f|n)|[否错假]|错误|无解)"
+    r"[\s$*_`)\]}\"'”’|\\]{0,20}\Z", re.IGNORECASE)
 
 
-def denied(before: str) -> bool:
+def denied(before: str, block: bool = False) -> bool:
   """Whether a text that ends where an answer begins denies or supposes it.
 
-  "It is not true that the answer is", "wrong:", "x \\ne", "如果答案是".
+  "It is not true that the answer is", "x \\ne", "some say", "如果答案是".
+
+  Args:
+    before: some hundred characters are enough.
+    block: whether a list, a table or the like follows, which a colon may
+      introduce: "these are wrong:". On the same line "it is impossible: 0" may
+      well answer 0.
   """
-  before = before[-REACH:].rstrip()
-  if _ZH_BEFORE.search(before):
+  before = before[-REACH:]
+  if _ZH_BEFORE.search(before.rstrip()):
     return True
-  clause = _STOP.split(before)[-1]
-  # A colon may stand before a block that follows, none further on.
-  clause = clause.removesuffix(":").removesuffix("：")
-  words = _WORD.findall(PHRASES.sub(" not ", clause).casefold())
-  negations = 0
+  clause = _STOP.split(before.rstrip())[-1]
+  told = clause.rstrip(":：")
+  if _REASON.match(told):
+    return False
+  if _OTHERS.search(told + " "):
+    return True
+  words = _WORD.findall(PHRASES.sub(" not ", told).casefold())
+  if told != clause and not block:
+    return words[-1:] in (["not"], ["never"], ["wrong"])
+  negations = links = 0
   for word in reversed(words):
-    if word.replace("’", "'").endswith("n't") or word in _NEGATIONS:
-      negations += 1
+    word = word.replace("’", "'")
+    if word.endswith("n't") or word in _NEGATIONS:
+      negations += bool(links or block or word in _AT_ONCE or (
+          word.endswith("n't")))
     elif word in _SUPPOSITIONS:
       return True
     elif word not in _LINKS:
       break
+    links += word.isalpha() and len(word) > 1
   return negations % 2 == 1
 
 
@@ -171,7 +210,10 @@ def retracted(text: str, end: int) -> bool:
 def taken_back(text: str, end: int) -> bool:
   """Whether the words directly behind what ends there call it wrong."""
   behind = text[end:end + _BEHIND]
-  return any(pattern.match(behind) for pattern in (_SAME, _NEXT))
+  if _SAME.match(behind) or _NEXT.match(behind):
+    return True
+  return _CALLED_WRONG.match(behind) is not None and not (
+      _SAYS_NO.search(text[max(0, end - 60):end]))
 
 
 def kept(text: str) -> str:

@@ -22,7 +22,7 @@ _TAIL = re.compile(
     r"|(?![*_]{1,3}(?:[\s.,;:!?)。，；]|$))"  # the end of bold or italics
     r"[ \t]?(?:[\^!_*/+=×÷(][^\s,.;。，；]{0,40}"
     r"|(?:and a half|hundreds?|thousands?|millions?|billions?|trillions?"
-    r"|dozens?|score|percent (?:less|more|off|higher|lower|of)|half|halves"
+    r"|dozens?|score|per ?cent (?:less|more|off|higher|lower|of)|half|halves"
     r"|thirds?|quarters?|[a-z]{2,12}ths?|fifths?|squared|cubed|factorial"
     r"|repeating|recurring|below|above|negative|or (?:more|less|fewer)|point"
     r"|over|plus|minus|times|divided|mod|base)\b"
@@ -34,14 +34,16 @@ _DENIED = re.compile(
     r"|above|up to|exceeds?|instead of|wrong|incorrect|about|around|roughly"
     r"|false|untrue|doubt|no longer|hardly|far from|anything but|all but"
     r"|except|opposite|if|suppose|assum\w{1,3}|whether|unless|could|might|may"
-    r"|is (?:it|the answer)|non)\b|n['’]t\b|[≠<>≤≥]|\\(?:neq?|leq?|geq?)\b"
+    r"|is (?:it|the answer)|non|contrary|(?:some|many|they|people) (?:\w+ )?"
+    r"(?:say|think|believe))\b|n['’]t\b|[≠<>≤≥]|\\(?:neq?|leq?|geq?)\b"
     r"|不|并非|小于|大于|超过|至少|至多|最多|少于|多于|而非|大约|约为|如果|假如|假设|若|是否"
-    r"|错误|[¬~]|\\(?:neg|lnot)\b|非\s*$",
+    r"|错误|[¬~]|\\\\[xb]?cancel|\\\\sout|\\(?:neg|lnot)\b|非\s*$",
     re.IGNORECASE)
 _DENIED_AFTER = re.compile(
     r"[^\n,.;:，。；]{0,12}?[ \t]{0,3}(?:(?:is|was|are|would be)[ \t]{1,3}"
     r"(?:not|never|wrong|incorrect|false|untrue|too|impossible"
-    r"|an? (?:wrong|lower|upper))|(?:is|was)n['’]t|不是|不对|是错|[?？]|吗)",
+    r"|an? (?:wrong|lower|upper))|(?:is|was|does|do)n['’]t|(?:does|do) not"
+    r"|fails|cannot|不是|不对|是错|[?？]|吗)|[\s,—–-]{1,4}(?:or|no)\b",
     re.IGNORECASE)
 _CLAUSE = re.compile(
     r"[,;:，；：。!?\n]|\.\s|\b(?:so|but|hence|thus)\b")
@@ -93,7 +95,8 @@ def _with_tail(text: str, piece: re.Match[str]) -> str:
   clause = _CLAUSE.split(denial.PHRASES.sub(" not ", before))[-1]
   tail = _TAIL.match(text, piece.end())
   if before.endswith("!") or _DENIED.search(clause) or (
-      _DENIED_AFTER.match(text, piece.end())):
+      _DENIED_AFTER.match(text, piece.end())
+      or denial.taken_back(text, piece.end())):
     return f"{clause}{piece.group()} ..."
   value = piece.group().strip()
   left, equals, right = value.rpartition("=")

@@ -6,6 +6,7 @@ Texts are hostile and may be long: every pattern here is linear.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from r1jax.rewards.answers import denial
@@ -93,22 +94,39 @@ def stated(text: str, marks: re.Pattern[str] = _ANSWER) -> list[Statement]:
       or end > match.end() + 60]
 
 
-def claimed(text: str, marks: re.Pattern[str] = _ANSWER
-            ) -> tuple[list[Statement], str, str]:
+def claimed(text: str, marks: re.Pattern[str] = _ANSWER,
+            options: Iterable[str] = ()) -> tuple[list[Statement], str, str]:
   """(statements that hold, the text that is left beside them, why none holds).
 
   Where every statement is denied the text behind the last is left; where
   there is none, all of it. Nothing is left where the last is taken back.
+
+  Args:
+    text: to be read.
+    marks: as in `stated`.
+    options: texts that may follow an answer that is a letter: "A. No, never"
+      takes nothing back if that is option A.
   """
   found = stated(text, marks)
   holding = [one for one in found if not one.denied]
   if len(holding) > 1:  # alone it may be a text such as "not enough is known"
     holding = [one for one in holding if not _NOT.match(one.rest)] or holding
-  if holding and denial.retracted(text, holding[-1].end):
+  if holding and denial.retracted(text, _behind(
+      text, holding[-1].end, options)):
     return [], "", "denied"
   if holding or not found:
     return holding, text, ""
   return [], text[found[-1].end:], "denied"
+
+
+def _behind(text: str, end: int, options: Iterable[str]) -> int:
+  """Where an option's text ends that stands there, else `end`."""
+  rest = text[end:end + 400].casefold()
+  start = len(rest) - len(rest.lstrip(" .,:;)]\n–—-"))
+  for option in options:
+    if option and rest.startswith(option.casefold(), start):
+      return end + start + len(option)
+  return end
 
 
 def beside(text: str) -> str:

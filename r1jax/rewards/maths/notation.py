@@ -66,6 +66,7 @@ _COLOUR = re.compile(r"\\(?:text)?color\s*\{[A-Za-z]*\}")
 _TEXT = re.compile(
     r"\\(text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mbox|hbox"
     r"|operatorname\*?|unit|rm)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_BLACKBOARD = re.compile(r"\\mathbb\s*([A-Z])(?![A-Za-z])")
 _ROMAN = re.compile(r"\{\s*\\rm\s+([^{}]*)\}")
 _FONT = re.compile(
     r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathtt|mathcal|framebox|fbox"
@@ -165,6 +166,7 @@ def _tex(text: str) -> str:
   """What only commands say; words, fonts, fractions."""
   text = _WIDE.sub(GAP, text)
   text = _ROMAN.sub(r"\\text{\1}", _COLOUR.sub("", text))
+  text = _BLACKBOARD.sub(r"\\mathbb{\1}", text)
   text = _NOTHING.sub("", _SPACE.sub(" ", text))
   text = _COMMAND.sub(_command, text)
   text = _FONT.sub(r"\1", _TEXT.sub(_words, text))
