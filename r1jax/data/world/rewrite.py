@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data.world import questions
 
 _STEP = re.compile(r"\d+[+-]\d+=\d+|[A-D]-[A-D]:[A-D]")
