@@ -24,7 +24,7 @@ from experiments import flagset, start
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data import decontaminate, duplicates, load, mixture, statistics
 from r1jax.data.builders import record
 from r1jax.report import data_figure

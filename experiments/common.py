@@ -11,7 +11,7 @@ from etils import epath
 
 from experiments import flagset
 from r1jax.core import io
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data import load, mixture, templates
 from r1jax.data.mixture import Mixture
 from r1jax.data.tokenizer import Tokenizer

@@ -30,7 +30,7 @@ from experiments import common, flagset, replying, start
 from r1jax.accounting import cost
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.rewards import annotator, judge
 from r1jax.rewards.judge import Pair, Preference
 from r1jax.rewards.models import SUMMARY, TEXT

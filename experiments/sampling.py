@@ -11,7 +11,7 @@ from absl import flags
 
 from experiments import common, flagset, replying
 from r1jax.core.config import check
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import (
   evaluating,

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from experiments import sandbox_probes, start
-from r1jax.rewards import sandbox, trials
+from r1jax.rewards.programs import sandbox, trials
 
 ONLY = flags.DEFINE_list("only", [], "Names of probes; all by default.")
 ROUNDS = flags.DEFINE_integer(

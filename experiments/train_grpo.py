@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from experiments import common, flagset, recipe, start
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.losses import presets as loss_presets
 from r1jax.report import writer
 from r1jax.rewards.combine import RewardConfig

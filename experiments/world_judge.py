@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from r1jax.core.config import check
-from r1jax.core.types import Message
+from r1jax.core.prompt import Message
 from r1jax.data.world import requests as requests_data
 from r1jax.data.world import wrongs
 from r1jax.rewards import harm, requests

@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import numpy as np
 
-from r1jax.core.prompt import Message, Prompt, ask  # noqa: F401
+from r1jax.core.prompt import Prompt
 
 Array = jax.Array | np.ndarray
 

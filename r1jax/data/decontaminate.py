@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from r1jax.core.config import check
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data import ngrams
 
 _CHUNK = 500  # prompts hashed at once

@@ -20,7 +20,7 @@ from absl import logging
 from etils import epath
 
 from r1jax.core import io as core_io
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data.builders import (
   code,
   domain,

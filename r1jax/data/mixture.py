@@ -27,7 +27,7 @@ import numpy as np
 from grain.experimental import index_shuffle
 
 from r1jax.core.config import check
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 
 # DeepSeek-R1's RL prompts, in thousands (arXiv:2501.12948 v2, Table 4). Nothing
 # but reward models judges `general` and `safety`.

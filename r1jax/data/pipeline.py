@@ -12,7 +12,8 @@ import grain
 import numpy as np
 from grain import experimental
 
-from r1jax.core.types import Prompt, TokenBatch
+from r1jax.core.prompt import Prompt
+from r1jax.core.types import TokenBatch
 from r1jax.data import packing
 from r1jax.data.mixture import Mixture
 from r1jax.data.tokenizer import Tokenizer

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from r1jax.core.config import check
-from r1jax.core.types import ConversationBatch, ask
+from r1jax.core.prompt import ask
+from r1jax.core.types import ConversationBatch
 from r1jax.data import preference_rows, sft, templates
 from r1jax.data.preference_rows import LeftOut, Row
 from r1jax.data.tokenizer import Tokenizer

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from r1jax.core.config import check
-from r1jax.core.types import Message
+from r1jax.core.prompt import Message
 from r1jax.data.sft import ROLES
 
 

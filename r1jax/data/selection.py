@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from r1jax.core.config import check
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data import filters
 from r1jax.data.filters import FilterConfig
 from r1jax.report import tables

@@ -27,7 +27,8 @@ from etils import epath
 
 from r1jax.core import thoughts
 from r1jax.core.config import check
-from r1jax.core.types import TokenBatch, ask
+from r1jax.core.prompt import ask
+from r1jax.core.types import TokenBatch
 from r1jax.data import chat, packing, templates
 from r1jax.data.tokenizer import Tokenizer
 

@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 
 from r1jax.core.config import check
-from r1jax.core.types import ask
+from r1jax.core.prompt import ask
 from r1jax.data import sft, templates
 from r1jax.data.sft import Data, Example
 from r1jax.data.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data import ngrams
 from r1jax.report import tables
 

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from r1jax.core import io
-from r1jax.core.types import Prompt, Rollout, Scored
+from r1jax.core.prompt import Prompt
+from r1jax.core.types import Rollout, Scored
 from r1jax.evals import estimators
 from r1jax.report import rollouts
 from r1jax.report.progress import Progress

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from r1jax.core.types import Message
+from r1jax.core.prompt import Message
 from r1jax.rewards.judge import Pair, Preference
 
 # (the conversation so far, an answer) -> how good it is, finite.

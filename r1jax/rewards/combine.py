@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from r1jax.core.config import check
-from r1jax.core.types import Prompt, Rollout, Scored
+from r1jax.core.prompt import Prompt
+from r1jax.core.types import Rollout, Scored
 from r1jax.rewards.score import LATE, Score
 
 # Rewards by name, each with its weight. A question gets those that apply to

@@ -29,7 +29,7 @@ from etils import epath
 
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.core.types import Message
+from r1jax.core.prompt import Message
 
 _LONGEST = 8 << 20  # bytes of a response that are read
 _CHUNK = 1 << 16

@@ -9,7 +9,7 @@ from r1jax.rewards.response import Response
 from r1jax.rewards.score import Score
 
 if TYPE_CHECKING:
-  from r1jax.core.types import Prompt
+  from r1jax.core.prompt import Prompt
 
 _TAG = re.compile(r"(</?(?:think|answer)>)")
 _THOUGHT = ["<think>", "</think>"]

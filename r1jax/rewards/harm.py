@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from r1jax.rewards.score import Score
 
 if TYPE_CHECKING:
-  from r1jax.core.types import Prompt
+  from r1jax.core.prompt import Prompt
   from r1jax.rewards.response import Response
 
 

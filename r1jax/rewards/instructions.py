@@ -31,7 +31,7 @@ from r1jax.rewards.response import Response
 from r1jax.rewards.score import Score, clock_stopped
 
 if TYPE_CHECKING:
-  from r1jax.core.types import Prompt
+  from r1jax.core.prompt import Prompt
 
 _CJK = scripts.SCRIPTS["Han"] + scripts.SCRIPTS["Kana"]
 # Written without spaces: a letter with its signs counts.

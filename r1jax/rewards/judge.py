@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from r1jax.core import thoughts
-from r1jax.core.types import Message, ask
+from r1jax.core.prompt import Message, ask
 from r1jax.rewards.score import Score
 
 # Conversations to texts, one each, in order; None where there is no answer.

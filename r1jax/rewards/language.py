@@ -17,7 +17,7 @@ from r1jax.rewards.response import Response
 from r1jax.rewards.score import Score, clock_stopped
 
 if TYPE_CHECKING:
-  from r1jax.core.types import Prompt
+  from r1jax.core.prompt import Prompt
 
 # What the detector chooses among, besides the target.
 DETECTED = ("de", "en", "es", "fr", "ja", "ru", "zh")

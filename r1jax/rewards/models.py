@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.rewards import response
 from r1jax.rewards.score import Score
 

@@ -13,7 +13,7 @@ from r1jax.core import scripts
 from r1jax.rewards.score import Score
 
 if TYPE_CHECKING:
-  from r1jax.core.types import Prompt
+  from r1jax.core.prompt import Prompt
   from r1jax.rewards.response import Response
 
 # What is lost without these virtues.

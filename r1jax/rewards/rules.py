@@ -10,36 +10,34 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from r1jax.rewards import (
-  code,
   format,
   harm,
   instructions,
   language,
-  logic,
-  puzzles,
   requests,
-  sandbox,
   shaping,
-  stem,
 )
+from r1jax.rewards.answers import choice
+from r1jax.rewards.logic import puzzles, verdicts
 from r1jax.rewards.maths import answer
+from r1jax.rewards.programs import sandbox, solutions
 from r1jax.rewards.score import Rule
 
 if TYPE_CHECKING:
-  from r1jax.core.types import Prompt
+  from r1jax.core.prompt import Prompt
   from r1jax.rewards.combine import RewardConfig
 
 VERIFIERS: dict[str, Rule] = {
     "math": answer.verify,
-    "choice": stem.verify,
-    "code": code.all_passed,
-    "bugfix": code.all_passed,
-    "exact": logic.exact,
-    "set": logic.unordered,
-    "grid": logic.grid,
-    "literal": logic.literal,
-    "program_input": logic.program_input,
-    "game24": logic.game24,
+    "choice": choice.verify,
+    "code": solutions.all_passed,
+    "bugfix": solutions.all_passed,
+    "exact": verdicts.exact,
+    "set": verdicts.unordered,
+    "grid": verdicts.grid,
+    "literal": verdicts.literal,
+    "program_input": verdicts.program_input,
+    "game24": verdicts.game24,
     "puzzle": puzzles.verify,
     "instructions": instructions.verify,
     "request": requests.verify,
@@ -81,7 +79,7 @@ def select(config: RewardConfig) -> dict[str, Rule | Mapping[str, Rule]]:
   rules = dict(RULES)
   if config.code == "fraction":
     rules["accuracy"] = VERIFIERS | {
-        name: code.fraction_passed for name in ("code", "bugfix")}
+        name: solutions.fraction_passed for name in ("code", "bugfix")}
   if config.format == "think":
     rules["format"] = format.think
   if config.language == "detector":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from r1jax.rewards.response import Response
 
 if TYPE_CHECKING:
-  from r1jax.core.types import Prompt
+  from r1jax.core.prompt import Prompt
 
 
 LATE = "deadline"  # the reason where an item's time was up

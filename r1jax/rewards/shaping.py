@@ -19,7 +19,7 @@ from r1jax.rewards.response import Response
 from r1jax.rewards.score import Score
 
 if TYPE_CHECKING:
-  from r1jax.core.types import Prompt
+  from r1jax.core.prompt import Prompt
 
 LIMIT = "max_characters"
 NGRAM = 20  # tokens: what prose and algebra do not say twice by chance

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from r1jax.core.types import ask
+from r1jax.core.prompt import ask
 from r1jax.data import templates
 from r1jax.data.tokenizer import TextStream, Tokenizer
 from r1jax.rollout.engine import Engine

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data.selection import KEPT, NO_RULE, Report, SelectConfig
 from r1jax.rewards import combine, response
 from r1jax.rewards.score import Score

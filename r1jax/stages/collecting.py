@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from r1jax.core.types import Prompt, Rollout, Scored
+from r1jax.core.prompt import Prompt
+from r1jax.core.types import Rollout, Scored
 from r1jax.sharding import processes
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.judging import Judge

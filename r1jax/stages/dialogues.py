@@ -11,7 +11,7 @@ from etils import epath
 
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data import sft
 from r1jax.data.selection import Report
 from r1jax.data.tokenizer import Tokenizer

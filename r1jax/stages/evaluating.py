@@ -14,7 +14,7 @@ from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core import io, keys
 from r1jax.core.config import check
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.evals import runner
 from r1jax.evals.runner import EvalResult

@@ -22,7 +22,8 @@ from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core import keys
 from r1jax.core.config import check
-from r1jax.core.types import Prompt, Rollout, Scored, TokenBatch
+from r1jax.core.prompt import Prompt
+from r1jax.core.types import Rollout, Scored, TokenBatch
 from r1jax.data import minibatches, pipeline
 from r1jax.data.minibatches import Minibatch
 from r1jax.report import rollouts as rollouts_lib

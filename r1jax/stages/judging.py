@@ -12,14 +12,15 @@ import numpy as np
 from absl import logging
 
 from r1jax.core.config import check
-from r1jax.core.types import Prompt, Rollout, Scored
+from r1jax.core.prompt import Prompt
+from r1jax.core.types import Rollout, Scored
 from r1jax.data import templates
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.rewards import combine, rules
 from r1jax.rewards import models as models_lib
 from r1jax.rewards.combine import Combine, RewardConfig
 from r1jax.rewards.models import HELPFUL, SAFETY, Scorer
-from r1jax.rewards.runner import Pool
+from r1jax.rewards.pool.runner import Pool
 from r1jax.rewards.score import Rule, Score
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.evals import preference as evals
 from r1jax.rewards import response
 from r1jax.rewards.judge import Pair, Preference

@@ -14,7 +14,7 @@ import numpy as np
 
 from r1jax.accounting import cost
 from r1jax.core.config import check
-from r1jax.core.types import Message
+from r1jax.core.prompt import Message
 from r1jax.data import hf_tokenizer, preference, templates
 from r1jax.data.templates import Rendered
 from r1jax.data.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data import preference, sft, templates
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.compute import Compute

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from r1jax.core.config import check
-from r1jax.core.types import Message, Prompt, ask
+from r1jax.core.prompt import Message, Prompt, ask
 from r1jax.data import selection
 from r1jax.data.selection import SelectConfig
 from r1jax.rewards import format as format_lib

@@ -16,7 +16,7 @@ import types
 from collections.abc import Mapping, Sequence
 
 from r1jax.core.config import check
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data import load as load_lib
 from r1jax.data import mixture
 from r1jax.rewards.score import Rule

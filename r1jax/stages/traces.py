@@ -21,7 +21,8 @@ from r1jax.accounting import cost
 from r1jax.checkpoint import trees
 from r1jax.core import keys
 from r1jax.core.config import check
-from r1jax.core.types import Prompt, Scored
+from r1jax.core.prompt import Prompt
+from r1jax.core.types import Scored
 from r1jax.data import selection
 from r1jax.data.selection import Report, Sample, SelectConfig
 from r1jax.evals import runner

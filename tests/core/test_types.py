@@ -1,24 +1,9 @@
 """The values that travel."""
 
-import dataclasses
-import pickle
-
 import jax
 import numpy as np
-import pytest
 
 from r1jax.core import types
-
-
-def test_prompt_is_frozen_and_travels_between_processes():
-  prompt = types.Prompt(
-      id=3, domain="math", source="s", messages=types.ask("1+1?"),
-      reference="2", verifier="math")
-  assert pickle.loads(pickle.dumps(prompt)) == prompt
-  assert prompt.language == "en" and not prompt.metadata
-  assert prompt.question == "1+1?"
-  with pytest.raises(dataclasses.FrozenInstanceError):
-    prompt.id = 4
 
 
 def test_completion_ends_at_its_length():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1jax.core.types import ask
+from r1jax.core.prompt import ask
 from r1jax.data import chat, hf_tokenizer, templates
 from r1jax.stages import weights
 from tests.data import hf_cases

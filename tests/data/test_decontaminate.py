@@ -1,6 +1,6 @@
 import pytest
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import decontaminate as decontaminate_lib
 from r1jax.data import ngrams
 from r1jax.data.decontaminate import Evaluations, Limits, decontaminate

@@ -1,6 +1,6 @@
 import pytest
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import duplicates
 from r1jax.data.duplicates import Limits, drop
 

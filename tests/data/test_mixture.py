@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from r1jax.core import config as config_lib
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import mixture
 from r1jax.data.mixture import Mixture, MixtureConfig, parse
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import corpus, mixture, pipeline
 
 # Of the numbers 0 to 10, seed 0, by the code of the published runs.

@@ -4,7 +4,7 @@ import collections
 
 import pytest
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import selection
 from r1jax.data.filters import FilterConfig
 from r1jax.data.selection import Sample, SelectConfig

@@ -1,6 +1,6 @@
 import numpy as np
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import statistics
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1jax.core.types import ask
+from r1jax.core.prompt import ask
 from r1jax.data import hf_tokenizer, sft, templates
 from tests.data import hf_cases
 from tests.stages import cases

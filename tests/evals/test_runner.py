@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from r1jax.core.types import Prompt, Rollout, ask
+from r1jax.core.prompt import Prompt, ask
+from r1jax.core.types import Rollout
 from r1jax.evals import runner
 from r1jax.rewards import combine, format, response
 from r1jax.rewards.maths import answer

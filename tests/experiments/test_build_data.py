@@ -5,7 +5,7 @@ import json
 import matplotlib.image
 import pytest
 
-from r1jax.core.types import ask
+from r1jax.core.prompt import ask
 from r1jax.data import load
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import fails, succeeds

@@ -9,7 +9,7 @@ from tests.stages import cases
 
 # Every even answer is right; questions 4 and 5 have no rule.
 TASK = '''
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.rewards.score import Score
 
 

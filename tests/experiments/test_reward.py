@@ -9,7 +9,7 @@ from tests.experiments.calls import calls
 from tests.experiments.test_commands import TINY, fails, succeeds
 
 TASK = """
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 
 
 def prompts(split):

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from experiments import sandbox_check, sandbox_probes
-from r1jax.rewards import sandbox
+from r1jax.rewards.programs import sandbox
 from tests.experiments.calls import calls
 from tests.rewards import sandboxed
 

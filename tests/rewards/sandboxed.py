@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from r1jax.rewards import sandbox
+from r1jax.rewards.programs import sandbox
 
 
 def require():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from r1jax.core.types import ask
+from r1jax.core.prompt import ask
 from r1jax.rewards import annotator
 from r1jax.rewards.judge import Pair
 

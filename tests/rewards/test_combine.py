@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from r1jax.core import config as configs
-from r1jax.core.types import Prompt, Rollout, ask
+from r1jax.core.prompt import Prompt, ask
+from r1jax.core.types import Rollout
 from r1jax.rewards import combine
 from r1jax.rewards.score import Score
 

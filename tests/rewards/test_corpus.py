@@ -12,15 +12,16 @@ import pathlib
 
 import pytest
 
-from r1jax.core.types import Prompt, ask
-from r1jax.rewards import response, stem
+from r1jax.core.prompt import Prompt, ask
+from r1jax.rewards import response
+from r1jax.rewards.answers import choice
 from r1jax.rewards.maths import answer
 
 CORPUS = [json.loads(line) for line in (
     pathlib.Path(__file__).with_name("corpus.jsonl").read_text().splitlines())]
 OPTIONS = {"A": "nucleus", "B": "mitochondrion", "C": "ribosome",
            "D": "a cell wall"}
-RULES = {"math": answer.verify, "choice": stem.verify}
+RULES = {"math": answer.verify, "choice": choice.verify}
 
 
 def judged(row, thinking="x"):

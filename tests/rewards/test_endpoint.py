@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1jax.core.types import ask
+from r1jax.core.prompt import ask
 from r1jax.rewards import endpoint, judge
 from r1jax.rewards.endpoint import Endpoint, EndpointConfig
 from tests import chat_server

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import strategies as st
 
 from experiments.benchmarks import completions
-from r1jax.rewards import format, judge, response, rules, runner
+from r1jax.rewards import format, judge, response, rules
+from r1jax.rewards.pool import runner
 from r1jax.rewards.score import Score
 from tests.rewards import sandboxed
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.rewards import instructions, response
 
 LONG = 200_000  # characters of a hostile answer

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from r1jax.core.types import ask
+from r1jax.core.prompt import ask
 from r1jax.rewards import judge
 
 REPLY = re.compile(

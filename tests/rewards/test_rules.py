@@ -4,17 +4,11 @@ import importlib.util
 
 import pytest
 
-from r1jax.core.types import Prompt, ask
-from r1jax.rewards import (
-  code,
-  format,
-  language,
-  puzzles,
-  response,
-  rules,
-  sandbox,
-)
+from r1jax.core.prompt import Prompt, ask
+from r1jax.rewards import format, language, response, rules
 from r1jax.rewards.combine import RewardConfig
+from r1jax.rewards.logic import puzzles
+from r1jax.rewards.programs import sandbox, solutions
 from tests.rewards import sandboxed
 
 
@@ -27,12 +21,12 @@ def test_a_config_chooses():
   assert rules.select(RewardConfig()) == rules.RULES
   found = rules.select(RewardConfig(
       code="fraction", format="think", language="detector"))
-  assert found["accuracy"]["code"] is code.fraction_passed
-  assert found["accuracy"]["bugfix"] is code.fraction_passed
+  assert found["accuracy"]["code"] is solutions.fraction_passed
+  assert found["accuracy"]["bugfix"] is solutions.fraction_passed
   assert found["accuracy"]["math"] is rules.VERIFIERS["math"]
   assert found["format"] is format.think
   assert found["language"] is language.consistency_detected
-  assert rules.VERIFIERS["code"] is code.all_passed  # and changes nothing
+  assert rules.VERIFIERS["code"] is solutions.all_passed  # and changes nothing
 
 
 @pytest.mark.parametrize("name", ["code", "format", "language"])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.core.types import ask
+from r1jax.core.prompt import ask
 from r1jax.data import arithmetic, packing, templates
 from r1jax.models import presets
 from r1jax.models.compute import Compute

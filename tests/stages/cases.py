@@ -8,7 +8,7 @@ import zlib
 import jax
 import numpy as np
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import arithmetic
 from r1jax.data.tokenizer import SentencePieceTokenizer
 from r1jax.losses.policy import PolicyConfig

@@ -9,7 +9,8 @@ import json
 
 import numpy as np
 
-from r1jax.core.types import Prompt, Rollout, ask
+from r1jax.core.prompt import Prompt, ask
+from r1jax.core.types import Rollout
 from r1jax.evals import runner
 from r1jax.report import rollouts
 from r1jax.rewards import combine

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from r1jax.core.types import ask
+from r1jax.core.prompt import ask
 from r1jax.data import templates
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig

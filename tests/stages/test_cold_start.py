@@ -6,11 +6,11 @@ import json
 import pytest
 
 from r1jax.checkpoint.signals import Preemption
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data.selection import Report, Sample, SelectConfig
 from r1jax.rewards import rules
 from r1jax.rewards.combine import Combine
-from r1jax.rewards.runner import Pool
+from r1jax.rewards.pool.runner import Pool
 from r1jax.stages import batches, cold_start, dialogues, programs, rewriting
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge

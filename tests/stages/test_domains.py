@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from r1jax.core.types import Prompt, Scored, ask
+from r1jax.core.prompt import Prompt, ask
+from r1jax.core.types import Scored
 from r1jax.report import figures
 from r1jax.stages import reporting, step_metrics
 

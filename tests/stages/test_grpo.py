@@ -11,8 +11,8 @@ from r1jax.checkpoint.manager import Manager
 from r1jax.core import io
 from r1jax.report import rollouts, writer
 from r1jax.rewards.combine import Combine
+from r1jax.rewards.pool.runner import Pool
 from r1jax.rewards.rules import RULES
-from r1jax.rewards.runner import Pool
 from r1jax.rewards.score import Score
 from r1jax.sharding import mesh as mesh_lib
 from r1jax.stages import grpo, weights

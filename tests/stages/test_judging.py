@@ -6,7 +6,8 @@ import types
 import numpy as np
 import pytest
 
-from r1jax.core.types import Prompt, Rollout, ask
+from r1jax.core.prompt import Prompt, ask
+from r1jax.core.types import Rollout
 from r1jax.data import hf_tokenizer, minibatches
 from r1jax.rewards import format, response
 from r1jax.rewards.combine import Combine, RewardConfig

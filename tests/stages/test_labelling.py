@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import preference_rows
 from r1jax.rewards.judge import Pair, Preference
 from r1jax.stages import labelling

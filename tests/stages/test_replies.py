@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import hf_tokenizer
 from r1jax.rewards import judge
 from r1jax.rewards.judge import Pair

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import hf_tokenizer, preference, sft
 from r1jax.models import scalar_head
 from r1jax.models.compute import Compute

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import arithmetic
 
 SPLITS = {"train": 20000, "validation": 256, "test": 256, "hard": 256}

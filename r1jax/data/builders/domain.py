@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data.builders import record, rows
 
 SKIPPED = "skipped.json"  # malformed rows, beside the prepared files

@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data.builders import rows, wording
 from r1jax.data.builders.rows import Items, Row
 

@@ -29,7 +29,7 @@ _KINDS = {  # by kind of tests, what a program's reference has beside it
     "function": {"entry_point": str, "cases": list},
     "asserts": {"entry_point": str, "test": str},
 }
-# As `rewards.code` and `rewards.sandbox` have them.
+# As `rewards.programs` has them.
 COMPARISONS = ("lines", "exact", "tokens", "decimals", "floats")
 PACKAGES = ("numpy",)
 _OTHER = ("math", "choice", "exact", "set", "grid", "puzzle", "instructions")

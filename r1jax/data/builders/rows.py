@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 
 MAX_BAD_SHARE = 0.01
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data.generated import draws
 
 SPLITS = {"train": 2000, "validation": 128, "test": 128, "hard": 128}

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 
 T = TypeVar("T")
 

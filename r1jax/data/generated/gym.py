@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data.generated import draws
 
 # Category to tasks. The paper's kinds: ciphers (caesar_cipher), zebra puzzles,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data.generated import draws
 
 SPLITS = {"train": 2000, "validation": 128, "test": 128, "hard": 128}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data.generated import draws
 
 SPLITS = {"train": 2000, "validation": 128, "test": 128}

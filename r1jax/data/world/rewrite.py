@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 from r1jax.data.generated.draws import Dice
 from r1jax.data.world import questions
 

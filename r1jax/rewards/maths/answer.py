@@ -38,7 +38,7 @@ from r1jax.rewards.maths.structure import Context
 from r1jax.rewards.score import Score
 
 if TYPE_CHECKING:
-  from r1jax.core.types import Prompt
+  from r1jax.core.prompt import Prompt
   from r1jax.rewards.response import Response
 
 MAX_CHARS = 300  # the longest answers of MATH have about 150

@@ -9,7 +9,7 @@ import pathlib
 
 from etils import epath
 
-from r1jax.core.types import Prompt
+from r1jax.core.prompt import Prompt
 
 
 def lines(path: pathlib.Path, *rows) -> epath.Path:

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data.builders import record
 
 PROMPT = Prompt(

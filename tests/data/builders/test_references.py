@@ -3,7 +3,8 @@
 import pytest
 
 from r1jax.data.builders import references
-from r1jax.rewards import code, rules, sandbox
+from r1jax.rewards import rules
+from r1jax.rewards.programs import sandbox, solutions
 
 STDIN = {"kind": "stdin", "inputs": ["1"], "outputs": ["2"]}
 
@@ -40,5 +41,5 @@ def test_refused(verifier, reference, message):
 
 def test_what_is_known_here_is_what_the_rules_know():
   assert {*references.VERIFIERS} == {*rules.VERIFIERS}
-  assert references.COMPARISONS == code.COMPARISONS
+  assert references.COMPARISONS == solutions.COMPARISONS
   assert references.PACKAGES == sandbox.PACKAGES

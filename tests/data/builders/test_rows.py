@@ -4,7 +4,7 @@ import gzip
 import pytest
 from etils import epath
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data.builders import rows
 from tests.data.builders import cases
 

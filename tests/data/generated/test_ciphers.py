@@ -85,12 +85,12 @@ def test_hard_rows_apply_both_rules():
 
 
 def test_verifier():
-  from r1jax.rewards import logic
+  from r1jax.rewards.logic import verdicts
 
   for p in cases.rows("ciphers", "test"):
     assert p.verifier == "exact"
     for right in (p.reference, f"\\boxed{{{p.reference}}}",
                   f"The answer is {p.reference}."):
-      assert logic.exact(p, cases.respond(right)).value == 1
+      assert verdicts.exact(p, cases.respond(right)).value == 1
     for wrong in (p.reference + "e", p.reference[1:], "?"):
-      assert logic.exact(p, cases.respond(wrong)).value == 0
+      assert verdicts.exact(p, cases.respond(wrong)).value == 0

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from r1jax.core.types import Prompt, ask
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data.generated import draws
 from tests.data.generated import cases
 

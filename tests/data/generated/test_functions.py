@@ -109,12 +109,12 @@ def test_splits_share_no_solution():
 
 
 def test_verifier():
-  from r1jax.rewards import code
+  from r1jax.rewards.programs import solutions
 
   rows = cases.rows("functions", "test")[:16]
   for p in rows:
     right = f"```python\n{p.metadata['solution']}```"
-    assert code.all_passed(p, cases.respond(right)).value == 1, p.question
+    assert solutions.all_passed(p, cases.respond(right)).value == 1, p.question
     if p.verifier == "bugfix":
       wrong = p.metadata["buggy"]
     else:  # another row's solution of the same kind
@@ -122,4 +122,4 @@ def test_verifier():
                    if q.metadata["kind"] == p.metadata["kind"]
                    and q.metadata["solution"] != p.metadata["solution"])
     answer = cases.respond(f"```python\n{wrong}```")
-    assert code.all_passed(p, answer).value == 0, p.question
+    assert solutions.all_passed(p, answer).value == 0, p.question

@@ -13,7 +13,7 @@ pytest.importorskip("reasoning_gym")
 
 
 def test_tasks_are_ones_that_the_verifier_judges():
-  from r1jax.rewards import puzzles
+  from r1jax.rewards.logic import puzzles
 
   ours = [task for tasks in gym.TASKS.values() for task in tasks]
   assert len(ours) == len(set(ours)) >= 40
@@ -79,7 +79,7 @@ def test_categories_are_the_librarys():
 
 
 def test_own_answers_win_and_others_do_not():
-  from r1jax.rewards import puzzles
+  from r1jax.rewards.logic import puzzles
 
   for p in cases.rows("gym", "test"):
     gold = p.reference["entry"]["answer"]

@@ -101,19 +101,19 @@ def test_wording_follows_the_statements():
 
 
 def test_verifier():
-  from r1jax.rewards import logic
+  from r1jax.rewards.logic import verdicts
 
   for p in [*cases.rows("knights", "test")[:40],
             *cases.rows("knights", "hard")[:10]]:
     colon = "：" if p.language == "zh" else ": "
     roles = {name: cell["role"] for name, cell in p.reference.items()}
     lines = [f"{name}{colon}{role}" for name, role in roles.items()]
-    assert logic.grid(p, cases.respond("\n".join(lines))).value == 1
+    assert verdicts.grid(p, cases.respond("\n".join(lines))).value == 1
     as_json = json.dumps(p.reference, ensure_ascii=False)
-    assert logic.grid(p, cases.respond(as_json)).value == 1
+    assert verdicts.grid(p, cases.respond(as_json)).value == 1
     both = ("骑士", "无赖") if p.language == "zh" else ("knight", "knave")
     name, role = next(iter(roles.items()))
     other = both[role == both[0]]
     wrong = [f"{name}{colon}{other}", *lines[1:]]
-    assert logic.grid(p, cases.respond("\n".join(wrong))).value == 0
-    assert logic.grid(p, cases.respond("\n".join(lines[1:]))).value == 0
+    assert verdicts.grid(p, cases.respond("\n".join(wrong))).value == 0
+    assert verdicts.grid(p, cases.respond("\n".join(lines[1:]))).value == 0

@@ -121,13 +121,13 @@ def test_no_family_runs_out_of_wrong_options():
 
 
 def test_verifier():
-  from r1jax.rewards import stem
+  from r1jax.rewards.answers import choice
 
   for p in cases.rows("units", "test"):
     right = p.reference["answer"]
     for form in (right, f"({right})", f"The answer is {right}.",
                  f"\\boxed{{{right}}}"):
-      assert stem.verify(p, cases.respond(form)).value == 1
+      assert choice.verify(p, cases.respond(form)).value == 1
     for letter in set("ABCD") - {right}:
-      assert stem.verify(p, cases.respond(letter)).value == 0
-    assert stem.verify(p, cases.respond("A, B, C, D")).value == 0
+      assert choice.verify(p, cases.respond(letter)).value == 0
+    assert choice.verify(p, cases.respond("A, B, C, D")).value == 0

@@ -129,14 +129,14 @@ def test_question_has_a_line_for_each_clue():
 
 
 def test_verifier():
-  from r1jax.rewards import logic
+  from r1jax.rewards.logic import verdicts
 
   for p in [*cases.rows("zebra", "test")[:20],
             *cases.rows("zebra", "hard")[:6]]:
-    assert logic.grid(p, cases.respond(json.dumps(p.reference))).value == 1
+    assert verdicts.grid(p, cases.respond(json.dumps(p.reference))).value == 1
     houses = list(p.reference)
     swapped = {**p.reference, houses[0]: p.reference[houses[1]],
                houses[1]: p.reference[houses[0]]}
-    assert logic.grid(p, cases.respond(json.dumps(swapped))).value == 0
+    assert verdicts.grid(p, cases.respond(json.dumps(swapped))).value == 0
     less = {house: p.reference[house] for house in houses[1:]}
-    assert logic.grid(p, cases.respond(json.dumps(less))).value == 0
+    assert verdicts.grid(p, cases.respond(json.dumps(less))).value == 0

@@ -1,0 +1,401 @@
+"""What runs inside a sandbox: the program that a model wrote, under limits.
+
+The texts of exchange.py, this file and examiner.py, one after the other, are
+the program that a sandbox starts with (`sandbox.command`). So they import
+nothing but the standard library and each other's names, and run on any Python
+from 3.10.
+
+It answers one request, a line of JSON, with lines of JSON that begin with the
+request's nonce. It is trusted with nothing: the program that it runs can take
+it over (same user, same process tree), and would gain nothing, since only
+inputs are in here. A line says what a program returned or printed, never that
+this was right. Three modes:
+
+  tests    each test in a forked child under its own limits: one line per test
+  serve    the program is loaded once; one answer per operation that is asked
+  examine  the test code of a data set, whose names stand for those of a program
+           in another sandbox: asks for operations, ends with a verdict
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import builtins
+import importlib.machinery
+import json
+import math
+import os
+import resource
+import select
+import signal
+import sys
+import time
+import types
+
+from r1jax.rewards.programs.inside.exchange import TooLarge, decode, encode
+
+ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without the slow import of ast
+_TOLD = ("status", "error", "base", "value")
+_PACKAGES = "/packages"  # sandbox.INSIDE, where there are any
+_POLL = 0.1  # seconds between looks at the memory
+
+
+class Loader(importlib.machinery.SourceFileLoader):
+  """Imports a module from source that is in no file."""
+
+  def __init__(self, name, source, rewrite=None):
+    super().__init__(name, f"/{name}.py")
+    self._source = source
+    self._rewrite = rewrite
+    self._code = None
+
+  def get_source(self, fullname):
+    return self._source
+
+  def get_code(self, fullname):
+    if self._code is None:
+      tree = self._source.encode("utf-8", "surrogatepass")
+      if self._rewrite is not None:
+        tree = self._rewrite(compile(
+            tree, self.path, "exec", ONLY_AST, dont_inherit=True))
+      self._code = compile(tree, self.path, "exec", dont_inherit=True)
+    return self._code
+
+
+def _load(request, name):
+  """The program as a module, after the reference's setup in the same names.
+
+  The setup is for imports and helpers that a program may lean on. It may also
+  lean on the program (a data set may build its inputs there); what then fails
+  is not the program's fault and is passed over.
+  """
+  module = types.ModuleType(name)
+  sys.modules[name] = module
+  if request.get("setup"):
+    try:
+      Loader(name, request["setup"]).exec_module(module)
+    except Exception:
+      pass
+  Loader(name, request["program"]).exec_module(module)
+  return module
+
+
+def _entry(module, name):
+  """The function to call; also as a method of a class Solution."""
+  function = getattr(module, name, None)
+  if function is None and hasattr(module, "Solution"):
+    function = getattr(module.Solution(), name, None)
+  if function is None:
+    raise NameError(name)
+  return function
+
+
+def tell(error):
+  """How an exception is told: its own name and its nearest builtin type's."""
+  kind = type(error)
+  base = next(k.__name__ for k in kind.__mro__
+              if getattr(builtins, k.__name__, None) is k)
+  return {"status": "error", "error": str(kind.__name__)[:40], "base": base}
+
+
+def limit(limits, cpu):
+  """Limits of this process and of all that it starts; they cannot be raised.
+
+  What may be imported beside the standard library can be from here on.
+  """
+  if os.path.isdir(_PACKAGES):
+    sys.path.append(_PACKAGES)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # each would reserve memory
+  _cap_stacks(int(limits["megabytes"]) << 20)
+  memory = int(limits["megabytes"]) << 20
+  for what, value in (
+      (resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, math.ceil(cpu)),
+      (resource.RLIMIT_FSIZE, limits["file_bytes"]),
+      (resource.RLIMIT_NPROC, limits["processes"]),
+      (resource.RLIMIT_NOFILE, 64), (resource.RLIMIT_CORE, 0)):
+    _lower(what, value)
+  _lower(resource.RLIMIT_STACK, 64 << 20)
+
+
+def _lower(what, value):
+  _, hard = resource.getrlimit(what)
+  value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+  resource.setrlimit(what, (value, value))
+
+
+def write(descriptor, data):
+  view = memoryview(data)
+  while view:
+    view = view[os.write(descriptor, view):]
+
+
+def tests(request, lines, reply):
+  """Runs every test in a child of its own and tells what came of it."""
+  for number, test in enumerate(request["tests"]):
+    outcome = _run(request, test)
+    if outcome.pop("starved", False):  # the machine was busy: once more
+      outcome = _run(request, test)
+      outcome.pop("starved", None)
+    reply(dict(outcome, test=number))
+
+
+def _run(request, test):
+  limits = request["limits"]
+  result_read, result_write = os.pipe()
+  out_read, out_write = os.pipe()
+  start = time.monotonic()
+  before = _used()
+  child = os.fork()
+  if not child:
+    try:
+      _child(request, test, out_write, result_write)
+    finally:
+      os._exit(70)
+  os.close(result_write)
+  os.close(out_write)
+  captured = {result_read: bytearray(), out_read: bytearray()}
+  verdict = _watch(child, captured, limits, start + limits["wall"])
+  _kill_others()
+  _, status, usage = os.wait4(child, 0)
+  _reap()
+  os.close(result_read)
+  os.close(out_read)
+  cpu = usage.ru_utime + usage.ru_stime
+  tree = _used() - before  # of all that it started, too
+  outcome = {"seconds": time.monotonic() - start, "status": verdict,
+             "stdout": captured[out_read].decode("utf-8", "replace")}
+  if verdict == "time" and tree < limits["seconds"] / 4:
+    outcome["starved"] = True
+  code = os.waitstatus_to_exitcode(status)
+  if verdict == "ended":
+    # The kernel's own count, by which it kills, may run ahead of this one.
+    if code == -signal.SIGXCPU or max(cpu, tree) > limits["seconds"] + 0.05 or (
+        code == -signal.SIGKILL and cpu > limits["seconds"] / 2):
+      outcome["status"] = "time"
+    else:
+      outcome.update(_outcome(request, bytes(captured[result_read]), code))
+  return outcome
+
+
+def _used():
+  """CPU seconds of all that has ended in here and was waited for."""
+  used = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return used.ru_utime + used.ru_stime
+
+
+def _watch(child, captured, limits, give_up):
+  """Gathers what a child writes until it ends: why the watch ended."""
+  ended = os.pidfd_open(child)
+  look = time.monotonic() + _POLL  # at the memory, whatever is printed
+  poll = select.poll()
+  for descriptor in (ended, *captured):
+    poll.register(descriptor, select.POLLIN)
+    os.set_blocking(descriptor, False)
+  try:
+    while True:
+      left = give_up - time.monotonic()
+      if left <= 0:
+        return "time"
+      ready = {d for d, _ in poll.poll(min(left, _POLL) * 1000)}
+      for descriptor in captured:
+        while descriptor in ready or ended in ready:
+          try:
+            data = os.read(descriptor, 1 << 16)
+          except BlockingIOError:
+            break
+          if not data:
+            if descriptor in ready:  # else it was left out before
+              poll.unregister(descriptor)
+            break
+          captured[descriptor] += data
+          if len(captured[descriptor]) > limits["output"]:
+            return "output"
+      if ended in ready:
+        return "ended"
+      if time.monotonic() >= look:
+        if _memory() > 2 * limits["megabytes"] << 20:
+          return "memory"
+        look = time.monotonic() + _POLL
+  finally:
+    os.close(ended)
+
+
+def _memory():
+  """Bytes that the others in here hold, also in what no process has mapped."""
+  total = 0
+  with open("/proc/sysvipc/shm") as file:
+    total += sum(int(line.split()[3]) for line in file.readlines()[1:])
+  for name in os.listdir("/proc"):
+    if not name.isdigit() or name == "1":  # this process
+      continue
+    try:
+      with open(f"/proc/{name}/status") as file:
+        total += sum(int(line.split()[1]) << 10 for line in file
+                     if line.startswith(("RssAnon:", "RssShmem:")))
+      for path in [f"/proc/{name}/fd/{n}" for n in os.listdir(
+          f"/proc/{name}/fd")]:
+        if os.readlink(path).startswith("/memfd:"):
+          total += os.stat(path).st_blocks * 512
+    except OSError:  # it has ended, or is no longer ours to look at
+      continue
+  return total
+
+
+def _kill_others():
+  """Ends everything in here but this process, the sandbox's first."""
+  try:
+    os.kill(-1, signal.SIGKILL)
+  except ProcessLookupError:
+    pass
+
+
+def _reap():
+  """Waits for what was killed and had lost its parent."""
+  while True:
+    try:
+      os.waitpid(-1, 0)
+    except ChildProcessError:
+      return
+
+
+def _outcome(request, result, code):
+  if result:
+    try:
+      told = json.loads(result)
+      return {key: told[key] for key in _TOLD if key in told}
+    except (ValueError, RecursionError, TypeError):
+      return {"status": "error", "error": "forged result"}
+  if code == 0 and "function" not in request:
+    return {"status": "ok"}
+  name = signal.Signals(-code).name if code < 0 else f"exit {code}"
+  return {"status": "error", "error": name}
+
+
+def _child(request, test, out, result):
+  """One test; does not return."""
+  source = os.memfd_create("stdin")
+  write(source, test.get("stdin", "").encode("utf-8", "surrogatepass"))
+  os.lseek(source, 0, os.SEEK_SET)
+  os.dup2(source, 0)
+  os.dup2(out, 1)
+  if result != 3:
+    os.dup2(result, 3)
+  os.closerange(4, 256)
+  limits = request["limits"]
+  os.nice(5)  # a program that forks must not starve what watches it
+  limit(limits, limits["seconds"])
+  if hasattr(sys, "set_int_max_str_digits"):
+    sys.set_int_max_str_digits(0)  # print(10**5000); time is limited anyway
+  name = "__main__" if "function" not in request else "program"
+  outcome = {"status": "ok"}
+  try:
+    module = _load(request, name)
+    if "function" in request:
+      arguments = [decode(a) for a in test["arguments"]]
+      value = _entry(module, request["function"])(*arguments)
+      outcome["value"] = encode(value, lambda _: 0)
+  except SystemExit as end:
+    if end.code not in (None, 0) or "function" in request:
+      outcome = tell(end)
+  except TooLarge:
+    outcome = {"status": "output"}
+  except BaseException as error:
+    outcome = tell(error)
+  try:
+    if "function" not in request:
+      _finish()
+    sys.stdout.flush()
+  except BaseException as error:
+    outcome = tell(error) if outcome["status"] == "ok" else outcome
+  if outcome != {"status": "ok"}:
+    write(3, json.dumps(outcome).encode())
+  os._exit(0)
+
+
+def _cap_stacks(memory):
+  """Bounds `threading.stack_size`, so that a thread starts within the limits.
+
+  Programs ask for half a gigabyte to recurse deeply, of which little is used,
+  but all of it counts as address space. Python's own calls need no such stack
+  from 3.11 on.
+  """
+  stack_size = _thread.stack_size
+
+  def capped(size=0, /):
+    return stack_size(min(size, memory // 4))
+
+  _thread.stack_size = capped
+
+
+def _finish():
+  """What an interpreter does at its end: threads, then exit functions."""
+  threading = sys.modules.get("threading")
+  if threading is not None:
+    threading._shutdown()
+  atexit._run_exitfuncs()
+
+
+def serve(request, lines, reply):
+  """Loads the program, then does one operation per line.
+
+  [operation, target, ...] with encoded values: "call" target, arguments,
+  keywords; "get" target, name; "set" target, name, value. A target is a handle:
+  a name of the program or the number of an object that was kept.
+  """
+  limits = request["limits"]
+  kept = []
+
+  def keep(value):
+    kept.append(value)
+    return len(kept) - 1
+
+  def resolve(handle, match):
+    del match
+    if type(handle) is int:
+      return kept[handle]
+    return _entry(module, handle)
+
+  def operate(operation, *rest):
+    target, *rest = [decode(r, resolve, iter) for r in rest]
+    if operation == "call":
+      arguments, keywords = rest
+      return target(*arguments, **keywords)
+    if operation == "get":
+      return getattr(target, rest[0])
+    return setattr(target, *rest)
+
+  def attempt(work, *arguments):
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = used.ru_utime + used.ru_stime + limits["seconds"]
+    resource.setrlimit(resource.RLIMIT_CPU, (
+        min(math.ceil(soft), hard), hard))
+    try:
+      return {"status": "ok", "value": encode(work(*arguments), keep)}
+    except TooLarge:
+      return {"status": "output"}
+    except BaseException as error:
+      return tell(error)
+
+  hard = math.ceil(limits["total"])
+  module = None
+
+  def load():
+    nonlocal module
+    module = _load(request, "program")
+
+  child = os.fork()
+  if not child:
+    try:
+      limit(limits, hard)
+      reply(attempt(load))
+      for line in lines:
+        reply(attempt(operate, *json.loads(line)))
+    finally:
+      os._exit(0)
+  verdict = _watch(child, {}, limits, time.monotonic() + limits["total"])
+  _kill_others()
+  _, status = os.waitpid(child, 0)
+  _reap()
+  late = os.waitstatus_to_exitcode(status) in (-signal.SIGXCPU, -signal.SIGKILL)
+  reply({"status": "time" if verdict == "ended" and late else verdict})
