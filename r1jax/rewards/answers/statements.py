@@ -48,6 +48,7 @@ _ZH_NOT_BUT = re.compile(r"[^\n。]{0,40}?[，,]?\s*而是")
 _ZH_DENIED = re.compile(r"[不非没未无]|错误")
 _SENTENCE = re.compile(r"[。；！？?]|(?<!\d)!|\.(?=[\s*\"')\]]|\Z)|\n")
 MOST = 200  # statements of a text, the last ones, that are looked at
+_CLOSINGS = {"`": "`", "'": "'", '"': '"', "“": "”", "[": "]", "{": "}"}
 _ASKED = 60  # characters; what is longer and ends with "?" is a text
 _BESIDE = re.compile(
     r"(?:[\s*_`]{0,4}[,;]\s{0,4}|[\s*_`]{1,4})(?:(?:and|but)\s+)?(?:(?:not"
@@ -158,7 +159,14 @@ def _statement(text: str, match: re.Match[str], end: int) -> Statement:
   elif other := _NOT_BUT.match(text, start, end):
     start = other.end()
   rest = text[start:end]
-  stop = _SENTENCE.search(rest, len(rest) - len(rest.lstrip()))
+  first = len(rest) - len(rest.lstrip())
+  # A quotation or a literal may hold any signs and words.
+  closing = _CLOSINGS.get(rest[first:first + 1])
+  if closing:
+    line = rest.find("\n", first)
+    first = max(first, rest.rfind(
+        closing, first + 1, line if line >= 0 else len(rest)))
+  stop = _SENTENCE.search(rest, first)
   at = start + (stop.start() if stop else len(rest))
   denied = denied or at - start < _ASKED and denial.asked(text, at)
   return Statement(rest, "\n" in match.group(), at, denied)
