@@ -86,9 +86,11 @@ def stated(text: str, marks: re.Pattern[str] = _ANSWER) -> list[Statement]:
       is", "答案是" and the like, and the #### of a last line.
   """
   matches = list(marks.finditer(text))[-MOST:]
-  if matches and not (matches[-1]["mark"] and (
-      "\n" not in text[matches[-1].end():].strip())):
-    matches = [match for match in matches if not match["mark"]]  # headings
+  marked = matches and matches[-1]["mark"] and (
+      "\n" not in text[matches[-1].end():].strip())
+  # Behind #### stands the answer, whatever was said before; elsewhere such
+  # lines are headings.
+  matches = [match for match in matches if bool(match["mark"]) == bool(marked)]
   ends = [match.start() for match in matches[1:]] + [len(text)]
   return [
       _statement(text, match, end) for match, end in zip(matches, ends)
@@ -151,11 +153,12 @@ def _statement(text: str, match: re.Match[str], end: int) -> Statement:
     denied = denial.wrong_answer(before)
   else:  # "the wrong statement is B" may well be what was asked for
     denied, before = False, _ADJECTIVE.sub("", before)
-  denied = (denied or denial.denied(before)
-            or denial.denied(names.get("middle") or ""))
+  denied = not names["mark"] and (
+      denied or denial.denied(before)
+      or denial.denied(names.get("middle") or ""))
   if _ZH_DENIED.search(names.get("zh") or ""):
     other = _ZH_NOT_BUT.match(text, start, end)
-    denied, start = not other, other.end() if other else start
+    denied, start = denied or not other, other.end() if other else start
   elif other := _NOT_BUT.match(text, start, end):
     start = other.end()
   rest = text[start:end]
