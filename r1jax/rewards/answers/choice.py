@@ -32,14 +32,14 @@ _ALSO = re.compile(
     r"|和|及|与|/|&|,|;|\||\s|\.)*\s*(?:(?:option|choice|选项)\s*)?[\"(\[]*"
     r"([A-J])(?![A-Za-z0-9'’])", re.ASCII)
 _STATED = re.compile(
-    statements.ANSWER
-    + r"|\b(?:option|choice|conclusion|statement|claim|assertion)"
+    rf"(?=[aocs答因所综故正错符选#])(?:{statements.ANSWER}"
+    r"|\b(?:option|choice|conclusion|statement|claim|assertion)"
     r"(?:\s+(?:that|which)\s+(?:is|are)\s+(?:not\s+)?\w{2,12})?\s*"
     r"(?:is|would be|must be|should be|:|=)\s*:?"
     r"|\banswer\s+(?=\(?[A-J]\b\)?\s*(?:[.\n]|$))"
     r"|(?:正确|错误|符合题意)的?\s*(?:选项|说法|一项|结论)?\s*(?:是|为|:)\s*:?"
     r"|(?<![不可])选\s*(?:择)?\s*:?\s*"
-    r"(?=[\"(\[]?[A-J](?![a-z]))", re.IGNORECASE)
+    r"(?=[\"(\[]?[A-J](?![a-z])))", re.IGNORECASE)
 _CONFIRMED = re.compile(
     r"(?<![A-Za-z0-9'’])[(\[]?([A-J])[)\]]?\s+(?:is|must be)\s+(?:the\s+"
     r"|clearly\s+|therefore\s+)*(?:only\s+)?(?:correct|right|best|true)\b"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 
 REACH = 160  # characters before an answer that are looked at
+_ADJECTIVE = 24  # characters directly before "answer"
 _BEHIND = 2_000  # characters behind it
 
 _NEGATIONS = frozenset(
@@ -60,6 +61,12 @@ _OTHERS = re.compile(
     r"\s(?:that\s)?(?:the\s|my\s|our\s)?(?:\w{1,12}\s)?\Z", re.IGNORECASE)
 _WORD = re.compile(
     r"\\[A-Za-z]+|\\.|[^\W\d_]+(?:['’][^\W\d_]+)?|\d+|[^\s\w]|_")
+# Without any of these nothing is denied.
+_TELLING = _NEGATIONS | _SUPPOSITIONS | frozenset(
+    r"""but except far opposite longer instead rather than rule ruled out ~
+    \cancel \xcancel \bcancel \sout think thinks say says believe believes claim
+    claims guess guesses guessed expect expects argue argues suppose conclude
+    concludes thought idea impression""".split())
 _STOP = re.compile(r"[.;!?,。；！？，\n]")
 _ZH_BEFORE = re.compile(
     r"(?:不(?:是|为|会|可能|能|应该?|等于|认为|一定)?|并?非|(?:错误?|不对|不正确|不成立)的?"
@@ -98,6 +105,7 @@ _SAME = re.compile(
     rf"(?:{_BE}\s+{_WRONG}|{_NOT_BE}"
     r"|\s*(?:是|为)?(?:错误?的|不对|不正确|不成立|不可能|不是答案|错误"
     r"|错了))", re.IGNORECASE)
+_CLOSING = " \t\n.,;*_`$)]}\"'”’|\\。"
 _AS_QUESTION = re.compile(rf"{_CLOSE}(?:[?？]|吗|么[?？])")
 _CALLS = (r"(?:(?:but|oh|hmm+|wait|hold on|sorry|oops|ah|well|um|er|no|nope|ok"
           r"|okay|however|actually|although|though)\b[\s,.!…—–-]{0,6}){0,5}")
@@ -165,11 +173,14 @@ def denied(before: str, block: bool = False) -> bool:
       introduce: "these are wrong:". On the same line "it is impossible: 0" may
       well answer 0.
   """
-  before = before[-REACH:]
-  if _ZH_BEFORE.search(before.rstrip()):
+  before = before[-REACH:].rstrip()
+  if not before.isascii() and _ZH_BEFORE.search(before):
     return True
-  clause = _STOP.split(before.rstrip())[-1]
+  clause = _STOP.split(before)[-1]
   told = clause.rstrip(":：")
+  words = _WORD.findall(told.casefold().replace("’", "'"))
+  if _TELLING.isdisjoint(words) and "n't" not in told:
+    return False  # nearly always
   if _REASON.match(told):
     return False
   if _OTHERS.search(told + " "):
@@ -193,7 +204,7 @@ def denied(before: str, block: bool = False) -> bool:
 
 def wrong_answer(before: str) -> bool:
   """Whether it is a wrong answer that is named: "the wrong", "错误的"."""
-  return _WRONG_ANSWER.search(before[-REACH:]) is not None
+  return _WRONG_ANSWER.search(before[-_ADJECTIVE:]) is not None
 
 
 def asked(text: str, end: int) -> bool:
@@ -203,13 +214,16 @@ def asked(text: str, end: int) -> bool:
 
 def retracted(text: str, end: int) -> bool:
   """Whether what ends there is called wrong, or taken back later on."""
-  return taken_back(text, end) or (
-      _LATER.search(text[end:end + _BEHIND]) is not None)
+  behind = text[end:end + _BEHIND]
+  return bool(behind.strip(_CLOSING)) and (
+      taken_back(text, end) or _LATER.search(behind) is not None)
 
 
 def taken_back(text: str, end: int) -> bool:
   """Whether the words directly behind what ends there call it wrong."""
   behind = text[end:end + _BEHIND]
+  if not behind.strip(_CLOSING):
+    return False
   if _SAME.match(behind) or _NEXT.match(behind):
     return True
   return _CALLED_WRONG.match(behind) is not None and not (

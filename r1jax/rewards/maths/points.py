@@ -32,6 +32,7 @@ _REALS = (
 _WHOLES = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8, 9, 10, 11,
            12, 13, 15, 16, 17, 25, 27, 31, 32, 36, 64, 100, 101, 243, 1024)
 _SMALL = tuple(n for n in _WHOLES if n <= 36)
+_LOW = 3
 _SEVERAL = 40  # points for several variables
 
 
@@ -60,8 +61,11 @@ def chosen(a: Node, b: Node) -> Iterator[dict[str, float | fractions.Fraction]]:
     return
   for index in range(_SEVERAL):
     point, negative = {}, False
+    # What grows beyond all bounds can be compared at small values only.
+    small = "whole" in kinds and index % 2
     for name in free:
-      among = candidates[name]
+      among = [value for value in candidates[name]
+               if not small or abs(value) <= _LOW]
       value = among[_draw(f"{index}.{name}", len(among))]
       # At most one is negative: `\\sqrt{xy}` is `\\sqrt x\\sqrt y`.
       if value < 0 and negative and name not in whole:

@@ -38,7 +38,7 @@ def same(a: Node, b: Node) -> bool:
   numbers. Points where both sides leave the real numbers say nothing, unless
   both do so nearly everywhere; `\\ln x` is not `\\ln|x|`.
   """
-  real, other = 0, []
+  real, other, large = 0, [], False
   for x, y in _at_points(a, b):
     if not (_real(x) or _real(y)):
       other.append((x, y))
@@ -46,11 +46,21 @@ def same(a: Node, b: Node) -> bool:
       return False
     else:
       real += 1
+      large = large or bool(abs(x) > 2)
   free = names(a) | names(b)
+  if not large and names(a) and names(b) and (
+      _factorials(a) != _factorials(b)):
+    return False  # 1! = 1 and 2! = 2 say nothing about factorials
   if real >= (3 if free else 1):
     return True
   return len(other) >= (3 if free else 1) and all(
       _close(x, y) for x, y in other)
+
+
+def _factorials(node: Node) -> bool:
+  """Whether there is a factorial of something variable."""
+  return node[0] in ("!", "!!") and bool(names(node)) or any(
+      _factorials(part) for part in node[1:] if isinstance(part, tuple))
 
 
 def proportional(a: Node, b: Node) -> int:

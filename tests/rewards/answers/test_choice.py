@@ -127,12 +127,12 @@ def test_fast():
   prompt = Prompt(
       id=1, domain="stem", source="test", messages=ask("?"), verifier="choice",
       reference={"answer": "B", "options": {"A": "x", "B": "y"}})
-  start = time.perf_counter()
+  start = time.process_time()
   for _ in range(1000):
     for part in parts:
       assert choice.verify(prompt, part).value == 1.0
-  # Ten times slower than one idle core: loaded machines pass.
-  assert 2000 / (time.perf_counter() - start) > 2000
+  # Several times slower than one idle core.
+  assert 2000 / (time.process_time() - start) > 2000
 
 
 def test_long_and_hostile_texts_take_linear_time():

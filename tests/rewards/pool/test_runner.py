@@ -193,7 +193,7 @@ def test_a_large_parent_costs_its_children_nothing():
 
 def test_the_peak_is_of_memory_that_was_used():
   """Whatever this process used, which starts the one that is asked."""
-  code = ("from r1jax.rewards import worker\n"
+  code = ("from r1jax.rewards.pool import worker\n"
           "worker._SPENT = 0\n"
           "before = worker.peak()\n"
           "held = b'x' * (1 << 27)\n"
@@ -364,7 +364,7 @@ def started(extra):
       "import signal\n"
       "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
       "from r1jax.core.prompt import Prompt, ask\n"
-      "from r1jax.rewards import runner\n"
+      "from r1jax.rewards.pool import runner\n"
       "from tests.rewards.pool import odd_rules\n"
       "p = Prompt(id=1, domain='', source='', messages=ask('?'),\n"
       "           reference='1', verifier='')\n"

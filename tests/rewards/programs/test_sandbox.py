@@ -162,7 +162,7 @@ def children():
 def test_dies_with_its_killed_parent(box):
   mark = f"r1jax-orphan-{os.getpid()}"
   code = (
-      "import time\nfrom r1jax.rewards import trials\n"
+      "import time\nfrom r1jax.rewards.programs import trials\n"
       f"program = '''import os, sys\nos.execv(sys.executable, [sys.executable,"
       f" '-c', 'import time; time.sleep(50)', '{mark}'])'''\n"
       "list(trials.run(program, [{}], trials.Limits(seconds=30)))\n")

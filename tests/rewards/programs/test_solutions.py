@@ -396,7 +396,7 @@ def test_bad_references_are_named(box, reference, message):
 
 
 def test_no_sandbox_is_no_verdict(monkeypatch):
-  def missing():
+  def missing(packages):
     raise sandbox.SandboxError("install bubblewrap")
 
   monkeypatch.setattr(sandbox, "pool", missing)
