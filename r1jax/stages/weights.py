@@ -21,7 +21,7 @@ from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import Model, build
 from r1jax.sharding import processes, rules
-from r1jax.training import lora
+from r1jax.training import lora, step
 from r1jax.training.lora import LoraConfig
 
 ASSETS = epath.resource_path("r1jax") / "assets" / "arith"
@@ -150,6 +150,17 @@ def tokenizer_of(init: str) -> epath.Path:
     return epath.Path(what)
   kept = epath.Path(what) / tokenizer_lib.FOLDER
   return kept if kind == "orbax" and kept.exists() else TOKENIZER
+
+
+def computing(weights: Weights, mesh: jax.sharding.Mesh | None) -> Weights:
+  """The same in the compute dtype, of a model that is not trained.
+
+  Whoever drops `weights` then has one copy.
+  """
+  if weights.model.casts_nothing(weights.params):
+    return weights
+  with step.on_mesh(mesh):
+    return weights._replace(params=jax.jit(weights.model.cast)(weights.params))
 
 
 def config_of(init: str) -> ModelConfig:
