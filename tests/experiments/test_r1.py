@@ -123,6 +123,16 @@ def test_experiments_take_the_flags_of_the_plans(preset):
   assert not {name: error for name, error in found.items() if error}
 
 
+@pytest.mark.parametrize("preset", ["embedded", "paper"])
+def test_rewards_that_a_model_gives_have_one(preset):
+  """What the experiment itself would say only when its turn has come."""
+  for stage in stages(preset).plan.stages:
+    given = {name for name in ("helpful", "safety")
+             if f"rewards.{name}" in stage.flags}
+    asked = stage.flags.get("rewards.equation") == "r1-stage2"
+    assert asked == bool(given), stage.name
+
+
 def test_a_wrong_flag_is_seen():
   unknown, value = flagged.errors([
       ("experiments.evaluate", ["--sample=4"]),
