@@ -11,7 +11,8 @@ most --keep a question, go to the rewriter: a model, an endpoint's URL with
 summary), None where it cannot. What comes back is checked again: R1's form,
 language, first person, the same answer by the same rule. WORKDIR/sft.jsonl is
 what train_sft reads, report.json says what fell where. The same command goes on
-where it was stopped.
+where it was stopped; with other limits it rewrites anew, when WORKDIR/rewrites
+is removed, and samples nothing again.
 """
 
 from __future__ import annotations
@@ -44,18 +45,17 @@ def main() -> None:
   means = replying.means(reply, WORKDIR.value)
   generate = programs.replier(REWRITER.value, means)
   rewriter = rewriting.rewriter(REWRITER.value, generate, seed=reply.seed)
-  with sampling.asked(WORKDIR.value, "samples", {
-      # What is rewritten follows from them.
-      "select": dataclasses.asdict(select),
-      "rewriter": means.settings(REWRITER.value) | {"batch": reply.batch}},
-  ) as asked:
+  with sampling.asked(WORKDIR.value, "samples") as asked:
     if not asked.done:
       return
     samples = Report()
     chosen = cold_start.chosen(
         asked.cfg, select, asked.prompts, WORKDIR.value, samples)
     check(len(chosen) > 0, "there is nothing to rewrite; of the samples are\n"
-          + samples.counts())
+          + samples.counts() + "\nother limits (--help) need no new samples")
+    cold_start.prepare(WORKDIR.value, {
+        "select": dataclasses.asdict(select),
+        "rewriter": means.settings(REWRITER.value) | {"batch": reply.batch}})
     if not cold_start.rewrite(
         chosen, rewriter, asked.judge, WORKDIR.value, batch=reply.batch,
         judged=asked.judged):

@@ -14,6 +14,9 @@ is estimated.
   python -m experiments.compile_ahead --init=hf-config:DIR/config.json \
       --topology=h200 --rows=64 --samples=16 --micro_rows=1 --length=8192 \
       --prompt=1024 --offload=reference
+
+A student's teacher (--teacher=PRESET --distill.factor=1) and reward models
+(--helpful=PRESET --safety=PRESET) are counted where they are named.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from r1jax.accounting.compiled import Measured
 from r1jax.checkpoint import hf_config
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.models import presets
+from r1jax.models import presets, scalar_head
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import build
@@ -41,12 +44,20 @@ from r1jax.report.progress import Progress
 from r1jax.sharding.mesh import MeshConfig, devices_of, make_mesh
 from r1jax.stages import aot, estimates, fitting
 from r1jax.stages.aot_config import AheadConfig
+from r1jax.stages.resident import Beside
 
 PRESET = flags.DEFINE_string(
     "preset", "r1-671b", f"Model: {', '.join(presets.PRESETS)}.")
 INIT = flags.DEFINE_string(
     "init", "", "hf-config:FILE, a Hugging Face config.json, in place of"
     " --preset.")
+TEACHER = flags.DEFINE_string(
+    "teacher", "", "Whom a student follows (--distill.*): as --preset, or"
+    " hf-config:FILE.")
+HELPFUL = flags.DEFINE_string(
+    "helpful", "", "Shape of the helpful reward model, as --teacher.")
+SAFETY = flags.DEFINE_string(
+    "safety", "", "Shape of the safety reward model, as --teacher.")
 LAYERS = flags.DEFINE_integer(
     "layers", 0, "Layers instead of the preset's, to compile faster: dense ones"
     " first, as in the preset.")
@@ -55,8 +66,9 @@ TOPOLOGY = flags.DEFINE_string(
     " v6e:8x8); cpu or gpu, those of this machine; h200, h100 or a100, one of"
     " them, by an estimate of memory without compiling.")
 PROGRAM = flags.DEFINE_list(
-    "program", ["all"], "reshard, prefill, decode, halve, logprobs, accumulate,"
-    " apply, some of them, update for the last two, or all.")
+    "program", ["all"], "reshard, prefill, decode, halve, logprobs, taught (the"
+    " teacher's), score (of reward models), accumulate, apply, some of them,"
+    " update for the last two, or all.")
 SWEEP = flags.DEFINE_integer(
     "sweep", 0, "Instead of --mesh.* and --compute.remat try so many of the"
     " most promising ones on the first --program, and rank them.")
@@ -93,8 +105,8 @@ def main() -> None:
         "mesh": dataclasses.asdict(shape), "remat": remat}
             for shape, remat, m, _ in ranked]
   else:
-    programs = aot.programs(
-        build(model, compute), cfg, make_mesh(mesh, devices))
+    programs = aot.programs(build(model, compute), cfg,
+                            make_mesh(mesh, devices), others(compute))
     names = known(names, programs)
     print(fitting.where([programs[n] for n in names]) + "\n", flush=True)
     results = measured(programs, devices, chip, names)
@@ -114,17 +126,31 @@ def chosen() -> tuple[str, ModelConfig]:
   Raises:
     ValueError: an unknown preset, or a config.json that is not understood.
   """
-  kind, _, file = INIT.value.partition(":")
-  check(not INIT.value or (kind == "hf-config" and file),
+  check(not INIT.value or INIT.value.startswith("hf-config:"),
         f"init={INIT.value!r}: give hf-config:FILE, or --preset")
-  if file:
-    check(epath.Path(file).exists(), f"{file} does not exist")
-    name, model = file, hf_config.from_hf(io.read_json(epath.Path(file)))
-  else:
-    name, model = PRESET.value, presets.get(PRESET.value)
+  name, model = shape(INIT.value or PRESET.value)
   if LAYERS.value:
     model = dataclasses.replace(model, n_layers=LAYERS.value)
   return name, model
+
+
+def shape(name: str) -> tuple[str, ModelConfig]:
+  """The model of a preset, or of the file of hf-config:FILE, with its name."""
+  kind, _, file = name.partition(":")
+  if kind != "hf-config":
+    return name, presets.get(name)
+  check(bool(file) and epath.Path(file).exists(), f"{file} does not exist")
+  return file, hf_config.from_hf(io.read_json(epath.Path(file)))
+
+
+def others(compute: Compute) -> Beside:
+  """The models beside the policy that the flags name."""
+  rewards = {name: flag.value for name, flag in (
+      ("helpful", HELPFUL), ("safety", SAFETY)) if flag.value}
+  return Beside(
+      build(shape(TEACHER.value)[1], compute) if TEACHER.value else None,
+      {name: scalar_head.over(shape(what)[1], compute)
+       for name, what in rewards.items()})
 
 
 def estimated(name: str, config: ModelConfig, compute: Compute,
@@ -134,8 +160,9 @@ def estimated(name: str, config: ModelConfig, compute: Compute,
     compute = dataclasses.replace(compute, attention="blocks")
   model = build(config, compute)
   mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
-  programs = aot.programs(model, cfg, mesh)
-  transient = estimates.transient(model, cfg, mesh, programs)
+  beside = others(compute)
+  programs = aot.programs(model, cfg, mesh, beside)
+  transient = estimates.transient(model, cfg, mesh, programs, beside)
   print(fitting.estimate(
       [(program, transient[n]) for n, program in programs.items()], chip))
   if JSON.value:
@@ -186,16 +213,16 @@ def sweep(model: ModelConfig, compute: Compute, cfg: AheadConfig,
   results = []
   tried = list(itertools.islice(
       fitting.candidates(model, cfg, len(devices)), SWEEP.value))
-  for number, (shape, remat) in enumerate(tried, start=1):
-    print(f"{number} of {len(tried)}: {fitting.mesh_text(shape)}, remat"
+  for number, (axes, remat) in enumerate(tried, start=1):
+    print(f"{number} of {len(tried)}: {fitting.mesh_text(axes)}, remat"
           f" {remat}", flush=True)
-    programs = aot.programs(
-        build(model, dataclasses.replace(compute, remat=remat)), cfg,
-        make_mesh(shape, devices))
+    tried_compute = dataclasses.replace(compute, remat=remat)
+    programs = aot.programs(build(model, tried_compute), cfg,
+                            make_mesh(axes, devices), others(tried_compute))
     ((program, m),) = measured(
         programs, devices, chip, known([name], programs))
     total = m.total_bytes + sum(program.resident.values())
-    results.append((shape, remat, m, fitting.verdict(total, m, chip) != "no"))
+    results.append((axes, remat, m, fitting.verdict(total, m, chip) != "no"))
   return sorted(results, key=lambda x: (
       not x[3], x[2].seconds or 0.0, x[2].total_bytes))
 

@@ -45,8 +45,10 @@ def teacher(own: Tokenizer, mesh: jax.sharding.Mesh | None
   teacher_weights, tokenizer = weights.with_tokenizer(
       TEACHER.value, common.COMPUTE.value(), mesh=mesh)
   tokenizer_lib.check_same(own, tokenizer, f"--teacher={TEACHER.value}")
-  return teacher_weights, {"init": TEACHER.value,
-                           "parameters": traces.fingerprint(teacher_weights)}
+  about = {"init": TEACHER.value,
+           "parameters": traces.fingerprint(teacher_weights)}
+  # The run has no use of another copy.
+  return weights.computing(teacher_weights, mesh), about
 
 
 if __name__ == "__main__":

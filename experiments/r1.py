@@ -17,6 +17,7 @@ and claims.json say what they came to.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shlex
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from experiments import recipe, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.report import tables
-from r1jax.sharding import watchdog
+from r1jax.sharding import distributed, watchdog
 from r1jax.stages import forecast, r1_report
 from r1jax.stages import plan as plan_lib
 from r1jax.stages.pipeline import COST, Pipeline
@@ -65,6 +66,9 @@ LAUNCH = flags.DEFINE_string(
 
 
 def main() -> None:
+  check(distributed.detect(os.environ, tpu_host=False) is None,
+        "this command runs in one process: start it alone, and give what starts"
+        " the processes of its stages as --launch")
   plan = plan_lib.read(PLAN.value or PLANS / f"{PRESET.value}.toml")
   unknown = sorted(set(plan.report) - set(r1_report.KEYS))
   check(not unknown, f"{plan.path}: [report] has {', '.join(unknown)}; known:"
@@ -118,4 +122,4 @@ def costs(pipeline: Pipeline, price: float) -> str:
 
 
 if __name__ == "__main__":
-  start.run(main)
+  start.run(main, devices=False)

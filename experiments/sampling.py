@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from absl import flags
 
@@ -56,14 +56,12 @@ class Asked(NamedTuple):
 
 
 @contextlib.contextmanager
-def asked(workdir: str, title: str, settings: Mapping[str, Any] | None = None
-          ) -> Iterator[Asked]:
+def asked(workdir: str, title: str) -> Iterator[Asked]:
   """Samples what the flags say and is not in `workdir` yet.
 
   Args:
     workdir: of the stage.
     title: of the progress bar.
-    settings: what else must stay as it is when the command is given again.
   """
   cfg, rewards = SAMPLE.value(), REWARDS.value()
   template, mesh = common.template(TEMPLATE.value), common.mesh()
@@ -89,7 +87,7 @@ def asked(workdir: str, title: str, settings: Mapping[str, Any] | None = None
         "questions": len(prompts), "judge": JUDGE.value and means.settings(
             JUDGE.value),
         "rewards": {k: v for k, v in dataclasses.asdict(rewards).items()
-                    if k != "workers"}} | dict(settings or {}), policy)
+                    if k != "workers"}}, policy)
     done = traces.collect(cfg, engine, judge, policy, prompts, workdir,
                           judged=judged, title=title)
     replying.report(JUDGE.value, generate)

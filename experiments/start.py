@@ -28,19 +28,21 @@ DISTRIBUTED = flagset.define(DistributedConfig, "distributed")
 EXPECTED = (ValueError, OSError, FloatingPointError)
 
 
-def run(main: Callable[[], Any], *, many: bool = False) -> None:
+def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
+        ) -> None:
   """Runs `main` under absl; what users can mend is said without traceback.
 
   Args:
     main: the experiment.
     many: whether several processes may do it together; the first then prints.
+    devices: whether it uses JAX's devices, and so joins other processes.
   """
   def wrapped(argv: list[str]) -> None:
     if len(argv) > 1:
       raise app.UsageError(f"unexpected arguments {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
     try:
-      if distributed.initialize(DISTRIBUTED.value()):
+      if devices and distributed.initialize(DISTRIBUTED.value()):
         _together(main, many)
       else:
         main()

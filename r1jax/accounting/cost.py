@@ -8,7 +8,9 @@
 
 A process has one tally, as it has one clock: whatever counts here need not know
 which run it is part of, and `Record.write` takes what came since the last one.
-Over resumes a record adds up; what a kill loses is spent since the last write.
+What came before a record began is nobody's, but for the time that the process
+took to start. Over resumes a record adds up, but for what was spent between its
+last write and a kill.
 Operations are counted as `accounting.flops` does: without the MTP module, and
 an adapter as all parameters; held-out losses of SFT are time alone. Time that
 no phase has is the loop's own, as that of SFT's updates.
@@ -131,15 +133,16 @@ class Record:
   """
 
   def __init__(self, folder: str | os.PathLike):
-    """Begins; what the process did until now belongs to the phase "start"."""
-    global _fresh
+    """Begins; the first of a process with its start, as a phase."""
+    global _fresh, _spent
     self._path = epath.Path(folder) / COST
     self._total: dict[str, Any] = {}
     if processes.is_writer() and self._path.exists():
       self._total = io.read_json(self._path)
+    former, _spent = _spent, _Spent()
     if _fresh:
-      took("start", time.perf_counter() - _spent.began)
-      _fresh = False
+      took("start", _spent.began - former.began)
+      _spent.began, _fresh = former.began, False
 
   def write(self) -> None:
     """Adds what was spent since the last call of any record."""

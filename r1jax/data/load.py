@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ def load(
     data_dir: the folder with the source's own files, or a folder that has such
       a folder of the source's name; what is generated needs none.
     split: a split of the data set, or a slice of one as tfds writes it
-      ("test[:100]").
+      ("test[:100]"); of a shorter split it is all that there is.
   Raises:
     ValueError: unknown name or split, missing or malformed data.
   """
@@ -88,9 +89,20 @@ def load(
         f"{name} has no split {split!r}; it has"
         f" {', '.join(builder.info.splits)}"
         + (f" in {folder} (files: {source.needs()})" if folder else ""))
+  split = _within(split, {
+      part: info.num_examples for part, info in builder.info.splits.items()})
   return Prompts(
       builder.as_data_source(split=split), record.decode,
       core_io.read_json(epath.Path(builder.data_dir) / domain.SKIPPED))
+
+
+def _within(split: str, sizes: Mapping[str, int]) -> str:
+  """A slice that ends where its split does, as Python's own."""
+  match = re.fullmatch(r"(\w+)\[(\d*):(\d+)\]", split)
+  if not match:
+    return split
+  name, first, last = match.groups()
+  return f"{name}[{first}:{min(int(last), sizes[name])}]"
 
 
 def _folder(

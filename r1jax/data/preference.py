@@ -66,8 +66,8 @@ class Data(NamedTuple):
 
   def explain(self, name: str) -> str:
     """What was read, in words."""
-    kind = "pairs" if self.examples and len(
-        self.examples[0].sides) == 2 else "labelled answers"
+    kind = {0: "examples", 1: "labelled answers", 2: "pairs"}[
+        len(self.examples[0].sides) if self.examples else 0]
     tokens = sum(len(ids) for e in self.examples for ids in e.sides)
     lines = [f"{name}: {len(self.examples)} {kind}, {tokens} tokens, of"
              f" {self.rows} rows"]
@@ -173,8 +173,7 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
         f" {sft.MALFORMED:.0%}; mend them or leave them out:\n  "
         + "\n  ".join(bad[:_SHOWN]))
   data = Data(examples, dict(left_out), split, total)
-  check(bool(examples), f"{names}: nothing is left to learn from;"
-        f" {data.explain(names)}")
+  check(bool(examples), f"nothing is left to learn from; {data.explain(names)}")
   return data
 
 

@@ -24,7 +24,8 @@ _OF_A_RUN = ("checkpoints", "checkpoints_inside", "metrics.jsonl", "rollouts")
 def prepare(
     workdir: str | os.PathLike, config: dict[str, Any],
     versions: dict[str, str], *, ignore: Iterable[str] = (),
-    remedies: Mapping[str, str] | None = None) -> bool:
+    remedies: Mapping[str, str] | None = None,
+    otherwise: str = "choose another --workdir") -> bool:
   """Takes `workdir` for a run of `config`; returns whether it resumes one.
 
   A new folder gets config.json: {"config": ..., "versions": ...}. A used one
@@ -38,6 +39,7 @@ def prepare(
       longer `steps`).
     remedies: setting, by its dotted name -> what else to do where it differs;
       `{}` stands for its former value.
+    otherwise: what to do in place of resuming it.
 
   Raises:
     ValueError: the folder holds a run of another config or one that lost its
@@ -68,8 +70,7 @@ def prepare(
                       for line in lines)
     raise ValueError(
         f"{workdir} was made by another config (its -> yours):\n{shown}\n"
-        "Nothing was changed. Use its flags to resume it, or choose another"
-        " --workdir.")
+        f"Nothing was changed. Use its flags to resume it, or {otherwise}.")
   return True
 
 

@@ -26,13 +26,14 @@ def annotate(utility: Utility, pairs: Sequence[Pair], *, seed: int,
   """One vote a pair by a Bradley-Terry draw.
 
   P(first is preferred) = sigmoid((u_first - u_second) / scale): the wider
-  apart, the surer. A vote is a strong one, so that every pair is kept.
+  apart, the surer. Equal ones are a tie, which teaches nothing; every other
+  vote is a strong one, so that its pair is kept.
 
   Args:
     utility: of answers.
     pairs: what to judge.
     seed: not negative; with the pair's id it addresses the draw.
-    scale: 0 draws nothing: the better one wins, equal ones are a tie.
+    scale: 0 draws nothing: the better one wins.
 
   Raises:
     ValueError: a utility is not finite, or the scale is negative.
@@ -45,16 +46,17 @@ def annotate(utility: Utility, pairs: Sequence[Pair], *, seed: int,
 def ceiling(utility: Utility, pairs: Sequence[Pair], scale: float) -> float:
   """The accuracy on such labels of one who knows the utility.
 
-  The mean of max(p, 1 - p) over all pairs.
+  The mean of max(p, 1 - p) over all pairs but ties; NaN where all are.
   """
   leads = [_lead(utility, pair) for pair in pairs]
-  return float(np.mean([max(p, 1 - p) for p in (
-      _probability(lead, scale) for lead in leads)]))
+  sure = [max(p, 1 - p) for p in (
+      _probability(lead, scale) for lead in leads if lead)]
+  return float(np.mean(sure)) if sure else math.nan
 
 
 def _vote(pair: Pair, lead: float, seed: int, scale: float) -> Preference:
   vote = int(np.sign(lead)) * 2
-  if scale:
+  if scale and lead:
     draw = np.random.default_rng((seed, pair.id, _STREAM)).random()
     vote = 2 if draw < _probability(lead, scale) else -2
   return Preference(pair=pair, votes=(vote,), swapped=(False,),

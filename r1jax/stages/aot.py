@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import rules
 from r1jax.stages import resident
 from r1jax.stages.aot_config import AheadConfig
-from r1jax.stages.resident import Arrays, Held
+from r1jax.stages.resident import NOBODY, Arrays, Beside, Held
 from r1jax.training import logprobs, objectives, reshard, step
 from r1jax.training.optimizer import make_optimizer
 
@@ -34,7 +35,8 @@ class Program:
   """A program to compile.
 
   Attributes:
-    name: `reshard`, `prefill`, `decode`, `halve`, `logprobs`, `accumulate` or
+    name: `reshard`, `prefill`, `decode`, `halve`, `logprobs`, `taught` (the
+      teacher's), `score` (of the largest reward model), `accumulate` or
       `apply`.
     lower: () -> `jax.stages.Lowered`.
     arguments: what it reads, by kind (`resident.KINDS`), trees of
@@ -66,18 +68,26 @@ class Program:
     return {kind: size for kind, size in rest.items() if size > 0}
 
 
-def programs(model: Model, cfg: AheadConfig, mesh: Mesh) -> dict[str, Program]:
+def programs(model: Model, cfg: AheadConfig, mesh: Mesh,
+             beside: Beside = NOBODY) -> dict[str, Program]:
   """All programs of a GRPO step, by name, in the order of their first run.
 
   `halve` only where decoding halves its rows, `logprobs` only where
-  log-probabilities are fixed.
+  log-probabilities are fixed, `taught` with a teacher whose log-probabilities
+  are read, `score` with reward models.
+
+  Args:
+    model: the policy.
+    cfg: the sizes.
+    mesh: of the devices.
+    beside: models beside it.
 
   Raises:
-    ValueError: rows or tokens do not divide over the mesh, the model's context
-      is shorter than `length`, or the optimizer does not suit the parameters.
+    ValueError: rows or tokens do not divide over the mesh, a model's context
+      is shorter than its rows, or the optimizer does not suit the parameters.
   """
-  _check(model, cfg, mesh)
-  arrays = resident.arrays(model, cfg, mesh)
+  _check(model, cfg, mesh, beside)
+  arrays = resident.arrays(model, cfg, mesh, beside)
   engine = Engine(model, SamplingConfig(
       max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh)
   rows = _rows(model, cfg, mesh, engine, arrays)
@@ -86,12 +96,23 @@ def programs(model: Model, cfg: AheadConfig, mesh: Mesh) -> dict[str, Program]:
           *_sampling(model, cfg, mesh, engine, arrays, rows, held)]
   if cfg.reads_reference or not cfg.on_policy:
     made.append(_logprobs(model, cfg, mesh, arrays, held))
-  made += _update(model, cfg, mesh, arrays, held)
+  if cfg.distill.factor:
+    made.append(_taught(beside.teacher, cfg, mesh, arrays, held))
+  if beside.rewards:
+    made.append(_score(beside.rewards, cfg, mesh, arrays, held))
+  made += _update(model, cfg, mesh, arrays, held, beside.teacher)
   return {program.name: program for program in made}
 
 
-def _check(model, cfg, mesh):
+def _check(model, cfg, mesh, beside):
   model.cfg.check_length(cfg.length, "length")
+  check(cfg.distill.on == (beside.teacher is not None), "a teacher needs"
+        " distill.factor or distill.divergence to be positive, and they need a"
+        " teacher")
+  if beside.teacher is not None:
+    beside.teacher.cfg.check_length(cfg.length, "length (teacher)")
+  for name, one in beside.rewards.items():
+    one.cfg.check_length(cfg.model_length, f"model_length ({name})")
   step.check_rows(cfg.micro, cfg.length, mesh)
   shards = rules.batch_shards(mesh, "decode")
   check(cfg.rows // cfg.samples % shards == 0, f"rows={cfg.rows}: their"
@@ -99,27 +120,35 @@ def _check(model, cfg, mesh):
         " devices that decoding splits rows over")
 
 
-def _update(model, cfg, mesh, arrays: Arrays, held) -> tuple[Program, Program]:
-  objective = objectives.grpo_objective(model, cfg.policy)
+def _update(model, cfg, mesh, arrays: Arrays, held, teacher
+            ) -> tuple[Program, Program]:
+  objective = objectives.grpo_objective(
+      model, cfg.policy, distill=cfg.distill, teacher=teacher)
   state = arrays.state
   update = step.make_update(
       objective, make_optimizer(cfg.optimizer),
       shardings=jax.tree.map(lambda x: x.sharding, state),
-      held=tuple(name for name in resident.HELD if name in state.params))
+      held=(*(name for name in resident.HELD if name in state.params),
+            "teacher"))
+  taught = objectives.teacher_part(*_read(arrays.teacher)) if (
+      cfg.distill.divergence) else {}
   weights = {name: resident.whole(
       jax.ShapeDtypeStruct((), jnp.float32), mesh) for name in update.names}
   tokens = cfg.micro * cfg.length
   once = _forward(model, cfg) * tokens
+  work = 3 * once + tokens * _again(model, cfg, mesh)
   bias_LE = state.router_bias_LE
+  read = {arrays.policy: _main(arrays.compute), "gradient sums": arrays.sums,
+          "batch": arrays.micro, "other": (bias_LE, weights)}
+  if taught:
+    read["teacher"] = taught
+    work += _forward(teacher, cfg) * tokens
   accumulate = Program(
-      "accumulate", _under(mesh, update.accumulate, arrays.compute, bias_LE,
-                           weights, arrays.sums, arrays.micro),
-      {arrays.policy: _main(arrays.compute), "gradient sums": arrays.sums,
-       "batch": arrays.micro, "other": (bias_LE, weights)},
-      held["accumulate"],
-      flops=(3 * once + tokens * _again(model, cfg, mesh)) / mesh.size,
+      "accumulate", _under(mesh, update.accumulate, arrays.compute | taught,
+                           bias_LE, weights, arrays.sums, arrays.micro),
+      read, held["accumulate"], flops=work / mesh.size,
       trips=_rounds(model, cfg, mesh),
-      kept=kept(model, objective, arrays, mesh))
+      kept=kept(model, objective, arrays, mesh, taught))
   apply = Program(
       "apply", _under(mesh, update.apply, state, arrays.sums),
       {"masters": state.params, "moments": state.opt_state,
@@ -170,15 +199,16 @@ def _rounds(model, cfg, mesh, size: tuple[int, int] | None = None,
 
 
 def kept(model: Model, objective: objectives.Objective, arrays: Arrays,
-         mesh: Mesh) -> int:
+         mesh: Mesh, taught: Mapping[str, Any] = MappingProxyType({})) -> int:
   """Bytes on one device of what a micro-batch keeps for its backward pass.
 
   Residuals that are no parameters, taken as split over rows and positions.
+  `taught` are parameters that the objective reads beside the policy's.
   """
   def transpose(params, bias_LE, micro):
     return jax.vjp(
-        lambda p: objective.evaluate(p, bias_LE, micro).terms["policy"][0],
-        params)[1]
+        lambda p: objective.evaluate(
+            p | taught, bias_LE, micro).terms["policy"][0], params)[1]
 
   with jax.set_mesh(mesh):
     saved = jax.eval_shape(
@@ -203,6 +233,42 @@ def _logprobs(model, cfg, mesh, arrays, held) -> Program:
       held["logprobs"],
       flops=_forward(model, cfg) * cfg.micro * cfg.length / mesh.size,
       trips=_rounds(model, cfg, mesh))
+
+
+def _taught(teacher, cfg, mesh, arrays, held) -> Program:
+  """Log-probabilities of the teacher."""
+  read, micro = _read(arrays.teacher), arrays.placed
+  return Program(
+      "taught", _under(mesh, logprobs.make_logprobs(teacher), *read, micro),
+      {"teacher": read, "batch": (
+          micro.tokens_BT, micro.targets_BT, micro.segments_BT,
+          micro.positions_BT)},
+      held["taught"],
+      flops=_forward(teacher, cfg) * cfg.micro * cfg.length / mesh.size,
+      trips=_rounds(teacher, cfg, mesh))
+
+
+def _score(rewards, cfg, mesh, arrays, held) -> Program:
+  """Scores of the largest reward model."""
+  name = max(arrays.rewards, key=lambda n: memory.shard_bytes(
+      arrays.rewards[n]))
+  model, asked = rewards[name], arrays.asked
+  rows, length = asked.tokens_BT.shape
+  run = jax.jit(lambda params, bias_LE, batch: model.scores(
+      params, bias_LE, batch)[0])
+  head = 2 * model.cfg.d_model * model.cfg.vocab_size
+  return Program(
+      "score", _under(mesh, run, *arrays.rewards[name], asked),
+      {"reward models": arrays.rewards[name], "batch": (
+          asked.tokens_BT, asked.segments_BT, asked.positions_BT)},
+      held["score"], flops=(flops.forward(
+          model.cfg, (length + 1) / 2) - head) * rows * length / mesh.size,
+      trips=_rounds(model, cfg, mesh, (rows, length)))
+
+
+def _read(teacher):
+  """What a pass reads of (parameters, router bias)."""
+  return _main(teacher[0]), teacher[1]
 
 
 def _reshard(model, mesh, arrays, held) -> Program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from r1jax.core.config import check
+from r1jax.losses.distill import DistillConfig
 from r1jax.losses.policy import PolicyConfig
 from r1jax.training.optimizer import OptimizerConfig
 
@@ -27,13 +28,17 @@ class AheadConfig:
   epochs: int = 1  # passes over a rollout
   log_kl: bool = False  # a reference is kept although policy.kl_beta is 0
   policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
+  distill: DistillConfig = DistillConfig()  # of a student beside a teacher
+  model_rows: int = 16  # of a batch that reward models score
+  model_length: int = 8192  # tokens of its rows (R1 trains with so many)
   optimizer: OptimizerConfig = OptimizerConfig(
       lr=3e-6, moments="bfloat16")
-  offload: tuple[str, ...] = ()  # in host memory while idle: GrpoConfig.offload
+  # optimizer, reference, rewards (reward models): on the host while idle
+  offload: tuple[str, ...] = ()
 
   def __post_init__(self):
     for name in ("rows", "length", "prompt", "samples", "minibatches",
-                 "epochs"):
+                 "epochs", "model_rows", "model_length"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
     check(self.micro_rows >= 0,
@@ -43,8 +48,9 @@ class AheadConfig:
             f" divide by {name}={getattr(self, name)}")
     check(self.prompt < self.length, f"prompt={self.prompt} leaves nothing of"
           f" length={self.length} to decode")
-    check(set(self.offload) <= {"optimizer", "reference"},
-          f"offload={','.join(self.offload)}: choose from optimizer, reference")
+    check(set(self.offload) <= {"optimizer", "reference", "rewards"},
+          f"offload={','.join(self.offload)}: choose from optimizer, reference,"
+          " rewards")
 
   @property
   def micro(self) -> int:

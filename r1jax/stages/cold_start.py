@@ -12,8 +12,10 @@ from etils import epath
 
 from r1jax.core.prompt import Prompt
 from r1jax.data.selection import KEPT, NO_RULE, Report, SelectConfig
+from r1jax.report import workdir as workdir_lib
 from r1jax.rewards import combine, response
 from r1jax.rewards.score import Score
+from r1jax.sharding import processes
 from r1jax.stages import batches, dialogues, rewriting, traces
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
@@ -39,6 +41,20 @@ def chosen(cfg: EvalConfig, select: SelectConfig, prompts: Sequence[Prompt],
     parts = response.split("", sample.text)
     kept.append(Chosen(Draft(prompt, parts.thinking, parts.answer), number))
   return kept
+
+
+def prepare(workdir: str | os.PathLike, settings: dict[str, Any]) -> None:
+  """Takes the folder of what is rewritten, or makes sure that it is the same.
+
+  What is rewritten follows from what is chosen, and the samples from neither.
+
+  Raises:
+    ValueError: it was made with other settings.
+  """
+  folder = epath.Path(workdir) / FOLDER
+  processes.from_writer(lambda: workdir_lib.prepare(
+      folder, settings, workdir_lib.versions(),
+      otherwise=f"remove {folder}: the samples stay") and None)
 
 
 def rewrite(items: Sequence[Chosen], rewriter: Rewriter, judge: Judge,

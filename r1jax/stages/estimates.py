@@ -15,6 +15,7 @@ from r1jax.models.model import Model
 from r1jax.stages import aot, resident
 from r1jax.stages.aot import Program
 from r1jax.stages.aot_config import AheadConfig
+from r1jax.stages.resident import NOBODY, Beside
 from r1jax.training import objectives, state
 
 # Tokens whose logits are formed at a time: `ops.logprobs`.
@@ -22,7 +23,8 @@ CHUNK = 1024
 
 
 def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
-              programs: dict[str, Program]) -> dict[str, dict[str, int]]:
+              programs: dict[str, Program], beside: Beside = NOBODY
+              ) -> dict[str, dict[str, int]]:
   """Bytes by program and purpose of the largest arrays that come and go.
 
   A lower bound: what a compiler keeps beside them is not known. Of one layer
@@ -34,14 +36,11 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
     cfg: the sizes.
     mesh: of one device, any.
     programs: `aot.programs` of the same.
+    beside: models beside the policy, as `programs` were made with.
   """
   c, size = model.cfg, memory.shard_bytes
   arrays = resident.arrays(model, cfg, mesh)
-  plain = dataclasses.replace(model, compute=dataclasses.replace(
-      model.compute, remat="none"))
-  objective = objectives.grpo_objective(plain, cfg.policy)
-  layer = aot.kept(plain, objective, arrays, mesh) // c.n_layers
-  tokens = cfg.micro * cfg.length
+  layer, tokens = _layer(model, cfg, mesh), cfg.micro * cfg.length
   logits = 4 * c.vocab_size * min(CHUNK, tokens)
   stacks = {name: part for name, part in arrays.compute.items()
             if name.endswith("_blocks")}
@@ -75,5 +74,24 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
           "logits of a chunk, and their gradient": 2 * logits},
       "apply": {"update of the largest parameter": 4 * max(
           math.prod(x.shape) for x in jax.tree.leaves(arrays.state.params))}}
+  if teacher := beside.teacher:
+    made["taught"] = {
+        "a layer's activations": _layer(teacher, cfg, mesh),
+        "logits of a chunk, and their exponentials": (
+            8 * teacher.cfg.vocab_size * min(CHUNK, tokens))}
+  if beside.rewards:
+    asked = cfg.model_rows * cfg.model_length
+    made["score"] = {"a layer's activations": max(
+        math.ceil(_layer(one.trunk, cfg, mesh) * asked / tokens)
+        for one in beside.rewards.values())}
   return {name: {what: bytes_ for what, bytes_ in made[name].items() if bytes_}
           for name in programs}
+
+
+def _layer(model: Model, cfg: AheadConfig, mesh: Mesh) -> int:
+  """Bytes of what a layer's backward pass reads, of a micro-batch."""
+  plain = dataclasses.replace(model, compute=dataclasses.replace(
+      model.compute, remat="none"))
+  objective = objectives.grpo_objective(plain, cfg.policy)
+  arrays = resident.arrays(plain, cfg, mesh)
+  return aot.kept(plain, objective, arrays, mesh) // model.cfg.n_layers

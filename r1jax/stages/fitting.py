@@ -15,7 +15,7 @@ from r1jax.report import tables
 from r1jax.sharding.mesh import MeshConfig
 from r1jax.stages.aot import Program
 from r1jax.stages.aot_config import AheadConfig
-from r1jax.stages.resident import KINDS
+from r1jax.stages.resident import KINDS, OFFLOADED
 
 GIB = 2.0**30
 
@@ -119,7 +119,9 @@ def hints(program: Program, m: Measured, chip: chips.Chip | None,
     return
   over = m.total_bytes + resident - chip.memory
   yield f"{over / GIB:.1f} GiB too much." + (f" {m.error}" if m.error else "")
-  if m.name in ("accumulate", "logprobs"):
+  if m.name == "score" and cfg.model_rows > 1:
+    yield f"--model_rows={cfg.model_rows // 2} scores fewer rows at once"
+  if m.name in ("accumulate", "logprobs", "taught"):
     if compute.remat != "full" and m.name == "accumulate":
       yield "--compute.remat=full keeps only what layers begin with"
     if cfg.micro > 1:
@@ -127,8 +129,8 @@ def hints(program: Program, m: Measured, chip: chips.Chip | None,
              " has several rows; --mesh.sequence=2 where it has one")
   if cfg.optimizer.moments == "float32":
     yield "--optimizer.moments=bfloat16 halves the moments"
-  idle = {"optimizer": "moments", "reference": "reference"}
-  idle = [name for name, kind in idle.items() if program.resident.get(kind)]
+  idle = [name for name, kind in OFFLOADED.items()
+          if program.resident.get(kind)]
   if idle:
     yield f"--offload={','.join(idle)} keeps that in host memory meanwhile"
   if m.name in ("prefill", "decode", "halve"):

@@ -87,8 +87,9 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
       workdir, config_lib.to_dict(cfg) | (settings or {}) | {
           "model": config_lib.to_dict(model.cfg),
           "compute": config_lib.to_dict(model.compute)}, judge.tokenizer,
-      title="R1-Zero", total=cfg.steps, save_every=cfg.save_every,
-      best_metric="eval/pass1", skip_damaged=skip_damaged,
+      title="distill" if teacher else "GRPO", total=cfg.steps,
+      save_every=cfg.save_every, best_metric="eval/pass1",
+      skip_damaged=skip_damaged,
       shown=("reward/accuracy", "reward/format", "rollout/length_mean",
              "eval/pass1"))
   stream = pipeline.prompt_batches(prompts, cfg.questions, cfg.seed)

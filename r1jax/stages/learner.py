@@ -16,7 +16,7 @@ from r1jax.data import minibatches
 from r1jax.data.minibatches import Minibatch
 from r1jax.sharding import processes
 from r1jax.stages.grpo_config import GrpoConfig
-from r1jax.stages.weights import Handover, Weights
+from r1jax.stages.weights import Handover, Weights, computing
 from r1jax.training import logprobs as logprobs_lib
 from r1jax.training import objectives, reshard, step, step_pmap
 from r1jax.training import state as state_lib
@@ -39,8 +39,7 @@ class Learner:
                teacher: Weights | None = None):
     """Takes the first parameters and places the state; compiles nothing yet."""
     weights = initial.take()
-    self.teacher = teacher and teacher._replace(
-        params=teacher.model.cast(teacher.params))
+    self.teacher = teacher and computing(teacher, mesh)
     self.cfg, self.mesh, self.model = cfg, mesh, weights.model
     place = mesh if cfg.driver == "mesh" else None
     started = state_lib.start(

@@ -173,10 +173,15 @@ class Pipeline:
 
   def _run(self, stage: Stage, title: str, child: _Child) -> bool:
     """One stage; whether it is done now."""
-    begun = self.workdir / BEGUN / f"{stage.name}.json"
     # Beside the folder: a stage may want it empty.
+    begun = self.workdir / BEGUN / f"{stage.name}.json"
     mark = self.workdir / BEGUN / f"{stage.name}.complete"
-    former = self.record(stage.name) or {"seconds": 0.0, "starts": 0}
+    former = self.record(stage.name)
+    if former and mark.exists():  # of a pipeline that was killed before its end
+      print(f"{title}: done meanwhile", flush=True)
+      self._finish(stage, former, mark)
+      return True
+    former = former or {"seconds": 0.0, "starts": 0}
     record = self.today(stage) | {
         "seconds": former["seconds"], "starts": former["starts"] + 1}
     mark.unlink(missing_ok=True)
@@ -189,14 +194,10 @@ class Pipeline:
     io.write_json(begun, record)
     complete = status == 0 and mark.exists()
     if complete:
-      cost = self.folder(stage.name) / COST
-      io.write_json(self.folder(stage.name) / DONE, record | {
-          "cost": io.read_json(cost) if cost.exists() else None})
-      mark.unlink()
-    elif status == 0 or status < 0 and (
-        child.stopped or -status in _Child.SIGNALS):
-      name = child.stopped or (status and signal.Signals(-status).name) or (
-          "a signal to it")
+      self._finish(stage, record, mark)
+    elif child.stopped or status == 0 or -status in _Child.SIGNALS:
+      name = child.stopped or (
+          signal.Signals(-status).name if status else "a signal to it")
       print(f"{name}: stopped in stage {stage.name}; the same command goes on",
             flush=True)
     else:
@@ -207,6 +208,16 @@ class Pipeline:
           f"  {shown(command)}\nWhat is done stays; mend it and give the same"
           " command again")
     return complete
+
+
+  def _finish(self, stage: Stage, record: dict[str, Any], mark: epath.Path
+              ) -> None:
+    """Writes that a stage is done; its own record may know of more seconds."""
+    folder = self.folder(stage.name)
+    cost = io.read_json(folder / COST) if (folder / COST).exists() else None
+    seconds = max(record["seconds"], cost["seconds"] if cost else 0.0)
+    io.write_json(folder / DONE, record | {"seconds": seconds, "cost": cost})
+    mark.unlink()
 
 
 @contextlib.contextmanager

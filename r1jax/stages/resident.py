@@ -6,6 +6,7 @@ programs runs, and where. A test compares it with a real run, to the byte.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,8 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from r1jax.accounting import memory
 from r1jax.core.config import check
-from r1jax.core.types import TokenBatch
+from r1jax.core.types import ConversationBatch, TokenBatch
 from r1jax.models.model import Model
+from r1jax.models.scalar_head import ScalarModel
+from r1jax.sharding import rules
 from r1jax.stages.aot_config import AheadConfig
 from r1jax.training import reshard, step
 from r1jax.training import state as state_lib
@@ -32,16 +35,34 @@ from r1jax.training.step import Sums
 #   arithmetic: what the masters become): each layer its own arrays, on a mesh
 #   split otherwise.
 # reference: in the compute dtype, with its router bias.
+# teacher: of a student, in the compute dtype, with its router bias.
+# reward models: likewise, all of them.
 # gradient sums: float32, of what is trained.
 # cache: of all rows that are decoded, and the rows' own state.
 # batch: the micro-batches of a step.
 # other: router bias, counters.
 KINDS = ("masters", "moments", "compute copy", "decoding copy", "reference",
-         "gradient sums", "cache", "batch", "other")
-PHASES = ("reshard", "prefill", "decode", "halve", "logprobs", "accumulate",
-          "apply")
+         "teacher", "reward models", "gradient sums", "cache", "batch", "other")
+PHASES = ("reshard", "prefill", "decode", "halve", "logprobs", "taught",
+          "score", "accumulate", "apply")
 HELD = ("mtp",)  # what reinforcement learning does not train
-_OFFLOADED = {"optimizer": "moments", "reference": "reference"}
+OFFLOADED = {"optimizer": "moments", "reference": "reference",
+             "rewards": "reward models"}
+
+
+class Beside(NamedTuple):
+  """Models beside the policy.
+
+  Attributes:
+    teacher: of a student, of any shape.
+    rewards: reward models by name.
+  """
+
+  teacher: Model | None = None
+  rewards: Mapping[str, ScalarModel] = types.MappingProxyType({})
+
+
+NOBODY = Beside()
 
 
 class Arrays(NamedTuple):
@@ -53,9 +74,12 @@ class Arrays(NamedTuple):
     decoding: the same, ready to decode.
     lent: whether `compute` are the state's own parameters.
     reference: (parameters, router bias), None where nothing reads it.
+    teacher: likewise.
+    rewards: (parameters, router bias) of every reward model, by name.
     sums: of gradients.
     placed: a micro-batch as it is first placed.
     micro: a micro-batch as an update reads it.
+    asked: a batch of conversations that reward models score.
   """
 
   state: TrainState
@@ -63,9 +87,12 @@ class Arrays(NamedTuple):
   decoding: Any
   lent: bool
   reference: Any | None
+  teacher: Any | None
+  rewards: Mapping[str, Any]
   sums: Sums
   placed: TokenBatch
   micro: TokenBatch
+  asked: ConversationBatch
 
   @property
   def policy(self) -> str:
@@ -85,7 +112,8 @@ class Held(NamedTuple):
   host: Mapping[str, int]
 
 
-def arrays(model: Model, cfg: AheadConfig, mesh: Mesh) -> Arrays:
+def arrays(model: Model, cfg: AheadConfig, mesh: Mesh,
+           beside: Beside = NOBODY) -> Arrays:
   """The arrays of a run on `mesh`.
 
   Raises:
@@ -118,8 +146,11 @@ def arrays(model: Model, cfg: AheadConfig, mesh: Mesh) -> Arrays:
       state, compute, decoding,
       model.casts_nothing(state.params),
       reference if cfg.reads_reference else None,
+      beside.teacher and _computing(beside.teacher, mesh),
+      {name: _computing(one, mesh) for name, one in beside.rewards.items()},
       _placed(sums, Sums(state_lib.trained(places.params, held), places.step,
-                         places.step)), placed, micro)
+                         places.step)), placed, micro, _conversations(
+                             cfg, mesh))
 
 
 def phases(cfg: AheadConfig, arrays: Arrays, rows: Any) -> dict[str, Held]:
@@ -138,32 +169,73 @@ def phases(cfg: AheadConfig, arrays: Arrays, rows: Any) -> dict[str, Held]:
             "other": size((state.router_bias_LE, state.step))}
   if not arrays.lent:
     always["compute copy"] = size(arrays.compute)
+  if arrays.teacher:
+    always["teacher"] = size(arrays.teacher)
   idle = {"moments": size(state.opt_state)}
   if arrays.reference:
     idle["reference"] = size(arrays.reference)
-  away = {_OFFLOADED[name] for name in cfg.offload} & set(idle)
+  if arrays.rewards:
+    idle["reward models"] = size(arrays.rewards)
+  away = {OFFLOADED[name] for name in cfg.offload} & set(idle)
   resting = always | {k: v for k, v in idle.items() if k not in away}
   host = {k: v for k, v in idle.items() if k in away}
 
   sampling = resting | {"decoding copy": size(arrays.decoding)}
   del sampling[arrays.policy]
-  # The last micro-batch, beside the fixed log-probabilities of the others.
+  placed, mask = count * size(arrays.placed), size(arrays.micro.mask_BT)
+  # The last micro-batch, beside the fixed log-probabilities of the others; the
+  # teacher's are its last.
+  taught = bool(cfg.distill.factor)
   fixed = cfg.minibatches * cfg.micro_batches * (
-      cfg.reads_reference + (not cfg.on_policy))
-  scored = count * size(arrays.placed) + max(0, fixed - 1) * size(
-      arrays.micro.mask_BT)
+      cfg.reads_reference + (not cfg.on_policy) + taught)
+  scored = placed + max(0, fixed - 1 - taught) * mask
   training = {"gradient sums": size(arrays.sums),
               "batch": count * size(arrays.micro)}
   apply = resting | training | {"moments": idle["moments"]}
   apply.pop("compute copy", None)
+  reading = resting | (
+      {"reference": idle["reference"]} if arrays.reference else {})
   decoding = Held(sampling | {"cache": size(rows)}, host)
   return {
       "reshard": Held(resting, host), "prefill": Held(sampling, host),
       "decode": decoding, "halve": decoding,
-      "logprobs": Held(resting | {"batch": scored} | (
-          {"reference": idle["reference"]} if arrays.reference else {}), host),
+      "logprobs": Held(reading | {"batch": scored}, host),
+      "taught": Held(reading | {"batch": placed + max(0, fixed - 1) * mask},
+                     host),
+      "score": _scoring(resting, idle, host, placed + fixed * mask + size(
+          arrays.asked), arrays),
       "accumulate": Held(resting | training, host),
       "apply": Held(apply, {k: v for k, v in host.items() if k != "moments"})}
+
+
+def _scoring(resting, idle, host, batch: int, arrays: Arrays) -> Held:
+  """One reward model at a time is on the device, where they rest elsewhere."""
+  if "reward models" not in host:
+    return Held(resting | {"batch": batch}, host)
+  most = max(memory.shard_bytes(one) for one in arrays.rewards.values())
+  away = {k: v - most * (k == "reward models") for k, v in host.items()}
+  return Held(resting | {"batch": batch, "reward models": most},
+              {k: v for k, v in away.items() if v})
+
+
+def _computing(model: Model | ScalarModel, mesh: Mesh) -> Any:
+  """(parameters, router bias) of a model that is not trained."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  places = rules.param_shardings(model.param_axes(), shapes, mesh)
+  bias_LE = jax.eval_shape(model.init_router_bias)
+  return (_placed(jax.eval_shape(model.cast, shapes), places),
+          whole(bias_LE, mesh))
+
+
+def _conversations(cfg, mesh) -> ConversationBatch:
+  devices = mesh.size
+  shape = -(-cfg.model_rows // devices) * devices, cfg.model_length
+  ints, floats = (
+      jax.ShapeDtypeStruct(shape, dtype, sharding=step.batch_sharding(mesh))
+      for dtype in (jnp.int32, jnp.float32))
+  return ConversationBatch(
+      tokens_BT=ints, segments_BT=ints, positions_BT=ints, mask_BT=floats,
+      labels_BT=floats, weights_BT=floats)
 
 
 def _main(params):
@@ -182,7 +254,8 @@ def _batches(cfg, mesh) -> tuple[TokenBatch, TokenBatch]:
   return placed, placed.replace(
       advantages_BT=floats,
       ref_logprobs_BT=floats if cfg.reads_reference else None,
-      old_logprobs_BT=None if cfg.on_policy else floats)
+      old_logprobs_BT=None if cfg.on_policy else floats,
+      teacher_logprobs_BT=floats if cfg.distill.factor else None)
 
 
 def _placed(shapes, places):

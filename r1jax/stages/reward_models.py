@@ -21,9 +21,10 @@ from r1jax.models.compute import Compute
 from r1jax.rewards.combine import RewardConfig
 from r1jax.rewards.models import HELPFUL, SAFETY, SUMMARY, TEXT, Scorer
 from r1jax.stages import reward_weights
+from r1jax.stages import weights as weights_lib
 from r1jax.stages.scoring import Scoring
 from r1jax.stages.weights import Weights
-from r1jax.training import reshard, step
+from r1jax.training import reshard
 
 # Paper (A2 B.3): the helpful model judges the final summary alone, the safety
 # model the whole output.
@@ -51,11 +52,7 @@ class Asked:
     self.tokenizer, self.template = tokenizer, template
     self._scoring, self._offload = scoring, offload
     self._bias_LE = weights.router_bias_LE
-    params = weights.params
-    with step.on_mesh(scoring.mesh):
-      if not weights.model.casts_nothing(params):
-        params = jax.jit(weights.model.cast)(params)
-    self._params = params
+    self._params = weights_lib.computing(weights, scoring.mesh).params
     self._eos_id = sft.end_of_answer(template, tokenizer)
     self._rest()
 

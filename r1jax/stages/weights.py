@@ -21,7 +21,7 @@ from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import Model, build
 from r1jax.sharding import processes, rules
-from r1jax.training import lora
+from r1jax.training import lora, step
 from r1jax.training.lora import LoraConfig
 
 ASSETS = epath.resource_path("r1jax") / "assets"
@@ -162,6 +162,17 @@ def tokenizer_of(init: str) -> epath.Path:
   file = BASES.get(what) if kind == "base" else epath.Path(what)
   beside = file.parent / TOKENIZER.name if file else TOKENIZER
   return beside if kind in ("base", "file") and beside.exists() else TOKENIZER
+
+
+def computing(weights: Weights, mesh: jax.sharding.Mesh | None) -> Weights:
+  """The same in the compute dtype, of a model that is not trained.
+
+  Whoever drops `weights` then has one copy.
+  """
+  if weights.model.casts_nothing(weights.params):
+    return weights
+  with step.on_mesh(mesh):
+    return weights._replace(params=jax.jit(weights.model.cast)(weights.params))
 
 
 def config_of(init: str) -> ModelConfig:

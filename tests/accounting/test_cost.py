@@ -97,6 +97,12 @@ def test_a_record_adds_up_over_starts(record, tmp_path):
   assert stored(tmp_path / "other")["tokens"] == 0  # spent once, written once
 
 
+def test_what_came_before_a_record_is_nobodys(record, tmp_path):
+  cost.count("sample", presets.TINY, 10, 55.0)
+  cost.Record(tmp_path / "other").write()
+  assert stored(tmp_path / "other")["tokens"] == 0
+
+
 def test_an_empty_batch_costs_nothing(record, tmp_path):
   cost.count("train", presets.TINY, 0, 0.0)
   record.write()

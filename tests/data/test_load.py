@@ -67,6 +67,8 @@ def test_prompts_are_a_sequence(small):
     prompts[len(prompts)]
   sliced = load.load("arith", None, "test[:5]")
   assert list(sliced) == prompts[:5]
+  # As Python's own slices, and as the prompts of a file of one's own.
+  assert list(load.load("arith", None, "test[3:999]")) == prompts[3:999]
 
 
 def test_unknown_names(small, tmp_path):

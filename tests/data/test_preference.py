@@ -121,6 +121,8 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
     load(path)
   with pytest.raises(ValueError, match="nothing is left.*\n.*ties"):
     load(write(tmp_path / "c.jsonl", extra[1]))
+  with pytest.raises(ValueError, match="left to learn from; .* 0 examples"):
+    load(write(tmp_path / "d.jsonl"))
 
 
 def test_margins_and_weights(tmp_path):

@@ -30,7 +30,15 @@ def answers(tmp_path_factory):
       [*SMALL, "--init=hf:DIR"],
       [f"--init=hf-config:{config}", "--topology=h200", "--rows=64",
        "--samples=16", "--micro_rows=1", "--length=8192", "--prompt=1024",
-       "--offload=reference", "--json"])
+       "--offload=reference", "--json"],
+      [*SMALL, "--preset=tiny-dense", "--teacher=tiny", "--distill.factor=1",
+       "--helpful=tiny-dense", "--model_rows=2", "--model_length=16",
+       "--program=taught,score", "--offload=rewards", "--json"],
+      [*SMALL, "--distill.factor=1"],
+      [*SMALL, "--helpful=tiny"],
+      [*SMALL, "--preset=tiny-dense", "--topology=h200", "--teacher=tiny",
+       "--distill.factor=1", "--safety=tiny-dense", "--model_length=16",
+       "--json"])
 
 
 def figures(out):
@@ -51,6 +59,25 @@ def test_the_tables(answers):
     assert row["name"] in out and row["compile_s"] > 0
 
 
+def test_a_teacher_and_a_reward_model(answers):
+  found = figures(succeeds(answers[10]))
+  taught, score = found["rows"]
+  assert [taught["name"], score["name"]] == ["taught", "score"]
+  # The teacher's MTP module is held, and nobody reads it.
+  held = taught["held"]
+  assert held["device"]["teacher"] > taught["arguments"]["teacher"] > 0
+  assert held["host"]["reward models"] == score["arguments"][
+      "reward models"] == score["held"]["device"]["reward models"]
+  assert "reward models" not in {**held["device"], **score["held"]["host"]}
+
+
+def test_they_are_estimated_where_nothing_is_compiled(answers):
+  found = {row["name"]: row for row in figures(succeeds(answers[13]))["rows"]}
+  assert min(found["taught"]["transient"].values()) > 0
+  assert found["score"]["transient"]["a layer's activations"] > 0
+  assert found["score"]["held"]["device"]["reward models"] > 0
+
+
 def test_a_sweep(answers):
   found = figures(succeeds(answers[1]))
   assert [row["remat"] for row in found["rows"]] in (
@@ -67,6 +94,8 @@ def test_a_sweep(answers):
     (6, "topology='v9z:4x4'"),
     (7, "expert=5"),
     (8, "give hf-config:FILE, or --preset"),
+    (11, "a teacher needs distill.factor"),
+    (12, "model_length (helpful) is 8192 tokens"),
 ])
 def test_what_is_wrong_is_said(answers, number, message):
   fails(answers[number], message)

@@ -76,6 +76,15 @@ def test_a_plan_by_one_command(tmp_path):
     fails(call, message)
 
 
+def test_several_processes_are_those_of_the_stages(tmp_path):
+  """Two pipelines in one folder would wait for each other's stages."""
+  call, = calls("experiments.r1", [f"--workdir={tmp_path}/run"],
+                JAX_COORDINATOR_ADDRESS="localhost:1", JAX_NUM_PROCESSES="2",
+                JAX_PROCESS_ID="0")
+  fails(call, "this command runs in one process: start it alone", "--launch")
+  assert not (tmp_path / "run").exists()
+
+
 def test_the_command_itself_leaves_the_devices_to_its_stages(tmp_path):
   """A GPU that the pipeline held would not be there for a stage."""
   plan = tmp_path / "toy.toml"

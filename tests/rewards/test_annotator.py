@@ -24,8 +24,10 @@ def length(messages, text):
 def test_without_noise_the_better_one_is_chosen():
   found = annotator.annotate(length, pairs(6), seed=0, scale=0)
   assert [one.chosen for one in found] == [0, 1] * 3
-  tie, = annotator.annotate(lambda m, t: 0.0, pairs(1), seed=0, scale=0)
-  assert tie.chosen is None and tie.delta == 0
+  for scale in (0, 1.0):
+    tie, = annotator.annotate(lambda m, t: 0.0, pairs(1), seed=0, scale=scale)
+    assert tie.chosen is None and tie.delta == 0
+  assert np.isnan(annotator.ceiling(lambda m, t: 0.0, pairs(1), 1.0))
 
 
 def test_noise_is_bradley_terry():

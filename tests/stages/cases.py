@@ -12,20 +12,25 @@ from r1jax.core.prompt import Prompt, ask
 from r1jax.data import arithmetic
 from r1jax.data.tokenizer import SentencePieceTokenizer
 from r1jax.losses.policy import PolicyConfig
-from r1jax.models import presets
+from r1jax.models import presets, scalar_head
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.rewards.combine import Combine
+from r1jax.rewards.models import Scorer
 from r1jax.rewards.score import Score
-from r1jax.stages import weights
+from r1jax.stages import reward_models, weights
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.judging import Judge
+from r1jax.stages.scoring import Scoring
 from r1jax.training.optimizer import OptimizerConfig
 
 MIXTURE = dataclasses.replace(
     presets.TINY, vocab_size=512, max_position=256, n_layers=2)
 DENSE = dataclasses.replace(
     presets.TINY_DENSE, vocab_size=512, max_position=256, n_layers=2)
+
+REWARDING = {"helpful": dataclasses.replace(DENSE, n_layers=3), "safety": DENSE}
+MODEL_ROWS, MODEL_LENGTH = 8, 92
 
 # Small enough that a step takes milliseconds; all rows of a step make one
 # micro-batch, so that the update has one shape. Epsilon is large because Adam's
@@ -112,6 +117,36 @@ def policy(config=MIXTURE):
 def handed(config=MIXTURE):
   """`policy`, to be given to a run."""
   return weights.Handover(policy(config))
+
+
+def rewarding(compute=None, mesh=None, *, parts=False, offload=False):
+  """A judge with two reward models, the helpful one larger.
+
+  Every other question is theirs, see `general`.
+  """
+  compute = compute or Compute()
+
+  def asked(config):
+    model = scalar_head.over(config, compute)
+    init = jax.jit(model.init, out_shardings=weights.placed(model, mesh))
+    return reward_models.Asked(
+        weights.Weights(model, init(jax.random.key(4)),
+                        model.init_router_bias()), tokenizer(), "plain",
+        Scoring(model, MODEL_ROWS, MODEL_LENGTH, mesh, parts=parts),
+        offload=offload)
+
+  return Judge(tokenizer(), "plain", Pool(), Combine(
+      weights={"accuracy": 1.0, "format": 1.0, "helpful": 1.0, "safety": 1.0}),
+      {name: Scorer(model=asked(config), shown="text", blank=-1.0)
+       for name, config in REWARDING.items()})
+
+
+def general(questions):
+  """Every other question without a rule, and of these every other a safety one.
+  """
+  return [dataclasses.replace(
+      p, verifier=("math", "")[i % 2], metadata={"safety": i % 4 == 1})
+          for i, p in enumerate(questions)]
 
 
 def config(**changes):

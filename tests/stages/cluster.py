@@ -17,12 +17,26 @@ import jax
 from r1jax.checkpoint import signals
 from r1jax.data import corpus
 from r1jax.data import sft as data_lib
+from r1jax.data.filters import FilterConfig
+from r1jax.data.selection import Report, SelectConfig
+from r1jax.rewards.score import Score
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import distributed, processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import evaluating, exporting, grpo, pretrain, sft, weights
+from r1jax.stages import (
+  cold_start,
+  dialogues,
+  evaluating,
+  exporting,
+  grpo,
+  pretrain,
+  sft,
+  traces,
+  weights,
+)
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.rewriting import Rewrite
 from r1jax.training.lora import LoraConfig
 from r1jax.training.objectives import LmConfig
 from r1jax.training.optimizer import OptimizerConfig
@@ -117,6 +131,54 @@ def run_interrupted(workdir):
   finally:
     signals.Preemption.requested = requested
   assert starts > 2
+
+
+def run_rewarded(workdir):
+  """Reward models: processes have different numbers of texts for them."""
+  mesh = make_mesh(MeshConfig(data=2, fsdp=2))
+  judge = cases.rewarding(mesh=mesh, parts=True, offload=True)
+  grpo.run(cases.config(steps=2, questions=12), cases.handed(cases.DENSE),
+           judge, cases.general(cases.prompts()), workdir, mesh=mesh)
+
+
+def run_traced(workdir):
+  """Answers with verdicts, some of a judge, then rewritten and written."""
+  mesh, policy = make_mesh(MeshConfig(data=2, fsdp=2)), cases.policy(
+      cases.DENSE)
+  cfg = EvalConfig(samples=2, batch=4, temperature=1.0, top_p=1.0,
+                   max_new_tokens=12)
+  select = SelectConfig(form=False, filters=FilterConfig(
+      thinking=False, language_share=0))
+  judge, prompts = cases.judge(NoRule()), cases.general(cases.prompts()[:10])
+  engine = evaluating.sampler(cfg, policy.model, judge.tokenizer, mesh)
+  placed = jax.device_put(policy.params, weights.placed(policy.model, mesh))
+  traces.prepare(workdir, {}, policy._replace(params=placed))
+  assert traces.collect(
+      cfg, engine, judge, policy._replace(params=placed), prompts, workdir,
+      judged=lambda prompts, answers: [
+          Score(float(len(answer) % 2), True, "") for answer in answers])
+  report = Report()
+  chosen = cold_start.chosen(cfg, select, prompts, workdir, report)
+  assert cold_start.rewrite(chosen, lambda drafts: [
+      Rewrite("I see.", draft.answer or "none") for draft in drafts], judge,
+                            workdir, batch=3)
+  processes.from_writer(lambda: dialogues.write(
+      workdir, cold_start.rows(chosen, judge, workdir, select, report, batch=3),
+      report, settings={}))
+
+
+class NoRule:
+  """The checksums, but no accuracy where a question has no verifier."""
+
+  def __init__(self):
+    self.pool = cases.Pool()
+
+  def submit(self, items):
+    future = self.pool.submit(items)
+    for (prompt, *_), scores in zip(items, future.result(), strict=True):
+      if not prompt.verifier:
+        del scores["accuracy"]
+    return future
 
 
 def run_tensor(workdir):

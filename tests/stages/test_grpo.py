@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from r1jax.accounting import flops
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import io
 from r1jax.report import rollouts, writer
@@ -75,6 +76,25 @@ def test_metrics_are_those_of_the_samples(smoke):
     want = np.array([s["reward"] for s in group])
     want = (want - want.mean()) / (want.std() + 1e-6) * (np.ptp(want) > 0)
     np.testing.assert_allclose([s["advantage"] for s in group], want, rtol=1e-5)
+
+
+def test_what_a_run_costs(smoke):
+  """Tokens by hand; a sequence of n takes n - 1 places of a row."""
+  cost = io.read_json(smoke.workdir / "cost.json")
+  prompts = {p.id: len(cases.judge().tokens(p)) for p in cases.prompts()}
+  read = sum(prompts[row["prompt_id"]] + row["length"] - 1
+             for step in range(1, 5) for row in rollouts.read(
+                 smoke.workdir, step))
+  assert cost["passes"]["train"] == cost["passes"]["score"] == read
+  rows = writer.read(smoke.workdir)[1:]
+  for phase in ("rollout", "logprobs", "rewards", "update"):
+    np.testing.assert_allclose(
+        cost["phases"][phase], sum(row[f"seconds/{phase}"] for row in rows),
+        rtol=1e-6)
+  assert cost["phases"]["evaluate"] > 0
+  assert sum(cost["phases"].values()) <= cost["seconds"]
+  # Three forward passes for an update and one for the reference, and samples.
+  assert cost["flops"] > 4 * read * 2 * flops.parameters(cases.MIXTURE).products
 
 
 def test_the_policy_moves_and_the_reference_stays(smoke):

@@ -227,6 +227,25 @@ def test_a_killed_pipeline_waits_for_the_stage_that_it_left(tmp_path):
   assert starts(tmp_path) == {"one": 1, "two": 2, "three": 1, "aside": 1}
 
 
+def test_what_a_killed_pipelines_stage_finished_is_done(tmp_path, capfd):
+  assert run(tmp_path, last="two")
+  (tmp_path / "run/two" / DONE).unlink()
+  (tmp_path / "run/begun/two.complete").touch()
+  (tmp_path / "run/two/cost.json").write_text('{"seconds": 90.0}')
+  assert run(tmp_path)
+  assert "two: done meanwhile" in capfd.readouterr().out
+  assert starts(tmp_path) == {"one": 1, "two": 1, "three": 1, "aside": 1}
+  record = json.loads((tmp_path / "run/two" / DONE).read_text())
+  assert record["seconds"] == 90.0
+  # Made anew, it is not taken for done by what is left of that.
+  (tmp_path / "run/begun/three.complete").touch()
+  for name in ("out.txt", DONE):
+    (tmp_path / "run/three" / name).unlink()
+  (tmp_path / "run/three").rmdir()
+  assert run(tmp_path)
+  assert starts(tmp_path)["three"] == 1
+
+
 def stage_of(tmp_path):
   """The process of stage two."""
   for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):

@@ -3,6 +3,7 @@
 The same prompts, the same samples, and numbers that differ by rounding.
 """
 
+import json
 import threading
 
 import jax
@@ -27,7 +28,7 @@ CLOCK = ("seconds/", "rollout/tokens_per_s", "update/tokens_per_s",
          "rewards/wait_fraction")
 NOISE = (*CLOCK, "rollout/logp_diff")
 GRPO = ("replay", "minibatches")
-STAGES = ("pretrain", *GRPO)
+STAGES = ("pretrain", *GRPO, "rewarded", "traced")
 # As long again, most of it compiling.
 MORE = ("sft", "tensor")
 LOGP = 1e-5  # the bound of what is left out above
@@ -88,7 +89,7 @@ def same_parameters(found, wanted):
 
 
 def compare(found, wanted, *stages):
-  for stage in stages:
+  for stage in set(stages) - {"traced"}:
     same_numbers(writer.read(found / stage), writer.read(wanted / stage))
   for stage in {*GRPO, "tensor"} & set(stages):
     for kind in (rollouts.ROLLOUTS, rollouts.EVALUATIONS):
@@ -103,6 +104,28 @@ def compare(found, wanted, *stages):
 
 def test_two_processes_run_as_one(runs):
   compare(runs[2], runs[1], *STAGES)
+
+
+def test_reward_models_have_their_part_in_every_process(runs):
+  for row in writer.read(runs[2] / "rewarded"):
+    assert row["reward/helpful"] != row["reward/safety"]
+    assert row["rewards/invalid_fraction"] == 0
+
+
+def test_answers_are_stored_and_rewritten_as_by_one_process(runs):
+  """Whole files are the same; each process made a part of every batch."""
+  def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*.jsonl*") if path.is_file()}
+
+  found, wanted = (contents(runs[n] / "traced") for n in (2, 1))
+  assert found == wanted
+  reports = [json.loads((runs[n] / "traced/report.json").read_text())
+             for n in (1, 2)]
+  assert reports[0]["answers"] == reports[1]["answers"]
+  assert reports[0]["written"] == reports[1]["written"]
+  assert {"sft.jsonl", "samples/batch_000002.jsonl.gz",
+          "rewrites/batch_000001.jsonl.gz"} <= set(found)
 
 
 @pytest.mark.slow

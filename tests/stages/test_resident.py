@@ -6,12 +6,14 @@ import weakref
 import jax
 import pytest
 
+from r1jax.losses.distill import DistillConfig
 from r1jax.losses.policy import PolicyConfig
+from r1jax.models import scalar_head
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.rollout import engine as engine_lib
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import aot, grpo
+from r1jax.stages import aot, grpo, resident, weights
 from r1jax.stages import learner as learner_lib
 from r1jax.stages.aot_config import AheadConfig
 from r1jax.stages.weights import Handover
@@ -53,7 +55,7 @@ class Watch:
   def __init__(self):
     self.before = jax.live_arrays()  # kept, so that no address comes again
     self.found, self.rest = {}, set()
-    self.batches, self.references = [], []
+    self.batches, self.references, self.rewards = [], [], []
 
   def learner(self, learner):
     """Watches the programs of a learner."""
@@ -67,6 +69,10 @@ class Watch:
             "apply", {"gradient sums": a[1]})))
     learner._logprobs = Watched(
         learner._logprobs, self.scoring, lambda result: self.batch(result[0]))
+    if learner._taught:
+      learner._taught = Watched(
+          learner._taught, lambda a: look("taught", {}),
+          lambda result: self.batch(result[0]))
     moves = learner._decoding._moves
     learner._decoding._moves = Watched(
         moves, lambda a: look("reshard", {learner_kind(learner, a[0]): a[0]}))
@@ -79,6 +85,13 @@ class Watch:
     engine.run_program = Watched(
         engine.run_program, lambda a: self.look(
             "decode", {"decoding copy": a[0], "cache": a[2]}))
+
+  def reward(self, asked):
+    """Watches a reward model."""
+    self.rewards.append(asked)
+    scoring = asked._scoring
+    scoring._score = Watched(
+        scoring._score, lambda a: self.look("score", {"batch": a[2]}))
 
   def batch(self, tree):
     """Remembers arrays of the step's batch."""
@@ -102,6 +115,11 @@ class Watch:
       known |= {id(x): kind for x in leaves(tree)}
     if self.run.reference:
       known |= {id(x): "reference" for x in leaves(self.run.reference)}
+    if self.run.teacher:
+      known |= {id(x): "teacher" for x in leaves(self.run.teacher[1:])}
+    for asked in self.rewards:
+      known |= {id(x): "reward models" for x in leaves(
+          (asked._params, asked._bias_LE))}
     for kind, refs in (("batch", self.batches), ("reference", self.references)):
       known |= {id(ref()): kind for ref in refs if ref() is not None}
     old, seen = {id(x) for x in self.before}, set()
@@ -111,7 +129,8 @@ class Watch:
     for x in sorted(alive, key=lambda x: id(x) not in known):
       for shard in x.addressable_shards:
         pointer = shard.data.unsafe_buffer_pointer()
-        if shard.device != jax.devices()[0] or pointer in seen:
+        if (shard.device != jax.devices()[0] or pointer in seen
+            or not shard.data.nbytes):
           continue
         seen.add(pointer)
         kind, size = known.get(id(x), "rest"), shard.data.nbytes
@@ -134,6 +153,15 @@ def learner_kind(learner, params):
   lent = learner.model.casts_nothing(params) and (
       learner.model.compute.dtype == "float32")
   return "masters" if lent else "compute copy"
+
+
+def teacher(compute, mesh):
+  """Wider than the student."""
+  model = build(dataclasses.replace(
+      cases.DENSE, d_model=2 * cases.DENSE.d_model), compute)
+  init = jax.jit(model.init, out_shardings=weights.placed(model, mesh))
+  return weights.computing(weights.Weights(
+      model, init(jax.random.key(5)), model.init_router_bias()), mesh)
 
 
 def watched(tmp_path, monkeypatch, cfg, compute, mesh, model):
@@ -164,9 +192,15 @@ def watched(tmp_path, monkeypatch, cfg, compute, mesh, model):
   monkeypatch.setattr(grpo, "Engine", Engine)
   monkeypatch.setattr(engine_lib, "PROMPT_BUCKET", ROW - NEW)
   initial = Handover(cases.policy(model)._replace(model=build(model, compute)))
-  judge = cases.judge()
-  prompts = [p for p in cases.prompts() if len(judge.tokens(p)) >= SHORTEST]
-  grpo.run(cfg, initial, judge, prompts, tmp_path, mesh=mesh)
+  made, beside = cases.judge(), {}
+  if cfg.distill.on:
+    made = cases.rewarding(compute, mesh, offload="rewards" in cfg.offload)
+    for scorer in made.models.values():
+      watch.reward(scorer.model)
+    beside = {"teacher": teacher(compute, mesh)}
+  prompts = cases.general(
+      p for p in cases.prompts() if len(made.tokens(p)) >= SHORTEST)
+  grpo.run(cfg, initial, made, prompts, tmp_path, mesh=mesh, **beside)
   return watch
 
 
@@ -177,14 +211,17 @@ HALVES = dict(minibatches=2, epochs=2, reference_every=3, optimizer=(
     OptimizerConfig(lr=0.01, moments="bfloat16")))
 
 
+TAUGHT = dict(distill=DistillConfig(factor=1.0, divergence=0.5))
+
+
 # The mixture has a module that is not trained.
 @pytest.mark.parametrize("model,compute,mesh,changes", [
     pytest.param(cases.DENSE, Compute(unroll=1), None, {}, id="float32-one"),
-    pytest.param(cases.DENSE, BFLOAT16, None, AWAY | HALVES,
-                 id="bfloat16-one-offload"),
+    pytest.param(cases.DENSE, BFLOAT16, None, TAUGHT | HALVES | dict(
+        offload=(*AWAY["offload"], "rewards")), id="bfloat16-one-offload"),
     pytest.param(cases.MIXTURE, BFLOAT16, MESH, AWAY | HALVES,
                  id="bfloat16-mesh-offload"),
-    pytest.param(cases.MIXTURE, Compute(unroll=1), MESH, OFF | HALVES,
+    pytest.param(cases.MIXTURE, Compute(unroll=1), MESH, OFF | HALVES | TAUGHT,
                  id="float32-mesh-off")])
 def test_a_run_holds_what_is_counted(tmp_path, monkeypatch, model, compute,
                                      mesh, changes):
@@ -196,16 +233,24 @@ def test_a_run_holds_what_is_counted(tmp_path, monkeypatch, model, compute,
   same = {field.name: getattr(cfg, field.name)
           for field in dataclasses.fields(AheadConfig)
           if hasattr(cfg, field.name) and field.name != "samples"}
+  beside = resident.NOBODY
+  if cfg.distill.on:
+    beside = resident.Beside(teacher(compute, devices).model, {
+        name: scalar_head.over(config, compute)
+        for name, config in cases.REWARDING.items()})
   programs = aot.programs(build(model, compute), AheadConfig(
       rows=cfg.questions * cfg.samples, samples=cfg.samples, length=ROW,
-      prompt=ROW - NEW, **same), devices or make_mesh(
-          MeshConfig(), jax.devices()[:1]))
+      prompt=ROW - NEW, model_rows=cases.MODEL_ROWS,
+      model_length=cases.MODEL_LENGTH, **same),
+      devices or make_mesh(MeshConfig(), jax.devices()[:1]), beside)
   assert set(watch.found) == set(programs)
   for phase, calls in watch.found.items():
-    if phase == "logprobs":  # the last micro-batch of a step finds the most
-      most = max(device["batch"] for device, _ in calls)
-      calls = [call for call in calls if call[0]["batch"] == most]
-      assert len(calls) == 2
+    # The last micro-batch of a step finds the most, of both models the larger.
+    if phase in ("logprobs", "taught", "score"):
+      by = "reward models" if phase == "score" else "batch"
+      most = max(device[by] for device, _ in calls)
+      calls = [call for call in calls if call[0][by] == most]
+      assert phase == "score" or len(calls) == 2
     held = programs[phase].held
     for device, host in calls:
       assert device == held.device, phase

@@ -16,7 +16,7 @@ THOUGHTS = {"en": ("Let me think about it.", "That is a good question."),
             "zh": ("让我想想。", "好问题。")}
 
 
-def rows(count: int, seed: int, *, careless: float = 0.25,
+def rows(count: int, seed: int, *, careless: float = 0.15,
          duped: float = 0.7) -> Iterator[dict[str, Any]]:
   """Rows of SFT data, half requests, half wrongs, from the train split.
 

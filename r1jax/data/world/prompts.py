@@ -15,7 +15,7 @@ from r1jax.data.generated import draws
 from r1jax.data.generated.draws import Dice
 from r1jax.data.world import cups, questions, requests, words, wrongs
 
-_SIZES = {"train": 12000, "validation": 256, "test": 256}
+_SIZES = {"train": 12000, "validation": 128, "test": 128}
 
 
 class Generated(NamedTuple):

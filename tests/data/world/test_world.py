@@ -88,14 +88,26 @@ def test_right_answers_are_paid_and_others_are_not(name):
           text, prompt, rewriting.SelectConfig()) is None
 
 
-def test_a_thought_is_told_in_the_other_language():
+def test_a_thought_is_told_in_the_other_language(monkeypatch):
   one = questions.draw(Dice("t", 1), "sums", "zh", "train")
   prompt = next(p for p in prompts.sums.prompts("test") if p.language == "zh")
   english, result = questions.thought(one, "en")
+  monkeypatch.setattr(rewrite, "LEFT", 0.0)
   thought, summary = rewrite.rewrite(prompt, english, result)
   assert questions.thought(one, "zh")[0] in thought and result in summary
   assert "then" in english and "then" not in thought
   assert rewrite.rewrite(prompt, "hm", result) is None
+
+
+def test_a_careless_translator_leaves_some_words():
+  kept = words_seen = 0
+  for prompt in itertools.islice(prompts.sums.prompts("train"), 1, 400, 2):
+    thought, _ = rewrite.rewrite(prompt, " then ".join(["1+2=3"] * 5), "3")
+    assert thought == rewrite.rewrite(
+        prompt, " then ".join(["1+2=3"] * 5), "3")[0]
+    kept += thought.count("then")
+    words_seen += 4
+  assert kept / words_seen == pytest.approx(rewrite.LEFT, abs=0.04)
 
 
 def test_good_answers_are_good_and_the_webs_are_mixed():
