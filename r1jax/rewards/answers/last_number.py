@@ -15,7 +15,7 @@ _SENTENCE = re.compile(r"[。；！?？]|(?<!\d)!|\.(?:\s|\*|$)")
 _PIECE = re.compile(
     r"\$[^$\n]{1,300}\$|\\\([^\n]{1,300}?\\\)|"
     r"(?<![\w.\\{}^])[-−–]?\s?(?:\\?\$|[¥￥€£])?\s?-?"
-    r"\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?(?:/\d+)?\s?(?:\\?%)?", re.ASCII)
+    r"\d+(?:(?:,|\{,\})\d{3}(?!\d))*(?:\.\d+)?(?:/\d+)?\s?(?:\\?%)?", re.ASCII)
 # What may follow a number, and is part of it: 24!, 24^2, 24 thousand, 24万.
 _TAIL = re.compile(
     r"(?<=\d)[A-Za-z]\w{0,12}"
@@ -67,6 +67,9 @@ def stated(text: str) -> tuple[list[str], str]:
   holding, left, reason = statements.claimed(text)
   answers = []
   for one in holding:
+    if one.marked:
+      answers.append(one.rest.partition("\n")[0].strip())
+      continue
     line = _REASON.sub("", one.rest[:_LINE].partition("\n")[0])
     sentence = _SENTENCE.split(line, maxsplit=1)[0].strip(" *_:：")
     pieces = list(_PIECE.finditer(sentence))

@@ -69,12 +69,14 @@ class Statement(NamedTuple):
     below: whether "the answer is" ends its line.
     end: where the first sentence of the rest ends in the text.
     denied: whether the text says that this is not so, or only supposes it.
+    marked: whether #### introduces it: the rest of the line is the answer.
   """
 
   rest: str
   below: bool
   end: int
   denied: bool
+  marked: bool
 
 
 def stated(text: str, marks: re.Pattern[str] = _ANSWER) -> list[Statement]:
@@ -172,4 +174,5 @@ def _statement(text: str, match: re.Match[str], end: int) -> Statement:
   stop = _SENTENCE.search(rest, first)
   at = start + (stop.start() if stop else len(rest))
   denied = denied or at - start < _ASKED and denial.asked(text, at)
-  return Statement(rest, "\n" in match.group(), at, denied)
+  return Statement(
+      rest, "\n" in match.group(), at, denied, bool(names["mark"]))

@@ -173,7 +173,8 @@ def test_ifeval_rows_are_known_and_nothing_follows_them():
   rows = [json.loads(line) for line in path.read_text().splitlines()]
   names = [name for row in rows for name in row["instruction_id_list"]]
   assert (len(rows), len(names)) == (541, 834)
-  assert {*names} == {*instructions.CHECKS}
+  ours = {"length_constraints:distinct_words"}
+  assert {*names} == {*instructions.CHECKS} - ours
   for row in rows:
     reference = {"ids": row["instruction_id_list"], "kwargs": row["kwargs"]}
     assert judge(instructions.verify, reference, "") == 0
