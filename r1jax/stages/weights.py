@@ -119,9 +119,9 @@ def load(init: str, compute: Compute, key: jax.Array,
 
 def _unknown(init: str) -> ValueError:
   return ValueError(
-      f"init={init!r}: give base"
-      f" ({', '.join(f'base:{name}' for name in BASES if name)}),"
-      " file:PATH.safetensors, orbax:WORKDIR, hf:DIR or random:PRESET")
+      f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR,"
+      " hf:DIR or random:PRESET; other bases that come along are"
+      f" {', '.join(f'base:{name}' for name in BASES if name)}")
 
 
 def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
