@@ -13,7 +13,7 @@ from r1jax.stages import pipeline
 from r1jax.stages import plan as plan_lib
 from r1jax.stages.pipeline import Pipeline
 from tests.experiments import flagged
-from tests.experiments.calls import calls
+from tests.experiments.calls import Call, calls
 from tests.experiments.test_commands import fails, succeeds
 from tests.stages import planned
 
@@ -79,14 +79,13 @@ def test_a_plan_by_one_command(tmp_path):
 
 def test_several_processes_are_those_of_the_stages(tmp_path):
   """Two pipelines in one folder would wait for each other's stages."""
-  call = subprocess.run(
+  done = subprocess.run(
       [sys.executable, "-m", "experiments.r1", f"--workdir={tmp_path}/run"],
-      cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(
-          JAX_COORDINATOR_ADDRESS="localhost:1", JAX_NUM_PROCESSES="2",
-          JAX_PROCESS_ID="0"))
-  assert call.returncode == 1
-  for text in ("this command runs in one process: start it alone", "--launch"):
-    assert text in call.stderr
+      cwd=ROOT, capture_output=True, text=True, env=os.environ | {
+          "JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2",
+          "JAX_PROCESS_ID": "0"})
+  fails(Call(done.returncode, done.stdout, done.stderr),
+        "this command runs in one process: start it alone", "--launch")
   assert not (tmp_path / "run").exists()
 
 
