@@ -1,6 +1,7 @@
 """experiments.r1 as users type it, with stages that need no training."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -78,10 +79,14 @@ def test_a_plan_by_one_command(tmp_path):
 
 def test_several_processes_are_those_of_the_stages(tmp_path):
   """Two pipelines in one folder would wait for each other's stages."""
-  call, = calls("experiments.r1", [f"--workdir={tmp_path}/run"],
-                JAX_COORDINATOR_ADDRESS="localhost:1", JAX_NUM_PROCESSES="2",
-                JAX_PROCESS_ID="0")
-  fails(call, "this command runs in one process: start it alone", "--launch")
+  call = subprocess.run(
+      [sys.executable, "-m", "experiments.r1", f"--workdir={tmp_path}/run"],
+      cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(
+          JAX_COORDINATOR_ADDRESS="localhost:1", JAX_NUM_PROCESSES="2",
+          JAX_PROCESS_ID="0"))
+  assert call.returncode == 1
+  for text in ("this command runs in one process: start it alone", "--launch"):
+    assert text in call.stderr
   assert not (tmp_path / "run").exists()
 
 
@@ -116,6 +121,16 @@ def test_experiments_take_the_flags_of_the_plans(preset):
     lines[stage.name] = command[command.index("-m") + 1], command[3:]
   found = dict(zip(lines, flagged.errors(list(lines.values()))))
   assert not {name: error for name, error in found.items() if error}
+
+
+@pytest.mark.parametrize("preset", ["embedded", "paper"])
+def test_rewards_that_a_model_gives_have_one(preset):
+  """What the experiment itself would say only when its turn has come."""
+  for stage in stages(preset).plan.stages:
+    given = {name for name in ("helpful", "safety")
+             if f"rewards.{name}" in stage.flags}
+    asked = stage.flags.get("rewards.equation") == "r1-stage2"
+    assert asked == bool(given), stage.name
 
 
 def test_a_wrong_flag_is_seen():

@@ -1,0 +1,43 @@
+"""A plan's stages as forks of one process, which imports once.
+
+  python -m tests.experiments.forked PLAN WORKDIR
+"""
+
+import importlib
+import os
+import sys
+
+from etils import epath
+
+from r1jax.accounting import cost
+from r1jax.stages import pipeline, r1_report
+from r1jax.stages import plan as plan_lib
+from tests.experiments import calls
+
+
+def _run(child, command, environ):
+  at = command.index("-m")
+  module, arguments = command[at + 1], command[at + 2:]
+  process = os.fork()
+  if not process:
+    cost._spent = cost._Spent()  # its time begins here
+    os.environ.update(environ)
+    calls._exit(importlib.import_module(module), arguments)
+  return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def main(path, workdir):
+  for slow in ("evaluating", "exporting", "grpo", "reporting", "reward", "sft",
+               "tasks"):
+    importlib.import_module(f"r1jax.stages.{slow}")
+  pipeline._Child.run = _run
+  plan = plan_lib.read(path)
+  one = pipeline.Pipeline(
+      plan=plan, workdir=epath.Path(workdir),
+      values=plan.values(seed=0, data_dir="", init=""))
+  assert one.run(plan.stages)
+  print(r1_report.write(workdir, plan.report))
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])
