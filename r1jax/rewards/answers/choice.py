@@ -57,6 +57,9 @@ _ARTICLE = re.compile(r" (?!or\b|and\b)[A-Za-z]{2,}")
 _REASONS = re.compile(r"\b(?:because|since|not|as|while|whereas|so|but)\b")
 _LISTED = re.compile(
     r"(?:[,;]|\bor\b|\band\b|或|和)\s*\(?([B-H])\b(?:[).:]|\s+(?!is\b)[a-z])")
+_LEADS_ON = re.compile(r"\s*(?:→|⇒|->|=>|\\(?:to|[rR]ightarrow)\b)")
+_AS_GOOD = re.compile(
+    r"\b([A-J])\s+(?:is|may be|could be|might be)\s+(?:also|equally|just as)\b")
 _SPACES = re.compile(r"[\s.,;:!?\"'()\[\]]+")
 
 
@@ -137,6 +140,8 @@ def _piece(text: str, options: Mapping[str, str],
     return set()  # the article, the pronoun
   if _normal(rest) == _normal(options.get(letter, "")) != "":
     return {letter}
+  if _LEADS_ON.match(rest):
+    return set()
   named_letters = {letter}
   at = match.end(1)
   while also := _ALSO.match(text, at):
@@ -153,7 +158,8 @@ def _piece(text: str, options: Mapping[str, str],
     return {letter, ""} if rest[:2] in ("or", "或") else set()
   reasons = _REASONS.search(rest)
   listed = _LISTED.findall(rest[:reasons.start()] if reasons else rest)
-  return named_letters | _texts(rest, options) | set(listed)
+  return named_letters | _texts(rest, options) | set(listed) | set(
+      _AS_GOOD.findall(rest))
 
 
 def _is_verb(rest: str) -> bool:

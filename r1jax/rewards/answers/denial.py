@@ -23,7 +23,7 @@ _NEGATIONS = frozenset(
     doubts doubted doubtful deny denies denied reject rejects rejected refute
     refutes refuted disprove disproves disproved nobody no none neither nor
     without absurd nonsense lie myth exclude excludes excluded unless invalid
-    contrary ≠ \ne \neq ¬ \neg \lnot \not""".split())
+    contrary negation opposite ≠ \ne \neq ¬ \neg \lnot \not""".split())
 # Those that deny what follows them at once: "not 5", but "it is false: no".
 _AT_ONCE = frozenset(
     r"not never cannot hardly scarcely neither nor without unless ≠ \ne \neq ¬"
@@ -43,7 +43,8 @@ _LINKS = frozenset(
     option choice set list any anyone somebody someone all which what either
     such statement conclusion idea other than equal equals have has had do does
     did given necessarily following out ruled rule always even ever let us now
-    table grid x y z n k m text texttt textbf mathrm $ = * _ ` " ' ( [ { “
+    table grid return returns give gives print prints yield yields text
+    texttt textbf mathrm $ = * _ ` " ' ( [ { “
     ‘ \text \textbf \mathrm \( \[""".split())
 PHRASES = re.compile(
     r"\b(?:anything but|everything (?:but|except)|all but|except(?: for)?"
@@ -57,7 +58,9 @@ _OTHERS = re.compile(
     r"\b(?:(?:some|somebody|someone|many|most|others?|people|students?|one|you"
     r"|he|she|they|everybody|everyone|it|nobody)\s(?:\w{1,12}\s){0,3}?(?:think"
     r"|say|believe|claim|guess|expect|argue|suppose|conclude)s?(?:ed)?"
-    r"|(?:first|initial|early)\s(?:guess|thought|idea|impression)\s(?:is|was))"
+    r"|(?:first|initial|early)\s(?:guess|thought|idea|impression)\s(?:is|was)"
+    r"|(?:might|may|could|would)\s(?:seem|appear|look)(?:\slike)?"
+    r"|at first(?:\s(?:sight|glance|look))?)"
     r"\s(?:that\s)?(?:the\s|my\s|our\s)?(?:\w{1,12}\s)?\Z", re.IGNORECASE)
 _WORD = re.compile(
     r"\\[A-Za-z]+|\\.|[^\W\d_]+(?:['’][^\W\d_]+)?|\d+|[^\s\w]|_")
@@ -66,7 +69,7 @@ _TELLING = _NEGATIONS | _SUPPOSITIONS | frozenset(
     r"""but except far opposite longer instead rather than rule ruled out ~
     \cancel \xcancel \bcancel \sout think thinks say says believe believes claim
     claims guess guesses guessed expect expects argue argues suppose conclude
-    concludes thought idea impression""".split())
+    concludes thought idea impression seem appear look first""".split())
 _STOP = re.compile(r"[.;!?,。；！？，\n]")
 _ZH_BEFORE = re.compile(
     r"(?:不(?:是|为|会|可能|能|应该?|等于|认为|一定)?|并?非|(?:错误?|不对|不正确|不成立)的?"
@@ -74,6 +77,8 @@ _ZH_BEFORE = re.compile(
     r"|以为|(?:有人|有些人|有的人|有同学|[他她它]们?|大家|人们)(?:会|可能|也许)?(?:认为|说|觉得|猜)"
     r"|难道)(?:是|为|会|能|说|认为|成立|选|等于)*(?:最终|正确|本题|此题|的)*(?:答案|结果"
     r"|选项)?(?:是|为|选|等于|[:：=\s$*(（\\])*\Z")
+_ZH_BLOCK = re.compile(
+    r"(?:(?:错误?|不对|不正确|不成立)的?|不是)(?:表格?|答案|列表|结果|解|的)?[:：]?\s*\Z")
 _WRONG_ANSWER = re.compile(
     r"(?:\b(?:wrong|incorrect|false|invalid|mistaken|erroneous|bad|naive"
     r"|tempting|impossible|unacceptable|rejected|discarded|draft|earlier"
@@ -128,6 +133,8 @@ _CALLED_WRONG = re.compile(
     _GAP + "(?:" + "|".join([
         rf"{_CALLS}{_THAT}{_BE}\s+{_WRONG}",
         rf"{_CALLS}{_THAT}{_NOT_BE}",
+        rf"{_CALLS}{_THAT}\s+(?:contradicts|violates|breaks|leads to a"
+        r" contradiction)(?!\s+(?:no|none|nothing)\b)",
         rf"{_CALLS}not (?:really|so|quite|at all|true|correct|right|exactly"
         r"|any ?more)\b",
         r"(?:但是?|可是|其实)?(?:这|那|该|此|它)(?:个|一)?(?:答案|结果|结论)?"
@@ -174,7 +181,8 @@ def denied(before: str, block: bool = False) -> bool:
       well answer 0.
   """
   before = before[-REACH:].rstrip()
-  if not before.isascii() and _ZH_BEFORE.search(before):
+  if not before.isascii() and (
+      _ZH_BEFORE.search(before) or block and _ZH_BLOCK.search(before)):
     return True
   clause = _STOP.split(before)[-1]
   told = clause.rstrip(":：")
@@ -196,7 +204,7 @@ def denied(before: str, block: bool = False) -> bool:
           word.endswith("n't")))
     elif word in _SUPPOSITIONS:
       return True
-    elif word not in _LINKS:
+    elif word not in _LINKS and not (len(word) == 1 and word.isalpha()):
       break
     links += word.isalpha() and len(word) > 1
   return negations % 2 == 1

@@ -157,7 +157,7 @@ def _statement(text: str, match: re.Match[str], end: int) -> Statement:
     denied, before = False, _ADJECTIVE.sub("", before)
   denied = not names["mark"] and (
       denied or denial.denied(before)
-      or denial.denied(names.get("middle") or ""))
+      or denial.denied(names.get("middle") or "", block=True))
   if _ZH_DENIED.search(names.get("zh") or ""):
     other = _ZH_NOT_BUT.match(text, start, end)
     denied, start = denied or not other, other.end() if other else start

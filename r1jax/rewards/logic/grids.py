@@ -34,7 +34,12 @@ _DRAFT = re.compile(
 _REPORTED = re.compile(
     r"\b(?:says?|said|claims?|claimed|states?|thinks?|believes?|tells?|told"
     r"|说|声称)\s*(?:\w{1,12}\s)?(?:that\s*)?[\"'“*_]{0,3}\Z", re.IGNORECASE)
+_CORRECTS = re.compile(
+    r"[\s*_>]{0,8}(?:(?:actually|correction|oops|sorry|rather|instead|wait"
+    r"|hmm+)\b[\s,:!.—–-]{1,4}|no\s?[,:!.—–-]\s?|更正[：:，,]?|不对[，,：:]"
+    r"|其实|应该是)", re.IGNORECASE)
 _TABLE = re.compile(r"(?:^[^\n]*\|[^\n]*(?:\n|\Z))+", re.MULTILINE)
+_LINES = 60  # lines of a text, the last ones, that may correct a table
 _OBJECTS = 20  # JSON objects of a text that are looked at
 
 
@@ -77,7 +82,13 @@ def _given(text: str, want: dict[Cell, str]) -> Cells:
     at = block.end
     if denial.taken_back(text, at):
       given, drafts = [], []
-  rest = _kept(text[at:])
+  rest = text[at:]
+  for line in rest.split("\n")[:-_LINES - 1:-1]:
+    if match := _CORRECTS.match(line):
+      corrected = line[match.end():]
+      if said := _wanted(_lines(corrected), want) + _sentences(corrected, want):
+        return said
+  rest = _kept(rest)
   said = _wanted(_lines(rest), want) + _sentences(rest, want)
   if not at:
     return said
