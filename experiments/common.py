@@ -70,12 +70,16 @@ def template(given: str = "", init: str = "") -> str:
   Raises:
     ValueError: as `templates.read`.
   """
-  kind, _, workdir = (init or INIT.value).partition(":")
-  path = epath.Path(workdir) / "config.json"
-  if not given and kind == "orbax" and path.exists():
-    given = io.read_json(path)["config"].get("template", "")
-  text = templates.read(given or "r1-zero")
-  if text != given and given:
+  init = init or INIT.value
+  kind, _, workdir = init.partition(":")
+  path, own = epath.Path(workdir) / "config.json", ""
+  if kind == "orbax" and path.exists():
+    own = io.read_json(path)["config"].get("template", "")
+  text = templates.read(given or own or "r1-zero")
+  if given and own and text != own:
+    print(f"{init} was trained with the template {own[:40]!r}; this command"
+          f" asks by {text[:40]!r} (--template)", flush=True)
+  if given and text != given:
     print(f"{given}: a template of {len(text)} characters that ends in"
           f" {text[-20:]!r}", flush=True)
   return text

@@ -2,6 +2,7 @@
 
 import json
 
+from experiments import common
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import TINY, fails, succeeds
 
@@ -55,3 +56,14 @@ def test_sft_and_bad_files(model_file, tmp_path):
   succeeds(good)
   kept = json.loads((tmp_path / "run/config.json").read_text())["config"]
   assert kept["template"] == TEXT
+
+
+def test_every_policy_is_asked_as_its_own_run_did(tmp_path, capsys):
+  (tmp_path / "config.json").write_text(
+      json.dumps({"config": {"template": "chat-think"}}))
+  assert common.template("", f"orbax:{tmp_path}") == "chat-think"
+  assert common.template("", "hf:DIR") == "r1-zero"
+  assert not capsys.readouterr().out
+  assert common.template("plain", f"orbax:{tmp_path}") == "plain"
+  assert "template 'chat-think'; this command asks by 'plain' (" in (
+      capsys.readouterr().out)
