@@ -86,7 +86,7 @@ def test_good_and_bad_answers(tmp_path, answer, speak, expected):
     got = intervals.mean(MEASURES[name].values(grouped))
     assert got.value == 1 - expected and got.count >= 5, name
   utility = MEASURES["utility"].values(grouped)
-  assert len(utility) == min(COUNT, 32)
+  assert len(utility) == min(COUNT, prompts.general.SPLITS["test"])
   assert all(v > 0.5 if expected else v == 0 for v in utility.values())
   assert {question[0] for question in grouped} == {
       "world-sums", "world-cups", "world-requests", "world-safety"}

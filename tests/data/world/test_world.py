@@ -26,7 +26,7 @@ from r1jax.rewards import requests as judge
 from r1jax.stages import rewriting, weights
 
 REASONING = {"sums": prompts.sums, "cups": prompts.swaps}
-PAGES = 3000
+PAGES = 1500
 
 
 def said(text):
