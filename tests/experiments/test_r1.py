@@ -19,15 +19,7 @@ from tests.stages import planned
 
 ROOT = pathlib.Path(__file__).parents[2]
 PLANS = ROOT / "experiments/plans"
-TOY = """
-[stages.one]
-run = "tests.stages.planned"
-flags = {text = "{seed}"}
-
-[stages.two]
-run = "tests.stages.planned"
-flags = {text = "{one}/out.txt"}
-
+TOY = planned.TWO + """
 [report]
 models = {base = "two"}
 """

@@ -13,6 +13,16 @@ import pathlib
 import signal
 import sys
 
+# The beginning of a plan of such stages.
+TWO = """
+[stages.one]
+run = "tests.stages.planned"
+flags = {text = "{seed}"}
+
+[stages.two]
+run = "tests.stages.planned"
+flags = {text = "{one}/out.txt"}
+"""
 COMPLETE = "R1JAX_COMPLETE"  # of `stages.pipeline`, whose import takes longer
 
 

@@ -15,17 +15,10 @@ from etils import epath
 from r1jax.stages import fingerprints
 from r1jax.stages import plan as plan_lib
 from r1jax.stages.pipeline import DONE, Pipeline
+from tests.stages import planned
 
 ROOT = pathlib.Path(__file__).parents[2]
-PLAN = """
-[stages.one]
-run = "tests.stages.planned"
-flags = {text = "{seed}"}
-
-[stages.two]
-run = "tests.stages.planned"
-flags = {text = "{one}/out.txt"}
-
+PLAN = planned.TWO + """
 [stages.three]
 run = "tests.stages.planned"
 flags = {text = "orbax:{two},{one}/out.txt"}
