@@ -360,6 +360,11 @@ _FREE = frozenset((
     "async-done", "partition-id", "replica-id"))
 
 
+# These write over a part of their first operand, and where in the operands that
+# part is: behind what is updated, a scatter has the places.
+_UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
+
+
 def _touched(instruction: Instruction, table, program) -> float:
   """Bytes that one instruction reads and writes in main memory."""
   opcode = instruction.opcode
@@ -380,9 +385,8 @@ def _touched(instruction: Instruction, table, program) -> float:
   if opcode in ("dynamic-slice", "slice", "gather"):
     whole = sum(o.stored for o in operands[:1])
     return min(instruction.bytes, whole) + instruction.stored
-  if opcode in ("dynamic-update-slice", "scatter"):
-    # Behind what is updated, a scatter has the places.
-    at = 2 if opcode == "scatter" else 1
+  if opcode in _UPDATES:
+    at = _UPDATES[opcode]
     return sum(update.stored + min(update.bytes, instruction.stored)
                for update in operands[at:at + 1])
   if opcode == "copy-start":  # its result names the source as well
@@ -399,7 +403,7 @@ def _read(name, inner, whole) -> float:
       total += _read(user.name, inner, whole)
     elif user.opcode in ("dynamic-slice", "slice", "gather"):
       total += user.bytes
-    elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+    elif user.opcode in _UPDATES and user.operands[0] == name:
       total += 0.0  # written in place
     else:
       return whole
@@ -416,8 +420,9 @@ def _written(fusion, inner) -> float:
   for part in parts:
     while part.opcode == "bitcast" and part.operands[0] in table:
       part = table[part.operands[0]]
-    if part.opcode == "dynamic-update-slice" and part.operands[1] in table:
-      part = table[part.operands[1]]
+    at = _UPDATES.get(part.opcode)
+    if at is not None and part.operands[at] in table:
+      part = table[part.operands[at]]
     total += part.bytes
   return min(total, fusion.stored) if total else fusion.stored
 

@@ -76,12 +76,10 @@ class Gqa(nn.Module):
   def decode(self, x_BD: jax.Array, cache: KeysValues, slot: layers.Slot
              ) -> tuple[jax.Array, KeysValues]:
     q, k, v = self._project(x_BD, slot.cos, slot.sin)
-    keys = jax.lax.dynamic_update_slice_in_dim(
-        cache[0], k[..., None], slot.index, 3)
-    values = jax.lax.dynamic_update_slice_in_dim(
-        cache[1], v[:, :, None], slot.index, 2)
-    out = attention.gqa_decode(q, keys, values, slot.valid_BS, 1.0,
-                               self.compute.products)
+    keys, values = slot.put(cache[0], k, 3), slot.put(cache[1], v, 2)
+    out = attention.gqa_decode(
+        q, keys, values, slot.index_B + 1, 1.0, self.compute.products,
+        block=slot.block, longest=slot.longest)
     return self._affine(out, *self.o, 2), (keys, values)
 
   def _affine(self, x, w, b, contracted=1):

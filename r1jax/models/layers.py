@@ -35,14 +35,30 @@ class Slot(NamedTuple):
 
   Attributes:
     cos, sin: float32 [B, rotated/2].
-    index: int32 scalar, the cache slot that this token takes in every row.
-    valid_BS: bool, the slots to attend to, `index` among them.
+    index_B: int32, the cache slot that each row's token takes: its position.
+      The row attends to the slots up to it.
+    longest: int32 scalar, the most slots that a row of interest attends to.
+    block: slots that attention reads at a time, see `attention.decode_block`.
   """
 
   cos: jax.Array
   sin: jax.Array
-  index: jax.Array
-  valid_BS: jax.Array
+  index_B: jax.Array
+  longest: jax.Array
+  block: int
+
+  def put(self, cache: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+    """A cache with every row's token in its slot.
+
+    Args:
+      cache: [B, ...], its slots on `axis`.
+      new: the same without that axis.
+      axis: counted with B.
+    """
+    return jax.vmap(
+        lambda row, token, at: jax.lax.dynamic_update_slice_in_dim(
+            row, jnp.expand_dims(token, axis - 1), at, axis - 1))(
+                cache, new, self.index_B)
 
 
 def products(module: nn.Module) -> Products:

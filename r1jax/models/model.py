@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from r1jax.models import layers, transformer
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.ops import linear, rope
+from r1jax.ops import attention, linear, rope
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import Place
 
@@ -243,18 +243,20 @@ class Model:
                      for name in _STACKS if name in params}
 
   def decode(self, params: Params, bias_LE: jax.Array, tokens_B: jax.Array,
-             positions_B: jax.Array, cache: Any, slot: jax.Array,
-             valid_BS: jax.Array) -> tuple[jax.Array, Any, Any]:
+             positions_B: jax.Array, cache: Any,
+             longest: jax.Array | None = None) -> tuple[jax.Array, Any, Any]:
     """One token per row. Layers are unrolled, so caches update in place.
+
+    A row's token at position i lies in slot i, and attends to those before it.
 
     Args:
       params: as `unstack` returns them, or its argument.
       bias_LE: router selection bias.
       tokens_B: int32.
       positions_B: int32 position of each row's token in its sequence.
-      cache: from `prefill` or `grow`.
-      slot: int32 scalar, where every row's token is cached.
-      valid_BS: bool, slots to attend to, `slot` included.
+      cache: from `prefill` or `grow`, with a slot for every position.
+      longest: int32, one more than the largest position of a row of interest;
+        what other rows get may be meaningless. None if all are.
 
     Returns:
       (hidden_BD, cache, experts_BLA or None).
@@ -262,7 +264,10 @@ class Model:
     cfg = self.cfg
     decoder = self._decoder()
     cos, sin = rope.angles(positions_B, cfg.rope_frequencies(), cfg.rope_scale)
-    at = layers.Slot(cos, sin, slot, valid_BS)
+    if longest is None:
+      longest = jnp.max(positions_B) + 1
+    at = layers.Slot(cos, sin, positions_B, longest,
+                     attention.decode_block(decoder.place.backend))
     x_BD = decoder.apply({"params": params}, tokens_B, method="lookup")
     new_cache, experts = [], []
     for block, stack, biases in self._stacks(params, bias_LE, decoder.place):

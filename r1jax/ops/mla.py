@@ -55,8 +55,9 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
 
 def absorbed(q_nope_BNU: jax.Array, q_rope_BNR: jax.Array,
              cache_BSX: jax.Array, w_ukv_CNX: jax.Array | Adapted,
-             valid_BS: jax.Array, scale: float,
-             precision: jax.lax.Precision | None = None) -> jax.Array:
+             lengths_B: jax.Array, scale: float,
+             precision: jax.lax.Precision | None = None, *, block: int = 0,
+             longest: jax.Array | None = None) -> jax.Array:
   """Decode: the up-projection is absorbed into queries and outputs.
 
   Equal to `naive` for one query per row, but reads only the latent cache of
@@ -68,9 +69,12 @@ def absorbed(q_nope_BNU: jax.Array, q_rope_BNR: jax.Array,
     q_rope_BNR: rotated part of the queries.
     cache_BSX: [latent (C) | rotated key (R)] per slot.
     w_ukv_CNX: as in `naive`.
-    valid_BS: bool, slots to attend to; at least one per row.
+    lengths_B: int32, at least 1: a row attends to so many slots, the first.
     scale: softmax scale.
     precision: of the products, see `linear.precise`.
+    block: slots read at a time, once for scores and values; see
+      `attention.decode_block`.
+    longest: see `attention.gqa_decode`.
 
   Returns:
     [B, N, W] in the dtype of the queries.
@@ -80,10 +84,14 @@ def absorbed(q_nope_BNU: jax.Array, q_rope_BNR: jax.Array,
   product = attention.product(precision, dtype)
   q_latent_BNC = _keys(product, q_nope_BNU, w, u).astype(dtype)
   q_BNX = jnp.concatenate([q_latent_BNC, q_rope_BNR], -1)
-  scores_BNS = product("bnx,bsx->bns", q_BNX, cache_BSX) * scale
-  probs = attention.softmax(scores_BNS, valid_BS[:, None])
   # The rotated key rides along and is cut off: slicing the cache would copy it.
-  mixed_BNX = product("bns,bsx->bnx", probs.astype(cache_BSX.dtype), cache_BSX)
+  mixed_BNX = attention.over_slots(
+      lambda start, size: jax.lax.dynamic_slice_in_dim(
+          cache_BSX, start, size, 1), cache_BSX,
+      lambda part_BSX: scale * product("bnx,bsx->bns", q_BNX, part_BSX),
+      lambda probs_BNS, part_BSX: product(
+          "bns,bsx->bnx", probs_BNS.astype(cache_BSX.dtype), part_BSX),
+      lengths_B, cache_BSX.shape[1], block, longest, q_BNX.shape)
   return _values(product, mixed_BNX[..., :c].astype(dtype), w, u).astype(dtype)
 
 

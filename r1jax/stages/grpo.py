@@ -101,8 +101,8 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
     stream.set_state(host["stream"])
   engines = {new: Engine(model, SamplingConfig(
       temperature=cfg.temperature, max_new_tokens=new,
-      record_experts=cfg.replay_experts), judge.tokenizer.eos_ids, mesh)
-             for new in set(cfg.max_new_tokens)}
+      record_experts=cfg.replay_experts), judge.tokenizer.eos_ids, mesh,
+      max_rows=cfg.max_rows) for new in set(cfg.max_new_tokens)}
   this = Run(cfg, session, stream, engines, judge, learner, evaluate,
              Paused(session, host, learner))
   with session, learner.on_mesh():

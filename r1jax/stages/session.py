@@ -95,7 +95,7 @@ class Session:
 
     def take() -> None:
       workdir_lib.prepare(workdir, config, workdir_lib.versions(),
-                          ignore=("steps",), remedies=_REMEDIES)
+                          ignore=("steps", "max_rows"), remedies=_REMEDIES)
       tokenizer_lib.keep(tokenizer, workdir)
 
     processes.from_writer(take)

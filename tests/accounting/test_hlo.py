@@ -66,6 +66,30 @@ def test_bytes_of_a_product_and_of_a_slice_of_a_stack():
   assert 4 * 1000 * layers * 2 < found.touched < 4 * 1000 * layers * 6
 
 
+def test_a_scatter_into_a_cache_touches_what_it_writes():
+  """Of rows that write at places of their own, alone or within a fusion."""
+  rows, slots, width, turns = 8, 500, 20, 3
+
+  def put(cache, new, at):
+    return jax.vmap(lambda row, x, at: jax.lax.dynamic_update_slice(
+        row, x[None], (at, 0)))(cache, new, at)
+
+  def f(cache, new, at):
+    return jax.lax.fori_loop(
+        0, turns, lambda i, c: put(c, new + i, at + i), cache)
+
+  shapes = [jax.ShapeDtypeStruct(s, d) for s, d in (
+      ((rows, slots, width), jnp.float32), ((rows, width), jnp.float32),
+      ((rows,), jnp.int32))]
+  program = jax.jit(f, donate_argnums=0).lower(*shapes).compile()
+  text = program.as_text()
+  assert "scatter" in text
+  written = 4 * rows * width
+  assert turns * written < hlo.costs(text).touched < turns * 10 * written
+  # Whereas the cache is fifty times as much.
+  assert turns * 10 * written < 4 * rows * slots * width
+
+
 @pytest.mark.parametrize("kind", ["all-gather", "all-reduce", "reduce-scatter"])
 def test_collectives_of_a_mesh(kind):
   mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
