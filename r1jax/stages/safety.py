@@ -7,7 +7,8 @@ WORKDIR/verdicts; nothing of it is in a result or a report.
 
 from __future__ import annotations
 
-import collections
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -58,15 +59,16 @@ def answer(model: Replier | Endpoint, prompts: Sequence[Prompt], samples: int,
 
 def label(judge: Judge, control: Control | None, prompts: Sequence[Prompt],
           samples: int, size: int, workdir: str | os.PathLike, *,
-          shown: str = SUMMARY) -> bool:
+          shown: str = SUMMARY, folder: str = VERDICTS) -> bool:
   """Judges the answers in `workdir` that have no verdicts there yet.
 
   Args:
     judge: says what an answer is.
     control: takes answers back; None where there is no risk control.
     prompts, samples, size: as `answer` was given them.
-    workdir: has the answers, and gets the folder `verdicts`.
+    workdir: has the answers.
     shown: SUMMARY, what follows the thought, or WHOLE, the thought too.
+    folder: in `workdir`, gets the verdicts; see `folder`.
 
   Returns:
     Whether all is there; False after a signal.
@@ -95,12 +97,12 @@ def label(judge: Judge, control: Control | None, prompts: Sequence[Prompt],
           retracted=reviewed.retracted, review=reviewed.review)))
     return rows
 
-  return batches.store(epath.Path(workdir) / VERDICTS, items, size, work,
+  return batches.store(epath.Path(workdir) / folder, items, size, work,
                        title="verdicts", unit="questions")
 
 
-def cases(prompts: Sequence[Prompt], size: int, workdir: str | os.PathLike
-          ) -> list[Case]:
+def cases(prompts: Sequence[Prompt], size: int, workdir: str | os.PathLike,
+          *, folder: str = VERDICTS) -> list[Case]:
   """All answers with their verdicts, in the order of the questions.
 
   Raises:
@@ -108,13 +110,19 @@ def cases(prompts: Sequence[Prompt], size: int, workdir: str | os.PathLike
   """
   by_id = {prompt.id: prompt for prompt in prompts}
   return [verdicts.read(row, by_id[row["id"]]) for row in batches.read(
-      epath.Path(workdir) / VERDICTS, len(prompts), size)]
+      epath.Path(workdir) / folder, len(prompts), size)]
 
 
-def failures(cases_: Sequence[Case]) -> dict[str, int]:
-  """Why there is no verdict -> how many answers."""
-  return dict(collections.Counter(
-      one.verdict.reason for one in cases_ if not one.verdict.label))
+def folder(settings: dict[str, Any]) -> str:
+  """Where verdicts of these settings lie: of each judge in a place of its own.
+  """
+  return f"{VERDICTS}/{digest(settings)}"
+
+
+def digest(value: Any) -> str:
+  """Of what is JSON-ready."""
+  text = json.dumps(value, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _shown(text: str, shown: str) -> str:
