@@ -24,6 +24,7 @@ from r1jax.data.builders import rows
 from r1jax.data.builders.rows import BadRow, Row
 from r1jax.data.generated.draws import Dice
 from r1jax.data.world import wrongs
+from r1jax.safety.verdicts import set_of
 
 MARKERS = ("[INSERT PROMPT HERE]", "{question}")
 WORLD = "world"
@@ -85,7 +86,8 @@ def wrap(prompts: Sequence[Prompt], templates: Sequence[Template], *, seed: int,
 
   Returns:
     `count` prompts for each, with ids id * count + n. Their metadata have
-    `wrapper`, the template's name, and `inner`, the question as it was.
+    `wrapper`, the template's name, `inner`, the question as it was, and `set`
+    with "-jailbreak" behind its name.
 
   Raises:
     ValueError: there are fewer than `count` templates for a language.
@@ -122,8 +124,8 @@ def _wrapped(prompt: Prompt, template: Template, number: int) -> Prompt:
       prompt, id=number, reference=reference,
       messages=(*prompt.messages[:-1],
                 *ask(template.around(prompt.question))),
-      metadata={**prompt.metadata, "wrapper": template.name,
-                "inner": prompt.question})
+      metadata={**prompt.metadata, "set": f"{set_of(prompt)}-jailbreak",
+                "wrapper": template.name, "inner": prompt.question})
 
 
 def _file(path: epath.Path) -> Iterator[Template]:
