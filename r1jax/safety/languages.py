@@ -105,9 +105,11 @@ def items(paths: Sequence[epath.Path]) -> rows.Items:
     ValueError: one cannot be read, or more than 1 % of its rows are malformed.
   """
   for path in paths:
-    check(path.name.endswith(FILES), f"{path}: give a .csv, .tsv or .jsonl file")
+    check(path.name.endswith(FILES),
+          f"{path}: give a .csv, .tsv or .jsonl file")
+    name = path.name.partition(".")[0].lower()
 
-    def parse(row: Row, name: str = path.name.partition(".")[0].lower()) -> list[Prompt]:
+    def parse(row: Row, name: str = name) -> list[Prompt]:
       return list(_row(row, name))
 
     found = (rows.jsonl([path], parse) if ".jsonl" in path.suffixes

@@ -166,8 +166,10 @@ def parse(text: str | None, known: Collection[int]) -> Review:
   if not isinstance(text, str):
     return Review(failed="no review")
   said = thoughts.cut(text[-_LONGEST:])[2]
-  match = _VERDICT.search(said)
-  if not match or any(said.count(tag) != 1 for tag in _TAGS):
+  # Counted first: with one of each the search is linear.
+  match = _VERDICT.search(said) if all(
+      said.count(tag) == 1 for tag in _TAGS) else None
+  if not match:
     return Review(failed="unparsed verdict")
   ids = {int(number) for number in re.findall(_IDS, match[2])}
   reason = match[1].strip()

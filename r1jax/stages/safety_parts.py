@@ -36,7 +36,8 @@ def result(cases: Sequence[Case], *, controlled: bool = False
 
   Returns:
     `jailbreaks`, see `pairs`; `languages`, see `languages.summary`, of sets in
-    more than one: each {WITHOUT: ..., WITH: ...}; `risk_control`, see `control`.
+    more than one: each {WITHOUT: ..., WITH: ...}; `risk_control`, see
+    `control`.
   """
   ways = (WITHOUT, WITH) if controlled else (WITHOUT,)
   found: dict[str, Any] = {}
@@ -158,8 +159,9 @@ def _told(interval: intervals.Interval | None) -> dict[str, Any] | None:
 def _cell(one: Mapping[str, Any] | None) -> str:
   if not one:
     return "-"
-  return (f"{100 * one['value']:.1f} [{100 * one['low']:.1f},"
-          f" {100 * one['high']:.1f}]")
+  value, low, high = (round(100 * one[key], 1) + 0.0  # no -0.0
+                      for key in ("value", "low", "high"))
+  return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _share(share: float | None) -> str:
