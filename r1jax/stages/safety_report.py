@@ -214,7 +214,9 @@ def _told(interval: Interval | None) -> dict[str, Any] | None:
 
 
 def _percent(share: float | None) -> str:
-  return "-" if share is None else f"{max(100 * share, 0.0) if -1e-9 < share < 0 else 100 * share:.1f}"
+  if share is None:
+    return "-"
+  return f"{0.0 if abs(share) < 5e-4 else 100 * share:.1f}"
 
 
 def _cell(one: Mapping[str, Any] | None, plain: Mapping[str, Any] | None = None
