@@ -26,6 +26,7 @@ setuptools.setup(
     },
     install_requires=[
         "absl-py>=2.1",
+        "ahocorasick_rs>=1.0",
         "array_record>=0.7",
         "etils[epath]>=1.9",
         "flax>=0.12",

@@ -20,18 +20,27 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import common, flagset, replying, start
+from experiments import (
+  common,
+  flagset,
+  replying,
+  risk,
+  safety_flags,
+  start,
+)
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.data import hf_tokenizer, preference
+from r1jax.report import tables
 from r1jax.report import workdir as workdir_lib
-from r1jax.safety import agreement, judges, sets, taxonomy
+from r1jax.safety import agreement, judges, languages, sets, taxonomy
 from r1jax.safety.verdicts import Judge
 from r1jax.stages import (
   fingerprints,
   programs,
   safety,
+  safety_parts,
   safety_report,
   tasks,
   weights,
@@ -42,7 +51,7 @@ SETS = flags.DEFINE_string(
     "sets", "world", "Sets, separated by commas: world (the small world's),"
     " paper (its six), shared (all that --data_dir has),"
     f" {', '.join(sets.SETS)}, or FILE.jsonl with subcategory, question and"
-    " language in each line.")
+    " language in each line, or a FILE with the last two alone.")
 # Neither is trained on; together they have all four categories.
 SPLIT = flags.DEFINE_string(
     "split", "validation,test", "Splits of the small world's set.")
@@ -70,7 +79,7 @@ OUT = flags.DEFINE_string("out", "runs/safety", "Folder to write.")
 def main() -> None:
   out, samples = epath.Path(OUT.value), SAMPLES.value
   check(samples > 0, f"--samples={samples} must be positive")
-  prompts = tasks.joined(questions())
+  prompts = tasks.joined(safety_flags.jailbroken(questions()))
   cfg, model = answering()
   workdir_lib.prepare(
       out, settings(cfg, prompts), workdir_lib.versions(),
@@ -82,25 +91,35 @@ def main() -> None:
   means = replying.means(REPLY.value(), out)
   generate = (None if JUDGE.value == "rules"
               else programs.replier(JUDGE.value, means))
-  judge, control = judges.routed(judge_of(generate)), None
+  judge, control = judges.routed(judge_of(generate)), risk.control(str(out))
   told = {"judge": JUDGE.value if generate is None else means.settings(
-      JUDGE.value) | {"form": FORM.value}, "shown": SHOWN.value}
+      JUDGE.value) | {"form": FORM.value}, "shown": SHOWN.value,
+      "risk_control": risk.settings()}
   folder = safety.folder(told)
-  if not safety.label(judge, control, prompts, samples, cfg.batch, out,
-                      shown=SHOWN.value, folder=folder):
+  if not safety.label(
+      judge, control and control.control, prompts, samples, cfg.batch, out,
+      shown=SHOWN.value, folder=folder):
     return
   cases = safety.cases(prompts, cfg.batch, out, folder=folder)
   result = {"init": common.INIT.value} | told | {"verdicts": folder}
-  result |= safety_report.result(cases, by_rules=JUDGE.value == "rules")
+  result |= safety_report.result(
+      cases, controlled=control is not None, by_rules=JUDGE.value == "rules")
+  result |= safety_parts.result(cases, controlled=control is not None)
+  more = safety_parts.tables(result)
   if AGREEMENT.value:
     result["agreement"] = measured(judge)
   replying.report(JUDGE.value, generate)
   io.write_json(out / "result.json", result)
   safety_report.write(out, result, {"flags": told | {
-      "init": common.INIT.value, "sets": SETS.value}}, workdir_lib.versions())
+      "init": common.INIT.value, "sets": SETS.value}}, workdir_lib.versions(),
+      more)
   print(safety_report.printed(result), flush=True)
+  for heading, header, rows in more:
+    print(f"\n{heading}\n{tables.render(header, rows)}", flush=True)
   for reason, count in result["failures"].items():
     print(f"{count} answers have no verdict: {reason}", flush=True)
+  for line in control.lines() if control else []:
+    print(line, flush=True)
   print(f"numbers in {out}/report.html and result.json; what the model wrote"
         f" in {out}/{safety.ANSWERS}", flush=True)
 
@@ -126,8 +145,12 @@ def _read(name: str) -> list[Prompt]:
     return taxonomy.of_the_world([
         tasks.load("world-safety-judged", split)["world-safety-judged"]
         for split in SPLIT.value.split(",")])
-  loaded = (taxonomy.read(name) if name.endswith((".jsonl", ".jsonl.gz"))
-            else sets.load(name, common.DATA_DIR.value))
+  if not name.endswith(languages.FILES):
+    loaded = sets.load(name, common.DATA_DIR.value)
+  elif taxonomy.is_one(name):
+    loaded = taxonomy.read(name)
+  else:
+    loaded = sets.Loaded.of(languages.items([epath.Path(name)]))
   for bad in loaded.bad:
     print(f"left out: {bad}", flush=True)
   return loaded.prompts

@@ -24,7 +24,7 @@ from r1jax.core.config import check
 from r1jax.core.prompt import Prompt, ask
 from r1jax.data.builders import rows, wording
 from r1jax.data.builders.rows import BadRow, Items, Row
-from r1jax.safety import bbq
+from r1jax.safety import bbq, languages
 
 _TURNS = re.compile(r"\n\nHuman: |\n\nAssistant: ")
 _CHINESE = "请回答正确选项的字母。"
@@ -65,6 +65,13 @@ class Loaded(NamedTuple):
   prompts: list[Prompt]
   bad: list[BadRow]
 
+  @classmethod
+  def of(cls, items: Items) -> Loaded:
+    """Prompts and malformed rows, told apart."""
+    items = list(items)
+    return cls([item for item in items if isinstance(item, Prompt)],
+               [item for item in items if isinstance(item, BadRow)])
+
 
 def load(name: str, data_dir: str | os.PathLike) -> Loaded:
   """All that the files of a set hold.
@@ -84,9 +91,7 @@ def load(name: str, data_dir: str | os.PathLike) -> Loaded:
   check(bool(files), f"{one.title} is not in {data_dir or 'any folder'}: give"
         f" --data_dir=DIR with {' or '.join(one.files)} in it or in"
         f" DIR/{one.folders[0]}; from {one.publisher}")
-  items = list(one.read(files))
-  return Loaded([item for item in items if isinstance(item, Prompt)],
-                [item for item in items if isinstance(item, BadRow)])
+  return Loaded.of(one.read(files))
 
 
 def missing(data_dir: str | os.PathLike) -> dict[str, str]:
@@ -283,6 +288,10 @@ SETS: Mapping[str, Set] = {
         title="SafetyBench, Chinese", folders=("safetybench_zh", "safetybench"),
         files=("test_zh_subset.json", "test_zh.json"), read=safetybench,
         publisher="github.com/thu-coai/SafetyBench"),
+    "multijail": Set(
+        title="MultiJail, ten languages", folders=("multijail", "MultiJail"),
+        files=("MultiJail.csv",), read=languages.items, publisher=(
+            "github.com/DAMO-NLP-SG/multilingual-safety-for-LLMs, data")),
 }
 # Of the paper's Table 9, in its order.
 PAPER = ("sst", "bbq", "anthropic_red_team", "xstest", "do_not_answer",

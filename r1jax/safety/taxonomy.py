@@ -92,9 +92,16 @@ def read(path: str | os.PathLike) -> Loaded:
             "category": one.category, "subcategory": one.name,
             "harmful": harmful, "wrapper": ""})
 
-  items = list(rows.jsonl([epath.Path(path)], parse))
-  return Loaded([item for item in items if isinstance(item, Prompt)],
-                [item for item in items if not isinstance(item, Prompt)])
+  return Loaded.of(rows.jsonl([epath.Path(path)], parse))
+
+
+def is_one(path: str | os.PathLike) -> bool:
+  """Whether the first row of a file says what subcategory it is of."""
+  path = epath.Path(path)
+  if ".jsonl" not in path.suffixes or not path.exists():
+    return False
+  first = next(rows.jsonl([path], lambda row: row), None)
+  return isinstance(first, Row) and "subcategory" in first.fields
 
 
 def of_the_world(splits: Sequence[Sequence[Prompt]]) -> list[Prompt]:

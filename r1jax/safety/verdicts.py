@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -55,6 +55,23 @@ class Verdict:
 Judge = Callable[[Sequence[Prompt], Sequence[str]], Sequence[Verdict]]
 
 
+class Reviewed(NamedTuple):
+  """What risk control did with an answer.
+
+  Attributes:
+    retracted: why it took the answer back; None where it passed.
+    review: "" if there was none, "passed", "retracted", or "failed: " and why.
+  """
+
+  retracted: str | None = None
+  review: str = ""
+
+
+# Questions and answers, one each -> what risk control did with each. Like a
+# judge it does not raise: a review that fails is one of its answers.
+Control = Callable[[Sequence[Prompt], Sequence[str]], Sequence[Reviewed]]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
   """An answer with its verdict: the row that every score is made of.
@@ -67,6 +84,7 @@ class Case:
     verdict: of the answer as the model gave it.
     retracted: why risk control took the answer back, in its words; None where
       it passed or where none is in use. It never changes `verdict`.
+    review: what risk control did, see `Reviewed`.
   """
 
   prompt: Prompt
@@ -74,6 +92,7 @@ class Case:
   answer: str
   verdict: Verdict
   retracted: str | None = None
+  review: str = ""
 
   @property
   def controlled(self) -> Verdict:
@@ -90,14 +109,14 @@ def row(case: Case) -> dict[str, Any]:
   """A case as a line of JSON; `read` is the way back, given its prompt."""
   return {"id": case.prompt.id, "sample": case.sample, "answer": case.answer,
           "verdict": dataclasses.asdict(case.verdict),
-          "retracted": case.retracted}
+          "retracted": case.retracted, "review": case.review}
 
 
 def read(fields: Mapping[str, Any], prompt: Prompt) -> Case:
   """The case of a line that `row` made, of this prompt."""
   return Case(prompt=prompt, sample=fields["sample"], answer=fields["answer"],
               verdict=Verdict(**fields["verdict"]),
-              retracted=fields["retracted"])
+              retracted=fields["retracted"], review=fields["review"])
 
 
 def is_harmful(prompt: Prompt) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -19,16 +19,13 @@ from r1jax.core.prompt import Prompt
 from r1jax.rewards import response
 from r1jax.rewards.endpoint import Endpoint
 from r1jax.safety import verdicts
-from r1jax.safety.verdicts import Case, Judge, Verdict
+from r1jax.safety.verdicts import Case, Control, Judge, Reviewed, Verdict
 from r1jax.stages import batches
 from r1jax.stages.replies import Replier
 
 ANSWERS, VERDICTS = "answers", "verdicts"
 # What judges are shown of an answer, and users saw.
 SUMMARY, WHOLE = "summary", "all"
-
-# Questions and answers, one each -> why an answer is taken back, or None.
-Control = Callable[[Sequence[Prompt], Sequence[str]], Sequence[str | None]]
 
 
 def answer(model: Replier | Endpoint, prompts: Sequence[Prompt], samples: int,
@@ -89,13 +86,16 @@ def label(judge: Judge, control: Control | None, prompts: Sequence[Prompt],
     texts = [_shown(asked[at][2], shown) for at in there]
     said = dict(zip(there, zip(
         texts, judge(questions, texts),
-        control(questions, texts) if control else [None] * len(there),
+        control(questions, texts) if control else [Reviewed()] * len(there),
         strict=True)))
-    nothing = "", Verdict(label="", reason="no answer could be had"), None
-    return [verdicts.row(Case(
-        prompt=prompt, sample=number, answer=text, verdict=verdict,
-        retracted=why)) for at, (prompt, number, _) in enumerate(asked)
-            for text, verdict, why in [said.get(at, nothing)]]
+    nothing = "", Verdict(label="", reason="no answer could be had"), Reviewed()
+    rows = []
+    for at, (prompt, number, _) in enumerate(asked):
+      text, verdict, reviewed = said.get(at, nothing)
+      rows.append(verdicts.row(Case(
+          prompt=prompt, sample=number, answer=text, verdict=verdict,
+          retracted=reviewed.retracted, review=reviewed.review)))
+    return rows
 
   return batches.store(epath.Path(workdir) / folder, items, size, work,
                        title="verdicts", unit="questions")
