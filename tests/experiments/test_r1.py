@@ -132,7 +132,7 @@ def test_a_wrong_flag_is_seen():
   assert "one has no baseline" in value
 
 
-@pytest.mark.parametrize("preset", ["embedded", "paper"])
+@pytest.mark.parametrize("preset", ["embedded", "paper", "tiny"])
 def test_what_the_plans_name_in_the_package_is_there(preset):
   one = stages(preset)
   for stage in one.plan.stages:
