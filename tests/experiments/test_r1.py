@@ -1,5 +1,6 @@
 """experiments.r1 as users type it, with stages that need no training."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -112,6 +113,15 @@ def test_experiments_take_the_flags_of_the_plans(preset):
     lines[stage.name] = command[command.index("-m") + 1], command[3:]
   found = dict(zip(lines, flagged.errors(list(lines.values()))))
   assert not {name: error for name, error in found.items() if error}
+
+
+@pytest.mark.parametrize("preset", ["embedded", "paper", "tiny"])
+def test_what_is_one_process_is_not_launched_as_several(preset):
+  one = dataclasses.replace(stages(preset), launch=("srun",))
+  for stage in one.plan.stages:
+    source = (ROOT / "experiments" / f"{stage.run}.py").read_text()
+    launched = one.command(stage)[0] == "srun"
+    assert launched == ("many=True" in source), stage.name
 
 
 @pytest.mark.parametrize("preset", ["embedded", "paper"])
