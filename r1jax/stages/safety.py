@@ -116,7 +116,7 @@ def cases(prompts: Sequence[Prompt], size: int, workdir: str | os.PathLike,
 def folder(settings: dict[str, Any]) -> str:
   """Where verdicts of these settings lie: of each judge in a place of its own.
   """
-  return f"{VERDICTS}/{digest(settings)}"
+  return f"{VERDICTS}-{digest(settings)}"
 
 
 def digest(value: Any) -> str:

@@ -7,7 +7,7 @@ biased; letters, "" where there is none.
 
 
 def helm(items, *, scale=True, unknown=True):
-  """(accuracy, ambiguous, clear) as HELM counts; `scale`, `unknown` break it."""
+  """(accuracy, ambiguous, clear) as HELM counts; False breaks it."""
   right = sum(1.0 for i in items if i["chosen"] == i["right"]) / len(items)
   scores = []
   for condition in ("ambig", "disambig"):
