@@ -60,6 +60,31 @@ def test_rates_before_and_after_by_hand():
   json.dumps(found)
 
 
+def test_what_risk_control_lowers():
+  found = safety_parts.result(CASES, controlled=True)["lowered"]
+  # Of q0 to q3 as asked one of four; of the three with a verdict in templates
+  # two of three.
+  assert found[ASKED]["value"] == pytest.approx(1 / 4)
+  assert found[JAILBROKEN]["value"] == pytest.approx(2 / 3)
+  assert "lowered" not in safety_parts.result(CASES)
+
+
+def test_models_side_by_side(tmp_path):
+  (tmp_path / "r1").mkdir()
+  (tmp_path / "plain").mkdir()
+  (tmp_path / "r1/result.json").write_text(json.dumps(
+      safety_parts.result(CASES, controlled=True)))
+  (tmp_path / "plain/result.json").write_text("{}")
+  _, header, rows = safety_parts.of_models(
+      {name: tmp_path / name for name in ("r1", "plain", "none")})
+  assert [row[0] for row in rows] == [
+      "r1, without risk control", "r1, with risk control", "r1, lowered by it",
+      "plain: no jailbreaks were asked",
+      f"none: no {tmp_path}/none/result.json"]
+  assert all(len(row) == len(header) for row in rows)
+  assert rows[2][2].startswith("25.0 [") and rows[2][3].startswith("66.7 [")
+
+
 def test_several_samples_of_a_question_are_one_value():
   cases = [case(HARMFUL[n], "safe") for n in (0, 1)] + [
       case(WRAPPED[0], "unsafe"), case(WRAPPED[0], "safe"),
@@ -104,6 +129,7 @@ def test_tables_have_a_row_for_each_way():
   header, rows = made["Jailbreaks"]
   assert rows[0][header.index("unsafe, jailbroken")].startswith("100.0 [")
   assert rows[1][header.index("unsafe, jailbroken")].startswith("33.3 [")
+  assert len(rows) == 3
   assert made["Languages"][1][-1][0] == "all"
   assert made["Risk control"][1] == [["10", "5", "4", "2"]]
   assert len(safety_parts.tables(safety_parts.result(CASES))[0][2]) == 1
