@@ -7,7 +7,15 @@ import pytest
 
 from r1jax.core.prompt import Prompt, ask
 from r1jax.safety import sets, taxonomy
-from r1jax.safety.verdicts import LABELS, REJECTED, SAFE, UNSAFE, Case, Verdict
+from r1jax.safety.verdicts import (
+  LABELS,
+  REJECTED,
+  SAFE,
+  UNSAFE,
+  Case,
+  Reviewed,
+  Verdict,
+)
 from r1jax.stages import safety, safety_report
 from tests.reference import safety as reference
 
@@ -41,7 +49,8 @@ def test_a_killed_evaluation_goes_on_and_asks_nothing_twice(tmp_path):
     return [Verdict(label=UNSAFE) for _ in answers]
 
   def control(questions, answers):
-    return ["rule 6" if answer.endswith("0") else None for answer in answers]
+    return [Reviewed(retracted="rule 6" if answer.endswith("0") else None)
+            for answer in answers]
 
   with pytest.raises(OSError, match="killed"):
     safety.answer(model, prompts, 2, 2, tmp_path)
