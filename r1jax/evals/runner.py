@@ -101,7 +101,7 @@ def evaluate(
     RuntimeError: `score` returned other prompts than it was given, or a prompt
       was not scored exactly once.
   """
-  _check(prompts, batch_size)
+  check(prompts, batch_size)
   rows: list[dict[str, Any]] = []
   with (Progress(name, len(prompts), unit="problems") if progress
         else contextlib.nullcontext()) as shown:
@@ -115,17 +115,27 @@ def evaluate(
       ours = live[numbers.start:numbers.stop]
       if ours:
         scored = score(first(rollout, len(ours)), ours, texts[:len(ours)])
-        rows += _rows(scored, ours, start + numbers.start)
+        rows += of_problems(scored, ours, start + numbers.start)
       if shown:
         shown.step({}, len(live))
   if path is not None:
-    _store(path, rows)
+    store(path, rows)
   every = sum(processes.gather([
       {k: v for k, v in row.items() if k not in _READ} for row in rows]), [])
-  times = collections.Counter(row["id"] for row in every)
+  return summary(once(every, prompts))
+
+
+def once(rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]
+         ) -> list[dict[str, Any]]:
+  """The rows in the problems' order.
+
+  Raises:
+    RuntimeError: they are not one of each problem.
+  """
+  times = collections.Counter(row["id"] for row in rows)
   if times != collections.Counter(p.id for p in prompts):
     raise RuntimeError("some problem was not scored exactly once")
-  return _summary(sorted(every, key=lambda row: row["number"]))
+  return sorted(rows, key=lambda row: row["number"])
 
 
 def first(rollout: Rollout, count: int) -> Rollout:
@@ -135,7 +145,12 @@ def first(rollout: Rollout, count: int) -> Rollout:
       if value is not None})
 
 
-def _check(prompts: Sequence[Prompt], batch_size: int) -> None:
+def check(prompts: Sequence[Prompt], batch_size: int) -> None:
+  """Makes sure that there are problems with ids of their own.
+
+  Raises:
+    ValueError: there are none, two have one id, or the batch is empty.
+  """
   if batch_size < 1:
     raise ValueError(f"batch_size={batch_size}: at least 1 is needed")
   if not prompts:
@@ -147,21 +162,33 @@ def _check(prompts: Sequence[Prompt], batch_size: int) -> None:
         f"prompt ids occur twice: {twice[:5]}; ids must be unique")
 
 
-def _rows(scored: Scored, batch: Sequence[Prompt], first: int
-          ) -> list[dict[str, Any]]:
-  """One record per problem, numbered from `first`, its samples as lists."""
+def of_problems(scored: Scored, batch: Sequence[Prompt], first: int, *,
+                ruled: bool = True) -> list[dict[str, Any]]:
+  """One record per problem, numbered from `first`, its samples as lists.
+
+  Args:
+    scored: the samples of a batch.
+    batch: its problems.
+    first: number of the first of them.
+    ruled: whether each must have a verdict of the rule "accuracy"; without it
+      "accuracy" is among the parts only where there is one.
+
+  Raises:
+    RuntimeError: the prompts of `scored` are others.
+    ValueError: `ruled`, and a problem has no such verdict.
+  """
   returned, given = ([p.id for p in ps] for ps in (scored.prompts, batch))
   if returned != given:
     raise RuntimeError(
         "the judge returned other prompts than it was given:"
         f" {returned[:5]} for {given[:5]}")
-  if "accuracy" not in scored.parts:
+  if ruled and "accuracy" not in scored.parts:
     raise ValueError(
         f"scored parts are {sorted(scored.parts)}: evaluation needs"
         " \"accuracy\"")
   rows = []
   for q, prompt in enumerate(batch):
-    if np.isnan(scored.parts["accuracy"][q]).any():
+    if ruled and np.isnan(scored.parts["accuracy"][q]).any():
       raise ValueError(
           f"no accuracy rule judges prompt {prompt.id} of {prompt.source!r}"
           f" (verifier={prompt.verifier!r}): leave such prompts out")
@@ -182,7 +209,8 @@ def _rows(scored: Scored, batch: Sequence[Prompt], first: int
   return rows
 
 
-def _store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
+def store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
+  """Writes this process's generations, one JSON line each, gzipped."""
   lines = []
   for row in rows:
     for g, completion in enumerate(row["completions"]):
@@ -204,7 +232,12 @@ def _store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
     rollouts.remove_beyond(path, jax.process_count())
 
 
-def _summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
+def summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
+  """What the rows of all problems say.
+
+  Raises:
+    ValueError: the number of samples changes between them.
+  """
   samples = {len(row["lengths"]) for row in rows}
   if len(samples) > 1:
     raise ValueError(
