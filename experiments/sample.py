@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 
@@ -40,7 +41,8 @@ def questions():
 
 def main() -> None:
   policy, tokenizer = common.policy(SEED.value, common.mesh())
-  engine = Engine(policy.model, SAMPLING.value(), tokenizer.eos_ids)
+  sampling = dataclasses.replace(SAMPLING.value(), vocab=tokenizer.vocab_size)
+  engine = Engine(policy.model, sampling, tokenizer.eos_ids)
   policy = policy._replace(
       params=evaluating.laid_out(policy, engine, donate=True))
   template = common.template(TEMPLATE.value)
