@@ -24,6 +24,7 @@ from r1jax.stages import (
   judging,
   reporting,
   reward_models,
+  seen,
   tasks,
 )
 from r1jax.stages.evaluating import EvalConfig
@@ -32,6 +33,10 @@ EVAL = flagset.define(EvalConfig)
 REWARDS = flagset.define(RewardConfig, "rewards")
 SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
 TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
+SEEN = flags.DEFINE_string(
+    "seen", "", "What the model was trained on, data sets as gsm8k@train and"
+    " JSONL files: problems that share ten words in a row with it are listed in"
+    " contamination.json, and pass@1 is told without them too.")
 OUT = flags.DEFINE_string(
     "out", "runs/evaluate", "Folder for generations.jsonl.gz and result.json.")
 
@@ -57,8 +62,11 @@ def main() -> None:
         policy.router_bias_LE, fitting,
         path=out / "generations.jsonl.gz")
   left_out = sum(map(len, parts.values())) - len(fitting)
+  marked = processes.from_writer(lambda: seen.mark(
+      fitting, SEEN.value, out, common.DATA_DIR.value)) if SEEN.value else None
   processes.from_writer(lambda: io.write_json(
       out / "result.json", dataclasses.asdict(result) | {
+          "contamination": marked,
           "config": dataclasses.asdict(cfg), "init": common.INIT.value,
           "data": common.DATA.value, "split": SPLIT.value,
           "template": template,
@@ -70,6 +78,9 @@ def main() -> None:
   print(f"{result.n_prompts} problems x {result.n_samples} samples,"
         f" {result.invalid} without a verdict;"
         f" {left_out} problems left out as too long; generations in {out}")
+  if marked:
+    print(f"{marked['marked']} of {marked['problems']} problems share text with"
+          f" {SEEN.value}: {out / seen.FILE}")
   if len(result.by_domain) > 1:
     print("pass@1 by domain: " + "  ".join(
         f"{k}: {v:.3f}" for k, v in result.by_domain.items()))
