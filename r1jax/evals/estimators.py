@@ -139,7 +139,14 @@ def maj_at_k(answers: Sequence[Sequence[str | None]],
 def cons_at_k(answers: Sequence[Sequence[str | None]],
               correct_QG: np.ndarray, k: int, *, draws: int = DRAWS
               ) -> Estimate:
-  """How often the majority of k samples is right, voting as in `maj_at_k`.
+  """How often the majority of k samples is right, see `cons_values`."""
+  return clustered(cons_values(answers, correct_QG, k, draws=draws))
+
+
+def cons_values(answers: Sequence[Sequence[str | None]],
+                correct_QG: np.ndarray, k: int, *, draws: int = DRAWS
+                ) -> np.ndarray:
+  """How right the majority of k samples is, [Q], voting as in `maj_at_k`.
 
   A problem's value is the mean over `draws` random subsets of k of its G
   samples, so it is unbiased; for k = 1 and k = G it is exact, pass@1 (what
@@ -153,9 +160,9 @@ def cons_at_k(answers: Sequence[Sequence[str | None]],
   n = len(answers[0])
   if not 1 <= k <= n:
     raise ValueError(f"k={k}: at least 1 and at most the {n} samples")
-  return clustered(np.array([
+  return np.array([
       ballot.value(k, draws, np.random.default_rng((_SUBSETS, q)))
-      for q, ballot in enumerate(ballots)]))
+      for q, ballot in enumerate(ballots)])
 
 
 def cons_error(answers: Sequence[Sequence[str | None]],

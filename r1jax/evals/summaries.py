@@ -8,13 +8,14 @@ theirs.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from r1jax.evals import estimators
 from r1jax.evals.estimators import Estimate
+from r1jax.evals.intervals import Values
 
 # By what an evaluation is taken apart, and where a row has it.
 PARTS = ("domain", "source", "language", "level", "topic")
@@ -28,6 +29,73 @@ def topic(metadata: Mapping[str, Any]) -> str | None:
     if isinstance(metadata.get(name), str) and metadata[name]:
       return metadata[name]
   return None
+
+
+class Problems(NamedTuple):
+  """The problems of one data set with their samples' verdicts.
+
+  Attributes:
+    rows: a problem's "question", "reference", "answers" and what `PARTS` names.
+    correct_QG: in [0, 1], 0 without a verdict.
+    lengths_QG: tokens of each answer.
+    texts: the answers of each problem.
+  """
+
+  rows: list[dict[str, Any]]
+  correct_QG: np.ndarray
+  lengths_QG: np.ndarray
+  texts: list[list[str]]
+
+  @property
+  def samples(self) -> int:
+    """G, of each problem."""
+    return self.correct_QG.shape[1]
+
+  def values(self, numbers_Q: np.ndarray | None = None) -> Values:
+    """One number a problem, to compare with another model's: pass@1 if None.
+
+    A problem is known by its question, and a question that is there several
+    times also by which of them it is.
+    """
+    if numbers_Q is None:
+      numbers_Q = self.correct_QG.mean(1)
+    seen: collections.Counter[str] = collections.Counter()
+    values = {}
+    for row, number in zip(self.rows, numbers_Q, strict=True):
+      values[row["question"], seen[row["question"]]] = float(number)
+      seen[row["question"]] += 1
+    return values
+
+  def majority(self, k: int) -> Values:
+    """Whether the majority of k samples is right, see `cons_at_k`."""
+    answers = [row["answers"] for row in self.rows]
+    return self.values(estimators.cons_values(answers, self.correct_QG, k))
+
+
+def by_source(rows: Iterable[Mapping[str, Any]]) -> dict[str, Problems]:
+  """The samples that `evals.runner` stored, by data set and problem.
+
+  Raises:
+    ValueError: problems of one data set have unlike numbers of samples.
+  """
+  sets: dict[str, dict[Any, list[Mapping[str, Any]]]] = {}
+  for row in rows:
+    sets.setdefault(row["source"], {}).setdefault(row["id"], []).append(row)
+  found = {}
+  for source, problems in sets.items():
+    counts = sorted({len(samples) for samples in problems.values()})
+    if len(counts) > 1:
+      raise ValueError(f"problems of {source} have {counts} samples; evaluate"
+                       " them again with one number")
+    groups = list(problems.values())
+    found[source] = Problems(
+        [{key: group[0].get(key) for key in (*PARTS, "question", "reference")}
+         | {"answers": [row["answer"] for row in group]} for group in groups],
+        np.array([[row["parts"]["accuracy"] * row["valid"] for row in group]
+                  for group in groups], np.float64),
+        np.array([[row["length"] for row in group] for group in groups]),
+        [[row["completion"] for row in group] for group in groups])
+  return found
 
 
 def of_rows(rows: Sequence[Mapping[str, Any]], correct_QG: np.ndarray
