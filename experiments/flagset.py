@@ -19,7 +19,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
-from absl import app, flags
+from absl import flags
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class FlagSet(Generic[T]):
     """The dataclass as the flags say.
 
     Raises:
-      absl.app.UsageError: the dataclass refuses the values.
+      ValueError: the dataclass refuses the values.
     """
     return self._build(self.cls, self.prefix)
 
@@ -72,12 +72,12 @@ class FlagSet(Generic[T]):
         continue
       values[field.name] = self.flag_values[name].value
       if values[field.name] is None and _required(field):
-        raise app.UsageError(f"--{name} must be given")
+        raise ValueError(f"--{name} must be given")
     try:
       return cls(**values)
     except ValueError as error:
       where = f" (flags --{prefix}.*)" if prefix else ""
-      raise app.UsageError(f"{error}{where}") from error
+      raise ValueError(f"{error}{where}") from error
 
 
 def define(

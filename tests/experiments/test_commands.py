@@ -181,6 +181,8 @@ def test_bad_flags_of_training(train, tmp_path):
   for message, call in zip(
       bad, train(*([at, *line] for line in bad.values())), strict=True):
     fails(call, message)
+    assert "--help" not in call.out + call.err.replace("(--help lists", "")
+    assert (call.out + call.err).count("\n") < 30  # no pages of help
   assert not (tmp_path / "run").exists()
 
 
