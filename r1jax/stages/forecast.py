@@ -214,7 +214,7 @@ class Models:
       return presets.get(name)
     filled = plan_lib.fill(init, self._values)
     kind, _, what = filled.partition(":")
-    if match := re.fullmatch(r"\{(\w+)\}", what):
+    if match := re.fullmatch(r"\{(\w+)\}(?:@\w+)?", what):
       flags = self._plan.stage(match[1]).flags
       return self(flags.get("init", "base"))
     if kind == "random":

@@ -24,6 +24,7 @@ from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import build
 from r1jax.models.scalar_head import ScalarModel
+from r1jax.report import workdir as workdir_lib
 from r1jax.stages import exporting, weights
 from r1jax.stages.weights import Weights
 from r1jax.training import lora
@@ -83,7 +84,7 @@ def about(init: str) -> dict[str, Any]:
   kind, _, what = init.partition(":")
   check(kind in ("orbax", "hf") and bool(what), f"{init!r} is no reward model;"
         " give orbax:WORKDIR of experiments.train_reward, or hf:DIR")
-  path = epath.Path(what) / ABOUT
+  path = epath.Path(workdir_lib.named(what)[0]) / ABOUT
   if path.exists():
     return io.read_json(path)
   if kind == "orbax":
@@ -112,5 +113,6 @@ def _from_run(workdir: str, compute: Compute, mesh: Any) -> Weights:
   check(bool(settings.get("init")), f"{workdir}/config.json does not say which"
         " parameters the adapter adapts (init); train it through experiments/")
   base = load(settings["init"], compute, jax.random.key(settings["seed"]), mesh)
+  weights.check_adapted(base, settings, workdir)
   return trained._replace(
       params=lora.join(base.params, trained.params, adapter.scale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Any, NamedTuple
 
@@ -9,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from r1jax.checkpoint import export, hf_config, hf_io
+from r1jax.checkpoint import export, hf_config, hf_io, retention, trees
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core import io
+from r1jax.core.config import check
 from r1jax.data import hf_tokenizer
 from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.tokenizer import Tokenizer
@@ -20,6 +22,7 @@ from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import Model, build
+from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes, rules
 from r1jax.training import lora, step
 from r1jax.training.lora import LoraConfig
@@ -33,6 +36,11 @@ BASES = {
     "world": ASSETS / "world" / "base.safetensors",
     "student-qwen": ASSETS / "world" / "student-qwen.safetensors",
     "student-llama": ASSETS / "world" / "student-llama.safetensors"}
+
+
+# What tells the best checkpoint of a run, the first of these that it measures.
+BEST_BY = {"eval/pass1": "max", "eval/cross_entropy": "min",
+           "eval/loss": "min"}
 
 
 class Weights(NamedTuple):
@@ -89,9 +97,9 @@ def load(init: str, compute: Compute, key: jax.Array,
   Args:
     init: `base`, the embedded base, or `base:world` and others of `BASES`;
       `file:PATH.safetensors`, what `experiments/pretrain.py --export` wrote;
-      `orbax:DIR`, the workdir of a
-      run, its newest checkpoint (an adapter beside the run's own init, as
-      `lora.join` makes it; `lora.dense` makes arrays of it); `hf:DIR`, a
+      `orbax:DIR`, the workdir of a run, its newest checkpoint, or
+      `orbax:DIR@STEP`, `orbax:DIR@best` (an adapter beside the run's own init,
+      as `lora.join` makes it; `lora.dense` makes arrays of it); `hf:DIR`, a
       folder of a Hugging Face model; `random:PRESET`.
     compute: how it is computed.
     key: of random parameters.
@@ -119,8 +127,9 @@ def load(init: str, compute: Compute, key: jax.Array,
 
 def _unknown(init: str) -> ValueError:
   return ValueError(
-      f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR,"
-      " hf:DIR or random:PRESET; other bases that come along are"
+      f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR"
+      " (or WORKDIR@STEP, WORKDIR@best), hf:DIR or random:PRESET; other bases"
+      " that come along are"
       f" {', '.join(f'base:{name}' for name in BASES if name)}")
 
 
@@ -156,7 +165,7 @@ def tokenizer_of(init: str) -> epath.Path:
   kind, _, what = init.partition(":")
   if kind == "hf" and what:
     return epath.Path(what)
-  kept = epath.Path(what) / tokenizer_lib.FOLDER
+  kept = epath.Path(workdir_lib.named(what)[0]) / tokenizer_lib.FOLDER
   if kind == "orbax" and kept.exists():
     return kept
   file = BASES.get(what) if kind == "base" else epath.Path(what)
@@ -261,17 +270,118 @@ def _from_run(workdir, compute, mesh):
     raise ValueError(f"{workdir}/config.json does not say which parameters the"
                      " adapter adapts (init); train it through experiments/")
   base = load(settings["init"], compute, jax.random.key(settings["seed"]), mesh)
+  check_adapted(base, settings, workdir)
   return trained._replace(
       params=lora.join(base.params, trained.params, adapter.scale))
 
 
+def check_adapted(base: Weights, settings: dict[str, Any],
+                  workdir: str | os.PathLike) -> None:
+  """Raises ValueError unless `base` is what the run's adapter was trained on.
+
+  Args:
+    base: loaded from the run's init.
+    settings: of the run; those without a fingerprint of it allow any.
+    workdir: of the run, for the message.
+  """
+  known = settings.get("parameters")
+  cast = settings.get("compute", {}).get("param_dtype", "")
+  if known and base.model.compute.param_dtype == cast:
+    check(fingerprint(base) == known, f"the adapter in {workdir} was trained on"
+          f" {settings['init']}, whose parameters are others now: what it adds"
+          " to them means nothing. Bring those back, or train it anew")
+
+
+def fingerprint(policy: Weights) -> str:
+  """Of the parameters' values, the same however they are placed.
+
+  It is made of the least and the largest value of every array: training moves
+  them, and no order of summation does.
+  """
+  ends = jax.jit(lambda tree: jax.tree.map(
+      lambda x: jnp.stack([x.min(), x.max()]).astype(jnp.float32), tree))
+  digest = hashlib.sha256()
+  for name, values in sorted(trees.flatten(ends(policy.params)).items()):
+    digest.update(name.encode() + processes.whole(values).tobytes())
+  return digest.hexdigest()[:16]
+
+
+def frozen(init: str, began: str = "") -> str:
+  """`init` as a run keeps it: `orbax:DIR` and `@best` with their step.
+
+  Every process calls it; all get the same.
+
+  Args:
+    init: as `load` takes it.
+    began: what the run froze it to when it began, which then stays.
+
+  Raises:
+    ValueError: DIR is no run's, or has no such checkpoint.
+  """
+  kind, _, what = init.partition(":")
+  workdir, at = workdir_lib.named(what)
+  if kind != "orbax" or not what or at.isdecimal():
+    return init
+  before, step = workdir_lib.named(began.partition(":")[2])
+  if began.startswith("orbax:") and before == workdir and step.isdecimal():
+    return began
+  return f"orbax:{workdir}@{processes.from_writer(lambda: step_of(what))}"
+
+
+def or_own(init: str, workdir: str | os.PathLike) -> str:
+  """`init`, or the run in `workdir` itself where that checkpoint is gone.
+
+  For a run that trains all parameters: it has them in checkpoints of its own,
+  and DIR, which has gone on, has removed what it began with.
+  """
+  kind, _, what = init.partition(":")
+  folder, at = workdir_lib.named(what)
+
+  def gone() -> bool:
+    kept = retention.complete(epath.Path(folder) / "checkpoints")
+    own = retention.complete(epath.Path(workdir) / "checkpoints")
+    return bool(own) and int(at) not in kept
+
+  frozen_one = kind == "orbax" and at.isdecimal()
+  return (f"orbax:{os.fspath(workdir)}"
+          if frozen_one and processes.from_writer(gone) else init)
+
+
+def step_of(what: str) -> int:
+  """The checkpoint that `what`, behind `orbax:`, names today.
+
+  Raises:
+    ValueError: it is no run's, or has no such checkpoint.
+  """
+  workdir, at = workdir_lib.named(what)
+  settings_of(workdir)
+  directory = epath.Path(workdir) / "checkpoints"
+  steps = retention.complete(directory)
+  check(bool(steps), f"{workdir} has no checkpoint yet; let its own command go"
+        " on until it has saved one")
+  if at.isdecimal():
+    check(int(at) in steps, f"{workdir} has no checkpoint of step {at} (any"
+          f" more); there are {', '.join(map(str, steps))}")
+    return int(at)
+  if not at:
+    return steps[-1]
+  for name, mode in BEST_BY.items():
+    scores = {step: retention.metrics(directory, step).get(name)
+              for step in steps}
+    if (best := retention.best(scores, mode)) is not None:
+      return best
+  raise ValueError(
+      f"{workdir}@best: none of its checkpoints has been evaluated; give"
+      f" {workdir}@STEP, of {', '.join(map(str, steps))}")
+
+
 def settings_of(workdir: str | os.PathLike) -> dict[str, Any]:
-  """The config of the run in `workdir`.
+  """The config of the run in `workdir`, or of the one that WORKDIR@... names.
 
   Raises:
     ValueError: it is not a run's.
   """
-  path = epath.Path(workdir) / "config.json"
+  path = epath.Path(workdir_lib.named(os.fspath(workdir))[0]) / "config.json"
   if not path.exists():
     raise ValueError(f"{path} does not exist; orbax:DIR must be the --workdir"
                      " of a training run")
@@ -281,7 +391,9 @@ def settings_of(workdir: str | os.PathLike) -> dict[str, Any]:
 def restored(workdir: str | os.PathLike, compute: Compute,
              mesh: jax.sharding.Mesh | None = None
              ) -> tuple[Weights, LoraConfig, dict[str, Any]]:
-  """What the newest checkpoint of a run holds, and the run's settings.
+  """What a checkpoint of a run holds, and the run's settings.
+
+  It is the newest, or that of WORKDIR@STEP or WORKDIR@best.
 
   The parameters are those that were trained: an adapter if its rank > 0. They
   are placed on `mesh`, or on the default device.
@@ -322,7 +434,10 @@ def checkpoint(workdir: str | os.PathLike, settings: dict[str, Any],
     like = _like(like, {
         "params": rules.param_shardings(axes, params, mesh),
         "router_bias_LE": jax.NamedSharding(mesh, jax.P())})
-  manager = Manager(epath.Path(workdir) / "checkpoints", read_only=True)
-  arrays, _ = manager.restore(like=like, partial=True)
+  folder, at = workdir_lib.named(os.fspath(workdir))
+  step = processes.from_writer(
+      lambda: step_of(os.fspath(workdir))) if at else None
+  manager = Manager(epath.Path(folder) / "checkpoints", read_only=True)
+  arrays, _ = manager.restore(step, like=like, partial=True)
   manager.close()
   return Weights(model, arrays["params"], arrays["router_bias_LE"]), adapter
