@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
+import difflib
 import hashlib
 import io
 import os
@@ -74,8 +75,8 @@ def load(
     ValueError: unknown name or split, missing or malformed data.
   """
   if name not in SOURCES:
-    raise ValueError(
-        f"data={name!r} is unknown; choose from {', '.join(SOURCES)}")
+    raise ValueError(f"data={name!r} is unknown; {_hint(name)}choose from"
+                     f" {', '.join(SOURCES)}")
   cls = _BUILDERS[SOURCES[name]]
   source = cls.builder_configs[name.rpartition("/")[2]]
   folder = None if source.module else _folder(name, source, data_dir)
@@ -96,6 +97,16 @@ def load(
   return Prompts(
       builder.as_data_source(split=split), record.decode,
       core_io.read_json(epath.Path(builder.data_dir) / domain.SKIPPED))
+
+
+def _hint(name: str) -> str:
+  """What somebody who gives a file, or mistypes, is told."""
+  if "." in name or os.path.exists(name):
+    return ("own prompts are --data=prompts --data_dir=DIR with DIR/train.jsonl"
+            " and DIR/validation.jsonl, own questions with a rule a task in"
+            " Python, --data=FILE.py; else ")
+  alike = difflib.get_close_matches(name, SOURCES, n=1)
+  return f"did you mean {alike[0]}? Else " if alike else ""
 
 
 def _within(split: str, sizes: Mapping[str, int]) -> str:

@@ -45,7 +45,8 @@ class Pipeline:
     plan: what is to be done.
     workdir: gets a folder for every stage.
     values: what stands for `plan.VALUES`, from `Plan.values`.
-    launch: words before every command, such as ("srun",).
+    launch: words before every command, such as ("srun",), but not before
+      those that run alone.
   """
 
   plan: Plan
@@ -61,7 +62,8 @@ class Pipeline:
     """What runs a stage, as a user may type it."""
     flags = {stage.out: os.fspath(self.folder(stage.name))} | {
         name: self.filled(value) for name, value in stage.flags.items()}
-    return [*self.launch, sys.executable, "-m", stage.module,
+    launch = () if stage.alone else self.launch
+    return [*launch, sys.executable, "-m", stage.module,
             *(f"--{name}={value}" for name, value in flags.items())]
 
   def filled(self, text: str) -> str:

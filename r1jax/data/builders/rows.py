@@ -293,7 +293,9 @@ def _records(
 
 
 def _too_many(unit: epath.Path, bad: list[BadRow], total: int) -> ValueError:
-  first = "; ".join(map(str, bad[:3])) or "the file is empty"
+  if not total:
+    return ValueError(f"{unit}: the file is empty; give it at least one row")
+  first = "; ".join(map(str, bad[:3]))
   return ValueError(
       f"{unit}: {len(bad)} of {total} rows are malformed (at most"
       f" {MAX_BAD_SHARE:.0%} may be); repair the file. First: {first}")
