@@ -215,7 +215,8 @@ class Programs:
                      preferred_element_type=jnp.float32)
     keys_B = jax.vmap(jax.random.fold_in)(rows.keys_B, rows.sampled_B)
     tokens_B, logprobs_B = sample(
-        logits, keys_B, self._cfg.temperature, self._cfg.top_p)
+        logits, keys_B, self._cfg.temperature, self._cfg.top_p,
+        self._cfg.vocab)
     ended_B = jnp.any(tokens_B[:, None] == self._eos[None], -1)
     sampled_B = rows.sampled_B + live_B
     rows = rows._replace(
