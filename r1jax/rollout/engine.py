@@ -108,18 +108,23 @@ class Engine:
       slots += quarter if self._fine else slots
     return min(slots, most)
 
+  def rows_each(self, total: int) -> int:
+    """Rows of every lane for so many samples of one process."""
+    stretch = -(-total // self._own_lanes)
+    return min(self.max_rows // self.lanes or stretch, stretch)
+
   def prompts_at_once(self, questions: int, samples: int, length: int) -> int:
-    """Prompts that are computed at once in each lane.
+    """Prompts that are computed at once in each lane: as many as fill its rows.
 
     Args:
       questions: of one process.
       samples: of each.
       length: of a prompt, padded.
     """
-    stretch = -(-questions * samples // self._own_lanes)  # samples of a lane
-    # A stretch may begin and end within a question.
-    spans = stretch // samples + 2 if stretch % samples else stretch // samples
-    return max(1, min(spans, questions, PREFILL // length))
+    # The samples of a lane may begin within a question.
+    within = questions * samples // self._own_lanes % samples > 0
+    count = -(-self.rows_each(questions * samples) // samples) + within
+    return max(1, min(count, questions, PREFILL // length))
 
   def generate(self, params: Params, bias_LE: jax.Array,
                prompts: Sequence[np.ndarray], prompt_ids: Sequence[int],
@@ -226,8 +231,7 @@ class Engine:
 
     A run samples at most `chunk` tokens of each, the first at most `first`.
     """
-    stretch = -(-asked.limits_QG.size // self._own_lanes)
-    rows_each = min(self.max_rows // self.lanes or stretch, stretch)
+    rows_each = self.rows_each(asked.limits_QG.size)
     slots = Slots(self._own_lanes, rows_each, asked.limits_QG.size)
     prompts = _Prompts(self, asked, harvest)
     most = asked.tokens_QP.shape[1] + self.cfg.max_new_tokens
