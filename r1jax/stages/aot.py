@@ -290,7 +290,10 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   count, length = asked[0].shape
   yield Program(
       "prefill", _under(mesh, run.prefill, params, bias_LE, *asked),
-      given | {"batch": asked}, held["prefill"],
+      # Nothing is drawn yet, so the head and the norm before it are not read.
+      given | {"batch": asked, "decoding copy": {
+          name: part for name, part in _main(params).items()
+          if name not in ("norm", "w_head")}}, held["prefill"],
       flops=count * length * (flops.forward(
           model.cfg, (length + 1) / 2) - head) / mesh.size,
       trips=_rounds(model, cfg, mesh, (count, length), "decode"))
