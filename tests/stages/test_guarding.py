@@ -58,6 +58,17 @@ def test_an_endpoint_reviews_with_rules_of_the_user(tmp_path):
   assert "40. spoilers: It tells no end." in chat_server.question(body)
 
 
+def test_why_an_endpoint_is_silent_is_said():
+  with chat_server.serving() as serve:
+    server = serve(lambda number, body: 400)
+    cfg = dataclasses.replace(WORLD, reviewer=server.url, keywords=("all",))
+    guard = guarding.load(cfg, Means(endpoint=EndpointConfig(model="m")))
+    assert guard.answer(ask("why?"), "so") == WORLD.message
+  assert guard.lines()[1:] == [
+      "risk control: 1 without a review: no review",
+      "risk control: 1 without an answer: HTTP status 400"]
+
+
 @pytest.mark.parametrize("change,said", [
     ({"reviewer": "nowhere:review"}, "nowhere"),
     ({"reviewer": "http://localhost:1/v1"}, "--endpoint.model"),
