@@ -110,7 +110,7 @@ def test_files_of_the_user(tmp_path):
 @pytest.mark.parametrize("name,text,said", [
     ("a.txt", "say [PROMPT]", r"neither of .*, but \[PROMPT\]"),
     ("a.jsonl", '{"text": "nothing"}', "1 of 1 rows are malformed"),
-    ("a.csv", "", "malformed"), ("a.json", "{}", "give a .csv")])
+    ("a.csv", "", "empty"), ("a.json", "{}", "give a .csv")])
 def test_files_that_are_wrong(tmp_path, name, text, said):
   (tmp_path / name).write_text(text)
   with pytest.raises(ValueError, match=said):
