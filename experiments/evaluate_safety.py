@@ -94,7 +94,7 @@ def main() -> None:
   judge, control = judges.routed(judge_of(generate)), risk.control(str(out))
   told = {"judge": JUDGE.value if generate is None else means.settings(
       JUDGE.value) | {"form": FORM.value}, "shown": SHOWN.value,
-      "risk_control": risk.settings()}
+      "control": risk.settings()}
   folder = safety.folder(told)
   if not safety.label(
       judge, control and control.control, prompts, samples, cfg.batch, out,
