@@ -41,6 +41,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.11.20",
         "py3langid>=0.3",
         "safetensors>=0.5",
+        "scipy>=1.11",  # Student's distribution; JAX needs it too
         "sentencepiece>=0.2",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.8",

@@ -42,9 +42,10 @@ SKIP_DAMAGED = flags.DEFINE_bool(
     "skip_damaged", False, "Move a checkpoint that cannot be used to"
     " WORKDIR/checkpoints_damaged and resume from the one before.")
 TEMPLATE = ("Prompt template: r1-zero, plain, chat (the tokenizer's own),"
-            " chat-think (the same with a thought opened), r1, or file:PATH, a"
-            " text of your own with {question}; default: that of the run in"
-            " --init=orbax:WORKDIR, else r1-zero.")
+            " chat-think (the same with a thought opened), these with variables"
+            " of the chat template (chat:enable_thinking=False), r1, or"
+            " file:PATH, a text of your own with {question}; default: that of"
+            " the run in --init=orbax:WORKDIR, else r1-zero.")
 EXPORT = "Folder to write the result to at the end, in Hugging Face's format."
 COMPUTE = flagset.define(Compute, "compute")
 MESH = flagset.define(MeshConfig, "mesh")

@@ -24,7 +24,7 @@ from r1jax.models.compute import Compute
 from r1jax.report import figures, workdir, writer
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import pretrain, weights
+from r1jax.stages import pretrain, training_report, weights
 
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")
@@ -67,6 +67,7 @@ def main() -> None:
       cfg, weights.Handover(first), tokenizer, text_at, WORKDIR.value,
       mesh=mesh, skip_damaged=SKIP_DAMAGED.value,
       settings={"init": INIT.value, "corpus": config_lib.to_dict(mixture)})
+  processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if not EXPORT.value or int(state.step) < cfg.steps:
     return
   path = epath.Path(EXPORT.value) / f"{NAME.value}.safetensors"

@@ -8,6 +8,7 @@ replaced, before it is shown (--risk.stream=hold) or after (retract).
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ def questions():
 
 def main() -> None:
   policy, tokenizer = common.policy(SEED.value, common.mesh())
-  engine = Engine(policy.model, SAMPLING.value(), tokenizer.eos_ids)
+  sampling = dataclasses.replace(SAMPLING.value(), vocab=tokenizer.vocab_size)
+  engine = Engine(policy.model, sampling, tokenizer.eos_ids)
   policy = policy._replace(
       params=evaluating.laid_out(policy, engine, donate=True))
   template = common.template(TEMPLATE.value)

@@ -30,7 +30,7 @@ from r1jax.core.config import check
 from r1jax.core.prompt import ask
 from r1jax.core.types import TokenBatch
 from r1jax.data import chat, packing, templates
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.tokenizer import Tokenizer, escaped
 
 Message = Mapping[str, str]
 ROLES = ("system", "user", "assistant")
@@ -116,30 +116,29 @@ def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
   Raises:
     ValueError: the template refuses the messages.
   """
-  if templates.is_wording(template):
-    chat.check_messages(messages, tokenizer.control_tokens)
-  if template not in templates.CHATS:
-    return [[_plain(message, template) for message in messages]]
+  options = templates.chat_options(template)
+  if options is None:
+    return [[_plain(message, template, tokenizer) for message in messages]]
   sequences, so_far = [], None
   for index, message in enumerate(messages):
     if message["role"] != "assistant":
       continue
-    prompt = chat.render(tokenizer, messages[:index],
-                         **templates.CHATS[template])
+    prompt = chat.render(tokenizer, messages[:index], **options)
     answer = _continuing(chat.tail(prompt), message["content"])
     if so_far is not None and prompt.startswith(so_far):
       sequences[-1] += [Span(prompt[len(so_far):], False), Span(answer, True)]
     else:
       sequences.append([Span(prompt, False), Span(answer, True)])
-    so_far = prompt + answer
+    so_far = prompt + escaped(answer, tokenizer.control_tokens)
   return sequences
 
 
-def _plain(message: Message, template: str) -> Span:
+def _plain(message: Message, template: str, tokenizer: Tokenizer) -> Span:
   text = message["content"]
   check(message["role"] != "system", "a template that is no chat has no place"
         " for a system message")
   if message["role"] == "user":
+    text = templates.asked(text, template, tokenizer)
     return Span(templates.render(text, template), False)
   text = _continuing(templates.tail(template), text)
   # Completions begin with a space, unless the template ends with one.
@@ -164,11 +163,12 @@ def end_of_answer(template: str, tokenizer: Tokenizer) -> int:
   """The id that ends an answer: of several, the one that the template writes.
   """
   text = template if templates.is_wording(template) else ""
-  if template in templates.CHATS:
+  options = templates.chat_options(template)
+  if options is not None:
     text = chat.render(
         tokenizer, [{"role": "user", "content": "a"},
                     {"role": "assistant", "content": "b"}],
-        **templates.CHATS[template] | {"add_generation_prompt": False})
+        **options, add_generation_prompt=False)
   for token in reversed(tokenizer.encode_chat(text)):
     if token in tokenizer.eos_ids:
       return token

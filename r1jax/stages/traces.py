@@ -46,8 +46,14 @@ Judged = Callable[[Sequence[Prompt], Sequence[str]], Sequence[Score]]
 
 
 def prepare(workdir: str | os.PathLike, settings: dict[str, Any],
-            policy: Weights) -> None:
+            policy: Weights, flag: str = "--workdir") -> None:
   """Takes `workdir`, or makes sure that it holds the work of these settings.
+
+  Args:
+    workdir: of the samples.
+    settings: what they depend on, beside the parameters.
+    policy: who answers.
+    flag: that names `workdir`.
 
   Raises:
     ValueError: it was made with others, or by other parameters.
@@ -55,7 +61,8 @@ def prepare(workdir: str | os.PathLike, settings: dict[str, Any],
   config = settings | {"parameters": fingerprint(policy)}
   processes.from_writer(lambda: workdir_lib.prepare(
       workdir, config, workdir_lib.versions(), remedies={
-          "parameters": "the model in --init has changed since"}) and None)
+          "parameters": "the model in --init has changed since"},
+      otherwise=f"choose another {flag}") and None)
 
 
 def fingerprint(policy: Weights) -> str:
