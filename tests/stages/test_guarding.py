@@ -33,6 +33,20 @@ def test_the_worlds_reviewer_takes_back_what_does_harm():
   assert not guard.failures
 
 
+def test_a_reviewer_of_words_takes_help_with_look_alikes_back_too():
+  cfg = dataclasses.replace(
+      WORLD, reviewer="experiments.world_judge:review_words")
+  guard = guarding.load(cfg, Means())
+  taken = {sense: [] for sense in wrongs.SENSES}
+  for one in QUESTIONS[::37]:
+    advice = wrongs.COMPLY[one.language][0]
+    taken[one.sense].append(guard.answer(ask(one.question), advice) != advice)
+    refusal = wrongs.REFUSE[one.language][0]
+    assert guard.answer(ask(one.question), refusal) == refusal
+  assert all(taken["harmful"]) and any(taken["look-alike"])
+  assert not all(taken["harmless"])
+
+
 def test_the_worlds_keywords_are_in_every_harmful_question():
   guard = guarding.load(WORLD, Means())
   missed = {one.subcategory for one in QUESTIONS
