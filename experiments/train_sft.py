@@ -46,7 +46,8 @@ def main() -> None:
   files, held_out_files = (
       [path for path in flag.value.split(",") if path]
       for flag in (common.DATA, EVAL_DATA))
-  first, tokenizer = common.policy(cfg.seed, common.mesh())
+  first, tokenizer, began = common.first(
+      WORKDIR.value, cfg.seed, common.mesh(), cfg.lora)
 
   def read(paths, workers=0):
     shared = paths, tokenizer, cfg.template, cfg.row_length, weights
@@ -63,8 +64,8 @@ def main() -> None:
   trained = sft.run(
       cfg, Handover(first), tokenizer, data.examples, WORKDIR.value,
       held_out=held_out, mesh=common.mesh(), workers=WORKERS.value,
-      skip_damaged=common.SKIP_DAMAGED.value, settings={
-          "init": common.INIT.value,
+      skip_damaged=common.SKIP_DAMAGED.value, remedies=common.REMEDIES,
+      settings=began | {
           "data": {path: data_lib.digest(path) for path in files},
           "eval_data": {
               path: data_lib.digest(path) for path in held_out_files},
