@@ -51,12 +51,15 @@ COMPUTE = flagset.define(Compute, "compute")
 MESH = flagset.define(MeshConfig, "mesh")
 
 
-def policy(seed: int, mesh: jax.sharding.Mesh | None
-           ) -> tuple[Weights, Tokenizer]:
-  """The model that the flags name, on `mesh`, and a tokenizer that fits it."""
+def policy(seed: int, mesh: jax.sharding.Mesh | None, *,
+           computing: bool = False) -> tuple[Weights, Tokenizer]:
+  """The model that the flags name, on `mesh`, and a tokenizer that fits it.
+
+  `computing` as for `weights.load`: it is not to be trained.
+  """
   return weights.with_tokenizer(
       INIT.value, COMPUTE.value(), seed=seed, mesh=mesh,
-      tokenizer=TOKENIZER.value)
+      tokenizer=TOKENIZER.value, computing=computing)
 
 
 def template(given: str = "", init: str = "") -> str:

@@ -38,7 +38,8 @@ OUT = flags.DEFINE_string(
 
 def main() -> None:
   cfg, template = EVAL.value(), common.template(TEMPLATE.value)
-  policy, tokenizer = common.policy(cfg.seed, common.mesh())
+  policy, tokenizer = common.policy(
+      cfg.seed, common.mesh(), computing=True)
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)
