@@ -144,6 +144,15 @@ class Manager:
     """Whether `save` would save at `step` without being forced."""
     return step % self._interval == 0
 
+  def improves(self, metrics: Mapping[str, float]) -> bool:
+    """Whether a checkpoint of these metrics would be the best there is."""
+    finite = self._finite(metrics)
+    if finite is None:
+      return False
+    best = retention.best(self._scores, self._best_mode)
+    lead = best is None or finite[self._best_metric] - self._scores[best]
+    return lead > 0 if self._best_mode == "max" or best is None else lead < 0
+
   def wait(self) -> None:
     """Blocks until the save in progress is complete.
 

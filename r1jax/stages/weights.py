@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from absl import logging
 from etils import epath
 
-from r1jax.checkpoint import export, hf_config, hf_io, hf_source, peft
+from r1jax.checkpoint import export, hf_config, hf_io, hf_source, peft, trees
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core import io
@@ -23,7 +24,9 @@ from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import Model, build, shapes
+from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes, rules
+from r1jax.stages import inits
 from r1jax.training import lora, step
 from r1jax.training.lora import LoraConfig
 
@@ -92,9 +95,9 @@ def load(init: str, compute: Compute, key: jax.Array,
   Args:
     init: `base`, the embedded base, or `base:world` and others of `BASES`;
       `file:PATH.safetensors`, what `experiments/pretrain.py --export` wrote;
-      `orbax:DIR`, the workdir of a
-      run, its newest checkpoint (an adapter beside the run's own init, as
-      `lora.join` makes it; `lora.dense` makes arrays of it); `hf:DIR`, a
+      `orbax:DIR`, the workdir of a run, its newest checkpoint, or
+      `orbax:DIR@STEP`, `orbax:DIR@best` (an adapter beside the run's own init,
+      as `lora.join` makes it; `lora.dense` makes arrays of it); `hf:DIR`, a
       folder of a Hugging Face model; `peft:DIR`, an adapter of the peft
       package beside the model that it names; `random:PRESET`.
     compute: how it is computed.
@@ -133,8 +136,9 @@ def load(init: str, compute: Compute, key: jax.Array,
 
 def _unknown(init: str) -> ValueError:
   return ValueError(
-      f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR,"
-      " hf:DIR, peft:DIR or random:PRESET; other bases that come along are"
+      f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR"
+      " (or WORKDIR@STEP, WORKDIR@best), hf:DIR, peft:DIR or random:PRESET;"
+      " other bases that come along are"
       f" {', '.join(f'base:{name}' for name in BASES if name)}")
 
 
@@ -176,7 +180,7 @@ def tokenizer_of(init: str) -> epath.Path:
     return tokenizer_of(base_of_adapter(what))
   if kind == "hf" and what:
     return epath.Path(what)
-  kept = epath.Path(what) / tokenizer_lib.FOLDER
+  kept = epath.Path(workdir_lib.named(what)[0]) / tokenizer_lib.FOLDER
   if kind == "orbax" and kept.exists():
     return kept
   file = BASES.get(what) if kind == "base" else epath.Path(what)
@@ -220,7 +224,8 @@ def named_base(init: str) -> str:
     return os.path.abspath(what)
   if kind == "orbax" and not io.is_remote(what):
     path = epath.Path(what.partition("@")[0]) / "config.json"
-    imported = path.exists() and settings_of(path.parent).get("imported_from")
+    imported = path.exists() and inits.settings_of(path.parent).get(
+        "imported_from")
     return imported or f"orbax:{os.path.abspath(what)}"
   if kind == "file" and not io.is_remote(what):
     return f"file:{os.path.abspath(what)}"
@@ -328,27 +333,49 @@ def _from_run(workdir, compute, mesh, computing):
                      " adapter adapts (init); train it through experiments/")
   base = load(settings["init"], compute, jax.random.key(settings["seed"]), mesh,
               computing=computing)
+  if not computing or compute.dtype == compute.param_dtype:  # as it was saved
+    check_adapted(base, settings, workdir)
   return trained._replace(
       params=lora.join(base.params, trained.params, adapter.scale))
 
 
-def settings_of(workdir: str | os.PathLike) -> dict[str, Any]:
-  """The config of the run in `workdir`.
+def check_adapted(base: Weights, settings: dict[str, Any],
+                  workdir: str | os.PathLike) -> None:
+  """Raises ValueError unless `base` is what the run's adapter was trained on.
 
-  Raises:
-    ValueError: it is not a run's.
+  Args:
+    base: loaded from the run's init.
+    settings: of the run; those without a fingerprint of it allow any.
+    workdir: of the run, for the message.
   """
-  path = epath.Path(workdir) / "config.json"
-  if not path.exists():
-    raise ValueError(f"{path} does not exist; orbax:DIR must be the --workdir"
-                     " of a training run")
-  return io.read_json(path)["config"]
+  known = settings.get("parameters")
+  cast = settings.get("compute", {}).get("param_dtype", "")
+  if known and base.model.compute.param_dtype == cast:
+    check(fingerprint(base) == known, f"the adapter in {workdir} was trained on"
+          f" {settings['init']}, whose parameters are others now: what it adds"
+          " to them means nothing. Bring those back, or train it anew")
+
+
+def fingerprint(policy: Weights) -> str:
+  """Of the parameters' values, the same however they are placed.
+
+  It is made of the least and the largest value of every array: training moves
+  them, and no order of summation does.
+  """
+  ends = jax.jit(lambda tree: jax.tree.map(
+      lambda x: jnp.stack([x.min(), x.max()]).astype(jnp.float32), tree))
+  digest = hashlib.sha256()
+  for name, values in sorted(trees.flatten(ends(policy.params)).items()):
+    digest.update(name.encode() + processes.whole(values).tobytes())
+  return digest.hexdigest()[:16]
 
 
 def restored(workdir: str | os.PathLike, compute: Compute,
              mesh: jax.sharding.Mesh | None = None, computing: bool = False
              ) -> tuple[Weights, LoraConfig, dict[str, Any]]:
-  """What the newest checkpoint of a run holds, and the run's settings.
+  """What a checkpoint of a run holds, and the run's settings.
+
+  It is the newest, or that of WORKDIR@STEP or WORKDIR@best.
 
   The parameters are those that were trained: an adapter if its rank > 0. They
   are placed on `mesh`, or on the default device; `computing` as for `load`.
@@ -364,7 +391,7 @@ def restored(workdir: str | os.PathLike, compute: Compute,
 
 
 def _policy_settings(workdir):
-  settings = settings_of(workdir)
+  settings = inits.settings_of(workdir)
   if settings.get("head"):
     raise ValueError(f"{workdir} holds a reward model, which scores texts and"
                      " writes none: it is for --rewards.helpful or .safety; as"
@@ -389,7 +416,10 @@ def checkpoint(workdir: str | os.PathLike, settings: dict[str, Any],
     like = _like(like, {
         "params": rules.param_shardings(axes, params, mesh),
         "router_bias_LE": jax.NamedSharding(mesh, jax.P())})
-  manager = Manager(epath.Path(workdir) / "checkpoints", read_only=True)
-  arrays, _ = manager.restore(like=like, partial=True, cast=True)
+  folder, at = workdir_lib.named(os.fspath(workdir))
+  step = processes.from_writer(
+      lambda: inits.step_of(os.fspath(workdir))) if at else None
+  manager = Manager(epath.Path(folder) / "checkpoints", read_only=True)
+  arrays, _ = manager.restore(step, like=like, partial=True, cast=True)
   manager.close()
   return Weights(model, arrays["params"], arrays["router_bias_LE"]), adapter
