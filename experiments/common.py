@@ -61,18 +61,19 @@ COMPUTE = flagset.define(Compute, "compute")
 MESH = flagset.define(MeshConfig, "mesh")
 
 
-def policy(seed: int, mesh: jax.sharding.Mesh | None, init: str = ""
-           ) -> tuple[Weights, Tokenizer]:
+def policy(seed: int, mesh: jax.sharding.Mesh | None, init: str = "", *,
+           computing: bool = False) -> tuple[Weights, Tokenizer]:
   """The model that the flags name, on `mesh`, and a tokenizer that fits it.
 
   Args:
     seed: of random parameters.
     mesh: where the parameters lie.
     init: where they come from; by default --init.
+    computing: as for `weights.load`: they are not to be trained.
   """
   return weights.with_tokenizer(
       init or INIT.value, COMPUTE.value(), seed=seed, mesh=mesh,
-      tokenizer=TOKENIZER.value)
+      tokenizer=TOKENIZER.value, computing=computing)
 
 
 class First(NamedTuple):

@@ -95,7 +95,8 @@ def main() -> None:
 def data_set() -> None:
   """--data."""
   cfg, template = EVAL.value(), common.template(TEMPLATE.value)
-  policy, tokenizer = common.policy(cfg.seed, common.mesh())
+  policy, tokenizer = common.policy(
+      cfg.seed, common.mesh(), computing=True)
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)

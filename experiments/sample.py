@@ -46,7 +46,8 @@ def questions():
 
 
 def main() -> None:
-  policy, tokenizer = common.policy(SEED.value, common.mesh())
+  policy, tokenizer = common.policy(
+      SEED.value, common.mesh(), computing=True)
   sampling = dataclasses.replace(SAMPLING.value(), vocab=tokenizer.vocab_size)
   engine = Engine(policy.model, sampling, tokenizer.eos_ids)
   policy = policy._replace(

@@ -189,7 +189,7 @@ def load(init: str, cfg: ReplyConfig, compute: Compute | None = None,
   context = weights.config_of(init).max_position
   return Replier(
       lambda: weights.with_tokenizer(
-          init, compute, seed=cfg.seed, mesh=mesh)[0],
+          init, compute, seed=cfg.seed, mesh=mesh, computing=True)[0],
       context, tokenizer, cfg, mesh, name=init)
 
 
