@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from experiments import flagset
 from r1jax.core import io
 from r1jax.core.lock import Lock
 from r1jax.core.prompt import Prompt
-from r1jax.data import load, mixture, templates
+from r1jax.data import hf_tokenizer, load, mixture, preference, templates
+from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.mixture import Mixture
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
@@ -118,6 +120,31 @@ def first(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
   if adapter.rank and not init.startswith("random:"):
     settings["parameters"] = weights.fingerprint(loaded)
   return First(loaded, tokenizer, settings)
+
+
+def settled(tokenizer: Tokenizer, template: str, workdir: str = "",
+            date: str = "") -> Tokenizer:
+  """The tokenizer as a run of a template keeps it.
+
+  The template's own end of an answer ends; and where the template tells the
+  date, that is always the one of the run's beginning.
+
+  Args:
+    tokenizer: of the model.
+    template: as `template` gives it.
+    workdir: of the run, which may have begun on another day.
+    date: of the beginning, for runs that keep no tokenizer.
+  """
+  tokenizer = templates.ended(tokenizer, template)
+  if tokenizer.date or not preference.dated(template, tokenizer):
+    return tokenizer
+  kept = epath.Path(workdir) / tokenizer_lib.FOLDER / hf_tokenizer.DATE
+  date = date or processes.from_writer(
+      lambda: kept.read_text().strip() if kept.exists()
+      else datetime.date.today().isoformat())
+  print(f"the chat template tells the date: for this run it is {date}",
+        flush=True)
+  return tokenizer.on(date)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ OUT = flags.DEFINE_string(
 def main() -> None:
   cfg, template = EVAL.value(), common.template(TEMPLATE.value)
   policy, tokenizer = common.policy(cfg.seed, common.mesh())
+  tokenizer = common.settled(tokenizer, template)
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)

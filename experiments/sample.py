@@ -39,11 +39,12 @@ def questions():
 
 
 def main() -> None:
+  template = common.template(TEMPLATE.value)
   policy, tokenizer = common.policy(SEED.value, common.mesh())
+  tokenizer = common.settled(tokenizer, template)
   engine = Engine(policy.model, SAMPLING.value(), tokenizer.eos_ids)
   policy = policy._replace(
       params=evaluating.laid_out(policy, engine, donate=True))
-  template = common.template(TEMPLATE.value)
   for number, question in zip(itertools.count(), questions()):
     key = keys.fold(jax.random.key(SEED.value), number)
     for text in answering.stream(

@@ -78,6 +78,7 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
   began = common.settings_of(workdir)
   init = weights.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(cfg.seed, mesh, init)
+  tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, mesh)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
@@ -86,6 +87,7 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
     prompts = tasks.joined(tasks.all_fitting(parts, judge, limit, SPLIT.value))
     traces.prepare(workdir, {
         "samples": dataclasses.asdict(cfg), "init": init,
+        "date": tokenizer.date,
         "data": common.DATA.value, "split": SPLIT.value, "template": template,
         "questions": len(prompts), "data_digest": tasks.digest(prompts),
         "rules": tasks.rule_digests(common.DATA.value),
