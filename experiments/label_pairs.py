@@ -44,8 +44,8 @@ from r1jax.stages import (
   labelling,
   programs,
   replies,
+  runs,
   tasks,
-  weights,
 )
 from r1jax.stages.replies import ReplyConfig
 
@@ -100,7 +100,7 @@ def judge_settings(name: str, folder: str) -> dict[str, Any]:
     folder: of --out where its verdicts are.
   """
   began = common.settings_of(epath.Path(OUT.value) / folder)
-  name = weights.frozen(name, began.get("name", ""))
+  name = runs.frozen(name, began.get("name", ""))
   if name.endswith(".py"):
     tasks.module(name, "--judge")
     return {"name": name, "program": tasks.file_digest(name)}
@@ -117,7 +117,7 @@ def taken(prompts: Sequence[Prompt]
   """
   began = common.settings_of(OUT.value).get("policies", [])
   given = [p for p in POLICIES.value.split(",") if p] or [common.INIT.value]
-  inits = [weights.frozen(init, former) for init, former in
+  inits = [runs.frozen(init, former) for init, former in
            itertools.zip_longest(given, began[:len(given)], fillvalue="")]
   config = {
       "policies": inits, "sampling": dataclasses.asdict(ASK.value()),

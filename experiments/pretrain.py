@@ -25,7 +25,7 @@ from r1jax.models.compute import Compute
 from r1jax.report import figures, workdir, writer
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import pretrain, weights
+from r1jax.stages import pretrain, runs, training_report, weights
 
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")
@@ -61,8 +61,8 @@ def main() -> None:
   path = epath.Path(WORKDIR.value) / workdir.CONFIG
   began = processes.from_writer(
       lambda: io.read_json(path)["config"] if path.exists() else {})
-  init = weights.frozen(INIT.value, began.get("init", ""))
-  first = weights.load(weights.or_own(init, WORKDIR.value), COMPUTE.value(),
+  init = runs.frozen(INIT.value, began.get("init", ""))
+  first = weights.load(runs.or_own(init, WORKDIR.value), COMPUTE.value(),
                        jax.random.key(cfg.seed), mesh)
   text_at = functools.partial((pages if world else corpus).document, cfg.seed,
                               config=mixture)
@@ -72,6 +72,7 @@ def main() -> None:
       cfg, weights.Handover(first), tokenizer, text_at, WORKDIR.value,
       mesh=mesh, skip_damaged=SKIP_DAMAGED.value,
       settings={"init": init, "corpus": config_lib.to_dict(mixture)})
+  processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if not EXPORT.value or int(state.step) < cfg.steps:
     return
   path = epath.Path(EXPORT.value) / f"{NAME.value}.safetensors"

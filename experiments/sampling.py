@@ -18,9 +18,9 @@ from r1jax.stages import (
   judging,
   programs,
   reward_models,
+  runs,
   tasks,
   traces,
-  weights,
 )
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
@@ -76,7 +76,7 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
     generate = programs.replier(JUDGE.value, means)
     judged = programs.judge(JUDGE.value, generate, seed=means.reply.seed)
   began = common.settings_of(workdir)
-  init = weights.frozen(common.INIT.value, began.get("init", ""))
+  init = runs.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(cfg.seed, mesh, init)
   tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
   parts = common.sources(common.DATA.value, SPLIT.value)

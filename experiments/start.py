@@ -45,7 +45,8 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
   """
   def wrapped(argv: list[str]) -> int:
     if len(argv) > 1:
-      raise app.UsageError(f"unexpected arguments {' '.join(argv[1:])}")
+      raise SystemExit(f"error: unexpected arguments {' '.join(argv[1:])};"
+                       " flags are --name=value")
     logging.set_verbosity(logging.WARNING)
     try:
       if devices and distributed.initialize(DISTRIBUTED.value()):
@@ -74,12 +75,15 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
 
 
 def _parse(argv: list[str]) -> list[str]:
-  """The command line, above the recipe where the experiment has recipes."""
+  """The command line, above the recipe where the experiment has recipes.
+
+  A wrong flag is one sentence, not the pages of help that absl prints.
+  """
   try:
     recipe.apply(argv, flags.FLAGS)
+    return flags.FLAGS(argv)
   except (*EXPECTED, flags.Error) as error:
-    raise SystemExit(_brief(error)) from error
-  return app.parse_flags_with_usage(argv)
+    raise SystemExit(f"error: {error}\n(--help lists all flags)") from error
 
 
 def _together(main: Callable[[], Any], many: bool) -> None:
@@ -132,9 +136,7 @@ def _stop_at_once(error: KeyboardInterrupt) -> None:
 def _say(error: BaseException) -> None:
   """What becomes of an error in one of several processes."""
   with contextlib.suppress(OSError):
-    if isinstance(error, app.UsageError):
-      app.usage(shorthelp=True, detailed_error=error)
-    elif isinstance(error, EXPECTED) and not os.environ.get("R1JAX_TRACEBACK"):
+    if isinstance(error, EXPECTED) and not os.environ.get("R1JAX_TRACEBACK"):
       print(_brief(error), file=sys.stderr)
     else:
       traceback.print_exception(error)

@@ -22,7 +22,8 @@ from absl import flags
 from experiments import common, flagset, start
 from r1jax.core.config import check
 from r1jax.data import preference, sft, templates
-from r1jax.stages import exporting, reward, reward_weights
+from r1jax.sharding import processes
+from r1jax.stages import exporting, reward, reward_weights, training_report
 from r1jax.stages.reward import PreferenceConfig
 from r1jax.stages.weights import Handover
 
@@ -79,6 +80,7 @@ def main() -> None:
           "data": {path: digests[path] for path in files},
           "eval_data": {path: digests[path] for path in held_out_files},
           "source_weights": weights})
+  processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if said := reward.summary(WORKDIR.value):
     print(said, flush=True)
   if EXPORT.value and reward.finished(WORKDIR.value):

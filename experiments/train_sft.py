@@ -20,7 +20,7 @@ from r1jax.core.config import check
 from r1jax.data import sft as data_lib
 from r1jax.data import sft_stream
 from r1jax.sharding import processes
-from r1jax.stages import exporting, sft
+from r1jax.stages import exporting, sft, training_report
 from r1jax.stages.sft import SftConfig
 from r1jax.stages.weights import Handover
 
@@ -71,6 +71,7 @@ def main() -> None:
           "eval_data": {
               path: data_lib.digest(path) for path in held_out_files},
           "source_weights": weights})
+  processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if EXPORT.value and sft.finished(WORKDIR.value, cfg, data.examples):
     common.export(EXPORT.value, trained, tokenizer, WORKDIR.value)
 

@@ -42,15 +42,16 @@ def load(path: str | os.PathLike) -> Tokenizer:
   """
   path = epath.Path(path)
   if path.is_dir():
-    if not (path / _JSON).exists() and not (path / _MODEL).exists():
+    if not (path / _JSON).is_file() and not (path / _MODEL).is_file():
       raise ValueError(
           f"tokenizer {path}: the folder has neither {_JSON} nor {_MODEL};"
           " give --tokenizer=FILE or the folder of a whole model")
-    path = path / (_JSON if (path / _JSON).exists() else _MODEL)
+    path = path / (_JSON if (path / _JSON).is_file() else _MODEL)
   if path.name == _JSON and path.exists():
+    # Whoever opens a pipe waits for ever.
     files = {name: (path.parent / name).read_bytes() for name in _FILES
-             if (path.parent / name).exists()}
-    if (path.parent / _CONFIG).exists():
+             if (path.parent / name).is_file()}
+    if (path.parent / _CONFIG).is_file():
       files = _with_models_ends(
           files, (path.parent / _CONFIG).read_bytes(), str(path.parent))
     return HfTokenizer(files, str(path.parent))

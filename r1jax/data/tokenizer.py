@@ -187,12 +187,21 @@ def _load(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
 
 
 def check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
-  """Raises ValueError if the tokenizer has ids that the model lacks."""
+  """Raises ValueError if the tokenizer has ids that the model lacks.
+
+  Also ids that it only names: generation_config.json may be another model's.
+  """
   if tokenizer.vocab_size > vocab_size:
     raise ValueError(
         f"the tokenizer has {tokenizer.vocab_size} ids, the model's vocabulary"
         f" only {vocab_size}; choose a model with vocab_size >="
         f" {tokenizer.vocab_size} or train a smaller tokenizer")
+  named = tokenizer.eos_ids | {tokenizer.pad_id} | (
+      set() if tokenizer.bos_id is None else {tokenizer.bos_id})
+  outside = sorted(i for i in named if not 0 <= i < vocab_size)
+  check(not outside, f"the tokenizer names the ids {outside} (ends of a text in"
+        " generation_config.json, its beginning, or padding), the model's"
+        f" vocabulary has {vocab_size}; take the files of one model")
 
 
 def keep(tokenizer: Tokenizer, workdir: str | os.PathLike) -> None:

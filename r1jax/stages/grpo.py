@@ -26,6 +26,7 @@ from r1jax.core.prompt import Prompt
 from r1jax.core.types import Rollout, Scored, TokenBatch
 from r1jax.data import minibatches, pipeline
 from r1jax.data.minibatches import Minibatch
+from r1jax.data.tokenizer import check_fits
 from r1jax.report import rollouts as rollouts_lib
 from r1jax.report import writer
 from r1jax.rollout.engine import Engine
@@ -84,6 +85,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   model = initial.model
   cfg = dataclasses.replace(cfg, optimizer=optimizer.scheduled(
       cfg.optimizer, cfg.steps * cfg.minibatches * cfg.epochs))
+  check_fits(judge.tokenizer, model.cfg.vocab_size)
   _check(cfg, model, mesh, teacher)
   session = Session(
       workdir, config_lib.to_dict(cfg) | (settings or {}) | {
@@ -103,7 +105,8 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
     stream.set_state(host["stream"])
   engines = {new: Engine(model, SamplingConfig(
       temperature=cfg.temperature, max_new_tokens=new,
-      record_experts=cfg.replay_experts), judge.tokenizer.eos_ids, mesh)
+      record_experts=cfg.replay_experts,
+      vocab=judge.tokenizer.vocab_size), judge.tokenizer.eos_ids, mesh)
              for new in set(cfg.max_new_tokens)}
   this = Run(cfg, session, stream, engines, judge, learner, evaluate,
              Paused(session, host, learner))

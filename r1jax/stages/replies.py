@@ -93,8 +93,8 @@ class Replier:
     policy = self._policy()
     engine = Engine(policy.model, SamplingConfig(
         temperature=self._cfg.temperature, top_p=self._cfg.top_p,
-        max_new_tokens=self._cfg.max_new_tokens), self._tokenizer.eos_ids,
-        self._mesh)
+        max_new_tokens=self._cfg.max_new_tokens,
+        vocab=self._tokenizer.vocab_size), self._tokenizer.eos_ids, self._mesh)
     return (engine, evaluating.laid_out(policy, engine, donate=True),
             policy.router_bias_LE)
 

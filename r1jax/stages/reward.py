@@ -17,7 +17,7 @@ from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data import preference as data_lib
 from r1jax.data.preference import PAIRWISE, POINTWISE, Example, Packed
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.tokenizer import Tokenizer, check_fits
 from r1jax.evals import preference as evals
 from r1jax.report import reward_figure, writer
 from r1jax.sharding import processes, rules
@@ -126,6 +126,7 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
     an adapter joined to them.
   """
   model = initial.model
+  check_fits(tokenizer, model.cfg.vocab_size)
   _check(cfg, model, examples, held_out, mesh)
   data = cfg.packed(examples)
   cfg = cfg.scheduled(data)

@@ -15,7 +15,7 @@ from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data.sft import Example, Packed
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.tokenizer import Tokenizer, check_fits
 from r1jax.report import writer
 from r1jax.sharding import processes
 from r1jax.stages.session import Session
@@ -107,6 +107,7 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
     an adapter joined to them.
   """
   model = initial.model
+  check_fits(tokenizer, model.cfg.vocab_size)
   model.cfg.check_length(cfg.row_length, "row_length")
   step.check_rows(cfg.rows // cfg.micro_batches, cfg.row_length, mesh)
   data = cfg.packed(examples)

@@ -43,8 +43,14 @@ Judged = Callable[[Sequence[Prompt], Sequence[str]], Sequence[Score]]
 
 
 def prepare(workdir: str | os.PathLike, settings: dict[str, Any],
-            policy: Weights) -> None:
+            policy: Weights, flag: str = "--workdir") -> None:
   """Takes `workdir`, or makes sure that it holds the work of these settings.
+
+  Args:
+    workdir: of the samples.
+    settings: what they depend on, beside the parameters.
+    policy: who answers.
+    flag: that names `workdir`.
 
   Raises:
     ValueError: it was made with others, or by other parameters.
@@ -54,7 +60,8 @@ def prepare(workdir: str | os.PathLike, settings: dict[str, Any],
       workdir, config, workdir_lib.versions(), remedies={
           "parameters": "the model in --init has changed since",
           "data_digest": "the questions of --data have changed since",
-          "rules": "that file has changed since"}) and None)
+          "rules": "that file has changed since"},
+      otherwise=f"choose another {flag}") and None)
 
 
 def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,

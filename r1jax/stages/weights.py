@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from etils import epath
 
-from r1jax.checkpoint import export, hf_config, hf_io, retention, trees
+from r1jax.checkpoint import (
+  export,
+  hf_config,
+  hf_io,
+  hf_source,
+  peft,
+  trees,
+)
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core import io
@@ -24,6 +33,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.model import Model, build
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes, rules
+from r1jax.stages.runs import settings_of, step_of
 from r1jax.training import lora, step
 from r1jax.training.lora import LoraConfig
 
@@ -36,11 +46,6 @@ BASES = {
     "world": ASSETS / "world" / "base.safetensors",
     "student-qwen": ASSETS / "world" / "student-qwen.safetensors",
     "student-llama": ASSETS / "world" / "student-llama.safetensors"}
-
-
-# What tells the best checkpoint of a run, the first of these that it measures.
-BEST_BY = {"eval/pass1": "max", "eval/cross_entropy": "min",
-           "eval/loss": "min"}
 
 
 class Weights(NamedTuple):
@@ -100,7 +105,8 @@ def load(init: str, compute: Compute, key: jax.Array,
       `orbax:DIR`, the workdir of a run, its newest checkpoint, or
       `orbax:DIR@STEP`, `orbax:DIR@best` (an adapter beside the run's own init,
       as `lora.join` makes it; `lora.dense` makes arrays of it); `hf:DIR`, a
-      folder of a Hugging Face model; `random:PRESET`.
+      folder of a Hugging Face model; `peft:DIR`, an adapter of the peft
+      package beside the model that it names; `random:PRESET`.
     compute: how it is computed.
     key: of random parameters.
     mesh: where the parameters are placed; None for the default device.
@@ -118,6 +124,12 @@ def load(init: str, compute: Compute, key: jax.Array,
     return _from_run(what, compute, mesh)
   if kind == "hf" and what:
     return _from_hf(what, compute, mesh, report)
+  if kind == "peft" and what:
+    base = load(base_of_adapter(what), compute, key, mesh, report=report)
+    adapter = peft.load(what, base.model.cfg)
+    place = mesh and jax.NamedSharding(mesh, jax.P())
+    return base._replace(params=lora.join(
+        base.params, jax.device_put(adapter.params, place), adapter.scale))
   if kind == "random" and what:
     model = build(presets.get(what), compute)
     init = jax.jit(model.init, out_shardings=placed(model, mesh))
@@ -128,8 +140,8 @@ def load(init: str, compute: Compute, key: jax.Array,
 def _unknown(init: str) -> ValueError:
   return ValueError(
       f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR"
-      " (or WORKDIR@STEP, WORKDIR@best), hf:DIR or random:PRESET; other bases"
-      " that come along are"
+      " (or WORKDIR@STEP, WORKDIR@best), hf:DIR, peft:DIR or random:PRESET;"
+      " other bases that come along are"
       f" {', '.join(f'base:{name}' for name in BASES if name)}")
 
 
@@ -150,6 +162,9 @@ def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
     ValueError: one of them is missing or damaged, or the tokenizer has more
       ids than the model.
   """
+  kind, _, what = init.partition(":")
+  if kind == "hf" and what:
+    hf_source.folder(what)  # says more than a tokenizer that is missing
   loaded = hf_tokenizer.load(tokenizer or tokenizer_of(init))
   policy = load(init, compute or Compute(), jax.random.key(seed), mesh)
   tokenizer_lib.check_fits(loaded, policy.model.cfg.vocab_size)
@@ -163,6 +178,8 @@ def tokenizer_of(init: str) -> epath.Path:
   tokenizer.model beside a file of parameters, and otherwise the embedded one.
   """
   kind, _, what = init.partition(":")
+  if kind == "peft" and what:
+    return tokenizer_of(base_of_adapter(what))
   if kind == "hf" and what:
     return epath.Path(what)
   kept = epath.Path(workdir_lib.named(what)[0]) / tokenizer_lib.FOLDER
@@ -184,6 +201,38 @@ def computing(weights: Weights, mesh: jax.sharding.Mesh | None) -> Weights:
     return weights._replace(params=jax.jit(weights.model.cast)(weights.params))
 
 
+def base_of_adapter(folder: str | os.PathLike) -> str:
+  """The `init` of the model that an adapter of the peft package adapts.
+
+  Raises:
+    ValueError: it names none, or the folder is no adapter's.
+  """
+  base = peft.settings(folder).get("base_model_name_or_path") or ""
+  check(isinstance(base, str) and bool(base), f"{folder}/{peft.CONFIG} names no"
+        " model that the adapter adapts; write its folder, or orbax:WORKDIR, as"
+        " base_model_name_or_path")
+  kinds = "base", "file", "orbax", "random"
+  return base if base.partition(":")[0] in kinds else f"hf:{base}"
+
+
+def named_base(init: str) -> str:
+  """How an adapter names the model that it adapts: what `init` stands for.
+
+  A folder in Hugging Face's format by its path, also behind an import of it,
+  which is what the peft package looks for; anything else as `load` takes it.
+  """
+  kind, _, what = init.partition(":")
+  if kind == "hf":
+    return os.path.abspath(what)
+  if kind == "orbax" and not io.is_remote(what):
+    path = epath.Path(what.partition("@")[0]) / "config.json"
+    imported = path.exists() and settings_of(path.parent).get("imported_from")
+    return imported or f"orbax:{os.path.abspath(what)}"
+  if kind == "file" and not io.is_remote(what):
+    return f"file:{os.path.abspath(what)}"
+  return init
+
+
 def config_of(init: str) -> ModelConfig:
   """The model of `init`, as `load` takes it, without its parameters.
 
@@ -198,6 +247,8 @@ def config_of(init: str) -> ModelConfig:
     return config_lib.from_dict(ModelConfig, _policy_settings(what)["model"])
   if kind == "hf" and what:
     return _hf_config(what)
+  if kind == "peft" and what:
+    return config_of(base_of_adapter(what))
   if kind == "random" and what:
     return presets.get(what)
   raise _unknown(init)
@@ -255,11 +306,23 @@ def _from_hf(folder, compute, mesh, report):
 
 
 def _hf_config(folder):
-  path = epath.Path(folder) / "config.json"
-  if not path.exists():
-    raise ValueError(f"{path} does not exist; hf:DIR must be a local folder of"
-                     " a Hugging Face model: config.json and its safetensors")
-  return hf_config.from_hf(io.read_json(path))
+  path = epath.Path(hf_source.folder(folder)) / "config.json"
+  try:
+    fields = io.read_json(path)
+  except ValueError as error:  # not UTF-8, or not JSON
+    raise ValueError(f"{error}{hf_source.pointer_hint(path)}") from error
+  cfg = hf_config.from_hf(fields, _say)
+  held = hf_io.without_absent_mtp(folder, cfg)
+  if held.n_mtp != cfg.n_mtp:
+    _say(f"{folder}: config.json names a layer of multi-token prediction, of"
+         " which there are no weights; loaded without it")
+  return held
+
+
+@functools.cache
+def _say(text: str) -> None:
+  """Once: a folder is read several times."""
+  logging.warning("%s", text)
 
 
 def _from_run(workdir, compute, mesh):
@@ -304,88 +367,6 @@ def fingerprint(policy: Weights) -> str:
   for name, values in sorted(trees.flatten(ends(policy.params)).items()):
     digest.update(name.encode() + processes.whole(values).tobytes())
   return digest.hexdigest()[:16]
-
-
-def frozen(init: str, began: str = "") -> str:
-  """`init` as a run keeps it: `orbax:DIR` and `@best` with their step.
-
-  Every process calls it; all get the same.
-
-  Args:
-    init: as `load` takes it.
-    began: what the run froze it to when it began, which then stays.
-
-  Raises:
-    ValueError: DIR is no run's, or has no such checkpoint.
-  """
-  kind, _, what = init.partition(":")
-  workdir, at = workdir_lib.named(what)
-  if kind != "orbax" or not what or at.isdecimal():
-    return init
-  before, step = workdir_lib.named(began.partition(":")[2])
-  if began.startswith("orbax:") and before == workdir and step.isdecimal():
-    return began
-  return f"orbax:{workdir}@{processes.from_writer(lambda: step_of(what))}"
-
-
-def or_own(init: str, workdir: str | os.PathLike) -> str:
-  """`init`, or the run in `workdir` itself where that checkpoint is gone.
-
-  For a run that trains all parameters: it has them in checkpoints of its own,
-  and DIR, which has gone on, has removed what it began with.
-  """
-  kind, _, what = init.partition(":")
-  folder, at = workdir_lib.named(what)
-
-  def gone() -> bool:
-    kept = retention.complete(epath.Path(folder) / "checkpoints")
-    own = retention.complete(epath.Path(workdir) / "checkpoints")
-    return bool(own) and int(at) not in kept
-
-  frozen_one = kind == "orbax" and at.isdecimal()
-  return (f"orbax:{os.fspath(workdir)}"
-          if frozen_one and processes.from_writer(gone) else init)
-
-
-def step_of(what: str) -> int:
-  """The checkpoint that `what`, behind `orbax:`, names today.
-
-  Raises:
-    ValueError: it is no run's, or has no such checkpoint.
-  """
-  workdir, at = workdir_lib.named(what)
-  settings_of(workdir)
-  directory = epath.Path(workdir) / "checkpoints"
-  steps = retention.complete(directory)
-  check(bool(steps), f"{workdir} has no checkpoint yet; let its own command go"
-        " on until it has saved one")
-  if at.isdecimal():
-    check(int(at) in steps, f"{workdir} has no checkpoint of step {at} (any"
-          f" more); there are {', '.join(map(str, steps))}")
-    return int(at)
-  if not at:
-    return steps[-1]
-  for name, mode in BEST_BY.items():
-    scores = {step: retention.metrics(directory, step).get(name)
-              for step in steps}
-    if (best := retention.best(scores, mode)) is not None:
-      return best
-  raise ValueError(
-      f"{workdir}@best: none of its checkpoints has been evaluated; give"
-      f" {workdir}@STEP, of {', '.join(map(str, steps))}")
-
-
-def settings_of(workdir: str | os.PathLike) -> dict[str, Any]:
-  """The config of the run in `workdir`, or of the one that WORKDIR@... names.
-
-  Raises:
-    ValueError: it is not a run's.
-  """
-  path = epath.Path(workdir_lib.named(os.fspath(workdir))[0]) / "config.json"
-  if not path.exists():
-    raise ValueError(f"{path} does not exist; orbax:DIR must be the --workdir"
-                     " of a training run")
-  return io.read_json(path)["config"]
 
 
 def restored(workdir: str | os.PathLike, compute: Compute,
@@ -438,6 +419,6 @@ def checkpoint(workdir: str | os.PathLike, settings: dict[str, Any],
   step = processes.from_writer(
       lambda: step_of(os.fspath(workdir))) if at else None
   manager = Manager(epath.Path(folder) / "checkpoints", read_only=True)
-  arrays, _ = manager.restore(step, like=like, partial=True)
+  arrays, _ = manager.restore(step, like=like, partial=True, cast=True)
   manager.close()
   return Weights(model, arrays["params"], arrays["router_bias_LE"]), adapter

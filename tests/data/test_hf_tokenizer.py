@@ -354,3 +354,13 @@ def test_a_vocabulary_that_does_not_fit(loaded):
   tokenizer_lib.check_fits(loaded["qwen"], size)
   with pytest.raises(ValueError, match=f"{size} ids.* only {size - 1}"):
     tokenizer_lib.check_fits(loaded["qwen"], size - 1)
+
+
+def test_an_end_that_the_model_lacks(tmp_path):
+  """generation_config.json may be that of another model."""
+  hf_cases.write(tmp_path, hf_cases.pieces(), {"eos_token": "<|im_end|>"},
+                 generation_config={"eos_token_id": [3, 9000]})
+  found = hf_tokenizer.load(tmp_path)
+  tokenizer_lib.check_fits(found, 9001)
+  with pytest.raises(ValueError, match=r"names the ids \[9000\].* has 8999"):
+    tokenizer_lib.check_fits(found, 8999)

@@ -229,6 +229,8 @@ def test_bad_flags_of_training(train, tmp_path):
   for message, call in zip(
       bad, train(*([at, *line] for line in bad.values())), strict=True):
     fails(call, message)
+    assert "--help" not in call.out + call.err.replace("(--help lists", "")
+    assert (call.out + call.err).count("\n") < 30  # no pages of help
   assert not (tmp_path / "run").exists()
 
 
@@ -258,11 +260,19 @@ def test_evaluation_scores_every_problem_that_fits(
 
 def test_one_question_is_answered_a_longer_one_is_refused(model_file):
   shared = [f"--init=file:{model_file}", "--max_new_tokens=8"]
-  good, same, long = calls(
-      "experiments.sample", [*shared, "--question=What is 2 + 2?"],
-      [*shared, "--question=What is 2 + 2?"],
+  question = "--question=What is 2 + 2?"
+  reviewed = [*shared, "--risk.reviewer=experiments.world_judge:review"]
+  good, same, taken, long = calls(
+      "experiments.sample", [*shared, question], [*reviewed, question],
+      [*reviewed, question, "--risk.keywords=all"],
       [*shared, "--question=" + "What is 2 + 2? " * 50])
-  assert succeeds(good) == succeeds(same) != "\n"
+  assert succeeds(good) != "\n"
+  # Without a keyword risk control changes nothing; a review that fails does.
+  assert succeeds(same) == succeeds(good) + (
+      "risk control: 0 of 1 turns reviewed, 0 answers taken back, 0 reviews"
+      " failed (closed)\n")
+  assert succeeds(taken).startswith("\n[taken back] Sorry, I cannot help")
+  assert "1 without a review: no verdict" in succeeds(taken)
   fails(long, "the model's context is 256; shorten it")
 
 
