@@ -25,7 +25,7 @@ from r1jax.models.compute import Compute
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, mesh_or_none
-from r1jax.stages import exporting, runs, tasks, weights
+from r1jax.stages import exporting, inits, tasks, weights
 from r1jax.stages.weights import Weights
 from r1jax.training.lora import LoraConfig
 
@@ -108,11 +108,11 @@ def first(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
     loader: as `weights.with_tokenizer`.
   """
   began = settings_of(workdir)
-  init = runs.frozen(INIT.value, began.get("init") or "")
+  init = inits.frozen(INIT.value, began.get("init") or "")
   if init != INIT.value:
     print(f"--init={INIT.value} is {init}"
           + (", as when the run began" if began else ""), flush=True)
-  source = init if adapter.rank else runs.or_own(init, workdir)
+  source = init if adapter.rank else inits.or_own(init, workdir)
   loaded, tokenizer = loader(
       source, COMPUTE.value(), seed=seed, mesh=mesh,
       tokenizer=TOKENIZER.value or weights.tokenizer_of(init))

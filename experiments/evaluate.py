@@ -41,12 +41,12 @@ from r1jax.sharding import processes
 from r1jax.stages import (
   benchmarking,
   evaluating,
+  inits,
   judging,
   programs,
   reporting,
   respondents,
   reward_models,
-  runs,
   seen,
   tasks,
   traces,
@@ -97,7 +97,7 @@ def data_set() -> None:
   """--data."""
   cfg, template = EVAL.value(), common.template(TEMPLATE.value)
   began = common.settings_of(OUT.value)
-  init = runs.frozen(common.INIT.value, began.get("init", ""))
+  init = inits.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(cfg.seed, common.mesh(), init)
   tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
   parts = common.sources(common.DATA.value, SPLIT.value)

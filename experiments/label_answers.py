@@ -39,8 +39,8 @@ def main() -> None:
         f"{name} has no function label(messages, answer)")
   prompts = label_pairs.questions()
   about = label_pairs.judge_settings(name, "labels")
-  with label_pairs.taken(prompts) as (out, inits):
-    texts = label_pairs.answers(prompts, inits, out)
+  with label_pairs.taken(prompts) as (out, names):
+    texts = label_pairs.answers(prompts, names, out)
     # What is said twice teaches nothing new.
     said = [(prompt, text) for prompt, some in zip(prompts, texts or [])
             for text in dict.fromkeys(filter(str.strip, some))]
@@ -53,7 +53,7 @@ def main() -> None:
     folder = label_pairs.judged_in(out / "labels", about)
     if batches.store(folder, said, _AT_ONCE, work, title="labels",
                      unit="answers"):
-      write(list(batches.read(folder, len(said), _AT_ONCE)), prompts, inits,
+      write(list(batches.read(folder, len(said), _AT_ONCE)), prompts, names,
             out)
 
 
@@ -68,12 +68,12 @@ def label(module: types.ModuleType, prompt: Prompt, text: str
 
 
 def write(rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt],
-          inits: Sequence[str], out: epath.Path) -> None:
+          names: Sequence[str], out: epath.Path) -> None:
   """labels.jsonl and report.json."""
   check(bool(rows), "no policy answered anything; nothing is left to write")
   report = {"rows": len(rows), "questions": len(prompts),
             "mean_label": sum(row["label"] for row in rows) / len(rows),
-            "judge": label_pairs.JUDGE.value, "policies": list(inits),
+            "judge": label_pairs.JUDGE.value, "policies": list(names),
             "data": common.DATA.value}
   io.write_json(out / "report.json", report)
   io.write_text(out / "labels.jsonl", "".join(

@@ -41,10 +41,10 @@ from r1jax.rewards.judge import Pair, Preference
 from r1jax.rewards.models import SUMMARY, TEXT
 from r1jax.stages import (
   batches,
+  inits,
   labelling,
   programs,
   replies,
-  runs,
   tasks,
 )
 from r1jax.stages.replies import ReplyConfig
@@ -78,11 +78,11 @@ def main() -> None:
   check(bool(name), "give --judge=orbax:WORKDIR, hf:DIR, URL or FILE.py")
   prompts, about = questions(), judge_settings(name, "verdicts")
   decide = judge_of(about["name"])  # before the work
-  with taken(prompts) as (out, inits):
-    texts = answers(prompts, inits, out)
+  with taken(prompts) as (out, names):
+    texts = answers(prompts, names, out)
     judged = texts and judge_pairs(decide, about, prompts, texts, out)
     if judged:
-      write(judged, prompts, inits, out)
+      write(judged, prompts, names, out)
 
 
 def questions() -> list[Prompt]:
@@ -100,7 +100,7 @@ def judge_settings(name: str, folder: str) -> dict[str, Any]:
     folder: of --out where its verdicts are.
   """
   began = common.settings_of(epath.Path(OUT.value) / folder)
-  name = runs.frozen(name, began.get("name", ""))
+  name = inits.frozen(name, began.get("name", ""))
   if name.endswith(".py"):
     tasks.module(name, "--judge")
     return {"name": name, "program": tasks.file_digest(name)}
@@ -117,27 +117,27 @@ def taken(prompts: Sequence[Prompt]
   """
   began = common.settings_of(OUT.value).get("policies", [])
   given = [p for p in POLICIES.value.split(",") if p] or [common.INIT.value]
-  inits = [runs.frozen(init, former) for init, former in
+  names = [inits.frozen(init, former) for init, former in
            itertools.zip_longest(given, began[:len(given)], fillvalue="")]
   config = {
-      "policies": inits, "sampling": dataclasses.asdict(ASK.value()),
+      "policies": names, "sampling": dataclasses.asdict(ASK.value()),
       "samples": SAMPLES.value, "shown": SHOWN.value,
       "data": common.DATA.value, "split": SPLIT.value,
       "data_digest": tasks.digest(prompts)}
   with workdir_lib.take(
       OUT.value, config, workdir_lib.versions(), remedies=common.REMEDIES,
       otherwise="choose another --out"):
-    yield epath.Path(OUT.value), inits
+    yield epath.Path(OUT.value), names
 
 
-def answers(prompts: Sequence[Prompt], inits: Sequence[str], out: epath.Path
+def answers(prompts: Sequence[Prompt], names: Sequence[str], out: epath.Path
             ) -> list[list[str]] | None:
   """What all policies say to each question, as it will be compared.
 
   They are stored batch by batch; None after a signal.
   """
   ask, answers_by_prompt = ASK.value(), [[] for _ in prompts]
-  for number, init in enumerate(inits):
+  for number, init in enumerate(names):
     folder = out / f"samples_{number}"
     policy = replies.load(init, dataclasses.replace(
         ask, template=common.template(ask.template, init),
@@ -206,12 +206,12 @@ def judged_in(folder: epath.Path, settings: dict[str, Any]) -> epath.Path:
 
 
 def write(judged: Sequence[Preference], prompts: Sequence[Prompt],
-          inits: Sequence[str], out: epath.Path) -> None:
+          names: Sequence[str], out: epath.Path) -> None:
   """pairs.jsonl and report.json."""
   kept = [one for one in judged if one.chosen is not None]
   used = labelling.balanced(kept, ASK.value().seed) if BALANCE.value else kept
   report = labelling.report(judged, kept, used) | {
-      "judge": JUDGE.value, "policies": inits, "data": common.DATA.value}
+      "judge": JUDGE.value, "policies": list(names), "data": common.DATA.value}
   io.write_json(out / "report.json", report)
   print(json.dumps(report, indent=2), flush=True)
   check(bool(used), f"nothing is left to write: of {len(judged)} pairs"

@@ -25,7 +25,7 @@ from r1jax.models.compute import Compute
 from r1jax.report import figures, workdir, writer
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import pretrain, runs, training_report, weights
+from r1jax.stages import inits, pretrain, training_report, weights
 
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")
@@ -61,8 +61,8 @@ def main() -> None:
   path = epath.Path(WORKDIR.value) / workdir.CONFIG
   began = processes.from_writer(
       lambda: io.read_json(path)["config"] if path.exists() else {})
-  init = runs.frozen(INIT.value, began.get("init", ""))
-  first = weights.load(runs.or_own(init, WORKDIR.value), COMPUTE.value(),
+  init = inits.frozen(INIT.value, began.get("init", ""))
+  first = weights.load(inits.or_own(init, WORKDIR.value), COMPUTE.value(),
                        jax.random.key(cfg.seed), mesh)
   text_at = functools.partial((pages if world else corpus).document, cfg.seed,
                               config=mixture)

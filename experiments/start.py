@@ -111,8 +111,6 @@ def _together(main: Callable[[], Any], many: bool) -> None:
 
 def _status(error: BaseException) -> int:
   """Of a process that ends with an error."""
-  if isinstance(error, app.UsageError):
-    return error.exitcode
   busy = isinstance(error, OSError) and error.errno == errno.EBUSY
   return watchdog.AGAIN if busy else 1
 

@@ -1,100 +1,161 @@
-"""Runs on disk: their settings, and which checkpoint `orbax:` names."""
+"""What folders of evaluations and of training hold, for reports on several."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from etils import epath
 
-from r1jax.checkpoint import retention
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.report import workdir as workdir_lib
-from r1jax.sharding import processes
+from r1jax.evals import samples as samples_lib
+from r1jax.evals import summaries
+from r1jax.evals.summaries import Problems
+from r1jax.report import rollouts, workdir, writer
+from r1jax.stages import reward_weights
 
-# What tells the best checkpoint of a run, the first of these that it measures.
-BEST_BY = {"eval/pass1": "max", "eval/cross_entropy": "min",
-           "eval/loss": "min"}
+RESULT, COST = "result.json", "cost.json"
+# What training a folder is of, told by its config.
+REWARD, RL, SFT, PRETRAINING = (
+    "reward model", "RL", "SFT", "pre-training")
 
 
-def frozen(init: str, began: str = "") -> str:
-  """`init` as a run keeps it: `orbax:DIR` and `@best` with their step.
+class Training(NamedTuple):
+  """A run of training.
 
-  Every process calls it; all get the same.
+  Attributes:
+    kind: see above.
+    config: its settings as resolved.
+    versions: of the packages it began with.
+    rows: of metrics.jsonl.
+    about: of a reward model that is finished, reward.json, else {}.
+  """
 
-  Args:
-    init: as `load` takes it.
-    began: what the run froze it to when it began, which then stays.
+  kind: str
+  config: Mapping[str, Any]
+  versions: Mapping[str, str]
+  rows: Sequence[Mapping[str, Any]]
+  about: Mapping[str, Any]
+
+
+class Run(NamedTuple):
+  """A folder.
+
+  Attributes:
+    folder: where it is.
+    problems: evaluated, by data set.
+    results: result.json of each data set's evaluation.
+    damaged: why an evaluation could not be read, by its folder's name.
+    safety: result.json of `experiments.evaluate_safety`, or None.
+    training: or None.
+    cost: cost.json, or {}.
+  """
+
+  folder: epath.Path
+  problems: dict[str, Problems]
+  results: dict[str, dict[str, Any]]
+  damaged: dict[str, str]
+  safety: dict[str, Any] | None
+  training: Training | None
+  cost: dict[str, Any]
+
+  def why_not(self, source: str) -> str:
+    """Why there is no evaluation of a data set."""
+    for name, reason in self.damaged.items():
+      if name == source or not self.problems:
+        return reason
+    there = ", ".join(self.problems) or "nothing"
+    return f"not evaluated: {self.folder} has {there}"
+
+
+def parse(text: str) -> dict[str, epath.Path]:
+  """`A,B` or `name=A,other=B` as folders by name, by default their own.
 
   Raises:
-    ValueError: DIR is no run's, or has no such checkpoint.
+    ValueError: a folder does not exist, or two have one name.
   """
-  kind, _, what = init.partition(":")
-  workdir, at = workdir_lib.named(what)
-  if kind != "orbax" or not what or at.isdecimal():
-    return init
-  before, step = workdir_lib.named(began.partition(":")[2])
-  if began.startswith("orbax:") and before == workdir and step.isdecimal():
-    return began
-  return f"orbax:{workdir}@{processes.from_writer(lambda: step_of(what))}"
+  found: dict[str, epath.Path] = {}
+  for item in filter(None, map(str.strip, text.split(","))):
+    name, given, folder = item.rpartition("=")
+    path = epath.Path(os.path.expanduser(folder if given else item))
+    name = name or path.name
+    check(path.exists(), f"{path} does not exist; give folders of"
+          " experiments.evaluate or of training")
+    check(name not in found, f"two runs are called {name}; name them, as"
+          f" first={found.get(name)},second={path}")
+    found[name] = path
+  check(bool(found), "no run is given; give --runs=FOLDER,OTHER or"
+        " --runs=name=FOLDER,other=FOLDER")
+  return found
 
 
-def or_own(init: str, workdir: str | os.PathLike) -> str:
-  """`init`, or the run in `workdir` itself where that checkpoint is gone.
-
-  For a run that trains all parameters: it has them in checkpoints of its own,
-  and DIR, which has gone on, has removed what it began with.
-  """
-  kind, _, what = init.partition(":")
-  folder, at = workdir_lib.named(what)
-
-  def gone() -> bool:
-    kept = retention.complete(epath.Path(folder) / "checkpoints")
-    own = retention.complete(epath.Path(workdir) / "checkpoints")
-    return bool(own) and int(at) not in kept
-
-  frozen_one = kind == "orbax" and at.isdecimal()
-  return (f"orbax:{os.fspath(workdir)}"
-          if frozen_one and processes.from_writer(gone) else init)
-
-
-def step_of(what: str) -> int:
-  """The checkpoint that `what`, behind `orbax:`, names today.
+def read(folder: str | os.PathLike) -> Run:
+  """Everything in a folder and in those right in it.
 
   Raises:
-    ValueError: it is no run's, or has no such checkpoint.
+    ValueError: two evaluations in it are of one data set, or there is nothing.
   """
-  workdir, at = workdir_lib.named(what)
-  settings_of(workdir)
-  directory = epath.Path(workdir) / "checkpoints"
-  steps = retention.complete(directory)
-  check(bool(steps), f"{workdir} has no checkpoint yet; let its own command go"
-        " on until it has saved one")
-  if at.isdecimal():
-    check(int(at) in steps, f"{workdir} has no checkpoint of step {at} (any"
-          f" more); there are {', '.join(map(str, steps))}")
-    return int(at)
-  if not at:
-    return steps[-1]
-  for name, mode in BEST_BY.items():
-    scores = {step: retention.metrics(directory, step).get(name)
-              for step in steps}
-    if (best := retention.best(scores, mode)) is not None:
-      return best
-  raise ValueError(
-      f"{workdir}@best: none of its checkpoints has been evaluated; give"
-      f" {workdir}@STEP, of {', '.join(map(str, steps))}")
+  folder = epath.Path(folder)
+  run = Run(folder, {}, {}, {}, _safety(folder), _training(folder),
+            _json(folder / COST))
+  for place in _places(folder):
+    if (place / samples_lib.GENERATIONS).exists():
+      _evaluation(run, place)
+    elif run.safety is None and (found := _safety(place)):
+      run = run._replace(safety=found)
+  check(any((run.problems, run.damaged, run.safety, run.training)),
+        f"{folder} holds no evaluation and no training; give the --out of"
+        " experiments.evaluate or evaluate_safety, or a --workdir")
+  return run
 
 
-def settings_of(workdir: str | os.PathLike) -> dict[str, Any]:
-  """The config of the run in `workdir`, or of the one that WORKDIR@... names.
+def _places(folder: epath.Path) -> list[epath.Path]:
+  if (folder / samples_lib.GENERATIONS).exists():
+    return [folder]
+  return [folder, *sorted(
+      (place for place in folder.iterdir() if place.is_dir()),
+      key=lambda place: place.name)]
 
-  Raises:
-    ValueError: it is not a run's.
-  """
-  path = epath.Path(workdir_lib.named(os.fspath(workdir))[0]) / "config.json"
-  if not path.exists():
-    raise ValueError(f"{path} does not exist; orbax:DIR must be the --workdir"
-                     " of a training run")
-  return io.read_json(path)["config"]
+
+def _evaluation(run: Run, place: epath.Path) -> None:
+  """Adds what `experiments.evaluate` left in a folder."""
+  try:
+    found = summaries.by_source(samples_lib.stored(place))
+  except (ValueError, KeyError) as error:
+    run.damaged[place.name] = f"{place} cannot be read: {error}"
+    return
+  result = _json(place / RESULT)
+  for source, problems in found.items():
+    name = result.get("benchmark", source)
+    check(name not in run.problems, f"{run.folder} has several evaluations of"
+          f" {name}; give each by its own folder, as name={place}")
+    run.problems[name], run.results[name] = problems, result
+
+
+def _safety(folder: epath.Path) -> dict[str, Any] | None:
+  result = _json(folder / RESULT)
+  return result if "sets" in result and "average" in result else None
+
+
+def _training(folder: epath.Path) -> Training | None:
+  path = folder / workdir.CONFIG
+  rows = writer.read(folder) if (folder / writer.METRICS).exists() else []
+  if not rows or not path.exists():
+    return None
+  saved = io.read_json(path)
+  config = saved["config"]
+  kind = (REWARD if config.get("head") else RL if "questions" in config
+          else SFT if "template" in config else PRETRAINING)
+  return Training(kind, config, saved.get("versions", {}), rows,
+                  _json(folder / reward_weights.ABOUT))
+
+
+def evaluates(folder: str | os.PathLike) -> bool:
+  """Whether a run has stored evaluations of its steps."""
+  return bool(rollouts.steps(folder, rollouts.EVALUATIONS))
+
+
+def _json(path: epath.Path) -> dict[str, Any]:
+  return io.read_json(path) if path.exists() else {}

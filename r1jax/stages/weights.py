@@ -12,14 +12,7 @@ import jax.numpy as jnp
 from absl import logging
 from etils import epath
 
-from r1jax.checkpoint import (
-  export,
-  hf_config,
-  hf_io,
-  hf_source,
-  peft,
-  trees,
-)
+from r1jax.checkpoint import export, hf_config, hf_io, hf_source, peft, trees
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core import io
@@ -33,7 +26,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.model import Model, build
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes, rules
-from r1jax.stages.runs import settings_of, step_of
+from r1jax.stages import inits
 from r1jax.training import lora, step
 from r1jax.training.lora import LoraConfig
 
@@ -226,7 +219,8 @@ def named_base(init: str) -> str:
     return os.path.abspath(what)
   if kind == "orbax" and not io.is_remote(what):
     path = epath.Path(what.partition("@")[0]) / "config.json"
-    imported = path.exists() and settings_of(path.parent).get("imported_from")
+    imported = path.exists() and inits.settings_of(path.parent).get(
+        "imported_from")
     return imported or f"orbax:{os.path.abspath(what)}"
   if kind == "file" and not io.is_remote(what):
     return f"file:{os.path.abspath(what)}"
@@ -390,7 +384,7 @@ def restored(workdir: str | os.PathLike, compute: Compute,
 
 
 def _policy_settings(workdir):
-  settings = settings_of(workdir)
+  settings = inits.settings_of(workdir)
   if settings.get("head"):
     raise ValueError(f"{workdir} holds a reward model, which scores texts and"
                      " writes none: it is for --rewards.helpful or .safety; as"
@@ -417,7 +411,7 @@ def checkpoint(workdir: str | os.PathLike, settings: dict[str, Any],
         "router_bias_LE": jax.NamedSharding(mesh, jax.P())})
   folder, at = workdir_lib.named(os.fspath(workdir))
   step = processes.from_writer(
-      lambda: step_of(os.fspath(workdir))) if at else None
+      lambda: inits.step_of(os.fspath(workdir))) if at else None
   manager = Manager(epath.Path(folder) / "checkpoints", read_only=True)
   arrays, _ = manager.restore(step, like=like, partial=True, cast=True)
   manager.close()

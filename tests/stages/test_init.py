@@ -10,7 +10,7 @@ from r1jax.checkpoint import retention
 from r1jax.core import io
 from r1jax.models.compute import Compute
 from r1jax.report import workdir as workdir_lib
-from r1jax.stages import fingerprints, runs, sft, weights
+from r1jax.stages import fingerprints, inits, sft, weights
 from r1jax.training.lora import LoraConfig
 from tests.stages import cases
 from tests.stages.test_sft import CONFIG, examples  # noqa: F401 - a fixture
@@ -48,17 +48,17 @@ def test_a_step_is_told_from_a_name(what, want):
 def test_a_name_is_frozen_to_its_step(base):
   folder, _ = base
   init = f"orbax:{folder}"
-  assert runs.frozen(init) == f"{init}@4"
+  assert inits.frozen(init) == f"{init}@4"
   scores = {step: retention.metrics(folder / "checkpoints", step)[
       "eval/cross_entropy"] for step in (2, 4)}
   best = min(scores, key=scores.get)
-  assert runs.frozen(f"{init}@best") == f"{init}@{best}"
+  assert inits.frozen(f"{init}@best") == f"{init}@{best}"
   # What a run began with stays, as long as it is asked for by the same name.
-  assert runs.frozen(init, f"{init}@2") == f"{init}@2"
-  assert runs.frozen(f"{init}@4", f"{init}@2") == f"{init}@4"
-  assert runs.frozen(init, "orbax:elsewhere@2") == f"{init}@4"
+  assert inits.frozen(init, f"{init}@2") == f"{init}@2"
+  assert inits.frozen(f"{init}@4", f"{init}@2") == f"{init}@4"
+  assert inits.frozen(init, "orbax:elsewhere@2") == f"{init}@4"
   for other in ("base", "hf:DIR", "file:a@3"):
-    assert runs.frozen(other, f"{init}@2") == other
+    assert inits.frozen(other, f"{init}@2") == other
 
 
 def test_each_checkpoint_can_be_loaded_by_its_step(base):
@@ -79,13 +79,13 @@ def test_what_is_not_there_is_named(base, tmp_path):
     weights.load(f"orbax:{folder}@3", Compute(), None)
   io.write_json(tmp_path / "config.json", {"config": {}})
   with pytest.raises(ValueError, match="has no checkpoint yet"):
-    runs.frozen(f"orbax:{tmp_path}")
+    inits.frozen(f"orbax:{tmp_path}")
   (tmp_path / "checkpoints/7").mkdir(parents=True)
   with pytest.raises(ValueError, match="@best: none of its checkpoints has been"
                                        " evaluated; give .*@STEP, of 7"):
-    runs.frozen(f"orbax:{tmp_path}@best")
+    inits.frozen(f"orbax:{tmp_path}@best")
   with pytest.raises(ValueError, match="nowhere/config.json does not exist"):
-    runs.frozen("orbax:nowhere@best")
+    inits.frozen("orbax:nowhere@best")
 
 
 def test_an_adapter_keeps_to_the_parameters_that_it_adapts(base, tmp_path):
@@ -113,11 +113,11 @@ def test_a_run_of_all_parameters_goes_on_without_its_first_ones(base, tmp_path):
   folder, rows = base
   run = tmp_path / "run"
   gone = f"orbax:{folder}@1"
-  assert runs.or_own(gone, run) == gone  # it has nothing of its own yet
+  assert inits.or_own(gone, run) == gone  # it has nothing of its own yet
   train(run, rows, f"orbax:{folder}@2", 2)
-  assert runs.or_own(gone, run) == f"orbax:{run}"
-  assert runs.or_own(f"orbax:{folder}@2", run) == f"orbax:{folder}@2"
-  assert runs.or_own("base", run) == "base"
+  assert inits.or_own(gone, run) == f"orbax:{run}"
+  assert inits.or_own(f"orbax:{folder}@2", run) == f"orbax:{folder}@2"
+  assert inits.or_own("base", run) == "base"
 
 
 def test_a_pipeline_sees_the_run_behind_a_step(base):
