@@ -107,11 +107,7 @@ def first(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
     adapter: what is trained.
     loader: as `weights.with_tokenizer`.
   """
-  began = settings_of(workdir)
-  init = inits.frozen(INIT.value, began.get("init") or "")
-  if init != INIT.value:
-    print(f"--init={INIT.value} is {init}"
-          + (", as when the run began" if began else ""), flush=True)
+  init = frozen(INIT.value, settings_of(workdir).get("init") or "")
   source = init if adapter.rank else inits.or_own(init, workdir)
   loaded, tokenizer = loader(
       source, COMPUTE.value(), seed=seed, mesh=mesh,
@@ -120,6 +116,16 @@ def first(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
   if adapter.rank and not init.startswith("random:"):
     settings["parameters"] = weights.fingerprint(loaded)
   return First(loaded, tokenizer, settings)
+
+
+def frozen(init: str, began: str = "") -> str:
+  """`inits.frozen`; says so where it is not what was typed."""
+  found = inits.frozen(init, began)
+  if found != init:
+    print(f"{init} is {found}" + (
+        ", as when this folder was begun; another folder takes today's"
+        if found == began else ""), flush=True)
+  return found
 
 
 def settled(tokenizer: Tokenizer, template: str, workdir: str = "",

@@ -41,7 +41,6 @@ from r1jax.sharding import processes
 from r1jax.stages import (
   benchmarking,
   evaluating,
-  inits,
   judging,
   programs,
   reporting,
@@ -97,7 +96,7 @@ def data_set() -> None:
   """--data."""
   cfg, template = EVAL.value(), common.template(TEMPLATE.value)
   began = common.settings_of(OUT.value)
-  init = inits.frozen(common.INIT.value, began.get("init", ""))
+  init = common.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(cfg.seed, common.mesh(), init)
   tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
   parts = common.sources(common.DATA.value, SPLIT.value)

@@ -41,7 +41,6 @@ from r1jax.rewards.judge import Pair, Preference
 from r1jax.rewards.models import SUMMARY, TEXT
 from r1jax.stages import (
   batches,
-  inits,
   labelling,
   programs,
   replies,
@@ -100,7 +99,7 @@ def judge_settings(name: str, folder: str) -> dict[str, Any]:
     folder: of --out where its verdicts are.
   """
   began = common.settings_of(epath.Path(OUT.value) / folder)
-  name = inits.frozen(name, began.get("name", ""))
+  name = common.frozen(name, began.get("name", ""))
   if name.endswith(".py"):
     tasks.module(name, "--judge")
     return {"name": name, "program": tasks.file_digest(name)}
@@ -117,7 +116,7 @@ def taken(prompts: Sequence[Prompt]
   """
   began = common.settings_of(OUT.value).get("policies", [])
   given = [p for p in POLICIES.value.split(",") if p] or [common.INIT.value]
-  names = [inits.frozen(init, former) for init, former in
+  names = [common.frozen(init, former) for init, former in
            itertools.zip_longest(given, began[:len(given)], fillvalue="")]
   config = {
       "policies": names, "sampling": dataclasses.asdict(ASK.value()),

@@ -15,7 +15,6 @@ from r1jax.core.prompt import Prompt
 from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import (
   evaluating,
-  inits,
   judging,
   programs,
   reward_models,
@@ -76,7 +75,7 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
     generate = programs.replier(JUDGE.value, means)
     judged = programs.judge(JUDGE.value, generate, seed=means.reply.seed)
   began = common.settings_of(workdir)
-  init = inits.frozen(common.INIT.value, began.get("init", ""))
+  init = common.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(cfg.seed, mesh, init)
   tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
   parts = common.sources(common.DATA.value, SPLIT.value)

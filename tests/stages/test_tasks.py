@@ -51,7 +51,9 @@ def test_rules_count_by_their_file(tmp_path):
   path.write_text(text)
   assert tasks.rule_digests(f"gsm8k:2,{path}:1") == {}
   path.write_text(text + "VERIFIERS = {'x': abs}\n")
+  imported = tasks.own(path)
   first = tasks.rule_digests(f"{path}")
+  assert sys.modules["digest_task"] is imported
   assert list(first) == ["digest_task.py"]
   path.write_text(text + "VERIFIERS = {'x': len}\n")
   assert tasks.rule_digests(f"{path}") != first
