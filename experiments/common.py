@@ -185,8 +185,8 @@ REMEDIES = {
     "evaluation": "evaluations along one run must be comparable",
     "parameters": "the model in --init has changed; the adapter in this run was"
                   " trained on the former one",
-    "data": "that file has changed since the run began",
-    "eval_data": "that file has changed since the run began"}
+    "data": "other data, or a file that has changed since",
+    "eval_data": "other data, or a file that has changed since"}
 
 
 def template(given: str = "", init: str = "") -> str:
