@@ -24,6 +24,7 @@ _MIXED = re.compile(
     r"([+-]?)\s*(\d+)(?:\s*\\frac\s*\{(\d+)\}\s*\{(\d+)\}|\s+(\d+)/(\d+)"
     rf"|\s*{WORDS}?\s*and\s*{END}?\s*(?:\\frac\s*\{{(\d+)\}}\s*\{{(\d+)\}}"
     r"|(\d+)/(\d+)))", re.ASCII)
+_STARTS = re.compile(r"[+-]?\s*(?:[\d.]|\\frac)", re.ASCII)
 _COMMA = re.compile(r"([+-]?)(\d+),(\d{1,2}|\d{4,})", re.ASCII)
 _PARENTHESISED = re.compile(r"([+-]?)\s*\((.*)\)")
 _CHINESE = re.compile(r"[零〇一二两三四五六七八九十百千万亿]+")
@@ -47,6 +48,9 @@ _BASED = re.compile(
 _BASES = dict(zip(
     "two three four five six seven eight nine ten eleven twelve".split(),
     range(2, 13)))
+_CURRENCY = re.compile(
+    rf"([+-]?)\s*(?:{WORDS}\s*)?(USD|RMB|CNY|EUR|GBP|INR|US\$|Rs|[$¥€£₹₽₩"
+    rf"{DOLLAR}])\.?\s*(?:{END})?\s*(?=[\d.])")
 # (text of a number, the unit after it) of `2 hours 30 minutes`.
 _PART = re.compile(
     r"\s*(?:and\b)?\s*(\d+(?:\.\d+)?)\s*(\^\{\\circ\}|''?(?!')"
@@ -265,9 +269,7 @@ def _chinese_number(text: str) -> int:
 
 def _in_currency(text: str, nouns: frozenset[str]) -> Quantity | None:
   """`-$5`, `USD 3.50`, `$5 million`, `£3 profit`."""
-  match = re.match(
-      rf"([+-]?)\s*(?:{WORDS}\s*)?(USD|RMB|CNY|EUR|GBP|INR|US\$|Rs|[$¥€£₹₽₩"
-      rf"{DOLLAR}])\.?\s*(?:{END})?\s*(?=[\d.])", text)
+  match = _CURRENCY.match(text)
   if not match:
     return None
   rest = text[match.end():].strip()
@@ -283,6 +285,8 @@ def _in_currency(text: str, nouns: frozenset[str]) -> Quantity | None:
 
 def _with_unit(text: str, nouns: frozenset[str]) -> Quantity | None:
   """A number, then a magnitude, a unit, or both."""
+  if not _STARTS.match(text):
+    return None
   for pattern in (_SCIENTIFIC, _MIXED, _FRAC, _RATIO, _TENS, _NUMBER):
     match = pattern.match(text)
     if match and not text[match.end():match.end() + 1].isdigit():

@@ -11,7 +11,6 @@ exponent of -1, n under a floor) are whole.
 from __future__ import annotations
 
 import fractions
-import functools
 import zlib
 from collections.abc import Iterator
 
@@ -44,8 +43,11 @@ def chosen(a: Node, b: Node) -> Iterator[dict[str, float | fractions.Fraction]]:
   if not free:
     yield {}
     return
-  kinds = _kinds(a) | _kinds(b)
-  whole = set().union(*(_whole(n) for n in (a, b)))
+  kinds: set[str] = set()
+  whole: set[str] = set()
+  for node in (a, b):
+    _note_kinds(node, kinds)
+    _note_whole(node, whole)
   if kinds & {"steps", "whole"} or whole:
     whole |= _COUNTS.intersection(free)
   whole &= set(free)
@@ -107,21 +109,30 @@ def _for_whole(written: list[fractions.Fraction],
           for n in dict.fromkeys([*(_SMALL if small else _WHOLES), *near])]
 
 
-def _kinds(node: Node) -> set[str]:
-  """What an expression has that makes few points too few."""
-  operation, kinds = node[0], set()
-  if not names(node):
-    return kinds
+def _note_kinds(node: Node, kinds: set[str]) -> bool:
+  """Adds what an expression has that makes few points too few.
+
+  Returns:
+    whether it has variables; what has none is a number.
+  """
+  operation = node[0]
+  if operation == "name":
+    return True
+  if operation in ("sum", "prod") and not names(node):
+    return False
+  free = [_note_kinds(n, kinds) for n in node if type(n) is tuple]
+  if True not in free:
+    return False
   if operation in _KINKS:
     kinds.add("kinks")
-  if operation in _STEPS:
+  elif operation in _STEPS:
     kinds.add("steps")
-  if operation in _WHOLE:
+  elif operation in _WHOLE:
     kinds.add("whole")
-  if operation == "root" and names(node[1]) or operation == "^" and (
-      names(node[1]) and not names(node[2]) and not _is_whole(node[2])):
+  elif operation == "root" and free[0] or operation == "^" and (
+      free[0] and not free[1] and not _is_whole(node[2])):
     kinds.add("kinks")
-  return kinds.union(*(_kinds(n) for n in node[1:] if isinstance(n, tuple)))
+  return True
 
 
 def _is_whole(node: Node) -> bool:
@@ -130,19 +141,20 @@ def _is_whole(node: Node) -> bool:
   return node[0] == "number" and node[1].denominator == 1
 
 
-@functools.lru_cache(maxsize=1024)
-def _whole(node: Node) -> frozenset[str]:
-  """Variables that stand where only whole numbers make sense."""
-  operation, variables = node[0], frozenset()
+def _note_whole(node: Node, variables: set[str]) -> None:
+  """Adds the variables that stand where only whole numbers make sense."""
+  operation = node[0]
   if operation in _WHOLE:
-    variables = names(node)
+    variables |= names(node)
   elif operation in ("sum", "prod"):
-    variables = names(node[2]) | names(node[3])
-  elif operation == "^" and names(node[2]) and _negative(node[1]):
-    variables = names(node[2])
+    variables |= names(node[2]) | names(node[3])
+  elif operation == "^" and _negative(node[1]):
+    variables |= names(node[2])
   elif operation in _CIRCLES and _has_pi(node[1]):
-    variables = names(node[1]) & _COUNTS
-  return variables.union(*(_whole(n) for n in node[1:] if isinstance(n, tuple)))
+    variables |= names(node[1]) & _COUNTS
+  for part in node:
+    if type(part) is tuple:
+      _note_whole(part, variables)
 
 
 def _negative(node: Node) -> bool:
