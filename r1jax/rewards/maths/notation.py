@@ -53,7 +53,7 @@ _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _THOUSANDS = re.compile(
     r"(?<=\d)(?:\{,\}|,\\!|\\,|\\ |\\;)\s*(?=\d{3}(?!\d))")
-_EMPHASIS = re.compile(r"\s*(\*\*|__)(.+)\1\s*", re.DOTALL)
+_EMPHASIS = re.compile(r"\s*(\*\*|__|`)(.+)\1\s*", re.DOTALL)
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
 _WIDE = re.compile(r"(?<!\\)\\q?quad(?![A-Za-z])")
 _SPACE = re.compile(

@@ -4,8 +4,9 @@ Smooth expressions that agree at a few points agree. One with kinks (absolute
 values, even roots, maxima, logarithms) or steps (floor, ceiling) may agree
 almost everywhere and still differ: it is tried at whole and half numbers, near
 and far, of both signs, and on both sides of every number that is written in
-it. Variables that only make sense as whole numbers (under a factorial, in the
-exponent of -1, n under a floor) are whole.
+it. Far means beyond kinks that are not written as one number (10^9, e^{12},
+the 50000 of |x/1000-50|). Variables that only make sense as whole numbers
+(under a factorial, in the exponent of -1, n under a floor) are whole.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _REALS = (
     -77.7, 151.2, -151.2, 1003.1, -1003.1, 20_011.3, -20_011.3)
 _WHOLES = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8, 9, 10, 11,
            12, 13, 15, 16, 17, 25, 27, 31, 32, 36, 64, 100, 101, 243, 1024)
+_FAR = (123_457, 4 * 10**6 + 1, 10**8 + 7, 10**10 + 3, 10**13 + 9)
 _SMALL = tuple(n for n in _WHOLES if n <= 36)
 _LOW = 3
 _SEVERAL = 40  # points for several variables
@@ -65,9 +67,11 @@ def chosen(a: Node, b: Node) -> Iterator[dict[str, float | fractions.Fraction]]:
     point, negative = {}, False
     # What grows beyond all bounds can be compared at small values only.
     small = "whole" in kinds and index % 2
+    far = "whole" not in kinds and index % 8 == 5
     for name in free:
       among = [value for value in candidates[name]
-               if not small or abs(value) <= _LOW]
+               if (not small or abs(value) <= _LOW)
+               and (not far or abs(value) >= _FAR[0])]
       value = among[_draw(f"{index}.{name}", len(among))]
       # At most one is negative: `\\sqrt{xy}` is `\\sqrt x\\sqrt y`.
       if value < 0 and negative and name not in whole:
@@ -97,7 +101,8 @@ def _for_real(written: list[fractions.Fraction]) -> list[float]:
           for sign in (1, -1) for step in (0, 0.29, -0.29, 1, -1)]
   far = [sign * (2 * float(c) + 1) for c in written if 5 < abs(c) < 1e12
          for sign in (1, -1)]
-  return [*_REALS, *map(fractions.Fraction, _WHOLES[:18]), *near, *far]
+  whole = (*_WHOLES[:18], *_FAR, *(-n for n in _FAR))
+  return [*_REALS, *map(fractions.Fraction, whole), *near, *far]
 
 
 def _for_whole(written: list[fractions.Fraction],
@@ -105,8 +110,8 @@ def _for_whole(written: list[fractions.Fraction],
   near = [sign * int(c) + step for c in written
           if c.denominator == 1 and abs(c) < (1000 if small else 10**9)
           for sign in (1, -1) for step in (0, 1, -1)]
-  return [fractions.Fraction(n)
-          for n in dict.fromkeys([*(_SMALL if small else _WHOLES), *near])]
+  among = _SMALL if small else (*_WHOLES, *_FAR)
+  return [fractions.Fraction(n) for n in dict.fromkeys([*among, *near])]
 
 
 def _note_kinds(node: Node, kinds: set[str]) -> bool:

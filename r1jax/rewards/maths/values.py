@@ -21,7 +21,7 @@ from r1jax.rewards.maths.expressions import Unreadable
 from r1jax.rewards.maths.trees import Node, names
 from r1jax.rewards.score import clock_stopped
 
-_DIGITS = 50
+_DIGITS = 80  # far from zero, half of them may cancel
 _AGREE = 35  # digits
 _BITS = 60_000  # of exact powers and factorials
 _MAGNITUDE = 400  # bits of a float's exponent, for trigonometry and exp
@@ -97,7 +97,7 @@ def constant(node: Node) -> Any:
 
 
 def floating(x: Any) -> Any:
-  """A value of `constant` as a float of 50 digits: they have an order."""
+  """A value of `constant` as a float of 80 digits: they have an order."""
   return _float(x)
 
 
@@ -153,7 +153,7 @@ def _folded(node: Node) -> Node:
 
 @functools.cache
 def _library() -> types.ModuleType:
-  """A context of mpmath of our own, at 50 digits."""
+  """A context of mpmath of our own, at `_DIGITS`."""
   with clock_stopped():
     import mpmath
   context = mpmath.MPContext()
