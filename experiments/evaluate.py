@@ -50,7 +50,7 @@ from r1jax.stages import (
   tasks,
   traces,
 )
-from r1jax.stages.benchmarking import Referee
+from r1jax.stages.benchmarking import OtherSettingsError, Referee
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.replies import ReplyConfig
 from r1jax.stages.respondents import Respondent
@@ -168,6 +168,8 @@ def benchmarks() -> None:
       cfg = benchmarking.sized(one, EVAL.value(), who.context, typed())
       rows, fitting = benchmarking.sampled(
           one, prompts, cfg, who, REWARDS.value(), out / one.name)
+    except OtherSettingsError:
+      raise
     except (ValueError, SandboxError) as error:
       missing[one.name] = str(error)
       print(f"{one.name} is left out: {error}", flush=True)
@@ -184,6 +186,8 @@ def benchmarks() -> None:
     try:
       rows = benchmarking.judged(
           one, rows, fitting, referee, out / one.name, BASELINE.value)
+    except OtherSettingsError:
+      raise
     except ValueError as error:
       missing[one.name] = str(error)
       print(f"{one.name} is left out: {error}", flush=True)
