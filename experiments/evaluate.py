@@ -46,6 +46,7 @@ from r1jax.stages import (
   reporting,
   respondents,
   reward_models,
+  seen,
   tasks,
   traces,
 )
@@ -76,6 +77,10 @@ JUDGE = flags.DEFINE_string(
 BASELINE = flags.DEFINE_string(
     "baseline", "", "--out of another model's evaluation, whose answers replace"
     " the publisher's baseline where answers are compared.")
+SEEN = flags.DEFINE_string(
+    "seen", "", "What the model was trained on, data sets as gsm8k@train and"
+    " JSONL files: problems that share ten words in a row with it are listed in"
+    " contamination.json, and pass@1 is told without them too.")
 OUT = flags.DEFINE_string(
     "out", "runs/evaluate", "Folder for samples, generations and results.")
 
@@ -119,8 +124,11 @@ def data_set() -> None:
   result = runner.summary(rows)
   left_out = sum(map(len, parts.values())) - len(fitting)
   evaluating.write(out / "generations.jsonl.gz", rows)
+  marked = processes.from_writer(lambda: seen.mark(
+      fitting, SEEN.value, out, common.DATA_DIR.value)) if SEEN.value else None
   processes.from_writer(lambda: io.write_json(
       out / "result.json", dataclasses.asdict(result) | {
+          "contamination": marked,
           "config": dataclasses.asdict(cfg), "init": common.INIT.value,
           "data": common.DATA.value, "split": SPLIT.value,
           "template": template,
@@ -131,6 +139,9 @@ def data_set() -> None:
   print(f"{result.n_prompts} problems x {result.n_samples} samples,"
         f" {result.invalid} without a verdict;"
         f" {left_out} problems left out as too long; generations in {out}")
+  if marked:
+    print(f"{marked['marked']} of {marked['problems']} problems share text with"
+          f" {SEEN.value}: {out / seen.FILE}")
   if len(result.by_domain) > 1:
     print("pass@1 by domain: " + "  ".join(
         f"{k}: {v:.3f}" for k, v in result.by_domain.items()))

@@ -65,7 +65,7 @@ class FlagSet(Generic[T]):
   def _build(self, cls: type, prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     values = {}
-    for field in dataclasses.fields(cls):
+    for field in filter(_is_flag, dataclasses.fields(cls)):
       name = _join(prefix, field.name)
       if dataclasses.is_dataclass(hints[field.name]):
         values[field.name] = self._build(hints[field.name], name)
@@ -88,7 +88,8 @@ def define(
   Fields are int, float, bool, str, tuples of them (`--sizes=3,5`), any of
   these or None (`--top_p=none`), or dataclasses, whose flags get the field's
   name in front. Help is the comment on the field's line, those above it, or the
-  field's entry under "Attributes:" in the docstring.
+  field's entry under "Attributes:" in the docstring. What follows from
+  something else has metadata={"flag": False}, and its default.
 
   Args:
     default: the value whose fields are the flags' defaults, those of its
@@ -104,7 +105,7 @@ def define(
   hints = typing.get_type_hints(cls)
   texts = _attributes(cls) | {k: v for k, v in _comments(cls).items() if v}
   declared: dict[str, Any] = {}
-  for field in dataclasses.fields(cls):
+  for field in filter(_is_flag, dataclasses.fields(cls)):
     name = _join(prefix, field.name)
     hint = hints[field.name]
     value = (_default(field) if isinstance(default, type)
@@ -181,6 +182,10 @@ def _parser(hint: Any, name: str) -> flags.ArgumentParser:
   raise ValueError(
       f"no flag for {name}: {hint}; use int, float, bool, str, a tuple of one"
       " of them, one of these or None, or a dataclass")
+
+
+def _is_flag(field: dataclasses.Field) -> bool:
+  return field.metadata.get("flag", True)
 
 
 def _join(prefix: str, name: str) -> str:

@@ -1,8 +1,14 @@
-"""How every experiment starts, and how it ends when something is amiss."""
+"""How every experiment starts, and how it ends.
+
+Its status: 0, all is done; 75, it was stopped by a signal, or another process
+was lost or has the folder: the same command goes on; 1, an error that says what
+to mend; 130, a second Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -37,7 +43,7 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
     many: whether several processes may do it together; the first then prints.
     devices: whether it uses JAX's devices, and so joins other processes.
   """
-  def wrapped(argv: list[str]) -> None:
+  def wrapped(argv: list[str]) -> int:
     if len(argv) > 1:
       raise SystemExit(f"error: unexpected arguments {' '.join(argv[1:])};"
                        " flags are --name=value")
@@ -51,10 +57,14 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
     except EXPECTED as error:
       if os.environ.get("R1JAX_TRACEBACK"):
         raise
+      if _status(error) == watchdog.AGAIN:
+        print(_brief(error), file=sys.stderr, flush=True)
+        return watchdog.AGAIN
       raise SystemExit(_brief(error)) from error
     except KeyboardInterrupt as error:
       _stop_at_once(error)
       raise
+    return watchdog.AGAIN if signals.stopped() else 0
 
   if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
     # Simulated devices: a collective that waits for the others holds a thread,
@@ -94,9 +104,15 @@ def _together(main: Callable[[], Any], many: bool) -> None:
     _say(error)
     watchdog.failed(error)
     # An ordinary exit would wait for processes that no longer come.
-    os._exit(1)
+    os._exit(_status(error))
   watchdog.stop()
   jax.distributed.shutdown()
+
+
+def _status(error: BaseException) -> int:
+  """Of a process that ends with an error."""
+  busy = isinstance(error, OSError) and error.errno == errno.EBUSY
+  return watchdog.AGAIN if busy else 1
 
 
 def _mark() -> None:

@@ -6,6 +6,7 @@ Names and layouts come from `hf_names`, files from `hf_files`.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
   files = Folder(folder)
   leaves = _leaves(model)
   entries = hf_names.table(model.cfg, SCORE in leaves)
-  _check(files, entries, leaves)
+  _check(files, entries, leaves, _prediction(model.cfg))
   owners = {e.path: e for e in entries if not e.copy}
   _check_copies(files, [e for e in entries if e.copy], owners)
   places = dict.fromkeys(leaves)
@@ -130,7 +131,29 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, params: Any,
     hf_files.write_extras(part, fields, extras or {})
 
 
-def _check(files: Folder, entries: Sequence[Entry], leaves: dict) -> None:
+def without_absent_mtp(folder: str | os.PathLike, cfg: ModelConfig
+                       ) -> ModelConfig:
+  """`cfg`, without multi-token prediction if the weights have none of it.
+
+  transformers says num_nextn_predict_layers=1 in every DeepSeek-V3 that it
+  saves, and saves none of that layer. A folder without weights is not judged.
+  """
+  try:
+    names = Folder(folder).tensors
+  except ValueError:
+    return cfg
+  if not cfg.n_mtp or any(_prediction(cfg) in name for name in names):
+    return cfg
+  return dataclasses.replace(cfg, n_mtp=0)
+
+
+def _prediction(cfg: ModelConfig) -> str:
+  """What the names of the layer of multi-token prediction begin with."""
+  return f"model.layers.{cfg.n_layers}."
+
+
+def _check(files: Folder, entries: Sequence[Entry], leaves: dict,
+           prediction: str) -> None:
   """One ValueError for all that does not fit."""
   stored = {name: at.shape for name, at in files.tensors.items()
             if not name.endswith(hf_names.IGNORED)}
@@ -154,11 +177,13 @@ def _check(files: Folder, entries: Sequence[Entry], leaves: dict) -> None:
                    f" {' or '.join(allowed)}")
   lines = trees.mismatches(stored, wanted) + lines
   if lines:
+    predicting = any(prediction in line for line in lines)
     raise ValueError(
         f"{files.path} does not fit the model of its config.json:\n"
         f"{trees.listed(lines, _LISTED)}\n"
-        "take weights and config.json of one model; where the weights lack the"
-        " layer of multi-token prediction, set num_nextn_predict_layers to 0")
+        "take weights and config.json of one model" + (
+            f"; {prediction}* is the layer of multi-token prediction, which"
+            " num_nextn_predict_layers counts" if predicting else ""))
 
 
 def _check_copies(files: Folder, copies: Sequence[Entry],

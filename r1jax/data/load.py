@@ -1,7 +1,8 @@
 """Prompts by name: one door for every data set.
 
 Data sets are prepared once (tfds, array_record files, no TensorFlow) under
-$XDG_CACHE_HOME/r1jax/tfds, by default ~/.cache/r1jax/tfds.
+$XDG_CACHE_HOME/r1jax/tfds, by default ~/.cache/r1jax/tfds; and once more
+whenever a file changes that they are made from, or the code that shapes them.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ def load(
   cls = _BUILDERS[SOURCES[name]]
   source = cls.builder_configs[name.rpartition("/")[2]]
   folder = None if source.module else _folder(name, source, data_dir)
-  # Other source files, another folder: nothing stale is ever read.
-  where = cache_dir() / _digest(source.sources(folder))
+  # Other files, or another reader or wording, another folder: nothing stale is
+  # ever read.
+  where = cache_dir() / _digest(source.sources(folder), source.code())
   builder = _prepared(
       lambda: cls(
           config=source.name, data_dir=where, file_format="array_record"),
@@ -131,9 +133,9 @@ def _folder(
   return folder
 
 
-def _digest(paths: Sequence[epath.Path]) -> str:
-  """Of the files' names and contents."""
-  digest = hashlib.sha256()
+def _digest(paths: Sequence[epath.Path], code: str) -> str:
+  """Of the files' names and contents, and of the code that reads them."""
+  digest = hashlib.sha256(code.encode())
   for path in paths:
     digest.update(f"{path.parent.name}/{path.name}\n".encode())
     with path.open("rb") as file:

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from r1jax.core.config import check
-from r1jax.data.sft import ROLES, Message
+from r1jax.data.sft_rows import ROLES, Message
 
 MALFORMED, TIE, EQUAL, EMPTY = (
     "malformed", "ties", "both answers are equal", "an answer is empty")

@@ -17,7 +17,7 @@ import numpy as np
 from r1jax.core import io
 from r1jax.core.prompt import Prompt
 from r1jax.core.types import Rollout, Scored
-from r1jax.evals import estimators
+from r1jax.evals import estimators, summaries
 from r1jax.report import rollouts
 from r1jax.report.progress import Progress
 from r1jax.sharding import processes
@@ -27,8 +27,7 @@ Generate = Callable[[list[Prompt]], tuple[Rollout, Texts]]
 Judge = Callable[[Rollout, Sequence[Prompt], Texts], Scored]
 
 # What is stored of a problem for people to read, and not counted.
-_READ = ("question", "reference", "source", "language", "completions",
-         "reasons", "measures")
+_READ = ("question", "reference", "completions", "reasons", "measures")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +46,7 @@ class EvalResult:
     n_prompts, n_samples: problems, and samples per problem, in the data.
     by_level: pass@1 by `prompt.metadata["level"]`, where there is one.
     by_domain: pass@1 by domain.
+    statistics: means with their intervals, see `summaries.of_rows`.
   """
 
   pass1: float
@@ -63,6 +63,7 @@ class EvalResult:
   n_samples: int
   by_level: dict[str, float]
   by_domain: dict[str, float]
+  statistics: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
@@ -197,6 +198,7 @@ def of_problems(scored: Scored, batch: Sequence[Prompt], first: int, *,
         "question": prompt.question, "reference": prompt.reference,
         "source": prompt.source, "language": prompt.language,
         "domain": prompt.domain, "level": prompt.metadata.get("level"),
+        "topic": summaries.topic(prompt.metadata),
         "completions": list(scored.texts[q]),
         "answers": list(scored.answers[q]),
         "reasons": list(scored.reasons[q]),
@@ -219,6 +221,7 @@ def store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
           "question": row["question"], "reference": row["reference"],
           "source": row["source"], "domain": row["domain"],
           "language": row["language"], "level": row["level"],
+          "topic": row["topic"],
           "completion": completion,
           "answer": row["answers"][g], "reasons": dict(row["reasons"][g]),
           "measures": dict(row["measures"][g]),
@@ -245,27 +248,25 @@ def summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
   (n,) = samples
   correct_QG = np.array([row["parts"]["accuracy"] for row in rows])
   correct_QG = correct_QG * np.array([row["valid"] for row in rows])
-  solved_Q = (correct_QG >= 1.0).sum(1)
-  pass1 = estimators.pass_at_1(correct_QG)
+  statistics = summaries.of_rows(rows, correct_QG)
+  pass1 = statistics["pass_1"]
   levels = _means((row["level"], mean) for row, mean in zip(
       rows, correct_QG.mean(1)) if row["level"] is not None)
   domains = _means((row["domain"], mean) for row, mean in zip(
       rows, correct_QG.mean(1)))
   formats = [row["parts"].get("format") for row in rows]
-  ks = sorted({k for k in (2**i for i in range(n.bit_length())) if k <= n}
-              | {n})
   return EvalResult(
-      pass1=pass1.mean, pass1_error=pass1.error, pass1_low=pass1.low,
-      pass1_high=pass1.high,
-      pass_k={k: float(np.mean([estimators.pass_at_k(n, int(c), k)
-                                for c in solved_Q])) for k in ks},
+      pass1=pass1["mean"], pass1_error=pass1["error"], pass1_low=pass1["low"],
+      pass1_high=pass1["high"],
+      pass_k={int(k): found["mean"]
+              for k, found in statistics["pass_k"].items()},
       maj_k=estimators.maj_at_k([row["answers"] for row in rows], correct_QG),
       format=None if formats[0] is None else float(np.mean(formats)),
       mean_length=float(np.mean([row["lengths"] for row in rows])),
       truncated=float(np.mean([row["truncated"] for row in rows])),
       invalid=int((~np.array([row["valid"] for row in rows])).sum()),
       n_prompts=len(rows), n_samples=n,
-      by_level=levels, by_domain=domains)
+      by_level=levels, by_domain=domains, statistics=statistics)
 
 
 def _means(pairs: Iterable[tuple[Any, float]]) -> dict[str, float]:

@@ -225,14 +225,30 @@ def correct(generate: Generate, questions: Sequence[str],
 
 
 def verdict(text: str, *, attempts: bool = False) -> Score:
-  """A judge's {"analysis": ..., "correctness": ...}; strict.
+  """A judge's {"analysis": ..., "correctness": ...}; strict, as `parsed`.
+
+  Args:
+    text: what the judge wrote.
+    attempts: whether "not attempted" is a verdict too; it scores 0.
+  """
+  said = parsed(text, ("analysis", "correctness"))
+  if said is None or not all(isinstance(v, str) for v in said.values()):
+    return Score(0.0, False, "unparsed verdict")
+  word = said["correctness"]
+  if word not in ("correct", "incorrect", *([ATTEMPTED] * attempts)):
+    return Score(0.0, False, "unparsed verdict")
+  return Score(float(word == "correct"), True, word)
+
+
+def parsed(text: str, names: Sequence[str]) -> dict[str, Any] | None:
+  """The values of a judge's JSON object; None if it is not just that.
 
   The text is one JSON object, perhaps in a code fence or after a thought, with
-  these two names, each once, and texts as values. In the texts line breaks and
-  the backslashes of LaTeX need no escapes.
+  these names, each once. In its texts line breaks and the backslashes of LaTeX
+  need no escapes.
   """
   if not isinstance(text, str) or len(text) > _LONGEST:
-    return Score(0.0, False, "unparsed verdict")
+    return None
   text = thoughts.cut(text)[2].strip()
   fenced = _FENCE.match(text)
   text = _BACKSLASH.sub(
@@ -240,15 +256,11 @@ def verdict(text: str, *, attempts: bool = False) -> Score:
   try:
     pairs = json.loads(text, object_pairs_hook=_Pairs, strict=False)
   except (ValueError, RecursionError):
-    return Score(0.0, False, "unparsed verdict")
-  if (not isinstance(pairs, _Pairs)
-      or sorted(name for name, _ in pairs) != ["analysis", "correctness"]
-      or not all(isinstance(value, str) for _, value in pairs)):
-    return Score(0.0, False, "unparsed verdict")
-  said = dict(pairs)["correctness"]
-  if said not in ("correct", "incorrect", *([ATTEMPTED] * attempts)):
-    return Score(0.0, False, "unparsed verdict")
-  return Score(float(said == "correct"), True, said)
+    return None
+  if not isinstance(pairs, _Pairs) or sorted(
+      name for name, _ in pairs) != sorted(names):
+    return None
+  return dict(pairs)
 
 
 class _Pairs(list):

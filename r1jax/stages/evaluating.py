@@ -166,7 +166,8 @@ def sampler(cfg: EvalConfig, model: Model, tokenizer: Tokenizer,
   """The engine that samples as `cfg` says."""
   return Engine(model, SamplingConfig(
       temperature=cfg.temperature, top_p=cfg.top_p,
-      max_new_tokens=cfg.max_new_tokens), tokenizer.eos_ids, mesh)
+      max_new_tokens=cfg.max_new_tokens, vocab=tokenizer.vocab_size),
+      tokenizer.eos_ids, mesh)
 
 
 def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,

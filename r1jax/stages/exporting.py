@@ -171,8 +171,9 @@ def card(title: str, init: str, command: str, about: str,
   kind, _, what = init.partition(":")
   config = {"model": model}
   if kind == "orbax":
-    config = io.read_json(epath.Path(what) / workdir_lib.CONFIG)
-    if scores := results(epath.Path(what)):
+    workdir = epath.Path(workdir_lib.named(what)[0])
+    config = io.read_json(workdir / workdir_lib.CONFIG)
+    if scores := results(workdir):
       rows = "".join(f"| {name} | {value:.4g} |\n"
                      for name, value in scores.items()
                      if isinstance(value, int | float))

@@ -92,8 +92,8 @@ class Replier:
     policy = self._policy()
     engine = Engine(policy.model, SamplingConfig(
         temperature=self._cfg.temperature, top_p=self._cfg.top_p,
-        max_new_tokens=self._cfg.max_new_tokens), self._tokenizer.eos_ids,
-        self._mesh)
+        max_new_tokens=self._cfg.max_new_tokens,
+        vocab=self._tokenizer.vocab_size), self._tokenizer.eos_ids, self._mesh)
     return (engine, evaluating.laid_out(policy, engine, donate=True),
             policy.router_bias_LE)
 
@@ -106,9 +106,8 @@ class Replier:
     """One reply each: what follows the model's thought, if it has one.
 
     It is drawn by the seed and the conversation, in whatever batch that is.
-    None where the template refuses the conversation (a control token in an
-    answer that is to be judged), context lacks for it, or the reply is empty or
-    meets the length limit.
+    None where the template refuses the conversation, context lacks for it, or
+    the reply is empty or meets the length limit.
     """
     rendered = list(map(self._rendered, conversations))
     return [answers and self._reply(answers[0]) for answers in self._sampled(

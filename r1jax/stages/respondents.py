@@ -18,7 +18,7 @@ from r1jax.data.tokenizer import Tokenizer
 from r1jax.evals.runner import Generate
 from r1jax.rewards.endpoint import Endpoint, EndpointConfig
 from r1jax.rollout.engine import Engine
-from r1jax.stages import evaluating, traces, weights
+from r1jax.stages import evaluating, weights
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
 from r1jax.stages.weights import Weights
@@ -58,7 +58,7 @@ def ours(init: str, policy: Weights, tokenizer: Tokenizer, template: str,
     template: as `data.templates.read` gives it.
     mesh: where it lies.
   """
-  settings = {"init": init, "parameters": traces.fingerprint(policy)}
+  settings = {"init": init, "parameters": weights.fingerprint(policy)}
 
   @functools.cache
   def engine(tokens: int, temperature: float, top_p: float) -> Engine:

@@ -23,14 +23,20 @@ def test_dialogues_become_sft_data(tmp_path):
 def test_answers_are_labelled_one_by_one(tmp_path):
   shared = ["--init=base:world", "--data=world-safety", "--split=train[:4]",
             "--template=plain", "--samples=3", "--batch=4",
-            "--max_new_tokens=16", f"--out={tmp_path / 'labels'}"]
+            "--max_new_tokens=16"]
+  at = f"--out={tmp_path / 'labels'}"
   mine = tmp_path / "odd_judge.py"
   mine.write_text("label = lambda messages, answer: 2\n")
-  good, out_of_range, none, other = calls(
-      "experiments.label_answers",
-      *([*shared, f"--judge={judge}"] for judge in (
-          "experiments/world_judge.py", mine, "", "hf:DIR")))
+  judge = "--judge=experiments/world_judge.py"
+  good, again, changed, out_of_range, none, other = calls(
+      "experiments.label_answers", [*shared, at, judge],
+      [*shared, at, judge], [*shared, at, judge, "--samples=2"],
+      *([*shared, f"--out={tmp_path / 'x'}", f"--judge={judge}"]
+        for judge in (mine, "", "hf:DIR")))
   succeeds(good)
+  assert succeeds(again).splitlines()[-1] == good.out.splitlines()[-1]
+  assert "has 4 of 4 questions already" in again.err
+  fails(changed, "samples: 3 -> 2", "choose another --out")
   lines = (tmp_path / "labels" / "labels.jsonl").read_text().splitlines()
   rows = [json.loads(line) for line in lines]
   assert rows and all(row["label"] in (0, 1) for row in rows)
