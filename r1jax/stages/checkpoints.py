@@ -78,7 +78,8 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge,
     if processes.from_writer(path.exists):
       continue
     policy = weights.load(
-        f"{init}@{step}", compute, jax.random.key(cfg.seed), mesh)
+        f"{init}@{step}", compute, jax.random.key(cfg.seed), mesh,
+        computing=True)
     evaluating.evaluate(
         cfg, engine, judge, evaluating.laid_out(policy, engine, donate=True),
         policy.router_bias_LE, prompts, path=path, name=f"step {step}")
