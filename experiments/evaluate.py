@@ -30,6 +30,7 @@ from etils import epath
 from experiments import common, flagset, replying, start
 from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.data import templates
 from r1jax.evals import runner
 from r1jax.evals.benchmarks import suites
 from r1jax.evals.benchmarks.benchmark import Benchmark
@@ -105,7 +106,7 @@ def data_set() -> None:
   out = epath.Path(OUT.value)
   # Before the work, not after it.
   processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
-  rewards = REWARDS.value()
+  rewards = rewards_of(template)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   models = reward_models.load(rewards, common.COMPUTE.value(), common.mesh())
   settings = {"sampling": dataclasses.asdict(cfg), "init": init,
@@ -153,6 +154,14 @@ def data_set() -> None:
         f"{k}: {v:.3f}" for k, v in result.by_domain.items()))
 
 
+def rewards_of(template: str) -> RewardConfig:
+  """--rewards; a chat's answers are read to the last number unless told."""
+  rewards = REWARDS.value()
+  if flags.FLAGS["rewards.extract"].present or not templates.chat_of(template):
+    return rewards
+  return dataclasses.replace(rewards, extract="last")
+
+
 def benchmarks() -> None:
   """--suite."""
   chosen, out = suites.named(SUITE.value), epath.Path(OUT.value)
@@ -167,7 +176,7 @@ def benchmarks() -> None:
           one, BENCHMARKS_DIR.value, WORDINGS.value)
       cfg = benchmarking.sized(one, EVAL.value(), who.context, typed())
       rows, fitting = benchmarking.sampled(
-          one, prompts, cfg, who, REWARDS.value(), out / one.name)
+          one, prompts, cfg, who, rewards_of(who.template), out / one.name)
     except OtherSettingsError:
       raise
     except (ValueError, SandboxError) as error:
