@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from experiments import flagset
 from r1jax.core import io
 from r1jax.core.lock import Lock
 from r1jax.core.prompt import Prompt
-from r1jax.data import load, mixture, templates
+from r1jax.data import hf_tokenizer, load, mixture, preference, templates
+from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.mixture import Mixture
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
@@ -106,11 +108,7 @@ def first(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
     adapter: what is trained.
     loader: as `weights.with_tokenizer`.
   """
-  began = settings_of(workdir)
-  init = inits.frozen(INIT.value, began.get("init") or "")
-  if init != INIT.value:
-    print(f"--init={INIT.value} is {init}"
-          + (", as when the run began" if began else ""), flush=True)
+  init = frozen(INIT.value, settings_of(workdir).get("init") or "")
   source = init if adapter.rank else inits.or_own(init, workdir)
   loaded, tokenizer = loader(
       source, COMPUTE.value(), seed=seed, mesh=mesh,
@@ -119,6 +117,41 @@ def first(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
   if adapter.rank and not init.startswith("random:"):
     settings["parameters"] = weights.fingerprint(loaded)
   return First(loaded, tokenizer, settings)
+
+
+def frozen(init: str, began: str = "") -> str:
+  """`inits.frozen`; says so where it is not what was typed."""
+  found = inits.frozen(init, began)
+  if found != init:
+    print(f"{init} is {found}" + (
+        ", as when this folder was begun; another folder takes today's"
+        if found == began else ""), flush=True)
+  return found
+
+
+def settled(tokenizer: Tokenizer, template: str, workdir: str = "",
+            date: str = "") -> Tokenizer:
+  """The tokenizer as a run of a template keeps it.
+
+  The template's own end of an answer ends; and where the template tells the
+  date, that is always the one of the run's beginning.
+
+  Args:
+    tokenizer: of the model.
+    template: as `template` gives it.
+    workdir: of the run, which may have begun on another day.
+    date: of the beginning, for runs that keep no tokenizer.
+  """
+  tokenizer = templates.ended(tokenizer, template)
+  if tokenizer.date or not preference.dated(template, tokenizer):
+    return tokenizer
+  kept = epath.Path(workdir) / tokenizer_lib.FOLDER / hf_tokenizer.DATE
+  date = date or processes.from_writer(
+      lambda: kept.read_text().strip() if kept.exists()
+      else datetime.date.today().isoformat())
+  print(f"the chat template tells the date: for this run it is {date}",
+        flush=True)
+  return tokenizer.on(date)
 
 
 @contextlib.contextmanager
@@ -153,8 +186,8 @@ REMEDIES = {
     "evaluation": "evaluations along one run must be comparable",
     "parameters": "the model in --init has changed; the adapter in this run was"
                   " trained on the former one",
-    "data": "that file has changed since the run began",
-    "eval_data": "that file has changed since the run began"}
+    "data": "other data, or a file that has changed since",
+    "eval_data": "other data, or a file that has changed since"}
 
 
 def template(given: str = "", init: str = "") -> str:

@@ -50,7 +50,7 @@ from r1jax.stages import (
   tasks,
   traces,
 )
-from r1jax.stages.benchmarking import Referee
+from r1jax.stages.benchmarking import OtherSettingsError, Referee
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.replies import ReplyConfig
 from r1jax.stages.respondents import Respondent
@@ -95,8 +95,11 @@ def main() -> None:
 def data_set() -> None:
   """--data."""
   cfg, template = EVAL.value(), common.template(TEMPLATE.value)
+  began = common.settings_of(OUT.value)
+  init = common.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(
-      cfg.seed, common.mesh(), computing=True)
+      cfg.seed, common.mesh(), init, computing=True)
+  tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)
@@ -105,8 +108,9 @@ def data_set() -> None:
   rewards = REWARDS.value()
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   models = reward_models.load(rewards, common.COMPUTE.value(), common.mesh())
-  settings = {"sampling": dataclasses.asdict(cfg), "init": common.INIT.value,
-              "data": common.DATA.value, "split": SPLIT.value,
+  settings = {"sampling": dataclasses.asdict(cfg), "init": init,
+              "date": tokenizer.date, "data": common.DATA.value,
+              "split": SPLIT.value,
               "template": template, "rewards": {
                   k: v for k, v in dataclasses.asdict(rewards).items()
                   if k != "workers"}}
@@ -114,6 +118,7 @@ def data_set() -> None:
                      tasks.verifiers(common.DATA.value), models) as judge:
     fitting = tasks.joined(
         tasks.all_fitting(parts, judge, limit, SPLIT.value))
+    settings["data_digest"] = tasks.digest(fitting)
     traces.prepare(out, settings, policy, "--out")
     params = evaluating.laid_out(policy, engine, donate=True)
     rows = evaluating.collect(
@@ -163,6 +168,8 @@ def benchmarks() -> None:
       cfg = benchmarking.sized(one, EVAL.value(), who.context, typed())
       rows, fitting = benchmarking.sampled(
           one, prompts, cfg, who, REWARDS.value(), out / one.name)
+    except OtherSettingsError:
+      raise
     except (ValueError, SandboxError) as error:
       missing[one.name] = str(error)
       print(f"{one.name} is left out: {error}", flush=True)
@@ -179,6 +186,8 @@ def benchmarks() -> None:
     try:
       rows = benchmarking.judged(
           one, rows, fitting, referee, out / one.name, BASELINE.value)
+    except OtherSettingsError:
+      raise
     except ValueError as error:
       missing[one.name] = str(error)
       print(f"{one.name} is left out: {error}", flush=True)

@@ -48,6 +48,7 @@ def main() -> None:
       for flag in (common.DATA, EVAL_DATA))
   first, tokenizer, began = common.first(
       WORKDIR.value, cfg.seed, common.mesh(), cfg.lora)
+  tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
 
   def read(paths, workers=0):
     shared = paths, tokenizer, cfg.template, cfg.row_length, weights

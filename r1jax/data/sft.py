@@ -170,15 +170,14 @@ def _continuing(tail: str, answer: str) -> str:
 
 
 def end_of_answer(template: str, tokenizer: Tokenizer) -> int:
-  """The id that ends an answer: of several, the one that the template writes.
+  """The id that ends an answer: the one that the template writes behind it.
+
+  Else the last of the tokenizer's ends in a wording, or the least of them.
   """
+  end = templates.turn_end(template, tokenizer)
+  if end is not None:
+    return end
   text = template if templates.is_wording(template) else ""
-  options = templates.chat_options(template)
-  if options is not None:
-    text = chat.render(
-        tokenizer, [{"role": "user", "content": "a"},
-                    {"role": "assistant", "content": "b"}],
-        **options, add_generation_prompt=False)
   for token in reversed(tokenizer.encode_chat(text)):
     if token in tokenizer.eos_ids:
       return token

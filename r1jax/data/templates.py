@@ -36,6 +36,7 @@ TEMPLATES = {"r1-zero": R1_ZERO, "plain": PLAIN}
 CHATS = {"chat": {}, "chat-think": {"think": True}, "r1": {"template": chat.R1}}
 
 
+_ANSWER = "ZQX"  # that no template writes by itself
 _WORDS = {"True": True, "False": False, "None": None}
 
 
@@ -141,6 +142,40 @@ def prompt(messages: Sequence[Mapping[str, str]], template: str,
   question = "\n\n".join(message["content"] for message in messages)
   text = render(asked(question, template, tokenizer), template)
   return Rendered(encode(text, template, tokenizer), tail(template))
+
+
+def turn_end(template: str, tokenizer: Tokenizer) -> int | None:
+  """The control id that a chat template writes behind an answer.
+
+  None where it writes none there, and of templates that are no chats.
+
+  Raises:
+    ValueError: as `chat.render`.
+  """
+  options = chat_options(template)
+  if options is None:
+    return None
+  text = chat.render(
+      tokenizer, [{"role": "user", "content": "a"},
+                  {"role": "assistant", "content": _ANSWER}],
+      **options, add_generation_prompt=False)
+  behind = text.rpartition(_ANSWER)[2].lstrip()
+  found = [t for t in tokenizer.control_tokens if behind.startswith(t)]
+  return tokenizer.encode_chat(max(found, key=len))[0] if found else None
+
+
+def ended(tokenizer: Tokenizer, template: str) -> Tokenizer:
+  """The tokenizer, for which the template's own end of an answer is an end.
+
+  A base whose text ends with another token would else be taught, or asked, by a
+  template whose turns never end for its sampler.
+  """
+  try:
+    end = turn_end(template, tokenizer)
+  except ValueError:  # whoever renders with it says what is wrong
+    return tokenizer
+  return tokenizer if end in (None, *tokenizer.eos_ids) else (
+      tokenizer.ending(end))
 
 
 def is_wording(template: str) -> bool:

@@ -44,6 +44,10 @@ _ORDERS = 2  # a pair is judged once in either
 Rows = list[dict[str, Any]]
 
 
+class OtherSettingsError(ValueError):
+  """A folder has the work of other settings; nothing goes on beside it."""
+
+
 class Referee(NamedTuple):
   """Who judges where no rule can.
 
@@ -120,11 +124,14 @@ def prepare(folder: str | os.PathLike, settings: dict[str, Any],
   """Takes a folder, or makes sure that it holds the work of these settings.
 
   Raises:
-    ValueError: it was made with others.
+    OtherSettingsError: it was made with others.
   """
-  processes.from_writer(lambda: workdir_lib.prepare(
-      folder, settings, workdir_lib.versions(),
-      otherwise=f"{what}, or remove the folder") and None)
+  try:
+    processes.from_writer(lambda: workdir_lib.prepare(
+        folder, settings, workdir_lib.versions(),
+        otherwise=f"{what}, or remove the folder") and None)
+  except ValueError as error:
+    raise OtherSettingsError(str(error)) from error
 
 
 def sampled(one: Benchmark, prompts: Sequence[Prompt], cfg: EvalConfig,
@@ -144,8 +151,8 @@ def sampled(one: Benchmark, prompts: Sequence[Prompt], cfg: EvalConfig,
     None for the rows after a signal.
 
   Raises:
-    ValueError, SandboxError: no problem fits, a rule lacks what it needs, or
-      the folder has the samples of other settings.
+    ValueError, SandboxError: no problem fits, or a rule lacks what it needs.
+    OtherSettingsError: the folder has the samples of other settings.
   """
   with judging.judge(who.tokenizer, who.template, rewards, one.rules) as judge:
     fitting = tasks.fitting(
@@ -192,7 +199,8 @@ def judged(one: Benchmark, rows: Rows, prompts: Sequence[Prompt],
     signal.
 
   Raises:
-    ValueError: there is no baseline, or another judge's verdicts are there.
+    ValueError: there is no baseline.
+    OtherSettingsError: another judge's verdicts are there.
   """
   against = _baseline(one, prompts, baseline)
   verdicts = epath.Path(folder) / VERDICTS

@@ -181,13 +181,15 @@ def _copied(answer: str, reference: str, question: str) -> bool:
   there = notation.squeezed(notation.plain(asked))
   if _OPERATION.search(short) and short in there:
     return True
-  node, gold_node = expressions.read(plain), expressions.read(gold)
+  if not (written := _expressions(asked)):
+    return False
+  node, gold_node = (expressions.read(t, frozenset()) for t in (plain, gold))
   if node is None or not trees.size(node):
     return False
   mine = trees.arranged(node)
   if gold_node is not None and trees.arranged(gold_node) == mine:
     return False
-  return trees.size(node) > 1 and mine in _expressions(asked)
+  return trees.size(node) > 1 and mine in written
 
 
 def _same_digits(plain: str, gold: str, question: str) -> bool:
