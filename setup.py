@@ -26,6 +26,7 @@ setuptools.setup(
     },
     install_requires=[
         "absl-py>=2.1",
+        "ahocorasick_rs>=1.0",
         "array_record>=0.7",
         "etils[epath]>=1.9",
         "flax>=0.12",
@@ -40,6 +41,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.11.20",
         "py3langid>=0.3",
         "safetensors>=0.5",
+        "scipy>=1.11",  # Student's distribution; JAX needs it too
         "sentencepiece>=0.2",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.8",

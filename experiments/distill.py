@@ -21,7 +21,7 @@ from experiments import common, start, train_grpo
 from r1jax.core.config import check
 from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.tokenizer import Tokenizer
-from r1jax.stages import traces, weights
+from r1jax.stages import weights
 from r1jax.stages.weights import Weights
 
 TEACHER = flags.DEFINE_string(
@@ -42,11 +42,13 @@ def teacher(own: Tokenizer, mesh: jax.sharding.Mesh | None
             ) -> tuple[Weights, dict[str, str]]:
   """The model of --teacher, if it reads what the student writes; its settings.
   """
+  began = common.settings_of(train_grpo.WORKDIR.value).get("teacher", {})
+  init = common.frozen(TEACHER.value, began.get("init", ""))
   teacher_weights, tokenizer = weights.with_tokenizer(
-      TEACHER.value, common.COMPUTE.value(), mesh=mesh)
+      init, common.COMPUTE.value(), mesh=mesh)
   tokenizer_lib.check_same(own, tokenizer, f"--teacher={TEACHER.value}")
-  about = {"init": TEACHER.value,
-           "parameters": traces.fingerprint(teacher_weights)}
+  about = {"init": init,
+           "parameters": weights.fingerprint(teacher_weights)}
   # The run has no use of another copy.
   return weights.computing(teacher_weights, mesh), about
 

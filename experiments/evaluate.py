@@ -1,9 +1,23 @@
-"""pass@1, pass@k and majority voting of a model on a data set.
+"""What a model is worth: on a data set, or on suites of benchmarks.
 
   python -m experiments.evaluate --init=orbax:runs/zero --split=test
+  python -m experiments.evaluate --suite=quick
+  python -m experiments.evaluate --init=hf:DIR --template=chat-think \\
+      --suite=paper --benchmarks_dir=FILES --judge=hf:JUDGE --out=runs/r1
+  python -m experiments.evaluate --init=https://HOST/v1 --served.model=NAME \\
+      --suite=gsm8k,ifeval --benchmarks_dir=FILES
 
-Problems whose prompt and --max_new_tokens exceed the model's context are left
-out: how many is printed and stored, and the numbers are about the others.
+A suite is paper (R1's table), quick (generated, minutes on a laptop), shared
+(openly licensed sets) or names of benchmarks separated by commas. Each samples
+as the paper does, T = 0.6 and top-p 0.95, with its own number of samples and
+longest answer unless --samples and --max_new_tokens are typed. Files that are
+missing are named with where their publisher puts them; the rest runs. Without a
+suite, pass@1, pass@k and majority voting on --data.
+
+Every batch is stored when it is done: the same command reads what is there and
+goes on where it was stopped. Problems whose prompt and --max_new_tokens exceed
+the model's context are left out: how many is printed and stored, and the
+numbers are about the others.
 """
 
 from __future__ import annotations
@@ -13,66 +27,229 @@ import dataclasses
 from absl import flags
 from etils import epath
 
-from experiments import common, flagset, start
-from r1jax.accounting import cost
+from experiments import common, flagset, replying, start
 from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.evals import runner
+from r1jax.evals.benchmarks import suites
+from r1jax.evals.benchmarks.benchmark import Benchmark
 from r1jax.report import tables
 from r1jax.rewards.combine import RewardConfig
+from r1jax.rewards.endpoint import EndpointConfig
+from r1jax.rewards.programs.sandbox import SandboxError
 from r1jax.sharding import processes
 from r1jax.stages import (
+  benchmarking,
   evaluating,
   judging,
+  programs,
   reporting,
+  respondents,
   reward_models,
+  seen,
   tasks,
+  traces,
 )
+from r1jax.stages.benchmarking import OtherSettingsError, Referee
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.replies import ReplyConfig
+from r1jax.stages.respondents import Respondent
 
 EVAL = flagset.define(EvalConfig)
 REWARDS = flagset.define(RewardConfig, "rewards")
+REPLY = flagset.define(ReplyConfig(temperature=0.0), "judge")
+SERVED = flagset.define(EndpointConfig, "served")
 SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
 TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
+SUITE = flags.DEFINE_string(
+    "suite", "", f"{', '.join(suites.SUITES)}, or benchmarks separated by"
+    f" commas: {', '.join(suites.BENCHMARKS)}.")
+BENCHMARKS_DIR = flags.DEFINE_string(
+    "benchmarks_dir", "", "Folder of the publishers' files, with a folder for"
+    " each benchmark.")
+WORDINGS = flags.DEFINE_string(
+    "wordings", "", "Folder of wordings of your own: NAME.txt, with {question}"
+    " in it, is that of the benchmark NAME.")
+JUDGE = flags.DEFINE_string(
+    "judge", "", "Of answers that no rule judges: "
+    + programs.HELP.format("(prompt, answer), where answers are compared"
+                           " (messages, answer) -> utility,"))
+BASELINE = flags.DEFINE_string(
+    "baseline", "", "--out of another model's evaluation, whose answers replace"
+    " the publisher's baseline where answers are compared.")
+SEEN = flags.DEFINE_string(
+    "seen", "", "What the model was trained on, data sets as gsm8k@train and"
+    " JSONL files: problems that share ten words in a row with it are listed in"
+    " contamination.json, and pass@1 is told without them too.")
 OUT = flags.DEFINE_string(
-    "out", "runs/evaluate", "Folder for generations.jsonl.gz and result.json.")
+    "out", "runs/evaluate", "Folder for samples, generations and results.")
 
 
 def main() -> None:
+  if SUITE.value:
+    benchmarks()
+  else:
+    data_set()
+
+
+def data_set() -> None:
+  """--data."""
   cfg, template = EVAL.value(), common.template(TEMPLATE.value)
-  policy, tokenizer = common.policy(cfg.seed, common.mesh())
+  began = common.settings_of(OUT.value)
+  init = common.frozen(common.INIT.value, began.get("init", ""))
+  policy, tokenizer = common.policy(
+      cfg.seed, common.mesh(), init, computing=True)
+  tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)
   # Before the work, not after it.
   processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
-  record = cost.Record(out)
   rewards = REWARDS.value()
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   models = reward_models.load(rewards, common.COMPUTE.value(), common.mesh())
+  settings = {"sampling": dataclasses.asdict(cfg), "init": init,
+              "date": tokenizer.date, "data": common.DATA.value,
+              "split": SPLIT.value,
+              "template": template, "rewards": {
+                  k: v for k, v in dataclasses.asdict(rewards).items()
+                  if k != "workers"}}
   with judging.judge(tokenizer, template, rewards,
                      tasks.verifiers(common.DATA.value), models) as judge:
     fitting = tasks.joined(
         tasks.all_fitting(parts, judge, limit, SPLIT.value))
-    result = evaluating.evaluate(
-        cfg, engine, judge, evaluating.laid_out(policy, engine, donate=True),
-        policy.router_bias_LE, fitting,
-        path=out / "generations.jsonl.gz")
+    settings["data_digest"] = tasks.digest(fitting)
+    traces.prepare(out, settings, policy, "--out")
+    params = evaluating.laid_out(policy, engine, donate=True)
+    rows = evaluating.collect(
+        cfg, evaluating.generating(
+            cfg, engine, judge, params, policy.router_bias_LE),
+        judge, fitting, out)
+  if rows is None:
+    return
+  result = runner.summary(rows)
   left_out = sum(map(len, parts.values())) - len(fitting)
+  evaluating.write(out / "generations.jsonl.gz", rows)
+  marked = processes.from_writer(lambda: seen.mark(
+      fitting, SEEN.value, out, common.DATA_DIR.value)) if SEEN.value else None
   processes.from_writer(lambda: io.write_json(
       out / "result.json", dataclasses.asdict(result) | {
+          "contamination": marked,
           "config": dataclasses.asdict(cfg), "init": common.INIT.value,
           "data": common.DATA.value, "split": SPLIT.value,
           "template": template,
           "left_out": left_out}))
-  record.write()
   print(tables.comparison(reporting.cells({common.INIT.value: result})))
   print("pass@k: " + "  ".join(
       f"{k}: {v:.3f}" for k, v in result.pass_k.items()))
   print(f"{result.n_prompts} problems x {result.n_samples} samples,"
         f" {result.invalid} without a verdict;"
         f" {left_out} problems left out as too long; generations in {out}")
+  if marked:
+    print(f"{marked['marked']} of {marked['problems']} problems share text with"
+          f" {SEEN.value}: {out / seen.FILE}")
   if len(result.by_domain) > 1:
     print("pass@1 by domain: " + "  ".join(
         f"{k}: {v:.3f}" for k, v in result.by_domain.items()))
+
+
+def benchmarks() -> None:
+  """--suite."""
+  chosen, out = suites.named(SUITE.value), epath.Path(OUT.value)
+  processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
+  referee, who = judge_of(out), respondent()
+  results, missing, waiting = {}, {}, []
+  for one in chosen:
+    try:
+      check(one.by_rule or referee is not None, f"{one.name} is judged by a"
+            " model: give --judge=hf:DIR, orbax:WORKDIR, a URL or a program")
+      prompts = benchmarking.questions(
+          one, BENCHMARKS_DIR.value, WORDINGS.value)
+      cfg = benchmarking.sized(one, EVAL.value(), who.context, typed())
+      rows, fitting = benchmarking.sampled(
+          one, prompts, cfg, who, REWARDS.value(), out / one.name)
+    except OtherSettingsError:
+      raise
+    except (ValueError, SandboxError) as error:
+      missing[one.name] = str(error)
+      print(f"{one.name} is left out: {error}", flush=True)
+      continue
+    if rows is None:
+      return
+    found = one, cfg, rows, fitting, len(prompts) - len(fitting)
+    if one.by_rule:
+      results[one.name] = finished(out, one, cfg, rows, found[-1])
+    else:
+      waiting.append(found)
+  del who  # the judge may need its memory
+  for one, cfg, rows, fitting, left_out in waiting:
+    try:
+      rows = benchmarking.judged(
+          one, rows, fitting, referee, out / one.name, BASELINE.value)
+    except OtherSettingsError:
+      raise
+    except ValueError as error:
+      missing[one.name] = str(error)
+      print(f"{one.name} is left out: {error}", flush=True)
+      continue
+    if rows is None:
+      return
+    results[one.name] = finished(out, one, cfg, rows, left_out)
+  if referee is not None:
+    replying.report(JUDGE.value, referee.generate)
+  tell(out, [results[one.name] for one in chosen if one.name in results],
+       missing)
+
+
+def tell(out: epath.Path, results: list[dict], missing: dict[str, str]
+         ) -> None:
+  """Writes and prints what was found."""
+  check(bool(results), "nothing was measured: " + "; ".join(missing.values()))
+  processes.from_writer(lambda: io.write_json(
+      out / benchmarking.RESULTS, {
+          "init": common.INIT.value, "judge": JUDGE.value,
+          "results": results, "missing": missing}))
+  print(benchmarking.table(results))
+  for name, reason in missing.items():
+    print(f"{name} was not measured: {reason}")
+  print(f"every figure is in {out / benchmarking.RESULTS}, each benchmark's"
+        f" generations in {out}/NAME", flush=True)
+
+
+def finished(out: epath.Path, one: Benchmark, cfg: EvalConfig,
+             rows: benchmarking.Rows, left_out: int) -> dict:
+  """A benchmark's figures, written and shown."""
+  result = benchmarking.told(one, rows, cfg, left_out)
+  benchmarking.write(out / one.name, one, rows, result)
+  print(benchmarking.table([result], every=True), flush=True)
+  return result
+
+
+def typed() -> set[str]:
+  """Sampling flags that were given."""
+  return {name for name in ("samples", "max_new_tokens", "batch")
+          if flags.FLAGS[name].present}
+
+
+def respondent() -> Respondent:
+  """Whom --init names."""
+  init = common.INIT.value
+  if programs.is_endpoint(init):
+    return respondents.behind(dataclasses.replace(
+        SERVED.value(), url=init), replying.key())
+  policy, tokenizer = common.policy(EVAL.value().seed, common.mesh())
+  return respondents.ours(init, policy, tokenizer, common.template(
+      TEMPLATE.value), common.mesh())
+
+
+def judge_of(out: epath.Path) -> Referee | None:
+  """Whom --judge names."""
+  if not JUDGE.value:
+    return None
+  means = replying.means(REPLY.value(), out)
+  return Referee(
+      JUDGE.value, programs.replier(JUDGE.value, means),
+      means.settings(JUDGE.value), means.reply.seed)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data import preference, rewardbench, sft, templates
 from r1jax.evals import rewardbench as scores_lib
-from r1jax.report import reward_figure
+from r1jax.report import reward_figure, workdir
 from r1jax.stages import reward, reward_weights
 from r1jax.stages.scoring import Scoring
 
@@ -43,7 +43,7 @@ def main() -> None:
   check(common.DATA.present or bool(REWARDBENCH.value),
         "give --data=FILE.jsonl, or --rewardbench=FILE.jsonl")
   kind, _, what = common.INIT.value.partition(":")
-  told = epath.Path(what) / reward_weights.ABOUT
+  told = epath.Path(workdir.named(what)[0]) / reward_weights.ABOUT
   check(kind == "orbax" or kind == "hf", f"--init={common.INIT.value} is no"
         " reward model; give orbax:WORKDIR of experiments.train_reward, or"
         " hf:DIR")

@@ -2,6 +2,7 @@
 
   python -m experiments.export_lora --workdir=runs/sft --out=DIR
 
+It names the model that it adapts, so that --init=peft:DIR finds it again.
 Parameters with the adapter added come from
 `experiments.export_hf --init=orbax:WORKDIR`.
 """
@@ -25,10 +26,13 @@ def main() -> None:
   policy, lora, settings = weights.restored(WORKDIR.value, Compute())
   check(lora.rank > 0, f"{WORKDIR.value} has no adapter (lora.rank=0); export"
         " its parameters with experiments.export_hf")
-  _, _, base = str(settings.get("init", "")).partition("hf:")
+  base = weights.named_base(str(settings.get("init", "")))
+  check(bool(base), f"{WORKDIR.value}/config.json does not say which parameters"
+        " the adapter adapts (init); train it through experiments/")
   peft.save(OUT.value, policy.model.cfg, policy.params, rank=lora.rank,
             alpha=lora.alpha, base=base)
-  print(f"wrote {OUT.value}", flush=True)
+  print(f"wrote {OUT.value}, which adapts {base}; use it as"
+        f" --init=peft:{OUT.value}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ in. What was left out, and why, is printed; the rows that stay are unchanged.
 
 from __future__ import annotations
 
+import codecs
 import collections
 import json
 
@@ -15,9 +16,9 @@ from absl import flags
 from etils import epath
 
 from experiments import flagset, start
-from r1jax.core import io
+from r1jax.core import io, scripts
 from r1jax.core.config import check
-from r1jax.data import filters, sft
+from r1jax.data import filters, sft_rows
 from r1jax.data.filters import FilterConfig
 from r1jax.report import tables
 
@@ -32,22 +33,28 @@ def main() -> None:
         "--data=FILE.jsonl and --out=CLEAN.jsonl must be given")
   check(not epath.Path(OUT.value).exists(),
         f"{OUT.value} exists; choose another --out")
-  parsed = list(sft.read(DATA.value))  # says why rows are malformed
-  lines = [line for line in epath.Path(DATA.value).read_bytes().split(b"\n")
-           if line.strip()]
-  kept, counts = [], collections.Counter()
-  for line, (where, messages, _) in zip(lines, parsed, strict=True):
-    if isinstance(messages, str):
-      print(f"{where}: {messages}", flush=True)
+  kept, counts, total = [], collections.Counter(), 0
+  for where, line in sft_rows.lines(DATA.value):
+    total += 1
+    try:
+      row = sft_rows.parse(line)
+      found = json.loads(line.decode("utf-8-sig")).get("language") or ""
+      check(isinstance(found, str), "its language is not a string")
+      if found:
+        scripts.of_language(found)
+    except (ValueError, RecursionError) as error:
+      print(f"{where}: {error}", flush=True)
       counts["malformed"] += 1
       continue
-    passed, left_out = filters.apply([json.loads(line)], cfg)
+    passed, left_out = filters.apply(
+        [{"messages": row.messages, "language": found}], cfg)
     counts.update(left_out)
     if passed:
-      kept.append(line + b"\n")
+      kept.append(line.removeprefix(codecs.BOM_UTF8).strip(b"\n") + b"\n")
+  sft_rows.check_any(DATA.value, total)
   io.write_bytes(OUT.value, b"".join(kept))
   print(tables.render(["rows", "count"], [
-      ["read", str(len(lines))], *([k, str(v)] for k, v in counts.items()),
+      ["read", str(total)], *([k, str(v)] for k, v in counts.items()),
       ["kept", str(len(kept))]]))
 
 

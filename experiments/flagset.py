@@ -19,7 +19,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
-from absl import app, flags
+from absl import flags
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class FlagSet(Generic[T]):
     """The dataclass as the flags say.
 
     Raises:
-      absl.app.UsageError: the dataclass refuses the values.
+      ValueError: the dataclass refuses the values.
     """
     return self._build(self.cls, self.prefix)
 
@@ -65,19 +65,19 @@ class FlagSet(Generic[T]):
   def _build(self, cls: type, prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     values = {}
-    for field in dataclasses.fields(cls):
+    for field in filter(_is_flag, dataclasses.fields(cls)):
       name = _join(prefix, field.name)
       if dataclasses.is_dataclass(hints[field.name]):
         values[field.name] = self._build(hints[field.name], name)
         continue
       values[field.name] = self.flag_values[name].value
       if values[field.name] is None and _required(field):
-        raise app.UsageError(f"--{name} must be given")
+        raise ValueError(f"--{name} must be given")
     try:
       return cls(**values)
     except ValueError as error:
       where = f" (flags --{prefix}.*)" if prefix else ""
-      raise app.UsageError(f"{error}{where}") from error
+      raise ValueError(f"{error}{where}") from error
 
 
 def define(
@@ -88,7 +88,8 @@ def define(
   Fields are int, float, bool, str, tuples of them (`--sizes=3,5`), any of
   these or None (`--top_p=none`), or dataclasses, whose flags get the field's
   name in front. Help is the comment on the field's line, those above it, or the
-  field's entry under "Attributes:" in the docstring.
+  field's entry under "Attributes:" in the docstring. What follows from
+  something else has metadata={"flag": False}, and its default.
 
   Args:
     default: the value whose fields are the flags' defaults, those of its
@@ -104,7 +105,7 @@ def define(
   hints = typing.get_type_hints(cls)
   texts = _attributes(cls) | {k: v for k, v in _comments(cls).items() if v}
   declared: dict[str, Any] = {}
-  for field in dataclasses.fields(cls):
+  for field in filter(_is_flag, dataclasses.fields(cls)):
     name = _join(prefix, field.name)
     hint = hints[field.name]
     value = (_default(field) if isinstance(default, type)
@@ -181,6 +182,10 @@ def _parser(hint: Any, name: str) -> flags.ArgumentParser:
   raise ValueError(
       f"no flag for {name}: {hint}; use int, float, bool, str, a tuple of one"
       " of them, one of these or None, or a dataclass")
+
+
+def _is_flag(field: dataclasses.Field) -> bool:
+  return field.metadata.get("flag", True)
 
 
 def _join(prefix: str, name: str) -> str:

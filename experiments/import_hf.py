@@ -4,10 +4,11 @@
   python -m experiments.sample --init=orbax:runs/qwen --template=chat
 
 DIR is local: config.json, safetensors in one or several files, a tokenizer.
-Families: DeepSeek-V2 and V3, Qwen2, Qwen3, Llama; bfloat16, float16, float32
-or DeepSeek's FP8. Nothing needs importing: every experiment takes
---init=hf:DIR. A workdir has the parameters as they will be used: restored in
-parallel and already in --compute.param_dtype, which later runs must repeat.
+Families: DeepSeek-V2 and V3, Kimi K2, Qwen2, Qwen3 with and without experts,
+Llama, Mistral; bfloat16, float16, float32 or DeepSeek's FP8. With --download
+DIR may be a name on huggingface.co. Nothing needs importing: every experiment
+takes --init=hf:DIR. A workdir has the parameters as they will be used: restored
+in parallel and already in --compute.param_dtype.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from absl import flags
 from etils import epath
 
 from experiments import flagset, start
+from r1jax.checkpoint import hf_source
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
@@ -31,7 +33,11 @@ from r1jax.report import workdir as workdir_lib
 from r1jax.sharding.mesh import MeshConfig, mesh_or_none
 from r1jax.stages import weights
 
-FROM = flags.DEFINE_string("from", "", "Folder of the Hugging Face model.")
+FROM = flags.DEFINE_string(
+    "from", "", "Folder of the Hugging Face model; with --download also a name"
+    " on huggingface.co, as Qwen/Qwen2.5-0.5B.")
+DOWNLOAD = flags.DEFINE_bool(
+    "download", False, "Fetch what --from names, into huggingface_hub's cache.")
 WORKDIR = flags.DEFINE_string(
     "workdir", "runs/imported", "Folder to write; new.")
 TOKENIZER = flags.DEFINE_string(
@@ -43,6 +49,7 @@ MESH = flagset.define(MeshConfig, "mesh")
 
 def main() -> None:
   check(bool(FROM.value), "give --from=DIR, the folder of a Hugging Face model")
+  source = hf_source.folder(FROM.value, DOWNLOAD.value)
   compute = COMPUTE.value()
   mesh = mesh_or_none(MESH.value())
   workdir = epath.Path(WORKDIR.value)
@@ -52,15 +59,15 @@ def main() -> None:
           f"{workdir} holds a run or an import already; nothing was"
           f" changed; use it as --init=orbax:{workdir} or choose another"
           " --workdir")
-  tokenizer = hf_tokenizer.load(TOKENIZER.value or FROM.value)
+  tokenizer = hf_tokenizer.load(TOKENIZER.value or source)
   with progress.percent("import") as report:
-    policy = weights.load(f"hf:{FROM.value}", compute, jax.random.key(0), mesh,
+    policy = weights.load(f"hf:{source}", compute, jax.random.key(0), mesh,
                           report=report)
   cfg = policy.model.cfg
   tokenizer_lib.check_fits(tokenizer, cfg.vocab_size)
   workdir_lib.prepare(workdir, {
       "model": config_lib.to_dict(cfg), "param_dtype": compute.param_dtype,
-      "imported_from": os.path.abspath(FROM.value)}, workdir_lib.versions())
+      "imported_from": os.path.abspath(source)}, workdir_lib.versions())
   tokenizer_lib.keep(tokenizer, workdir)
   manager = Manager(workdir / "checkpoints", keep=1)
   manager.save(0, {"params": policy.params,

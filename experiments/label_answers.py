@@ -5,24 +5,29 @@
 
 Answers of one or several policies are labelled one by one by a Python file with
 `label(messages, answer)`, 0 to 1. Writes OUT/labels.jsonl, for
-experiments.train_reward --loss=pointwise, and OUT/report.json. The flags of
-sampling are those of experiments.label_pairs.
+experiments.train_reward --loss=pointwise, and OUT/report.json. The same command
+goes on after a kill. The flags of sampling are those of
+experiments.label_pairs.
 """
 
 from __future__ import annotations
 
 import json
+import types
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from etils import epath
 
 from experiments import common, label_pairs, start
-from r1jax.accounting import cost
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.stages import tasks
+from r1jax.core.prompt import Prompt
+from r1jax.stages import batches, tasks
 
 flags.set_default(label_pairs.OUT, "runs/labels")
+_AT_ONCE = 256  # answers that are stored together
 
 
 def main() -> None:
@@ -32,28 +37,47 @@ def main() -> None:
   module = tasks.module(name, "--judge")
   check(callable(getattr(module, "label", None)),
         f"{name} has no function label(messages, answer)")
-  out = epath.Path(label_pairs.OUT.value)
-  out.mkdir(parents=True, exist_ok=True)  # before the work
-  record = cost.Record(out)
-  prompts = tasks.joined(common.sources(
-      common.DATA.value, label_pairs.SPLIT.value))
-  rows, shares = [], []
-  for prompt, texts in zip(prompts, label_pairs.answers(prompts), strict=True):
+  prompts = label_pairs.questions()
+  about = label_pairs.judge_settings(name, "labels")
+  with label_pairs.taken(prompts) as (out, names):
+    texts = label_pairs.answers(prompts, names, out)
     # What is said twice teaches nothing new.
-    for text in dict.fromkeys(filter(str.strip, texts)):
-      label = float(module.label(prompt.messages, text))
-      check(0 <= label <= 1, f"{name} labels an answer {label}; give 0 to 1")
-      rows.append({"messages": list(prompt.messages), "response": text,
-                   "label": label, "source": prompt.source})
-      shares.append(label)
+    said = [(prompt, text) for prompt, some in zip(prompts, texts or [])
+            for text in dict.fromkeys(filter(str.strip, some))]
+
+    def work(batch):
+      return [label(module, *one) for one in batch]
+
+    if texts is None:
+      return
+    folder = label_pairs.judged_in(out / "labels", about)
+    if batches.store(folder, said, _AT_ONCE, work, title="labels",
+                     unit="answers"):
+      write(list(batches.read(folder, len(said), _AT_ONCE)), prompts, names,
+            out)
+
+
+def label(module: types.ModuleType, prompt: Prompt, text: str
+          ) -> dict[str, Any]:
+  """A row of labels.jsonl."""
+  value = float(module.label(prompt.messages, text))
+  check(0 <= value <= 1,
+        f"{module.__file__} labels an answer {value}; give 0 to 1")
+  return {"messages": list(prompt.messages), "response": text, "label": value,
+          "source": prompt.source}
+
+
+def write(rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt],
+          names: Sequence[str], out: epath.Path) -> None:
+  """labels.jsonl and report.json."""
   check(bool(rows), "no policy answered anything; nothing is left to write")
   report = {"rows": len(rows), "questions": len(prompts),
-            "mean_label": sum(shares) / len(shares), "judge": name,
-            "policies": label_pairs.policies(), "data": common.DATA.value}
+            "mean_label": sum(row["label"] for row in rows) / len(rows),
+            "judge": label_pairs.JUDGE.value, "policies": list(names),
+            "data": common.DATA.value}
   io.write_json(out / "report.json", report)
   io.write_text(out / "labels.jsonl", "".join(
       json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-  record.write()
   print(json.dumps(report, indent=2), flush=True)
   print(f"wrote {out / 'labels.jsonl'}; use it as --data of"
         " experiments.train_reward --loss=pointwise", flush=True)

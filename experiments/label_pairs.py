@@ -12,29 +12,40 @@ OpenAI's chat completions (or R1JAX_JUDGE_URL; its key in OPENAI_API_KEY), or a
 Python file with `utility(messages, answer)`. Each pair is judged in both
 orders, several times, and kept where the mean vote exceeds one step; then the
 lengths of chosen and rejected answers are balanced. Writes OUT/pairs.jsonl, for
-experiments.train_reward, and OUT/report.json. What an endpoint answered is kept
-in OUT/answers: the same command again asks nothing twice.
+experiments.train_reward, and OUT/report.json. Answers and verdicts are stored
+as they come: the same command goes on after a kill, and asks nothing twice;
+with --nobalance it writes the pairs anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import flags
 from etils import epath
 
 from experiments import common, flagset, replying, start
-from r1jax.accounting import cost
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
+from r1jax.report import workdir as workdir_lib
+from r1jax.report.progress import Progress
 from r1jax.rewards import annotator, judge
 from r1jax.rewards.judge import Pair, Preference
 from r1jax.rewards.models import SUMMARY, TEXT
-from r1jax.stages import labelling, programs, replies, tasks
+from r1jax.stages import (
+  batches,
+  labelling,
+  programs,
+  replies,
+  tasks,
+)
 from r1jax.stages.replies import ReplyConfig
 
 ASK = flagset.define(ReplyConfig(
@@ -58,27 +69,148 @@ SHOWN = flags.DEFINE_enum(
     "What is compared: what follows the thought, or everything.")
 BALANCE = flags.DEFINE_bool("balance", True, "Balance lengths.")
 OUT = flags.DEFINE_string("out", "runs/pairs", "Folder to write.")
+_AT_ONCE = 32  # pairs that are stored together
 
 
 def main() -> None:
-  check(bool(JUDGE.value), "give --judge=orbax:WORKDIR, hf:DIR, URL or FILE.py")
-  out = epath.Path(OUT.value)
-  out.mkdir(parents=True, exist_ok=True)  # before the work
-  record = cost.Record(out)
-  decide = judge_of(JUDGE.value, out)
+  name = JUDGE.value
+  check(bool(name), "give --judge=orbax:WORKDIR, hf:DIR, URL or FILE.py")
+  prompts, about = questions(), judge_settings(name, "verdicts")
+  decide = judge_of(about["name"])  # before the work
+  with taken(prompts) as (out, names):
+    texts = answers(prompts, names, out)
+    judged = texts and judge_pairs(decide, about, prompts, texts, out)
+    if judged:
+      write(judged, prompts, names, out)
+
+
+def questions() -> list[Prompt]:
+  """Those of the flags."""
   prompts = tasks.joined(common.sources(common.DATA.value, SPLIT.value))
   check(len(prompts) > 0, f"--split={SPLIT.value} of --data has no questions")
-  pairs = labelling.draw_pairs(
-      prompts, answers(prompts), PAIRS.value, ASK.value().seed)
+  return prompts
+
+
+def judge_settings(name: str, folder: str) -> dict[str, Any]:
+  """What the verdicts of a judge depend on; its name as a run keeps it.
+
+  Args:
+    name: as --judge names it.
+    folder: of --out where its verdicts are.
+  """
+  began = common.settings_of(epath.Path(OUT.value) / folder)
+  name = common.frozen(name, began.get("name", ""))
+  if name.endswith(".py"):
+    tasks.module(name, "--judge")
+    return {"name": name, "program": tasks.file_digest(name)}
+  return replying.means(REPLY.value(), OUT.value).settings(name)
+
+
+@contextlib.contextmanager
+def taken(prompts: Sequence[Prompt]
+          ) -> Iterator[tuple[epath.Path, list[str]]]:
+  """(--out, the policies) while no other process works there.
+
+  The same command goes on with the answers that are stored there; other answers
+  are refused. The judge has a folder of its own.
+  """
+  began = common.settings_of(OUT.value).get("policies", [])
+  given = [p for p in POLICIES.value.split(",") if p] or [common.INIT.value]
+  names = [common.frozen(init, former) for init, former in
+           itertools.zip_longest(given, began[:len(given)], fillvalue="")]
+  config = {
+      "policies": names, "sampling": dataclasses.asdict(ASK.value()),
+      "samples": SAMPLES.value, "shown": SHOWN.value,
+      "data": common.DATA.value, "split": SPLIT.value,
+      "data_digest": tasks.digest(prompts)}
+  with workdir_lib.take(
+      OUT.value, config, workdir_lib.versions(), remedies=common.REMEDIES,
+      otherwise="choose another --out"):
+    yield epath.Path(OUT.value), names
+
+
+def answers(prompts: Sequence[Prompt], names: Sequence[str], out: epath.Path
+            ) -> list[list[str]] | None:
+  """What all policies say to each question, as it will be compared.
+
+  They are stored batch by batch; None after a signal.
+  """
+  ask, answers_by_prompt = ASK.value(), [[] for _ in prompts]
+  for number, init in enumerate(names):
+    folder = out / f"samples_{number}"
+    policy = replies.load(init, dataclasses.replace(
+        ask, template=common.template(ask.template, init),
+        seed=ask.seed + number), common.COMPUTE.value(), common.mesh())
+
+    def work(batch, policy=policy):
+      said = policy.samples([p.messages for p in batch],
+                            [p.id for p in batch], SAMPLES.value)
+      return [{"id": int(p.id), "said": one} for p, one in zip(batch, said)]
+
+    done = batches.store(folder, prompts, ask.batch, work,
+                         title=f"answers of {init}", unit="questions")
+    replying.report(init, policy)
+    del policy  # its memory is the next one's
+    if not done:
+      return None
+    rows = batches.read(folder, len(prompts), ask.batch)
+    for texts, row in zip(answers_by_prompt, rows, strict=True):
+      texts += [labelling.shown(text, SHOWN.value) for text in row["said"] or []
+                ]
+  return answers_by_prompt
+
+
+def judge_pairs(decide: Callable[[Sequence[Pair]], list[Preference]],
+                about: dict[str, Any], prompts: Sequence[Prompt],
+                texts: Sequence[Sequence[str]], out: epath.Path
+                ) -> list[Preference] | None:
+  """Pairs of the answers, judged, batch by batch; None after a signal."""
+  pairs = labelling.draw_pairs(prompts, texts, PAIRS.value, ASK.value().seed)
   print(f"{len(pairs)} pairs of {len(prompts)} questions", flush=True)
   check(bool(pairs), "no two answers to a question differ, or what is shown of"
         " them is blank: give more --samples or a longer --max_new_tokens, or"
         " --shown=text where thoughts do not end")
-  judged = decide(pairs)
+  if programs.is_endpoint(JUDGE.value):
+    # It keeps what it was told, and is asked again where it failed.
+    with Progress("verdicts", len(pairs), unit="pairs") as progress:
+      judged = []
+      for start in range(0, len(pairs), _AT_ONCE):
+        judged += decide(pairs[start:start + _AT_ONCE])
+        progress.step({}, len(judged) - start)
+    return judged
+  folder = judged_in(out / "verdicts", about | {
+      "pairs": PAIRS.value, "queries": QUERIES.value, "noise": NOISE.value})
+
+  def work(batch):
+    return [dataclasses.asdict(one) | {"pair": one.pair.id}
+            for one in decide(batch)]
+
+  if not batches.store(folder, pairs, _AT_ONCE, work, title="verdicts",
+                       unit="pairs"):
+    return None
+  rows = batches.read(folder, len(pairs), _AT_ONCE)
+  return [Preference(**row | {
+      "pair": pair, "votes": tuple(row["votes"]),
+      "swapped": tuple(row["swapped"])})
+          for pair, row in zip(pairs, rows, strict=True)]
+
+
+def judged_in(folder: epath.Path, settings: dict[str, Any]) -> epath.Path:
+  """The folder, if what is in it was judged as the flags say now."""
+  workdir_lib.prepare(
+      folder, settings, workdir_lib.versions(), remedies={
+          "program": "that file has changed"},
+      otherwise=f"remove {folder}: the answers stay")
+  return folder
+
+
+def write(judged: Sequence[Preference], prompts: Sequence[Prompt],
+          names: Sequence[str], out: epath.Path) -> None:
+  """pairs.jsonl and report.json."""
   kept = [one for one in judged if one.chosen is not None]
   used = labelling.balanced(kept, ASK.value().seed) if BALANCE.value else kept
   report = labelling.report(judged, kept, used) | {
-      "judge": JUDGE.value, "policies": policies(), "data": common.DATA.value}
+      "judge": JUDGE.value, "policies": list(names), "data": common.DATA.value}
   io.write_json(out / "report.json", report)
   print(json.dumps(report, indent=2), flush=True)
   check(bool(used), f"nothing is left to write: of {len(judged)} pairs"
@@ -89,35 +221,11 @@ def main() -> None:
   io.write_text(out / "pairs.jsonl", "".join(
       json.dumps(labelling.row(one, sources[id(one.pair.messages)]),
                  ensure_ascii=False) + "\n" for one in used))
-  record.write()
   print(f"wrote {out / 'pairs.jsonl'}; use it as --data of"
         " experiments.train_reward", flush=True)
 
 
-def policies() -> list[str]:
-  """Whose answers are compared."""
-  return [p for p in POLICIES.value.split(",") if p] or [common.INIT.value]
-
-
-def answers(prompts: Sequence[Prompt]) -> list[list[str]]:
-  """What all policies say to each question, as it will be compared."""
-  answers_by_prompt: list[list[str]] = [[] for _ in prompts]
-  ask = ASK.value()
-  for number, init in enumerate(policies()):
-    policy = replies.load(init, dataclasses.replace(
-        ask, template=common.template(ask.template, init),
-        seed=ask.seed + number), common.COMPUTE.value(), common.mesh())
-    said = policy.samples([p.messages for p in prompts],
-                          [p.id for p in prompts], SAMPLES.value)
-    replying.report(init, policy)
-    for texts, more in zip(answers_by_prompt, said, strict=True):
-      texts += [labelling.shown(text, SHOWN.value) for text in more or []]
-    del policy  # its memory is the next one's
-  return answers_by_prompt
-
-
-def judge_of(name: str, out: epath.Path
-             ) -> Callable[[Sequence[Pair]], list[Preference]]:
+def judge_of(name: str) -> Callable[[Sequence[Pair]], list[Preference]]:
   """Pairs to preferences, by whoever `name` names."""
   if name.endswith(".py"):
     module = tasks.module(name, "--judge")
@@ -125,7 +233,7 @@ def judge_of(name: str, out: epath.Path
           f"{name} has no function utility(messages, answer)")
     return lambda pairs: annotator.annotate(
         module.utility, pairs, seed=ASK.value().seed, scale=NOISE.value)
-  generate = programs.replier(name, replying.means(REPLY.value(), out))
+  generate = programs.replier(name, replying.means(REPLY.value(), OUT.value))
   check(generate is not None, f"--judge={name}: give orbax:WORKDIR, hf:DIR, a"
         " URL or FILE.py")
 

@@ -18,13 +18,14 @@ from etils import epath
 
 from experiments import flagset, start
 from r1jax.core import config as config_lib
+from r1jax.core import io
 from r1jax.data import corpus, hf_tokenizer
 from r1jax.data.world import pages
 from r1jax.models.compute import Compute
 from r1jax.report import figures, workdir, writer
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import pretrain, weights
+from r1jax.stages import inits, pretrain, training_report, weights
 
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")
@@ -57,7 +58,11 @@ def main() -> None:
   mesh = None
   if jax.device_count() > 1:
     mesh = make_mesh(MESH.value())
-  first = weights.load(INIT.value, COMPUTE.value(),
+  path = epath.Path(WORKDIR.value) / workdir.CONFIG
+  began = processes.from_writer(
+      lambda: io.read_json(path)["config"] if path.exists() else {})
+  init = inits.frozen(INIT.value, began.get("init", ""))
+  first = weights.load(inits.or_own(init, WORKDIR.value), COMPUTE.value(),
                        jax.random.key(cfg.seed), mesh)
   text_at = functools.partial((pages if world else corpus).document, cfg.seed,
                               config=mixture)
@@ -66,7 +71,8 @@ def main() -> None:
   state = pretrain.run(
       cfg, weights.Handover(first), tokenizer, text_at, WORKDIR.value,
       mesh=mesh, skip_damaged=SKIP_DAMAGED.value,
-      settings={"init": INIT.value, "corpus": config_lib.to_dict(mixture)})
+      settings={"init": init, "corpus": config_lib.to_dict(mixture)})
+  processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if not EXPORT.value or int(state.step) < cfg.steps:
     return
   path = epath.Path(EXPORT.value) / f"{NAME.value}.safetensors"

@@ -61,8 +61,8 @@ CHIP = flags.DEFINE_string(
     "chip", "", "For --dry_run: a part of a chip's name, as H100 or 'TPU v5';"
     " default: the plan's.")
 LAUNCH = flags.DEFINE_string(
-    "launch", "", "Words before every command, as srun, or 'bash"
-    " launch/local.sh 2 --'.")
+    "launch", "", "Words before the command of every stage that can run in"
+    " several processes, as srun, or 'bash launch/local.sh 2 --'.")
 
 
 def main() -> None:

@@ -29,8 +29,13 @@ def means(reply: ReplyConfig, folder: str | os.PathLike) -> Means:
   return Means(
       reply=reply, endpoint=ENDPOINT.value(),
       cache=epath.Path(folder) / ANSWERS,
-      key=KEY.value or os.environ.get("OPENAI_API_KEY", ""),
+      key=key(),
       compute=common.COMPUTE.value(), mesh=common.mesh())
+
+
+def key() -> str:
+  """Of endpoints."""
+  return KEY.value or os.environ.get("OPENAI_API_KEY", "")
 
 
 def report(name: str, generate: Replier | Endpoint | None) -> None:

@@ -1,20 +1,27 @@
 """Type a question, watch the thinking, then the answer.
 
   python -m experiments.sample --init=orbax:runs/quickstart/train
+
+With --risk.reviewer answers are under risk control: one that breaks a rule is
+replaced, before it is shown (--risk.stream=hold) or after (retract).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
+from collections.abc import Iterator
 
 import jax
 from absl import flags
 
-from experiments import common, flagset, start
+from experiments import common, flagset, risk, start
 from r1jax.core import keys
+from r1jax.core.prompt import ask
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
+from r1jax.safety.risk_control import RiskControl
 from r1jax.stages import answering, evaluating
 
 SAMPLING = flagset.define(SamplingConfig(
@@ -39,18 +46,34 @@ def questions():
 
 
 def main() -> None:
-  policy, tokenizer = common.policy(SEED.value, common.mesh())
-  engine = Engine(policy.model, SAMPLING.value(), tokenizer.eos_ids)
+  template = common.template(TEMPLATE.value)
+  policy, tokenizer = common.policy(
+      SEED.value, common.mesh(), computing=True)
+  tokenizer = common.settled(tokenizer, template)
+  sampling = dataclasses.replace(SAMPLING.value(), vocab=tokenizer.vocab_size)
+  engine = Engine(policy.model, sampling, tokenizer.eos_ids)
   policy = policy._replace(
       params=evaluating.laid_out(policy, engine, donate=True))
-  template = common.template(TEMPLATE.value)
+  control = risk.control()
   for number, question in zip(itertools.count(), questions()):
     key = keys.fold(jax.random.key(SEED.value), number)
-    for text in answering.stream(
-        engine, policy, tokenizer, question, template, key):
+    for text in shown(control, question, answering.stream(
+        engine, policy, tokenizer, question, template, key)):
       sys.stdout.write(text)
       sys.stdout.flush()
     print()
+  for line in control.lines() if control else []:
+    print(line, flush=True)
+
+
+def shown(control: RiskControl | None, question: str, pieces: Iterator[str]
+          ) -> Iterator[str]:
+  """What a terminal shows of an answer as it grows."""
+  if control is None:
+    yield from pieces
+    return
+  for part in control.stream(ask(question), pieces):
+    yield f"\n[taken back] {part.text}" if part.retracts else part.text
 
 
 if __name__ == "__main__":

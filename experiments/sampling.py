@@ -74,7 +74,10 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
     means = replying.means(REPLY.value(), workdir)
     generate = programs.replier(JUDGE.value, means)
     judged = programs.judge(JUDGE.value, generate, seed=means.reply.seed)
-  policy, tokenizer = common.policy(cfg.seed, mesh)
+  began = common.settings_of(workdir)
+  init = common.frozen(common.INIT.value, began.get("init", ""))
+  policy, tokenizer = common.policy(cfg.seed, mesh, init)
+  tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, mesh)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
@@ -82,13 +85,16 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
                      tasks.verifiers(common.DATA.value)) as judge:
     prompts = tasks.joined(tasks.all_fitting(parts, judge, limit, SPLIT.value))
     traces.prepare(workdir, {
-        "samples": dataclasses.asdict(cfg), "init": common.INIT.value,
+        "samples": dataclasses.asdict(cfg), "init": init,
+        "date": tokenizer.date,
         "data": common.DATA.value, "split": SPLIT.value, "template": template,
-        "questions": len(prompts), "judge": JUDGE.value and means.settings(
-            JUDGE.value),
+        "questions": len(prompts), "data_digest": tasks.digest(prompts),
+        "rules": tasks.rule_digests(common.DATA.value),
+        "judge": JUDGE.value and means.settings(JUDGE.value),
         "rewards": {k: v for k, v in dataclasses.asdict(rewards).items()
                     if k != "workers"}}, policy)
-    done = traces.collect(cfg, engine, judge, policy, prompts, workdir,
-                          judged=judged, title=title)
-    replying.report(JUDGE.value, generate)
-    yield Asked(cfg, prompts, judge, judged, done)
+    with common.alone(workdir):
+      done = traces.collect(cfg, engine, judge, policy, prompts, workdir,
+                            judged=judged, title=title)
+      replying.report(JUDGE.value, generate)
+      yield Asked(cfg, prompts, judge, judged, done)

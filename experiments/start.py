@@ -1,8 +1,14 @@
-"""How every experiment starts, and how it ends when something is amiss."""
+"""How every experiment starts, and how it ends.
+
+Its status: 0, all is done; 75, it was stopped by a signal, or another process
+was lost or has the folder: the same command goes on; 1, an error that says what
+to mend; 130, a second Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -37,9 +43,10 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
     many: whether several processes may do it together; the first then prints.
     devices: whether it uses JAX's devices, and so joins other processes.
   """
-  def wrapped(argv: list[str]) -> None:
+  def wrapped(argv: list[str]) -> int:
     if len(argv) > 1:
-      raise app.UsageError(f"unexpected arguments {' '.join(argv[1:])}")
+      raise SystemExit(f"error: unexpected arguments {' '.join(argv[1:])};"
+                       " flags are --name=value")
     logging.set_verbosity(logging.WARNING)
     try:
       if devices and distributed.initialize(DISTRIBUTED.value()):
@@ -50,10 +57,14 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
     except EXPECTED as error:
       if os.environ.get("R1JAX_TRACEBACK"):
         raise
+      if _status(error) == watchdog.AGAIN:
+        print(_brief(error), file=sys.stderr, flush=True)
+        return watchdog.AGAIN
       raise SystemExit(_brief(error)) from error
     except KeyboardInterrupt as error:
       _stop_at_once(error)
       raise
+    return watchdog.AGAIN if signals.stopped() else 0
 
   if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
     # Simulated devices: a collective that waits for the others holds a thread,
@@ -64,12 +75,15 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
 
 
 def _parse(argv: list[str]) -> list[str]:
-  """The command line, above the recipe where the experiment has recipes."""
+  """The command line, above the recipe where the experiment has recipes.
+
+  A wrong flag is one sentence, not the pages of help that absl prints.
+  """
   try:
     recipe.apply(argv, flags.FLAGS)
+    return flags.FLAGS(argv)
   except (*EXPECTED, flags.Error) as error:
-    raise SystemExit(_brief(error)) from error
-  return app.parse_flags_with_usage(argv)
+    raise SystemExit(f"error: {error}\n(--help lists all flags)") from error
 
 
 def _together(main: Callable[[], Any], many: bool) -> None:
@@ -90,9 +104,15 @@ def _together(main: Callable[[], Any], many: bool) -> None:
     _say(error)
     watchdog.failed(error)
     # An ordinary exit would wait for processes that no longer come.
-    os._exit(error.exitcode if isinstance(error, app.UsageError) else 1)
+    os._exit(_status(error))
   watchdog.stop()
   jax.distributed.shutdown()
+
+
+def _status(error: BaseException) -> int:
+  """Of a process that ends with an error."""
+  busy = isinstance(error, OSError) and error.errno == errno.EBUSY
+  return watchdog.AGAIN if busy else 1
 
 
 def _mark() -> None:
@@ -114,9 +134,7 @@ def _stop_at_once(error: KeyboardInterrupt) -> None:
 def _say(error: BaseException) -> None:
   """What becomes of an error in one of several processes."""
   with contextlib.suppress(OSError):
-    if isinstance(error, app.UsageError):
-      app.usage(shorthelp=True, detailed_error=error)
-    elif isinstance(error, EXPECTED) and not os.environ.get("R1JAX_TRACEBACK"):
+    if isinstance(error, EXPECTED) and not os.environ.get("R1JAX_TRACEBACK"):
       print(_brief(error), file=sys.stderr)
     else:
       traceback.print_exception(error)

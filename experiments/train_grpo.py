@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
@@ -76,12 +76,15 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None) -> None:
     exporting.check_unused(EXPORT.value)  # before the work
   # pmap makes its replicas by itself; the first device samples.
   mesh = common.mesh() if cfg.driver == "mesh" else None
-  first, tokenizer = common.policy(cfg.seed, mesh)
+  first, tokenizer, began = common.first(
+      WORKDIR.value, cfg.seed, mesh, cfg.lora)
+  tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
   context = first.model.cfg.max_position
   first.model.cfg.check_length(cfg.row_length, "row_length")
   train = common.sources(common.DATA.value, "train")
   held_out = common.sources(
-      EVAL_DATA.value or common.DATA.value, EVAL_SPLIT.value)
+      EVAL_DATA.value or common.DATA.value, EVAL_SPLIT.value
+  ) if cfg.eval_every else {}
   # On another machine a run may go on with another number of children.
   judged = {k: v for k, v in dataclasses.asdict(rewards).items()
             if k != "workers"}
@@ -93,8 +96,9 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None) -> None:
   with judging.judge(tokenizer, cfg.template, rewards, tasks.verifiers(data),
                      models) as judge:
     engine = evaluating.sampler(evals, first.model, tokenizer, mesh)
-    questions = common.mixed(tasks.all_fitting(
-        train, judge, cfg.prompt_limit(context), "training"))
+    train = tasks.all_fitting(
+        train, judge, cfg.prompt_limit(context), "training")
+    questions = common.mixed(train)
     held_out = ruled(tasks.joined(tasks.all_fitting(
         held_out, judge, context - evals.max_new_tokens, EVAL_SPLIT.value)))
     trained = grpo.run(
@@ -103,14 +107,30 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None) -> None:
             evals, engine, judge, held_out, WORKDIR.value)
         if held_out else None,
         mesh=mesh, teacher=taught,
-        skip_damaged=common.SKIP_DAMAGED.value, settings={
-            "recipe": RECIPE.value, "init": common.INIT.value,
-            "data": common.DATA.value, "mixture": common.MIXTURE.value,
-            "rewards": judged, "reward_models": reward_models.digests(rewards)
+        skip_damaged=common.SKIP_DAMAGED.value, remedies=common.REMEDIES,
+        settings=began | {
+            "recipe": RECIPE.value, "data": common.DATA.value,
+            "mixture": common.MIXTURE.value, "rewards": judged,
+            "data_digest": {name: tasks.digest(prompts)
+                            for name, prompts in train.items()},
+            "rules": tasks.rule_digests(data),
+            "evaluation": evaluation(evals, held_out),
+            "reward_models": reward_models.digests(rewards)
         } | ({"teacher": about} if about else {}))
   processes.from_writer(report)
   if EXPORT.value and grpo.finished(WORKDIR.value, cfg):
     common.export(EXPORT.value, trained, tokenizer, WORKDIR.value)
+
+
+def evaluation(evals: EvalConfig, held_out: Sequence[Prompt]
+               ) -> dict[str, Any]:
+  """What the evaluations of a run are, for config.json; {} without any."""
+  if not held_out:
+    return {}
+  return {k: v for k, v in dataclasses.asdict(evals).items()
+          if k != "batch"} | {  # samples are the same in any batch
+              "data": EVAL_DATA.value or common.DATA.value,
+              "split": EVAL_SPLIT.value, "digest": tasks.digest(held_out)}
 
 
 def ruled(prompts: list[Prompt]) -> list[Prompt]:

@@ -22,7 +22,8 @@ from absl import flags
 from experiments import common, flagset, start
 from r1jax.core.config import check
 from r1jax.data import preference, sft, templates
-from r1jax.stages import exporting, reward, reward_weights
+from r1jax.sharding import processes
+from r1jax.stages import exporting, reward, reward_weights, training_report
 from r1jax.stages.reward import PreferenceConfig
 from r1jax.stages.weights import Handover
 
@@ -49,14 +50,12 @@ def main() -> None:
   files, held_out_files = (
       [path for path in flag.value.split(",") if path]
       for flag in (common.DATA, EVAL_DATA))
-  first, tokenizer = reward_weights.with_tokenizer(
-      common.INIT.value, common.COMPUTE.value(), seed=cfg.seed,
-      mesh=common.mesh(), tokenizer=common.TOKENIZER.value)
+  first, tokenizer, began = common.first(
+      WORKDIR.value, cfg.seed, common.mesh(), cfg.lora,
+      reward_weights.with_tokenizer)
   cfg = dataclasses.replace(cfg, template=templates.read(
       preference.template_for(cfg.template, tokenizer)))
-  if preference.dated(cfg.template, tokenizer):
-    print("the chat template tells today's date: scores of one text will differ"
-          " from day to day; give --template=file:PATH", flush=True)
+  tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
 
   def read(paths):
     data = preference.load(
@@ -76,11 +75,12 @@ def main() -> None:
   digests = {path: preference.digest(path) for path in files + held_out_files}
   result = reward.run(
       cfg, Handover(first), tokenizer, examples, held_out, WORKDIR.value,
-      mesh=common.mesh(), skip_damaged=common.SKIP_DAMAGED.value, settings={
-          "init": common.INIT.value,
+      mesh=common.mesh(), skip_damaged=common.SKIP_DAMAGED.value,
+      remedies=common.REMEDIES, settings=began | {
           "data": {path: digests[path] for path in files},
           "eval_data": {path: digests[path] for path in held_out_files},
           "source_weights": weights})
+  processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if said := reward.summary(WORKDIR.value):
     print(said, flush=True)
   if EXPORT.value and reward.finished(WORKDIR.value):

@@ -20,7 +20,7 @@ from r1jax.core.config import check
 from r1jax.data import sft as data_lib
 from r1jax.data import sft_stream
 from r1jax.sharding import processes
-from r1jax.stages import exporting, sft
+from r1jax.stages import exporting, sft, training_report
 from r1jax.stages.sft import SftConfig
 from r1jax.stages.weights import Handover
 
@@ -46,7 +46,9 @@ def main() -> None:
   files, held_out_files = (
       [path for path in flag.value.split(",") if path]
       for flag in (common.DATA, EVAL_DATA))
-  first, tokenizer = common.policy(cfg.seed, common.mesh())
+  first, tokenizer, began = common.first(
+      WORKDIR.value, cfg.seed, common.mesh(), cfg.lora)
+  tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
 
   def read(paths, workers=0):
     shared = paths, tokenizer, cfg.template, cfg.row_length, weights
@@ -63,12 +65,13 @@ def main() -> None:
   trained = sft.run(
       cfg, Handover(first), tokenizer, data.examples, WORKDIR.value,
       held_out=held_out, mesh=common.mesh(), workers=WORKERS.value,
-      skip_damaged=common.SKIP_DAMAGED.value, settings={
-          "init": common.INIT.value,
+      skip_damaged=common.SKIP_DAMAGED.value, remedies=common.REMEDIES,
+      settings=began | {
           "data": {path: data_lib.digest(path) for path in files},
           "eval_data": {
               path: data_lib.digest(path) for path in held_out_files},
           "source_weights": weights})
+  processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if EXPORT.value and sft.finished(WORKDIR.value, cfg, data.examples):
     common.export(EXPORT.value, trained, tokenizer, WORKDIR.value)
 

@@ -188,7 +188,8 @@ def finished(cells: Iterable[Cell], top: epath.Path, steps: int
 
 def config(seed: int, steps: int) -> GrpoConfig:
   """The quickstart's, evaluated at both ends only."""
-  return dataclasses.replace(quickstart.config(seed, steps), eval_every=0)
+  return dataclasses.replace(
+      quickstart.config(seed, steps), eval_every=steps)
 
 
 def write(rows: list[dict[str, Any]], top: epath.Path) -> str:

@@ -1,17 +1,19 @@
 """config.json of Hugging Face checkpoints <-> ModelConfig.
 
-Families: deepseek_v3, deepseek_v2, qwen2, qwen3, llama, from the fields of the
-published files and from those that transformers 5 writes. Every field is read,
-known to be harmless, or an error: whether an unknown one changes the
-mathematics cannot be known here.
+Families: see `ARCHITECTURES`, from the fields of the published files and from
+those that transformers 5 writes. Every field is read, known to be harmless, by
+its name certain to be and reported, or an error: whether an unknown one changes
+the mathematics cannot be known here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 from typing import Any
 
+from r1jax.checkpoint.hf_fields import HARMLESS, REQUIRED, Fields
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.models.config import ModelConfig, RopeConfig
@@ -23,19 +25,31 @@ ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "kimi_k2": "DeepseekV3ForCausalLM",
 }
 CLASSIFIER = "ForSequenceClassification"
-_DEEPSEEK = ("deepseek_v3", "deepseek_v2")
+_V3 = ("deepseek_v3", "kimi_k2")
+_DEEPSEEK = (*_V3, "deepseek_v2")
+# What other families would need.
+_MISSING = {
+    "glm4_moe": "rotation of a part of each head, and a selection bias beside"
+    " grouped queries",
+    "qwen3_next": "linear attention (gated DeltaNet with a short convolution),"
+    " gated attention, rotation of a part of each head",
+    "gpt_oss": "attention sinks, windows in every other layer, experts with"
+    " biases and a clamped activation, MXFP4 weights",
+    "deepseek_v32": "sparse attention by an indexer (index_topk)",
+    "gemma3_text": "windows in five of six layers with a rotation of their"
+    " own, norms behind each part of a block, GELU",
+    "mixtral": "its names of the experts' weights",
+    "qwen2_moe": "a shared expert behind a gate",
+}
+_MISSING["gemma3"] = _MISSING["gemma3_text"] + ", and the images"
+_MOST_LAYERS, _MOST_EXPERTS = 1 << 12, 1 << 16
+_MOST_MODULES = 1 << 20  # experts of all layers
 
-# Bookkeeping, training-only settings, and how (not what) others compute.
-HARMLESS = frozenset((
-    "_name_or_path", "architectures", "attn_implementation", "auto_map",
-    "aux_loss_alpha", "bos_token_id", "dtype", "eos_token_id", "ep_size",
-    "gradient_checkpointing", "id2label", "label2id", "output_attentions",
-    "output_hidden_states", "output_router_logits", "pad_token_id",
-    "pretraining_tp", "problem_type", "return_dict", "router_aux_loss_coef",
-    "seq_aux", "tokenizer_class", "torch_dtype", "torchscript",
-    "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache"))
 # Says nothing while use_sliding_window is false.
 _HARMLESS_QWEN = frozenset(("max_window_layers", "sliding_window"))
 
@@ -45,51 +59,18 @@ _FP8 = {"quant_method": ("fp8",), "fmt": ("e4m3",),
 # The tensors themselves tell which are quantised.
 _FP8_HARMLESS = ("modules_to_not_convert", "ignored_layers")
 
-_REQUIRED = object()
-
-
-class _Fields:
-  """Fields of one JSON object, taken by name; what is left is unknown."""
-
-  def __init__(self, fields: dict[str, Any], where: str = ""):
-    # A null switches nothing on.
-    self._left = {k: v for k, v in fields.items() if v is not None}
-    self._where = where
-
-  def take(self, name: str, default: Any = _REQUIRED) -> Any:
-    check(name in self._left or default is not _REQUIRED,
-          f"config.json has no {self._where}{name}, which this model needs")
-    return self._left.pop(name, default)
-
-  def number(self, name: str, default: Any = _REQUIRED) -> Any:
-    value = self.take(name, default)
-    check(value is default or type(value) in (int, float),
-          f"config.json: {self._where}{name}={value!r} should be a number")
-    return value
-
-  def expect(self, name: str, allowed: Collection[Any]) -> None:
-    """Takes a field that has to be absent or one of `allowed`."""
-    value = self.take(name, None)
-    check(value is None or value in allowed,
-          f"config.json: {self._where}{name}={value!r} is not supported, only"
-          f" {' or '.join(repr(a) for a in allowed)}")
-
-  def finish(self, harmless: Collection[str]) -> None:
-    unknown = {k: v for k, v in self._left.items() if k not in harmless}
-    listed = ", ".join(f"{self._where}{k}={v!r}" for k, v in unknown.items())
-    check(not unknown, f"config.json: {listed}: unknown, and may change the"
-          " mathematics; leave what changes nothing out of config.json")
-
-
 def family_of(fields: dict[str, Any]) -> str:
   """The `model_type` of a config.json.
 
   Raises:
     ValueError: missing or not supported; the message lists the families.
   """
-  family = fields.get("model_type")
-  check(family in ARCHITECTURES, f"config.json: model_type={family!r} is not"
-        f" supported, only {', '.join(ARCHITECTURES)}")
+  family = Fields(fields).take("model_type", None)
+  known = isinstance(family, str) and family in ARCHITECTURES
+  lacking = _MISSING.get(family) if isinstance(family, str) else None
+  check(known, f"config.json: model_type={family!r} is not supported, only"
+        f" {', '.join(ARCHITECTURES)}"
+        + (f"; it would need {lacking}" if lacking else ""))
   return family
 
 
@@ -98,12 +79,15 @@ def family_for(cfg: ModelConfig) -> str:
   if cfg.attention == "mla":
     v2 = cfg.n_experts and cfg.score == "softmax"
     return "deepseek_v2" if v2 else "deepseek_v3"
+  if cfg.n_experts:
+    return "qwen3_moe"
   if cfg.qk_norm:
     return "qwen3"
   return "qwen2" if cfg.qkv_bias and not cfg.o_bias else "llama"
 
 
-def from_hf(fields: dict[str, Any]) -> ModelConfig:
+def from_hf(fields: dict[str, Any],
+            report: Callable[[str], None] | None = None) -> ModelConfig:
   """ModelConfig of a parsed config.json.
 
   Departure from transformers: `norm_topk_prob` of deepseek_v2, which it
@@ -116,36 +100,50 @@ def from_hf(fields: dict[str, Any]) -> ModelConfig:
 
   Args:
     fields: the whole config.json.
+    report: called with a sentence about unknown fields that were passed over.
 
   Raises:
     ValueError: a field that is needed is missing, one has a value that is not
-      supported, or one is unknown; the message names field and value.
+      supported or out of all proportion, or one is unknown; the message names
+      field and value.
   """
   family = family_of(fields)
-  f = _Fields(fields)
+  f = Fields(fields)
   f.take("model_type")
   f.expect("hidden_act", ("silu",))
   f.expect("attention_dropout", (0,))
   f.expect("mlp_bias", (False,))
-  f.expect("is_encoder_decoder", (False,))
+  for name in ("is_encoder_decoder", "is_decoder", "add_cross_attention"):
+    f.expect(name, (False,))
   f.expect("partial_rotary_factor", (1,))
   _check_quantization(f.take("quantization_config", None))
   values = dict(
-      vocab_size=f.number("vocab_size"), d_model=f.number("hidden_size"),
-      n_layers=f.number("num_hidden_layers"),
-      n_heads=f.number("num_attention_heads"),
-      d_ff=f.number("intermediate_size"),
-      max_position=f.number("max_position_embeddings"),
-      norm_eps=f.number("rms_norm_eps", 1e-6),
-      init_std=f.number("initializer_range", 0.02),
-      tie_embeddings=f.take("tie_word_embeddings", False))
+      vocab_size=f.size("vocab_size", most=1 << 24),
+      d_model=f.size("hidden_size"),
+      n_layers=f.size("num_hidden_layers", most=_MOST_LAYERS),
+      n_heads=f.size("num_attention_heads", most=1 << 16),
+      d_ff=f.size("intermediate_size", most=1 << 24),
+      max_position=f.size("max_position_embeddings", most=1 << 30),
+      norm_eps=f.number("rms_norm_eps", 1e-6, least=0, most=1),
+      init_std=f.number("initializer_range", 0.02, least=0, most=100),
+      tie_embeddings=f.flag("tie_word_embeddings", False))
   if family in _DEEPSEEK:
     values |= _read_mla(f, values["n_heads"])
     values |= _read_experts(f, family, values["n_layers"])
   else:
     values |= _read_gqa(f, family, values)
+  if family == "qwen3_moe":
+    values |= _read_qwen_experts(f, values["n_layers"])
   values |= _read_rope(f, values["max_position"], family in _DEEPSEEK)
-  f.finish(HARMLESS | _HARMLESS_QWEN if "qwen" in family else HARMLESS)
+  modules = values["n_layers"] * values.get("n_experts", 0)
+  check(modules <= _MOST_MODULES, f"config.json: {values['n_layers']} layers of"
+        f" {values.get('n_experts')} experts are {modules}, more than any model"
+        f" has; the most is {_MOST_MODULES}")
+  passed = f.finish(
+      HARMLESS | _HARMLESS_QWEN if "qwen" in family else HARMLESS)
+  if passed and report:
+    report(f"config.json: {', '.join(passed)}: unknown, and by the name without"
+           " a part in the mathematics; passed over")
   return config_lib.from_dict(ModelConfig, values)
 
 
@@ -153,7 +151,7 @@ def _check_quantization(quantization: dict[str, Any] | None) -> None:
   """DeepSeek's float8 weights in blocks; the loader restores them."""
   if quantization is None:
     return
-  q = _Fields(quantization, "quantization_config.")
+  q = Fields(quantization, "quantization_config.")
   for name in ("quant_method", "weight_block_size"):
     check(quantization.get(name) is not None,
           f"config.json: quantization_config={quantization!r} has no {name};"
@@ -163,21 +161,21 @@ def _check_quantization(quantization: dict[str, Any] | None) -> None:
   q.finish(_FP8_HARMLESS)
 
 
-def _read_mla(f: _Fields, n_heads: int) -> dict[str, Any]:
+def _read_mla(f: Fields, n_heads: int) -> dict[str, Any]:
   f.expect("num_key_value_heads", (n_heads,))
   f.expect("attention_bias", (False,))
   f.expect("rope_interleave", (True,))
-  nope, turned = f.number("qk_nope_head_dim"), f.number("qk_rope_head_dim")
+  nope, turned = f.size("qk_nope_head_dim"), f.size("qk_rope_head_dim")
   f.expect("qk_head_dim", (nope + turned,))
   f.expect("head_dim", (turned,))
   return dict(
-      attention="mla", q_rank=f.number("q_lora_rank", 0),
-      kv_rank=f.number("kv_lora_rank"), nope_dim=nope, rope_dim=turned,
-      v_dim=f.number("v_head_dim"))
+      attention="mla", q_rank=f.size("q_lora_rank", 0, least=0),
+      kv_rank=f.size("kv_lora_rank"), nope_dim=nope, rope_dim=turned,
+      v_dim=f.size("v_head_dim"))
 
 
-def _read_experts(f: _Fields, family: str, n_layers: int) -> dict[str, Any]:
-  v3 = family == "deepseek_v3"
+def _read_experts(f: Fields, family: str, n_layers: int) -> dict[str, Any]:
+  v3 = family in _V3
   method = f.take("topk_method", "noaux_tc" if v3 else "greedy")
   methods = ("noaux_tc",) if v3 else ("greedy", "group_limited_greedy")
   check(method in methods, f"config.json: topk_method={method!r} is not"
@@ -185,18 +183,20 @@ def _read_experts(f: _Fields, family: str, n_layers: int) -> dict[str, Any]:
   f.expect("moe_layer_freq", (1,))
   f.expect("scoring_func", ("sigmoid",) if v3 else ("softmax",))
   # Programs differ in what they take where a V3 file is silent.
-  unless_v3 = lambda default: _REQUIRED if v3 else default
-  groups = _REQUIRED if method != "greedy" else 1
+  unless_v3 = lambda default: REQUIRED if v3 else default
+  groups = REQUIRED if method != "greedy" else 1
   values = dict(
-      n_dense_layers=f.number("first_k_dense_replace", unless_v3(0)),
-      n_experts=f.number("n_routed_experts", unless_v3(0)),
-      n_shared=f.number("n_shared_experts", 0),
-      n_activated=f.number("num_experts_per_tok", unless_v3(0)),
-      d_expert=f.number("moe_intermediate_size", unless_v3(0)),
-      n_groups=f.number("n_group", groups),
-      n_limited_groups=f.number("topk_group", groups),
-      route_scale=f.number("routed_scaling_factor", unless_v3(1.0)),
-      normalize_gates=f.take("norm_topk_prob", unless_v3(False)),
+      n_dense_layers=f.size("first_k_dense_replace", unless_v3(0), least=0),
+      n_experts=f.size("n_routed_experts", unless_v3(0), least=0,
+                       most=_MOST_EXPERTS),
+      n_shared=f.size("n_shared_experts", 0, least=0, most=_MOST_EXPERTS),
+      n_activated=f.size("num_experts_per_tok", unless_v3(0), least=0),
+      d_expert=f.size("moe_intermediate_size", unless_v3(0), least=0),
+      n_groups=f.size("n_group", groups),
+      n_limited_groups=f.size("topk_group", groups),
+      route_scale=f.number("routed_scaling_factor", unless_v3(1.0),
+                           least=-1e6, most=1e6),
+      normalize_gates=f.flag("norm_topk_prob", unless_v3(False)),
       score="sigmoid" if v3 else "softmax", selection_bias=v3)
   n_mtp = _read_mtp(f) if v3 else 0
   if values["n_dense_layers"] >= n_layers or not values["n_experts"]:
@@ -211,50 +211,84 @@ def _read_experts(f: _Fields, family: str, n_layers: int) -> dict[str, Any]:
   return values | dict(n_mtp=n_mtp)
 
 
-def _read_mtp(f: _Fields) -> int:
+def _read_qwen_experts(f: Fields, n_layers: int) -> dict[str, Any]:
+  """Softmax over all experts; `mlp_only_layers` are dense."""
+  f.expect("decoder_sparse_step", (1,))
+  dense = f.take("mlp_only_layers", [])
+  first = list(range(len(dense))) if isinstance(dense, list) else None
+  check(dense == first and len(dense) < n_layers,
+        f"config.json: mlp_only_layers={dense!r} is not supported, only the"
+        " first ones, as [0, 1], and not all")
+  experts = f.size("num_local_experts", None, most=_MOST_EXPERTS)
+  return dict(
+      n_dense_layers=len(dense), n_experts=f.size(
+          "num_experts", REQUIRED if experts is None else experts,
+          most=_MOST_EXPERTS),
+      n_activated=f.size("num_experts_per_tok"),
+      d_expert=f.size("moe_intermediate_size"), score="softmax",
+      selection_bias=False, normalize_gates=f.flag("norm_topk_prob", False))
+
+
+def _read_mtp(f: Fields) -> int:
   """Under DeepSeek's name and that of transformers' attribute."""
-  n_mtp = f.number("num_mtp_layers", f.number("num_nextn_predict_layers", 0))
+  n_mtp = f.size("num_mtp_layers", f.size("num_nextn_predict_layers", 0,
+                                          least=0), least=0)
   check(n_mtp in (0, 1), f"config.json: num_nextn_predict_layers={n_mtp} is not"
         " supported, only 0 or 1")
   return n_mtp
 
 
-def _read_gqa(f: _Fields, family: str, shared: dict[str, Any]
+def _read_gqa(f: Fields, family: str, shared: dict[str, Any]
               ) -> dict[str, Any]:
   f.expect("use_sliding_window", (False,))
   f.expect("use_mrope", (False,))
-  kinds = f.take("layer_types", ())
-  check(set(kinds) <= {"full_attention"}, f"config.json: layer_types={kinds!r}"
-        " is not supported, only full_attention")
-  if family == "qwen2":
-    qkv_bias, o_bias = True, False
+  f.expect("rope_interleaved", (False,))
+  kinds = f.take("layer_types", [])
+  check(isinstance(kinds, list)
+        and all(kind == "full_attention" for kind in kinds),
+        f"config.json: layer_types={kinds!r} is not supported, only"
+        " full_attention")
+  if family == "mistral":
+    window = f.size("sliding_window", None, most=1 << 62)
+    check(window is None or window >= shared["max_position"],
+          f"config.json: sliding_window={window} is not supported, only one"
+          " that is not below max_position_embeddings="
+          f"{shared['max_position']}, or null")
+  if family in ("qwen2", "mistral"):
+    qkv_bias, o_bias = family == "qwen2", False
   else:
-    qkv_bias = o_bias = f.take("attention_bias", False)
+    qkv_bias = o_bias = f.flag("attention_bias", False)
   n_heads = shared["n_heads"]
   # Qwen3's heads have this width in transformers where the file says nothing.
-  head_dim = f.number("head_dim", 128 if family == "qwen3" else None)
+  head_dim = f.size("head_dim", 128 if family == "qwen3" else None)
   if head_dim is None:
     check(shared["d_model"] % n_heads == 0,
           f"config.json has no head_dim, and hidden_size={shared['d_model']} is"
           f" no multiple of num_attention_heads={n_heads}")
     head_dim = shared["d_model"] // n_heads
   return dict(
-      attention="gqa", n_kv_heads=f.number("num_key_value_heads", n_heads),
+      attention="gqa", n_kv_heads=f.size("num_key_value_heads", n_heads),
       head_dim=head_dim, qkv_bias=qkv_bias, o_bias=o_bias,
-      qk_norm=family == "qwen3")
+      qk_norm=family in ("qwen3", "qwen3_moe"))
 
 
-def _read_rope(f: _Fields, max_position: int, mla: bool
+def _read_rope(f: Fields, max_position: int, mla: bool
                ) -> dict[str, Any]:
   """RopeConfig, from either spelling, and the longest context."""
   old, new = f.take("rope_scaling", {}), f.take("rope_parameters", {})
   check(not (old and new) or old == new,
         f"config.json: rope_scaling={old!r} and rope_parameters={new!r}"
         " disagree; keep one")
-  r = _Fields(new or old, "rope_parameters." if new else "rope_scaling.")
-  theta = r.number("rope_theta", f.number("rope_theta", 10000.0))
-  kind = r.take("type", "default")
-  kind = r.take("rope_type", kind)
+  r = Fields(new or old, "rope_parameters." if new else "rope_scaling.")
+  bounds = dict(least=1.0 + 1e-6, most=1e15)
+  outer = f.number("rope_theta", None, **bounds)
+  theta = r.number("rope_theta", 10000.0 if outer is None else outer, **bounds)
+  check(outer in (None, theta), f"config.json: rope_theta is {outer} and, among"
+        f" the parameters of the rotation, {theta}; keep one")
+  early = r.take("type", None)
+  kind = r.take("rope_type", "default" if early is None else early)
+  check(early in (None, kind), f"config.json: the rotation's type={early!r} and"
+        f" rope_type={kind!r} disagree; keep one")
   check(kind in ("default", "yarn", "llama3"),
         f"config.json: rope type {kind!r} is not supported, only default, yarn"
         " or llama3")
@@ -262,10 +296,13 @@ def _read_rope(f: _Fields, max_position: int, mla: bool
   values = dict(theta=theta)
   if kind == "llama3":
     values |= dict(
-        scaling="llama3", factor=r.number("factor"),
-        original=r.number("original_max_position_embeddings"),
-        low_factor=r.number("low_freq_factor"),
-        high_factor=r.number("high_freq_factor"))
+        scaling="llama3", factor=r.number("factor", least=1, most=1e6),
+        original=r.size("original_max_position_embeddings", most=1 << 30),
+        low_factor=r.number("low_freq_factor", least=1e-6, most=1e6),
+        high_factor=r.number("high_freq_factor", least=1e-6, most=1e6))
+    check(values["low_factor"] < values["high_factor"],
+          f"config.json: low_freq_factor={values['low_factor']} should be below"
+          f" high_freq_factor={values['high_factor']}")
   elif kind == "yarn":
     values |= _read_yarn(r, max_position, mla)
     if max_position <= values["original"]:
@@ -274,24 +311,39 @@ def _read_rope(f: _Fields, max_position: int, mla: bool
   return dict(rope=values, max_position=max_position)
 
 
-def _read_yarn(r: _Fields, max_position: int, mla: bool) -> dict[str, Any]:
+def _read_yarn(r: Fields, max_position: int, mla: bool) -> dict[str, Any]:
+  """YaRN's settings.
+
+  `attn_factor` multiplies the factor on cos and sin that the file would have
+  without it, as in vLLM, which DeepSeek names for its distills: so R1-0528's
+  0.878 makes that factor 1. transformers does not read it.
+  """
   r.expect("truncate", (True,))
-  mscale, all_dim = r.number("mscale", 0), r.number("mscale_all_dim", 0)
-  factor = r.number("factor")
-  given = r.number("attention_factor", None)
+  of_scale = dict(least=0, most=1e6)
+  mscale = r.number("mscale", 0, **of_scale)
+  all_dim = r.number("mscale_all_dim", 0, **of_scale)
+  factor = r.number("factor", least=1, most=1e6)
+  given = r.number("attention_factor", None, least=1e-6, most=1e6)
+  times = r.number("attn_factor", None, least=1e-6, most=1e6)
   # Elsewhere DeepSeek's code and transformers differ in what a missing field
   # stands for.
   check(not mla or given is not None or bool(mscale) == bool(all_dim)
         or (mscale == 1 and not all_dim),
         f"config.json: rope mscale={mscale} and mscale_all_dim={all_dim}: give"
         " both, or attention_factor, which multiplies cos and sin")
+  implied = _attention_factor(factor, mscale, all_dim) * (times or 1.0)
+  check(given is None or times is None
+        or math.isclose(given, implied, rel_tol=1e-6),
+        f"config.json: attention_factor={given} and attn_factor={times}, which"
+        f" makes it {implied:.6g}, disagree; keep one")
+  turns = dict(least=1e-6, most=1e6)
   values = dict(
       scaling="yarn", factor=factor,
-      original=r.number("original_max_position_embeddings", max_position),
-      beta_fast=r.number("beta_fast", 32.0),
-      beta_slow=r.number("beta_slow", 1.0),
-      attention_factor=_attention_factor(factor, mscale, all_dim)
-      if given is None else given)
+      original=r.size("original_max_position_embeddings", max_position,
+                      most=1 << 30),
+      beta_fast=r.number("beta_fast", 32.0, **turns),
+      beta_slow=r.number("beta_slow", 1.0, **turns),
+      attention_factor=implied if given is None else given)
   # Only latent attention puts m^2 into the softmax scale.
   return values | (dict(mscale=all_dim) if mla else {})
 
@@ -324,9 +376,11 @@ def to_hf(cfg: ModelConfig, family: str, *, bos_id: int | None,
   """
   check(family in ARCHITECTURES, f"family={family!r}: choose one of"
         f" {', '.join(ARCHITECTURES)}")
-  check(family in _DEEPSEEK or not cfg.n_experts and cfg.attention == "gqa",
-        f"a {family} file holds neither experts nor latent attention; choose"
-        f" {family_for(cfg)}")
+  mla = family in _DEEPSEEK
+  check(mla == (cfg.attention == "mla")
+        and (mla or bool(cfg.n_experts) == (family == "qwen3_moe")),
+        f"a {family} file cannot hold attention={cfg.attention!r} with"
+        f" n_experts={cfg.n_experts}; choose {family_for(cfg)}")
   eos = sorted(eos_ids)
   fields = {
       "architectures": [ARCHITECTURES[family]], "model_type": family,
@@ -357,8 +411,8 @@ def to_hf(cfg: ModelConfig, family: str, *, bos_id: int | None,
 
 def is_scalar(fields: dict[str, Any]) -> bool:
   """Whether a config.json is that of a reward model."""
-  return any(str(name).endswith(CLASSIFIER)
-             for name in fields.get("architectures") or ())
+  names = Fields(fields).take("architectures", [])
+  return any(str(name).endswith(CLASSIFIER) for name in names)
 
 
 def _canonical_rope(cfg: ModelConfig) -> RopeConfig:
@@ -392,13 +446,15 @@ def _write_rope(r: RopeConfig, mla: bool) -> dict[str, Any]:
     mscale = r.mscale if mla else 0
     if mscale:
       scaling |= {"mscale": mscale, "mscale_all_dim": mscale}
-    if r.attention_factor != _attention_factor(r.factor, mscale, mscale):
-      scaling["attention_factor"] = r.attention_factor
+    implied = _attention_factor(r.factor, mscale, mscale)
+    if r.attention_factor != implied:  # for transformers, and for vLLM
+      scaling |= {"attention_factor": r.attention_factor,
+                  "attn_factor": r.attention_factor / implied}
   return {"rope_theta": r.theta, "rope_scaling": scaling}
 
 
 def _write_deepseek(cfg: ModelConfig, family: str) -> dict[str, Any]:
-  v3 = family == "deepseek_v3"
+  v3 = family in _V3
   fields = {
       "num_key_value_heads": cfg.n_heads, "q_lora_rank": cfg.q_rank or None,
       "kv_lora_rank": cfg.kv_rank, "qk_nope_head_dim": cfg.nope_dim,
@@ -422,8 +478,17 @@ def _write_deepseek(cfg: ModelConfig, family: str) -> dict[str, Any]:
 
 def _write_gqa(cfg: ModelConfig, family: str) -> dict[str, Any]:
   fields = {"num_key_value_heads": cfg.n_kv_heads, "head_dim": cfg.head_dim}
+  if family == "mistral":
+    return fields | {"sliding_window": None}
   if family != "qwen2":
     fields["attention_bias"] = cfg.qkv_bias
   if family == "llama":
     return fields | {"mlp_bias": False}
+  if cfg.n_experts:
+    fields |= {
+        "decoder_sparse_step": 1, "num_experts": cfg.n_experts,
+        "mlp_only_layers": list(range(cfg.n_dense_layers)),
+        "num_experts_per_tok": cfg.n_activated,
+        "moe_intermediate_size": cfg.d_expert,
+        "norm_topk_prob": cfg.normalize_gates}
   return fields | {"use_sliding_window": False}

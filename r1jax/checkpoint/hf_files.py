@@ -21,6 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from r1jax.checkpoint import hf_source
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.ops import fp8
@@ -69,15 +70,15 @@ class Folder:
 
     Raises:
       ValueError: no weights, a missing, truncated or foreign file, or an index
-        that names a tensor that its file has not.
+        that names a tensor that its file has not, or files elsewhere.
     """
     self.path = pathlib.Path(folder)
     self._maps: dict[str, np.ndarray] = {}
     self.tensors: dict[str, Stored] = {}
-    if (self.path / ONE).exists():
+    if (self.path / ONE).is_file():
       self.tensors = _header(self.path, ONE)
       return
-    check((self.path / INDEX).exists(),
+    check((self.path / INDEX).is_file(),
           f"{self.path} has neither {ONE} nor {INDEX}; give a (local) folder of"
           " a Hugging Face model in the safetensors format")
     index = io.read_json(self.path / INDEX)
@@ -85,11 +86,16 @@ class Folder:
           and isinstance(index.get("weight_map"), dict),
           f"{self.path / INDEX} has no weight_map; download it again")
     names = index["weight_map"]
+    strange = [file for file in names.values() if not isinstance(file, str)
+               or os.path.basename(file) != file or file in ("", ".", "..")]
+    check(not strange, f"{self.path / INDEX} names {strange[:1]}, not a file in"
+          " its own folder; download it again")
     headers = {}
     for file in sorted(set(names.values())):
-      check((self.path / file).exists(),
-            f"{self.path / INDEX} names {file}, which is not there; download"
-            " it into the same folder")
+      # Whoever opens a pipe waits for ever.
+      check((self.path / file).is_file(),
+            f"{self.path / INDEX} names {file}, which is not there as a file;"
+            " download it into the same folder")
       headers[file] = _header(self.path, file)
     lost = [name for name, file in names.items() if name not in headers[file]]
     if lost:
@@ -165,8 +171,9 @@ def _header(folder: pathlib.Path, name: str) -> dict[str, Stored]:
       header = json.loads(file.read(length))
   except (safetensors.SafetensorError, OSError, ValueError) as error:
     raise ValueError(
-        f"{path} is truncated or not a safetensors file ({error}); download or"
-        " export it again") from error
+        f"{path} is truncated or not a safetensors file ({error})"
+        f"{hf_source.pointer_hint(path) or '; download or export it again'}"
+    ) from error
   header.pop("__metadata__", None)
   return {key: Stored(name, at["dtype"], tuple(at["shape"]),
                        8 + length + at["data_offsets"][0])

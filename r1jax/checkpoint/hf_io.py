@@ -6,6 +6,7 @@ Names and layouts come from `hf_names`, files from `hf_files`.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from r1jax.checkpoint.hf_names import ROUTER_BIAS, Entry
 from r1jax.core.config import check
 from r1jax.models import scalar_head
 from r1jax.models.config import ModelConfig
-from r1jax.models.model import Model, build
+from r1jax.models.model import Model, build, shapes
 from r1jax.models.scalar_head import SCORE
 from r1jax.ops import fp8 as fp8_ops
 from r1jax.sharding import processes
@@ -35,13 +36,14 @@ Report = Callable[[int, int], None]
 
 
 def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
-         report: Report | None = None) -> tuple[Any, jax.Array]:
+         computing: bool = False, report: Report | None = None
+         ) -> tuple[Any, jax.Array]:
   """Parameters of `model` and its router bias from a folder.
 
   Every device's shard is read and placed by itself: beside the parameters the
   host holds one shard of one leaf and some chunks, whatever the model's size,
   and a process reads only what its devices hold. Values are cast to the dtypes
-  of `model.init`. Copies of the embedding and the head (see `hf_names`) are
+  of `shapes`. Copies of the embedding and the head (see `hf_names`) are
   compared with the original.
 
   Args:
@@ -50,6 +52,8 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
     model: what the tensors must fit; also one with a scalar head.
     shardings: tree of the parameters with a sharding for each; the default
       device without.
+    computing: whether the model is not trained: matrices come in the dtype that
+      it computes in.
     report: called with (bytes of leaves placed, bytes in all) on the way.
 
   Returns:
@@ -59,10 +63,10 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
     ValueError: tensors are missing, superfluous, of another shape or dtype (all
       are listed), a copy differs, a value is not finite, or a file is damaged.
   """
-  files = Folder(folder)
-  leaves = _leaves(model)
+  files, like = Folder(folder), shapes(model, computing)
+  leaves = _leaves(model, like)
   entries = hf_names.table(model.cfg, SCORE in leaves)
-  _check(files, entries, leaves)
+  _check(files, entries, leaves, _prediction(model.cfg))
   owners = {e.path: e for e in entries if not e.copy}
   _check_copies(files, [e for e in entries if e.copy], owners)
   places = dict.fromkeys(leaves)
@@ -75,7 +79,6 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
     done += _nbytes(leaf)
     if report:
       report(done, total)
-  like = jax.eval_shape(model.init, jax.random.key(0))
   return trees.unflatten(like, made), made[ROUTER_BIAS]
 
 
@@ -130,7 +133,29 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, params: Any,
     hf_files.write_extras(part, fields, extras or {})
 
 
-def _check(files: Folder, entries: Sequence[Entry], leaves: dict) -> None:
+def without_absent_mtp(folder: str | os.PathLike, cfg: ModelConfig
+                       ) -> ModelConfig:
+  """`cfg`, without multi-token prediction if the weights have none of it.
+
+  transformers says num_nextn_predict_layers=1 in every DeepSeek-V3 that it
+  saves, and saves none of that layer. A folder without weights is not judged.
+  """
+  try:
+    names = Folder(folder).tensors
+  except ValueError:
+    return cfg
+  if not cfg.n_mtp or any(_prediction(cfg) in name for name in names):
+    return cfg
+  return dataclasses.replace(cfg, n_mtp=0)
+
+
+def _prediction(cfg: ModelConfig) -> str:
+  """What the names of the layer of multi-token prediction begin with."""
+  return f"model.layers.{cfg.n_layers}."
+
+
+def _check(files: Folder, entries: Sequence[Entry], leaves: dict,
+           prediction: str) -> None:
   """One ValueError for all that does not fit."""
   stored = {name: at.shape for name, at in files.tensors.items()
             if not name.endswith(hf_names.IGNORED)}
@@ -154,11 +179,13 @@ def _check(files: Folder, entries: Sequence[Entry], leaves: dict) -> None:
                    f" {' or '.join(allowed)}")
   lines = trees.mismatches(stored, wanted) + lines
   if lines:
+    predicting = any(prediction in line for line in lines)
     raise ValueError(
         f"{files.path} does not fit the model of its config.json:\n"
         f"{trees.listed(lines, _LISTED)}\n"
-        "take weights and config.json of one model; where the weights lack the"
-        " layer of multi-token prediction, set num_nextn_predict_layers to 0")
+        "take weights and config.json of one model" + (
+            f"; {prediction}* is the layer of multi-token prediction, which"
+            " num_nextn_predict_layers counts" if predicting else ""))
 
 
 def _check_copies(files: Folder, copies: Sequence[Entry],
@@ -238,10 +265,9 @@ def _replicated(sharding: Any) -> Any:
   return sharding
 
 
-def _leaves(model: Model) -> dict[str, jax.ShapeDtypeStruct]:
+def _leaves(model: Model, like: Any) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and dtypes by path, the router bias among them."""
-  params = jax.eval_shape(model.init, jax.random.key(0))
-  return trees.flatten(params) | {
+  return trees.flatten(like) | {
       ROUTER_BIAS: jax.eval_shape(model.init_router_bias)}
 
 
@@ -249,7 +275,7 @@ def _check_leaves(cfg: ModelConfig, leaves: dict) -> None:
   model = scalar_head.over(cfg) if SCORE in leaves else build(cfg)
   lines = trees.mismatches(*(
       {path: tuple(leaf.shape) for path, leaf in tree.items()}
-      for tree in (leaves, _leaves(model))))
+      for tree in (leaves, _leaves(model, shapes(model)))))
   check(not lines, "the parameters are not those of the config:\n"
         + trees.listed(lines))
 

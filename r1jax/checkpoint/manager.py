@@ -28,6 +28,8 @@ from etils import epath
 from r1jax.checkpoint import faults, retention, trees
 from r1jax.core import io
 
+_FLOATS = ("bfloat16", "float16", "float32", "float64")
+
 
 class Unlike(ValueError):
   """A checkpoint holds other arrays than those that were asked for."""
@@ -142,6 +144,15 @@ class Manager:
     """Whether `save` would save at `step` without being forced."""
     return step % self._interval == 0
 
+  def improves(self, metrics: Mapping[str, float]) -> bool:
+    """Whether a checkpoint of these metrics would be the best there is."""
+    finite = self._finite(metrics)
+    if finite is None:
+      return False
+    best = retention.best(self._scores, self._best_mode)
+    lead = best is None or finite[self._best_metric] - self._scores[best]
+    return lead > 0 if self._best_mode == "max" or best is None else lead < 0
+
   def wait(self) -> None:
     """Blocks until the save in progress is complete.
 
@@ -179,8 +190,8 @@ class Manager:
     return sorted(self._scores)
 
   def restore(
-      self, step: int | None = None, *, like: Any, partial: bool = False
-  ) -> tuple[Any, dict[str, Any]]:
+      self, step: int | None = None, *, like: Any, partial: bool = False,
+      cast: bool = False) -> tuple[Any, dict[str, Any]]:
     """The (arrays, host) of a checkpoint, on the devices that `like` names.
 
     The mesh may differ from the one that saved.
@@ -191,6 +202,8 @@ class Manager:
         `ShapeDtypeStruct` without one goes to the first device, an `np.ndarray`
         comes back as one.
       partial: take only what `like` has (parameters without the optimizer).
+      cast: whether numbers that were stored in another float dtype become those
+        of `like`; otherwise they are those of another run.
 
     Raises:
       ValueError: there is no such checkpoint, or its arrays are not those of
@@ -208,7 +221,7 @@ class Manager:
     target = {n: _abstract(x) for n, x in wanted.items() if math.prod(x.shape)}
     got, fault = None, None
     try:
-      self._check(step, self.described(step), target, partial)
+      self._check(step, self.described(step), target, partial, cast)
       got = self._orbax.restore(step, args=ocp.args.Composite(
           arrays=ocp.args.PyTreeRestore(
               target, partial_restore=True,
@@ -281,9 +294,14 @@ class Manager:
     return finite if self._best_metric in finite else None
 
   def _check(
-      self, step: int, stored: dict, target: dict, partial: bool) -> None:
+      self, step: int, stored: dict, target: dict, partial: bool, cast: bool
+  ) -> None:
     described = {name: (tuple(leaf.shape), str(leaf.dtype))
                  for name, leaf in target.items()}
+    if cast:
+      stored, described = ({
+          name: (shape, "float" if dtype in _FLOATS else dtype)
+          for name, (shape, dtype) in of.items()} for of in (stored, described))
     if partial:
       stored = {n: d for n, d in stored.items() if n in described}
     lines = trees.mismatches(stored, described)

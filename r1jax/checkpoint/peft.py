@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+import safetensors
 import safetensors.numpy
 from etils import epath
 
 from r1jax.checkpoint import hf_names, trees
 from r1jax.core import io
+from r1jax.core.config import check
 from r1jax.models.config import ModelConfig
+from r1jax.models.model import build
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+# What would be other mathematics.
+_PLAIN = {"bias": "none", "use_dora": False, "use_rslora": False,
+          "fan_in_fan_out": False, "modules_to_save": None, "rank_pattern": {},
+          "alpha_pattern": {}}
 
 
 def save(folder: str | os.PathLike, cfg: ModelConfig, adapter: Any, *,
@@ -49,6 +59,99 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, adapter: Any, *,
       "lora_alpha": alpha, "target_modules": _targets(cfg, modules),
       "base_model_name_or_path": base, "bias": "none", "lora_dropout": 0.0,
       "fan_in_fan_out": False, "inference_mode": True})
+
+
+class Adapter(NamedTuple):
+  """What a folder of the peft package holds.
+
+  Attributes:
+    params: {..., "w_q": {"w_a", "w_b"}} under the model's paths, float32.
+    scale: what multiplies their product.
+  """
+
+  params: dict[str, Any]
+  scale: float
+
+
+def settings(folder: str | os.PathLike) -> dict[str, Any]:
+  """adapter_config.json.
+
+  Raises:
+    ValueError: there is none, or it is of another kind than LoRA on matrices.
+  """
+  path = epath.Path(folder) / CONFIG
+  check(path.is_file(), f"{path} does not exist; peft:DIR must be the folder of"
+        " an adapter, as experiments.export_lora and the peft package write it")
+  fields = io.read_json(path)
+  check(isinstance(fields, dict) and fields.get("peft_type") == "LORA",
+        f"{path} is not of a LoRA adapter; only those can be read")
+  for name, value in _PLAIN.items():
+    given = fields.get(name) or value
+    check(given == value, f"{path}: {name}={given!r} is not supported, only"
+          f" {value!r}")
+  rank, alpha = fields.get("r"), fields.get("lora_alpha")
+  check(type(rank) is int and rank > 0 and type(alpha) in (int, float)
+        and 0 < alpha < math.inf,
+        f"{path}: r={rank!r} and lora_alpha={alpha!r} should be positive")
+  return fields
+
+
+def load(folder: str | os.PathLike, cfg: ModelConfig) -> Adapter:
+  """The inverse of `save`; also reads what the peft package trained.
+
+  Args:
+    folder: local or gs://.
+    cfg: of the model that is adapted.
+
+  Raises:
+    ValueError: it is another model's, incomplete, or of another kind of
+      adapter; names what does not fit.
+  """
+  fields, path = settings(folder), epath.Path(folder) / WEIGHTS
+  check(path.is_file(), f"{path} does not exist; give the whole folder")
+  try:
+    stored = safetensors.numpy.load(path.read_bytes())
+  except safetensors.SafetensorError as error:
+    raise ValueError(f"{path} is truncated or not a safetensors file ({error});"
+                     " export it again") from error
+  rank, tree, used = fields["r"], {}, set()
+  leaves = trees.flatten(jax.eval_shape(build(cfg).init, jax.random.key(0)))
+  for entry in hf_names.table(cfg):
+    names = [f"base_model.model.{entry.name(at).removesuffix('.weight')}.lora_"
+             for at in entry.places()]
+    there = [n for n in names if f"{n}A.weight" in stored]
+    if not there or entry.copy:
+      continue
+    check(len(there) == len(names), f"{path} adapts {entry.hf} in"
+          f" {len(there)} of {len(names)} places; all or none of them are read")
+    leaf, (split, lead) = leaves[entry.path], _axes(entry)
+    inner, outer = leaf.shape[lead:split], leaf.shape[split:]
+    shapes = {"A": (rank, math.prod(inner)), "B": (math.prod(outer), rank)}
+    for name, (which, shape) in itertools.product(names, shapes.items()):
+      found = stored.get(f"{name}{which}.weight")
+      check(found is not None and found.shape == shape,
+            f"{path}: {name}{which}.weight is"
+            f" {'missing' if found is None else found.shape}, wanted {shape};"
+            " the adapter is another model's")
+    used |= {f"{n}{which}.weight" for n in names for which in "AB"}
+    ab = [np.stack([stored[f"{n}{which}.weight"].astype(np.float32).T
+                    for n in names]) for which in "AB"]
+    node = tree
+    for part in entry.path.split("."):
+      node = node.setdefault(part, {})
+    node["w_a"] = ab[0].reshape(*leaf.shape[:lead], *inner, rank)
+    node["w_b"] = ab[1].reshape(*leaf.shape[:lead], rank, *outer)
+  unknown = sorted(set(stored) - used)
+  check(not unknown, f"{path} has {len(unknown)} tensors that belong to no"
+        f" matrix of the model, as {unknown[:1]}; take adapter and model that"
+        " belong together")
+  return Adapter(tree, fields["lora_alpha"] / rank)
+
+
+def _axes(entry: hf_names.Entry) -> tuple[int, int]:
+  """(first axis of the leaf's outputs, its leading axes)."""
+  inputs = hf_names.LAYOUTS[entry.layout][1]  # the stored matrix is [out, in]
+  return entry.stacked + len(inputs), entry.stacked
 
 
 def _modules(cfg: ModelConfig, leaves: dict[str, Any]

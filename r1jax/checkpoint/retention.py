@@ -45,6 +45,27 @@ def best(scores: Mapping[int, float | None], mode: str) -> int | None:
              key=lambda step: (sign * scores[step], step), default=None)
 
 
+def complete(directory: str | os.PathLike) -> list[int]:
+  """Steps of the checkpoints that are whole, ascending; needs no Orbax."""
+  directory = epath.Path(directory)
+  if not directory.exists():
+    return []
+  return sorted(
+      int(folder.name) for folder in directory.iterdir()
+      if folder.name.isdecimal() and (
+          not io.is_remote(directory) or (folder / COMPLETE).exists()))
+
+
+def metrics(directory: str | os.PathLike, step: int) -> dict[str, float]:
+  """What was measured of a checkpoint when it was saved; {} if nothing was.
+
+  Raises:
+    ValueError: the file is cut.
+  """
+  path = epath.Path(directory) / str(step) / "metrics" / "metrics"
+  return io.read_json(path) if path.exists() else {}
+
+
 class Remover:
   """Removes folders of checkpoints in a thread of its own."""
 

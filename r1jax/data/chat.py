@@ -1,28 +1,23 @@
 """Chats: messages rendered by a model's own template.
 
 A template is a program that comes with a model's files. It runs in Jinja's
-immutable sandbox: it sees the messages and the special tokens, no file, no
-attribute that begins with an underscore, and changes nothing. What the sandbox
-cannot bound is time: `range` is limited to 100,000, but nested loops multiply;
-a template that loops for ever has to be interrupted.
+immutable sandbox in a process of its own, see `rendering`: it sees the messages
+and the special tokens, no file, no attribute that begins with an underscore,
+changes nothing, and has limits of time, memory and length.
+
+What people and models wrote stays text: control tokens are the template's alone
+(`tokenizer.escaped`).
 """
 
 from __future__ import annotations
 
-import datetime
-import functools
-import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-import jinja2.exceptions
-import jinja2.ext
-import jinja2.sandbox
-import jinja2.utils
-
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.core.config import check
+from r1jax.data import rendering
+from r1jax.data.tokenizer import Tokenizer, escaped
 
 THINK = "<think>\n"
 # The form of DeepSeek-R1 (arXiv:2501.12948): system text, then turns; of past
@@ -53,7 +48,8 @@ _SWITCHES = {"thinking": True, "enable_thinking": True}
 
 def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
            template: str | None = None, add_generation_prompt: bool = True,
-           think: bool = False) -> str:
+           think: bool = False,
+           variables: Mapping[str, Any] | None = None) -> str:
   """The text of a chat, for `tokenizer.encode_chat`.
 
   Args:
@@ -63,11 +59,15 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
     add_generation_prompt: whether to end where the assistant begins.
     think: whether to open a thought there: by the template's own switch if it
       has one, else after it, unless it has opened one.
+    variables: of the template, beside its usual ones, of what JSON has.
+
+  Returns:
+    The text, in which the messages' own control tokens are escaped.
 
   Raises:
     ValueError: there is no template, the tokenizer lacks its tokens, a message
-      is malformed or spells a control token, or the template fails, refuses
-      the messages or leaves the sandbox.
+      is malformed, or the template fails, refuses the messages, leaves the
+      sandbox or meets a limit.
   """
   name = "chat template" if template is None else "given chat template"
   source = tokenizer.chat_template if template is None else template
@@ -79,17 +79,22 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
     raise ValueError(
         f"the tokenizer has no {' and '.join(sorted(_R1_TOKENS))}, which R1's"
         " template is made of; use --template=chat for the model's own")
-  check_messages(messages, tokenizer.control_tokens)
+  check_messages(messages)
+  given = {
+      "messages": [dict(message) | {"content": escaped(
+          message["content"], tokenizer.control_tokens)}
+          for message in messages],
+      "add_generation_prompt": add_generation_prompt, "tools": None,
+      "documents": None}
+  taken = sorted(given.keys() & (variables or {}).keys())
+  check(not taken, f"the template's variables {taken} are not to be given")
   try:
-    text = _compiled(source).render(
-        messages=[dict(message) for message in messages],
-        add_generation_prompt=add_generation_prompt, tools=None,
-        documents=None, **tokenizer.special_tokens,
-        **(_SWITCHES if think else {}))
-  except Exception as error:  # a template can fail in every way a program can
-    raise ValueError(
-        f"the {name} {source[:40]!r}... failed:"
-        f" {type(error).__name__}: {error}") from error
+    text = rendering.render(source, given | dict(tokenizer.special_tokens)
+                            | (_SWITCHES if think else {}) | (variables or {}),
+                            tokenizer.date)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f"the {name} {source[:40]!r}... failed: {error}"
+                     ) from error
   if think and add_generation_prompt and not tail(text):
     text += THINK
   return text
@@ -101,79 +106,11 @@ def tail(text: str) -> str:
   return match.group() if match else ""
 
 
-def check_messages(messages: Sequence[Mapping[str, str]],
-                   control_tokens: Collection[str]) -> None:
-  """Raises ValueError if a message is malformed or spells a control token."""
+def check_messages(messages: Sequence[Mapping[str, str]]) -> None:
+  """Raises ValueError if there are none or one is malformed."""
   if not messages:
     raise ValueError("there are no messages: give at least one")
   for number, message in enumerate(messages):
     if not all(isinstance(message.get(k), str) for k in ("role", "content")):
       raise ValueError(
           f"message {number} is {message!r}: give role and content, both text")
-    tokens = [t for t in control_tokens if t in message["content"]]
-    if tokens:
-      raise ValueError(
-          f"message {number} contains the control token {tokens[0]}, which"
-          " would end its turn or begin another; leave it out")
-
-
-@functools.lru_cache(maxsize=16)
-def _compiled(source: str) -> jinja2.Template:
-  return _environment().from_string(source)
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-  """What templates may use, as transformers offers it to them."""
-  env = jinja2.sandbox.ImmutableSandboxedEnvironment(
-      trim_blocks=True, lstrip_blocks=True,
-      extensions=["jinja2.ext.loopcontrols", _Generation])
-  # Jinja's own escapes HTML.
-  env.filters["tojson"] = _tojson
-  env.globals |= {
-      "raise_exception": _raise, "strftime_now": _strftime_now,
-      "dict": lambda *args, **fields: dict(*args, **fields),
-      "namespace": _namespace}
-  return env
-
-
-class _Generation(jinja2.ext.Extension):
-  """`{% generation %}` marks what assistants say, for trainers: its content."""
-
-  tags = frozenset({"generation"})
-
-  def parse(self, parser: Any) -> Any:
-    next(parser.stream)
-    return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None,
-            separators: tuple[str, str] | None = None,
-            sort_keys: bool = False) -> str:
-  return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent,
-                    separators=separators, sort_keys=sort_keys)
-
-
-def _raise(message: str) -> None:
-  raise jinja2.TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-  """Today, as some templates tell it: such prompts change from day to day."""
-  return datetime.datetime.now().strftime(form)
-
-
-class _Namespace(jinja2.utils.Namespace):
-  """Jinja's, without names that Python itself looks for."""
-
-  def __setitem__(self, name: str, value: Any) -> None:
-    if name.startswith("_"):
-      raise jinja2.exceptions.SecurityError(f"namespace attribute {name!r}")
-    super().__setitem__(name, value)
-
-
-def _namespace(*args: Any, **fields: Any) -> _Namespace:
-  made = _Namespace()
-  for name, value in dict(*args, **fields).items():
-    made[name] = value
-  return made

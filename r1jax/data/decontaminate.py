@@ -135,10 +135,12 @@ class Evaluations:
           ngrams.common(hashes, question_of[owners], most), hashes)
       phrases, of = _grams_of(prompts, _PHRASE)
       self._phrases.append(ngrams.common(phrases, question_of[of], most))
-      hashes, at = np.unique(hashes[kept], return_index=True)
+      # Every question that has an n-gram keeps it, the first one first.
+      hashes, owners = np.unique(np.stack([
+          hashes[kept], owners[kept].astype(np.uint64)], 1), axis=0).T
       tables.append(np.stack([
           hashes, np.full(len(hashes), number, np.uint64),
-          ids[owners[kept][at]]], axis=1))
+          ids[owners.astype(np.int64)]], axis=1))
     table = np.concatenate(tables)
     table = table[np.argsort(table[:, 0], kind="stable")]
     self._hashes = np.ascontiguousarray(table[:, 0])
@@ -147,8 +149,22 @@ class Evaluations:
   def matches(self, prompts: Sequence[Prompt]) -> list[tuple[Match, ...]]:
     """For each prompt its first match with each evaluation; () for a clean one.
     """
-    by_prompt: list[dict[int, Match]] = [
-        self._equal(same_question(prompt)) for prompt in prompts]
+    firsts: list[dict[str, Match]] = [{} for _ in prompts]
+    for number, match in self.hits(prompts):
+      firsts[number].setdefault(match.evaluation, match)
+    return [tuple(mine[name] for name in self._names if name in mine)
+            for mine in firsts]
+
+  def hits(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Match]]:
+    """All that is shared: (number of the prompt, with which question).
+
+    Equal questions first; then every n-gram that a prompt and a question share,
+    in the prompts' order.
+    """
+    for number, prompt in enumerate(prompts):
+      question = same_question(prompt)
+      for which, owner in self._questions.get(question, ()):
+        yield number, Match(self._names[which], owner, question)
     parts = [(number, text) for number, prompt in enumerate(prompts)
              for text in texts(prompt)]
     grams = ngrams.grams([text for _, text in parts], self._limits.words)
@@ -158,21 +174,16 @@ class Evaluations:
         owner = grams.owners[at]
         tokens = ngrams.tokens(parts[owner][1])
       shared = tokens[grams.starts[at]:grams.ends[at]]
-      mine = by_prompt[parts[owner][0]]
       first, end = (np.searchsorted(self._hashes, grams.hashes[at], side)
                     for side in ("left", "right"))
+      telling: dict[int, bool] = {}
       for row in range(first, end):
         which = int(self._sets[row])
-        if which not in mine and _telling(shared, self._phrases[which]):
-          mine[which] = Match(
+        if which not in telling:
+          telling[which] = _telling(shared, self._phrases[which])
+        if telling[which]:
+          yield parts[owner][0], Match(
               self._names[which], int(self._ids[row]), " ".join(shared))
-    return [tuple(mine[which] for which in sorted(mine)) for mine in by_prompt]
-
-  def _equal(self, question: str) -> dict[int, Match]:
-    matches: dict[int, Match] = {}
-    for which, number in self._questions.get(question, ()):
-      matches.setdefault(which, Match(self._names[which], number, question))
-    return matches
 
 
 def _telling(shared: Sequence[str], phrases: np.ndarray) -> bool:

@@ -1,13 +1,15 @@
 """Prompts by name: one door for every data set.
 
 Data sets are prepared once (tfds, array_record files, no TensorFlow) under
-$XDG_CACHE_HOME/r1jax/tfds, by default ~/.cache/r1jax/tfds.
+$XDG_CACHE_HOME/r1jax/tfds, by default ~/.cache/r1jax/tfds; and once more
+whenever a file changes that they are made from, or the code that shapes them.
 """
 
 from __future__ import annotations
 
 import collections.abc
 import contextlib
+import difflib
 import hashlib
 import io
 import os
@@ -73,13 +75,14 @@ def load(
     ValueError: unknown name or split, missing or malformed data.
   """
   if name not in SOURCES:
-    raise ValueError(
-        f"data={name!r} is unknown; choose from {', '.join(SOURCES)}")
+    raise ValueError(f"data={name!r} is unknown; {_hint(name)}choose from"
+                     f" {', '.join(SOURCES)}")
   cls = _BUILDERS[SOURCES[name]]
   source = cls.builder_configs[name.rpartition("/")[2]]
   folder = None if source.module else _folder(name, source, data_dir)
-  # Other source files, another folder: nothing stale is ever read.
-  where = cache_dir() / _digest(source.sources(folder))
+  # Other files, or another reader or wording, another folder: nothing stale is
+  # ever read.
+  where = cache_dir() / _digest(source.sources(folder), source.code())
   builder = _prepared(
       lambda: cls(
           config=source.name, data_dir=where, file_format="array_record"),
@@ -94,6 +97,16 @@ def load(
   return Prompts(
       builder.as_data_source(split=split), record.decode,
       core_io.read_json(epath.Path(builder.data_dir) / domain.SKIPPED))
+
+
+def _hint(name: str) -> str:
+  """What somebody who gives a file, or mistypes, is told."""
+  if "." in name or os.path.exists(name):
+    return ("own prompts are --data=prompts --data_dir=DIR with DIR/train.jsonl"
+            " and DIR/validation.jsonl, own questions with a rule a task in"
+            " Python, --data=FILE.py; else ")
+  alike = difflib.get_close_matches(name, SOURCES, n=1)
+  return f"did you mean {alike[0]}? Else " if alike else ""
 
 
 def _within(split: str, sizes: Mapping[str, int]) -> str:
@@ -120,9 +133,9 @@ def _folder(
   return folder
 
 
-def _digest(paths: Sequence[epath.Path]) -> str:
-  """Of the files' names and contents."""
-  digest = hashlib.sha256()
+def _digest(paths: Sequence[epath.Path], code: str) -> str:
+  """Of the files' names and contents, and of the code that reads them."""
+  digest = hashlib.sha256(code.encode())
   for path in paths:
     digest.update(f"{path.parent.name}/{path.name}\n".encode())
     with path.open("rb") as file:

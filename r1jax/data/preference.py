@@ -94,7 +94,8 @@ def dated(template: str, tokenizer: Tokenizer) -> bool:
   Scores of one conversation then differ from day to day.
   """
   source = tokenizer.chat_template or ""
-  return template in ("chat", "chat-think") and "strftime_now" in source
+  own = template.partition(":")[0] in ("chat", "chat-think")
+  return own and "strftime_now" in source
 
 
 def encode(messages: Sequence[Mapping[str, str]], template: str,

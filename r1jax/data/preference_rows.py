@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from r1jax.core.config import check
-from r1jax.data.sft import ROLES, Message
+from r1jax.data.sft_rows import ROLES, Message
 
 MALFORMED, TIE, EQUAL, EMPTY = (
     "malformed", "ties", "both answers are equal", "an answer is empty")
@@ -82,7 +82,9 @@ def read(path: str | os.PathLike
   source = _SOURCES.get(file.name, "")
   for where, line in _lines(file):
     try:
-      row = json.loads(line.decode()) if isinstance(line, bytes) else line
+      if isinstance(line, bytes):
+        line = json.loads(line.decode("utf-8-sig"))
+      row = line
       check(isinstance(row, dict), "it is not a JSON object")
       yield where, _parse(row, source)
     except _Left as error:

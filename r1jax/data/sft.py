@@ -1,8 +1,7 @@
 """Supervised examples: rows of JSONL files to packed, weighted batches.
 
-A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
-either with an optional "source". What assistants say is trained, each answer up
-to and including its end-of-sequence id; nothing else is.
+What assistants say is trained, each answer up to and including its
+end-of-sequence id; nothing else is. `sft_rows` says what a row may be.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import json
 import math
 import os
 import signal
@@ -30,10 +28,9 @@ from r1jax.core.config import check
 from r1jax.core.prompt import ask
 from r1jax.core.types import TokenBatch
 from r1jax.data import chat, packing, templates
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.sft_rows import Message, Row, check_any, read
+from r1jax.data.tokenizer import Tokenizer, escaped
 
-Message = Mapping[str, str]
-ROLES = ("system", "user", "assistant")
 MALFORMED = 0.01  # largest share of malformed rows that is left out
 
 # Examples packed together: more fill rows better, fewer mix better.
@@ -42,10 +39,17 @@ _SHOWN = 10  # malformed rows that are named
 
 
 class Span(NamedTuple):
-  """A piece of a dialogue's text; `trained` pieces are whole answers."""
+  """A piece of a dialogue's text.
+
+  Attributes:
+    text: it.
+    trained: whether it is a whole answer.
+    weight: factor of the loss of an answer.
+  """
 
   text: str
   trained: bool
+  weight: float = 1.0
 
 
 class Example(NamedTuple):
@@ -54,12 +58,12 @@ class Example(NamedTuple):
   Attributes:
     tokens: int32 [n], bos first where the tokenizer has one.
     trained: bool [n], which of them are targets.
-    weight: factor of their loss.
+    weight: factor of their loss, of all or float32 [n] of each.
   """
 
   tokens: np.ndarray
   trained: np.ndarray
-  weight: float
+  weight: float | np.ndarray
 
 
 class Data(NamedTuple):
@@ -71,6 +75,7 @@ class Data(NamedTuple):
     malformed: a line `FILE:LINE: reason` for each row left out as such.
     sources: that rows name.
     trained: tokens that are targets.
+    unread: fields of rows that nothing reads.
   """
 
   examples: Sequence[Example]
@@ -78,6 +83,7 @@ class Data(NamedTuple):
   malformed: list[str]
   sources: frozenset[str]
   trained: int
+  unread: frozenset[str] = frozenset()
 
   def explain(self, name: str) -> str:
     """What was read, in words."""
@@ -87,6 +93,9 @@ class Data(NamedTuple):
     if self.too_long:
       lines.append(f"{self.too_long} examples are longer than a row and left"
                    " out; to use them, raise --row_length")
+    if self.unread:
+      lines.append("fields of rows that are not read: "
+                   + ", ".join(sorted(self.unread)))
     if self.malformed:
       lines.append(f"{len(self.malformed)} malformed rows are left out:")
       lines += [f"  {line}" for line in self.malformed[:_SHOWN]]
@@ -116,35 +125,35 @@ def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
   Raises:
     ValueError: the template refuses the messages.
   """
-  if templates.is_wording(template):
-    chat.check_messages(messages, tokenizer.control_tokens)
-  if template not in templates.CHATS:
-    return [[_plain(message, template) for message in messages]]
+  options = templates.chat_options(template)
+  if options is None:
+    return [[_plain(message, template, tokenizer) for message in messages]]
   sequences, so_far = [], None
   for index, message in enumerate(messages):
     if message["role"] != "assistant":
       continue
-    prompt = chat.render(tokenizer, messages[:index],
-                         **templates.CHATS[template])
+    prompt = chat.render(tokenizer, messages[:index], **options)
     answer = _continuing(chat.tail(prompt), message["content"])
+    said = Span(answer, True, message.get("weight", 1.0))
     if so_far is not None and prompt.startswith(so_far):
-      sequences[-1] += [Span(prompt[len(so_far):], False), Span(answer, True)]
+      sequences[-1] += [Span(prompt[len(so_far):], False), said]
     else:
-      sequences.append([Span(prompt, False), Span(answer, True)])
-    so_far = prompt + answer
+      sequences.append([Span(prompt, False), said])
+    so_far = prompt + escaped(answer, tokenizer.control_tokens)
   return sequences
 
 
-def _plain(message: Message, template: str) -> Span:
+def _plain(message: Message, template: str, tokenizer: Tokenizer) -> Span:
   text = message["content"]
   check(message["role"] != "system", "a template that is no chat has no place"
         " for a system message")
   if message["role"] == "user":
+    text = templates.asked(text, template, tokenizer)
     return Span(templates.render(text, template), False)
   text = _continuing(templates.tail(template), text)
   # Completions begin with a space, unless the template ends with one.
   spaced = text[0].isspace() or templates.render("", template)[-1].isspace()
-  return Span(text if spaced else f" {text}", True)
+  return Span(text if spaced else f" {text}", True, message.get("weight", 1.0))
 
 
 def _continuing(tail: str, answer: str) -> str:
@@ -161,14 +170,14 @@ def _continuing(tail: str, answer: str) -> str:
 
 
 def end_of_answer(template: str, tokenizer: Tokenizer) -> int:
-  """The id that ends an answer: of several, the one that the template writes.
+  """The id that ends an answer: the one that the template writes behind it.
+
+  Else the last of the tokenizer's ends in a wording, or the least of them.
   """
+  end = templates.turn_end(template, tokenizer)
+  if end is not None:
+    return end
   text = template if templates.is_wording(template) else ""
-  if template in templates.CHATS:
-    text = chat.render(
-        tokenizer, [{"role": "user", "content": "a"},
-                    {"role": "assistant", "content": "b"}],
-        **templates.CHATS[template] | {"add_generation_prompt": False})
   for token in reversed(tokenizer.encode_chat(text)):
     if token in tokenizer.eos_ids:
       return token
@@ -179,78 +188,24 @@ def encode(spans: Sequence[Span], template: str, tokenizer: Tokenizer,
            eos_id: int, weight: float = 1.0) -> Example:
   """Ids of a dialogue; spans are encoded apart, as prompt and answer are."""
   ids: list[int] = []
-  trained: list[bool] = []
-  for text, train in spans:
+  factors: list[float] = []  # 0 of what is no target
+  answered = False
+  for text, train, factor in spans:
     if train:
       part = [*tokenizer.encode(text), eos_id]
     else:
       part = templates.encode(text, template, tokenizer, begins=not ids)
       # The template's own end of the answer before is there already.
-      if trained and trained[-1] and part[:1] == [eos_id]:
+      if answered and part[:1] == [eos_id]:
         part = part[1:]
     ids += part
-    trained += [train] * len(part)
-  return Example(np.array(ids, np.int32), np.array(trained), weight)
-
-
-def read(path: str | os.PathLike
-         ) -> Iterator[tuple[str, list[Message] | str, str]]:
-  """(FILE:LINE, messages, source) of every row; blank lines are none.
-
-  Instead of the messages of a malformed row comes the reason.
-
-  Raises:
-    ValueError: the file cannot be read.
-  """
-  try:
-    with epath.Path(path).open("rb") as lines:
-      for number, line in enumerate(lines, 1):
-        if not line.strip():
-          continue
-        yield f"{path}:{number}", *parsed(line)
-  except OSError as error:
-    raise ValueError(
-        f"data={path} cannot be read ({error.strerror or error}); give JSONL"
-        " files, separated by commas") from error
-
-
-def parsed(line: bytes) -> tuple[list[Message] | str, str]:
-  """(messages, source) of a row; of a malformed one (the reason, "")."""
-  try:
-    return parse(line)
-  except (ValueError, RecursionError) as error:
-    return str(error), ""
-
-
-def parse(line: bytes) -> tuple[list[Message], str]:
-  """(messages, source) of a row of a file.
-
-  Raises:
-    ValueError, RecursionError: it is malformed.
-  """
-  row = json.loads(line.decode())
-  check(isinstance(row, dict), "it is not a JSON object")
-  source = row.get("source") or ""
-  check(isinstance(source, str), "its source is not a string")
-  pair = "prompt" in row or "completion" in row
-  check(pair != ("messages" in row),
-        "it needs either messages, or prompt and completion")
-  messages = row.get("messages")
-  if pair:
-    messages = [{"role": "user", "content": row.get("prompt")},
-                {"role": "assistant", "content": row.get("completion")}]
-  check(isinstance(messages, list) and len(messages) > 1,
-        "its messages are not a list of at least two")
-  return [_message(m) for m in messages], source
-
-
-def _message(message: Any) -> Message:
-  check(isinstance(message, dict) and message.get("role") in ROLES
-        and isinstance(message.get("content"), str),
-        "a message is not a role (system, user, assistant) and a content, or"
-        " prompt and completion are not both strings")
-  message["content"].encode()  # half a surrogate pair cannot be encoded
-  return {"role": message["role"], "content": message["content"]}
+    factors += [factor if train else 0.0] * len(part)
+    answered = train
+  factors_n = np.array(factors, np.float32)
+  trained = factors_n > 0
+  alike = (factors_n[trained] == 1).all()
+  return Example(np.array(ids, np.int32), trained,
+                 weight if alike else weight * factors_n)
 
 
 def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
@@ -274,26 +229,30 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   # Refuses what rows cannot mend.
   templates.prompt(ask(""), template, tokenizer)
   eos_id = end_of_answer(template, tokenizer)
-  examples, malformed, total, too_long, sources = [], [], 0, 0, set()
+  examples, malformed, total, too_long = [], [], 0, 0
+  sources, unread = set(), set()
   for path in paths:
-    for where, messages, source in read(path):
+    before = total
+    for where, row in read(path):
       total += 1
       try:
-        sequences = checked(where, messages, template, tokenizer)
+        sequences = checked(where, row, template, tokenizer)
       except Malformed as error:
         malformed.append(str(error))
         continue
-      sources.add(source)
-      weight = weight_of(where, source, weights)
+      sources.add(row.source)
+      unread |= row.unread
+      weight = row.weight * weight_of(where, row.source, weights)
       for spans in sequences:
         example = encode(spans, template, tokenizer, eos_id, weight)
         if len(example.tokens) - 1 > capacity:
           too_long += 1
         else:
           examples.append(example)
+    check_any(path, total - before)
   check_rows(paths, malformed, total, len(examples), capacity)
   return Data(examples, too_long, malformed, frozenset(sources - {""}),
-              sum(int(e.trained.sum()) for e in examples))
+              sum(int(e.trained.sum()) for e in examples), frozenset(unread))
 
 
 def check_rows(paths: Sequence[str | os.PathLike], malformed: Sequence[str],
@@ -312,16 +271,17 @@ class Malformed(ValueError):
   """A row that can be left out."""
 
 
-def checked(where: str, messages: list[Message] | str, template: str,
-            tokenizer: Tokenizer) -> list[list[Span]]:
+def checked(where: str, row: Row | str, template: str, tokenizer: Tokenizer
+            ) -> list[list[Span]]:
   """The dialogues of a row of `read`.
 
   Raises:
     Malformed: it can be left out.
     ValueError: it cannot: an empty answer would be taught.
   """
-  if isinstance(messages, str):
-    raise Malformed(f"{where}: {messages}")
+  if isinstance(row, str):
+    raise Malformed(f"{where}: {row}")
+  messages = row.messages
   try:
     check_turns(messages)
   except ValueError as error:

@@ -23,8 +23,9 @@ from etils import epath
 
 from r1jax.core.config import check
 from r1jax.core.prompt import ask
-from r1jax.data import sft, templates
+from r1jax.data import sft, sft_rows, templates
 from r1jax.data.sft import Data, Example
+from r1jax.data.sft_rows import Row
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.report.progress import Progress
 
@@ -46,17 +47,18 @@ class Reader:
   template: str
   eos_id: int
 
-  def examples(self, where: str, line: bytes) -> tuple[str, list[Example]]:
-    """(source, examples) of a row.
+  def examples(self, where: str, line: bytes
+               ) -> tuple[Row, list[Example]]:
+    """A row and its examples, with the row's own weights.
 
     Raises:
       sft.Malformed: it can be left out.
       ValueError: it cannot.
     """
-    messages, source = sft.parsed(line)
-    dialogues = sft.checked(where, messages, self.template, self.tokenizer)
-    return source, [sft.encode(spans, self.template, self.tokenizer,
-                               self.eos_id) for spans in dialogues]
+    row = sft_rows.parsed(line)
+    dialogues = sft.checked(where, row, self.template, self.tokenizer)
+    return row, [sft.encode(spans, self.template, self.tokenizer, self.eos_id,
+                            row.weight) for spans in dialogues]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ class Streamed(Sequence):
     files: that they are in.
     file_E, line_E, part_E: which file, line, and dialogue of the line.
     lengths_E: tokens of each.
-    weights_E: factor of each one's loss.
+    weights_E: factor of each one's loss by its source.
   """
 
   reader: Reader
@@ -136,7 +138,7 @@ class Streamed(Sequence):
     example = examples[self.part_E[i]]
     check(len(example.tokens) == self.lengths_E[i], f"{where} has changed since"
           " the run began; give the command again")
-    return example._replace(weight=float(self.weights_E[i]))
+    return example._replace(weight=float(self.weights_E[i]) * example.weight)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,6 +154,7 @@ class _Scan:
     lines, rows = self.files[which], []
     scan: dict[str, Any] = {"rows": 0, "malformed": []}
     sources: dict[str, tuple[int, str]] = {}  # its number, where it is first
+    unread: set[str] = set()
     end = min(first + _LINES, len(lines))
     for number, line in enumerate(lines.read(first, end), first):
       if not line.strip():
@@ -159,18 +162,20 @@ class _Scan:
       scan["rows"] += 1
       where = f"{lines.path}:{number + 1}"
       try:
-        source, examples = self.reader.examples(where, line)
+        row, examples = self.reader.examples(where, line)
       except sft.Malformed as error:
         scan["malformed"].append(str(error))
         continue
       except ValueError as error:
         return {"error": str(error)}
-      at, _ = sources.setdefault(source, (len(sources), where))
+      at, _ = sources.setdefault(row.source, (len(sources), where))
+      unread |= row.unread
       rows += [(which, number, part, len(e.tokens), int(e.trained.sum()), at)
                for part, e in enumerate(examples)]
     # As a list: on their way between processes dicts are sorted.
     return scan | {
         "sources": [(name, where) for name, (_, where) in sources.items()],
+        "unread": sorted(unread),
         "examples": np.array(rows, np.int64).reshape(-1, 6)}
 
 
@@ -193,11 +198,17 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   templates.prompt(ask(""), template, tokenizer)
   reader = Reader(tokenizer, template, sft.end_of_answer(template, tokenizer))
   files = tuple(Lines.of(path) for path in paths)
+  for lines in files:
+    sft_rows.check_any(lines.path, len(lines))
+    (first,) = lines.read(0, 1)
+    check(not sft_rows.is_whole(first), f"data={lines.path} is one JSON value;"
+          " with --workers give JSON Lines, a row a line (jq -c '.[]' FILE"
+          " makes them), or leave --workers out")
   tasks = tuple((which, first) for which, lines in enumerate(files)
                 for first in range(0, len(lines), _LINES))
   total, too_long, trained = 0, 0, 0
   malformed: list[str] = []
-  parts, sources = [np.zeros((0, 4), np.int32)], set()
+  parts, sources, unread = [np.zeros((0, 4), np.int32)], set(), set()
   factors = [np.zeros(0, np.float32)]
   scans = grain.MapDataset.range(len(tasks)).map(_Scan(reader, files, tasks))
   with Progress("reading", len(tasks), unit=f"x {_LINES} rows",
@@ -208,6 +219,7 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
       total += scan["rows"]
       malformed += scan["malformed"]
       sources |= {source for source, _ in scan["sources"]}
+      unread |= set(scan["unread"])
       factor = np.array([
           sft.weight_of(where, source, weights)
           for source, where in scan["sources"]] or [1.0])
@@ -223,4 +235,4 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   table = np.concatenate(parts)
   examples = Streamed(reader, files, *table.T, np.concatenate(factors))
   return Data(examples, too_long, malformed, frozenset(sources - {""}),
-              trained)
+              trained, frozenset(unread))

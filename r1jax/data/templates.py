@@ -1,22 +1,25 @@
 """Prompt templates: a question in, the text that the model continues.
 
 A template gives a form, never a hint about content. It is a name ("r1-zero",
-"plain", or one of `CHATS`) or a wording: any text with {question} in it, which
-`read` takes from a file. In the plain ones the completion follows the last
-character, so it begins with a space.
+"plain", or one of `CHATS`, which may be followed by variables of the chat
+template, as in chat:enable_thinking=False) or a wording: any text with
+{question} in it, which `read` takes from a file. In the plain ones the
+completion follows the last character, so it begins with a space.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from r1jax.core.config import check
 from r1jax.data import chat
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.tokenizer import Tokenizer, escaped
 
 QUESTION = "{question}"
 
@@ -31,6 +34,40 @@ PLAIN = "Question: {question} Answer:"
 TEMPLATES = {"r1-zero": R1_ZERO, "plain": PLAIN}
 # Templates that tokenizers bring: arguments of `chat.render`.
 CHATS = {"chat": {}, "chat-think": {"think": True}, "r1": {"template": chat.R1}}
+
+
+_ANSWER = "ZQX"  # that no template writes by itself
+_WORDS = {"True": True, "False": False, "None": None}
+
+
+@functools.lru_cache(maxsize=16)
+def chat_options(template: str) -> Mapping[str, Any] | None:
+  """Arguments of `chat.render` for a name of `CHATS`; None for others.
+
+  Raises:
+    ValueError: what follows the name is not NAME=VALUE,NAME=VALUE.
+  """
+  name, colon, given = template.partition(":")
+  if name not in CHATS or QUESTION in template:
+    return None
+  variables = {}
+  for part in given.split(",") if colon else ():
+    key, equals, text = part.partition("=")
+    check(key.strip().isidentifier() and bool(equals),
+          f"template={template!r}: {part!r} is not NAME=VALUE, as in"
+          f" {name}:enable_thinking=False")
+    variables[key.strip()] = _value(text.strip())
+  return CHATS[name] | {"variables": variables}
+
+
+def _value(text: str) -> Any:
+  """True, False, None, a number, or else the text itself."""
+  if text in _WORDS:
+    return _WORDS[text]
+  try:
+    return json.loads(text)
+  except ValueError:
+    return text
 
 
 class Rendered(NamedTuple):
@@ -91,25 +128,66 @@ def prompt(messages: Sequence[Mapping[str, str]], template: str,
   themselves; before the others it is put if the tokenizer has one. These have
   room for one question: earlier messages stand before it as paragraphs.
 
-  Control tokens that a wording spells become their ids; in a question they are
-  refused there and in chats, and are text in the named plain templates.
+  Control tokens that a wording or a chat template spells become their ids; in a
+  question they are text.
 
   Raises:
     ValueError: no template has that name, or as `chat.render`.
   """
-  if template in CHATS:
-    text = chat.render(tokenizer, list(messages), **CHATS[template])
+  options = chat_options(template)
+  if options is not None:
+    text = chat.render(tokenizer, list(messages), **options)
     return Rendered(tokenizer.encode_chat(text), chat.tail(text))
-  if is_wording(template):
-    chat.check_messages(messages, tokenizer.control_tokens)
+  chat.check_messages(messages)
   question = "\n\n".join(message["content"] for message in messages)
-  text = render(question, template)
+  text = render(asked(question, template, tokenizer), template)
   return Rendered(encode(text, template, tokenizer), tail(template))
+
+
+def turn_end(template: str, tokenizer: Tokenizer) -> int | None:
+  """The control id that a chat template writes behind an answer.
+
+  None where it writes none there, and of templates that are no chats.
+
+  Raises:
+    ValueError: as `chat.render`.
+  """
+  options = chat_options(template)
+  if options is None:
+    return None
+  text = chat.render(
+      tokenizer, [{"role": "user", "content": "a"},
+                  {"role": "assistant", "content": _ANSWER}],
+      **options, add_generation_prompt=False)
+  behind = text.rpartition(_ANSWER)[2].lstrip()
+  found = [t for t in tokenizer.control_tokens if behind.startswith(t)]
+  return tokenizer.encode_chat(max(found, key=len))[0] if found else None
+
+
+def ended(tokenizer: Tokenizer, template: str) -> Tokenizer:
+  """The tokenizer, for which the template's own end of an answer is an end.
+
+  A base whose text ends with another token would else be taught, or asked, by a
+  template whose turns never end for its sampler.
+  """
+  try:
+    end = turn_end(template, tokenizer)
+  except ValueError:  # whoever renders with it says what is wrong
+    return tokenizer
+  return tokenizer if end in (None, *tokenizer.eos_ids) else (
+      tokenizer.ending(end))
 
 
 def is_wording(template: str) -> bool:
   """Whether a template is a text, not a name."""
   return QUESTION in template
+
+
+def asked(question: str, template: str, tokenizer: Tokenizer) -> str:
+  """A question as `render` has to have it, so that `encode` takes it as text.
+  """
+  return (escaped(question, tokenizer.control_tokens) if is_wording(template)
+          else question)
 
 
 def encode(text: str, template: str, tokenizer: Tokenizer, *,
@@ -127,7 +205,8 @@ def encode(text: str, template: str, tokenizer: Tokenizer, *,
     ids = tokenizer.encode(text)
   else:
     ids = tokenizer.encode_chat(text)
-  bos = None if template in CHATS else tokenizer.bos_id
+  chats = chat_options(template) is not None
+  bos = None if chats else tokenizer.bos_id
   return ids if not begins or bos in (None, *ids[:1]) else [bos, *ids]
 
 

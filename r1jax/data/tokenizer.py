@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io as bytes_io
 import os
+import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import sentencepiece
@@ -16,6 +17,9 @@ from r1jax.core.config import check
 
 FOLDER = "tokenizer"  # of a workdir, where a run keeps its own
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+# Before a character of a rendered chat: that is text and begins no control
+# token. Unicode keeps it for use inside of programs.
+ESCAPE = "\ufdd0"
 _MARK = "\ufffd"  # what bytes that are no character (yet) decode to
 
 
@@ -31,6 +35,8 @@ class Tokenizer(Protocol):
     chat_template: Jinja source of the model's own, or None.
     special_tokens: the template's variables: "bos_token", "eos_token", ...
     control_tokens: strings that `encode_chat` turns into control ids.
+    date: YYYY-MM-DD that chat templates which tell the date take for today;
+      "" is the day that it is.
     files: the contents it was loaded from, by file name.
   """
 
@@ -41,6 +47,7 @@ class Tokenizer(Protocol):
   chat_template: str | None
   special_tokens: Mapping[str, str]
   control_tokens: frozenset[str]
+  date: str
   files: Mapping[str, bytes]
 
   def encode(self, text: str) -> list[int]:
@@ -51,10 +58,26 @@ class Tokenizer(Protocol):
     """
 
   def encode_chat(self, text: str) -> list[int]:
-    """Ids of a rendered chat, whose control tokens become their ids."""
+    """Ids of a rendered chat, whose control tokens become their ids.
+
+    Not where `escaped` made them text.
+    """
 
   def decode(self, ids: Sequence[int]) -> str:
     """Text of `ids`; control ids and ids it does not know give nothing."""
+
+
+def escaped(text: str, control_tokens: Collection[str]) -> str:
+  """What somebody wrote, to be set into a chat: `encode_chat` reads it as text.
+
+  `ESCAPE` stands before every place at which a control token begins, and before
+  itself.
+  """
+  there = [token for token in control_tokens if token in text]
+  if not control_tokens or not there and ESCAPE not in text:
+    return text
+  return re.sub(f"(?={'|'.join(map(re.escape, [ESCAPE, *there]))})", ESCAPE,
+                text)
 
 
 class TextStream:
@@ -97,6 +120,7 @@ class SentencePieceTokenizer:
   """A SentencePiece model; it has no chat template."""
 
   chat_template = None
+  date = ""
   special_tokens: Mapping[str, str] = types.MappingProxyType({})
   control_tokens: frozenset[str] = frozenset()
 
@@ -163,12 +187,21 @@ def _load(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
 
 
 def check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
-  """Raises ValueError if the tokenizer has ids that the model lacks."""
+  """Raises ValueError if the tokenizer has ids that the model lacks.
+
+  Also ids that it only names: generation_config.json may be another model's.
+  """
   if tokenizer.vocab_size > vocab_size:
     raise ValueError(
         f"the tokenizer has {tokenizer.vocab_size} ids, the model's vocabulary"
         f" only {vocab_size}; choose a model with vocab_size >="
         f" {tokenizer.vocab_size} or train a smaller tokenizer")
+  named = tokenizer.eos_ids | {tokenizer.pad_id} | (
+      set() if tokenizer.bos_id is None else {tokenizer.bos_id})
+  outside = sorted(i for i in named if not 0 <= i < vocab_size)
+  check(not outside, f"the tokenizer names the ids {outside} (ends of a text in"
+        " generation_config.json, its beginning, or padding), the model's"
+        f" vocabulary has {vocab_size}; take the files of one model")
 
 
 def keep(tokenizer: Tokenizer, workdir: str | os.PathLike) -> None:

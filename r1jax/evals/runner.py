@@ -17,7 +17,7 @@ import numpy as np
 from r1jax.core import io
 from r1jax.core.prompt import Prompt
 from r1jax.core.types import Rollout, Scored
-from r1jax.evals import estimators
+from r1jax.evals import estimators, summaries
 from r1jax.report import rollouts
 from r1jax.report.progress import Progress
 from r1jax.sharding import processes
@@ -27,8 +27,7 @@ Generate = Callable[[list[Prompt]], tuple[Rollout, Texts]]
 Judge = Callable[[Rollout, Sequence[Prompt], Texts], Scored]
 
 # What is stored of a problem for people to read, and not counted.
-_READ = ("question", "reference", "source", "language", "completions",
-         "reasons", "measures")
+_READ = ("question", "reference", "completions", "reasons", "measures")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +46,7 @@ class EvalResult:
     n_prompts, n_samples: problems, and samples per problem, in the data.
     by_level: pass@1 by `prompt.metadata["level"]`, where there is one.
     by_domain: pass@1 by domain.
+    statistics: means with their intervals, see `summaries.of_rows`.
   """
 
   pass1: float
@@ -63,6 +63,7 @@ class EvalResult:
   n_samples: int
   by_level: dict[str, float]
   by_domain: dict[str, float]
+  statistics: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
@@ -101,7 +102,7 @@ def evaluate(
     RuntimeError: `score` returned other prompts than it was given, or a prompt
       was not scored exactly once.
   """
-  _check(prompts, batch_size)
+  check(prompts, batch_size)
   rows: list[dict[str, Any]] = []
   with (Progress(name, len(prompts), unit="problems") if progress
         else contextlib.nullcontext()) as shown:
@@ -115,17 +116,27 @@ def evaluate(
       ours = live[numbers.start:numbers.stop]
       if ours:
         scored = score(first(rollout, len(ours)), ours, texts[:len(ours)])
-        rows += _rows(scored, ours, start + numbers.start)
+        rows += of_problems(scored, ours, start + numbers.start)
       if shown:
         shown.step({}, len(live))
   if path is not None:
-    _store(path, rows)
+    store(path, rows)
   every = sum(processes.gather([
       {k: v for k, v in row.items() if k not in _READ} for row in rows]), [])
-  times = collections.Counter(row["id"] for row in every)
+  return summary(once(every, prompts))
+
+
+def once(rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]
+         ) -> list[dict[str, Any]]:
+  """The rows in the problems' order.
+
+  Raises:
+    RuntimeError: they are not one of each problem.
+  """
+  times = collections.Counter(row["id"] for row in rows)
   if times != collections.Counter(p.id for p in prompts):
     raise RuntimeError("some problem was not scored exactly once")
-  return _summary(sorted(every, key=lambda row: row["number"]))
+  return sorted(rows, key=lambda row: row["number"])
 
 
 def first(rollout: Rollout, count: int) -> Rollout:
@@ -135,7 +146,12 @@ def first(rollout: Rollout, count: int) -> Rollout:
       if value is not None})
 
 
-def _check(prompts: Sequence[Prompt], batch_size: int) -> None:
+def check(prompts: Sequence[Prompt], batch_size: int) -> None:
+  """Makes sure that there are problems with ids of their own.
+
+  Raises:
+    ValueError: there are none, two have one id, or the batch is empty.
+  """
   if batch_size < 1:
     raise ValueError(f"batch_size={batch_size}: at least 1 is needed")
   if not prompts:
@@ -147,21 +163,33 @@ def _check(prompts: Sequence[Prompt], batch_size: int) -> None:
         f"prompt ids occur twice: {twice[:5]}; ids must be unique")
 
 
-def _rows(scored: Scored, batch: Sequence[Prompt], first: int
-          ) -> list[dict[str, Any]]:
-  """One record per problem, numbered from `first`, its samples as lists."""
+def of_problems(scored: Scored, batch: Sequence[Prompt], first: int, *,
+                ruled: bool = True) -> list[dict[str, Any]]:
+  """One record per problem, numbered from `first`, its samples as lists.
+
+  Args:
+    scored: the samples of a batch.
+    batch: its problems.
+    first: number of the first of them.
+    ruled: whether each must have a verdict of the rule "accuracy"; without it
+      "accuracy" is among the parts only where there is one.
+
+  Raises:
+    RuntimeError: the prompts of `scored` are others.
+    ValueError: `ruled`, and a problem has no such verdict.
+  """
   returned, given = ([p.id for p in ps] for ps in (scored.prompts, batch))
   if returned != given:
     raise RuntimeError(
         "the judge returned other prompts than it was given:"
         f" {returned[:5]} for {given[:5]}")
-  if "accuracy" not in scored.parts:
+  if ruled and "accuracy" not in scored.parts:
     raise ValueError(
         f"scored parts are {sorted(scored.parts)}: evaluation needs"
         " \"accuracy\"")
   rows = []
   for q, prompt in enumerate(batch):
-    if np.isnan(scored.parts["accuracy"][q]).any():
+    if ruled and np.isnan(scored.parts["accuracy"][q]).any():
       raise ValueError(
           f"no accuracy rule judges prompt {prompt.id} of {prompt.source!r}"
           f" (verifier={prompt.verifier!r}): leave such prompts out")
@@ -170,6 +198,7 @@ def _rows(scored: Scored, batch: Sequence[Prompt], first: int
         "question": prompt.question, "reference": prompt.reference,
         "source": prompt.source, "language": prompt.language,
         "domain": prompt.domain, "level": prompt.metadata.get("level"),
+        "topic": summaries.topic(prompt.metadata),
         "completions": list(scored.texts[q]),
         "answers": list(scored.answers[q]),
         "reasons": list(scored.reasons[q]),
@@ -182,7 +211,8 @@ def _rows(scored: Scored, batch: Sequence[Prompt], first: int
   return rows
 
 
-def _store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
+def store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
+  """Writes this process's generations, one JSON line each, gzipped."""
   lines = []
   for row in rows:
     for g, completion in enumerate(row["completions"]):
@@ -191,6 +221,7 @@ def _store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
           "question": row["question"], "reference": row["reference"],
           "source": row["source"], "domain": row["domain"],
           "language": row["language"], "level": row["level"],
+          "topic": row["topic"],
           "completion": completion,
           "answer": row["answers"][g], "reasons": dict(row["reasons"][g]),
           "measures": dict(row["measures"][g]),
@@ -204,7 +235,12 @@ def _store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
     rollouts.remove_beyond(path, jax.process_count())
 
 
-def _summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
+def summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
+  """What the rows of all problems say.
+
+  Raises:
+    ValueError: the number of samples changes between them.
+  """
   samples = {len(row["lengths"]) for row in rows}
   if len(samples) > 1:
     raise ValueError(
@@ -212,27 +248,25 @@ def _summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
   (n,) = samples
   correct_QG = np.array([row["parts"]["accuracy"] for row in rows])
   correct_QG = correct_QG * np.array([row["valid"] for row in rows])
-  solved_Q = (correct_QG >= 1.0).sum(1)
-  pass1 = estimators.pass_at_1(correct_QG)
+  statistics = summaries.of_rows(rows, correct_QG)
+  pass1 = statistics["pass_1"]
   levels = _means((row["level"], mean) for row, mean in zip(
       rows, correct_QG.mean(1)) if row["level"] is not None)
   domains = _means((row["domain"], mean) for row, mean in zip(
       rows, correct_QG.mean(1)))
   formats = [row["parts"].get("format") for row in rows]
-  ks = sorted({k for k in (2**i for i in range(n.bit_length())) if k <= n}
-              | {n})
   return EvalResult(
-      pass1=pass1.mean, pass1_error=pass1.error, pass1_low=pass1.low,
-      pass1_high=pass1.high,
-      pass_k={k: float(np.mean([estimators.pass_at_k(n, int(c), k)
-                                for c in solved_Q])) for k in ks},
+      pass1=pass1["mean"], pass1_error=pass1["error"], pass1_low=pass1["low"],
+      pass1_high=pass1["high"],
+      pass_k={int(k): found["mean"]
+              for k, found in statistics["pass_k"].items()},
       maj_k=estimators.maj_at_k([row["answers"] for row in rows], correct_QG),
       format=None if formats[0] is None else float(np.mean(formats)),
       mean_length=float(np.mean([row["lengths"] for row in rows])),
       truncated=float(np.mean([row["truncated"] for row in rows])),
       invalid=int((~np.array([row["valid"] for row in rows])).sum()),
       n_prompts=len(rows), n_samples=n,
-      by_level=levels, by_domain=domains)
+      by_level=levels, by_domain=domains, statistics=statistics)
 
 
 def _means(pairs: Iterable[tuple[Any, float]]) -> dict[str, float]:

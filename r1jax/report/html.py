@@ -17,9 +17,10 @@ from etils import epath
 
 from r1jax.core import io
 from r1jax.report import rollouts as rollout_files
+from r1jax.report import tables as tables_lib
+from r1jax.report.tables import Table
 
 Rows = Sequence[Mapping[str, Any]]
-Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def write(
@@ -36,8 +37,8 @@ def write(
     title: heading of the page.
     config: every flag as resolved; nested dictionaries are shown dotted.
     versions: packages and commit.
-    tables: (heading, header, rows of cells) each; one without rows is left
-      out.
+    tables: (heading, header, rows of cells) each, a cell a text or a
+      `tables.Cell`; one without rows is left out.
     figures: (caption, PNG file) each, embedded.
     problems: see `select`.
     notes: paragraphs above the tables.
@@ -49,7 +50,8 @@ def write(
   """
   page = _render(
       "report.html.j2", title=title, config=_dotted(config), versions=versions,
-      tables=[table for table in tables if table[2]], problems=problems,
+      tables=[tables_lib.noted(table) for table in tables if table[2]],
+      problems=problems,
       notes=notes, claims=claims, about_problems=about_problems,
       figures=[(caption, _embedded(png)) for caption, png in figures])
   io.write_bytes(path, page.encode("utf-8", errors="replace"))

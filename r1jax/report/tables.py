@@ -1,9 +1,66 @@
-"""Plain-text tables for the terminal and the log."""
+"""Tables: plain text for the terminal, cells for pages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Cell(NamedTuple):
+  """A cell of a page's table that is more than its text.
+
+  Attributes:
+    text: what it says.
+    bold: it is better than the others of its row, by a test.
+    published: somebody else's figure.
+    reason: why there is nothing, for a note below the table.
+  """
+
+  text: str
+  bold: bool = False
+  published: bool = False
+  reason: str = ""
+
+
+# (heading, header, rows of cells).
+Table = tuple[str, Sequence[str | Cell], Sequence[Sequence[str | Cell]]]
+
+
+class Noted(NamedTuple):
+  """A cell with the number of its note, or ""."""
+
+  text: str
+  bold: bool
+  published: bool
+  mark: str
+
+
+def missing(reason: str) -> Cell:
+  """A dash, and why."""
+  return Cell("–", reason=reason)
+
+
+def noted(table: Table) -> tuple[str, list[Noted], list[list[Noted]],
+                                 list[str]]:
+  """(heading, header, rows, notes): reasons become numbered notes."""
+  heading, header, rows = table
+  reasons: dict[str, str] = {}
+
+  def one(cell: str | Cell) -> Noted:
+    cell = Cell(cell) if isinstance(cell, str) else cell
+    mark = reasons.setdefault(
+        cell.reason, str(len(reasons) + 1)) if cell.reason else ""
+    return Noted(cell.text, cell.bold, cell.published, mark)
+
+  return (heading, [one(cell) for cell in header],
+          [[one(cell) for cell in row] for row in rows], list(reasons))
+
+
+def plain(rows: Sequence[Sequence[str | Cell]]) -> list[list[str]]:
+  """The cells' texts, bold ones with a star, for `render`."""
+  return [[cell if isinstance(cell, str) else
+           cell.text + ("*" if cell.bold else "") for cell in row]
+          for row in rows]
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -16,16 +16,46 @@ from etils import epath
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.core.lock import Lock
 
 CONFIG = "config.json"
+OTHERWISE = "choose another --workdir"
+BEST = "best"  # WORKDIR@best, the best checkpoint of a run
 _OF_A_RUN = ("checkpoints", "checkpoints_inside", "metrics.jsonl", "rollouts")
+
+
+def named(what: str) -> tuple[str, str]:
+  """(WORKDIR, which checkpoint) of what `orbax:` names.
+
+  It is WORKDIR, WORKDIR@STEP or WORKDIR@best; which is "" for the newest.
+  """
+  folder, _, at = what.rpartition("@")
+  return (folder, at) if folder and (
+      at == BEST or at.isdecimal()) else (what, "")
+
+
+def take(workdir: str | os.PathLike, config: dict[str, Any],
+         versions: dict[str, str], *, ignore: Iterable[str] = (),
+         remedies: Mapping[str, str] | None = None,
+         otherwise: str = OTHERWISE) -> Lock:
+  """`prepare`, under the folder's lock, which it returns.
+
+  Raises:
+    ValueError: as `prepare`.
+    OSError: another process has the folder (EBUSY), or it cannot be written.
+  """
+  how = dict(ignore=ignore, remedies=remedies, otherwise=otherwise)
+  resumes(workdir, config, **how)  # a folder that is refused is not touched
+  lock = Lock(workdir)
+  prepare(workdir, config, versions, **how)
+  return lock
 
 
 def prepare(
     workdir: str | os.PathLike, config: dict[str, Any],
     versions: dict[str, str], *, ignore: Iterable[str] = (),
     remedies: Mapping[str, str] | None = None,
-    otherwise: str = "choose another --workdir") -> bool:
+    otherwise: str = OTHERWISE) -> bool:
   """Takes `workdir` for a run of `config`; returns whether it resumes one.
 
   A new folder gets config.json: {"config": ..., "versions": ...}. A used one
@@ -35,51 +65,77 @@ def prepare(
     workdir: folder of the run, local or gs://.
     config: every flag as resolved, JSON-ready.
     versions: packages and commit, see `versions()`.
+    ignore, remedies, otherwise: see `resumes`.
+
+  Raises:
+    ValueError: see `resumes`.
+    OSError: the disk is full or read-only.
+  """
+  if resumes(workdir, config, ignore=ignore, remedies=remedies,
+             otherwise=otherwise):
+    return True
+  io.write_json(epath.Path(workdir) / CONFIG,
+                {"config": _plain(config), "versions": versions})
+  return False
+
+
+def resumes(
+    workdir: str | os.PathLike, config: dict[str, Any], *,
+    ignore: Iterable[str] = (), remedies: Mapping[str, str] | None = None,
+    otherwise: str = OTHERWISE) -> bool:
+  """Whether `workdir` holds a run of `config`; False where it holds none.
+
+  Args:
+    workdir: folder of the run, local or gs://.
+    config: every flag as resolved, JSON-ready.
     ignore: top-level keys of `config` that may differ (`workdir` itself, a
       longer `steps`).
-    remedies: setting, by its dotted name -> what else to do where it differs;
-      `{}` stands for its former value.
+    remedies: setting, by its dotted name or the beginning of that -> what else
+      to do where it differs; `{}` stands for its former value.
     otherwise: what to do in place of resuming it.
 
   Raises:
     ValueError: the folder holds a run of another config or one that lost its
-      config; nothing was touched. Or it is on gs:// and gcsfs is missing.
-    OSError: the disk is full or read-only.
+      config. Or it is on gs:// and gcsfs is missing.
   """
   check(not os.fspath(workdir).startswith("gs://")
         or importlib.util.find_spec("gcsfs") is not None,
         f"{workdir} needs gcsfs: pip install 'r1jax[gcs]'")
-  workdir = epath.Path(workdir)
-  config = json.loads(json.dumps(config))
-  path = workdir / CONFIG
+  path, config = epath.Path(workdir) / CONFIG, _plain(config)
   if not path.exists():
-    left = [name for name in _OF_A_RUN if (workdir / name).exists()]
-    if left:
-      raise ValueError(
-          f"{workdir} has {', '.join(left)} but no {CONFIG}, so it cannot be"
-          " resumed; nothing was changed; choose another --workdir")
-    io.write_json(path, {"config": config, "versions": versions})
+    left = [name for name in _OF_A_RUN if (path.parent / name).exists()]
+    check(not left, f"{workdir} has {', '.join(left)} but no {CONFIG}, so it"
+          " cannot be resumed; nothing was changed; choose another --workdir")
     return False
-  stored = io.read_json(path)["config"]
-  skipped = set(ignore)
+  stored, skipped = io.read_json(path), set(ignore)
+  former = {k: v for k, v in stored["config"].items() if k not in skipped}
   lines = config_lib.difference(
-      {k: v for k, v in stored.items() if k not in skipped},
-      {k: v for k, v in config.items() if k not in skipped})
+      former, {k: v for k, v in config.items() if k not in skipped})
   if lines:
     shown = "\n".join(f"  {line}{_remedy(line, remedies or {})}"
                       for line in lines)
+    unknown = sorted(set(config) - set(former) - skipped)
+    commit = stored.get("versions", {}).get("commit") or "unknown"
+    older = (f"\nIts {CONFIG} says nothing of {', '.join(unknown)}: another"
+             f" experiment began it, or an earlier r1jax (commit {commit}),"
+             " which goes on with it." if unknown else "")
     raise ValueError(
-        f"{workdir} was made by another config (its -> yours):\n{shown}\n"
-        f"Nothing was changed. Use its flags to resume it, or {otherwise}.")
+        f"{workdir} was made by another config (its -> yours):\n{shown}{older}"
+        f"\nNothing was changed. Use its flags to resume it, or {otherwise}.")
   return True
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+  return json.loads(json.dumps(config))
 
 
 def _remedy(line: str, remedies: Mapping[str, str]) -> str:
   """What to do about a line "name: former -> new", in brackets."""
   name, _, values = line.partition(": ")
-  if name not in remedies:
-    return ""
-  return f" ({remedies[name].format(values.partition(' -> ')[0])})"
+  for known, remedy in remedies.items():
+    if name == known or name.startswith(f"{known}."):
+      return f" ({remedy.format(values.partition(' -> ')[0])})"
+  return ""
 
 
 def versions(

@@ -47,6 +47,7 @@ class EndpointConfig:
     url: its base, such as http://localhost:8000/v1.
     model: name that the endpoint knows.
     temperature: of its answers.
+    top_p: of its answers; 1 is not sent.
     max_tokens: longest answer.
     concurrency: queries under way at once.
     timeout: seconds that one try may take, to the last byte.
@@ -57,6 +58,7 @@ class EndpointConfig:
   url: str = ""
   model: str = ""
   temperature: float = 0.6
+  top_p: float = 1.0
   max_tokens: int = 2048
   concurrency: int = 16
   timeout: float = 120.0
@@ -135,10 +137,13 @@ class Endpoint:
     return [text for text, _ in answers]
 
   def _body(self, messages: Sequence[Message]) -> dict[str, Any]:
-    return {"model": self.config.model, "messages": [
+    body = {"model": self.config.model, "messages": [
         {"role": m["role"], "content": m["content"]} for m in messages],
         "temperature": self.config.temperature,
         "max_tokens": self.config.max_tokens}
+    # Bodies are addresses in the cache: what is not needed changes none.
+    return body if self.config.top_p == 1 else body | {
+        "top_p": self.config.top_p}
 
   def _query(self, body: dict[str, Any], digest: str
              ) -> tuple[str | None, bool]:

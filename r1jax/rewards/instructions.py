@@ -18,6 +18,7 @@ repeated request is followed by something; every script's comma is a comma.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -122,18 +123,52 @@ def verify(prompt: Prompt, response: Response) -> Score:
   Raises:
     ValueError: an unknown instruction, or arguments that are not its own.
   """
+  ids = prompt.reference["ids"]
+  checks = _checks(prompt)
+  answer = unicodedata.normalize("NFC", response.answer.strip())
+  if not answer:
+    return Score(0.0, True, "no answer", {"followed": 0.0})
+  followed = [check(answer, **given) for check, given in checks]
+  share = sum(followed) / len(followed)
+  reason = "correct" if share == 1 else ids[followed.index(False)]
+  return Score(float(share == 1), True, reason, {"followed": share})
+
+
+def strict_and_loose(prompt: Prompt, response: Response) -> Score:
+  """`verify`, and beside it IFEval's loose reading (arXiv:2311.07911).
+
+  Loosely an instruction is followed if any of eight readings follows it: the
+  answer without its first line, its last, both or neither, each with and
+  without its asterisks. Parts: followed and loose, the shares of instructions;
+  instructions, how many there are.
+  """
+  score = verify(prompt, response)
+  answer = unicodedata.normalize("NFC", response.answer.strip())
+  checks = _checks(prompt)
+  loose = [any(check(reading, **given) for reading in readings(answer))
+           for check, given in checks] if answer else [False]
+  return dataclasses.replace(score, parts={
+      **score.parts, "loose": sum(loose) / len(loose),
+      "instructions": float(len(checks))})
+
+
+def readings(answer: str) -> list[str]:
+  """IFEval's eight readings of an answer, those that are not blank."""
+  lines = answer.split("\n")
+  found = [answer, *("\n".join(part).strip() for part in (
+      lines[1:], lines[:-1], lines[1:-1]))]
+  found += [reading.replace("*", "") for reading in found]
+  return [reading for reading in dict.fromkeys(found) if reading.strip()]
+
+
+def _checks(prompt: Prompt) -> list[tuple[Callable[..., bool], dict[str, Any]]]:
+  """The prompt's instructions, their arguments looked over."""
   ids, kwargs = prompt.reference["ids"], prompt.reference["kwargs"]
   if not ids or len(ids) != len(kwargs):
     raise ValueError(
         f"prompt {prompt.id}: {len(ids)} instructions, {len(kwargs)} arguments")
   checks = [_arguments(name, given) for name, given in zip(ids, kwargs)]
-  answer = unicodedata.normalize("NFC", response.answer.strip())
-  if not answer:
-    return Score(0.0, True, "no answer", {"followed": 0.0})
-  followed = [check(answer, **_composed(given)) for check, given in checks]
-  share = sum(followed) / len(followed)
-  reason = "correct" if share == 1 else ids[followed.index(False)]
-  return Score(float(share == 1), True, reason, {"followed": share})
+  return [(check, _composed(given)) for check, given in checks]
 
 
 def _composed(given: Any) -> Any:

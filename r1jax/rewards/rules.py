@@ -17,7 +17,7 @@ from r1jax.rewards import (
   requests,
   shaping,
 )
-from r1jax.rewards.answers import choice
+from r1jax.rewards.answers import choice, spans
 from r1jax.rewards.logic import puzzles, verdicts
 from r1jax.rewards.maths import answer
 from r1jax.rewards.programs import sandbox, solutions
@@ -32,6 +32,7 @@ VERIFIERS: dict[str, Rule] = {
     "choice": choice.verify,
     "code": solutions.all_passed,
     "bugfix": solutions.all_passed,
+    "drop": spans.verify,
     "exact": verdicts.exact,
     "set": verdicts.unordered,
     "grid": verdicts.grid,

@@ -263,7 +263,7 @@ class Engine:
                      preferred_element_type=jnp.float32)
     keys = jax.vmap(jax.random.fold_in, (0, None))(rows.keys_B, rows.step)
     tokens_B, logprobs_B = sample(
-        logits, keys, self.cfg.temperature, self.cfg.top_p)
+        logits, keys, self.cfg.temperature, self.cfg.top_p, self.cfg.vocab)
     ended_B = jnp.any(tokens_B[:, None] == self._eos[None], -1)
     live_B = ~rows.done_B
     lengths_B = jnp.where(live_B, rows.step + 1, rows.lengths_B)

@@ -23,12 +23,15 @@ class SamplingConfig:
       kept and renormalised; 1 keeps all.
     max_new_tokens: longest completion, its end-of-sequence id included.
     record_experts: keep each position's routed experts for replay.
+    vocab: ids below this are drawn: a model's vocabulary may be padded beyond
+      its tokenizer's, and what is drawn there has no text; 0 for all.
   """
 
   temperature: float = 1.0
   top_p: float = 1.0
   max_new_tokens: int = 128
   record_experts: bool = False
+  vocab: int = dataclasses.field(default=0, metadata={"flag": False})
 
   def __post_init__(self):
     check(self.temperature >= 0,
@@ -36,10 +39,11 @@ class SamplingConfig:
     check(0 < self.top_p <= 1, f"top_p={self.top_p} must be in (0, 1]")
     check(self.max_new_tokens >= 1,
           f"max_new_tokens={self.max_new_tokens} must be at least 1")
+    check(self.vocab >= 0, f"vocab={self.vocab} must not be negative")
 
 
 def sample(logits_BV: jax.Array, keys_B: jax.Array, temperature: float,
-           top_p: float) -> tuple[jax.Array, jax.Array]:
+           top_p: float, vocab: int = 0) -> tuple[jax.Array, jax.Array]:
   """One token per row by inverting the cumulative distribution.
 
   A single uniform number decides a row, so its key decides it alone. Whatever
@@ -50,12 +54,16 @@ def sample(logits_BV: jax.Array, keys_B: jax.Array, temperature: float,
     keys_B: one key per row.
     temperature: static; 0 takes the most likely token.
     top_p: static.
+    vocab: static; ids from here on are never drawn, unless it is 0.
 
   Returns:
     (tokens int32 [B], float32 log-probabilities [B] under the distribution
     drawn from; for greedy, under the untempered one).
   """
   logits_BV = logits_BV.astype(jnp.float32)
+  if 0 < vocab < logits_BV.shape[-1]:
+    known_V = jnp.arange(logits_BV.shape[-1]) < vocab
+    logits_BV = jnp.where(known_V, logits_BV, -jnp.inf)
   # The largest is 0 before the division, so that none overflows by it.
   logits_BV -= jnp.max(logits_BV, -1, keepdims=True)
   logits_BV /= temperature or 1.0

@@ -12,7 +12,7 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.data import sft
+from r1jax.data import sft, sft_rows
 from r1jax.data.selection import Report
 from r1jax.data.tokenizer import Tokenizer
 
@@ -65,7 +65,7 @@ def joined(path: str | os.PathLike, tokenizer: Tokenizer,
           continue
         total += 1
         try:
-          messages, _ = sft.parse(line)
+          messages = sft_rows.parse(line).messages
           sft.check_turns(messages)
           domain = json.loads(line).get("domain", "general")
           check(isinstance(domain, str), "its domain is not a string")

@@ -23,12 +23,14 @@ from r1jax.report import rollouts
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import processes
+from r1jax.stages import batches
 from r1jax.stages.judging import Judge
 from r1jax.stages.weights import Weights
 from r1jax.training import reshard
 
 # Evaluation draws other samples than training at every step.
 _STREAM = 2**31
+SAMPLES = "samples"  # folder of what `collect` stores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,14 +70,7 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
     progress: whether to show it.
     interrupted: asked before each batch; if it is so, the result is None.
   """
-  key = keys.fold(jax.random.key(cfg.seed), _STREAM, step)
-
-  def generate(batch):
-    rollout = engine.generate(
-        params, bias_LE, [judge.tokens(p) for p in batch],
-        [p.id for p in batch], cfg.samples, key)
-    cost.sampled(engine.model.cfg, rollout)
-    return rollout, judge.texts(rollout)
+  generate = generating(cfg, engine, judge, params, bias_LE, step)
 
   def score(rollout, batch, texts):
     return judge.submit(rollout, batch, texts)()
@@ -86,12 +81,93 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
         progress=progress and processes.is_writer(), interrupted=interrupted)
 
 
+def collect(cfg: EvalConfig, generate: runner.Generate, judge: Judge,
+            prompts: Sequence[Prompt], folder: str | os.PathLike, *,
+            title: str = "evaluate", ruled: bool = True
+            ) -> list[dict[str, Any]] | None:
+  """The samples of `evaluate`, each batch stored as it is done.
+
+  What `folder` has already is read, so that a run that was killed goes on where
+  it was. The samples are the same either way, and those of `evaluate`.
+
+  Args:
+    cfg: how much.
+    generate: prompts -> their samples, as `generating` gives it.
+    judge: phrases and judges.
+    prompts: the problems.
+    folder: gets the folder `samples`, and what it cost.
+    title: of the progress bar.
+    ruled: see `runner.of_problems`.
+
+  Returns:
+    A row for every problem, as `runner.of_problems` makes them, with "tail",
+    the beginning of its answers that the template gave; None after a signal.
+
+  Raises:
+    ValueError: no prompts, or the folder has other questions.
+  """
+  runner.check(prompts, cfg.batch)
+
+  def work(live: Sequence[tuple[int, Prompt]]) -> list[dict[str, Any]]:
+    # The shapes never change: the last batch is filled with repeats.
+    numbers = processes.part(range(cfg.batch), "problems of a batch")
+    rollout, texts = generate(
+        [live[min(number, len(live) - 1)][1] for number in numbers])
+    ours = [prompt for _, prompt in live[numbers.start:numbers.stop]]
+    if not ours:
+      return []
+    scored = judge.submit(
+        runner.first(rollout, len(ours)), ours, texts[:len(ours)])()
+    rows = runner.of_problems(
+        scored, ours, live[0][0] + numbers.start, ruled=ruled)
+    return [row | {"tail": judge.tail(prompt)}
+            for row, prompt in zip(rows, ours, strict=True)]
+
+  folder = epath.Path(folder) / SAMPLES
+  items = list(enumerate(prompts))
+  if not batches.store(folder, items, cfg.batch, work, title=title,
+                       unit="problems"):
+    return None
+  rows = list(batches.read(folder, len(prompts), cfg.batch))
+  for row, prompt in zip(rows, prompts, strict=True):
+    check(row["id"] == prompt.id and row["question"] == prompt.question,
+          f"{folder} has the question {row['question'][:60]!r} where the data"
+          f" has {prompt.question[:60]!r}; the data has changed since: choose"
+          " another folder")
+  return runner.once(rows, prompts)
+
+
+def write(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
+  """The generations of all processes, which each of them has, as one file."""
+  def one():
+    runner.store(path, rows)
+    rollouts.remove_beyond(path, 1)
+
+  processes.from_writer(one)
+
+
+def generating(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
+               bias_LE: jax.Array, step: int = 0) -> runner.Generate:
+  """Prompts -> their samples; see `evaluate` for the arguments."""
+  key = keys.fold(jax.random.key(cfg.seed), _STREAM, step)
+
+  def generate(batch):
+    rollout = engine.generate(
+        params, bias_LE, [judge.tokens(p) for p in batch],
+        [p.id for p in batch], cfg.samples, key)
+    cost.sampled(engine.model.cfg, rollout)
+    return rollout, judge.texts(rollout)
+
+  return generate
+
+
 def sampler(cfg: EvalConfig, model: Model, tokenizer: Tokenizer,
             mesh: jax.sharding.Mesh | None = None) -> Engine:
   """The engine that samples as `cfg` says."""
   return Engine(model, SamplingConfig(
       temperature=cfg.temperature, top_p=cfg.top_p,
-      max_new_tokens=cfg.max_new_tokens), tokenizer.eos_ids, mesh)
+      max_new_tokens=cfg.max_new_tokens, vocab=tokenizer.vocab_size),
+      tokenizer.eos_ids, mesh)
 
 
 def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,

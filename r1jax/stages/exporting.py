@@ -13,6 +13,7 @@ from r1jax.checkpoint import hf_config, hf_io
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.data import hf_tokenizer
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.config import describe
 from r1jax.ops import linear
@@ -71,6 +72,7 @@ def write(folder: str, policy: Weights, tokenizer: Tokenizer, *, init: str,
       _GENERATION: generation(tokenizer),
       "README.md": card(os.path.basename(out), init, command, about,
                         config_lib.to_dict(cfg)).encode()}
+  extras.pop(hf_tokenizer.DATE, None)  # the run's, not the model's
   _save(out, policy, fields, extras, dtype=dtype, shard_bytes=shard_bytes,
         fp8=fp8)
   return about
@@ -171,8 +173,9 @@ def card(title: str, init: str, command: str, about: str,
   kind, _, what = init.partition(":")
   config = {"model": model}
   if kind == "orbax":
-    config = io.read_json(epath.Path(what) / workdir_lib.CONFIG)
-    if scores := results(epath.Path(what)):
+    workdir = epath.Path(workdir_lib.named(what)[0])
+    config = io.read_json(workdir / workdir_lib.CONFIG)
+    if scores := results(workdir):
       rows = "".join(f"| {name} | {value:.4g} |\n"
                      for name, value in scores.items()
                      if isinstance(value, int | float))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
+from r1jax.report import workdir
+
 _HEAD = 1 << 16  # bytes of each file that are looked at
 _KINDS = ("orbax", "hf", "file")
 # What others read of the folder of a run: not its log, nor its figures.
@@ -29,9 +31,10 @@ def named(value: str, filled: Callable[[str], str]) -> Iterator[str]:
     path = path if colon and kind in _KINDS else part
     head, suffix, _ = path.partition(".py:")
     path = head + ".py" if suffix else path
+    folder = workdir.named(path)[0] if kind == "orbax" else path
     local = "." in path or os.sep in path
     if path.startswith("{") or local and "http" not in kind and (
-        epath.Path(filled(path)).exists()):
+        epath.Path(filled(folder)).exists()):
       yield f"{kind}:{path}" if colon and kind in _KINDS else path
 
 
@@ -43,10 +46,13 @@ def of(name: str) -> str | None:
   or sizes in them.
 
   Args:
-    name: a path, or orbax:DIR, of which only that counts which others read.
+    name: a path, or orbax:DIR (or DIR@STEP), of which only that counts which
+      others read.
   """
   kind, colon, path = name.partition(":")
   top = epath.Path(path if colon and kind in _KINDS else name)
+  if kind == "orbax":
+    top = epath.Path(workdir.named(path)[0])
   parts = [top / part for part in _OF_A_RUN] if kind == "orbax" else [top]
   digest, any_file = hashlib.sha256(), False
   for part in parts:

@@ -22,8 +22,8 @@ from r1jax.core.config import check
 from r1jax.models import presets
 from r1jax.models.config import ModelConfig
 from r1jax.report import tables
+from r1jax.stages import inits
 from r1jax.stages import plan as plan_lib
-from r1jax.stages import weights
 from r1jax.stages.plan import Plan, Stage
 
 HEADER = ["stage", "reads", "updates", "samples", "tokens", "FLOPs",
@@ -214,7 +214,7 @@ class Models:
       return presets.get(name)
     filled = plan_lib.fill(init, self._values)
     kind, _, what = filled.partition(":")
-    if match := re.fullmatch(r"\{(\w+)\}", what):
+    if match := re.fullmatch(r"\{(\w+)\}(?:@\w+)?", what):
       flags = self._plan.stage(match[1]).flags
       return self(flags.get("init", "base"))
     if kind == "random":
@@ -227,7 +227,7 @@ class Models:
     if kind == "hf":
       return hf_config.from_hf(io.read_json(f"{what}/config.json"))
     if kind == "orbax":
-      stored = weights.settings_of(what)["model"]
+      stored = inits.settings_of(what)["model"]
     else:
       check(kind == "file", f"init={init!r} names no model whose sizes are"
             " known")

@@ -26,6 +26,7 @@ from r1jax.core.prompt import Prompt
 from r1jax.core.types import Rollout, Scored, TokenBatch
 from r1jax.data import minibatches, pipeline
 from r1jax.data.minibatches import Minibatch
+from r1jax.data.tokenizer import check_fits
 from r1jax.report import rollouts as rollouts_lib
 from r1jax.report import writer
 from r1jax.rollout.engine import Engine
@@ -57,7 +58,8 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
         mesh: jax.sharding.Mesh | None = None,
         teacher: Weights | None = None,
         settings: dict[str, Any] | None = None,
-        skip_damaged: bool = False) -> Weights:
+        skip_damaged: bool = False,
+        remedies: Mapping[str, str] | None = None) -> Weights:
   """Trains, or goes on where `workdir` stopped.
 
   Under several processes each has its part of a step's questions: it samples,
@@ -70,11 +72,12 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
     judge: phrases questions, judges answers.
     prompts: the training questions.
     workdir: folder of the run.
-    evaluate: called after every `eval_every` steps and at the end.
+    evaluate: called at the start, after every `eval_every` steps and at the
+      end; never if that is 0.
     mesh: to train and sample on; None for one device.
     teacher: whom `cfg.distill` follows, of the same tokenizer, on `mesh`.
     settings: what else defines the run, for config.json.
-    skip_damaged: see `Session`.
+    skip_damaged, remedies: see `Session`.
 
   Returns:
     The model with its parameters after the last step (or the interruption).
@@ -82,6 +85,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   model = initial.model
   cfg = dataclasses.replace(cfg, optimizer=optimizer.scheduled(
       cfg.optimizer, cfg.steps * cfg.minibatches * cfg.epochs))
+  check_fits(judge.tokenizer, model.cfg.vocab_size)
   _check(cfg, model, mesh, teacher)
   session = Session(
       workdir, config_lib.to_dict(cfg) | (settings or {}) | {
@@ -89,7 +93,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
           "compute": config_lib.to_dict(model.compute)}, judge.tokenizer,
       title="distill" if teacher else "GRPO", total=cfg.steps,
       save_every=cfg.save_every, best_metric="eval/pass1",
-      skip_damaged=skip_damaged,
+      skip_damaged=skip_damaged, remedies=remedies,
       shown=("reward/accuracy", "reward/format", "rollout/length_mean",
              "eval/pass1"))
   stream = pipeline.prompt_batches(prompts, cfg.questions, cfg.seed)
@@ -101,7 +105,8 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
     stream.set_state(host["stream"])
   engines = {new: Engine(model, SamplingConfig(
       temperature=cfg.temperature, max_new_tokens=new,
-      record_experts=cfg.replay_experts), judge.tokenizer.eos_ids, mesh)
+      record_experts=cfg.replay_experts,
+      vocab=judge.tokenizer.vocab_size), judge.tokenizer.eos_ids, mesh)
              for new in set(cfg.max_new_tokens)}
   this = Run(cfg, session, stream, engines, judge, learner, evaluate,
              Paused(session, host, learner))
@@ -111,7 +116,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
       session.progress.say(
           f"a step asks {cfg.questions} questions of the {available} there are:"
           " they repeat, with samples of their own each time")
-    if evaluate and not session.resumes:
+    if evaluate and due(cfg, 0) and not session.resumes:
       measured = this.evaluated(0)
       if measured is None:
         session.leave("the evaluation of the first model")
@@ -281,8 +286,8 @@ def finished(workdir: str | os.PathLike, cfg: GrpoConfig) -> bool:
 
 def due(cfg: GrpoConfig, step: int) -> bool:
   """Whether to evaluate after `step` steps."""
-  return step == cfg.steps or bool(
-      cfg.eval_every and step % cfg.eval_every == 0)
+  return cfg.eval_every > 0 and (
+      step == cfg.steps or step % cfg.eval_every == 0)
 
 
 def joined(batches: Sequence[TokenBatch]) -> TokenBatch:

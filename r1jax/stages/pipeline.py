@@ -26,13 +26,14 @@ from etils import epath
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.sharding import watchdog
 from r1jax.stages import fingerprints, plan
 from r1jax.stages.plan import Plan, Stage
 
 DONE, BEGUN, COST = "done.json", "begun", "cost.json"
 # Where an experiment leaves a mark if it has come to its end; see
-# `experiments.start`. A status alone does not tell: after a signal an
-# experiment saves, and ends with 0.
+# `experiments.start`. A status alone does not tell, as what starts a stage's
+# processes may have one of its own.
 COMPLETE = "R1JAX_COMPLETE"
 
 
@@ -44,7 +45,8 @@ class Pipeline:
     plan: what is to be done.
     workdir: gets a folder for every stage.
     values: what stands for `plan.VALUES`, from `Plan.values`.
-    launch: words before every command, such as ("srun",).
+    launch: words before every command, such as ("srun",), but not before
+      those that run alone.
   """
 
   plan: Plan
@@ -60,7 +62,8 @@ class Pipeline:
     """What runs a stage, as a user may type it."""
     flags = {stage.out: os.fspath(self.folder(stage.name))} | {
         name: self.filled(value) for name, value in stage.flags.items()}
-    return [*self.launch, sys.executable, "-m", stage.module,
+    launch = () if stage.alone else self.launch
+    return [*launch, sys.executable, "-m", stage.module,
             *(f"--{name}={value}" for name, value in flags.items())]
 
   def filled(self, text: str) -> str:
@@ -195,9 +198,11 @@ class Pipeline:
     complete = status == 0 and mark.exists()
     if complete:
       self._finish(stage, record, mark)
-    elif child.stopped or status == 0 or -status in _Child.SIGNALS:
+    elif (child.stopped or status in (0, watchdog.AGAIN)
+          or -status in _Child.SIGNALS):
       name = child.stopped or (
-          signal.Signals(-status).name if status else "a signal to it")
+          signal.Signals(-status).name if status < 0 else "a signal to it, or"
+          " another process that was lost")
       print(f"{name}: stopped in stage {stage.name}; the same command goes on",
             flush=True)
     else:

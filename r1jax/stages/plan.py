@@ -4,13 +4,14 @@
   run = "train_grpo"              # experiments.train_grpo; a.b is that module
   flags = {init = "{init}", seed = "{seed}", steps = 80}
 
-  [stages.eval_zero]
-  run = "evaluate"
+  [stages.labels]
+  run = "label_answers"
   out = "out"                     # the flag that takes the folder; "workdir"
+  alone = true                    # one process, without the words of --launch
   flags = {init = "orbax:{zero}"} # reads stage zero, and so comes after it
 
-  [stages.eval_base]
-  like = "eval_zero"              # the same but for what stands here
+  [stages.more]
+  like = "labels"                 # the same but for what stands here
   flags = {init = "{init}"}
 
 What a stage reads is what its flags name in braces; nothing else says it.
@@ -36,7 +37,7 @@ _PLACE = re.compile(r"\{([A-Za-z_]\w*)\}")
 _NAME = re.compile(r"[A-Za-z]\w*")
 _TOP = {"defaults": dict, "estimate": dict, "report": dict, "stages": dict}
 _STAGE = {"like": str, "run": str, "out": str, "part": str, "flags": dict,
-          "expect": dict}
+          "expect": dict, "alone": bool}
 _ESTIMATE = {"model": str, "chip": str, "flops_per_s": float,
              "sampling": float, "training": float, "price": float}
 
@@ -52,6 +53,7 @@ class Stage:
     part: of the table of costs; stages of one part are summed.
     flags: flag to value as text, placeholders in it.
     expect: what an estimate cannot know, such as mean lengths in tokens.
+    alone: whether it runs in one process, whatever starts the others'.
   """
 
   name: str
@@ -60,6 +62,7 @@ class Stage:
   part: str = ""
   flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
   expect: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  alone: bool = False
 
   @property
   def module(self) -> str:
@@ -201,7 +204,7 @@ def _stage(name: str, written: Mapping[str, Any], path: epath.Path) -> Stage:
   settings: dict[str, Any] = {}
   for one in reversed(chain):
     table = written[one]
-    for key in ("run", "out", "part"):
+    for key in ("run", "out", "part", "alone"):
       settings |= {key: table[key]} if key in table else {}
     settings["flags"] = settings.get("flags", {}) | dict(
         _flags(table.get("flags", {}), where))

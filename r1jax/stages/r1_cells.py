@@ -123,6 +123,16 @@ def claims_text(claims: Sequence[Mapping[str, Any]]) -> str:
   return "\n".join(lines)
 
 
+def early_late(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+  """Means of a metric over the first and the last tenth of its steps."""
+  values = [row[name] for row in rows if row.get(name) is not None]
+  if not values:
+    return ["-", "-"]
+  tenth = max(1, len(values) // 10)
+  return [f"{sum(part) / tenth:.3f}"
+          for part in (values[:tenth], values[-tenth:])]
+
+
 def _line(number: Mapping[str, Any]) -> str:
   if "value" not in number:
     return f"{number['what']}: {number['verdict']}, {number['reason']}"

@@ -8,6 +8,7 @@ says which is which:
   models = {base = "eval_base", zero = "eval_zero", r1 = "eval_r1"}
   runs = {zero = "zero", dev2 = "dev2", hacked = "hacked"}
   reward_models = {helpful = "helpful", safety = "safety"}
+  safety = {r1 = "safe_r1"}  # evaluate_safety's, with jailbreaks
 
 What is absent is said where it would stand, and leaves claims undecided.
 """
@@ -29,15 +30,15 @@ from r1jax.evals.intervals import Interval, Values
 from r1jax.evals.measures import Measure
 from r1jax.evals.samples import Samples
 from r1jax.report import html, stage_figures, tables, writer
-from r1jax.stages import r1_cells, reward, reward_weights
+from r1jax.stages import r1_cells, reward, reward_weights, safety_parts
 
 REPORT, SUMMARY, CLAIMS = "report.html", "summary.json", "claims.json"
 # The columns; other models are beside them, in tables of their own.
 MAIN = {"base": "base", "zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2",
         "dev3": "Dev3", "r1": "R1"}
 STUDENT = "student"
-KEYS = ("models", "runs", "reward_models", "against", "timely", "distilled",
-        "reinforced", "title")
+KEYS = ("models", "runs", "reward_models", "safety", "against", "timely",
+        "distilled", "reinforced", "title")
 PROXY = "reward/helpful"
 _ACCURACY = (("reasoning_en", "English"), ("reasoning_zh", "Chinese"),
              ("consensus", "majority"))
@@ -73,10 +74,10 @@ def write(workdir: str | os.PathLike, section: Mapping[str, Any], *,
 
   Args:
     workdir: with a folder for every stage.
-    section: the plan's [report] table: `models`, `runs` and `reward_models`
-      name stages' folders; `against` (by default dev3) is the model that win
-      rates are against; `timely`, `distilled`, `reinforced` are those of
-      `claims.claims`.
+    section: the plan's [report] table: `models`, `runs`, `reward_models` and
+      `safety` name stages' folders; `against` (by default dev3) is the model
+      that win rates are against; `timely`, `distilled`, `reinforced` are those
+      of `claims.claims`.
     minutes: that the stages took; by default the sum of what they recorded.
 
   Returns:
@@ -244,6 +245,10 @@ def _tables(workdir, section, models, means, rows) -> list[html.Table]:
            for name, file in about.items()
            if (workdir / section["reward_models"][name] / file).exists()}
   shown.append(("Reward models, held out", *r1_cells.reward_models(found)))
+  if section.get("safety"):
+    shown.append(safety_parts.of_models({
+        _name(name): workdir / folder
+        for name, folder in section["safety"].items()}))
   shown.append(("Cost", *r1_cells.costs_by_part(workdir)))
   shown.append(("Cost by stage", *r1_cells.costs(workdir)))
   return shown

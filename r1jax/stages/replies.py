@@ -76,13 +76,14 @@ class Replier:
       ValueError: its context has no room beside a reply, or the template does
         not suit the tokenizer.
     """
-    self._policy, self._tokenizer, self._cfg = policy, tokenizer, cfg
+    self._policy, self._cfg = policy, cfg
     self._mesh, self._limit = mesh, context - cfg.max_new_tokens
     self.failures: collections.Counter[str] = collections.Counter()
     check(self._limit > 0, f"max_new_tokens={cfg.max_new_tokens} leaves no room"
           f" in {name}'s context of {context}; set it to a smaller number")
     self._template = templates.read(
         preference.template_for(cfg.template, tokenizer))
+    self._tokenizer = templates.ended(tokenizer, self._template)
     templates.prompt(  # before the work
         [{"role": "user", "content": ""}], self._template, tokenizer)
 
@@ -92,8 +93,8 @@ class Replier:
     policy = self._policy()
     engine = Engine(policy.model, SamplingConfig(
         temperature=self._cfg.temperature, top_p=self._cfg.top_p,
-        max_new_tokens=self._cfg.max_new_tokens), self._tokenizer.eos_ids,
-        self._mesh)
+        max_new_tokens=self._cfg.max_new_tokens,
+        vocab=self._tokenizer.vocab_size), self._tokenizer.eos_ids, self._mesh)
     return (engine, evaluating.laid_out(policy, engine, donate=True),
             policy.router_bias_LE)
 
@@ -106,9 +107,8 @@ class Replier:
     """One reply each: what follows the model's thought, if it has one.
 
     It is drawn by the seed and the conversation, in whatever batch that is.
-    None where the template refuses the conversation (a control token in an
-    answer that is to be judged), context lacks for it, or the reply is empty or
-    meets the length limit.
+    None where the template refuses the conversation, context lacks for it, or
+    the reply is empty or meets the length limit.
     """
     rendered = list(map(self._rendered, conversations))
     return [answers and self._reply(answers[0]) for answers in self._sampled(
@@ -190,7 +190,7 @@ def load(init: str, cfg: ReplyConfig, compute: Compute | None = None,
   context = weights.config_of(init).max_position
   return Replier(
       lambda: weights.with_tokenizer(
-          init, compute, seed=cfg.seed, mesh=mesh)[0],
+          init, compute, seed=cfg.seed, mesh=mesh, computing=True)[0],
       context, tokenizer, cfg, mesh, name=init)
 
 

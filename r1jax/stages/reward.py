@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data import preference as data_lib
 from r1jax.data.preference import PAIRWISE, POINTWISE, Example, Packed
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.tokenizer import Tokenizer, check_fits
 from r1jax.evals import preference as evals
 from r1jax.report import reward_figure, writer
 from r1jax.sharding import processes, rules
@@ -54,7 +54,7 @@ class PreferenceConfig:
   gamma: float = 0.0  # step of the router bias
   seed: int = 0  # of the order of the data, the head and a LoRA adapter
   save_every: int = 100  # updates between checkpoints
-  eval_every: int = 100  # updates between evaluations; 0 is at the end only
+  eval_every: int = 100  # updates between evaluations; 0 is never
   validation: float = 0.1  # share of prompts held out without --eval_data
   # auto (the tokenizer's own chat template, else plain), plain, chat, r1-zero,
   # chat-think, r1, file:PATH
@@ -103,7 +103,8 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
         examples: Sequence[Example], held_out: Sequence[Example],
         workdir: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None,
         settings: dict[str, Any] | None = None,
-        skip_damaged: bool = False) -> Weights:
+        skip_damaged: bool = False,
+        remedies: Mapping[str, str] | None = None) -> Weights:
   """Trains, or goes on where `workdir` stopped.
 
   At the end it writes `reward.json`, with the validation and the blank score
@@ -118,13 +119,14 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
     workdir: folder of the run.
     mesh: to train on; None for one device.
     settings: what else defines the run, for config.json.
-    skip_damaged: see `Session`.
+    skip_damaged, remedies: see `Session`.
 
   Returns:
     The model with its parameters after the last update (or the interruption),
     an adapter joined to them.
   """
   model = initial.model
+  check_fits(tokenizer, model.cfg.vocab_size)
   _check(cfg, model, examples, held_out, mesh)
   data = cfg.packed(examples)
   cfg = cfg.scheduled(data)
@@ -136,6 +138,7 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
           "compute": config_lib.to_dict(model.compute),
           "head": reward_weights.HEAD}, tokenizer,
       title="reward", total=cfg.steps, save_every=cfg.save_every,
+      best_metric="eval/loss", best_mode="min", remedies=remedies,
       skip_damaged=skip_damaged, shown=("accuracy", "eval/accuracy"))
   trainer = Trainer(*initial.take(), objective, cfg.optimizer, gamma=cfg.gamma,
                     adapter=cfg.lora, seed=cfg.seed, mesh=mesh)
@@ -160,7 +163,8 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
         return metrics_lib.floats(metrics) | measured | {
             "learning_rate": float(rate(number - 1))}
 
-      if session.finish(number, numbers,
+      # A number that may make it the best checkpoint is looked at now.
+      if session.finish(number, numbers() if measured else numbers,
                         batch if processes.is_writer() else None,
                         lambda: trainer.state, dict):
         break
@@ -177,8 +181,8 @@ def finished(workdir: str | os.PathLike) -> bool:
 
 def due(cfg: PreferenceConfig, number: int) -> bool:
   """Whether to evaluate after `number` updates."""
-  return number == cfg.steps or bool(
-      cfg.eval_every and number % cfg.eval_every == 0)
+  return cfg.eval_every > 0 and (
+      number == cfg.steps or number % cfg.eval_every == 0)
 
 
 class Measured:

@@ -73,7 +73,7 @@ class Asked:
       return preference.encode(
           messages, self.template, self.tokenizer, self._eos_id)[0]
     except ValueError:
-      # One prompt that spells a control token must not end a run.
+      # One prompt that its template refuses must not end a run.
       return np.zeros(0, np.int32)
 
   def _rest(self) -> None:

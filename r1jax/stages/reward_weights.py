@@ -24,7 +24,8 @@ from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import build
 from r1jax.models.scalar_head import ScalarModel
-from r1jax.stages import exporting, weights
+from r1jax.report import workdir as workdir_lib
+from r1jax.stages import exporting, inits, weights
 from r1jax.stages.weights import Weights
 from r1jax.training import lora
 
@@ -50,7 +51,7 @@ def load(init: str, compute: Compute, key: jax.Array,
     ValueError: as `weights.load`.
   """
   kind, _, what = init.partition(":")
-  if kind == "orbax" and what and weights.settings_of(what).get("head"):
+  if kind == "orbax" and what and inits.settings_of(what).get("head"):
     return _from_run(what, compute, mesh)
   fields = _fields(what) if kind == "hf" and what else {}
   if hf_config.is_scalar(fields):
@@ -83,11 +84,11 @@ def about(init: str) -> dict[str, Any]:
   kind, _, what = init.partition(":")
   check(kind in ("orbax", "hf") and bool(what), f"{init!r} is no reward model;"
         " give orbax:WORKDIR of experiments.train_reward, or hf:DIR")
-  path = epath.Path(what) / ABOUT
+  path = epath.Path(workdir_lib.named(what)[0]) / ABOUT
   if path.exists():
     return io.read_json(path)
   if kind == "orbax":
-    check(bool(weights.settings_of(what).get("head")), f"{what} is the run of a"
+    check(bool(inits.settings_of(what).get("head")), f"{what} is the run of a"
           " policy; a reward model is trained by experiments.train_reward")
     raise ValueError(f"{path} does not exist: the run is not finished; the same"
                      " command of experiments.train_reward goes on with it")
@@ -103,7 +104,7 @@ def _fields(folder: str) -> dict[str, Any]:
 
 
 def _from_run(workdir: str, compute: Compute, mesh: Any) -> Weights:
-  settings = weights.settings_of(workdir)
+  settings = inits.settings_of(workdir)
   cfg = config_lib.from_dict(ModelConfig, settings["model"])
   model = ScalarModel(build(cfg, compute))
   trained, adapter = weights.checkpoint(workdir, settings, model, mesh)
@@ -112,5 +113,6 @@ def _from_run(workdir: str, compute: Compute, mesh: Any) -> Weights:
   check(bool(settings.get("init")), f"{workdir}/config.json does not say which"
         " parameters the adapter adapts (init); train it through experiments/")
   base = load(settings["init"], compute, jax.random.key(settings["seed"]), mesh)
+  weights.check_adapted(base, settings, workdir)
   return trained._replace(
       params=lora.join(base.params, trained.params, adapter.scale))

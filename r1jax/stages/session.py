@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -17,6 +17,7 @@ from r1jax.checkpoint.manager import Manager
 from r1jax.checkpoint.midway import Midway
 from r1jax.checkpoint.signals import Preemption
 from r1jax.core.config import check
+from r1jax.core.lock import Lock
 from r1jax.core.types import TokenBatch
 from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.tokenizer import Tokenizer
@@ -68,7 +69,9 @@ class Session:
   def __init__(self, workdir: str | os.PathLike, config: dict[str, Any],
                tokenizer: Tokenizer, *, title: str, total: int,
                save_every: int, keep: int = 2, best_metric: str = "",
-               shown: tuple[str, ...] = (), skip_damaged: bool = False):
+               best_mode: str = "max", shown: tuple[str, ...] = (),
+               skip_damaged: bool = False,
+               remedies: Mapping[str, str] | None = None):
     """Takes or resumes the workdir.
 
     Args:
@@ -79,30 +82,38 @@ class Session:
       total: steps in all.
       save_every: steps between checkpoints.
       keep: newest checkpoints to keep.
-      best_metric: also keep the best checkpoint by this metric.
+      best_metric: also keep the best checkpoint by this metric, which is saved
+        at once when it is given as a number.
+      best_mode: "max" or "min", which value is the best.
       shown: metrics in the progress bar.
       skip_damaged: move a checkpoint that cannot be used aside, to
         WORKDIR/checkpoints_damaged, and go on from the one before.
+      remedies: what else to do about a setting that differs, see
+        `workdir.resumes`.
 
     Raises:
       ValueError: the workdir was made by another config or with another
         tokenizer, or the processes do not share it.
-      OSError: its checkpoints cannot be read.
+      OSError: another process has it, or its checkpoints cannot be read.
     """
     self.workdir = epath.Path(workdir)
     self.title, self.total, self.shown = title, total, shown
     self._skip_damaged = skip_damaged
 
+    self._lock: Lock | None = None  # of process 0, which has it for all
+
     def take() -> None:
-      workdir_lib.prepare(workdir, config, workdir_lib.versions(),
-                          ignore=("steps",), remedies=_REMEDIES)
+      self._lock = workdir_lib.take(
+          workdir, config, workdir_lib.versions(), ignore=("steps",),
+          remedies=_REMEDIES | dict(remedies or {}))
       tokenizer_lib.keep(tokenizer, workdir)
 
-    processes.from_writer(take)
     self._make_manager = lambda: Manager(
         self.workdir / "checkpoints", keep=keep, save_interval=save_every,
-        best_metric=best_metric)
-    self._open()
+        best_metric=best_metric, best_mode=best_mode)
+    with self._giving_back():
+      processes.from_writer(take)
+      self._open()
     self.guard = Guard(self.workdir / "skipped")
     self.preemption = Preemption(self._lost)
     self.stopped = False
@@ -112,6 +123,19 @@ class Session:
     # Whether a checkpoint between two steps began after what is saved inside
     # one: that goes when this is complete.
     self._saved = False
+
+  @contextlib.contextmanager
+  def _giving_back(self) -> Iterator[None]:
+    """A run that cannot begin leaves the folder to others."""
+    try:
+      yield
+    except BaseException:
+      self._release()
+      raise
+
+  def _release(self) -> None:
+    if self._lock:
+      self._lock.release()
 
   def _open(self) -> None:
     """Finds what there is to go on from."""
@@ -139,14 +163,15 @@ class Session:
       ValueError: a checkpoint is damaged, or of another model or run.
       OSError: it cannot be read.
     """
-    while self.resumes:
-      try:
-        return self._restored(arrays)
-      except faults.Unusable as error:
-        self.manager.close()
-        self._midway.close()
-        self._set_aside(error)
-      self._open()
+    with self._giving_back():
+      while self.resumes:
+        try:
+          return self._restored(arrays)
+        except faults.Unusable as error:
+          self.manager.close()
+          self._midway.close()
+          self._set_aside(error)
+        self._open()
     return arrays, host
 
   def _restored(self, arrays: Any) -> tuple[Any, dict[str, Any]]:
@@ -184,7 +209,12 @@ class Session:
     self.progress = Progress(self.title, self.total, start=self.step,
                              quiet=not processes.is_writer())
     self.progress.__enter__()
-    if self.resumes:
+    if self.resumes and self.step >= self.total and not self._goes_inside:
+      self.progress.say(
+          f"{self.workdir} is finished: all {self.total} steps were done before"
+          "; for more of them raise --steps, for another run choose another"
+          " --workdir")
+    elif self.resumes:
       where = (f"inside step {self.step + 1}" if self._goes_inside
                else f"after step {self.step}")
       self.progress.say(f"resuming {self.workdir} {where}")
@@ -197,6 +227,7 @@ class Session:
     finally:
       # Not before: a signal would end what is still being written.
       self.preemption.__exit__(*exception)
+      self._release()
 
   def _end(self, error: BaseException | None) -> None:
     if error is None:
@@ -258,9 +289,11 @@ class Session:
     """
     self._pending.append((step, metrics, batch))
     self.stopped = self.preemption.requested()
-    last = self.stopped or step == self.total
+    if self._lock:
+      self._lock.check()
     # Saving blocks until the arrays are copied: only call for them when due.
-    saves = last or self.manager.due(step)
+    saves = (self.stopped or step == self.total or self.manager.due(step)
+             or not callable(metrics) and self.manager.improves(metrics))
     read = self._settle(keep=int(callable(metrics) and not saves))
     if saves:
       if self.writer:
@@ -271,7 +304,7 @@ class Session:
         self._midway.drop()
       self.manager.save(
           step, arrays(), host() | {"skipped": list(self.guard.skipped)},
-          metrics=read, force=last)
+          metrics=read, force=True)
       self._saved = True
     self.step = step
     if self.stopped:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data.sft import Example, Packed
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.tokenizer import Tokenizer, check_fits
 from r1jax.report import writer
 from r1jax.sharding import processes
 from r1jax.stages.session import Session
@@ -46,7 +46,7 @@ class SftConfig:
   gamma: float = 0.0  # step of the router bias
   seed: int = 0  # of the order of the data and of a LoRA adapter
   save_every: int = 100  # updates between checkpoints
-  eval_every: int = 100  # updates between evaluations; 0 is at the end only
+  eval_every: int = 100  # updates between evaluations; 0 is never
   template: str = "r1-zero"  # or plain, chat, chat-think, r1, file:PATH
   lm: LmConfig = LmConfig()
   optimizer: OptimizerConfig = OptimizerConfig(
@@ -84,7 +84,8 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
         held_out: Sequence[Example] | None = None,
         mesh: jax.sharding.Mesh | None = None,
         settings: dict[str, Any] | None = None, workers: int = 0,
-        skip_damaged: bool = False) -> Weights:
+        skip_damaged: bool = False,
+        remedies: Mapping[str, str] | None = None) -> Weights:
   """Trains, or goes on where `workdir` stopped.
 
   Args:
@@ -99,13 +100,14 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
     mesh: to train on; None for one device.
     settings: what else defines the run, for config.json.
     workers: processes that make batches; 0 makes them in a thread.
-    skip_damaged: see `Session`.
+    skip_damaged, remedies: see `Session`.
 
   Returns:
     The model with its parameters after the last update (or the interruption),
     an adapter joined to them.
   """
   model = initial.model
+  check_fits(tokenizer, model.cfg.vocab_size)
   model.cfg.check_length(cfg.row_length, "row_length")
   step.check_rows(cfg.rows // cfg.micro_batches, cfg.row_length, mesh)
   data = cfg.packed(examples)
@@ -116,7 +118,8 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
           "model": config_lib.to_dict(model.cfg),
           "compute": config_lib.to_dict(model.compute)}, tokenizer,
       title="SFT", total=cfg.steps, save_every=cfg.save_every,
-      skip_damaged=skip_damaged,
+      skip_damaged=skip_damaged, best_metric="eval/cross_entropy",
+      best_mode="min", remedies=remedies,
       shown=("loss/cross_entropy", "eval/cross_entropy"))
   trainer = Trainer(*initial.take(), objective, cfg.optimizer, gamma=cfg.gamma,
                     adapter=cfg.lora, seed=cfg.seed, mesh=mesh)
@@ -148,7 +151,8 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
         return metrics_lib.floats(metrics) | metrics_lib.floats(*measured) | {
             "learning_rate": float(rate(number - 1))}
 
-      if session.finish(number, numbers,
+      # A number that may make it the best checkpoint is looked at now.
+      if session.finish(number, numbers() if measured else numbers,
                         batch if processes.is_writer() else None,
                         lambda: trainer.state, dict):
         break
@@ -165,8 +169,8 @@ def finished(workdir: str | os.PathLike, cfg: SftConfig,
 
 def due(cfg: SftConfig, number: int) -> bool:
   """Whether to evaluate after `number` updates."""
-  return number == cfg.steps or bool(
-      cfg.eval_every and number % cfg.eval_every == 0)
+  return cfg.eval_every > 0 and (
+      number == cfg.steps or number % cfg.eval_every == 0)
 
 
 def make_loss(objective: Objective) -> Callable[..., Metrics]:

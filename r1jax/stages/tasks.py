@@ -7,13 +7,17 @@ verifier to rule. Wherever a data set is named, the path of such a file will do.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib
+import json
 import os
 import pathlib
 import re
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -46,7 +50,7 @@ def verifiers(text: str) -> dict[str, Rule]:
   return file_rules
 
 
-def own(path: str) -> types.ModuleType:
+def own(path: str | os.PathLike) -> types.ModuleType:
   """A Python file of the user's with questions, imported as it is now.
 
   Raises:
@@ -57,7 +61,7 @@ def own(path: str) -> types.ModuleType:
   return imported
 
 
-def module(path: str, flag: str) -> types.ModuleType:
+def module(path: str | os.PathLike, flag: str) -> types.ModuleType:
   """A Python file of the user's, imported as it is now.
 
   Args:
@@ -81,6 +85,46 @@ def module(path: str, flag: str) -> types.ModuleType:
   if imported is before:  # a notebook may have written it anew
     imported = importlib.reload(imported)
   return imported
+
+
+def rule_digests(text: str) -> dict[str, str]:
+  """Of the Python files in `text` (as --data) that bring rules, by name.
+
+  A rule may be any function of its file, so that it is the file that counts.
+  They were imported before, and are not again: rules that children judge by
+  would then be others than those of the module.
+  """
+  paths = [pathlib.Path(name) for name, _ in mixture.parse(text).amounts
+           if name.endswith(".py")]
+  return {path.name: file_digest(path) for path in paths if getattr(
+      sys.modules.get(path.stem) or own(path), "VERIFIERS", None)}
+
+
+def file_digest(path: str | os.PathLike) -> str:
+  """Of a file's contents."""
+  return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
+
+
+def digest(prompts: Sequence[Prompt]) -> str:
+  """Of all that is asked and judged by: a run goes on with the same questions.
+  """
+  hasher = hashlib.sha256()
+  for prompt in prompts:
+    fields = [getattr(prompt, field.name) for field in
+              dataclasses.fields(prompt)]
+    hasher.update(json.dumps(fields, default=_written).encode(
+        errors="surrogatepass"))
+  return hasher.hexdigest()[:16]
+
+
+def _written(value: Any) -> Any:
+  """What JSON lacks and a task of one's own may have, the same in any process.
+  """
+  if isinstance(value, Mapping):
+    return dict(value)
+  if isinstance(value, set | frozenset):
+    return sorted(map(repr, value))
+  return getattr(value, "__dict__", None) or type(value).__qualname__
 
 
 def _own_prompts(path: str, split: str) -> list[Prompt]:
@@ -115,7 +159,7 @@ def fitting(prompts: Sequence[Prompt], judge: Judge, limit: int,
     ValueError: none fits.
   """
   prompts = list(prompts)  # read once
-  lengths = [len(judge.tokens(prompt)) for prompt in prompts]
+  lengths = [_length(prompt, judge) for prompt in prompts]
   kept = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
   remedy = ("lower max_new_tokens, raise row_length (training) or choose a"
             " model with a longer context")
@@ -128,6 +172,15 @@ def fitting(prompts: Sequence[Prompt], judge: Judge, limit: int,
           f" left out: they have more than {limit} tokens; to use them,"
           f" {remedy}", flush=True)
   return kept
+
+
+def _length(prompt: Prompt, judge: Judge) -> int:
+  try:
+    return len(judge.tokens(prompt))
+  except ValueError as error:  # one of thousands must be found
+    head = " ".join(prompt.question.split())[:60]
+    raise ValueError(f"question {prompt.id} of {prompt.source!r} ({head!r}):"
+                     f" {error}") from error
 
 
 def all_fitting(parts: Mapping[str, Sequence[Prompt]], judge: Judge,

@@ -7,18 +7,15 @@ to the very files that it would have written.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from r1jax.accounting import cost
-from r1jax.checkpoint import trees
 from r1jax.core import keys
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -34,7 +31,7 @@ from r1jax.sharding import processes
 from r1jax.stages import batches, evaluating
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
-from r1jax.stages.weights import Weights
+from r1jax.stages.weights import Weights, fingerprint
 
 FOLDER = "samples"
 # Other samples than an evaluation draws.
@@ -46,8 +43,14 @@ Judged = Callable[[Sequence[Prompt], Sequence[str]], Sequence[Score]]
 
 
 def prepare(workdir: str | os.PathLike, settings: dict[str, Any],
-            policy: Weights) -> None:
+            policy: Weights, flag: str = "--workdir") -> None:
   """Takes `workdir`, or makes sure that it holds the work of these settings.
+
+  Args:
+    workdir: of the samples.
+    settings: what they depend on, beside the parameters.
+    policy: who answers.
+    flag: that names `workdir`.
 
   Raises:
     ValueError: it was made with others, or by other parameters.
@@ -55,21 +58,10 @@ def prepare(workdir: str | os.PathLike, settings: dict[str, Any],
   config = settings | {"parameters": fingerprint(policy)}
   processes.from_writer(lambda: workdir_lib.prepare(
       workdir, config, workdir_lib.versions(), remedies={
-          "parameters": "the model in --init has changed since"}) and None)
-
-
-def fingerprint(policy: Weights) -> str:
-  """Of the parameters' values, the same however they are placed.
-
-  It is made of the least and the largest value of every array: training moves
-  them, and no order of summation does.
-  """
-  ends = jax.jit(lambda tree: jax.tree.map(
-      lambda x: jnp.stack([x.min(), x.max()]).astype(jnp.float32), tree))
-  digest = hashlib.sha256()
-  for name, values in sorted(trees.flatten(ends(policy.params)).items()):
-    digest.update(name.encode() + processes.whole(values).tobytes())
-  return digest.hexdigest()[:16]
+          "parameters": "the model in --init has changed since",
+          "data_digest": "the questions of --data have changed since",
+          "rules": "that file has changed since"},
+      otherwise=f"choose another {flag}") and None)
 
 
 def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,

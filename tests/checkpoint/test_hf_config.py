@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -113,7 +114,50 @@ YARN = RopeConfig(scaling="yarn", factor=4.0, original=16)
 LLAMA3 = RopeConfig(theta=5e5, scaling="llama3", factor=8.0, original=16)
 
 
+QWEN3_MOE = QWEN3 | {
+    "architectures": ["Qwen3MoeForCausalLM"], "decoder_sparse_step": 1,
+    "hidden_size": 2048, "intermediate_size": 6144, "max_window_layers": 48,
+    "mlp_only_layers": [], "model_type": "qwen3_moe",
+    "moe_intermediate_size": 768, "norm_topk_prob": True,
+    "num_attention_heads": 32, "num_experts": 128, "num_experts_per_tok": 8,
+    "num_hidden_layers": 48, "num_key_value_heads": 4,
+    "output_router_logits": False, "router_aux_loss_coef": 0.001,
+    "tie_word_embeddings": False}
+KIMI_K2 = R1 | {
+    "bos_token_id": 163584, "eos_token_id": 163585, "model_type": "kimi_k2",
+    "first_k_dense_replace": 1, "max_position_embeddings": 131072, "n_group": 1,
+    "n_routed_experts": 384, "num_attention_heads": 64,
+    "num_key_value_heads": 64, "num_nextn_predict_layers": 0, "rope_scaling":
+    R1["rope_scaling"] | {"beta_fast": 1.0, "beta_slow": 1.0, "factor": 32.0},
+    "rope_theta": 50000.0, "routed_scaling_factor": 2.827, "topk_group": 1,
+    "vocab_size": 163840}
+MISTRAL = {
+    "architectures": ["MistralForCausalLM"], "attention_dropout": 0.0,
+    "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+    "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336,
+    "max_position_embeddings": 32768, "model_type": "mistral",
+    "num_attention_heads": 32, "num_hidden_layers": 32,
+    "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0,
+    "sliding_window": None, "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16", "transformers_version": "4.42.0.dev0",
+    "use_cache": True, "vocab_size": 32768}
+
+
 @pytest.mark.parametrize("fields, expected", [
+    (QWEN3_MOE, ModelConfig(
+        attention="gqa", vocab_size=151936, d_model=2048, n_layers=48,
+        n_heads=32, n_kv_heads=4, head_dim=128, d_ff=6144, max_position=40960,
+        rope=RopeConfig(theta=1e6), qk_norm=True, n_experts=128, n_activated=8,
+        d_expert=768, score="softmax", selection_bias=False)),
+    (KIMI_K2, dataclasses.replace(
+        presets.R1_671B, vocab_size=163840, n_heads=64, n_dense_layers=1,
+        n_experts=384, n_groups=1, n_limited_groups=1, route_scale=2.827,
+        max_position=131072, n_mtp=0, rope=dataclasses.replace(
+            presets.R1_671B.rope, theta=5e4, factor=32.0, beta_fast=1.0))),
+    (MISTRAL, ModelConfig(
+        attention="gqa", vocab_size=32768, d_model=4096, n_layers=32,
+        n_heads=32, n_kv_heads=8, head_dim=128, d_ff=14336, max_position=32768,
+        norm_eps=1e-5, rope=RopeConfig(theta=1e6))),
     (R1, presets.R1_671B), (V2, presets.V2_236B),
     (V2_LITE, presets.V2_LITE_16B), (DISTILL_QWEN, QWEN_7B),
     (QWEN25_1_5B, presets.QWEN25_1_5B), (QWEN25_7B, presets.QWEN25_7B),
@@ -126,8 +170,8 @@ LLAMA3 = RopeConfig(theta=5e5, scaling="llama3", factor=8.0, original=16)
         n_heads=32, n_kv_heads=8, head_dim=128, d_ff=14336,
         max_position=131072, norm_eps=1e-5, rope=RopeConfig(
             theta=5e5, scaling="llama3", factor=8.0, original=8192)))],
-    ids=["r1", "v2", "v2-lite", "qwen2", "qwen2.5-1.5b", "qwen2.5-7b", "qwen3",
-         "llama"])
+    ids=["qwen3-moe", "kimi-k2", "mistral", "r1", "v2", "v2-lite", "qwen2",
+         "qwen2.5-1.5b", "qwen2.5-7b", "qwen3", "llama"])
 def test_published_files(fields, expected):
   before = json.dumps(fields)
   found = hf_config.from_hf(fields)
@@ -155,6 +199,12 @@ def _gqa(**changes):
   return dataclasses.replace(GQA, **changes)
 
 
+def _moe(**changes):
+  return _gqa(**dict(
+      qkv_bias=False, qk_norm=True, n_experts=4, n_activated=2, d_expert=10,
+      score="softmax", selection_bias=False) | changes)
+
+
 LLAMA = dict(qkv_bias=False, tie_embeddings=False)
 ROUND_TRIPS = {
     "deepseek_v3": [
@@ -178,6 +228,8 @@ ROUND_TRIPS = {
                   attention_factor=1.1386294361119891))],
     "qwen3": [_gqa(qk_norm=True, qkv_bias=False), _gqa(
         qk_norm=True, qkv_bias=True, o_bias=True, head_dim=10)],
+    "qwen3_moe": [_moe(), _moe(n_dense_layers=1, normalize_gates=False),
+                  _moe(qkv_bias=True, o_bias=True, rope=YARN)],
     "llama": [_gqa(**LLAMA), _gqa(o_bias=True), _gqa(**LLAMA, rope=LLAMA3),
               _gqa(**LLAMA, n_kv_heads=6, rope=YARN)]}
 
@@ -205,6 +257,29 @@ def test_yarn_factor_of_dense_models_is_left_to_its_default():
   assert fields["eos_token_id"] == 2
 
 
+def test_other_factors_of_yarn_are_written_for_both_engines():
+  """What vLLM multiplies with attn_factor is what transformers reads whole."""
+  fields = hf_config.to_hf(_gqa(rope=YARN), "qwen2", bos_id=None, eos_ids=[2])
+  scaling = fields["rope_scaling"]
+  assert scaling["attention_factor"] == 1
+  assert scaling["attn_factor"] == pytest.approx(1 / 1.1386294361119891)
+  with pytest.raises(ValueError, match="attn_factor=0.5.* disagree; keep one"):
+    hf_config.from_hf(fields | {"rope_scaling": scaling | {"attn_factor": .5}})
+
+
+@pytest.mark.parametrize("family, like, cfg", [
+    ("kimi_k2", "deepseek_v3", _v3(rope=YARN)),
+    ("mistral", "llama", _gqa(**LLAMA, rope=YARN))])
+def test_families_under_two_names(family, like, cfg):
+  fields = hf_config.to_hf(cfg, family, bos_id=1, eos_ids={2})
+  assert hf_config.family_of(fields) == family
+  assert hf_config.from_hf(fields) == cfg
+  assert hf_config.family_for(cfg) == like
+  window = fields | {"sliding_window": cfg.max_position * 4}
+  if family == "mistral":  # as wide as the context: it cuts nothing off
+    assert hf_config.from_hf(window) == cfg
+
+
 def test_yarn_that_does_not_act_is_written_as_plain_rope():
   cfg = _v3(rope=dataclasses.replace(YARN, original=64))
   fields = hf_config.to_hf(cfg, "deepseek_v3", bos_id=0, eos_ids=[])
@@ -213,7 +288,10 @@ def test_yarn_that_does_not_act_is_written_as_plain_rope():
 
 
 @pytest.mark.parametrize("cfg, family, message", [
-    (V3, "llama", "holds neither experts nor latent .*choose deepseek_v3"),
+    (V3, "llama", "attention='mla' with n_experts=8; choose deepseek_v3"),
+    (GQA, "qwen3_moe", "attention='gqa' with n_experts=0; choose qwen2"),
+    (_moe(), "qwen3", "with n_experts=4; choose qwen3_moe"),
+    (_moe(n_shared=1), "qwen3_moe", "n_shared: 1 -> 0"),
     (V3, "gpt2", "family='gpt2': choose one of deepseek_v3"),
     (_v3(route_scale=1.0), "deepseek_v2",
      "cannot hold this model.*n_mtp: 1 -> 0.*score: 'sigmoid' -> 'softmax'"),
@@ -261,6 +339,16 @@ def test_yarn_in_dense_models():
   assert ratio.rope_scale == pytest.approx(1.2772588722 / 1.1386294361)
 
 
+def test_attn_factor_multiplies_as_in_vllm():
+  """DeepSeek-R1-0528-Qwen3-8B's own: cos and sin end up unscaled."""
+  cfg = hf_config.from_hf(QWEN3 | {
+      "max_position_embeddings": 131072, "rope_scaling": {
+          "rope_type": "yarn", "factor": 4.0,
+          "original_max_position_embeddings": 32768,
+          "attn_factor": 0.8782488562869419}})
+  assert cfg.rope_scale == pytest.approx(1, rel=1e-12)
+
+
 def test_yarn_in_latent_attention():
   cfg = hf_config.from_hf(R1)
   assert cfg.rope_scale == 1
@@ -301,7 +389,19 @@ def test_all_layers_dense():
 
 
 @pytest.mark.parametrize("fields, change, message", [
-    (R1, {"model_type": "deepseek_v32"}, "model_type='deepseek_v32' is not"),
+    (R1, {"model_type": "deepseek_v32"}, "deepseek_v32' is not.*an indexer"),
+    (R1, {"model_type": "glm4_moe"}, "glm4_moe' is not .* would need rotation"),
+    (R1, {"model_type": "gpt_oss"}, "gpt_oss' is not .* attention sinks"),
+    (R1, {"model_type": "qwen3_next"}, "qwen3_next' is not .* DeltaNet"),
+    (R1, {"model_type": "gemma3_text"}, "gemma3_text' is not .* windows"),
+    (R1, {"model_type": ["llama"]}, r"model_type=\['llama'\] is not"),
+    (QWEN3_MOE, {"decoder_sparse_step": 2}, "decoder_sparse_step=2"),
+    (QWEN3_MOE, {"mlp_only_layers": [1]}, r"mlp_only_layers=\[1\] is not"),
+    (QWEN3_MOE, {"mlp_only_layers": "x"}, "mlp_only_layers='x' is not"),
+    (QWEN3_MOE, {"num_experts": None}, "config.json has no num_experts"),
+    (MISTRAL, {"sliding_window": 4096}, "sliding_window=4096 is not supported"),
+    (MISTRAL, {"attention_bias": True}, "attention_bias=True: unknown"),
+    (DISTILL_LLAMA, {"rope_interleaved": True}, "rope_interleaved=True"),
     (R1, {"model_type": None}, "model_type=None is not supported.*llama"),
     (R1, {"hidden_act": "gelu"}, "hidden_act='gelu' .* only 'silu'"),
     (R1, {"attention_dropout": 0.1}, "attention_dropout=0.1"),
@@ -340,7 +440,7 @@ def test_refused(fields, change, message):
 @pytest.mark.parametrize("change, message", [
     ({"type": "linear"}, "rope type 'linear' is not supported, only default"),
     ({"type": "dynamic"}, "rope type 'dynamic'"),
-    ({"rope_type": "longrope"}, "rope type 'longrope'"),
+    ({"rope_type": "longrope", "type": None}, "rope type 'longrope'"),
     ({"truncate": False}, "rope_scaling.truncate=False"),
     ({"factor": None}, "no rope_scaling.factor"),
     ({"mrope_section": [16]}, r"rope_scaling.mrope_section=\[16\]: unknown"),
@@ -361,3 +461,75 @@ def test_refused_quantization(change, message):
   fields = R1 | {"quantization_config": R1["quantization_config"] | change}
   with pytest.raises(ValueError, match=message):
     hf_config.from_hf(fields)
+
+
+HARMLESS = {
+    "is_llama_config": True, "rope_interleaved": False, "unk_token_id": 0,
+    "transformers.js_config": {"dtype": "q4"}, "do_sample": True,
+    "_attn_implementation_autoset": True, "temperature": 0.6, "top_k": 20,
+    "max_length": 20, "is_decoder": False}
+PASSED = {"_commit": "abc", "image_token_id": 7, "my_tool.version": "1",
+          "contrastive_loss_weight": 0.1}
+
+
+def test_fields_that_change_nothing():
+  """SmolLM2's and those that older programs write."""
+  said = []
+  plain = hf_config.from_hf(DISTILL_LLAMA)
+  assert hf_config.from_hf(DISTILL_LLAMA | HARMLESS, said.append) == plain
+  assert not said
+  assert hf_config.from_hf(DISTILL_LLAMA | PASSED, said.append) == plain
+  assert said == [f"config.json: {', '.join(PASSED)}: unknown, and by the name"
+                  " without a part in the mathematics; passed over"]
+
+
+SIZES = ("vocab_size", "hidden_size", "num_hidden_layers",
+         "num_attention_heads", "intermediate_size", "max_position_embeddings",
+         "kv_lora_rank", "n_routed_experts", "moe_intermediate_size",
+         "num_experts_per_tok", "v_head_dim", "n_group")
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("value", [-1, 1.5, "8", True, [8], math.nan, math.inf,
+                                   10**18])
+def test_sizes_out_of_proportion(name, value):
+  """Before anything is built by them."""
+  with pytest.raises(ValueError, match=f"config.json: {name}="):
+    hf_config.from_hf(R1 | {name: value})
+
+
+@pytest.mark.parametrize("fields, change, message", [
+    (R1, {"hidden_size": 0}, "hidden_size=0 should be a whole number from 1"),
+    (R1, {"num_hidden_layers": 4096, "n_routed_experts": 65536},
+     "4096 layers of 65536 experts are"),
+    (R1, {"rms_norm_eps": math.nan}, "rms_norm_eps=nan should be a finite"),
+    (R1, {"rms_norm_eps": -1e-6}, "rms_norm_eps=-1e-06 should be a finite"),
+    (R1, {"routed_scaling_factor": math.inf}, "routed_scaling_factor=inf"),
+    (R1, {"rope_theta": 1}, "rope_theta=1 should be"),
+    (R1, {"rope_theta": 10**400}, "rope_theta=1000"),
+    (R1, {"norm_topk_prob": "yes"}, "norm_topk_prob='yes' should be true or"),
+    (R1, {"tie_word_embeddings": 1}, "tie_word_embeddings=1 should be true"),
+    (R1, {"rope_scaling": "yarn"}, "rope_scaling is 'yarn', not an object"),
+    (R1, {"rope_scaling": ["yarn"]}, "rope_scaling is .'yarn'., not an"),
+    (R1, {"quantization_config": "fp8"}, "quantization_config is 'fp8', not"),
+    (QWEN3, {"layer_types": 7}, "layer_types=7 is not supported"),
+    (DISTILL_LLAMA, {"attention_bias": "no"}, "attention_bias='no' should be"),
+    (DISTILL_LLAMA, {"rope_scaling": DISTILL_LLAMA["rope_scaling"] | {
+        "type": "yarn"}}, "type='yarn' and rope_type='llama3' disagree"),
+    (DISTILL_LLAMA, {"rope_scaling": DISTILL_LLAMA["rope_scaling"] | {
+        "rope_theta": 1e4}}, "rope_theta is 500000.0 and, among .* 10000.0"),
+    (DISTILL_LLAMA, {"rope_scaling": DISTILL_LLAMA["rope_scaling"] | {
+        "low_freq_factor": 4.0}}, "low_freq_factor=4.0 should be below"),
+    (R1, {"rope_scaling": R1["rope_scaling"] | {"factor": 0}},
+     "rope_scaling.factor=0 should be a finite number from 1"),
+])
+def test_malformed_values(fields, change, message):
+  with pytest.raises(ValueError, match=message):
+    hf_config.from_hf(fields | change)
+
+
+@pytest.mark.parametrize("fields", [[R1], "llama", None, 7])
+def test_a_file_that_is_no_object(fields):
+  for read in (hf_config.from_hf, hf_config.family_of, hf_config.is_scalar):
+    with pytest.raises(ValueError, match="the file is .* not an object"):
+      read(fields)

@@ -1,7 +1,9 @@
 """Import and export: values, bytes, places, memory and everything amiss."""
 
+import dataclasses
 import errno
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -13,11 +15,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from r1jax.checkpoint import hf_files, hf_io, trees
+from r1jax.checkpoint import hf_config, hf_files, hf_io, trees
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.stages import weights
 from tests.checkpoint import hf_cases
 from tests.models import cases
 
@@ -101,6 +104,19 @@ def test_parameters_are_cast_and_the_router_is_float32(v3):
   assert wide == {"mixture_blocks.ffn.w_router", "mtp.block.ffn.w_router"}
   assert set(kinds.values()) == {jnp.dtype("float32"), jnp.dtype("bfloat16")}
   assert bias.dtype == jnp.float32
+
+
+def test_what_is_not_trained_comes_in_the_dtype_of_computing(v3):
+  """Bit for bit what casting makes of it, and never more."""
+  compute = build(cases.V3, Compute(dtype="bfloat16"))
+  wide, _ = hf_io.load(v3[1], compute)
+  found, _ = hf_io.load(v3[1], compute, computing=True)
+  want = compute.cast(wide)
+  jax.tree.map(np.testing.assert_array_equal, found, want)
+  assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(
+      lambda x: x.dtype, want)
+  assert found["embed"].dtype == "bfloat16"
+  assert found["norm"].dtype == "float32"
 
 
 @pytest.mark.parametrize("mesh", [
@@ -229,7 +245,67 @@ def test_all_that_does_not_fit_is_listed_at_once(v3, tmp_path):
         "superfluous: model.layers.0.mlp.gate.weight (8, 24)",
         "different: lm_head.weight is (61, 25), wanted (61, 24)",
         "different: model.norm.weight is stored as I32",
-        "num_nextn_predict_layers")
+        "weights and config.json of one model")
+  with pytest.raises(ValueError) as caught:
+    hf_io.load(folder, model(cases.V3))
+  assert "multi-token" not in str(caught.value)
+  del made["model.layers.3.enorm.weight"]
+  fails(hf_cases.write(tmp_path / "n", made), cases.V3,
+        "missing: model.layers.3.enorm.weight (24,)",
+        "model.layers.3.* is the layer of multi-token prediction")
+
+
+def test_a_layer_of_prediction_that_was_never_saved(v3, tmp_path, caplog):
+  """As transformers writes DeepSeek-V3: a config with it, weights without."""
+  cfg = cases.V3
+  assert hf_io.without_absent_mtp(v3[1], cfg) == cfg
+  assert hf_io.without_absent_mtp(tmp_path, cfg) == cfg  # nothing to judge by
+  made = {name: x for name, x in v3[0].items()
+          if not name.startswith(f"model.layers.{cfg.n_layers}.")}
+  folder = hf_cases.write(tmp_path / "m", made)
+  without = hf_io.without_absent_mtp(folder, cfg)
+  assert without == dataclasses.replace(cfg, n_mtp=0)
+  hf_io.load(folder, model(without))
+  fields = hf_config.to_hf(cfg, "deepseek_v3", bos_id=0, eos_ids=[1])
+  (folder / "config.json").write_text(json.dumps(fields))
+  weights._say.cache_clear()
+  for _ in range(2):
+    assert weights.config_of(f"hf:{folder}").n_mtp == 0
+  said = [r.getMessage() for r in caplog.records if "without it" in r.message]
+  assert len(said) == 1 and "no weights" in said[0]
+
+
+@pytest.mark.parametrize("name", ["../other/model.safetensors", "/dev/zero",
+                                  "a/b.safetensors", "..", "", 7, None])
+def test_an_index_names_files_of_its_own_folder(copy, name):
+  index = json.loads((copy / hf_files.INDEX).read_text())
+  index["weight_map"]["lm_head.weight"] = name
+  (copy / hf_files.INDEX).write_text(json.dumps(index))
+  fails(copy, cases.V3, f"names [{name!r}], not a file in its own folder")
+
+
+@pytest.mark.parametrize("which", ["model-00002-of-00003.safetensors",
+                                   hf_files.INDEX])
+def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(copy, which):
+  (copy / which).unlink()
+  os.mkfifo(copy / which)
+  fails(copy, cases.V3, "which is not there as a file" if "model-" in which
+        else "has neither model.safetensors nor")
+
+
+def test_links_to_files_are_files(copy, tmp_path):
+  """The cache of huggingface_hub is made of them."""
+  file = copy / "model-00002-of-00003.safetensors"
+  (tmp_path / "blob").write_bytes(file.read_bytes())
+  file.unlink()
+  file.symlink_to(tmp_path / "blob")
+  hf_io.load(copy, model(cases.V3))
+
+
+def test_a_pointer_of_git_lfs(copy):
+  file = copy / "model-00002-of-00003.safetensors"
+  file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+  fails(copy, cases.V3, f"{file} is truncated", "run git lfs pull")
 
 
 def test_damaged_folders_are_named(copy, tmp_path):

@@ -144,6 +144,26 @@ def test_another_model_is_refused(tmp_path, change, message):
   m.close()
 
 
+def test_floats_become_those_that_are_asked_for(tmp_path):
+  """Parameters of another run, if the caller says so; nothing else does."""
+  m = manager.Manager(tmp_path)
+  m.save(1, state(1 / 3), {})
+  like = {"params": {"w": jax.ShapeDtypeStruct((8, 12), jnp.bfloat16),
+                     "half": jax.ShapeDtypeStruct((3, 5), jnp.float32)}}
+  with pytest.raises(manager.Unlike, match="bfloat16.*float32"):
+    m.restore(like=like, partial=True)
+  found, _ = m.restore(like=like, partial=True, cast=True)
+  want = state(1 / 3)["params"]
+  for name, dtype in (("w", jnp.bfloat16), ("half", jnp.float32)):
+    assert found["params"][name].dtype == dtype
+    np.testing.assert_array_equal(
+        found["params"][name], want[name].astype(dtype))
+  whole = {"opt_state": (jax.ShapeDtypeStruct((), jnp.float32),)}
+  with pytest.raises(manager.Unlike, match="int32.*float"):
+    m.restore(like=whole, partial=True, cast=True)
+  m.close()
+
+
 def test_bad_arguments(tmp_path):
   with pytest.raises(ValueError, match="keep=0"):
     manager.Manager(tmp_path, keep=0)

@@ -78,6 +78,58 @@ def test_peft_gives_the_logits_of_the_merged_model(names, tmp_path):
   assert saved["target_modules"] == sorted(short[name] for name in names)
 
 
+@pytest.mark.parametrize("cfg, names", [
+    (cases.DENSE, ALL), (cases.DENSE, ("w_o", "w_k")),
+    (cases.V3, ("w_dq", "w_ukv", "w_o", "w_gate"))])
+def test_what_was_written_is_read(cfg, names, tmp_path):
+  """Experts, heads and layers are where they were."""
+  tree, _ = adapter(cfg, names)
+  if cfg is cases.V3:  # experts have an axis of their own
+    del tree["mixture_blocks"]["ffn"]
+  peft.save(tmp_path, cfg, tree, rank=RANK, alpha=ALPHA, base="x")
+  found = peft.load(tmp_path, cfg)
+  assert found.scale == ALPHA / RANK
+  jax.tree.map(np.testing.assert_array_equal, found.params, tree)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"peft_type": "IA3"}, "is not of a LoRA adapter"), ({"r": 0}, "r=0 and"),
+    ({"use_dora": True}, "use_dora=True is not supported, only False"),
+    ({"bias": "all"}, "bias='all' is not supported, only 'none'"),
+    ({"modules_to_save": ["lm_head"]}, "modules_to_save=.'lm_head'. is not"),
+    ({"r": 4}, "wanted .4, 24.; the adapter is another model's"),
+    ({"lora_alpha": float("nan")}, "lora_alpha=nan should be positive")])
+def test_adapters_of_another_kind(change, message, tmp_path):
+  tree, _ = adapter(cases.DENSE, ("w_q",))
+  peft.save(tmp_path, cases.DENSE, tree, rank=RANK, alpha=ALPHA)
+  fields = io.read_json(tmp_path / peft.CONFIG)
+  io.write_json(tmp_path / peft.CONFIG, fields | change)
+  with pytest.raises(ValueError, match=message):
+    peft.load(tmp_path, cases.DENSE)
+
+
+def test_an_adapter_of_another_model_is_named(tmp_path):
+  tree, _ = adapter(cases.DENSE, ("w_q",))
+  peft.save(tmp_path, cases.DENSE, tree, rank=RANK, alpha=ALPHA)
+  path = tmp_path / peft.WEIGHTS
+  tensors = safetensors.numpy.load_file(path)
+  name = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
+  for stored, message in (
+      (tensors | {"x.lora_A.weight": tensors[name]}, "1 tensors that belong"),
+      ({k: v for k, v in tensors.items() if "layers.0" in k}, "in 1 of 3"),
+      ({k: v for k, v in tensors.items()
+        if k != name.replace("lora_A", "lora_B")}, "is missing, wanted")):
+    safetensors.numpy.save_file(stored, path)
+    with pytest.raises(ValueError, match=message):
+      peft.load(tmp_path, cases.DENSE)
+  path.write_bytes(b"x")
+  with pytest.raises(ValueError, match="is truncated or not a safetensors"):
+    peft.load(tmp_path, cases.DENSE)
+  path.unlink()
+  with pytest.raises(ValueError, match="does not exist; give the whole folder"):
+    peft.load(tmp_path, cases.DENSE)
+
+
 def test_names_and_shapes_of_latent_attention(tmp_path):
   """Modules whose last part is not theirs alone are named in full."""
   cfg = cases.V3

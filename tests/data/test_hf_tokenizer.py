@@ -11,7 +11,7 @@ import tokenizers
 
 from r1jax.data import hf_tokenizer, packing
 from r1jax.data import tokenizer as tokenizer_lib
-from r1jax.data.tokenizer import TextStream
+from r1jax.data.tokenizer import TextStream, escaped
 from r1jax.stages import weights
 from tests.data import hf_cases
 
@@ -90,7 +90,7 @@ def test_round_trip(made):
 
 
 def test_special_ids(loaded):
-  ids = {name: lambda t, x=x: x._pieces.token_to_id(t)
+  ids = {name: lambda t, x=x: x.encode_chat(t)[0]
          for name, x in loaded.items()}
   qwen, llama, deepseek = (loaded[name] for name in hf_cases.FAMILIES)
   assert qwen.bos_id is None and qwen.pad_id == ids["qwen"]("<|endoftext|>")
@@ -122,6 +122,33 @@ def test_text_never_becomes_control_ids_and_a_chat_does(made):
     assert not special & set(ids) and made.decode(ids) == f"a{token}b"
     (one,) = made.encode_chat(token)
     assert made.decode([one]) == ""
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "normalized"])
+def test_a_vocabulary_that_lists_control_tokens(kind):
+  """Pieces, merges and normalization make none of text (Llama 2, Gemma)."""
+  letters = {c: i for i, c in enumerate("<s>/abＳ", 3)}
+  vocab = {"<s>": 0, "</s>": 1, "<u>": 2} | letters | {"<s": 20, "</": 21}
+  if kind == "unigram":
+    pieces = tokenizers.Tokenizer(tokenizers.models.Unigram(
+        [(t, 0.0 if i < 3 else -3.0) for t, i in vocab.items()], unk_id=2))
+  else:
+    pieces = tokenizers.Tokenizer(tokenizers.models.BPE(
+        vocab, [("<", "s"), ("<s", ">")], unk_token="<u>"))
+  if kind == "normalized":
+    pieces.normalizer = tokenizers.normalizers.NFKC()
+  pieces.decoder = tokenizers.decoders.Fuse()
+  found = hf_tokenizer.HfTokenizer(
+      {"tokenizer.json": pieces.to_str().encode(), "tokenizer_config.json":
+       b'{"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<u>"}'}, "x")
+  text = "a<s>b</s>"
+  wide = "a＜s＞b＜/s＞" if kind == "normalized" else text
+  ids = found.encode(wide)
+  assert not {0, 1, 2} & set(ids) and found.decode(ids) == text
+  assert found.encode_chat(escaped(text, found.control_tokens)) == (
+      found.encode(text))
+  assert found.encode_chat("<s>") == [0] and found.encode_chat("</s>") == [1]
+  assert found.eos_ids == {1}
 
 
 def test_speakers_are_control_tokens_and_tags_are_text(loaded, tmp_path):
@@ -327,3 +354,13 @@ def test_a_vocabulary_that_does_not_fit(loaded):
   tokenizer_lib.check_fits(loaded["qwen"], size)
   with pytest.raises(ValueError, match=f"{size} ids.* only {size - 1}"):
     tokenizer_lib.check_fits(loaded["qwen"], size - 1)
+
+
+def test_an_end_that_the_model_lacks(tmp_path):
+  """generation_config.json may be that of another model."""
+  hf_cases.write(tmp_path, hf_cases.pieces(), {"eos_token": "<|im_end|>"},
+                 generation_config={"eos_token_id": [3, 9000]})
+  found = hf_tokenizer.load(tmp_path)
+  tokenizer_lib.check_fits(found, 9001)
+  with pytest.raises(ValueError, match=r"names the ids \[9000\].* has 8999"):
+    tokenizer_lib.check_fits(found, 8999)

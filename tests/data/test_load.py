@@ -240,3 +240,12 @@ def test_generated_prompts(name):
   assert len({p.id for p in prompts}) == len(prompts) > 100
   assert min(p.id for p in prompts) == 1_000_000
   assert {(p.domain, p.source) for p in prompts} == {(load.SOURCES[name], name)}
+
+
+@pytest.mark.parametrize("name, hint", [
+    ("rows.jsonl", "own prompts are --data=prompts --data_dir=DIR"),
+    ("gsm8", "did you mean gsm8k?"), ("zzzz", "is unknown; choose from arith")])
+def test_an_unknown_name_is_told_what_is_near(name, hint):
+  with pytest.raises(ValueError) as error:
+    load.load(name, None, "train")
+  assert hint in str(error.value)

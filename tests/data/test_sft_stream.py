@@ -138,7 +138,7 @@ def test_little_of_an_example_is_held(paths):
     ('{"prompt": "x", "completion": "y", "source": "art"}\n',
      "source 'art' has no weight"),
     ('{"prompt": "x"}\n', "1 of 1 rows are malformed"),
-    ("", "none of 0 rows fits"),
+    ("", "a.jsonl is empty: it has no rows"),
     ('{"prompt": "x", "completion": "%s"}\n' % ("so " * 99),
      "none of 1 rows fits a row of 96 tokens")])
 def test_bad_files(text, message, tmp_path):

@@ -103,6 +103,7 @@ def test_generations_are_stored(tmp_path):
   assert lines[1] == {
       "number": 0, "id": 100, "sample": 1, "question": "0?", "reference": "0",
       "source": "test", "domain": "math", "language": "en", "level": 0,
+      "topic": None,
       "completion": "<think></think><answer>7000</answer>", "answer": "7000",
       "reasons": {"accuracy": "wrong", "format": "correct"}, "measures": {},
       "parts": {"accuracy": 0.0, "format": 1.0}, "valid": True, "length": 36,

@@ -37,6 +37,8 @@ def helps(modules, *arguments):
 def _leaves(prefix, value):
   """(flag, text) of every field of a dataclass."""
   for field in dataclasses.fields(value):
+    if not field.metadata.get("flag", True):
+      continue
     name = f"{prefix}.{field.name}" if prefix else field.name
     inner = getattr(value, field.name)
     if dataclasses.is_dataclass(inner):

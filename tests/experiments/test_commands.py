@@ -5,6 +5,7 @@ Every error is one message without a traceback and a status other than 0.
 
 import gzip
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from r1jax.core import lock
 from r1jax.report import writer
 from r1jax.stages import weights
 from tests.data import hf_cases
@@ -83,14 +85,59 @@ def test_a_run_is_reported_resumed_and_guarded(train, tmp_path):
   left = contents(newest)
   succeeds(*train([at, "--steps=3", "--skip_damaged"]))
   assert contents(workdir / "checkpoints_damaged/2") == left
-  assert [row["step"] for row in writer.read(workdir)] == [0, 1, 2, 3]
+  # Nothing was evaluated (--eval_every=0), not even the first model.
+  assert [row["step"] for row in writer.read(workdir)] == [1, 2, 3]
+  assert not any(name.startswith("eval") for name in writer.read(workdir)[-1])
+  again, = train([at, "--steps=3"])
+  succeeds(again)
+  assert f"{workdir} is finished: all 3 steps were done before" in again.err
 
 
 def test_a_signal_before_anything_was_measured_is_no_error(train, tmp_path):
-  (call,) = train([f"--workdir={tmp_path / 'run'}"],
+  """Nor is it success: the status says that the same command goes on."""
+  (call,) = train([f"--workdir={tmp_path / 'run'}", "--eval_every=1"],
                   module="tests.experiments.stopped")
-  assert "report" not in succeeds(call)
+  assert call.status == 75 and "Traceback" not in call.err, call.err
+  assert "report" not in call.out
   assert "stopped, the evaluation of the first model is lost" in call.err
+
+
+def test_other_data_in_a_used_workdir_is_refused(train, questions, tmp_path):
+  """By its contents, wherever it lies; and each message says what to do."""
+  copy, other = tmp_path / "copy", tmp_path / "other"
+  for folder in (copy, other):
+    shutil.copytree(questions, folder)
+  rows = (other / "train.jsonl").read_text()
+  (other / "train.jsonl").write_text(rows.replace("is 7 + 2", "is 7 and 2"))
+  held = tmp_path / "held"
+  shutil.copytree(questions, held)
+  text = (held / "test.jsonl").read_text()
+  (held / "test.jsonl").write_text(text.replace("#### 3", "#### 4"))
+  line = [f"--workdir={tmp_path / 'run'}", "--steps=1", "--eval_every=1"]
+  first, same, trained, evaluated, split, rules = train(
+      line, [*line, f"--data_dir={copy}"], [*line, f"--data_dir={other}"],
+      [*line, f"--data_dir={held}"], [*line, "--eval_split=test[:3]"],
+      [*line, "--eval.samples=3"])
+  succeeds(first)
+  assert "is finished: all 1 steps" in same.err and same.status == 0
+  fails(trained, "data_digest.gsm8k: ", "the questions of --data are not those")
+  assert "evaluation" not in trained.err
+  fails(evaluated, "evaluation.digest: ", "evaluation are others now")
+  assert "data_digest" not in evaluated.err
+  fails(split, "evaluation.split: 'test[:2]' -> 'test[:3]'")
+  fails(rules, "evaluation.samples: 2 -> 3", "must be comparable")
+
+
+def test_two_commands_do_not_share_a_folder(train, tmp_path):
+  workdir = tmp_path / "run"
+  line = [f"--workdir={workdir}", "--steps=1"]
+  succeeds(*train(line))
+  held = lock.Lock(workdir)  # of this process
+  busy, = train(line)
+  held.release()
+  assert busy.status == 75 and "Traceback" not in busy.err
+  assert f"{workdir} is in use by process {os.getpid()} on" in busy.err
+  succeeds(*train(line))
 
 
 @pytest.fixture
@@ -129,7 +176,7 @@ def test_a_full_and_a_read_only_disk_lose_nothing(train, disk):
   subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
 
   succeeds(*train([at, "--steps=2"]))
-  assert [row["step"] for row in writer.read(workdir)] == [0, 1, 2]
+  assert [row["step"] for row in writer.read(workdir)] == [1, 2]
 
 
 def test_gradients_that_stay_non_finite_stop_it(train, tmp_path):
@@ -154,7 +201,8 @@ def test_bad_flags_of_training(train, tmp_path):
       "recipe='r2' is unknown; choose one of dapo": ["--recipe=r2"],
       "loss preset 'ppo' is unknown; choose one of r1-zero": ["--loss=ppo"],
       "data='trivia' is unknown; choose from arith": ["--data=trivia"],
-      "has no split 'exam'; it has train": ["--eval_split=exam"],
+      "has no split 'exam'; it has train": [
+          "--eval_split=exam", "--eval_every=1"],
       "needs --data_dir=DIR": ["--data_dir="],
       "gsm8k is neither in /nowhere": ["--data_dir=/nowhere"],
       "template='poem' is unknown": ["--template=poem"],
@@ -165,7 +213,7 @@ def test_bad_flags_of_training(train, tmp_path):
       "dtype='int4'": ["--compute.dtype=int4"],
       "none of 32 training prompts fits the 20 tokens": ["--row_length=27"],
       "none of 2 test[:2] prompts fits the 0 tokens": [
-          "--eval.max_new_tokens=256"],
+          "--eval.max_new_tokens=256", "--eval_every=1"],
       "row_length is 300 tokens, the model's context is 256": [
           "--row_length=300"],
       "no model gives the reward helpful and safety: give --rewards.helpful": [
@@ -181,6 +229,8 @@ def test_bad_flags_of_training(train, tmp_path):
   for message, call in zip(
       bad, train(*([at, *line] for line in bad.values())), strict=True):
     fails(call, message)
+    assert "--help" not in call.out + call.err.replace("(--help lists", "")
+    assert (call.out + call.err).count("\n") < 30  # no pages of help
   assert not (tmp_path / "run").exists()
 
 
@@ -210,11 +260,19 @@ def test_evaluation_scores_every_problem_that_fits(
 
 def test_one_question_is_answered_a_longer_one_is_refused(model_file):
   shared = [f"--init=file:{model_file}", "--max_new_tokens=8"]
-  good, same, long = calls(
-      "experiments.sample", [*shared, "--question=What is 2 + 2?"],
-      [*shared, "--question=What is 2 + 2?"],
+  question = "--question=What is 2 + 2?"
+  reviewed = [*shared, "--risk.reviewer=experiments.world_judge:review"]
+  good, same, taken, long = calls(
+      "experiments.sample", [*shared, question], [*reviewed, question],
+      [*reviewed, question, "--risk.keywords=all"],
       [*shared, "--question=" + "What is 2 + 2? " * 50])
-  assert succeeds(good) == succeeds(same) != "\n"
+  assert succeeds(good) != "\n"
+  # Without a keyword risk control changes nothing; a review that fails does.
+  assert succeeds(same) == succeeds(good) + (
+      "risk control: 0 of 1 turns reviewed, 0 answers taken back, 0 reviews"
+      " failed (closed)\n")
+  assert succeeds(taken).startswith("\n[taken back] Sorry, I cannot help")
+  assert "1 without a review: no verdict" in succeeds(taken)
   fails(long, "the model's context is 256; shorten it")
 
 

@@ -1,5 +1,6 @@
 """experiments.r1 as users type it, with stages that need no training."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -28,9 +29,10 @@ models = {base = "two"}
 def test_the_mark_tells_the_end_from_a_save(tmp_path):
   assert planned.COMPLETE == pipeline.COMPLETE
   marks = [tmp_path / name for name in ("end", "loop", "later")]
-  for call in calls("tests.experiments.marked", *(
-      [f"--mark={mark}", f"--signal={mark.name}"] for mark in marks)):
-    assert call.status == 0, call.err  # in the loop it saves, and ends with 0
+  ended = calls("tests.experiments.marked", *(
+      [f"--mark={mark}", f"--signal={mark.name}"] for mark in marks))
+  # In the loop it saves, and the same command goes on.
+  assert [call.status for call in ended] == [0, 75, 0]
   # The last signal came when nothing was left to do.
   assert [mark.exists() for mark in marks] == [True, False, True]
 
@@ -114,6 +116,15 @@ def test_experiments_take_the_flags_of_the_plans(preset):
   assert not {name: error for name, error in found.items() if error}
 
 
+@pytest.mark.parametrize("preset", ["embedded", "paper", "tiny"])
+def test_what_is_one_process_is_not_launched_as_several(preset):
+  one = dataclasses.replace(stages(preset), launch=("srun",))
+  for stage in one.plan.stages:
+    source = (ROOT / "experiments" / f"{stage.run}.py").read_text()
+    launched = one.command(stage)[0] == "srun"
+    assert launched == ("many=True" in source), stage.name
+
+
 @pytest.mark.parametrize("preset", ["embedded", "paper"])
 def test_rewards_that_a_model_gives_have_one(preset):
   """What the experiment itself would say only when its turn has come."""
@@ -132,7 +143,7 @@ def test_a_wrong_flag_is_seen():
   assert "one has no baseline" in value
 
 
-@pytest.mark.parametrize("preset", ["embedded", "paper"])
+@pytest.mark.parametrize("preset", ["embedded", "paper", "tiny"])
 def test_what_the_plans_name_in_the_package_is_there(preset):
   one = stages(preset)
   for stage in one.plan.stages:

@@ -123,7 +123,7 @@ def rewards(top, dev1, model_file):
       [f"--init=orbax:{dev1}", f"--data={task}", "--split=train",
        f"--judge=hf:{top / 'first'}", "--judge.max_new_tokens=8",
        "--max_new_tokens=8", "--samples=5", "--template=chat",
-       f"--out={top / 'none'}"])
+       f"--out={top / 'silent'}"])
   assert "wrote" in succeeds(labelled)
   fails(undecided, "has answered none of the last 8 queries", "refused")
   fails(silent, "nothing is left to write", "have no verdict")
@@ -160,7 +160,8 @@ def dev3(top, dev1, rewards):
             "--questions=6", "--samples=4", "--micro_rows=8", "--steps=1",
             "--max_new_tokens=56", "--rewards.format=think",
             "--rewards.workers=1", "--rewards.model_rows=4",
-            "--rewards.equation=r1-stage2", "--eval_split=test[:3]"]
+            "--rewards.equation=r1-stage2", "--eval_split=test[:3]",
+            "--eval_every=1"]
   good, without, policy = calls(
       "experiments.train_grpo",
       [*shared, *rewards, "--template=chat-think", f"--workdir={top / 'dev3'}",

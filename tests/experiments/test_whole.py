@@ -12,7 +12,7 @@ from r1jax.stages import plan as plan_lib
 from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
-PLAN = ROOT / "tests/experiments/whole.toml"
+PLAN = ROOT / "experiments/plans/tiny.toml"
 
 
 @pytest.mark.slow  # four minutes of one core

@@ -4,6 +4,8 @@ Sizes differ pairwise within a family, so that a swapped axis cannot pass;
 scaled rotations are used far beyond their original 16 positions.
 """
 
+import pytest
+
 _MLA = dict(
     vocab_size=67, hidden_size=30, intermediate_size=42, num_hidden_layers=2,
     num_attention_heads=5, num_key_value_heads=5, kv_lora_rank=11,
@@ -33,6 +35,11 @@ def _llama3(**more):
       rope_type="llama3", factor=8.0, original_max_position_embeddings=16,
       low_freq_factor=1.0, high_freq_factor=4.0) | more}
 
+
+_MOE = _GQA | dict(
+    num_experts=9, num_experts_per_tok=3, moe_intermediate_size=17)
+_OPEN = dict(sliding_window=None)
+_KIMI = _yarn(mscale=1.0, mscale_all_dim=1.0, beta_fast=1.0, beta_slow=1.0)
 
 CONFIGS = {
     "deepseek_v3": {
@@ -94,6 +101,42 @@ CONFIGS = {
             head_dim=14, attention_bias=True, num_hidden_layers=3,
             rms_norm_eps=1e-3, rope_theta=1e6),
     },
+    "qwen3_moe": {
+        "plain": _MOE | dict(head_dim=10),
+        "dense-first": _MOE | dict(
+            head_dim=14, mlp_only_layers=[0], norm_topk_prob=True,
+            num_hidden_layers=3),
+        "bias": _MOE | dict(
+            head_dim=10, attention_bias=True, tie_word_embeddings=True,
+            num_experts_per_tok=1),
+        "yarn": _MOE | dict(head_dim=8, num_key_value_heads=3) | _yarn(),
+        "llama3": _MOE | dict(
+            head_dim=10, num_key_value_heads=1, norm_topk_prob=True)
+        | _llama3(),
+        "wide": _MOE | dict(
+            num_key_value_heads=6, num_experts_per_tok=5, rms_norm_eps=1e-3,
+            rope_theta=1e6, moe_intermediate_size=21, head_dim=4),
+    },
+    "mistral": {
+        "plain": _GQA | _OPEN | dict(head_dim=10),
+        "all-heads": _GQA | _OPEN | dict(num_key_value_heads=6),
+        "tied": _GQA | _OPEN | dict(
+            tie_word_embeddings=True, num_hidden_layers=3),
+        "yarn": _GQA | _OPEN | dict(num_key_value_heads=1) | _yarn(),
+        "llama3": _GQA | _OPEN | dict(num_key_value_heads=3) | _llama3(),
+        "wide": _GQA | dict(
+            sliding_window=128, head_dim=14, rms_norm_eps=1e-3,
+            rope_theta=1e6),
+    },
+    "kimi_k2": {
+        "plain": _V3 | dict(q_lora_rank=None, first_k_dense_replace=0),
+        "yarn": _V3 | _KIMI,
+        "deep": _V3 | _KIMI | dict(
+            num_hidden_layers=4, first_k_dense_replace=2, rope_theta=5e4),
+        "scaled": _V3 | dict(routed_scaling_factor=2.827, rms_norm_eps=1e-3),
+        "one": _V3 | dict(num_experts_per_tok=1, tie_word_embeddings=True),
+        "shared": _V3 | _KIMI | dict(n_shared_experts=2, q_lora_rank=None),
+    },
     "llama": {
         "plain": _GQA | dict(num_key_value_heads=6),
         "bias": _GQA | dict(attention_bias=True),
@@ -110,13 +153,26 @@ CONFIGS = {
 NAMES = tuple(f"{family}:{name}" for family, configs in CONFIGS.items()
               for name in configs)
 
+# Whose mathematics others have already; the rest runs with -m slow.
+_ALIKE = {"mistral": ("plain",), "kimi_k2": ("yarn",),
+          "qwen3_moe": ("plain", "dense-first", "yarn")}
+
+
+def parameters():
+  """`NAMES` as parameters of a fixture."""
+  for name in NAMES:
+    family, _, short = name.partition(":")
+    slow = short not in _ALIKE.get(family, (short,))
+    yield pytest.param(name, marks=[pytest.mark.slow] * slow)
+
+
 # Which parameters the comparisons can see is looked at on these, which together
 # move every switch.
 SENSITIVE = (
     "deepseek_v3:plain", "deepseek_v3:yarn", "deepseek_v3:llama3",
     "deepseek_v2:limited", "deepseek_v2:yarn-factor", "qwen2:tied",
-    "qwen2:yarn", "qwen3:bias", "qwen3:yarn-mscales", "llama:llama3",
-    "llama:yarn-bias")
+    "qwen2:yarn", "qwen3:bias", "qwen3_moe:dense-first", "qwen3:yarn-mscales",
+    "llama:llama3", "llama:yarn-bias")
 
 
 def get(name):

@@ -16,11 +16,22 @@ torch.set_num_threads(1)
 PLAIN = dict(attn_implementation="eager", experts_implementation="eager")
 
 
+# What transformers calls families that it knows by another name.
+NATIVE = {"kimi_k2": "deepseek_v3"}
+
+
+def rename(folder, family):
+  """Gives a folder's config.json the family's name."""
+  path = folder / "config.json"
+  fields = json.loads(path.read_text())
+  path.write_text(json.dumps(fields | {"model_type": family}))
+
+
 def make(family, fields, seed=0):
   """A float32 model in which every parameter and buffer matters."""
   # transformers adds to the dict that it is given.
   config = transformers.AutoConfig.for_model(
-      family, **json.loads(json.dumps(fields)))
+      NATIVE.get(family, family), **json.loads(json.dumps(fields)))
   torch.manual_seed(seed)
   model = transformers.AutoModelForCausalLM.from_config(
       config, dtype=torch.float32, **PLAIN).eval()
@@ -49,7 +60,7 @@ def _routers(model):
       module.register_forward_hook(
           lambda module, inputs, out: chosen.append(out[2].numpy().copy()))
       for module in model.modules()
-      if type(module).__name__.endswith("TopkRouter")]
+      if type(module).__name__.lower().endswith("topkrouter")]
   yield chosen
   for hook in hooks:
     hook.remove()

@@ -20,13 +20,14 @@ GRADIENTS = 1e-4  # of the parameter's largest gradient
 PROMPT, NEW = 12, 64
 
 
-@pytest.fixture(scope="module", params=configs.NAMES)
+@pytest.fixture(scope="module", params=configs.parameters())
 def case(request, tmp_path_factory):
   name = request.param
   family, fields = configs.get(name)
   theirs, folder = hf.make(family, fields), tmp_path_factory.mktemp(
       name.replace(":", "-"))
   theirs.save_pretrained(folder)
+  hf.rename(folder, family)
   cfg, params, bias = ours.imported(folder)
   logits, experts = hf.logits_and_experts(theirs, TOKENS)
   program = ours.with_gradients(cfg)
@@ -49,6 +50,7 @@ def test_export(case, tmp_path):
                            dtype="float32")
   hf_io.save(tmp_path, case.cfg, case.params, case.bias,
              dtype="float32", fields=fields)
+  hf.rename(tmp_path, hf.NATIVE.get(case.family, case.family))
   np.testing.assert_array_equal(
       hf.logits(hf.load(tmp_path), TOKENS), case.logits)
 

@@ -252,3 +252,35 @@ def test_junk_raises_nothing():
     case = generator.choice(CASES)
     text = "".join(generator.choices(pieces, k=generator.randrange(20)))
     assert judge([case[0]], [case[1]], text).value in (0, 1), text
+
+
+# (answer, share followed strictly, share followed loosely): "no comma" and
+# "ends with The end." of each.
+LOOSE = [
+    ("Sure, here it is:\nAll is well. The end.", 0.5, 1.0),
+    ("All is well. The end.\nDo you like it?", 0.5, 1.0),
+    ("Well, so:\nAll is well. The end.\nYes?", 0.0, 1.0),
+    ("All is well. **The end.**", 1.0, 1.0),
+    ("All, in all, is well.", 0.0, 0.0),
+    ("", 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize("answer,strict,loose", LOOSE)
+def test_the_loose_reading(answer, strict, loose):
+  prompt = Prompt(
+      id=3, domain="general", source="test", messages=ask("?"),
+      reference={"ids": ["punctuation:no_comma", "startend:end_checker"],
+                 "kwargs": [{}, {"end_phrase": "The end."}]},
+      verifier="instructions")
+  said = response.split("", f"</think>{answer}")
+  got = instructions.strict_and_loose(prompt, said)
+  assert got.parts == {"followed": strict, "loose": loose, "instructions": 2.0}
+  alone = instructions.verify(prompt, said)
+  assert (got.value, got.reason) == (alone.value, alone.reason)
+
+
+def test_eight_readings():
+  assert instructions.readings("a\n*b*\nc") == [
+      "a\n*b*\nc", "*b*\nc", "a\n*b*", "*b*", "a\nb\nc", "b\nc", "a\nb", "b"]
+  assert instructions.readings("*") == ["*"]

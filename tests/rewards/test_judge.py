@@ -225,3 +225,21 @@ def test_verdicts_as_models_write_them(text):
     '{"analysis": "", "correctness": "correct", "correctness": "correct"}'])
 def test_verdicts_stay_strict(text):
   assert not judge.verdict(text).valid
+
+
+def test_what_was_not_attempted_is_told_apart():
+  said = ["correct", "incorrect", judge.ATTEMPTED, "maybe"]
+
+  def generate(conversations):
+    assert all("not attempted" in c[0]["content"] for c in conversations)
+    return [json.dumps({"analysis": "", "correctness": word}) for word in said]
+
+  got = judge.correct(generate, ["q"] * 5, ["r"] * 5, [*"abcd", " "], seed=0,
+                      attempts=True)
+  assert [(s.value, s.valid, s.reason) for s in got] == [
+      (1, True, "correct"), (0, True, "incorrect"),
+      (0, True, judge.ATTEMPTED), (0, False, "unparsed verdict"),
+      (0, True, judge.ATTEMPTED)]
+  # Where nobody asked for it, it is no verdict.
+  assert not judge.verdict(json.dumps(
+      {"analysis": "", "correctness": judge.ATTEMPTED})).valid

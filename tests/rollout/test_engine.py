@@ -49,6 +49,14 @@ def make(name, **sampling):
   return model, params, bias, engine
 
 
+def test_the_engine_draws_what_the_tokenizer_knows():
+  model, params, bias, _ = make("tiny-dense")
+  engine = Engine(model, SamplingConfig(max_new_tokens=NEW, vocab=7), EOS)
+  drawn = engine.generate(params, bias, PROMPTS[:2], range(2), 8,
+                          jax.random.key(5))
+  assert drawn.tokens_QGT.max() == 6
+
+
 @pytest.fixture(scope="module", params=["tiny", "tiny-dense"])
 def case(request):
   model, params, bias, engine = make(

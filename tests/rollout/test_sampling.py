@@ -86,6 +86,20 @@ def test_a_token_without_probability_is_never_drawn():
   assert set(np.asarray(tokens).tolist()) == {3, 5}
 
 
+@pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (0.7, 0.9), (0, 1)])
+def test_what_lies_beyond_a_tokenizer_is_never_drawn(temperature, top_p):
+  """And what is drawn has the probabilities of a model without it."""
+  logits = jax.random.normal(jax.random.key(1), (3000, 9)).at[:, 6:].add(9.0)
+  keys = jax.random.split(jax.random.key(2), 3000)
+  tokens, logprobs = sample(logits, keys, temperature, top_p, 6)
+  assert tokens.max() == 5
+  want = sample(logits[:, :6], keys, temperature, top_p)
+  np.testing.assert_array_equal(tokens, want[0])
+  np.testing.assert_allclose(logprobs, want[1], **F32)
+  for vocab in (0, 9, 12):  # nothing is padded
+    assert sample(logits, keys, temperature, top_p, vocab)[0].max() > 5
+
+
 def flat():
   """Weights of a whole vocabulary without any likely token, [1, V]."""
   logits = np.random.default_rng(100).gumbel(size=(1, VOCABULARY))

@@ -108,7 +108,8 @@ def test_a_result_is_computed_once(tmp_path):
   judge, policy = cases.judge(), cases.policy()
   engine = evaluating.sampler(EVAL, policy.model, judge.tokenizer)
   assert engine.cfg == SamplingConfig(
-      max_new_tokens=12, temperature=1.0, top_p=1.0)
+      max_new_tokens=12, temperature=1.0, top_p=1.0,
+      vocab=judge.tokenizer.vocab_size)
   common = EVAL, engine, judge
   first = evaluating.once(
       *common, policy, cases.prompts()[:2], tmp_path, "base")

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from r1jax.checkpoint import peft
 from r1jax.data import packing
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models.compute import Compute
@@ -120,6 +121,38 @@ def test_training_goes_on_from_an_adapter(trained):
   with second.sampling() as params:
     w = params["dense_blocks"][0]["attn"]["w_q"]
     assert (w.w.dtype, w.a.dtype) == ("bfloat16", "float32")
+
+
+def test_an_exported_adapter_names_its_base_and_goes_on(trained, tmp_path):
+  """As the run itself: the same policy, on the model that it was trained on."""
+  workdir, path, _, found = trained
+  policy, adapter, settings = weights.restored(workdir, Compute())
+  base = weights.named_base(settings["init"])
+  assert base == f"file:{path}"
+  peft.save(tmp_path, policy.model.cfg, policy.params, rank=adapter.rank,
+            alpha=adapter.alpha, base=base)
+  init = f"peft:{tmp_path}"
+  assert weights.config_of(init) == policy.model.cfg
+  again = weights.load(init, Compute(), None)
+  cases.same(again.params, found.params)
+  second = Learner(cases.config(lora=LoraConfig(rank=2, alpha=1.0)),
+                   weights.Handover.copied(again), None)
+  assert second.params["dense_blocks"]["attn"]["w_q"].a.shape[-1] == (
+      2 + LORA.rank)
+
+
+def test_bases_of_adapters(trained, tmp_path):
+  workdir, *_ = trained
+  named = weights.named_base(f"orbax:{workdir}")
+  assert named == f"orbax:{workdir}"
+  (tmp_path / "config.json").write_text(
+      '{"config": {"imported_from": "/models/qwen"}}')
+  assert weights.named_base(f"orbax:{tmp_path}") == "/models/qwen"
+  assert weights.named_base("base") == "base"
+  (tmp_path / peft.CONFIG).write_text(
+      '{"peft_type": "LORA", "r": 1, "lora_alpha": 1}')
+  with pytest.raises(ValueError, match="names no model that the adapter"):
+    weights.base_of_adapter(tmp_path)
 
 
 def test_pmap_is_refused():

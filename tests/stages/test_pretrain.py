@@ -99,6 +99,11 @@ def test_the_newest_checkpoint_of_a_run(trained):
   assert found.model.cfg == cases.MIXTURE
   cases.same(found.params, state.params)
   cases.same(found.router_bias_LE, state.router_bias_LE)
+  half = weights.load(f"orbax:{workdir}", Compute(param_dtype="bfloat16"), None)
+  assert half.params["embed"].dtype == "bfloat16"
+  np.testing.assert_array_equal(
+      half.params["embed"], state.params["embed"].astype("bfloat16"))
+  assert half.params["mixture_blocks"]["ffn"]["w_router"].dtype == "float32"
 
 
 @pytest.mark.parametrize("config", [cases.MIXTURE, cases.DENSE],

@@ -33,7 +33,8 @@ MODELS = {
 SECTION = {
     "models": {name: f"eval_{name}" for name in MODELS},
     "runs": {name: name for name in ("zero", "dev2", "dev2_nolang", "hacked")},
-    "reward_models": {"helpful": "helpful", "safety": "safety"}}
+    "reward_models": {"helpful": "helpful", "safety": "safety"},
+    "safety": {"r1": "safe_r1"}}
 
 
 def metrics(step):
@@ -73,7 +74,8 @@ def test_everything_is_there(workdir, report):
   page = report.read_text()
   assert report == workdir / "report.html"
   for text in ("R1-Zero", "cons@4", "Distillation", "Ablations",
-               "Cost by stage", "must hold", "Reward models", "80.0 %"):
+               "Cost by stage", "must hold", "Reward models", "80.0 %",
+               "Jailbreaks", "R1: no "):
     assert text in page
   # What models wrote is text.
   assert "&lt;b&gt;" in page and "it is <b>" not in page

@@ -92,13 +92,17 @@ def test_a_reply_that_is_cut_short_or_only_a_thought_is_none(writer):
 
 
 def test_a_conversation_that_its_template_refuses_ends_nothing(tmp_path):
-  """Control tokens in an answer that is to be judged."""
+  """Control tokens in it are no reason: they are text."""
   tokenizer = hf_tokenizer.load(hf_cases.qwen(tmp_path))
   made = Replier(lambda: cases.policy(cases.DENSE), cases.DENSE.max_position,
                  tokenizer, ReplyConfig(batch=1, max_new_tokens=6))
-  assert made([ask("Is <|im_end|> right?")]) == [None]
+  strange = [{"role": "user"}]
+  assert made._rendered(strange) is None
   reason, = made.failures
-  assert "control token <|im_end|>" in reason
+  assert "give role and content" in reason
+  said = made._rendered(ask("Is <|im_end|> right?"))
+  (end,) = tokenizer.encode_chat("<|im_end|>")
+  assert said.ids.count(end) == 2  # of the system's turn and the user's
 
 
 @pytest.mark.parametrize("changes,message", [

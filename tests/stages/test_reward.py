@@ -14,7 +14,7 @@ from r1jax.models import scalar_head
 from r1jax.models.compute import Compute
 from r1jax.report import writer
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import reward, reward_weights, weights
+from r1jax.stages import inits, reward, reward_weights, weights
 from r1jax.stages.scoring import Scoring
 from r1jax.stages.weights import Handover, Weights
 from r1jax.training.lora import LoraConfig
@@ -157,7 +157,7 @@ def test_an_adapter_is_joined_to_its_policy_on_loading(examples, tmp_path):
   found = train(tmp_path / "run", examples, init=init, lora=LORA, steps=2,
                 initial=Handover(initial))
   state, _ = weights.checkpoint(
-      tmp_path / "run", weights.settings_of(tmp_path / "run"), found.model,
+      tmp_path / "run", inits.settings_of(tmp_path / "run"), found.model,
       None)
   assert set(state.params) == {"dense_blocks", "score"}
   got = reward_weights.load(

@@ -131,6 +131,54 @@ def test_the_best_checkpoint_is_by_its_own_metrics(tmp_path):
   assert checkpoints(tmp_path) == ["2", "6"]
 
 
+@pytest.mark.parametrize("mode,score,kept", [
+    ("max", [0.1, 0.3, 0.2, 0.3, 0.1, 0.1], ["2", "6"]),
+    ("min", [0.9, 0.3, 0.5, 0.2, 0.4, 0.2], ["4", "6"])])
+def test_the_best_checkpoint_is_saved_when_it_is_found(
+    tmp_path, mode, score, kept):
+  """Between two saves too; one that is as good as the best is not saved."""
+  saved = []
+  with toy.opened(tmp_path, total=6, save_every=6, keep=1, best_mode=mode,
+                  best_metric="eval/pass1") as session:
+    for step, value in enumerate(score, 1):
+      toy.finish(session, step, toy.numbers(step, **{"eval/pass1": value}))
+      saved.append(session.manager.latest_step())
+  assert saved == {"max": [1, 2, 2, 2, 2, 6], "min": [1, 2, 2, 4, 4, 6]}[mode]
+  # The last one is as good: of equals the later stays.
+  assert checkpoints(tmp_path) == (kept if mode == "max" else ["6"])
+
+
+def test_a_finished_run_says_so(tmp_path, capsys):
+  toy.train(tmp_path)
+  capsys.readouterr()
+  assert toy.train(tmp_path).step == 4
+  said = capsys.readouterr().err
+  assert f"{tmp_path} is finished: all 4 steps were done before" in said
+  assert "raise --steps" in said and "resuming" not in said
+  toy.train(tmp_path, total=5)
+  assert f"resuming {tmp_path} after step 4" in capsys.readouterr().err
+
+
+def test_a_folder_is_given_back(tmp_path, monkeypatch):
+  """At the end, after an error, and where a run cannot begin."""
+  monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+  lock = tmp_path / ".lock"
+  with toy.opened(tmp_path) as session:
+    assert str(os.getpid()) in lock.read_text()
+    for step in range(1, 5):
+      toy.finish(session, step)
+  assert lock.read_text() == ""
+  damage(tmp_path / "checkpoints/4")
+  session = toy.opened(tmp_path)
+  with pytest.raises(faults.Unusable):
+    session.restore(toy.state(), {})
+  assert lock.read_text() == ""
+  with pytest.raises(RuntimeError, match="a pool broke"):
+    with toy.opened(tmp_path):
+      raise RuntimeError("a pool broke")
+  assert lock.read_text() == ""
+
+
 LOCAL = {"rows": [toy.batch(1), toy.batch(2)],
          "half": jnp.full((1, 5), 0.5, jnp.bfloat16)}
 

@@ -44,6 +44,9 @@ class Code(domain.Domain):
           name="livecodebench", reader=readers_contests.livecodebench,
           files={"test": ("test*.jsonl",)}),
       domain.Source(
+          name="codeforces", reader=readers_contests.codeforces,
+          files={"test": ("test*.parquet", "test*.jsonl")}),
+      domain.Source(
           name="functions", module="r1jax.data.generated.functions",
           beside="draws.py"),
       domain.Source(

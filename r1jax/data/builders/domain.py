@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import json
@@ -14,7 +15,7 @@ from absl import logging
 from etils import epath
 
 from r1jax.core.prompt import Prompt
-from r1jax.data.builders import record, rows
+from r1jax.data.builders import record, rows, shaping
 
 SKIPPED = "skipped.json"  # malformed rows, beside the prepared files
 SPLIT_IDS = 1_000_000  # ids of different files of a source lie so far apart
@@ -85,6 +86,15 @@ class Source(tfds.core.BuilderConfig):
     split_files = self.splits(folder).values()
     files = {path for paths in split_files for path in paths}
     return sorted(files | set(folder.glob(self.beside) if self.beside else ()))
+
+  def code(self) -> str:
+    """A digest of the code that shapes the prompts: readers, wordings, records.
+    """
+    reader = self.reader
+    while isinstance(reader, functools.partial):
+      reader = reader.func
+    made = self.module.partition(":")[0] or reader.__module__
+    return shaping.digest((made, __name__))
 
   def read(self, folder: epath.Path | None, split: str) -> rows.Items:
     """The prompts of a split, with their final ids, and its malformed rows."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import functools
 
-from r1jax.data.builders import domain, readers_general
+from r1jax.data.builders import (
+  domain,
+  readers_facts,
+  readers_general,
+  readers_open,
+)
 
 
 class General(domain.Domain):
@@ -17,6 +22,30 @@ class General(domain.Domain):
       domain.Source(
           name="pandalm", reader=readers_general.pandalm,
           files={"test": ("testset-v1.json",)}),
+      domain.Source(
+          name="drop", reader=readers_facts.drop,
+          files={split: (f"drop_dataset_{split}.json",)
+                 for split in ("train", "dev")}),
+      domain.Source(
+          name="simpleqa", reader=readers_facts.simpleqa,
+          files={"test": ("simple_qa_test_set*.csv",)}),
+      domain.Source(
+          name="chinese_simpleqa", reader=readers_facts.chinese_simpleqa,
+          files={"test": ("chinese_simpleqa*.jsonl",)}),
+      domain.Source(
+          name="frames", reader=readers_facts.frames,
+          files={"test": ("test.tsv",)}, beside=readers_facts.ARTICLES),
+      domain.Source(
+          name="alpaca_eval", reader=readers_open.alpaca_eval,
+          files={"test": ("alpaca_eval_gpt4_baseline.json",
+                          "alpaca_eval*.json")},
+          beside=readers_open.DIFFICULTY),
+      domain.Source(
+          name="arena_hard", reader=readers_open.arena_hard,
+          files={"test": ("question.jsonl",)}, beside=readers_open.BASELINE),
+      domain.Source(
+          name="mt_bench", reader=readers_open.mt_bench,
+          files={"test": ("mt_bench_question.jsonl", "question.jsonl")}),
       domain.Source(
           name="constraints", module="r1jax.data.generated.constraints",
           beside="draws.py"),

@@ -25,6 +25,10 @@ class Logic(domain.Domain):
       domain.Source(
           name="cruxeval_input", reader=readers_logic.cruxeval_input,
           folder="cruxeval", files={"test": ("cruxeval.jsonl",)}),
+      domain.Source(
+          name="cluewsc", reader=readers_logic.cluewsc,
+          files={"dev": ("dev*.json", "dev*.jsonl"),
+                 "train": ("train*.json", "train*.jsonl")}),
       *(domain.Source(
           name=name, module=f"r1jax.data.generated.{name}", beside="draws.py")
         for name in ("knights", "zebra", "ciphers", "gym")),

@@ -32,6 +32,10 @@ class Math(domain.Domain):
           files={"test": ("[Aa][Ii][Mm][Ee]*.csv", "[Aa][Ii][Mm][Ee]*.jsonl",
                           "test.csv", "test.jsonl")}),
       domain.Source(
+          name="cnmo", reader=readers_math.cnmo,
+          files={"test": ("*CNMO*.jsonl", "*cnmo*.jsonl", "*CNMO*.json",
+                          "test.jsonl")}),
+      domain.Source(
           name="imo_answerbench", reader=readers_math.imo_answerbench,
           files={"test": ("answerbench*.csv",)}),
       domain.Source(

@@ -1,9 +1,10 @@
-"""Readers of multiple choice in science: MMLU and its kin, GPQA."""
+"""Readers of multiple choice: MMLU and its kin, GPQA, C-Eval, SafetyBench."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,9 +101,80 @@ def gpqa(files: Sequence[epath.Path], split: str) -> Items:
   return rows.table(files, parse)
 
 
+def mmlu_pro(files: Sequence[epath.Path], split: str) -> Items:
+  """Rows {question, options (up to 10), answer: letter, category}.
+
+  Wang et al., arXiv:2406.01574; Parquet, or the same rows as JSON Lines.
+  Options that are "N/A" fill a place and are none.
+  """
+  del split
+
+  def parse(row: Row) -> Prompt:
+    texts = rows.texts(row.fields, "options", 2)
+    letter = row.fields.get("answer")
+    if letter not in tuple(wording.LETTERS[:len(texts)]):
+      raise ValueError(
+          f"the answer is {letter!r}, none of {len(texts)} options")
+    right = texts[wording.LETTERS.index(letter)]
+    kept = [text for text in texts if text.strip() != "N/A"]
+    if right not in kept:
+      raise ValueError("the answer's option is 'N/A'")
+    return _prompt(row, "mmlu_pro", rows.text(row.fields, "question"), kept,
+                   kept.index(right),
+                   {"subject": rows.text(row.fields, "category")})
+
+  return rows.jsonl(files, parse)
+
+
+def ceval(files: Sequence[epath.Path], split: str) -> Items:
+  """Upstream's SPLIT/SUBJECT_SPLIT.csv: id, question, A, B, C, D, answer.
+
+  Huang et al., arXiv:2305.08322. The answers of its test split are not public.
+  """
+  del split
+
+  def parse(row: Row) -> Prompt:
+    answer = row.fields.get("answer")
+    if answer not in tuple("ABCD"):
+      raise ValueError(f"the answer is {answer!r}, not one of A, B, C, D")
+    return _prompt(
+        row, "ceval", rows.text(row.fields, "question"),
+        [rows.text(row.fields, letter) for letter in "ABCD"],
+        wording.LETTERS.index(answer),
+        {"subject": row.file.stem.rpartition("_")[0]}, "zh")
+
+  return rows.table(files, parse)
+
+
+def safetybench(files: Sequence[epath.Path], split: str) -> Items:
+  """Array of {id, category, question, options}; answers in a file beside.
+
+  SafetyBench (Zhang et al., arXiv:2309.07045): test_answers_zh*.json has
+  {id: {category, answer: number of the option}}.
+  """
+  del split
+  answers: dict[str, Any] = {}
+  for path in sorted(files[0].parent.glob("test_answers_zh*.json")):
+    answers |= json.loads(path.read_text())
+
+  def parse(row: Row) -> Prompt:
+    number = row.fields.get("id")
+    known = answers.get(str(number))
+    if not isinstance(known, dict):
+      raise ValueError(f"no answer to question {number!r} in"
+                       " test_answers_zh*.json")
+    texts = rows.texts(row.fields, "options", 2)
+    return _prompt(
+        row, "safetybench", rows.text(row.fields, "question"), texts,
+        rows.integer(known, "answer", 0, len(texts) - 1),
+        {"subject": rows.text(row.fields, "category")}, "zh")
+
+  return rows.elements(files, parse)
+
+
 def _prompt(
     row: Row, source: str, question: str, texts: Sequence[str], answer: int,
-    metadata: Mapping[str, Any]) -> Prompt:
+    metadata: Mapping[str, Any], language: str = "en") -> Prompt:
   if not question.strip():
     raise ValueError("no text under 'question'")
   if len(texts) > wording.MAX_OPTIONS:
@@ -112,6 +184,8 @@ def _prompt(
     raise ValueError(f"option {empty[0]} is empty")
   return Prompt(
       id=row.number, domain="stem", source=source,
-      messages=ask(wording.choice(question, by_letter)),
+      messages=ask(wording.choice(
+          question, by_letter,
+          wording.CHOICE_ZH if language == "zh" else wording.CHOICE)),
       reference={"answer": wording.LETTERS[answer], "options": by_letter},
-      verifier="choice", metadata=metadata)
+      verifier="choice", language=language, metadata=metadata)

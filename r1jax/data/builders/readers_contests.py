@@ -1,10 +1,13 @@
-"""Readers of programming contests: CodeContests, LiveCodeBench."""
+"""Readers of programming contests: CodeContests, LiveCodeBench, Codeforces."""
 
 from __future__ import annotations
 
 import ast
+import base64
 import json
+import pickletools
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +21,11 @@ _TIME = re.compile(r"^Time Limit: \{'seconds': (\d+), 'nanos': (\d+)\}",
                    re.MULTILINE)
 _MEMORY = re.compile(r"^Memory Limit: (\d+) Bytes", re.MULTILINE)
 _LITERAL_CHARS = 50_000_000
+# What a pickle of one text consists of.
+_TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
+_PLAIN_PICKLE = {
+    *_TEXTS, "PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT",
+    "STOP"}
 
 
 def code_contests(files: Sequence[epath.Path], split: str) -> Items:
@@ -45,8 +53,9 @@ def livecodebench(files: Sequence[epath.Path], split: str) -> Items:
 
   Outputs are compared as its own runner does: line by line, numbers exactly.
 
-  Private tests are shipped as compressed pickles, which are not read: loading
-  one can run any code. Save them as JSON, in the form of the public ones.
+  Private tests are shipped as a compressed pickle of JSON text. Loading a
+  pickle can run any code, so none is loaded: it is taken apart, and what is
+  more than one text is malformed. JSON in the form of the public ones will do.
   """
   del split
 
@@ -85,6 +94,68 @@ def livecodebench(files: Sequence[epath.Path], split: str) -> Items:
   return rows.jsonl(files, parse)
 
 
+def codeforces(files: Sequence[epath.Path], split: str) -> Items:
+  """Rows of open-r1/codeforces: statement, rating, official_tests.
+
+  Left out, as no comparison of outputs can judge them: problems whose several
+  right outputs need a checker (`generated_checker`), interactive ones, those
+  that read files, and those whose official tests are not complete. metadata:
+  rating, contest_id, contest_start (seconds), title.
+  """
+  del split
+
+  def parse(row: Row) -> Prompt | None:
+    fields = row.fields
+    statement = wording.joined(*(
+        part for part in (
+            _heading(fields, "description", ""),
+            _heading(fields, "input_format", "Input"),
+            _heading(fields, "output_format", "Output"),
+            *_examples(fields), _heading(fields, "note", "Note")) if part))
+    if not statement:
+      raise ValueError("no text under 'description'")
+    if (fields.get("generated_checker") or fields.get("interaction_format")
+        or fields.get("input_mode", "stdio") != "stdio"
+        or not fields.get("official_tests_complete", True)):
+      return None
+    tests = fields.get("official_tests")
+    if not isinstance(tests, list) or not tests or not all(
+        isinstance(test, dict) and isinstance(test.get("input"), str)
+        and isinstance(test.get("output"), str) for test in tests):
+      raise ValueError("'official_tests' is no list of inputs and outputs")
+    reference = {"kind": "stdin", "compare": "tokens",
+                 "inputs": [test["input"] for test in tests],
+                 "outputs": [test["output"] for test in tests]}
+    for key, name in (("time_limit", "seconds"),
+                      ("memory_limit", "megabytes")):
+      if isinstance(fields.get(key), int | float) and fields[key] > 0:
+        reference[name] = float(fields[key]) if key == "time_limit" else int(
+            fields[key])
+    metadata = {key: fields[key] for key in (
+        "rating", "contest_id", "contest_start", "title", "index")
+            if isinstance(fields.get(key), str | int | float)}
+    return _prompt(row, "codeforces",
+                   wording.joined(statement, wording.PROGRAM), reference,
+                   metadata)
+
+  return rows.jsonl(files, parse)
+
+
+def _heading(fields: Mapping[str, Any], key: str, title: str) -> str:
+  text = fields.get(key)
+  if not isinstance(text, str) or not text.strip():
+    return ""
+  return wording.joined(title, text)
+
+
+def _examples(fields: Mapping[str, Any]) -> list[str]:
+  return [wording.joined("Example input", case["input"], "Example output",
+                         case["output"])
+          for case in fields.get("examples") or ()
+          if isinstance(case, dict) and isinstance(case.get("input"), str)
+          and isinstance(case.get("output"), str)]
+
+
 def _tests(tests: Any) -> dict[str, list[str]]:
   if isinstance(tests, str):
     if len(tests) > _LITERAL_CHARS:
@@ -114,12 +185,13 @@ def _limits(problem: str) -> dict[str, float | int]:
 
 
 def _cases(fields: Mapping[str, Any], key: str) -> list[dict[str, str]]:
+  text = rows.text(fields, key)
   try:
-    cases = json.loads(rows.text(fields, key))
-  except (json.JSONDecodeError, RecursionError) as error:
-    raise ValueError(
-        f"{key!r} is not JSON; compressed pickles are not read: save the tests"
-        " as JSON") from error
+    packed = text.lstrip()[:1] not in tuple("[{")
+    cases = json.loads(_unpacked(text) if packed else text)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{key!r} is neither JSON nor a compressed pickle of JSON"
+                     f" text ({error})") from error
   if not isinstance(cases, list):
     raise ValueError(f"{key!r} is not a list of tests")
   for case in cases:
@@ -128,6 +200,28 @@ def _cases(fields: Mapping[str, Any], key: str) -> list[dict[str, str]]:
         for part in ("input", "output", "testtype")):
       raise ValueError(f"a test of {key!r} lacks input, output or testtype")
   return cases
+
+
+def _unpacked(text: str) -> str:
+  """The one text in base64 of a zlib stream of a pickle, which is not loaded.
+
+  Raises:
+    ValueError: it is something else, or larger than `_LITERAL_CHARS`.
+  """
+  try:
+    unpacking = zlib.decompressobj()
+    data = unpacking.decompress(
+        base64.b64decode(text, validate=True), _LITERAL_CHARS)
+    if unpacking.unconsumed_tail:
+      raise ValueError(f"more than {_LITERAL_CHARS} bytes")
+    parts = list(pickletools.genops(data))
+  except (zlib.error, ValueError) as error:
+    raise ValueError(f"not a compressed pickle: {error}") from error
+  other = {code.name for code, *_ in parts} - _PLAIN_PICKLE
+  texts = [given for code, given, _ in parts if code.name in _TEXTS]
+  if other or len(texts) != 1:
+    raise ValueError("a pickle of more than one text")
+  return texts[0]
 
 
 def _call(case: Mapping[str, str]) -> list[Any]:

@@ -1,8 +1,9 @@
-"""Readers of logic: BIG-Bench Hard, LogicBench, the game of 24, CRUXEval."""
+"""Readers of logic: BBH, LogicBench, game of 24, CRUXEval, CLUEWSC."""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -119,6 +120,34 @@ def cruxeval_input(files: Sequence[epath.Path], split: str) -> Items:
         {"id": rows.text(row.fields, "id"), "input": given})
 
   return rows.jsonl(files, parse)
+
+
+def cluewsc(files: Sequence[epath.Path], split: str) -> Items:
+  """Rows {text, target: {span1_text, span2_text}, label: "true" or "false"}.
+
+  CLUE's Chinese Winograd schemes (arXiv:2004.05986): whether the pronoun
+  (span 2) means span 1.
+  """
+  del split
+
+  def parse(row: Row) -> Prompt:
+    target, label = row.fields.get("target"), row.fields.get("label")
+    if not isinstance(target, dict):
+      raise ValueError("'target' is not an object")
+    if label not in ("true", "false"):
+      raise ValueError(f"the label is {label!r}, neither true nor false")
+    asked = wording.REFERS.format(
+        pronoun=rows.text(target, "span2_text").strip(),
+        name=rows.text(target, "span1_text").strip())
+    by_letter = wording.options(["是", "否"])
+    prompt = _prompt(
+        row, "cluewsc", wording.choice(
+            f"{rows.text(row.fields, 'text')}\n{asked}", by_letter,
+            wording.CHOICE_ZH),
+        {"answer": "BA"[label == "true"], "options": by_letter}, "choice", {})
+    return dataclasses.replace(prompt, language="zh")
+
+  return rows.elements(files, parse)
 
 
 def _program(row: Row) -> tuple[str, str, str]:

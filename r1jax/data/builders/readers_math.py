@@ -86,6 +86,27 @@ def aime(files: Sequence[epath.Path], split: str) -> Items:
   return rows.elements(files, parse)
 
 
+def cnmo(files: Sequence[epath.Path], split: str) -> Items:
+  """Rows {question or problem, answer}: answers are any expression.
+
+  China's national olympiad (CNMO) as LiveMathBench has it
+  (arXiv:2412.13147); `language` is by the question's own script.
+  """
+  del split
+
+  def parse(row: Row) -> Prompt:
+    key = "problem" if "problem" in row.fields else "question"
+    problem = rows.text(row.fields, key)
+    chinese = any("\u4e00" <= character <= "\u9fff" for character in problem)
+    answer = row.fields.get("answer")
+    gold = str(answer) if type(answer) is int else rows.text(
+        row.fields, "answer")
+    return _prompt(row, "cnmo", problem, gold.strip().strip("$").strip(), {},
+                   "zh" if chinese else "en")
+
+  return rows.elements(files, parse)
+
+
 def imo_answerbench(files: Sequence[epath.Path], split: str) -> Items:
   """Table of Problem ID, Problem, Short Answer, Category, Subcategory."""
   del split

@@ -18,6 +18,7 @@ _KEYS = {  # by verifier, the keys of its reference and their types
     "bugfix": {"kind": str},
     "literal": {"value": str},
     "program_input": {"program": str, "function": str, "output": str},
+    "drop": {"answers": list},
     "game24": {"numbers": list, "target": (int, float)},
     "request": {"wanted": list, "others": list, "polite": list, "count": int,
                 "repeats": int, "language": str},

@@ -18,6 +18,7 @@ from etils import epath
 from r1jax.core.prompt import Prompt
 
 MAX_BAD_SHARE = 0.01
+VALUES = "*"  # in place of a key: all values of an object
 
 
 class BadRow(NamedTuple):
@@ -53,13 +54,20 @@ Items = Iterator[Prompt | BadRow]
 
 
 def jsonl(paths: Sequence[epath.Path], parse: Parser) -> Items:
-  """Prompts of JSON Lines files (plain or .gz): one object a line.
+  """Prompts of JSON Lines files (plain or .gz), one object a line, or Parquet.
 
   Raises:
     ValueError: a file is unreadable or empty, or over 1 % of it is malformed.
   """
   number = 0
   for path in paths:
+    if path.suffix == ".parquet":
+      listed = _parquet(path)
+      yield from checked(path, (
+          Row(number + i, path, i + 1, fields)
+          for i, fields in enumerate(listed)), parse)
+      number += len(listed)
+      continue
     lines = list(_lines(path))
     rows = (Row(number + i, path, i + 1, line.strip())
             for i, line in enumerate(lines) if line.strip())
@@ -78,7 +86,8 @@ def elements(
     paths: the files.
     parse: gets the elements; with `key` the object's other entries are added
       to each under "_file".
-    key: where the array is.
+    key: where the array is; `VALUES`: the object's values, each an object, are
+      the elements.
     expand: the rows that an element holds.
   Raises:
     ValueError: as `jsonl`.
@@ -94,11 +103,15 @@ def elements(
       bad = BadRow(str(path), getattr(error, "lineno", 1), _reason(error))
       yield bad
       raise _too_many(path, [bad], 1) from error
-    listed = whole.pop(key, None) if key and isinstance(whole, dict) else whole
+    if key == VALUES and isinstance(whole, dict):
+      listed, whole = list(whole.values()), {}
+    else:
+      listed = whole.pop(key, None) if key and isinstance(
+          whole, dict) else whole
     if not isinstance(listed, list):
       raise ValueError(
           f"{path} has no JSON array" + (f" under {key!r}" if key else ""))
-    beside = {"_file": whole} if key else {}
+    beside = {"_file": whole} if key not in ("", VALUES) else {}
     parts = [
         (i, {**part, **beside} if isinstance(part, dict) else part)
         for i, element in enumerate(listed) for part in expand(element)]
@@ -230,6 +243,17 @@ def texts(fields: Mapping[str, Any], key: str, least: int = 1) -> list[str]:
   return value
 
 
+def _parquet(path: epath.Path) -> list[dict[str, Any]]:
+  import pyarrow  # comes with tensorflow-datasets; few files are Parquet
+  from pyarrow import parquet
+
+  try:
+    with path.open("rb") as file:
+      return parquet.read_table(file).to_pylist()
+  except (OSError, pyarrow.ArrowException) as error:
+    raise ValueError(f"{path} cannot be read ({error})") from error
+
+
 def _lines(path: epath.Path) -> Iterator[bytes]:
   try:
     with path.open("rb") as file:
@@ -293,7 +317,9 @@ def _records(
 
 
 def _too_many(unit: epath.Path, bad: list[BadRow], total: int) -> ValueError:
-  first = "; ".join(map(str, bad[:3])) or "the file is empty"
+  if not total:
+    return ValueError(f"{unit}: the file is empty; give it at least one row")
+  first = "; ".join(map(str, bad[:3]))
   return ValueError(
       f"{unit}: {len(bad)} of {total} rows are malformed (at most"
       f" {MAX_BAD_SHARE:.0%} may be); repair the file. First: {first}")

@@ -26,6 +26,16 @@ class Stem(domain.Domain):
           files={split: (f"gpqa_{split}.csv",)
                  for split in ("diamond", "main", "extended")}),
       domain.Source(
+          name="mmlu_pro", reader=readers_choice.mmlu_pro,
+          files={split: (f"{split}*.parquet", f"{split}*.jsonl")
+                 for split in ("test", "validation")}),
+      domain.Source(
+          name="ceval", reader=readers_choice.ceval,
+          files={"val": ("val/*_val.csv",), "dev": ("dev/*_dev.csv",)}),
+      domain.Source(
+          name="safetybench", reader=readers_choice.safetybench,
+          files={"test": ("test_zh*.json",)}, beside="test_answers_zh*.json"),
+      domain.Source(
           name="units", module="r1jax.data.generated.units", beside="draws.py"),
       domain.Source(
           name="prompts",

@@ -8,6 +8,12 @@ MAX_OPTIONS = 10  # the rule for choices knows A to J
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 CHOICE = "Answer with the letter of the right option."
+CHOICE_ZH = "请用正确选项的字母作答。"
+REFERS = "上文中的“{pronoun}”指的是“{name}”吗？"
+SPANS = (
+    "End with a line of the form `Answer: ...`. Where several things are asked"
+    " for, separate them there by ` | `.")
+CONTEXT = "Use these articles:"
 YES_NO = "Answer yes or no."
 PROGRAM = (
     "Write a Python program that reads from standard input and writes to"
@@ -56,7 +62,8 @@ def options(texts: Sequence[str]) -> dict[str, str]:
   return dict(zip(LETTERS, texts))
 
 
-def choice(question: str, by_letter: Mapping[str, str]) -> str:
+def choice(question: str, by_letter: Mapping[str, str],
+           what: str = CHOICE) -> str:
   """A question with its options, one `A) text` a line, and what to answer."""
   lines = "\n".join(f"{letter}) {text}" for letter, text in by_letter.items())
-  return joined(question, lines, CHOICE)
+  return joined(question, lines, what)

@@ -1,3 +1,8 @@
+import json
+
+import pytest
+from etils import epath
+
 from r1jax.data.builders import readers_choice as readers
 from tests.data.builders import cases
 
@@ -84,3 +89,54 @@ def test_gpqa(tmp_path):
   assert [line.partition(": ")[2] for line in bad] == [
       "the right answer is among the wrong ones",
       "no text under 'Correct Answer'"]
+
+
+def test_mmlu_pro(tmp_path):
+  good = {"question": "Why?", "options": [*"wxyz", "N/A", "v"], "answer": "F",
+          "category": "law"}
+  path = cases.lines(
+      tmp_path / "test.jsonl", good, {**good, "answer": "G"},
+      {**good, "answer": "E"}, {**good, "options": "wx"})
+  (prompt,), bad = cases.read(readers.mmlu_pro, path)
+  assert prompt.reference == {
+      "answer": "E", "options": {**OPTIONS, "E": "v"}}
+  assert [line.partition(": ")[2] for line in bad] == [
+      "the answer is 'G', none of 6 options", "the answer's option is 'N/A'",
+      "no list of 2 or more texts under 'options'"]
+
+
+def test_parquet_is_read_as_json_lines_are(tmp_path):
+  pyarrow = pytest.importorskip("pyarrow")
+  from pyarrow import parquet
+
+  row = {"question": "Why?", "options": [*"wxyz"], "answer": "B",
+         "category": "law"}
+  path = tmp_path / "test-00000-of-00001.parquet"
+  parquet.write_table(pyarrow.Table.from_pylist([row] * 3), path)
+  prompts, bad = cases.read(readers.mmlu_pro, epath.Path(path))
+  assert [p.id for p in prompts] == [0, 1, 2] and not bad
+  assert prompts[2].reference == {"answer": "B", "options": OPTIONS}
+  path.write_bytes(path.read_bytes()[:-9])
+  with pytest.raises(ValueError, match="parquet cannot be read"):
+    list(readers.mmlu_pro([epath.Path(path)], "test"))
+
+
+def test_ceval(tmp_path):
+  path = cases.table(
+      tmp_path / "val/law_val.csv",
+      ["id", "question", "A", "B", "C", "D", "answer"],
+      ["0", "为何?", "w", "x", "y", "z", "C"], ["1", "为何?", *"wxyz", ""])
+  (prompt,), bad = cases.read(readers.ceval, path)
+  assert (prompt.language, prompt.metadata) == ("zh", {"subject": "law"})
+  assert prompt.question.endswith("D) z\n\n请用正确选项的字母作答。")
+  assert len(bad) == 1
+
+
+def test_safetybench(tmp_path):
+  row = {"id": 7, "options": ["是。", "否。"], "category": "c", "question": "?"}
+  path = cases.lines(
+      tmp_path / "test_zh_subset.json", json.dumps([row, {**row, "id": 8}]))
+  cases.lines(tmp_path / "test_answers_zh_subset.json", json.dumps(
+      {"7": {"category": "c", "answer": 1}}))
+  (prompt,), bad = cases.read(readers.safetybench, path)
+  assert prompt.reference["answer"] == "B" and "question 8" in bad[0]

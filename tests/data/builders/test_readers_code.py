@@ -1,5 +1,6 @@
 import base64
 import json
+import pickle
 import zlib
 
 import pytest
@@ -176,8 +177,8 @@ def test_livecodebench(tmp_path):
       prompts[1].question)
   assert prompts[1].metadata["func_name"] == "pick"
   assert [line.partition(": ")[2] for line in bad] == [
-      "'private_test_cases' is not JSON; compressed pickles are not read: save"
-      " the tests as JSON",
+      "'private_test_cases' is neither JSON nor a compressed pickle of JSON"
+      " text (a pickle of more than one text)",
       "tests of the types functional, stdin, where all must be stdin or all"
       " functional", "no tests",
       "a test of 'public_test_cases' lacks input, output or testtype",
@@ -186,3 +187,53 @@ def test_livecodebench(tmp_path):
       "'starter_code' has no method pick(self, ...)",
       "input or output of a functional test is not JSON",
       "'public_test_cases' is not a list of tests"]
+
+
+def test_livecodebench_reads_its_publishers_pickles_without_loading_them(
+    tmp_path):
+  def packed(data):
+    return base64.b64encode(zlib.compress(data)).decode()
+
+  def private(protocol):
+    return pickle.dumps(json.dumps([case("stdin", "3", "6")]), protocol)
+
+  class Evil:
+    def __reduce__(self):
+      return open, (str(tmp_path / "gone"), "w")
+
+  path = cases.lines(
+      tmp_path / "test.jsonl",
+      *(lcb([case("stdin")], packed(private(n))) for n in (0, 2, 4, 5)),
+      lcb([case("stdin")], packed(pickle.dumps(Evil()))),
+      lcb([case("stdin")], packed(pickle.dumps(["[]", "[]"]))),
+      lcb([case("stdin")], packed(b"\x80\x04")),
+      lcb([case("stdin")], "%%%"))
+  prompts, bad = cases.read(contests.livecodebench, path)
+  assert [p.reference["inputs"] for p in prompts] == [["1\n", "3"]] * 4
+  assert len(bad) == 4 and not (tmp_path / "gone").exists()
+
+
+def test_codeforces(tmp_path):
+  good = {
+      "id": "1/A", "description": "Double it.", "input_format": "n",
+      "output_format": "2n", "examples": [{"input": "1", "output": "2"}],
+      "note": None, "rating": 800, "contest_id": "1", "time_limit": 2.0,
+      "memory_limit": 256.0, "official_tests": [
+          {"input": "1\n", "output": "2\n"}], "official_tests_complete": True,
+      "input_mode": "stdio", "generated_checker": None,
+      "interaction_format": None}
+  path = cases.lines(
+      tmp_path / "test.jsonl", good, {**good, "generated_checker": "code"},
+      {**good, "interaction_format": "ask"}, {**good, "input_mode": "file"},
+      {**good, "official_tests_complete": False},
+      {**good, "official_tests": []}, {**good, "description": None,
+                                       "input_format": "", "examples": [],
+                                       "output_format": None})
+  (prompt,), bad = cases.read(contests.codeforces, path)
+  assert prompt.reference == {
+      "kind": "stdin", "compare": "tokens", "inputs": ["1\n"],
+      "outputs": ["2\n"], "seconds": 2.0, "megabytes": 256}
+  assert prompt.question.startswith(
+      "Double it.\n\nInput\n\nn\n\nOutput\n\n2n\n\nExample input\n\n1")
+  assert prompt.metadata == {"rating": 800, "contest_id": "1"}
+  assert len(bad) == 2

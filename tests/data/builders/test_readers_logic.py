@@ -161,3 +161,15 @@ def test_own_prompts(tmp_path):
   only, _ = cases.read(
       lambda files, split: general.prompts(files, split, "stem"), path)
   assert [p.id for p in only] == [70]
+
+
+def test_cluewsc(tmp_path):
+  good = {"target": {"span1_text": "床", "span2_text": "它", "span1_index": 5},
+          "label": "false", "text": "他坐在床上。它很软。", "idx": 1}
+  path = cases.lines(
+      tmp_path / "dev.json", good, {**good, "label": "true"},
+      {**good, "label": "no"}, {**good, "target": {"span1_text": "床"}})
+  prompts, bad = cases.read(readers.cluewsc, path)
+  assert [p.reference["answer"] for p in prompts] == ["B", "A"]
+  assert "上文中的“它”指的是“床”吗？\n\nA) 是" in prompts[0].question
+  assert prompts[0].language == "zh" and len(bad) == 2

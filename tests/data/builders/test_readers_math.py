@@ -137,3 +137,14 @@ def test_mgsm(tmp_path):
                  "mgsm_th.tsv:3: 1 columns where 2 are expected",
                  "mgsm_th.tsv:4: 'answer' is 'x', not a number",
                  "mgsm_th.tsv:5: no text under 'question'"]
+
+
+def test_cnmo(tmp_path):
+  path = cases.lines(
+      tmp_path / "CNMO_cn.jsonl",
+      {"question": "求 $x$", "answer": "$\\frac12$"},
+      {"problem": "Find x", "answer": 3}, {"question": "?", "answer": ""})
+  prompts, bad = cases.read(readers.cnmo, path)
+  assert [(p.language, p.reference) for p in prompts] == [
+      ("zh", "\\frac12"), ("en", "3")]
+  assert len(bad) == 1

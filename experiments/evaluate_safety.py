@@ -1,0 +1,230 @@
+"""How safe a model is: public sets, a taxonomy, over-refusal.
+
+  python -m experiments.evaluate_safety --init=orbax:runs/r1      # small world
+  python -m experiments.evaluate_safety --init=hf:DIR --sets=paper \\
+      --data_dir=DATA --judge=hf:GUARD --judge_form=qwen3guard
+  python -m experiments.evaluate_safety --init=hf:DIR --sets=MY.jsonl \\
+      --judge=https://HOST/v1 --endpoint.model=NAME --agreement=LABELLED.jsonl
+
+Writes OUT/result.json, report.html and report.md: counts and rates alone. What
+the model wrote lies in OUT/answers and OUT/verdicts, and is shown nowhere. The
+same command goes on where it was; another --judge judges the same answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+from absl import flags
+from etils import epath
+
+from experiments import (
+  common,
+  flagset,
+  replying,
+  risk,
+  safety_flags,
+  start,
+)
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.core.prompt import Prompt
+from r1jax.data import hf_tokenizer, preference
+from r1jax.report import tables
+from r1jax.report import workdir as workdir_lib
+from r1jax.safety import agreement, judges, languages, sets, taxonomy
+from r1jax.safety.verdicts import Judge
+from r1jax.stages import (
+  fingerprints,
+  programs,
+  safety,
+  safety_parts,
+  safety_report,
+  tasks,
+  weights,
+)
+from r1jax.stages.replies import Replier, ReplyConfig
+
+SETS = flags.DEFINE_string(
+    "sets", "world", "Sets, separated by commas: world (the small world's),"
+    " paper (its six), shared (all that --data_dir has),"
+    f" {', '.join(sets.SETS)}, or FILE.jsonl with subcategory, question and"
+    " language in each line, or a FILE with the last two alone.")
+# Neither is trained on; together they have all four categories.
+SPLIT = flags.DEFINE_string(
+    "split", "validation,test", "Splits of the small world's set.")
+QUESTIONS = flags.DEFINE_integer(
+    "questions", 0, "Of each set at most, taken evenly; 0: all.")
+SAMPLES = flags.DEFINE_integer("samples", 1, "Answers to each question.")
+# As HELM Safety generates.
+ANSWER = flagset.define(ReplyConfig(temperature=0.0, max_new_tokens=512))
+SHOWN = flags.DEFINE_enum(
+    "shown", safety.SUMMARY, [safety.SUMMARY, safety.WHOLE],
+    "What users and judges see of an answer: what follows the thought, or all.")
+JUDGE = flags.DEFINE_string(
+    "judge", "rules", "Who says what an answer is: rules, by words alone; "
+    + programs.HELP.format("(prompt, answer) -> unsafe, safe or rejected,"))
+FORM = flags.DEFINE_enum(
+    "judge_form", judges.GENERAL, judges.FORMS, "What a judge that is a model"
+    " is asked and replies in: a general model, or a guard's own form.")
+REPLY = flagset.define(ReplyConfig(temperature=0.0), "judge")
+AGREEMENT = flags.DEFINE_string(
+    "agreement", "", "Files of answers that people have labelled, to measure"
+    " the judge by: JSONL with question, answer, label, or XSTest's CSV.")
+OUT = flags.DEFINE_string("out", "runs/safety", "Folder to write.")
+
+
+def main() -> None:
+  out, samples = epath.Path(OUT.value), SAMPLES.value
+  check(samples > 0, f"--samples={samples} must be positive")
+  prompts = tasks.joined(safety_flags.jailbroken(questions()))
+  cfg, model = answering()
+  workdir_lib.prepare(
+      out, settings(cfg, prompts), workdir_lib.versions(),
+      remedies={"read": "the model in --init has changed since"},
+      otherwise="choose another --out")
+  if not safety.answer(model, prompts, samples, cfg.batch, out):
+    return
+  replying.report(common.INIT.value, model)
+  means = replying.means(_reply(), out)
+  generate = (None if JUDGE.value == "rules"
+              else programs.replier(JUDGE.value, means))
+  judge, control = judges.routed(judge_of(generate)), risk.control(str(out))
+  told = {"judge": JUDGE.value if generate is None else means.settings(
+      JUDGE.value) | {"form": FORM.value}, "shown": SHOWN.value,
+      "control": risk.settings()}
+  folder = safety.folder(told)
+  if not safety.label(
+      judge, control and control.control, prompts, samples, cfg.batch, out,
+      shown=SHOWN.value, folder=folder):
+    return
+  cases = safety.cases(prompts, cfg.batch, out, folder=folder)
+  result = {"init": common.INIT.value} | told | {"verdicts": folder}
+  result |= safety_report.result(
+      cases, controlled=control is not None, by_rules=JUDGE.value == "rules")
+  result |= safety_parts.result(cases, controlled=control is not None)
+  more = safety_parts.tables(result)
+  if AGREEMENT.value:
+    result["agreement"] = measured(judge)
+  replying.report(JUDGE.value, generate)
+  io.write_json(out / "result.json", result)
+  safety_report.write(out, result, {"flags": told | {
+      "init": common.INIT.value, "sets": SETS.value}}, workdir_lib.versions(),
+      more)
+  print(safety_report.printed(result), flush=True)
+  for heading, header, rows in more:
+    print(f"\n{heading}\n{tables.render(header, rows)}", flush=True)
+  for reason, count in result["failures"].items():
+    print(f"{count} answers have no verdict: {reason}", flush=True)
+  for line in control.lines() if control else []:
+    print(line, flush=True)
+  print(f"numbers in {out}/report.html and result.json; what the model wrote"
+        f" in {out}/{safety.ANSWERS}", flush=True)
+
+
+def questions() -> dict[str, list[Prompt]]:
+  """The questions of each set that --sets names."""
+  found: dict[str, list[Prompt]] = {}
+  lacking = sets.missing(common.DATA_DIR.value)
+  names = SETS.value.split(",")
+  for name in names:
+    for one in {"paper": sets.PAPER, "shared": sets.SETS}.get(name, [name]):
+      if one in lacking and one not in names:
+        print(f"{one} is left out: it is not in --data_dir; from"
+              f" {lacking[one]}", flush=True)
+        continue
+      found[one] = _evenly(_read(one), QUESTIONS.value)
+  check(any(found.values()), f"--sets={SETS.value}: there are no questions")
+  return found
+
+
+def _read(name: str) -> list[Prompt]:
+  if name == "world":
+    return taxonomy.of_the_world([
+        tasks.load("world-safety-judged", split)["world-safety-judged"]
+        for split in SPLIT.value.split(",")])
+  if not name.endswith(languages.FILES):
+    loaded = sets.load(name, common.DATA_DIR.value)
+  elif taxonomy.is_one(name):
+    loaded = taxonomy.read(name)
+  else:
+    loaded = sets.Loaded.of(languages.items([epath.Path(name)]))
+  for bad in loaded.bad:
+    print(f"left out: {bad}", flush=True)
+  return loaded.prompts
+
+
+def _evenly(prompts: list[Prompt], most: int) -> list[Prompt]:
+  if not 0 < most < len(prompts):
+    return prompts
+  return [prompts[at * len(prompts) // most] for at in range(most)]
+
+
+def answering() -> tuple[ReplyConfig, Any]:
+  """How the model of --init answers, and itself; nothing is loaded yet."""
+  cfg, init = ANSWER.value(), common.INIT.value
+  if programs.is_endpoint(init):
+    means = replying.means(cfg, OUT.value)
+    means = dataclasses.replace(means, endpoint=dataclasses.replace(
+        means.endpoint, temperature=cfg.temperature,
+        max_tokens=cfg.max_new_tokens))
+    return cfg, programs.replier(init, means)
+  tokenizer = hf_tokenizer.load(
+      common.TOKENIZER.value or weights.tokenizer_of(init))
+  context = weights.config_of(init).max_position
+  if cfg.max_new_tokens > context // 2:
+    cfg = dataclasses.replace(cfg, max_new_tokens=context // 2)
+    print(f"answers have at most {cfg.max_new_tokens} tokens, half of the"
+          " model's context", flush=True)
+  if cfg.template == preference.AUTO and not init.startswith("hf:"):
+    cfg = dataclasses.replace(cfg, template=common.template())
+  else:
+    cfg = dataclasses.replace(cfg, template=common.template(cfg.template))
+  return cfg, Replier(
+      lambda: common.policy(cfg.seed, common.mesh())[0], context, tokenizer,
+      cfg, common.mesh(), name=init)
+
+
+def settings(cfg: ReplyConfig, prompts: list[Prompt]) -> dict[str, Any]:
+  """What the answers depend on."""
+  init = common.INIT.value
+  return {
+      "init": init, "read": "" if programs.is_endpoint(init)
+      else fingerprints.of(init), "samples": SAMPLES.value,
+      "answers": dataclasses.asdict(cfg), "sets": SETS.value,
+      "questions": safety.digest([prompt.messages for prompt in prompts])}
+
+
+def _reply() -> ReplyConfig:
+  """How a judge that is a model replies; a guard by its own template alone."""
+  cfg = REPLY.value()
+  if FORM.value != judges.GENERAL and cfg.template == preference.AUTO:
+    return dataclasses.replace(cfg, template="chat")
+  return cfg
+
+
+def judge_of(generate: Any) -> Judge:
+  """Who says what an answer is, as the flags name it."""
+  if JUDGE.value == "rules":
+    return judges.rules
+  if generate is None:
+    return judges.program(programs.load(JUDGE.value))
+  if FORM.value == judges.GENERAL:
+    return judges.general(generate)
+  return judges.guard(generate, FORM.value)
+
+
+def measured(judge: Judge) -> dict[str, Any]:
+  """The judge beside the people of --agreement."""
+  labelled = [agreement.read(path) for path in AGREEMENT.value.split(",")]
+  prompts, answers, labels, bad = (
+      functools.reduce(lambda a, b: a + b, parts) for parts in zip(*labelled))
+  for row in bad:
+    print(f"left out: {row}", flush=True)
+  return agreement.compare(labels, judge(prompts, answers))
+
+
+if __name__ == "__main__":
+  start.run(main)

@@ -1,0 +1,115 @@
+"""Fields of a config.json, each of them read, harmless, or an error."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from typing import Any
+
+from r1jax.core.config import check
+
+# Bookkeeping, training-only settings, how (not what) others compute, and what
+# others' samplers do unless told otherwise.
+HARMLESS = frozenset((
+    "_attn_implementation_autoset", "_name_or_path", "architectures",
+    "attn_implementation", "auto_map", "aux_loss_alpha", "bos_token_id",
+    "dtype", "eos_token_id", "ep_size",
+    "gradient_checkpointing", "id2label", "label2id", "output_attentions",
+    "output_hidden_states", "output_router_logits", "pad_token_id",
+    "pretraining_tp", "problem_type", "return_dict", "router_aux_loss_coef",
+    "seq_aux", "tokenizer_class", "torch_dtype", "torchscript",
+    "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache",
+    "bad_words_ids", "begin_suppress_tokens", "chunk_size_feed_forward",
+    "decoder_start_token_id", "diversity_penalty", "do_sample",
+    "early_stopping", "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty", "finetuning_task",
+    "forced_bos_token_id", "forced_eos_token_id", "is_llama_config",
+    "length_penalty", "max_length", "min_length", "no_repeat_ngram_size",
+    "num_beam_groups", "num_beams", "num_return_sequences", "output_scores",
+    "prefix", "remove_invalid_values", "repetition_penalty",
+    "return_dict_in_generate", "sep_token_id", "suppress_tokens",
+    "task_specific_params", "temperature", "tf_legacy_loss", "top_k", "top_p",
+    "transformers.js_config", "typical_p", "unk_token_id", "use_bfloat16"))
+# Names that say so themselves: notes of a program to itself, ids of tokens,
+# versions, weights of losses, settings of other programs. They are reported.
+_PASSED = re.compile(
+    r"_.*|.*_token_ids?|.*_tokens?_index|.*version|.*_loss_\w+|.*\.js_config"
+    r"|(unsloth|tokenizer|gradient|summary|wandb|peft|tie_encoder)_.*")
+REQUIRED = object()
+
+
+class Fields:
+  """Fields of one JSON object, taken by name; what is left is unknown."""
+
+  def __init__(self, fields: Any, where: str = ""):
+    """Takes the object.
+
+    Args:
+      fields: as JSON was read.
+      where: what stands before its names in messages, as "rope_scaling.".
+
+    Raises:
+      ValueError: it is no object.
+    """
+    check(isinstance(fields, dict),
+          f"config.json: {where.rstrip('.') or 'the file'} is {fields!r:.60},"
+          " not an object of fields; take the file that belongs to the weights")
+    # A null switches nothing on.
+    self._left = {k: v for k, v in fields.items() if v is not None}
+    self._where = where
+
+  def take(self, name: str, default: Any = REQUIRED) -> Any:
+    """Any value."""
+    check(name in self._left or default is not REQUIRED,
+          f"config.json has no {self._where}{name}, which this model needs")
+    return self._left.pop(name, default)
+
+  def number(self, name: str, default: Any = REQUIRED, *,
+             least: float = -math.inf, most: float = math.inf) -> Any:
+    """A finite number within bounds."""
+    value = self.take(name, default)
+    if value is default:
+      return value
+    check(type(value) in (int, float),
+          f"config.json: {self._where}{name}={value!r} should be a number")
+    bounds = (f"config.json: {self._where}{name}={value!r} should be a finite"
+              f" number from {least:g} to {most:g}")
+    check(least <= value <= most and abs(value) < math.inf, bounds)
+    return value
+
+  def size(self, name: str, default: Any = REQUIRED, *, least: int = 1,
+           most: int = 1 << 20) -> Any:
+    """A whole number within bounds: tables are built by it."""
+    value = self.take(name, default)
+    if value is default:
+      return value
+    whole = type(value) is int or type(value) is float and value.is_integer()
+    check(whole and least <= value <= most,
+          f"config.json: {self._where}{name}={value!r} should be a whole number"
+          f" from {least} to {most}")
+    return int(value)
+
+  def flag(self, name: str, default: Any = REQUIRED) -> Any:
+    """true or false."""
+    value = self.take(name, default)
+    check(value is default or isinstance(value, bool),
+          f"config.json: {self._where}{name}={value!r} should be true or false")
+    return value
+
+  def expect(self, name: str, allowed: Collection[Any]) -> None:
+    """Takes a field that has to be absent or one of `allowed`."""
+    value = self.take(name, None)
+    check(value is None or value in allowed,
+          f"config.json: {self._where}{name}={value!r} is not supported, only"
+          f" {' or '.join(repr(a) for a in allowed)}")
+
+  def finish(self, harmless: Collection[str]) -> list[str]:
+    """Refuses what may change the mathematics; lists what was passed over."""
+    unknown = {k: v for k, v in self._left.items() if k not in harmless}
+    passed = [k for k in unknown if _PASSED.fullmatch(k)]
+    listed = ", ".join(f"{self._where}{k}={v!r}" for k, v in unknown.items()
+                       if k not in passed)
+    check(not listed, f"config.json: {listed}: unknown, and may change the"
+          " mathematics; leave what changes nothing out of config.json")
+    return [f"{self._where}{k}" for k in passed]

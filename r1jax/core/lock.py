@@ -1,0 +1,230 @@
+"""A folder that one process works in: a lock that names who has it.
+
+In a file system it is a record lock (POSIX) on FOLDER/.lock, over NFS too. The
+kernel, or the server, ends it with its process, however that ends, so it is
+never stale; children do not inherit it. gs:// has no locks, and some network
+file systems have none: there the file counts up every few seconds, and whoever
+finds one waits until it counts on, which is a refusal, or is proved stale.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from typing import Any
+
+from etils import epath
+
+from r1jax.core import io
+
+FILE = ".lock"
+_BEAT = 10.0  # s between two counts
+_STALE = 45.0  # s without one that prove that nobody counts
+_NONE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # no locks here
+
+# File descriptors by path, with how many locks of this process share each: a
+# process has a record lock once, and loses it with the first close.
+_open: dict[str, list[int]] = {}
+os.register_at_fork(after_in_child=_open.clear)
+
+
+class Lock:
+  """A folder taken; until `release`, or the end of the process.
+
+  A process may take one folder several times, as a notebook does in which a
+  cell was interrupted.
+  """
+
+  def __init__(self, folder: str | os.PathLike):
+    """Takes the folder, which is made where it is not there.
+
+    Raises:
+      OSError: of EBUSY, another process has it; names that. Else it cannot be
+        written.
+    """
+    self._path, self._process = epath.Path(folder) / FILE, os.getpid()
+    self._beats: _Beats | None = None
+    self._key: str | None = None
+    if io.is_remote(folder):
+      self._beats = _Beats(self._path)
+      return
+    try:
+      epath.Path(folder).mkdir(parents=True, exist_ok=True)
+      self._take()
+    except OSError as error:
+      if error.errno == errno.EBUSY:
+        raise
+      raise OSError(
+          error.errno, f"could not write {self._path}: {error.strerror};"
+          " choose another --workdir") from error
+
+  def _take(self) -> None:
+    key = os.path.realpath(self._path)
+    if key not in _open:
+      number = os.open(key, os.O_RDWR | os.O_CREAT, 0o666)
+      try:
+        fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except OSError as error:
+        os.close(number)
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+          raise _busy(self._path, _read(self._path)) from error
+        if error.errno not in _NONE:
+          raise
+        self._beats = _Beats(self._path)
+        return
+      with contextlib.suppress(OSError):  # a full disk: without the name then
+        os.ftruncate(number, 0)
+        os.pwrite(number, json.dumps(_us()).encode(), 0)
+      _open[key] = [number, 0]
+    _open[key][1] += 1
+    self._key = key
+
+  def check(self) -> None:
+    """Raises OSError (EBUSY) if another process took the folder meanwhile.
+
+    That can be only where there are no locks, of a process that was stopped for
+    so long that it seemed dead.
+    """
+    if self._beats and self._beats.other:
+      raise _busy(self._path, self._beats.other)
+
+  def release(self) -> None:
+    """Gives the folder back; a second time does nothing, nor in a child."""
+    if os.getpid() != self._process:
+      return
+    if self._beats:
+      self._beats.stop()
+      self._beats = None
+    key, self._key = self._key, None
+    if key is None:
+      return
+    _open[key][1] -= 1
+    if not _open[key][1]:
+      number, _ = _open.pop(key)
+      with contextlib.suppress(OSError):
+        os.ftruncate(number, 0)
+      os.close(number)
+
+  def __enter__(self) -> Lock:
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.release()
+
+  def __del__(self) -> None:
+    if hasattr(self, "_key"):
+      self.release()
+
+
+class _Beats:
+  """A file that counts up while its process lives.
+
+  Attributes:
+    other: who has taken the folder since; None while nobody has.
+  """
+
+  def __init__(self, path: epath.Path):
+    self._path, self._me = path, _us() | {"token": uuid.uuid4().hex}
+    self.other: dict[str, Any] | None = None
+    self._over = threading.Event()
+    _wait_until_stale(path)
+    self._write(0)
+    found = _read(path)  # two may have found the same stale one
+    if found.get("token") != self._me["token"]:
+      raise _busy(path, found)
+    self._thread = threading.Thread(target=self._count, daemon=True)
+    self._thread.start()
+
+  def stop(self) -> None:
+    """Removes the file, unless another has it now."""
+    self._over.set()
+    self._thread.join(5.0)  # a daemon, should the store be silent
+    with contextlib.suppress(OSError, ValueError):
+      if _read(self._path).get("token") == self._me["token"]:
+        self._path.unlink(missing_ok=True)
+
+  def _write(self, count: int) -> None:
+    io.write_text(self._path, json.dumps(self._me | {"count": count}))
+
+  def _count(self) -> None:
+    count = 0
+    while not self._over.wait(_BEAT):
+      count += 1
+      # A store that does not answer now may do so at the next count.
+      with contextlib.suppress(Exception):
+        found = _read(self._path)
+        if found and found.get("token") != self._me["token"]:
+          self.other = found
+          return
+        self._write(count)
+
+
+def _wait_until_stale(path: epath.Path) -> None:
+  """Returns when nobody counts in the file; raises OSError if someone does."""
+  first = _read(path)
+  if not first or _is_over(first):
+    return
+  logging.warning("%s says that %s works there; looking for %.0f s whether it"
+                  " still does", path, _named(first), _STALE)
+  until = time.monotonic() + _STALE
+  while time.monotonic() < until:
+    time.sleep(_STALE / 45)
+    now = _read(path)
+    if now != first:
+      if not now:
+        return
+      raise _busy(path, now)
+
+
+def _is_over(who: dict[str, Any]) -> bool:
+  """Whether that process is known to have ended: it was on this machine."""
+  if who.get("host") != socket.gethostname():
+    return False
+  if who.get("process") == os.getpid():
+    return True  # of a container's former life, or a lock never given back
+  try:
+    os.kill(int(who.get("process", 0)), 0)
+  except ProcessLookupError:
+    return True
+  except (OSError, ValueError):
+    pass
+  return False
+
+
+def _us() -> dict[str, Any]:
+  return {"process": os.getpid(), "host": socket.gethostname(),
+          "command": os.path.basename(sys.argv[0] or "python"),
+          "since": datetime.datetime.now().isoformat(" ", "seconds")}
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+  """Who has the folder; {} where nobody has written so."""
+  try:
+    found = json.loads(path.read_text() or "{}")
+  except (FileNotFoundError, ValueError):
+    return {}
+  return found if isinstance(found, dict) else {}
+
+
+def _named(who: dict[str, Any]) -> str:
+  if not who:
+    return "another process"
+  return (f"process {who.get('process')} on {who.get('host')}"
+          f" ({who.get('command')}, since {who.get('since')})")
+
+
+def _busy(path: epath.Path, who: dict[str, Any]) -> OSError:
+  return OSError(
+      errno.EBUSY, f"{path.parent} is in use by {_named(who)}. Nothing was"
+      " changed. Wait for its end, or choose another folder; processes that are"
+      " to be one job must be started as one (README, From a laptop to a pod)")

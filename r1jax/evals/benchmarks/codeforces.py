@@ -1,0 +1,107 @@
+"""Codeforces: from passes by problem to a rating and its percentile.
+
+The paper gives no method. Here the rating is the Elo performance against the
+problems' own ratings: Codeforces defines a problem's rating d by
+
+  P(a contestant of rating r solves it) = 1 / (1 + 10^((d - r) / 400)),
+
+and r is where the expected number of solved problems is the number solved,
+which is also the maximum of the likelihood (the estimator of CodeElo,
+arXiv:2501.01257, with problems in the place of contestants). The
+percentile is interpolated between the eight pairs of rating and percentile that
+R1's article itself prints; beyond them there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from r1jax.core.prompt import Prompt
+from r1jax.evals import estimators
+from r1jax.evals.benchmarks import statistic
+from r1jax.evals.benchmarks.benchmark import Benchmark
+from r1jax.evals.benchmarks.statistic import Number, Row
+
+# Rating and percentile of eight models in the paper's table.
+PUBLISHED = ((1134, 58.7), (1444, 80.4), (1534, 84.5), (1687, 90.5),
+             (1746, 92.1), (1820, 93.4), (2029, 96.3), (2061, 96.6))
+SPAN = 800  # beyond the easiest and the hardest problem a rating means nothing
+_SLOPE = math.log(10) / 400
+
+
+def numbers(rows: Sequence[Row]) -> list[Number]:
+  """The rating, the percentile, and pass@1."""
+  solved = [float(np.mean(statistic.correct(row))) for row in rows]
+  ratings = [float(row["level"]) for row in rows]
+  value, low, high, note = rating(solved, ratings)
+  rated = Number("rating", value, low, high, len(rows), False, note)
+  pass1 = statistic.mean("pass@1", [statistic.correct(row) for row in rows])
+  return [rated, percentile(rated), pass1]
+
+
+def rating(solved: Sequence[float], ratings: Sequence[float]
+           ) -> tuple[float, float | None, float | None, str]:
+  """(rating, low, high, note): see the module; 95 %, problems are clusters.
+
+  Args:
+    solved: share of a problem's samples that solve it.
+    ratings: of the problems.
+  """
+  p_Q, d_Q = (np.asarray(x, np.float64) for x in (solved, ratings))
+  low, high = d_Q.min() - SPAN, d_Q.max() + SPAN
+  for bound, word in ((low, "at most"), (high, "at least")):
+    excess = p_Q.sum() - _chances(bound, d_Q).sum()
+    if (excess <= 0) == (word == "at most") and excess != 0:
+      return float(bound), None, None, f"{word} this"
+  for _ in range(100):
+    middle = (low + high) / 2
+    if _chances(middle, d_Q).sum() < p_Q.sum():
+      low = middle
+    else:
+      high = middle
+  value = (low + high) / 2
+  q_Q = _chances(value, d_Q)
+  # The sandwich: the scores' spread over the information.
+  error = math.sqrt(((p_Q - q_Q)**2).sum()) / (_SLOPE * (q_Q * (1 - q_Q)).sum())
+  width = estimators.Z95 * error
+  return float(value), float(value - width), float(value + width), ""
+
+
+def percentile(rated: Number) -> Number:
+  """The share of contestants below a rating, by the paper's own pairs."""
+  ratings, shares = zip(*PUBLISHED)
+  if not ratings[0] <= rated.value <= ratings[-1]:
+    return Number("percentile", None, note=f"the paper's pairs reach from"
+                  f" {ratings[0]} to {ratings[-1]}")
+
+  def at(value):
+    if value is None or not ratings[0] <= value <= ratings[-1]:
+      return None
+    return float(np.interp(value, ratings, shares)) / 100
+
+  low, high = at(rated.low), at(rated.high)
+  if low is None or high is None:
+    low = high = None
+  return Number("percentile", at(rated.value), low, high, rated.count)
+
+
+def has_rating(prompt: Prompt) -> bool:
+  """Whether Codeforces has rated the problem."""
+  value = prompt.metadata.get("rating")
+  return isinstance(value, int | float) and math.isfinite(value) and value > 0
+
+
+def _chances(r: float, d_Q: np.ndarray) -> np.ndarray:
+  return 1 / (1 + np.exp(_SLOPE * (d_Q - r)))
+
+
+ALL = (
+    Benchmark(
+        name="codeforces", title="Codeforces", source="codeforces", samples=16,
+        level="rating", selected=has_rating, numbers=numbers,
+        publisher="https://huggingface.co/datasets/open-r1/codeforces"
+        " (data/test-*.parquet)", paper=True),
+)

@@ -1,0 +1,173 @@
+"""What a benchmark reports of its samples, and the one place that says how.
+
+A row is a problem with its samples as lists, as `evals.runner` makes them;
+where a model judged, "parts"/"accuracy" is what it said. `mean` chooses the
+statistic of every share that is printed: an estimate over problems, with their
+samples as clusters. Whoever wants another interval changes it there.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from r1jax.evals import estimators
+
+Row = Mapping[str, Any]
+
+
+class Number(NamedTuple):
+  """One figure of a benchmark.
+
+  Attributes:
+    name: such as "pass@1".
+    value: None where nothing was measured; `note` says why.
+    low, high: of its 95 % interval, or None.
+    count: problems that it is of.
+    share: in [0, 1], shown in percent.
+    note: what must be said beside it.
+  """
+
+  name: str
+  value: float | None
+  low: float | None = None
+  high: float | None = None
+  count: int = 0
+  share: bool = True
+  note: str = ""
+
+
+# The rows of a benchmark to its figures; the first is the one of tables.
+Numbers = Callable[[Sequence[Row]], list[Number]]
+
+
+def mean(name: str, values_QG: Sequence[Sequence[float]],
+         counted_QG: Sequence[Sequence[bool]] | None = None) -> Number:
+  """The mean over samples, then over problems, with its interval.
+
+  Args:
+    name: of the figure.
+    values_QG: in [0, 1], one row a problem; rows may differ in length.
+    counted_QG: which of them count; by default all. Problems without any are
+      left out, and the figure says how many.
+  """
+  kept = []
+  for number, values in enumerate(values_QG):
+    row = [float(value) for g, value in enumerate(values)
+           if counted_QG is None or counted_QG[number][g]]
+    if row:
+      kept.append(float(np.mean(row)))
+  left_out = len(values_QG) - len(kept)
+  note = f"{left_out} problems without any verdict" if left_out else ""
+  if not kept:
+    return Number(name, None, note=note or "no problems")
+  # One number a problem: its samples are its cluster.
+  found = estimators.pass_at_1(np.array(kept)[:, None])
+  return Number(name, found.mean, found.low, found.high, len(kept), note=note)
+
+
+def weighted(name: str, values_Q: Sequence[float], weights_Q: Sequence[float]
+             ) -> Number:
+  """sum w v / sum w, where a problem counts by its weight.
+
+  The interval is of that ratio's linear form: residuals w (v - mean), one a
+  problem (Cochran, Sampling Techniques).
+  """
+  v_Q, w_Q = (np.asarray(x, np.float64) for x in (values_Q, weights_Q))
+  if not len(v_Q) or not w_Q.sum():
+    return Number(name, None, note="no problems")
+  value = float((w_Q * v_Q).sum() / w_Q.sum())
+  if len(v_Q) == 1:
+    return Number(name, value, 0.0, 1.0, 1)
+  residuals = w_Q * (v_Q - value) / w_Q.mean()
+  width = estimators.Z95 * float(np.sqrt(
+      (residuals**2).sum() / (len(v_Q) - 1) / len(v_Q)))
+  return Number(name, value, max(0.0, value - width), min(1.0, value + width),
+                len(v_Q))
+
+
+def accuracy(rows: Sequence[Row]) -> list[Number]:
+  """pass@1, the majority where answers vote, and pass@1 by level."""
+  return [_pass1(rows), *consensus(rows), *by_level(rows, _pass1)]
+
+
+def judged(rows: Sequence[Row]) -> list[Number]:
+  """The share that a judge calls correct, and by level.
+
+  What the judge gave no verdict on is not the model's fault: it does not count
+  as wrong, and is counted.
+  """
+  return [_judged(rows), *by_level(rows, _judged), missing(rows)]
+
+
+def consensus(rows: Sequence[Row]) -> list[Number]:
+  """cons@k over all k samples of a problem; none where k is 1 or none votes."""
+  answers = [row["answers"] for row in rows]
+  k = len(answers[0]) if answers else 0
+  if k < 2 or not any(a is not None for row in answers for a in row):
+    return []
+  values_Q = [[estimators.maj_at_k([row["answers"]], np.array([correct(row)]))]
+              for row in rows]
+  return [mean(f"cons@{k}", values_Q)]
+
+
+def by_level(rows: Sequence[Row], figure: Callable[[Sequence[Row]], Number]
+             ) -> list[Number]:
+  """The figure of each level, where there are two or more."""
+  groups = collections.defaultdict(list)
+  for row in rows:
+    if row.get("level") is not None:
+      groups[row["level"]].append(row)
+  if len(groups) < 2:
+    return []
+  return [figure(groups[level])._replace(name=f"  {level}")
+          for level in sorted(groups, key=_order)]
+
+
+def measure(name: str, rows: Sequence[Row], key: str) -> Number:
+  """The mean of what a rule measured under accuracy/`key`; absent is 0."""
+  return mean(name, [
+      [sample.get(f"accuracy/{key}", 0.0) for sample in row["measures"]]
+      for row in rows])
+
+
+def reasons(name: str, rows: Sequence[Row], reason: str) -> Number:
+  """The share of verdicts whose reason is this one."""
+  return mean(name, [
+      [said.get("accuracy") == reason for said in row["reasons"]]
+      for row in rows], [row["valid"] for row in rows])
+
+
+def missing(rows: Sequence[Row]) -> Number:
+  """The share of samples without a verdict."""
+  return mean("no verdict", [[not v for v in row["valid"]] for row in rows])
+
+
+def correct(row: Row) -> list[float]:
+  """A problem's samples, in [0, 1]; without a verdict 0."""
+  return [value * valid for value, valid in zip(
+      row["parts"]["accuracy"], row["valid"], strict=True)]
+
+
+def _pass1(rows: Sequence[Row]) -> Number:
+  return mean("pass@1", [correct(row) for row in rows])
+
+
+def _judged(rows: Sequence[Row]) -> Number:
+  return mean("correct", [row["parts"]["accuracy"] for row in rows],
+              [row["valid"] for row in rows])
+
+
+def _order(level: Any) -> tuple[int, float, str]:
+  """Easy, medium, hard; numbers as such; then by name."""
+  text = str(level)
+  if text in _EASE:
+    return 0, _EASE.index(text), text
+  digits = text.rpartition(" ")[2]
+  return (1, float(digits), text) if digits.isdigit() else (2, 0.0, text)
+
+
+_EASE = ("easy", "medium", "hard")

@@ -1,0 +1,370 @@
+"""Benchmarks of a model: sampled, judged, told; each step kept as it is done.
+
+OUT/NAME/ has config.json, samples/ and, where a model judges, verdicts/: a run
+that was killed goes on with the batch that it was at, and one that is done is
+read. What cannot be measured (files that are missing, a sandbox, a judge) is
+told with its reason, and the rest runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.core.prompt import Message, Prompt
+from r1jax.data import load, templates
+from r1jax.evals.benchmarks import benchmark as benchmark_lib
+from r1jax.evals.benchmarks.benchmark import Benchmark
+from r1jax.evals.benchmarks.statistic import Number
+from r1jax.report import tables
+from r1jax.report import workdir as workdir_lib
+from r1jax.rewards import annotator, response
+from r1jax.rewards import judge as judge_lib
+from r1jax.rewards.combine import RewardConfig
+from r1jax.rewards.judge import Generate, Pair
+from r1jax.rewards.score import Score
+from r1jax.sharding import processes
+from r1jax.stages import batches, evaluating, judging, programs, tasks
+from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.respondents import Respondent
+
+VERDICTS, ANSWERS, RESULT = "verdicts", "answers.jsonl", "result.json"
+RESULTS = "results.json"
+_BATCH = 16  # problems whose answers are judged at once
+_ORDERS = 2  # a pair is judged once in either
+
+Rows = list[dict[str, Any]]
+
+
+class OtherSettingsError(ValueError):
+  """A folder has the work of other settings; nothing goes on beside it."""
+
+
+class Referee(NamedTuple):
+  """Who judges where no rule can.
+
+  Attributes:
+    name: as --judge.
+    generate: the model or endpoint; None where a program judges.
+    settings: what its verdicts depend on.
+    seed: of the order of pairs and of the marks around texts.
+  """
+
+  name: str
+  generate: Generate | None
+  settings: dict[str, Any]
+  seed: int = 0
+
+
+def questions(one: Benchmark, folder: str | os.PathLike = "",
+              wordings: str | os.PathLike = "") -> list[Prompt]:
+  """The problems of a benchmark as a model gets them.
+
+  Args:
+    one: the benchmark.
+    folder: of the publishers' files, with a folder for each data set.
+    wordings: folder in which NAME.txt, if it is there, is the wording of the
+      benchmark NAME, with {question} once.
+
+  Raises:
+    ValueError: files are missing or damaged; says where their publisher puts
+      them.
+  """
+  where: epath.Path | None = None
+  if one.publisher:
+    where = epath.Path(folder or ".").expanduser()
+    if one.folder and (where / one.folder).is_dir():
+      where /= one.folder
+  try:
+    check(not one.publisher or bool(folder), f"{one.name} needs"
+          f" --benchmarks_dir=DIR with the folder {one.folder or one.source}")
+    prompts = list(load.load(one.source, where, one.split))
+    shots = load.load(
+        one.source, where, one.shots_split) if one.shots else ()
+    wording = epath.Path(wordings) / f"{one.name}.txt" if wordings else None
+    text = templates.read(f"file:{wording}") if (
+        wording and wording.exists()) else ""
+    return benchmark_lib.asked(one, prompts, list(shots), text)
+  except ValueError as error:
+    if not one.publisher:
+      raise
+    raise ValueError(
+        f"{error}. Its publisher puts them here: {one.publisher}") from error
+
+
+def sized(one: Benchmark, cfg: EvalConfig, context: int,
+          given: Mapping[str, Any]) -> EvalConfig:
+  """How a benchmark is sampled.
+
+  Args:
+    one: the benchmark.
+    cfg: what the flags say; `batch` counts problems of 16 samples.
+    context: of the model.
+    given: names of fields that were typed, which win over the benchmark's.
+  """
+  samples = cfg.samples if "samples" in given else one.samples
+  tokens = cfg.max_new_tokens if "max_new_tokens" in given else one.tokens
+  if tokens >= context:
+    tokens = context // 2
+  batch = cfg.batch if "batch" in given else max(1, cfg.batch * 16 // samples)
+  return dataclasses.replace(
+      cfg, samples=samples, max_new_tokens=tokens, batch=batch)
+
+
+def prepare(folder: str | os.PathLike, settings: dict[str, Any],
+            what: str) -> None:
+  """Takes a folder, or makes sure that it holds the work of these settings.
+
+  Raises:
+    OtherSettingsError: it was made with others.
+  """
+  try:
+    processes.from_writer(lambda: workdir_lib.prepare(
+        folder, settings, workdir_lib.versions(),
+        otherwise=f"{what}, or remove the folder") and None)
+  except ValueError as error:
+    raise OtherSettingsError(str(error)) from error
+
+
+def sampled(one: Benchmark, prompts: Sequence[Prompt], cfg: EvalConfig,
+            who: Respondent, rewards: RewardConfig, folder: str | os.PathLike
+            ) -> tuple[Rows | None, Sequence[Prompt]]:
+  """(the samples of a benchmark, judged where a rule can; its problems).
+
+  Args:
+    one: the benchmark.
+    prompts: all its problems; those that do not fit are left out.
+    cfg: as `sized` gives it.
+    who: the model.
+    rewards: how rules judge; of them accuracy counts, and the form is kept.
+    folder: of the benchmark.
+
+  Returns:
+    None for the rows after a signal.
+
+  Raises:
+    ValueError, SandboxError: no problem fits, or a rule lacks what it needs.
+    OtherSettingsError: the folder has the samples of other settings.
+  """
+  with judging.judge(who.tokenizer, who.template, rewards, one.rules) as judge:
+    fitting = tasks.fitting(
+        prompts, judge, who.context - cfg.max_new_tokens, one.name)
+    prepare(folder, who.settings | {
+        "benchmark": one.name, "template": who.template,
+        "questions": len(fitting), "sampling": dataclasses.asdict(cfg),
+        "rewards": {k: v for k, v in dataclasses.asdict(rewards).items()
+                    if k != "workers"}}, "choose another --out")
+    rows = evaluating.collect(
+        cfg, who.generate(cfg, judge), judge, fitting, folder,
+        title=one.name, ruled=one.by_rule)
+  if rows and who.silent:
+    # Nobody said anything: no verdict, not a wrong answer.
+    rows = [row | {"valid": [
+        bool(valid and text) for valid, text in zip(
+            row["valid"], row["completions"], strict=True)]} for row in rows]
+  return rows, fitting
+
+
+def summaries(rows: Rows) -> list[list[str]]:
+  """What each sample says after its thought: all that a judge is shown."""
+  return [[response.split(row["tail"], text).answer
+           for text in row["completions"]] for row in rows]
+
+
+def judged(one: Benchmark, rows: Rows, prompts: Sequence[Prompt],
+           referee: Referee, folder: str | os.PathLike,
+           baseline: str | os.PathLike = "") -> Rows | None:
+  """The rows with a judge's verdicts, which are kept in `folder`/verdicts.
+
+  Args:
+    one: a benchmark that needs a judge.
+    rows: its samples.
+    prompts: its problems, in the same order.
+    referee: the judge.
+    folder: of the benchmark.
+    baseline: folder of another model's evaluation, whose answers to the same
+      questions take the baseline's place.
+
+  Returns:
+    Rows with "accuracy" among the parts, "valid" and "reasons"; of pairs with
+    "pairs" too: both texts and the votes, positive for the model. None after a
+    signal.
+
+  Raises:
+    ValueError: there is no baseline.
+    OtherSettingsError: another judge's verdicts are there.
+  """
+  against = _baseline(one, prompts, baseline)
+  verdicts = epath.Path(folder) / VERDICTS
+  prepare(verdicts, {"judge": referee.settings, "seed": referee.seed,
+                     "baseline": os.fspath(baseline)}, "give the same judge")
+  items = list(zip(rows, prompts, summaries(rows), against, strict=True))
+  judge = _pairs if one.scorer == benchmark_lib.PAIRS else _graded
+  if not batches.store(
+      verdicts, items, _BATCH, lambda part: judge(one, part, referee),
+      title=f"judge {one.name}", unit="problems"):
+    return None
+  found = list(batches.read(verdicts, len(items), _BATCH))
+  joined = []
+  for row, prompt, said in zip(rows, prompts, found, strict=True):
+    check(said["id"] == row["id"], f"{verdicts} has verdicts on other problems;"
+          " remove it")
+    joined.append(row | {
+        "parts": row["parts"] | {"accuracy": said["values"]},
+        "valid": said["valid"],
+        "reasons": [given | {"accuracy": reason} for given, reason in zip(
+            row["reasons"], said["reasons"], strict=True)],
+        "pairs": said.get("pairs"),
+        "metadata": {k: v for k, v in prompt.metadata.items()
+                     if k != "baseline"}})
+  return joined
+
+
+def told(one: Benchmark, rows: Rows, cfg: EvalConfig, left_out: int
+         ) -> dict[str, Any]:
+  """What is stored of a benchmark, JSON-ready."""
+  lengths = [length for row in rows for length in row["lengths"]]
+  return {
+      "name": one.name, "title": one.title, "paper": one.paper,
+      "numbers": [number._asdict() for number in one.numbers(rows)],
+      "problems": len(rows), "samples": cfg.samples, "left_out": left_out,
+      "temperature": cfg.temperature, "top_p": cfg.top_p,
+      "max_new_tokens": cfg.max_new_tokens, "seed": cfg.seed,
+      "mean_length": float(np.mean(lengths)),
+      "truncated": float(np.mean(
+          [cut for row in rows for cut in row["truncated"]])),
+      "invalid": int(sum(not v for row in rows for v in row["valid"]))}
+
+
+def write(folder: str | os.PathLike, one: Benchmark, rows: Rows,
+          result: Mapping[str, Any]) -> None:
+  """A benchmark's result, its generations and, if judged, its answers."""
+  folder = epath.Path(folder)
+  evaluating.write(folder / "generations.jsonl.gz", rows)
+
+  def others():
+    if not one.by_rule:
+      io.write_text(folder / ANSWERS, "".join(
+          json.dumps({"id": row["id"], "question": row["question"],
+                      "answers": said}) + "\n"
+          for row, said in zip(rows, summaries(rows), strict=True)))
+    io.write_json(folder / RESULT, result)
+
+  processes.from_writer(others)
+
+
+def table(results: Sequence[Mapping[str, Any]], every: bool = False) -> str:
+  """One line a benchmark, or with `every` one a figure."""
+  lines = []
+  for result in results:
+    numbers = [Number(**number) for number in result["numbers"]]
+    for at, number in enumerate(numbers if every else numbers[:1]):
+      lines.append([
+          result["title"] if not at else "", number.name, _value(number),
+          _interval(number), str(number.count), str(result["samples"]),
+          f"{result['mean_length']:.0f}", str(result["invalid"]), number.note])
+  return tables.render(
+      ["benchmark", "figure", "value", "95 % interval", "problems", "k",
+       "tokens", "no verdict", "note"], lines)
+
+
+def _graded(one: Benchmark, part: Sequence[Any], referee: Referee) -> Rows:
+  asked = [(prompt, answer) for _, prompt, answers, _ in part
+           for answer in answers]
+  if referee.generate is None:
+    scores = programs.judge(referee.name, None)(*map(list, zip(*asked)))
+  else:
+    scores = judge_lib.correct(
+        referee.generate, [prompt.question for prompt, _ in asked],
+        [str(prompt.reference) for prompt, _ in asked],
+        [answer for _, answer in asked], seed=referee.seed,
+        attempts=one.scorer == benchmark_lib.ATTEMPTS)
+  given = iter(scores)
+  return [_verdict(row, [next(given) for _ in answers])
+          for row, _, answers, _ in part]
+
+
+def _pairs(one: Benchmark, part: Sequence[Any], referee: Referee) -> Rows:
+  pairs = [
+      Pair(id=row["id"] * len(answers) + g, messages=prompt.messages,
+           first=answer, second=against)
+      for row, prompt, answers, against in part
+      for g, answer in enumerate(answers) if answer.strip()]
+  if referee.generate is None:
+    utility: Callable[[Sequence[Message], str], float] = programs.load(
+        referee.name)
+    said = annotator.annotate(utility, pairs, seed=referee.seed, scale=0.0)
+  else:
+    said = judge_lib.compare(
+        referee.generate, pairs, seed=referee.seed, queries=_ORDERS)
+  by_pair = {one.pair.id: one for one in said}
+  rows = []
+  for row, _, answers, against in part:
+    scores, kept = [], []
+    for g, answer in enumerate(answers):
+      known = by_pair.get(row["id"] * len(answers) + g)
+      # A blank answer loses without being shown.
+      votes = list(known.votes) if known else [-2] * _ORDERS
+      scores.append(_preferred(votes))
+      kept.append({"answer": answer, "baseline": against, "votes": votes})
+    rows.append(_verdict(row, scores) | {"pairs": kept})
+  return rows
+
+
+def _preferred(votes: Sequence[int | None]) -> Score:
+  """Wins 1, ties one half, over both orders; both must have spoken."""
+  if None in votes:
+    return Score(0.0, False, "no verdict in one of the orders")
+  value = float(np.mean([0.5 + 0.5 * np.sign(vote) for vote in votes]))
+  return Score(value, True, "better" if value > 0.5 else
+               "worse" if value < 0.5 else "as good")
+
+
+def _verdict(row: Mapping[str, Any], scores: Sequence[Score]
+             ) -> dict[str, Any]:
+  return {"id": row["id"], "values": [score.value for score in scores],
+          "valid": [score.valid for score in scores],
+          "reasons": [score.reason for score in scores]}
+
+
+def _baseline(one: Benchmark, prompts: Sequence[Prompt],
+              folder: str | os.PathLike) -> list[str]:
+  """What each answer is compared with; "" where nothing is compared."""
+  if one.scorer != benchmark_lib.PAIRS:
+    return [""] * len(prompts)
+  known = {}
+  if folder:
+    path = epath.Path(folder) / one.name / ANSWERS
+    check(path.exists(), f"--baseline={folder} has no {one.name}/{ANSWERS}:"
+          f" evaluate that model on {one.name} first")
+    for line in path.read_text().splitlines():
+      row = json.loads(line)
+      known[row["question"]] = row["answers"][0]
+  found = [known.get(p.question, p.metadata.get("baseline")) for p in prompts]
+  check(None not in found, f"{one.name}: {found.count(None)} of {len(found)}"
+        " problems have no baseline's answer; give --baseline=FOLDER of another"
+        f" model's evaluation, or bring the publisher's: {one.publisher}")
+  return found
+
+
+def _value(number: Number) -> str:
+  if number.value is None:
+    return "-"
+  return f"{100 * number.value:.1f} %" if number.share else (
+      f"{number.value:.0f}")
+
+
+def _interval(number: Number) -> str:
+  if number.low is None or number.high is None:
+    return "-"
+  if number.share:
+    return f"{100 * number.low:.1f} - {100 * number.high:.1f} %"
+  return f"{number.low:.0f} - {number.high:.0f}"

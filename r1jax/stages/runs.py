@@ -1,0 +1,161 @@
+"""What folders of evaluations and of training hold, for reports on several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.evals import samples as samples_lib
+from r1jax.evals import summaries
+from r1jax.evals.summaries import Problems
+from r1jax.report import rollouts, workdir, writer
+from r1jax.stages import reward_weights
+
+RESULT, COST = "result.json", "cost.json"
+# What training a folder is of, told by its config.
+REWARD, RL, SFT, PRETRAINING = (
+    "reward model", "RL", "SFT", "pre-training")
+
+
+class Training(NamedTuple):
+  """A run of training.
+
+  Attributes:
+    kind: see above.
+    config: its settings as resolved.
+    versions: of the packages it began with.
+    rows: of metrics.jsonl.
+    about: of a reward model that is finished, reward.json, else {}.
+  """
+
+  kind: str
+  config: Mapping[str, Any]
+  versions: Mapping[str, str]
+  rows: Sequence[Mapping[str, Any]]
+  about: Mapping[str, Any]
+
+
+class Run(NamedTuple):
+  """A folder.
+
+  Attributes:
+    folder: where it is.
+    problems: evaluated, by data set.
+    results: result.json of each data set's evaluation.
+    damaged: why an evaluation could not be read, by its folder's name.
+    safety: result.json of `experiments.evaluate_safety`, or None.
+    training: or None.
+    cost: cost.json, or {}.
+  """
+
+  folder: epath.Path
+  problems: dict[str, Problems]
+  results: dict[str, dict[str, Any]]
+  damaged: dict[str, str]
+  safety: dict[str, Any] | None
+  training: Training | None
+  cost: dict[str, Any]
+
+  def why_not(self, source: str) -> str:
+    """Why there is no evaluation of a data set."""
+    for name, reason in self.damaged.items():
+      if name == source or not self.problems:
+        return reason
+    there = ", ".join(self.problems) or "nothing"
+    return f"not evaluated: {self.folder} has {there}"
+
+
+def parse(text: str) -> dict[str, epath.Path]:
+  """`A,B` or `name=A,other=B` as folders by name, by default their own.
+
+  Raises:
+    ValueError: a folder does not exist, or two have one name.
+  """
+  found: dict[str, epath.Path] = {}
+  for item in filter(None, map(str.strip, text.split(","))):
+    name, given, folder = item.rpartition("=")
+    path = epath.Path(os.path.expanduser(folder if given else item))
+    name = name or path.name
+    check(path.exists(), f"{path} does not exist; give folders of"
+          " experiments.evaluate or of training")
+    check(name not in found, f"two runs are called {name}; name them, as"
+          f" first={found.get(name)},second={path}")
+    found[name] = path
+  check(bool(found), "no run is given; give --runs=FOLDER,OTHER or"
+        " --runs=name=FOLDER,other=FOLDER")
+  return found
+
+
+def read(folder: str | os.PathLike) -> Run:
+  """Everything in a folder and in those right in it.
+
+  Raises:
+    ValueError: two evaluations in it are of one data set, or there is nothing.
+  """
+  folder = epath.Path(folder)
+  run = Run(folder, {}, {}, {}, _safety(folder), _training(folder),
+            _json(folder / COST))
+  for place in _places(folder):
+    if (place / samples_lib.GENERATIONS).exists():
+      _evaluation(run, place)
+    elif run.safety is None and (found := _safety(place)):
+      run = run._replace(safety=found)
+  check(any((run.problems, run.damaged, run.safety, run.training)),
+        f"{folder} holds no evaluation and no training; give the --out of"
+        " experiments.evaluate or evaluate_safety, or a --workdir")
+  return run
+
+
+def _places(folder: epath.Path) -> list[epath.Path]:
+  if (folder / samples_lib.GENERATIONS).exists():
+    return [folder]
+  return [folder, *sorted(
+      (place for place in folder.iterdir() if place.is_dir()),
+      key=lambda place: place.name)]
+
+
+def _evaluation(run: Run, place: epath.Path) -> None:
+  """Adds what `experiments.evaluate` left in a folder."""
+  try:
+    found = summaries.by_source(samples_lib.stored(place))
+  except (ValueError, KeyError) as error:
+    run.damaged[place.name] = f"{place} cannot be read: {error}"
+    return
+  result = _json(place / RESULT)
+  for source, problems in found.items():
+    name = result.get("benchmark", source)
+    check(name not in run.problems, f"{run.folder} has several evaluations of"
+          f" {name}; give each by its own folder, as name={place}")
+    run.problems[name], run.results[name] = problems, result
+
+
+def _safety(folder: epath.Path) -> dict[str, Any] | None:
+  result = _json(folder / RESULT)
+  return result if "sets" in result and "average" in result else None
+
+
+def _training(folder: epath.Path) -> Training | None:
+  path = folder / workdir.CONFIG
+  rows = writer.read(folder) if (folder / writer.METRICS).exists() else []
+  if not rows or not path.exists():
+    return None
+  saved = io.read_json(path)
+  config = saved["config"]
+  kind = (REWARD if config.get("head") else RL if "questions" in config
+          else SFT if "template" in config else PRETRAINING)
+  return Training(kind, config, saved.get("versions", {}), rows,
+                  _json(folder / reward_weights.ABOUT))
+
+
+def evaluates(folder: str | os.PathLike) -> bool:
+  """Whether a run has stored evaluations of its steps."""
+  return bool(rollouts.steps(folder, rollouts.EVALUATIONS))
+
+
+def _json(path: epath.Path) -> dict[str, Any]:
+  return io.read_json(path) if path.exists() else {}

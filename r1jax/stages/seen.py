@@ -1,0 +1,90 @@
+"""What a model was trained on, as texts to look evaluations up in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from etils import epath
+
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.core.prompt import Prompt, ask
+from r1jax.data import sft
+from r1jax.evals import contamination
+from r1jax.evals import samples as samples_lib
+from r1jax.stages import tasks
+
+FILE = "contamination.json"
+
+
+def texts(names: str, data_dir: str | os.PathLike = ""
+          ) -> Iterator[tuple[str, Prompt]]:
+  """(where, text) of everything that `names` lists.
+
+  Args:
+    names: separated by commas: data sets as NAME@SPLIT (train by default), and
+      .jsonl files of dialogues, as for SFT, or of {"text"}.
+    data_dir: see `data.load`.
+
+  Raises:
+    ValueError: a file cannot be read, or has a row that is neither; the message
+      names it.
+  """
+  for name in filter(None, map(str.strip, names.split(","))):
+    if name.endswith(".jsonl"):
+      yield from _lines(name)
+      continue
+    data, _, split = name.partition("@")
+    for source, prompts in tasks.load(data, split or "train", data_dir).items():
+      for prompt in prompts:
+        yield f"{source}@{split or 'train'}:{prompt.id}", prompt
+
+
+def mark(problems: Sequence[Prompt], names: str, folder: str | os.PathLike,
+         data_dir: str | os.PathLike = "") -> dict[str, Any]:
+  """Writes FOLDER/contamination.json, returns what result.json tells of it.
+
+  Args:
+    problems: that were evaluated.
+    names: see `texts`.
+    folder: with the stored generations.
+    data_dir: see `texts`.
+
+  Returns:
+    `evals.contamination.summary` with "seen", the names.
+  """
+  marked = contamination.marks(problems, texts(names, data_dir))
+  io.write_json(epath.Path(folder) / FILE, {"seen": names, "marked": marked})
+  return {"seen": names} | contamination.summary(
+      samples_lib.stored(folder), [row["id"] for row in marked])
+
+
+def _lines(path: str) -> Iterator[tuple[str, Prompt]]:
+  check(epath.Path(path).exists(), f"{path} does not exist; give a JSONL file"
+        " of dialogues or of texts")
+  with epath.Path(path).open("rb") as lines:
+    for number, line in enumerate(lines, 1):
+      if line.strip():
+        yield f"{path}:{number}", _read(line, f"{path}:{number}")
+
+
+def _read(line: bytes, where: str) -> Prompt:
+  """A dialogue's first question is compared as a whole, the rest as text."""
+  try:
+    row = json.loads(line)
+  except ValueError as error:
+    raise ValueError(f"{where} is no JSON: {error}") from error
+  if isinstance(row, dict) and isinstance(row.get("text"), str):
+    question, rest = row["text"], []
+  else:
+    messages, _ = sft.parsed(line)
+    check(not isinstance(messages, str), f"{where}: {messages}; a row is a"
+          ' dialogue, as for train_sft, or {"text"}')
+    questions = [m["content"] for m in messages if m["role"] == "user"]
+    question = questions[0] if questions else ""
+    rest = [m["content"] for m in messages if m["content"] != question]
+  return Prompt(id=0, domain="", source="", messages=ask(question),
+                reference=rest, verifier="")
