@@ -21,6 +21,7 @@ from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Message, Prompt
 from r1jax.data import load, templates
+from r1jax.evals import summaries as statistics
 from r1jax.evals.benchmarks import benchmark as benchmark_lib
 from r1jax.evals.benchmarks.benchmark import Benchmark
 from r1jax.evals.benchmarks.statistic import Number
@@ -42,6 +43,10 @@ _BATCH = 16  # problems whose answers are judged at once
 _ORDERS = 2  # a pair is judged once in either
 
 Rows = list[dict[str, Any]]
+
+
+class OtherSettingsError(ValueError):
+  """A folder has the work of other settings; nothing goes on beside it."""
 
 
 class Referee(NamedTuple):
@@ -120,11 +125,14 @@ def prepare(folder: str | os.PathLike, settings: dict[str, Any],
   """Takes a folder, or makes sure that it holds the work of these settings.
 
   Raises:
-    ValueError: it was made with others.
+    OtherSettingsError: it was made with others.
   """
-  processes.from_writer(lambda: workdir_lib.prepare(
-      folder, settings, workdir_lib.versions(),
-      otherwise=f"{what}, or remove the folder") and None)
+  try:
+    processes.from_writer(lambda: workdir_lib.prepare(
+        folder, settings, workdir_lib.versions(),
+        otherwise=f"{what}, or remove the folder") and None)
+  except ValueError as error:
+    raise OtherSettingsError(str(error)) from error
 
 
 def sampled(one: Benchmark, prompts: Sequence[Prompt], cfg: EvalConfig,
@@ -144,8 +152,8 @@ def sampled(one: Benchmark, prompts: Sequence[Prompt], cfg: EvalConfig,
     None for the rows after a signal.
 
   Raises:
-    ValueError, SandboxError: no problem fits, a rule lacks what it needs, or
-      the folder has the samples of other settings.
+    ValueError, SandboxError: no problem fits, or a rule lacks what it needs.
+    OtherSettingsError: the folder has the samples of other settings.
   """
   with judging.judge(who.tokenizer, who.template, rewards, one.rules) as judge:
     fitting = tasks.fitting(
@@ -192,7 +200,8 @@ def judged(one: Benchmark, rows: Rows, prompts: Sequence[Prompt],
     signal.
 
   Raises:
-    ValueError: there is no baseline, or another judge's verdicts are there.
+    ValueError: there is no baseline.
+    OtherSettingsError: another judge's verdicts are there.
   """
   against = _baseline(one, prompts, baseline)
   verdicts = epath.Path(folder) / VERDICTS
@@ -227,6 +236,9 @@ def told(one: Benchmark, rows: Rows, cfg: EvalConfig, left_out: int
   return {
       "name": one.name, "title": one.title, "paper": one.paper,
       "numbers": [number._asdict() for number in one.numbers(rows)],
+      # Whole and by part; here what has no verdict counts as wrong.
+      "statistics": statistics.of_rows(rows, np.array([
+          np.array(row["parts"]["accuracy"]) * row["valid"] for row in rows])),
       "problems": len(rows), "samples": cfg.samples, "left_out": left_out,
       "temperature": cfg.temperature, "top_p": cfg.top_p,
       "max_new_tokens": cfg.max_new_tokens, "seed": cfg.seed,

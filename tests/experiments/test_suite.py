@@ -1,0 +1,37 @@
+"""--suite: what is there is measured, what is not is named, all is kept."""
+
+import json
+
+from tests.experiments.calls import calls
+from tests.experiments.test_commands import fails, succeeds
+
+
+def test_a_suite_runs_goes_on_and_names_what_is_missing(
+    model_file, questions, cache, tmp_path):
+  out = tmp_path / "out"
+  shared = [f"--init=file:{model_file}", f"--benchmarks_dir={questions}",
+            "--samples=2", "--batch=4", "--max_new_tokens=8", f"--out={out}",
+            "--rewards.workers=1"]
+  first, again, other, none, unknown = calls(
+      "experiments.evaluate",
+      [*shared, "--suite=gsm8k,mmlu,simpleqa"],
+      [*shared, "--suite=gsm8k"],
+      [*shared, "--suite=gsm8k", "--temperature=0.5"],
+      [*shared, "--suite=mmlu"], [*shared, "--suite=mmul"],
+      XDG_CACHE_HOME=str(cache))
+  printed = succeeds(first)
+  assert "GSM8K" in printed and "pass@1" in printed
+  assert "mmlu was not measured: mmlu is neither in" in printed
+  assert "hendrycks/data.tar" in printed
+  assert "simpleqa was not measured: simpleqa is judged by a model" in printed
+  results = json.loads((out / "results.json").read_text())
+  assert set(results["missing"]) == {"mmlu", "simpleqa"}
+  (gsm8k,) = results["results"]
+  assert (gsm8k["name"], gsm8k["samples"]) == ("gsm8k", 2)
+  assert gsm8k["numbers"][0]["name"] == "pass@1"
+  assert (out / "gsm8k/generations.jsonl.gz").exists()
+  assert "problems already" in succeeds(again) + again.err
+  fails(other, "was made by another config", "temperature: 0.6 -> 0.5",
+        "choose another --out")
+  fails(none, "nothing was measured: mmlu is neither in")
+  fails(unknown, "suite='mmul' is neither a suite (paper, quick, shared)")
