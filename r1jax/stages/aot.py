@@ -304,7 +304,7 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
           jnp.bool_, *4 * (jnp.int32,), *2 * (jnp.uint32,))))
   yield Program(
       "insert", _under(mesh, run.insert, rows, prompts, key, fill),
-      {"cache": (rows, prompts), "batch": fill, "other": key}, held["insert"])
+      {"cache": (rows, prompts), "batch": (key, fill)}, held["insert"])
   scalar = resident.whole(jax.ShapeDtypeStruct((), jnp.int32), mesh)
   floors_S = jax.ShapeDtypeStruct((engine.lanes,), jnp.int32, sharding=place)
   control, steps = (scalar, scalar, floors_S), min(
@@ -312,7 +312,7 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   block = attention.decode_block(mesh.devices.flat[0].platform)
   yield Program(
       "decode", _under(mesh, run.decode, params, bias_LE, rows, *control),
-      given | {"cache": rows, "other": (bias_LE, control)}, held["decode"],
+      given | {"cache": rows, "batch": control}, held["decode"],
       flops=cfg.rows * flops.forward(
           model.cfg, cfg.length, absorbed=model.cfg.attention == "mla"
       ) / mesh.size,
