@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from experiments import flagset
 from r1jax.core import io
 from r1jax.core.lock import Lock
 from r1jax.core.prompt import Prompt
-from r1jax.data import load, mixture, templates
+from r1jax.data import hf_tokenizer, load, mixture, preference, templates
+from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.mixture import Mixture
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
@@ -52,27 +54,32 @@ SKIP_DAMAGED = flags.DEFINE_bool(
     "skip_damaged", False, "Move a checkpoint that cannot be used to"
     " WORKDIR/checkpoints_damaged and resume from the one before.")
 TEMPLATE = ("Prompt template: r1-zero, plain, chat (the tokenizer's own),"
-            " chat-think (the same with a thought opened), these with variables"
-            " of the chat template (chat:enable_thinking=False), r1, or"
-            " file:PATH, a text of your own with {question}; default: that of"
-            " the run in --init=orbax:WORKDIR, else r1-zero.")
+            " chat-think (the same with a thought opened), r1, these with"
+            " variables of the chat template (chat:enable_thinking=False) or"
+            " with instruct=False (nothing then says how to give the final"
+            " answer), or file:PATH, a text of your own with {question};"
+            " default: that of the run in --init=orbax:WORKDIR, else r1-zero.")
+SYSTEM = flags.DEFINE_string(
+    "system", "", "Text of the system message that a chat template begins with,"
+    " or file:PATH; a run keeps it in its template.")
 EXPORT = "Folder to write the result to at the end, in Hugging Face's format."
 COMPUTE = flagset.define(Compute, "compute")
 MESH = flagset.define(MeshConfig, "mesh")
 
 
-def policy(seed: int, mesh: jax.sharding.Mesh | None, init: str = ""
-           ) -> tuple[Weights, Tokenizer]:
+def policy(seed: int, mesh: jax.sharding.Mesh | None, init: str = "", *,
+           computing: bool = False) -> tuple[Weights, Tokenizer]:
   """The model that the flags name, on `mesh`, and a tokenizer that fits it.
 
   Args:
     seed: of random parameters.
     mesh: where the parameters lie.
     init: where they come from; by default --init.
+    computing: as for `weights.load`: they are not to be trained.
   """
   return weights.with_tokenizer(
       init or INIT.value, COMPUTE.value(), seed=seed, mesh=mesh,
-      tokenizer=TOKENIZER.value)
+      tokenizer=TOKENIZER.value, computing=computing)
 
 
 class First(NamedTuple):
@@ -105,11 +112,7 @@ def first(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
     adapter: what is trained.
     loader: as `weights.with_tokenizer`.
   """
-  began = settings_of(workdir)
-  init = inits.frozen(INIT.value, began.get("init") or "")
-  if init != INIT.value:
-    print(f"--init={INIT.value} is {init}"
-          + (", as when the run began" if began else ""), flush=True)
+  init = frozen(INIT.value, settings_of(workdir).get("init") or "")
   source = init if adapter.rank else inits.or_own(init, workdir)
   loaded, tokenizer = loader(
       source, COMPUTE.value(), seed=seed, mesh=mesh,
@@ -118,6 +121,41 @@ def first(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
   if adapter.rank and not init.startswith("random:"):
     settings["parameters"] = weights.fingerprint(loaded)
   return First(loaded, tokenizer, settings)
+
+
+def frozen(init: str, began: str = "") -> str:
+  """`inits.frozen`; says so where it is not what was typed."""
+  found = inits.frozen(init, began)
+  if found != init:
+    print(f"{init} is {found}" + (
+        ", as when this folder was begun; another folder takes today's"
+        if found == began else ""), flush=True)
+  return found
+
+
+def settled(tokenizer: Tokenizer, template: str, workdir: str = "",
+            date: str = "") -> Tokenizer:
+  """The tokenizer as a run of a template keeps it.
+
+  The template's own end of an answer ends; and where the template tells the
+  date, that is always the one of the run's beginning.
+
+  Args:
+    tokenizer: of the model.
+    template: as `template` gives it.
+    workdir: of the run, which may have begun on another day.
+    date: of the beginning, for runs that keep no tokenizer.
+  """
+  tokenizer = templates.ended(tokenizer, template)
+  if tokenizer.date or not preference.dated(template, tokenizer):
+    return tokenizer
+  kept = epath.Path(workdir) / tokenizer_lib.FOLDER / hf_tokenizer.DATE
+  date = date or processes.from_writer(
+      lambda: kept.read_text().strip() if kept.exists()
+      else datetime.date.today().isoformat())
+  print(f"the chat template tells the date: for this run it is {date}",
+        flush=True)
+  return tokenizer.on(date)
 
 
 @contextlib.contextmanager
@@ -152,8 +190,8 @@ REMEDIES = {
     "evaluation": "evaluations along one run must be comparable",
     "parameters": "the model in --init has changed; the adapter in this run was"
                   " trained on the former one",
-    "data": "that file has changed since the run began",
-    "eval_data": "that file has changed since the run began"}
+    "data": "other data, or a file that has changed since",
+    "eval_data": "other data, or a file that has changed since"}
 
 
 def template(given: str = "", init: str = "") -> str:
@@ -166,7 +204,7 @@ def template(given: str = "", init: str = "") -> str:
     init: of the model; by default --init.
 
   Raises:
-    ValueError: as `templates.read`.
+    ValueError: as `templates.read` and `templates.with_system`.
   """
   init = init or INIT.value
   kind, _, workdir = init.partition(":")
@@ -175,6 +213,8 @@ def template(given: str = "", init: str = "") -> str:
   if kind == "orbax" and path.exists():
     own = io.read_json(path)["config"].get("template", "")
   text = templates.read(given or own or "r1-zero")
+  if SYSTEM.value:
+    text = templates.with_system(text, SYSTEM.value)
   if given and own and text != own:
     print(f"{init} was trained with the template {own[:40]!r}; this command"
           f" asks by {text[:40]!r} (--template)", flush=True)

@@ -21,7 +21,7 @@ from experiments import common, start, train_grpo
 from r1jax.core.config import check
 from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.tokenizer import Tokenizer
-from r1jax.stages import inits, weights
+from r1jax.stages import weights
 from r1jax.stages.weights import Weights
 
 TEACHER = flags.DEFINE_string(
@@ -43,7 +43,7 @@ def teacher(own: Tokenizer, mesh: jax.sharding.Mesh | None
   """The model of --teacher, if it reads what the student writes; its settings.
   """
   began = common.settings_of(train_grpo.WORKDIR.value).get("teacher", {})
-  init = inits.frozen(TEACHER.value, began.get("init", ""))
+  init = common.frozen(TEACHER.value, began.get("init", ""))
   teacher_weights, tokenizer = weights.with_tokenizer(
       init, common.COMPUTE.value(), mesh=mesh)
   tokenizer_lib.check_same(own, tokenizer, f"--teacher={TEACHER.value}")

@@ -88,7 +88,7 @@ def main() -> None:
   if not safety.answer(model, prompts, samples, cfg.batch, out):
     return
   replying.report(common.INIT.value, model)
-  means = replying.means(REPLY.value(), out)
+  means = replying.means(_reply(), out)
   generate = (None if JUDGE.value == "rules"
               else programs.replier(JUDGE.value, means))
   judge, control = judges.routed(judge_of(generate)), risk.control(str(out))
@@ -195,6 +195,14 @@ def settings(cfg: ReplyConfig, prompts: list[Prompt]) -> dict[str, Any]:
       else fingerprints.of(init), "samples": SAMPLES.value,
       "answers": dataclasses.asdict(cfg), "sets": SETS.value,
       "questions": safety.digest([prompt.messages for prompt in prompts])}
+
+
+def _reply() -> ReplyConfig:
+  """How a judge that is a model replies; a guard by its own template alone."""
+  cfg = REPLY.value()
+  if FORM.value != judges.GENERAL and cfg.template == preference.AUTO:
+    return dataclasses.replace(cfg, template="chat")
+  return cfg
 
 
 def judge_of(generate: Any) -> Judge:

@@ -38,8 +38,8 @@ def main() -> None:
   check(callable(getattr(module, "label", None)),
         f"{name} has no function label(messages, answer)")
   prompts = label_pairs.questions()
-  judge = label_pairs.judge_settings(name)
-  with label_pairs.taken(prompts, {"judge": judge}) as (out, names):
+  about = label_pairs.judge_settings(name, "labels")
+  with label_pairs.taken(prompts) as (out, names):
     texts = label_pairs.answers(prompts, names, out)
     # What is said twice teaches nothing new.
     said = [(prompt, text) for prompt, some in zip(prompts, texts or [])
@@ -48,11 +48,13 @@ def main() -> None:
     def work(batch):
       return [label(module, *one) for one in batch]
 
-    if texts is None or not batches.store(
-        out / "labels", said, _AT_ONCE, work, title="labels", unit="answers"):
+    if texts is None:
       return
-    rows = list(batches.read(out / "labels", len(said), _AT_ONCE))
-    write(rows, prompts, names, out)
+    folder = label_pairs.judged_in(out / "labels", about)
+    if batches.store(folder, said, _AT_ONCE, work, title="labels",
+                     unit="answers"):
+      write(list(batches.read(folder, len(said), _AT_ONCE)), prompts, names,
+            out)
 
 
 def label(module: types.ModuleType, prompt: Prompt, text: str

@@ -41,7 +41,6 @@ from r1jax.rewards.judge import Pair, Preference
 from r1jax.rewards.models import SUMMARY, TEXT
 from r1jax.stages import (
   batches,
-  inits,
   labelling,
   programs,
   replies,
@@ -76,13 +75,11 @@ _AT_ONCE = 32  # pairs that are stored together
 def main() -> None:
   name = JUDGE.value
   check(bool(name), "give --judge=orbax:WORKDIR, hf:DIR, URL or FILE.py")
-  prompts = questions()
-  asked = judge_settings(name) | {
-      "pairs": PAIRS.value, "queries": QUERIES.value, "noise": NOISE.value}
-  with taken(prompts, {"judge": asked}) as (out, names):
-    decide = judge_of(asked["name"], out)  # before the work
+  prompts, about = questions(), judge_settings(name, "verdicts")
+  decide = judge_of(about["name"])  # before the work
+  with taken(prompts) as (out, names):
     texts = answers(prompts, names, out)
-    judged = texts and judge_pairs(decide, prompts, texts, out)
+    judged = texts and judge_pairs(decide, about, prompts, texts, out)
     if judged:
       write(judged, prompts, names, out)
 
@@ -94,10 +91,15 @@ def questions() -> list[Prompt]:
   return prompts
 
 
-def judge_settings(name: str) -> dict[str, Any]:
-  """What the verdicts of --judge depend on; its name as a run keeps it."""
-  began = common.settings_of(OUT.value).get("judge", {}).get("name", "")
-  name = inits.frozen(name, began)
+def judge_settings(name: str, folder: str) -> dict[str, Any]:
+  """What the verdicts of a judge depend on; its name as a run keeps it.
+
+  Args:
+    name: as --judge names it.
+    folder: of --out where its verdicts are.
+  """
+  began = common.settings_of(epath.Path(OUT.value) / folder)
+  name = common.frozen(name, began.get("name", ""))
   if name.endswith(".py"):
     tasks.module(name, "--judge")
     return {"name": name, "program": tasks.file_digest(name)}
@@ -105,21 +107,18 @@ def judge_settings(name: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def taken(prompts: Sequence[Prompt], settings: dict[str, Any]
+def taken(prompts: Sequence[Prompt]
           ) -> Iterator[tuple[epath.Path, list[str]]]:
   """(--out, the policies) while no other process works there.
 
-  The same command goes on with what is stored there; another one is refused.
-
-  Args:
-    prompts: the questions.
-    settings: what else decides what is written.
+  The same command goes on with the answers that are stored there; other answers
+  are refused. The judge has a folder of its own.
   """
   began = common.settings_of(OUT.value).get("policies", [])
   given = [p for p in POLICIES.value.split(",") if p] or [common.INIT.value]
-  names = [inits.frozen(init, former) for init, former in
+  names = [common.frozen(init, former) for init, former in
            itertools.zip_longest(given, began[:len(given)], fillvalue="")]
-  config = settings | {
+  config = {
       "policies": names, "sampling": dataclasses.asdict(ASK.value()),
       "samples": SAMPLES.value, "shown": SHOWN.value,
       "data": common.DATA.value, "split": SPLIT.value,
@@ -162,8 +161,9 @@ def answers(prompts: Sequence[Prompt], names: Sequence[str], out: epath.Path
 
 
 def judge_pairs(decide: Callable[[Sequence[Pair]], list[Preference]],
-                prompts: Sequence[Prompt], texts: Sequence[Sequence[str]],
-                out: epath.Path) -> list[Preference] | None:
+                about: dict[str, Any], prompts: Sequence[Prompt],
+                texts: Sequence[Sequence[str]], out: epath.Path
+                ) -> list[Preference] | None:
   """Pairs of the answers, judged, batch by batch; None after a signal."""
   pairs = labelling.draw_pairs(prompts, texts, PAIRS.value, ASK.value().seed)
   print(f"{len(pairs)} pairs of {len(prompts)} questions", flush=True)
@@ -178,7 +178,8 @@ def judge_pairs(decide: Callable[[Sequence[Pair]], list[Preference]],
         judged += decide(pairs[start:start + _AT_ONCE])
         progress.step({}, len(judged) - start)
     return judged
-  folder = out / "verdicts"
+  folder = judged_in(out / "verdicts", about | {
+      "pairs": PAIRS.value, "queries": QUERIES.value, "noise": NOISE.value})
 
   def work(batch):
     return [dataclasses.asdict(one) | {"pair": one.pair.id}
@@ -192,6 +193,15 @@ def judge_pairs(decide: Callable[[Sequence[Pair]], list[Preference]],
       "pair": pair, "votes": tuple(row["votes"]),
       "swapped": tuple(row["swapped"])})
           for pair, row in zip(pairs, rows, strict=True)]
+
+
+def judged_in(folder: epath.Path, settings: dict[str, Any]) -> epath.Path:
+  """The folder, if what is in it was judged as the flags say now."""
+  workdir_lib.prepare(
+      folder, settings, workdir_lib.versions(), remedies={
+          "program": "that file has changed"},
+      otherwise=f"remove {folder}: the answers stay")
+  return folder
 
 
 def write(judged: Sequence[Preference], prompts: Sequence[Prompt],
@@ -215,8 +225,7 @@ def write(judged: Sequence[Preference], prompts: Sequence[Prompt],
         " experiments.train_reward", flush=True)
 
 
-def judge_of(name: str, out: epath.Path
-             ) -> Callable[[Sequence[Pair]], list[Preference]]:
+def judge_of(name: str) -> Callable[[Sequence[Pair]], list[Preference]]:
   """Pairs to preferences, by whoever `name` names."""
   if name.endswith(".py"):
     module = tasks.module(name, "--judge")
@@ -224,7 +233,7 @@ def judge_of(name: str, out: epath.Path
           f"{name} has no function utility(messages, answer)")
     return lambda pairs: annotator.annotate(
         module.utility, pairs, seed=ASK.value().seed, scale=NOISE.value)
-  generate = programs.replier(name, replying.means(REPLY.value(), out))
+  generate = programs.replier(name, replying.means(REPLY.value(), OUT.value))
   check(generate is not None, f"--judge={name}: give orbax:WORKDIR, hf:DIR, a"
         " URL or FILE.py")
 

@@ -46,12 +46,14 @@ def questions():
 
 
 def main() -> None:
-  policy, tokenizer = common.policy(SEED.value, common.mesh())
+  template = common.template(TEMPLATE.value)
+  policy, tokenizer = common.policy(
+      SEED.value, common.mesh(), computing=True)
+  tokenizer = common.settled(tokenizer, template)
   sampling = dataclasses.replace(SAMPLING.value(), vocab=tokenizer.vocab_size)
   engine = Engine(policy.model, sampling, tokenizer.eos_ids)
   policy = policy._replace(
       params=evaluating.laid_out(policy, engine, donate=True))
-  template = common.template(TEMPLATE.value)
   control = risk.control()
   for number, question in zip(itertools.count(), questions()):
     key = keys.fold(jax.random.key(SEED.value), number)

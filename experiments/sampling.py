@@ -15,7 +15,6 @@ from r1jax.core.prompt import Prompt
 from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import (
   evaluating,
-  inits,
   judging,
   programs,
   reward_models,
@@ -76,8 +75,9 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
     generate = programs.replier(JUDGE.value, means)
     judged = programs.judge(JUDGE.value, generate, seed=means.reply.seed)
   began = common.settings_of(workdir)
-  init = inits.frozen(common.INIT.value, began.get("init", ""))
+  init = common.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(cfg.seed, mesh, init)
+  tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
   parts = common.sources(common.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, mesh)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
@@ -86,6 +86,7 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
     prompts = tasks.joined(tasks.all_fitting(parts, judge, limit, SPLIT.value))
     traces.prepare(workdir, {
         "samples": dataclasses.asdict(cfg), "init": init,
+        "date": tokenizer.date,
         "data": common.DATA.value, "split": SPLIT.value, "template": template,
         "questions": len(prompts), "data_digest": tasks.digest(prompts),
         "rules": tasks.rule_digests(common.DATA.value),

@@ -78,6 +78,7 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None) -> None:
   mesh = common.mesh() if cfg.driver == "mesh" else None
   first, tokenizer, began = common.first(
       WORKDIR.value, cfg.seed, mesh, cfg.lora)
+  tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
   context = first.model.cfg.max_position
   first.model.cfg.check_length(cfg.row_length, "row_length")
   train = common.sources(common.DATA.value, "train")

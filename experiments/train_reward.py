@@ -55,9 +55,7 @@ def main() -> None:
       reward_weights.with_tokenizer)
   cfg = dataclasses.replace(cfg, template=templates.read(
       preference.template_for(cfg.template, tokenizer)))
-  if preference.dated(cfg.template, tokenizer):
-    print("the chat template tells today's date: scores of one text will differ"
-          " from day to day; give --template=file:PATH", flush=True)
+  tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
 
   def read(paths):
     data = preference.load(

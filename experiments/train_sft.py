@@ -6,7 +6,8 @@
   python -m experiments.train_sft --data=BIG.jsonl --workers=8
 
 A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
-and may name its "source".
+and may name its "source" and have a "weight"; r1jax/data/sft_rows.py says what
+else it may say.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def main() -> None:
       for flag in (common.DATA, EVAL_DATA))
   first, tokenizer, began = common.first(
       WORKDIR.value, cfg.seed, common.mesh(), cfg.lora)
+  tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
 
   def read(paths, workers=0):
     shared = paths, tokenizer, cfg.template, cfg.row_length, weights

@@ -79,7 +79,8 @@ follow() {  # waits for all; returns the status of the first that failed
       code=0
       wait "${pids[i]}" || code=$?
       if [ "$code" != 0 ] && [ "$status" = 0 ]; then
-        ended "$i" "$code"
+        # After a signal of ours 75 says that it has saved.
+        if [ "$code" != 75 ] || [ "$signals" = 0 ]; then ended "$i" "$code"; fi
         status=$code
         deadline=$((SECONDS + ${GRACE:-90}))
       fi

@@ -12,7 +12,7 @@ until nothing is left to try; the last start goes on to the end.
   save     the same, while a checkpoint is being written
   start    the same, while the processes start, restore and clean up
   term     SIGTERM to all of them (a preemption): ends by itself in 30 s with
-           status 0, saved at the step that it was at
+           status 75, saved at the step that it was at
   term-1   SIGTERM to one of them: the same
   full     the disk (a small tmpfs) fills at a random moment of training: one
            clear error, status 1; goes on when there is space again
@@ -26,7 +26,7 @@ and an evaluation, in one process and in several:
            inside the step where its end is far
   inside-1   SIGTERM to one of them: the same
   last     SIGTERM to all while the last checkpoint is being written: complete,
-           status 0
+           status 0 or 75
   last-1   SIGTERM to one of them: the same
 
 After each of them is looked at: every folder with the name of a complete

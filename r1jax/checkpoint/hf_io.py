@@ -22,7 +22,7 @@ from r1jax.checkpoint.hf_names import ROUTER_BIAS, Entry
 from r1jax.core.config import check
 from r1jax.models import scalar_head
 from r1jax.models.config import ModelConfig
-from r1jax.models.model import Model, build
+from r1jax.models.model import Model, build, shapes
 from r1jax.models.scalar_head import SCORE
 from r1jax.ops import fp8 as fp8_ops
 from r1jax.sharding import processes
@@ -36,13 +36,14 @@ Report = Callable[[int, int], None]
 
 
 def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
-         report: Report | None = None) -> tuple[Any, jax.Array]:
+         computing: bool = False, report: Report | None = None
+         ) -> tuple[Any, jax.Array]:
   """Parameters of `model` and its router bias from a folder.
 
   Every device's shard is read and placed by itself: beside the parameters the
   host holds one shard of one leaf and some chunks, whatever the model's size,
   and a process reads only what its devices hold. Values are cast to the dtypes
-  of `model.init`. Copies of the embedding and the head (see `hf_names`) are
+  of `shapes`. Copies of the embedding and the head (see `hf_names`) are
   compared with the original.
 
   Args:
@@ -51,6 +52,8 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
     model: what the tensors must fit; also one with a scalar head.
     shardings: tree of the parameters with a sharding for each; the default
       device without.
+    computing: whether the model is not trained: matrices come in the dtype that
+      it computes in.
     report: called with (bytes of leaves placed, bytes in all) on the way.
 
   Returns:
@@ -60,8 +63,8 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
     ValueError: tensors are missing, superfluous, of another shape or dtype (all
       are listed), a copy differs, a value is not finite, or a file is damaged.
   """
-  files = Folder(folder)
-  leaves = _leaves(model)
+  files, like = Folder(folder), shapes(model, computing)
+  leaves = _leaves(model, like)
   entries = hf_names.table(model.cfg, SCORE in leaves)
   _check(files, entries, leaves, _prediction(model.cfg))
   owners = {e.path: e for e in entries if not e.copy}
@@ -76,7 +79,6 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
     done += _nbytes(leaf)
     if report:
       report(done, total)
-  like = jax.eval_shape(model.init, jax.random.key(0))
   return trees.unflatten(like, made), made[ROUTER_BIAS]
 
 
@@ -263,10 +265,9 @@ def _replicated(sharding: Any) -> Any:
   return sharding
 
 
-def _leaves(model: Model) -> dict[str, jax.ShapeDtypeStruct]:
+def _leaves(model: Model, like: Any) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and dtypes by path, the router bias among them."""
-  params = jax.eval_shape(model.init, jax.random.key(0))
-  return trees.flatten(params) | {
+  return trees.flatten(like) | {
       ROUTER_BIAS: jax.eval_shape(model.init_router_bias)}
 
 
@@ -274,7 +275,7 @@ def _check_leaves(cfg: ModelConfig, leaves: dict) -> None:
   model = scalar_head.over(cfg) if SCORE in leaves else build(cfg)
   lines = trees.mismatches(*(
       {path: tuple(leaf.shape) for path, leaf in tree.items()}
-      for tree in (leaves, _leaves(model))))
+      for tree in (leaves, _leaves(model, shapes(model)))))
   check(not lines, "the parameters are not those of the config:\n"
         + trees.listed(lines))
 

@@ -82,8 +82,9 @@ class Lock:
           raise
         self._beats = _Beats(self._path)
         return
-      os.ftruncate(number, 0)
-      os.pwrite(number, json.dumps(_us()).encode(), 0)
+      with contextlib.suppress(OSError):  # a full disk: without the name then
+        os.ftruncate(number, 0)
+        os.pwrite(number, json.dumps(_us()).encode(), 0)
       _open[key] = [number, 0]
     _open[key][1] += 1
     self._key = key
@@ -147,7 +148,7 @@ class _Beats:
   def stop(self) -> None:
     """Removes the file, unless another has it now."""
     self._over.set()
-    self._thread.join()
+    self._thread.join(5.0)  # a daemon, should the store be silent
     with contextlib.suppress(OSError, ValueError):
       if _read(self._path).get("token") == self._me["token"]:
         self._path.unlink(missing_ok=True)

@@ -90,7 +90,8 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
   check(not taken, f"the template's variables {taken} are not to be given")
   try:
     text = rendering.render(source, given | dict(tokenizer.special_tokens)
-                            | (_SWITCHES if think else {}) | (variables or {}))
+                            | (_SWITCHES if think else {}) | (variables or {}),
+                            tokenizer.date)
   except (TypeError, ValueError) as error:
     raise ValueError(f"the {name} {source[:40]!r}... failed: {error}"
                      ) from error

@@ -20,8 +20,10 @@ from r1jax.data.tokenizer import (
 )
 
 _JSON, _MODEL = "tokenizer.json", "tokenizer.model"
+_GENERATION, _CONFIG = "generation_config.json", "config.json"
+DATE = "date.txt"  # what a run takes for today in a template that tells it
 _FILES = (_JSON, "tokenizer_config.json", "special_tokens_map.json",
-          "generation_config.json", "chat_template.jinja")
+          _GENERATION, "chat_template.jinja", DATE)
 _ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 # How control tokens are written: <|im_start|>, <｜User｜>.
 _CONTROL = re.compile(r"<[|｜].*[|｜]>")
@@ -49,6 +51,9 @@ def load(path: str | os.PathLike) -> Tokenizer:
     # Whoever opens a pipe waits for ever.
     files = {name: (path.parent / name).read_bytes() for name in _FILES
              if (path.parent / name).is_file()}
+    if (path.parent / _CONFIG).is_file():
+      files = _with_models_ends(
+          files, (path.parent / _CONFIG).read_bytes(), str(path.parent))
     return HfTokenizer(files, str(path.parent))
   return SentencePieceTokenizer(path)
 
@@ -126,6 +131,21 @@ class HfTokenizer:
   def __reduce__(self):
     return HfTokenizer, (self.files, self._name)
 
+  @property
+  def date(self) -> str:
+    """See `Tokenizer`."""
+    return self.files.get(DATE, b"").decode().strip()
+
+  def on(self, date: str) -> HfTokenizer:
+    """The same, for which it is always `date`, YYYY-MM-DD; its files say so."""
+    return HfTokenizer(self.files | {DATE: f"{date}\n".encode()}, self._name)
+
+  def ending(self, end: int) -> HfTokenizer:
+    """The same with one more end, which its files name."""
+    fields = self._json(_GENERATION) | {
+        "eos_token_id": sorted(self.eos_ids | {end})}
+    return HfTokenizer(self.files | {_GENERATION: _written(fields)}, self._name)
+
   def _marked(self, text: str) -> str:
     """A rendered chat with its control tokens under their inner names."""
     there = [token for token in self.control_tokens if token in text]
@@ -171,12 +191,11 @@ class HfTokenizer:
     return pieces
 
   def _ends(self) -> frozenset[int]:
-    ids = self._json("generation_config.json").get("eos_token_id")
-    ids = ids if isinstance(ids, list) else [ids]
+    ids = _listed(self._json(_GENERATION).get("eos_token_id"))
     end_ids = {i for i in [*ids, self._id("eos_token")] if i is not None}
     if not all(isinstance(i, int) and i >= 0 for i in end_ids):
       raise ValueError(
-          f"tokenizer {self._name}/generation_config.json has eos_token_id="
+          f"tokenizer {self._name}/{_GENERATION} has eos_token_id="
           f"{ids}; give one id or a list of them")
     if not end_ids:
       raise ValueError(
@@ -218,6 +237,38 @@ class HfTokenizer:
           named.get("template") for named in template
           if isinstance(named, dict) and named.get("name") == "default"), None)
     return template if isinstance(template, str) else None
+
+
+def _with_models_ends(files: Mapping[str, bytes], config: bytes, name: str
+                      ) -> dict[str, bytes]:
+  """The files, with the ends that the model's config.json names among them.
+
+  Some models name one end there and another in generation_config.json.
+  """
+  try:
+    fields = json.loads(config)
+    kept = json.loads(files.get(_GENERATION, b"{}"))
+  except ValueError:
+    return dict(files)  # who reads them says what is wrong
+  if not (isinstance(fields, dict) and isinstance(kept, dict)):
+    return dict(files)
+  text = fields.get("text_config")
+  ids = [i for part in (fields, text) if isinstance(part, dict)
+         for i in _listed(part.get("eos_token_id")) if type(i) is int]
+  before = _listed(kept.get("eos_token_id"))
+  new = [i for i in dict.fromkeys(ids) if i >= 0 and i not in before]
+  if not new:
+    return dict(files)
+  return dict(files) | {_GENERATION: _written(kept | {
+      "eos_token_id": [i for i in before if i is not None] + new})}
+
+
+def _listed(ids: Any) -> list[Any]:
+  return ids if isinstance(ids, list) else [ids]
+
+
+def _written(fields: Mapping[str, Any]) -> bytes:
+  return (json.dumps(fields, indent=2) + "\n").encode()
 
 
 def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ Started as `python -P -m r1jax.data.jinja` (`rendering` is the other end). The
 protocol is JSON lines on stdin and stdout:
 
   in   {"source": Jinja source, "variables": {name: value},
-        "seconds": of computing}
+        "date": YYYY-MM-DD that it is taken for, or "", "seconds": of computing}
   out  [text, null], or [null, what is wrong]
 
 The sandbox bounds what a template sees; the kernel bounds what it costs: too
@@ -45,7 +45,8 @@ def main() -> None:
     request = json.loads(line)
     signal.setitimer(signal.ITIMER_PROF, request["seconds"])
     try:
-      text, error = render(request["source"], request["variables"]), None
+      text, error = render(request["source"], request["variables"],
+                           request["date"]), None
     except Exception as raised:  # a template fails in every way a program can
       text, error = None, f"{type(raised).__name__}: {raised}"[:1000]
     signal.setitimer(signal.ITIMER_PROF, 0)
@@ -53,12 +54,20 @@ def main() -> None:
     sys.stdout.flush()
 
 
-def render(source: str, variables: dict[str, Any]) -> str:
+def render(source: str, variables: dict[str, Any], date: str = "") -> str:
   """The text that a template makes of its variables.
+
+  Args:
+    source: Jinja.
+    variables: by name.
+    date: that it is told; by default today's, by the machine's clock.
 
   Raises:
     Exception: of any kind; the template's own, Jinja's, or the sandbox's.
   """
+  if date:
+    variables = variables | {
+        "strftime_now": datetime.datetime.fromisoformat(date).strftime}
   text = _compiled(source).render(variables)
   if len(text) > LONGEST:
     raise jinja2.TemplateError(f"it made {len(text)} characters, more than"

@@ -82,7 +82,9 @@ def read(path: str | os.PathLike
   source = _SOURCES.get(file.name, "")
   for where, line in _lines(file):
     try:
-      row = json.loads(line.decode()) if isinstance(line, bytes) else line
+      if isinstance(line, bytes):
+        line = json.loads(line.decode("utf-8-sig"))
+      row = line
       check(isinstance(row, dict), "it is not a JSON object")
       yield where, _parse(row, source)
     except _Left as error:

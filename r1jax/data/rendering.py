@@ -24,12 +24,13 @@ from r1jax.data import jinja
 SECONDS = 5.0  # of computing, for one text; published templates take 0.001
 
 
-def render(source: str, variables: Mapping[str, Any]) -> str:
+def render(source: str, variables: Mapping[str, Any], date: str = "") -> str:
   """The text that a template makes of its variables.
 
   Args:
     source: Jinja.
     variables: by name, of what JSON has.
+    date: YYYY-MM-DD that it is taken for; by default the machine's.
 
   Raises:
     ValueError: it fails, refuses the variables, leaves the sandbox, or takes
@@ -38,7 +39,8 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
   """
   # A forked process must not speak with its parent's child.
   text, error = _child(os.getpid()).ask(
-      {"source": source, "variables": dict(variables), "seconds": SECONDS})
+      {"source": source, "variables": dict(variables), "date": date,
+       "seconds": SECONDS})
   if error is not None:
     raise ValueError(error)
   return text

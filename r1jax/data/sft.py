@@ -125,14 +125,15 @@ def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
   Raises:
     ValueError: the template refuses the messages.
   """
-  options = templates.chat_options(template)
-  if options is None:
+  found = templates.chat_of(template)
+  if found is None:
     return [[_plain(message, template, tokenizer) for message in messages]]
+  messages = templates.with_its_system(messages, template)
   sequences, so_far = [], None
   for index, message in enumerate(messages):
     if message["role"] != "assistant":
       continue
-    prompt = chat.render(tokenizer, messages[:index], **options)
+    prompt = chat.render(tokenizer, messages[:index], **found.options)
     answer = _continuing(chat.tail(prompt), message["content"])
     said = Span(answer, True, message.get("weight", 1.0))
     if so_far is not None and prompt.startswith(so_far):
@@ -170,15 +171,14 @@ def _continuing(tail: str, answer: str) -> str:
 
 
 def end_of_answer(template: str, tokenizer: Tokenizer) -> int:
-  """The id that ends an answer: of several, the one that the template writes.
+  """The id that ends an answer: the one that the template writes behind it.
+
+  Else the last of the tokenizer's ends in a wording, or the least of them.
   """
+  end = templates.turn_end(template, tokenizer)
+  if end is not None:
+    return end
   text = template if templates.is_wording(template) else ""
-  options = templates.chat_options(template)
-  if options is not None:
-    text = chat.render(
-        tokenizer, [{"role": "user", "content": "a"},
-                    {"role": "assistant", "content": "b"}],
-        **options, add_generation_prompt=False)
   for token in reversed(tokenizer.encode_chat(text)):
     if token in tokenizer.eos_ids:
       return token

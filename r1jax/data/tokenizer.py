@@ -35,6 +35,8 @@ class Tokenizer(Protocol):
     chat_template: Jinja source of the model's own, or None.
     special_tokens: the template's variables: "bos_token", "eos_token", ...
     control_tokens: strings that `encode_chat` turns into control ids.
+    date: YYYY-MM-DD that chat templates which tell the date take for today;
+      "" is the day that it is.
     files: the contents it was loaded from, by file name.
   """
 
@@ -45,6 +47,7 @@ class Tokenizer(Protocol):
   chat_template: str | None
   special_tokens: Mapping[str, str]
   control_tokens: frozenset[str]
+  date: str
   files: Mapping[str, bytes]
 
   def encode(self, text: str) -> list[int]:
@@ -117,6 +120,7 @@ class SentencePieceTokenizer:
   """A SentencePiece model; it has no chat template."""
 
   chat_template = None
+  date = ""
   special_tokens: Mapping[str, str] = types.MappingProxyType({})
   control_tokens: frozenset[str] = frozenset()
 

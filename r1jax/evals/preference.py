@@ -149,8 +149,9 @@ def interval(right: float, count: int) -> tuple[float | None, float | None]:
   z, share = 1.959964, right / count
   middle = share + z**2 / (2 * count)
   width = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-  return (float((middle - width) / (1 + z**2 / count)),
-          float((middle + width) / (1 + z**2 / count)))
+  # Rounding would leave the unit interval at shares of 0 and 1.
+  return (max(0.0, float((middle - width) / (1 + z**2 / count))),
+          min(1.0, float((middle + width) / (1 + z**2 / count))))
 
 
 def buckets(lengths: Sequence[int]) -> list[str]:

@@ -317,3 +317,14 @@ def _stacked(layers_: Any) -> Any:
 def build(cfg: ModelConfig, compute: Compute | None = None) -> Model:
   """The pure functions of `cfg`, computed as `compute` says."""
   return Model(cfg, compute or Compute())
+
+
+def shapes(model: Any, computing: bool = False) -> Params:
+  """The tree of a model's parameters, of shapes and dtypes.
+
+  Args:
+    model: a `Model`, or one with a scalar head.
+    computing: what `cast` makes of it, for a model that is not trained.
+  """
+  made = jax.eval_shape(model.init, jax.random.key(0))
+  return jax.eval_shape(model.cast, made) if computing else made

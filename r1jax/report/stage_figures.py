@@ -104,7 +104,8 @@ def hacking(metrics: Rows, evals: Rows, path: str | os.PathLike, *,
                     lw=1.2)
       moved = [row | {"step": float(np.interp(row["step"], steps, distances))}
                for row in evals]
-      _lines(below_kl, [(moved, key, "") for key, _ in truths])
+      # The distance may fall again: bands would lie over each other.
+      _lines(below_kl, [(moved, key, "") for key, _ in truths], bands=False)
     else:
       for axes in (above_kl, below_kl):
         axes.annotate("the run logged no KL (--log_kl)", (0.5, 0.5),
@@ -146,15 +147,22 @@ def models(cells: Mapping[str, Mapping[str, Any]], panels: Lines,
 
 
 def _lines(axes: matplotlib.axes.Axes,
-           lines: Sequence[tuple[Rows, str, str]]) -> None:
-  """Lines of (rows, key, name) with their intervals, named at their ends."""
+           lines: Sequence[tuple[Rows, str, str]], *, bands: bool = True
+           ) -> None:
+  """Lines of (rows, key, name), named at their ends.
+
+  Their intervals are bands, or bars at each point.
+  """
   ends = []
   for i, (rows, key, name) in enumerate(lines):
     steps, values = series(rows, key)
     low, high = series(rows, f"{key}_low")[1], series(rows, f"{key}_high")[1]
     colour = COLOURS[i % len(COLOURS)]
     if len(low) == len(high) == len(steps):
-      axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+      if bands:
+        axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+      else:
+        axes.vlines(steps, low, high, color=colour, alpha=0.3, lw=2.5)
     axes.plot(steps, values, color=colour, marker="o", ms=3.5)
     if name:
       ends.append((name, colour, steps, values))

@@ -19,13 +19,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from r1jax.core.config import check
 from r1jax.core.prompt import Message, Prompt
 from r1jax.safety.keywords import Keywords
-from r1jax.safety.review import Review, Reviewer, Turn
+from r1jax.safety.review import Review, Reviewer, Turn, cause
 from r1jax.safety.verdicts import Reviewed
 
 CLOSED, OPEN = "closed", "open"
@@ -114,15 +114,19 @@ class RiskControl:
   """
 
   def __init__(self, keywords: Keywords | None, reviewer: Reviewer,
-               cfg: RiskConfig = RiskConfig()):
+               cfg: RiskConfig = RiskConfig(), *,
+               silent: Mapping[str, int] | None = None):
     """Asks nobody yet.
 
     Args:
       keywords: that call for a review; None reviews every answer.
       reviewer: see `review`. If it raises, all reviews of the call have failed.
       cfg: the rest; its reviewer, keywords and rules are the caller's business.
+      silent: why the reviewer gave no text at all -> how often, as it counts
+        itself; only `lines` shows it.
     """
     self._keywords, self._reviewer, self._cfg = keywords, reviewer, cfg
+    self._silent = {} if silent is None else silent
     self._lock = threading.Lock()
     self.counts: collections.Counter[str] = collections.Counter()
     self.failures: collections.Counter[str] = collections.Counter()
@@ -198,8 +202,11 @@ class RiskControl:
     if count["abandoned"]:
       lines.append(f"risk control: {count['abandoned']} streams were left"
                    " before their review")
-    return lines + [f"risk control: {number} without a review: {reason}"
-                    for reason, number in self.failures.most_common(_SHOWN)]
+    for what, reasons in (("without a review", self.failures),
+                          ("without an answer", self._silent)):
+      lines += [f"risk control: {number} {what}: {reason}" for reason, number
+                in collections.Counter(reasons).most_common(_SHOWN)]
+    return lines
 
   def _hits(self, messages: Sequence[Message]) -> tuple[str, ...]:
     if self._keywords is None:
@@ -214,8 +221,7 @@ class RiskControl:
       check(len(reviews) == len(turns),
             f"{len(reviews)} reviews of {len(turns)} turns")
     except Exception as error:  # no answer gets out by an error
-      why = f"{type(error).__name__}: {error}"
-      return [Review(failed=why)] * len(turns)
+      return [Review(failed=cause(error))] * len(turns)
     return reviews
 
   def _decision(self, turn: Turn, hits: tuple[str, ...], review: Review | None

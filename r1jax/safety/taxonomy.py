@@ -22,7 +22,7 @@ from r1jax.data.builders import rows
 from r1jax.data.builders.rows import Row
 from r1jax.safety.sets import Loaded
 
-_IDS = 1_000_000  # of a split of the small world
+_IDS = 100_000  # of a split of the small world; each is asked many times
 CATEGORIES = ("discrimination", "illegal", "harmful", "ethical")
 
 

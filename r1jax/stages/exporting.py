@@ -13,6 +13,7 @@ from r1jax.checkpoint import hf_config, hf_io
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.data import hf_tokenizer
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.config import describe
 from r1jax.ops import linear
@@ -71,6 +72,7 @@ def write(folder: str, policy: Weights, tokenizer: Tokenizer, *, init: str,
       _GENERATION: generation(tokenizer),
       "README.md": card(os.path.basename(out), init, command, about,
                         config_lib.to_dict(cfg)).encode()}
+  extras.pop(hf_tokenizer.DATE, None)  # the run's, not the model's
   _save(out, policy, fields, extras, dtype=dtype, shard_bytes=shard_bytes,
         fp8=fp8)
   return about

@@ -36,7 +36,8 @@ def load(cfg: RiskConfig, means: Means) -> RiskControl | None:
   generate = programs.replier(cfg.reviewer, means)
   reviewer = (review.by_program(programs.load(cfg.reviewer)) if generate is None
               else review.by_model(generate, rules, cfg.seed))
-  return RiskControl(_keywords(cfg), reviewer, cfg)
+  return RiskControl(_keywords(cfg), reviewer, cfg,
+                     silent=generate and generate.failures)
 
 
 def settings(cfg: RiskConfig, means: Means) -> dict[str, Any] | None:

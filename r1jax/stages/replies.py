@@ -76,13 +76,14 @@ class Replier:
       ValueError: its context has no room beside a reply, or the template does
         not suit the tokenizer.
     """
-    self._policy, self._tokenizer, self._cfg = policy, tokenizer, cfg
+    self._policy, self._cfg = policy, cfg
     self._mesh, self._limit = mesh, context - cfg.max_new_tokens
     self.failures: collections.Counter[str] = collections.Counter()
     check(self._limit > 0, f"max_new_tokens={cfg.max_new_tokens} leaves no room"
           f" in {name}'s context of {context}; set it to a smaller number")
     self._template = templates.read(
         preference.template_for(cfg.template, tokenizer))
+    self._tokenizer = templates.ended(tokenizer, self._template)
     templates.prompt(  # before the work
         [{"role": "user", "content": ""}], self._template, tokenizer)
 
@@ -189,7 +190,7 @@ def load(init: str, cfg: ReplyConfig, compute: Compute | None = None,
   context = weights.config_of(init).max_position
   return Replier(
       lambda: weights.with_tokenizer(
-          init, compute, seed=cfg.seed, mesh=mesh)[0],
+          init, compute, seed=cfg.seed, mesh=mesh, computing=True)[0],
       context, tokenizer, cfg, mesh, name=init)
 
 

@@ -50,7 +50,7 @@ def verifiers(text: str) -> dict[str, Rule]:
   return file_rules
 
 
-def own(path: str) -> types.ModuleType:
+def own(path: str | os.PathLike) -> types.ModuleType:
   """A Python file of the user's with questions, imported as it is now.
 
   Raises:
@@ -61,7 +61,7 @@ def own(path: str) -> types.ModuleType:
   return imported
 
 
-def module(path: str, flag: str) -> types.ModuleType:
+def module(path: str | os.PathLike, flag: str) -> types.ModuleType:
   """A Python file of the user's, imported as it is now.
 
   Args:
@@ -91,13 +91,16 @@ def rule_digests(text: str) -> dict[str, str]:
   """Of the Python files in `text` (as --data) that bring rules, by name.
 
   A rule may be any function of its file, so that it is the file that counts.
+  They were imported before, and are not again: rules that children judge by
+  would then be others than those of the module.
   """
-  return {pathlib.Path(name).name: file_digest(name)
-          for name, _ in mixture.parse(text).amounts
-          if name.endswith(".py") and getattr(own(name), "VERIFIERS", None)}
+  paths = [pathlib.Path(name) for name, _ in mixture.parse(text).amounts
+           if name.endswith(".py")]
+  return {path.name: file_digest(path) for path in paths if getattr(
+      sys.modules.get(path.stem) or own(path), "VERIFIERS", None)}
 
 
-def file_digest(path: str) -> str:
+def file_digest(path: str | os.PathLike) -> str:
   """Of a file's contents."""
   return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
 

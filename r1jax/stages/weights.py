@@ -23,7 +23,7 @@ from r1jax.data.tokenizer import Tokenizer
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.models.model import Model, build
+from r1jax.models.model import Model, build, shapes
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes, rules
 from r1jax.stages import inits
@@ -88,7 +88,7 @@ class Handover:
 
 
 def load(init: str, compute: Compute, key: jax.Array,
-         mesh: jax.sharding.Mesh | None = None, *,
+         mesh: jax.sharding.Mesh | None = None, *, computing: bool = False,
          report: hf_io.Report | None = None) -> Weights:
   """A model from `init`.
 
@@ -103,6 +103,9 @@ def load(init: str, compute: Compute, key: jax.Array,
     compute: how it is computed.
     key: of random parameters.
     mesh: where the parameters are placed; None for the default device.
+    computing: whether it is not to be trained: matrices come in the dtype that
+      it computes in, which is all that computing takes of them, and no larger
+      copy is ever made.
     report: of the progress of `hf:DIR`, see `hf_io.load`.
 
   Raises:
@@ -110,15 +113,16 @@ def load(init: str, compute: Compute, key: jax.Array,
   """
   kind, _, what = init.partition(":")
   if kind == "base" and what in BASES:
-    return _from_file(BASES[what], compute, mesh)
+    return _from_file(BASES[what], compute, mesh, computing)
   if kind == "file" and what:
-    return _from_file(what, compute, mesh)
+    return _from_file(what, compute, mesh, computing)
   if kind == "orbax" and what:
-    return _from_run(what, compute, mesh)
+    return _from_run(what, compute, mesh, computing)
   if kind == "hf" and what:
-    return _from_hf(what, compute, mesh, report)
+    return _from_hf(what, compute, mesh, computing, report)
   if kind == "peft" and what:
-    base = load(base_of_adapter(what), compute, key, mesh, report=report)
+    base = load(base_of_adapter(what), compute, key, mesh,
+                computing=computing, report=report)
     adapter = peft.load(what, base.model.cfg)
     place = mesh and jax.NamedSharding(mesh, jax.P())
     return base._replace(params=lora.join(
@@ -140,12 +144,12 @@ def _unknown(init: str) -> ValueError:
 
 def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
                    mesh: jax.sharding.Mesh | None = None,
-                   tokenizer: str | os.PathLike = "",
+                   tokenizer: str | os.PathLike = "", computing: bool = False,
                    ) -> tuple[Weights, Tokenizer]:
   """A model and a tokenizer that fits it.
 
   Args:
-    init, mesh: see `load`.
+    init, mesh, computing: see `load`.
     compute: how it is computed; by default in float32.
     seed: of random parameters.
     tokenizer: a folder with tokenizer.json, or a SentencePiece model; by
@@ -159,7 +163,8 @@ def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
   if kind == "hf" and what:
     hf_source.folder(what)  # says more than a tokenizer that is missing
   loaded = hf_tokenizer.load(tokenizer or tokenizer_of(init))
-  policy = load(init, compute or Compute(), jax.random.key(seed), mesh)
+  policy = load(init, compute or Compute(), jax.random.key(seed), mesh,
+                computing=computing)
   tokenizer_lib.check_fits(loaded, policy.model.cfg.vocab_size)
   return policy, loaded
 
@@ -282,20 +287,20 @@ def _like(shapes, placed):
       x.shape, x.dtype, sharding=sharding), shapes, placed)
 
 
-def _from_file(path, compute, mesh):
+def _from_file(path, compute, mesh, computing):
   metadata = export.load_metadata(path)
   model = build(
       config_lib.from_dict(ModelConfig, metadata["model"]), compute)
-  like = _like(jax.eval_shape(model.init, jax.random.key(0)),
-               placed(model, mesh))
+  like = _like(shapes(model, computing), placed(model, mesh))
   bias = jnp.asarray(metadata["router_bias"], jnp.float32)
   return Weights(model, export.load_params(path, like),
                  bias.reshape(model.init_router_bias().shape))
 
 
-def _from_hf(folder, compute, mesh, report):
+def _from_hf(folder, compute, mesh, computing, report):
   model = build(_hf_config(folder), compute)
-  params, bias = hf_io.load(folder, model, placed(model, mesh), report=report)
+  params, bias = hf_io.load(folder, model, placed(model, mesh),
+                            computing=computing, report=report)
   return Weights(model, params, bias)
 
 
@@ -319,15 +324,17 @@ def _say(text: str) -> None:
   logging.warning("%s", text)
 
 
-def _from_run(workdir, compute, mesh):
-  trained, adapter, settings = restored(workdir, compute, mesh)
+def _from_run(workdir, compute, mesh, computing):
+  trained, adapter, settings = restored(workdir, compute, mesh, computing)
   if not adapter.rank:
     return trained
   if not settings.get("init"):
     raise ValueError(f"{workdir}/config.json does not say which parameters the"
                      " adapter adapts (init); train it through experiments/")
-  base = load(settings["init"], compute, jax.random.key(settings["seed"]), mesh)
-  check_adapted(base, settings, workdir)
+  base = load(settings["init"], compute, jax.random.key(settings["seed"]), mesh,
+              computing=computing)
+  if not computing or compute.dtype == compute.param_dtype:  # as it was saved
+    check_adapted(base, settings, workdir)
   return trained._replace(
       params=lora.join(base.params, trained.params, adapter.scale))
 
@@ -364,14 +371,14 @@ def fingerprint(policy: Weights) -> str:
 
 
 def restored(workdir: str | os.PathLike, compute: Compute,
-             mesh: jax.sharding.Mesh | None = None
+             mesh: jax.sharding.Mesh | None = None, computing: bool = False
              ) -> tuple[Weights, LoraConfig, dict[str, Any]]:
   """What a checkpoint of a run holds, and the run's settings.
 
   It is the newest, or that of WORKDIR@STEP or WORKDIR@best.
 
   The parameters are those that were trained: an adapter if its rank > 0. They
-  are placed on `mesh`, or on the default device.
+  are placed on `mesh`, or on the default device; `computing` as for `load`.
 
   Raises:
     ValueError: `workdir` is not a run's, is that of a reward model, or has no
@@ -380,7 +387,7 @@ def restored(workdir: str | os.PathLike, compute: Compute,
   settings = _policy_settings(workdir)
   model = build(
       config_lib.from_dict(ModelConfig, settings["model"]), compute)
-  return *checkpoint(workdir, settings, model, mesh), settings
+  return *checkpoint(workdir, settings, model, mesh, computing), settings
 
 
 def _policy_settings(workdir):
@@ -393,10 +400,10 @@ def _policy_settings(workdir):
 
 
 def checkpoint(workdir: str | os.PathLike, settings: dict[str, Any],
-               model: Model, mesh: jax.sharding.Mesh | None
-               ) -> tuple[Weights, LoraConfig]:
+               model: Model, mesh: jax.sharding.Mesh | None,
+               computing: bool = False) -> tuple[Weights, LoraConfig]:
   """`restored` of a model that is made already, a reward model too."""
-  params = jax.eval_shape(model.init, jax.random.key(0))
+  params = shapes(model, computing)
   axes = model.param_axes()
   adapter = config_lib.from_dict(LoraConfig, settings.get("lora", {}))
   if adapter.rank:

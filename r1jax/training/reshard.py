@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from r1jax.models.model import Model
 from r1jax.sharding import rules
 
+_STACKS = ("dense_blocks", "mixture_blocks")
 HOST, DEVICE = "pinned_host", "device"  # kinds of memory, as JAX names them
 
 
@@ -83,7 +86,8 @@ def make_reshard(model: Model, mesh: Mesh | None, layout: str,
       does the way back restore them bit by bit.
 
   Returns:
-    The compiled function; without `donate` it can be lowered.
+    The compiled function; without `donate` it can be lowered. With it, on one
+    device, parameters go over leaf by leaf: no more than one lies there twice.
   """
   between = places = None
   if mesh is not None:
@@ -105,9 +109,62 @@ def make_reshard(model: Model, mesh: Mesh | None, layout: str,
   def back(params):
     return midway(model.stack(params))
 
+  if mesh is None and donate:
+    return (functools.partial(_there_by_leaf, model) if layout == "decode"
+            else _back_by_leaf)
   program = jax.jit(there if layout == "decode" else back,
                     donate_argnums=0 if donate else (), out_shardings=places)
   return _deleting(program) if donate else program
+
+
+def _there_by_leaf(model: Model, params: Any) -> Any:
+  """Ready to decode; each leaf is gone before the next is made."""
+  wanted, made = jax.eval_shape(model.cast, params), {}
+  for name, part in params.items():
+    leaves, tree = jax.tree.flatten(part)
+    stacked = name in _STACKS
+    results = [
+        _given_up(_parts, x, dtype=like.dtype, stacked=stacked)
+        for x, like in zip(leaves, jax.tree.leaves(wanted[name]))]
+    made[name] = (tuple(map(tree.unflatten, zip(*results))) if stacked
+                  else tree.unflatten(results))
+  return made
+
+
+def _back_by_leaf(params: Any) -> Any:
+  """The way back of `_there_by_leaf`."""
+  stack = functools.partial(_given_up, _stack)
+  return {name: jax.tree.map(stack, *part) if name in _STACKS
+          else jax.tree.map(functools.partial(_given_up, _same), part)
+          for name, part in params.items()}
+
+
+def _given_up(program, *arrays, **how):
+  """What `program` makes of the arrays, which then are no more."""
+  with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "Some donated buffers were not usable")
+    made = jax.block_until_ready(program(*arrays, **how))
+  for x in arrays:
+    x.delete()
+  return made
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "stacked"),
+                   donate_argnums=0)
+def _parts(x, *, dtype, stacked):
+  x = x.astype(dtype)
+  return tuple(x[i] for i in range(len(x))) if stacked else x
+
+
+@jax.jit
+def _stack(*parts):
+  return jnp.stack(parts)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _same(x):
+  """Where it lies already."""
+  return x
 
 
 def shardings(model: Model, mesh: Mesh, like: Any) -> Any:

@@ -106,6 +106,19 @@ def test_parameters_are_cast_and_the_router_is_float32(v3):
   assert bias.dtype == jnp.float32
 
 
+def test_what_is_not_trained_comes_in_the_dtype_of_computing(v3):
+  """Bit for bit what casting makes of it, and never more."""
+  compute = build(cases.V3, Compute(dtype="bfloat16"))
+  wide, _ = hf_io.load(v3[1], compute)
+  found, _ = hf_io.load(v3[1], compute, computing=True)
+  want = compute.cast(wide)
+  jax.tree.map(np.testing.assert_array_equal, found, want)
+  assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(
+      lambda x: x.dtype, want)
+  assert found["embed"].dtype == "bfloat16"
+  assert found["norm"].dtype == "float32"
+
+
 @pytest.mark.parametrize("mesh", [
     MeshConfig(data=2, fsdp=2, expert=2, tensor=1),
     MeshConfig(data=1, fsdp=4, expert=2, tensor=1)])

@@ -14,7 +14,8 @@ def test_rows_that_stay_are_unchanged(tmp_path):
   good = row("<think>Two and two.</think> Four.", source="mine")
   chinese = row("<think>二加二。</think> 四。", language="zh")
   rows = [good, row("Four."), chinese, chinese | {"language": "en"},
-          row("<think>" + "so so " * 60 + "</think> Four."), {"prompt": "Q?"}]
+          row("<think>" + "so so " * 60 + "</think> Four."), {"prompt": "Q?"},
+          good | {"language": "tlh"}]
   data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
   data.write_text("\n\n".join(json.dumps(r) for r in rows) + "\n")
   arguments = [f"--data={data}", f"--out={out}"]
@@ -27,10 +28,12 @@ def test_rows_that_stay_are_unchanged(tmp_path):
   assert [json.loads(x) for x in out.read_text().splitlines()] == [
       good, chinese]
   assert out.read_text().splitlines()[0] == json.dumps(good)
-  for reason in ("empty thought", "mixed language", "word loop", "malformed"):
-    assert any(line.split()[-1] == "1" and reason in line
+  for reason, count in (("empty thought", "1"), ("mixed language", "1"),
+                        ("word loop", "1"), ("malformed", "2")):
+    assert any(line.split()[-1] == count and reason in line
                for line in said.splitlines()), said
   assert f"{data}:11: " in said
+  assert f"{data}:13: language='tlh' has no known script" in said
   fails(again, "exists; choose another --out")
   succeeds(lenient)
   assert len((tmp_path / "b").read_text().splitlines()) == 4

@@ -1,5 +1,6 @@
 """The benchmark on a step small enough for a test."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -29,6 +30,20 @@ def test_measure(monkeypatch):
   json.dumps(found)
 
 
+def test_a_rollout_alone(monkeypatch):
+  """What long thoughts cost, at a size for tests: nothing is trained."""
+  monkeypatch.setattr(grpo_step, "_MATMUL", 64)
+  monkeypatch.setattr(
+      grpo_step.Learner, "update", lambda *_: pytest.fail("an update"))
+  work = dataclasses.replace(RAGGED, update=False)
+  found = grpo_step.measure(work, reps=1)
+  assert found["rollout_tokens"] == int(work.lengths().sum())
+  assert found["rollout_tok_s"] * found["rollout_s"] == pytest.approx(
+      found["rollout_tokens"])
+  assert found["peak_rss_gb"] > 0 and "update_tok_s" not in found
+  json.dumps(found)
+
+
 @pytest.mark.parametrize("name,sampled,trained", [
     ("peer-small", 32 * 8 * 128, 32 * 8 * 192), ("peer-moe", 32 * 128, 32 * 192)
 ])
@@ -45,6 +60,15 @@ def test_ragged_lengths():
   # The mean of min(128, 1 + exponential of mean 32), rounded down.
   assert 29 < lengths.mean() < 36
   np.testing.assert_array_equal(lengths, WORKLOADS["peer-ragged"].lengths())
+
+
+def test_long_lengths():
+  work = WORKLOADS["peer-long"]
+  lengths = work.lengths()
+  assert lengths.shape == (16, 8) and not work.update
+  assert lengths.min() >= 1 and 1000 < lengths.max() <= 2048
+  # 128 draws: the mean's standard error is 256 / sqrt(128).
+  assert abs(lengths.mean() - 256) < 3 * 256 / 128**0.5
 
 
 def test_operations():

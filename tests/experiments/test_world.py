@@ -27,16 +27,12 @@ def test_answers_are_labelled_one_by_one(tmp_path):
   at = f"--out={tmp_path / 'labels'}"
   mine = tmp_path / "odd_judge.py"
   mine.write_text("label = lambda messages, answer: 2\n")
-  judge = "--judge=experiments/world_judge.py"
-  good, again, changed, out_of_range, none, other = calls(
-      "experiments.label_answers", [*shared, at, judge],
-      [*shared, at, judge], [*shared, at, judge, "--samples=2"],
+  good, out_of_range, none, other = calls(
+      "experiments.label_answers",
+      [*shared, at, "--judge=experiments/world_judge.py"],
       *([*shared, f"--out={tmp_path / 'x'}", f"--judge={judge}"]
         for judge in (mine, "", "hf:DIR")))
   succeeds(good)
-  assert succeeds(again).splitlines()[-1] == good.out.splitlines()[-1]
-  assert "has 4 of 4 questions already" in again.err
-  fails(changed, "samples: 3 -> 2", "choose another --out")
   lines = (tmp_path / "labels" / "labels.jsonl").read_text().splitlines()
   rows = [json.loads(line) for line in lines]
   assert rows and all(row["label"] in (0, 1) for row in rows)
@@ -47,3 +43,17 @@ def test_answers_are_labelled_one_by_one(tmp_path):
   fails(out_of_range, "labels an answer 2.0; give 0 to 1")
   fails(none, "--judge=FILE.py must be given")
   fails(other, "--judge=FILE.py must be given")
+
+  # As a kill leaves it; then other answers, and another judge of the same.
+  for batch in ("samples_0/batch_000000", "labels/batch_000000"):
+    (tmp_path / "labels" / f"{batch}.jsonl.gz").unlink()
+  again, changed, judged = calls(
+      "experiments.label_answers",
+      [*shared, at, "--judge=experiments/world_judge.py"],
+      [*shared, at, "--judge=experiments/world_judge.py", "--samples=2"],
+      [*shared, at, f"--judge={mine}"])
+  assert succeeds(again) == good.out
+  assert (tmp_path / "labels/labels.jsonl").read_text().splitlines() == lines
+  fails(changed, "samples: 3 -> 2", "choose another --out")
+  fails(judged, "odd_judge.py", f"remove {tmp_path / 'labels/labels'}: the"
+        " answers stay")

@@ -8,8 +8,9 @@ import pytest
 from r1jax.core.prompt import Prompt, ask
 from r1jax.data.world import prompts as world_prompts
 from r1jax.data.world import wrongs
-from r1jax.safety import jailbreaks
+from r1jax.safety import jailbreaks, taxonomy
 from r1jax.safety.jailbreaks import Template
+from r1jax.stages import tasks
 from tests import shared
 
 TEMPLATES = [Template(f"t{n}", f"{n} {{question}}") for n in range(8)]
@@ -109,7 +110,7 @@ def test_files_of_the_user(tmp_path):
 @pytest.mark.parametrize("name,text,said", [
     ("a.txt", "say [PROMPT]", r"neither of .*, but \[PROMPT\]"),
     ("a.jsonl", '{"text": "nothing"}', "1 of 1 rows are malformed"),
-    ("a.csv", "", "malformed"), ("a.json", "{}", "give a .csv")])
+    ("a.csv", "", "empty"), ("a.json", "{}", "give a .csv")])
 def test_files_that_are_wrong(tmp_path, name, text, said):
   (tmp_path / name).write_text(text)
   with pytest.raises(ValueError, match=said):
@@ -119,3 +120,14 @@ def test_files_that_are_wrong(tmp_path, name, text, said):
 def test_an_empty_folder(tmp_path):
   with pytest.raises(ValueError, match="has no GPTFuzzer.csv"):
     jailbreaks.read([tmp_path])
+
+
+def test_a_set_of_several_splits_is_asked_many_times():
+  """Ids stay below what a mixture of sets allows."""
+  splits = [list(world_prompts.safety_judged.prompts(split))[-4:]
+            for split in ("train", "validation", "test")]
+  found = jailbreaks.wrap(
+      [p for p in taxonomy.of_the_world(splits) if not p.metadata["wrapper"]],
+      TEMPLATES, seed=0, count=8)
+  joined = tasks.joined({"world-jailbreak": found})
+  assert len({p.id for p in joined}) == len(joined) > 0

@@ -37,7 +37,7 @@ def main(arguments):
   if flags.get("waits") == "true" and not again:
     got = signal.sigwait([signal.SIGINT, signal.SIGTERM])
     (folder / "signal.txt").write_text(signal.Signals(got).name)
-    return
+    sys.exit(75)
   if status := int(flags.get("status", 0)):
     print("what is amiss", file=sys.stderr)
     sys.exit(status)

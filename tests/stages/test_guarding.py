@@ -33,6 +33,20 @@ def test_the_worlds_reviewer_takes_back_what_does_harm():
   assert not guard.failures
 
 
+def test_a_reviewer_of_words_takes_help_with_look_alikes_back_too():
+  cfg = dataclasses.replace(
+      WORLD, reviewer="experiments.world_judge:review_words")
+  guard = guarding.load(cfg, Means())
+  taken = {sense: [] for sense in wrongs.SENSES}
+  for one in QUESTIONS[::37]:
+    advice = wrongs.COMPLY[one.language][0]
+    taken[one.sense].append(guard.answer(ask(one.question), advice) != advice)
+    refusal = wrongs.REFUSE[one.language][0]
+    assert guard.answer(ask(one.question), refusal) == refusal
+  assert all(taken["harmful"]) and any(taken["look-alike"])
+  assert not all(taken["harmless"])
+
+
 def test_the_worlds_keywords_are_in_every_harmful_question():
   guard = guarding.load(WORLD, Means())
   missed = {one.subcategory for one in QUESTIONS
@@ -56,6 +70,17 @@ def test_an_endpoint_reviews_with_rules_of_the_user(tmp_path):
     assert guard.answer(ask("the middle?"), "He walks.") == "He walks."
   (body,) = server.seen
   assert "40. spoilers: It tells no end." in chat_server.question(body)
+
+
+def test_why_an_endpoint_is_silent_is_said():
+  with chat_server.serving() as serve:
+    server = serve(lambda number, body: 400)
+    cfg = dataclasses.replace(WORLD, reviewer=server.url, keywords=("all",))
+    guard = guarding.load(cfg, Means(endpoint=EndpointConfig(model="m")))
+    assert guard.answer(ask("why?"), "so") == WORLD.message
+  assert guard.lines()[1:] == [
+      "risk control: 1 without a review: no review",
+      "risk control: 1 without an answer: HTTP status 400"]
 
 
 @pytest.mark.parametrize("change,said", [

@@ -154,9 +154,13 @@ def test_a_failed_stage_ends_it_and_nothing_is_lost(tmp_path, capfd):
   assert starts(tmp_path) == {"one": 1, "two": 1, "three": 1, "aside": 1}
 
 
-def test_status_0_without_the_mark_is_not_done(tmp_path, capfd):
-  """As an experiment ends that a signal to it alone has stopped."""
-  text = PLAN.replace('"{seed}"', '"{seed}", marks = false')
+@pytest.mark.parametrize("ends", ["marks = false", "status = 75"])
+def test_without_the_mark_it_is_not_done(tmp_path, capfd, ends):
+  """As an experiment ends that a signal to it alone has stopped: with 75.
+
+  What starts its processes may make 0 of that.
+  """
+  text = PLAN.replace('"{seed}"', f'"{{seed}}", {ends}')
   assert not run(tmp_path, text)
   assert "stopped in stage one; the same command" in capfd.readouterr().out
   assert starts(tmp_path) == {"one": 1}

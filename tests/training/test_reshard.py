@@ -11,6 +11,7 @@ from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.training import reshard
 from r1jax.training.reshard import make_reshard
 from tests.training import cases
 
@@ -49,10 +50,35 @@ def test_there_and_back_is_bit_equal(shape):
                cases.parameters("tiny")[0])
 
 
+def test_on_one_device_no_more_than_a_leaf_lies_there_twice(monkeypatch):
+  """A model as large as half the memory can be sampled from."""
+  model = cases.model("tiny")
+  params = jax.tree.map(jnp.array, cases.parameters("tiny")[0])
+  given, made, most = jax.tree.leaves(params), [], []
+  parts = reshard._parts
+
+  def watched(x, **how):
+    made.append(parts(x, **how))
+    most.append(sum(a.nbytes for a in (*given, *jax.tree.leaves(made))
+                    if not a.is_deleted()))
+    return made[-1]
+
+  monkeypatch.setattr(reshard, "_parts", watched)
+  make_reshard(model, None, "decode", donate=True)(params)
+  sizes = [x.nbytes for x in given]
+  assert len(made) == len(given) > 5
+  assert max(most) <= sum(sizes) + max(sizes)
+
+
 def test_decoding_has_matrices_in_the_compute_dtype():
   model = build(presets.TINY, Compute(dtype="bfloat16"))
   params = cases.parameters("tiny")[0]
   got = make_reshard(model, None, "decode")(params)
+  given_up = make_reshard(model, None, "decode", donate=True)(
+      jax.tree.map(jnp.array, params))
+  jax.tree.map(np.testing.assert_array_equal, given_up, got)
+  assert jax.tree.map(lambda x: x.dtype, given_up) == jax.tree.map(
+      lambda x: x.dtype, got)
   kinds = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(got):
     name = jax.tree_util.keystr(path[-1:], simple=True)

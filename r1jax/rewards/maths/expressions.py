@@ -58,7 +58,8 @@ class _Reader:
   """Recursive descent over the tokens of one expression."""
 
   def __init__(self, text: str, functions: frozenset[str]):
-    text = _GROUPED.sub(lambda m: m.group().replace(",", ""), text)
+    if "," in text:
+      text = _GROUPED.sub(lambda m: m.group().replace(",", ""), text)
     self.tokens = tokens(text)
     self.functions = functions
     self.at = 0
@@ -227,7 +228,8 @@ class _Reader:
     if token[0].isdigit() or token[0] == "." and len(token) > 1:
       if not token.isascii():
         raise Unreadable(token)
-      return ("number", fractions.Fraction(token))
+      return ("number", fractions.Fraction(
+          int(token) if token.isdigit() else token))
     if token in _PAIRS:
       return self._group(token)
     name = token.removeprefix("\\")

@@ -45,6 +45,9 @@ def rows(text: str, vectors: bool = False) -> list[list[str]] | None:
     return rows(text[1:-1])
   if "\\begin" in text:
     return _scaled(text)
+  if text[:2] == "[[" and closing(text) == len(text) - 1:
+    lines = [_row(part) for part in _parts(text[1:-1])]
+    return [line[0] for line in lines] if all(lines) else None
   if not vectors:
     return None
   if match := _ANGLES.fullmatch(text):

@@ -53,7 +53,7 @@ _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _THOUSANDS = re.compile(
     r"(?<=\d)(?:\{,\}|,\\!|\\,|\\ |\\;)\s*(?=\d{3}(?!\d))")
-_EMPHASIS = re.compile(r"\s*(\*\*|__)(.+)\1\s*", re.DOTALL)
+_EMPHASIS = re.compile(r"\s*(\*\*|__|`)(.+)\1\s*", re.DOTALL)
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
 _WIDE = re.compile(r"(?<!\\)\\q?quad(?![A-Za-z])")
 _SPACE = re.compile(
@@ -121,7 +121,6 @@ _PERIOD = re.compile(
     r"(?:(\d*)\\dot\s*(?:\{\s*(\d)\s*\}|(\d)))?|\((\d+)\)(?!\s*[\w(^]))")
 _DOTTED = re.compile(
     r"(?<![\d.])(\d+)?\.(\d{0,6}?)(\d{1,6}?)\3{1,12}\s*(?:\\ldots|\.\.\.)")
-_BLANKS = re.compile(r"\s+")
 _BETWEEN = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 
 
@@ -136,23 +135,27 @@ def plain(text: str) -> str:
     text = _LOWERED.sub(
         lambda m: f"_{{{m.group().translate(_SUBSCRIPTS)}}}", text)
     text = text.translate(_CHARACTERS)
-  text = _THOUSANDS.sub(",", text).replace("\\%", "%")
-  text = text.replace("\\$", DOLLAR).replace("\\|", "|")
+  if "\\" in text or "{" in text:
+    text = _THOUSANDS.sub(",", text).replace("\\%", "%")
+    text = text.replace("\\$", DOLLAR).replace("\\|", "|")
   if text.count("$") % 2:  # no pair of delimiters: money
     text = text.replace("$", DOLLAR, 1)
-  text = _DELIMITER.sub(" ", text.replace("$", " "))
+  text = text.replace("$", " ")
   if "\\" in text:
     text = _tex(text)
   if "'" in text:
     text = _PRIMES.sub(_primes, text)
-  text = _RELATIONS.sub(
-      lambda m: _RELATION.get(m.group(), "\\ne "), text)
+  if "=" in text:
+    text = _RELATIONS.sub(
+        lambda m: _RELATION.get(m.group(), "\\ne "), text)
   if "_" in text:
     text = _BASE.sub(r"_\1", text)
-  text = _CIRC.sub("^{\\\\circ}", text)
-  text = _ANGLES.sub(r"⟨\1⟩", _RANK.sub("th", text))
+  if "^" in text or "\\degree" in text:
+    text = _RANK.sub("th", _CIRC.sub("^{\\\\circ}", text))
+  if "<" in text:
+    text = _ANGLES.sub(r"⟨\1⟩", text)
   text = text.replace("{:}", ":").replace("**", "^")
-  text = _BLANKS.sub(" ", text).strip()
+  text = " ".join(text.split())
   if "." in text:
     text = _DOTTED.sub(_repeated, _PERIOD.sub(_repeating, text))
   text = text.rstrip(".,;:? ") if not text.endswith("..") else text
@@ -164,13 +167,18 @@ def plain(text: str) -> str:
 
 def _tex(text: str) -> str:
   """What only commands say; words, fonts, fractions."""
-  text = _WIDE.sub(GAP, text)
-  text = _ROMAN.sub(r"\\text{\1}", _COLOUR.sub("", text))
-  text = _BLACKBOARD.sub(r"\\mathbb{\1}", text)
+  text = _DELIMITER.sub(" ", text)
+  if "quad" in text:
+    text = _WIDE.sub(GAP, text)
+  if "color" in text or "\\rm" in text:
+    text = _ROMAN.sub(r"\\text{\1}", _COLOUR.sub("", text))
+  if "\\mathbb" in text:
+    text = _BLACKBOARD.sub(r"\\mathbb{\1}", text)
   text = _NOTHING.sub("", _SPACE.sub(" ", text))
   text = _COMMAND.sub(_command, text)
   text = _FONT.sub(r"\1", _TEXT.sub(_words, text))
-  text = _JOINED.sub(_together, text)
+  if END in text:
+    text = _JOINED.sub(_together, text)
   text = text.replace("\\{", SET).replace("\\}", SET_END)
   if "\\frac" in text:
     text = _HALF_FRAC.sub(r"\1{\2}", _SMALL_FRAC.sub(r"\\frac{\1}", text))
@@ -180,9 +188,11 @@ def _tex(text: str) -> str:
 
 def squeezed(text: str) -> str:
   """`plain` text without marks and blanks, but `3 4` stays two numbers."""
-  text = text.replace(WORDS, "").replace(END, "").replace("\\ ", "")
-  text = text.replace(GAP, " ")
-  return _BETWEEN.sub("", text.strip()).replace(DOLLAR, "")
+  if not text.isascii():
+    text = text.replace(WORDS, "").replace(END, "").replace(DOLLAR, "")
+    text = text.replace(GAP, " ")
+  text = text.replace("\\ ", "").strip()
+  return text if len(text.split(None, 1)) < 2 else _BETWEEN.sub("", text)
 
 
 def closing(text: str, start: int = 0) -> int:

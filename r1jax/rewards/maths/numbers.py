@@ -24,6 +24,7 @@ _MIXED = re.compile(
     r"([+-]?)\s*(\d+)(?:\s*\\frac\s*\{(\d+)\}\s*\{(\d+)\}|\s+(\d+)/(\d+)"
     rf"|\s*{WORDS}?\s*and\s*{END}?\s*(?:\\frac\s*\{{(\d+)\}}\s*\{{(\d+)\}}"
     r"|(\d+)/(\d+)))", re.ASCII)
+_STARTS = re.compile(r"[+-]?\s*(?:[\d.]|\\frac)", re.ASCII)
 _COMMA = re.compile(r"([+-]?)(\d+),(\d{1,2}|\d{4,})", re.ASCII)
 _PARENTHESISED = re.compile(r"([+-]?)\s*\((.*)\)")
 _CHINESE = re.compile(r"[零〇一二两三四五六七八九十百千万亿]+")
@@ -33,6 +34,21 @@ _CHINESE_PARTS = re.compile(
 _CHINESE_DIGITS = dict(zip("零〇一二两三四五六七八九",
                            (0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9)))
 _CHINESE_TENS = {"十": 10, "百": 100, "千": 1000}
+_SPOKEN = dict(zip(
+    "zero one two three four five six seven eight nine ten eleven twelve"
+    " thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(),
+    range(20)))
+_SPOKEN_TENS = dict(zip(
+    "twenty thirty forty fifty sixty seventy eighty ninety".split(),
+    range(20, 100, 10)))
+_SPOKEN_PARTS = {
+    name + ending: below for below, *names in (
+        (2, "half"), (3, "third"), (4, "quarter", "fourth"), (5, "fifth"),
+        (6, "sixth"), (7, "seventh"), (8, "eighth"), (9, "ninth"),
+        (10, "tenth")) for name in names for ending in ("", "s")} | {
+            "halves": 2}
+_SIGN = re.compile(r"(?:minus|negative)\s+|负\s*")
+_MIXED_CJK = re.compile(r"(.+)又(.+分之.+)")
 _MAGNITUDES = {
     "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9,
     "trillion": 10**12, "dozen": 12, "百": 10**2, "千": 10**3, "万": 10**4,
@@ -47,6 +63,9 @@ _BASED = re.compile(
 _BASES = dict(zip(
     "two three four five six seven eight nine ten eleven twelve".split(),
     range(2, 13)))
+_CURRENCY = re.compile(
+    rf"([+-]?)\s*(?:{WORDS}\s*)?(USD|RMB|CNY|EUR|GBP|INR|US\$|Rs|[$¥€£₹₽₩"
+    rf"{DOLLAR}])\.?\s*(?:{END})?\s*(?=[\d.])")
 # (text of a number, the unit after it) of `2 hours 30 minutes`.
 _PART = re.compile(
     r"\s*(?:and\b)?\s*(\d+(?:\.\d+)?)\s*(\^\{\\circ\}|''?(?!')"
@@ -97,8 +116,11 @@ def quantity(text: str, nouns: frozenset[str] = frozenset(),
     if inner and match.group(1) == "-":
       return inner._replace(value=-inner.value)
     return inner
+  if text[0] == WORDS and text.find(END) == len(text) - 1:
+    return quantity(text[1:-1].strip(), nouns) if text[1:-1].strip() else None
   return (_chinese(text, nouns) or _in_currency(text, nouns)
-          or _with_unit(text, nouns) or _compound(text))
+          or _with_unit(text, nouns) or _compound(text)
+          or _spoken(text, nouns))
 
 
 def literal(text: str) -> fractions.Fraction | None:
@@ -218,7 +240,8 @@ def _based(digits: str, *bases: str | None) -> Quantity | None:
   written = (next(filter(None, bases), "")).strip(
       WORDS + END + " ").lower()
   base = _BASES.get(written) or (int(written) if written.isdigit() else 0)
-  if not digits.isdigit() or not 2 <= base <= 36:
+  if not digits.isdigit() or not 2 <= base <= 36 or any(
+      int(digit) >= base for digit in digits):
     return None
   return Quantity(fractions.Fraction(digits), f"base {base}")
 
@@ -265,9 +288,7 @@ def _chinese_number(text: str) -> int:
 
 def _in_currency(text: str, nouns: frozenset[str]) -> Quantity | None:
   """`-$5`, `USD 3.50`, `$5 million`, `£3 profit`."""
-  match = re.match(
-      rf"([+-]?)\s*(?:{WORDS}\s*)?(USD|RMB|CNY|EUR|GBP|INR|US\$|Rs|[$¥€£₹₽₩"
-      rf"{DOLLAR}])\.?\s*(?:{END})?\s*(?=[\d.])", text)
+  match = _CURRENCY.match(text)
   if not match:
     return None
   rest = text[match.end():].strip()
@@ -283,6 +304,8 @@ def _in_currency(text: str, nouns: frozenset[str]) -> Quantity | None:
 
 def _with_unit(text: str, nouns: frozenset[str]) -> Quantity | None:
   """A number, then a magnitude, a unit, or both."""
+  if not _STARTS.match(text):
+    return None
   for pattern in (_SCIENTIFIC, _MIXED, _FRAC, _RATIO, _TENS, _NUMBER):
     match = pattern.match(text)
     if match and not text[match.end():match.end() + 1].isdigit():
@@ -303,6 +326,63 @@ def _with_unit(text: str, nouns: frozenset[str]) -> Quantity | None:
   return None if unit is None else Quantity(number, unit)
 
 
+def _spoken(text: str, nouns: frozenset[str]) -> Quantity | None:
+  """`twenty-five`, "minus 5", "two and a half", 负五, 五又二分之一."""
+  if "\\" in text or len(text) > 60 or text[0] in "+-":
+    return None
+  body = " ".join(
+      text.replace(WORDS, " ").replace(END, " ").casefold().split())
+  if match := _SIGN.match(body):
+    inner = quantity(body[match.end():], nouns) if body[match.end():] else None
+    if inner is None or inner.value <= 0 or _SIGN.match(body, match.end()):
+      return None
+    return inner._replace(value=-inner.value)
+  if match := _MIXED_CJK.fullmatch(body):
+    whole, part = quantity(match.group(1)), quantity(match.group(2))
+    if not whole or not part or whole.unit or part.unit or (
+        whole.value.denominator > 1 or not 0 < part.value < 1):
+      return None
+    return Quantity(whole.value + part.value, "")
+  whole, joint, part = body.partition(" and ")
+  value = _spoken_part(body)
+  if value is None and joint:
+    digits = re.fullmatch(r"\d{1,9}", whole, re.ASCII)
+    before = int(whole) if digits else _spoken_number(whole.split())
+    above = _spoken_part(part)
+    if before is not None and above is not None and above < 1:
+      value = before + above
+  if value is None:
+    number = _spoken_number(re.split(r"[\s-]+", body))
+    value = None if number is None else fractions.Fraction(number)
+  return None if value is None else Quantity(value, "")
+
+
+def _spoken_part(text: str) -> fractions.Fraction | None:
+  """`half`, "a third", "three-quarters"."""
+  *above, name = re.split(r"[\s-]+", text)
+  below = _SPOKEN_PARTS.get(name)
+  if below is None or len(above) > 1 or not above and name != "half":
+    return None
+  number = 1 if not above or above[0] in ("a", "an") else _SPOKEN.get(above[0])
+  return fractions.Fraction(number, below) if number else None
+
+
+def _spoken_number(said: list[str]) -> int | None:
+  """Words below a thousand: `two hundred and five`."""
+  if said[1:2] == ["hundred"]:
+    hundreds = 1 if said[0] == "a" else _SPOKEN.get(said[0], 0)
+    rest = said[3:] if said[2:3] == ["and"] else said[2:]
+    if not 0 < hundreds < 10 or said[2:] and not rest:
+      return None
+    below = _spoken_number(rest) if rest else 0
+    return None if below is None or below > 99 else 100 * hundreds + below
+  tens = _SPOKEN_TENS.get(said[0])
+  if tens is not None and len(said) == 2:
+    ones = _SPOKEN.get(said[1], 0)
+    return tens + ones if 0 < ones < 10 else None
+  return (_SPOKEN.get(said[0], tens)) if len(said) == 1 else None
+
+
 def _compound(text: str) -> Quantity | None:
   """`2 hours 30 minutes`, `3元5角`, `30^{\\circ}15'`: in the first unit."""
   parts, at = [], 0
@@ -314,6 +394,8 @@ def _compound(text: str) -> Quantity | None:
     name = match.group(2).strip(" .")
     unit = "degree" if name[0] == "^" else name if name[0] == "'" else (
         units.known(name))
+    if name == "分" and parts and parts[-1][1] == "h":
+      unit = "min"
     parts.append((fractions.Fraction(match.group(1)), unit))
     at = match.end()
   kinds = [_FAMILIES.get(name) for _, name in parts]

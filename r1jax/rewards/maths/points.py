@@ -4,14 +4,14 @@ Smooth expressions that agree at a few points agree. One with kinks (absolute
 values, even roots, maxima, logarithms) or steps (floor, ceiling) may agree
 almost everywhere and still differ: it is tried at whole and half numbers, near
 and far, of both signs, and on both sides of every number that is written in
-it. Variables that only make sense as whole numbers (under a factorial, in the
-exponent of -1, n under a floor) are whole.
+it. Far means beyond kinks that are not written as one number (10^9, e^{12},
+the 50000 of |x/1000-50|). Variables that only make sense as whole numbers
+(under a factorial, in the exponent of -1, n under a floor) are whole.
 """
 
 from __future__ import annotations
 
 import fractions
-import functools
 import zlib
 from collections.abc import Iterator
 
@@ -31,6 +31,7 @@ _REALS = (
     -77.7, 151.2, -151.2, 1003.1, -1003.1, 20_011.3, -20_011.3)
 _WHOLES = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8, 9, 10, 11,
            12, 13, 15, 16, 17, 25, 27, 31, 32, 36, 64, 100, 101, 243, 1024)
+_FAR = (123_457, 4 * 10**6 + 1, 10**8 + 7, 10**10 + 3, 10**13 + 9)
 _SMALL = tuple(n for n in _WHOLES if n <= 36)
 _LOW = 3
 _SEVERAL = 40  # points for several variables
@@ -44,8 +45,11 @@ def chosen(a: Node, b: Node) -> Iterator[dict[str, float | fractions.Fraction]]:
   if not free:
     yield {}
     return
-  kinds = _kinds(a) | _kinds(b)
-  whole = set().union(*(_whole(n) for n in (a, b)))
+  kinds: set[str] = set()
+  whole: set[str] = set()
+  for node in (a, b):
+    _note_kinds(node, kinds)
+    _note_whole(node, whole)
   if kinds & {"steps", "whole"} or whole:
     whole |= _COUNTS.intersection(free)
   whole &= set(free)
@@ -63,9 +67,11 @@ def chosen(a: Node, b: Node) -> Iterator[dict[str, float | fractions.Fraction]]:
     point, negative = {}, False
     # What grows beyond all bounds can be compared at small values only.
     small = "whole" in kinds and index % 2
+    far = "whole" not in kinds and index % 8 == 5
     for name in free:
       among = [value for value in candidates[name]
-               if not small or abs(value) <= _LOW]
+               if (not small or abs(value) <= _LOW)
+               and (not far or abs(value) >= _FAR[0])]
       value = among[_draw(f"{index}.{name}", len(among))]
       # At most one is negative: `\\sqrt{xy}` is `\\sqrt x\\sqrt y`.
       if value < 0 and negative and name not in whole:
@@ -95,7 +101,8 @@ def _for_real(written: list[fractions.Fraction]) -> list[float]:
           for sign in (1, -1) for step in (0, 0.29, -0.29, 1, -1)]
   far = [sign * (2 * float(c) + 1) for c in written if 5 < abs(c) < 1e12
          for sign in (1, -1)]
-  return [*_REALS, *map(fractions.Fraction, _WHOLES[:18]), *near, *far]
+  whole = (*_WHOLES[:18], *_FAR, *(-n for n in _FAR))
+  return [*_REALS, *map(fractions.Fraction, whole), *near, *far]
 
 
 def _for_whole(written: list[fractions.Fraction],
@@ -103,25 +110,34 @@ def _for_whole(written: list[fractions.Fraction],
   near = [sign * int(c) + step for c in written
           if c.denominator == 1 and abs(c) < (1000 if small else 10**9)
           for sign in (1, -1) for step in (0, 1, -1)]
-  return [fractions.Fraction(n)
-          for n in dict.fromkeys([*(_SMALL if small else _WHOLES), *near])]
+  among = _SMALL if small else (*_WHOLES, *_FAR)
+  return [fractions.Fraction(n) for n in dict.fromkeys([*among, *near])]
 
 
-def _kinds(node: Node) -> set[str]:
-  """What an expression has that makes few points too few."""
-  operation, kinds = node[0], set()
-  if not names(node):
-    return kinds
+def _note_kinds(node: Node, kinds: set[str]) -> bool:
+  """Adds what an expression has that makes few points too few.
+
+  Returns:
+    whether it has variables; what has none is a number.
+  """
+  operation = node[0]
+  if operation == "name":
+    return True
+  if operation in ("sum", "prod") and not names(node):
+    return False
+  free = [_note_kinds(n, kinds) for n in node if type(n) is tuple]
+  if True not in free:
+    return False
   if operation in _KINKS:
     kinds.add("kinks")
-  if operation in _STEPS:
+  elif operation in _STEPS:
     kinds.add("steps")
-  if operation in _WHOLE:
+  elif operation in _WHOLE:
     kinds.add("whole")
-  if operation == "root" and names(node[1]) or operation == "^" and (
-      names(node[1]) and not names(node[2]) and not _is_whole(node[2])):
+  elif operation == "root" and free[0] or operation == "^" and (
+      free[0] and not free[1] and not _is_whole(node[2])):
     kinds.add("kinks")
-  return kinds.union(*(_kinds(n) for n in node[1:] if isinstance(n, tuple)))
+  return True
 
 
 def _is_whole(node: Node) -> bool:
@@ -130,19 +146,20 @@ def _is_whole(node: Node) -> bool:
   return node[0] == "number" and node[1].denominator == 1
 
 
-@functools.lru_cache(maxsize=1024)
-def _whole(node: Node) -> frozenset[str]:
-  """Variables that stand where only whole numbers make sense."""
-  operation, variables = node[0], frozenset()
+def _note_whole(node: Node, variables: set[str]) -> None:
+  """Adds the variables that stand where only whole numbers make sense."""
+  operation = node[0]
   if operation in _WHOLE:
-    variables = names(node)
+    variables |= names(node)
   elif operation in ("sum", "prod"):
-    variables = names(node[2]) | names(node[3])
-  elif operation == "^" and names(node[2]) and _negative(node[1]):
-    variables = names(node[2])
+    variables |= names(node[2]) | names(node[3])
+  elif operation == "^" and _negative(node[1]):
+    variables |= names(node[2])
   elif operation in _CIRCLES and _has_pi(node[1]):
-    variables = names(node[1]) & _COUNTS
-  return variables.union(*(_whole(n) for n in node[1:] if isinstance(n, tuple)))
+    variables |= names(node[1]) & _COUNTS
+  for part in node:
+    if type(part) is tuple:
+      _note_whole(part, variables)
 
 
 def _negative(node: Node) -> bool:

@@ -104,7 +104,7 @@ def equal(answer: str, gold: str, context: Context) -> str:
     if len(parts) > 1 and not any(re.match(r"\s*0\d", p) for p in parts):
       again = _lists(split(value, grouped=False), parts, context)
       reason = again if again == "correct" else reason
-  if reason == "two answers" and _decimal(value, gold_value):
+  if reason != "correct" and _decimal(value, gold_value):
     return "correct"
   return reason
 
@@ -312,6 +312,10 @@ def _values(value: str, gold: str, context: Context) -> str:
   wanted = numbers.quantity(gold, context.nouns)
   quantity = numbers.quantity(value, context.nouns)
   if quantity and wanted:
+    if quantity.unit[:5] == "base " and not wanted.unit and (
+        context.nouns and "base" not in context.nouns
+        and not any("进制" in noun for noun in context.nouns)):
+      return "wrong"  # 15_6 is not 15, unless the question is of bases
     return "correct" if numbers.same(quantity, wanted) else "wrong"
   if wanted and wanted.several and (spent := numbers.clock(value)):
     return "correct" if numbers.same(spent, wanted) else "wrong"

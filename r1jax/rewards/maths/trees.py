@@ -6,28 +6,35 @@ A node is a tuple: an operation and its operands; numbers and names are leaves.
 from __future__ import annotations
 
 import fractions
-import functools
 
 Node = tuple
+_POWERS = [("number", fractions.Fraction(n)) for n in range(2, 7)]
+_ZERO, _ONE = (("number", fractions.Fraction(n)) for n in (0, 1))
 
 
-@functools.lru_cache(maxsize=1024)
 def names(node: Node) -> frozenset[str]:
   """The variables of an expression, those bound by a sum left out."""
+  variables: set[str] = set()
+  _gather(node, variables)
+  return frozenset(variables)
+
+
+def _gather(node: Node, variables: set[str]) -> None:
   if node[0] == "name":
-    return frozenset([node[1]])
-  variables = frozenset().union(
-      *(names(n) for n in node[1:] if isinstance(n, tuple)))
-  if node[0] in ("sum", "prod"):
-    inner = names(node[4]) - {node[1][1]}
-    variables = names(node[2]) | names(node[3]) | inner
-  return variables
+    variables.add(node[1])
+  elif node[0] in ("sum", "prod"):
+    variables |= names(node[4]) - {node[1][1]}
+    _gather(node[2], variables)
+    _gather(node[3], variables)
+  else:
+    for part in node:
+      if type(part) is tuple:
+        _gather(part, variables)
 
 
-@functools.lru_cache(maxsize=1024)
 def size(node: Node) -> int:
   """How many operations an expression has."""
-  inner = sum(size(n) for n in node[1:] if isinstance(n, tuple))
+  inner = sum([size(n) for n in node if type(n) is tuple])
   return inner + (node[0] not in (
       "number", "name", "pi", "e", "i", "infinity", "neg", "degrees"))
 
@@ -43,11 +50,11 @@ def renamed(node: Node, old: str, new: str) -> Node:
 def arranged(node: Node) -> Node:
   """One order for sums and products, factors of 1 and double signs dropped.
 
-  `1(x+2)(x+1)` and `(x+1)(x+2)` come out alike; nothing is multiplied out.
+  `1(x+2)(x+1)` and `(x+1)(x+2)` come out alike, and so do `(x+1)(x+1)` and
+  `(x+1)^2`; nothing else is multiplied out.
   """
   operation = node[0]
-  inner = [arranged(n) if isinstance(n, tuple) else n for n in node[1:]]
-  one = ("number", fractions.Fraction(1))
+  inner = [arranged(n) if type(n) is tuple else n for n in node[1:]]
   if operation in ("+", "-", "neg"):
     if operation == "neg":
       parts = [_negated(inner[0])]
@@ -56,18 +63,28 @@ def arranged(node: Node) -> Node:
       parts = [inner[0], right]
     flat = [p for part in parts for p in (
         part[1:] if part[0] == "sum of" else (part,))]
-    flat = [p for p in flat if p != ("number", fractions.Fraction(0))]
+    flat = [p for p in flat if p != _ZERO]
     return flat[0] if len(flat) == 1 else ("sum of", *sorted(flat, key=repr))
   if operation == "*":
     flat = [p for part in inner for p in (
-        part[1:] if part[0] == "product of" else (part,)) if p != one]
+        part[1:] if part[0] == "product of" else _factors(part)) if p != _ONE]
     if not flat:
-      return one
+      return _ONE
     return flat[0] if len(flat) == 1 else (
         "product of", *sorted(flat, key=repr))
-  if operation in ("/", "^") and inner[1] == one:
+  if operation in ("/", "^") and inner[1] == _ONE:
     return inner[0]
+  if operation == "^" and len(parts := _factors((operation, *inner))) > 1:
+    return ("product of", *parts)
   return (operation, *inner)
+
+
+def _factors(node: Node) -> tuple[Node, ...]:
+  """`(x+1)^2` as (x+1)(x+1); powers of a name or a number stay."""
+  if node[0] == "^" and node[1][0] not in ("name", "number") and (
+      node[2] in _POWERS):
+    return (node[1],) * int(node[2][1])
+  return (node,)
 
 
 def _negated(node: Node) -> Node:

@@ -51,7 +51,7 @@ _COMPOSED = {"mph": ("mi", "h"), "kmh": ("km", "h")}
 # What a sentence counts when it names nothing else.
 _COUNTERS = frozenset(
     "time times way people person item piece student child point unit dollar"
-    " pair triple solution root value element digit number integer ball card"
+    " solution root value element digit number integer ball card"
     " coin game page book step term side vertex vertice edge face triangle"
     " square line segment angle case possibility outcome combination"
     " arrangement permutation function subset set total".split())
@@ -122,6 +122,8 @@ def unit(text: str, nouns: frozenset[str] = frozenset(),
     return {"": "degree", "C": "degreeC", "F": "degreeF"}.get(rest)
   if text in CURRENCIES:
     return CURRENCIES[text]
+  if text in ("years old", "year old", "years of age"):
+    return "year"
   if not marked and not spaced and len(text) == 1 and text.isascii():
     return None
   return _composed(text) or _counted(text, nouns, marked)

@@ -21,7 +21,7 @@ from r1jax.rewards.maths.expressions import Unreadable
 from r1jax.rewards.maths.trees import Node, names
 from r1jax.rewards.score import clock_stopped
 
-_DIGITS = 50
+_DIGITS = 80  # far from zero, half of them may cancel
 _AGREE = 35  # digits
 _BITS = 60_000  # of exact powers and factorials
 _MAGNITUDE = 400  # bits of a float's exponent, for trigonometry and exp
@@ -38,29 +38,29 @@ def same(a: Node, b: Node) -> bool:
   numbers. Points where both sides leave the real numbers say nothing, unless
   both do so nearly everywhere; `\\ln x` is not `\\ln|x|`.
   """
-  real, other, large = 0, [], False
+  real, other = [], []
   for x, y in _at_points(a, b):
     if not (_real(x) or _real(y)):
       other.append((x, y))
     elif not _close(x, y):
       return False
     else:
-      real += 1
-      large = large or bool(abs(x) > 2)
-  free = names(a) | names(b)
-  if not large and names(a) and names(b) and (
-      _factorials(a) != _factorials(b)):
+      real.append(x)
+  mine, theirs = names(a), names(b)
+  if mine and theirs and _factorials(a) != _factorials(b) and not any(
+      abs(x) > 2 for x in real):
     return False  # 1! = 1 and 2! = 2 say nothing about factorials
-  if real >= (3 if free else 1):
+  if len(real) >= (3 if mine or theirs else 1):
     return True
-  return len(other) >= (3 if free else 1) and all(
+  return len(other) >= (3 if mine or theirs else 1) and all(
       _close(x, y) for x, y in other)
 
 
 def _factorials(node: Node) -> bool:
   """Whether there is a factorial of something variable."""
-  return node[0] in ("!", "!!") and bool(names(node)) or any(
-      _factorials(part) for part in node[1:] if isinstance(part, tuple))
+  if node[0] in ("!", "!!") and names(node):
+    return True
+  return any([_factorials(part) for part in node if type(part) is tuple])
 
 
 def proportional(a: Node, b: Node) -> int:
@@ -97,7 +97,7 @@ def constant(node: Node) -> Any:
 
 
 def floating(x: Any) -> Any:
-  """A value of `constant` as a float of 50 digits: they have an order."""
+  """A value of `constant` as a float of 80 digits: they have an order."""
   return _float(x)
 
 
@@ -125,9 +125,10 @@ def _at_points(a: Node, b: Node) -> Iterator[tuple[Any, Any]]:
   chosen = points.chosen(a, b)
   if names(a) or names(b):
     a, b = _folded(a), _folded(b)
+  library = _library()
   for point in chosen:
-    exact = {name: value if isinstance(value, fractions.Fraction)
-             else _library().mpf(value) for name, value in point.items()}
+    exact = {name: value if type(value) is fractions.Fraction
+             else library.mpf(value) for name, value in point.items()}
     try:
       yield _value(a, exact), _value(b, exact)
     except (Unreadable, ArithmeticError, ValueError, TypeError,
@@ -140,9 +141,9 @@ def _folded(node: Node) -> Node:
   operation, *operands = node
   if operation in ("number", "name", "sum", "prod", "infinity"):
     return node
-  inner = [_folded(n) if isinstance(n, tuple) else n for n in operands]
+  inner = [_folded(n) if type(n) is tuple else n for n in operands]
   node = (operation, *inner)
-  if all(n[0] in ("number", "value") for n in inner if isinstance(n, tuple)):
+  if all(n[0] in ("number", "value") for n in inner if type(n) is tuple):
     try:
       return ("value", _value(node, {}))
     except (Unreadable, ArithmeticError, ValueError, TypeError):
@@ -152,7 +153,7 @@ def _folded(node: Node) -> Node:
 
 @functools.cache
 def _library() -> types.ModuleType:
-  """A context of mpmath of our own, at 50 digits."""
+  """A context of mpmath of our own, at `_DIGITS`."""
   with clock_stopped():
     import mpmath
   context = mpmath.MPContext()
@@ -160,24 +161,30 @@ def _library() -> types.ModuleType:
   return context
 
 
+@functools.cache
+def _slack() -> Any:
+  """The relative difference up to which two floats agree."""
+  return _library().mpf(10) ** -_AGREE
+
+
 def _real(x: Any) -> bool:
-  if isinstance(x, fractions.Fraction):
+  if type(x) is fractions.Fraction:
     return True
   library = _library()
-  if isinstance(x, library.mpf):
-    return not library.isnan(x)
-  return abs(library.im(x)) <= abs(x) * library.mpf(10) ** -_AGREE
+  if type(x) is library.mpf:
+    return x == x  # else it is nan
+  return abs(library.im(x)) <= abs(x) * _slack()
 
 
 def _float(x: Any) -> Any:
-  library = _library()
-  if isinstance(x, fractions.Fraction):
-    return library.mpf(x.numerator) / x.denominator
+  if type(x) is fractions.Fraction:
+    above = _library().mpf(x.numerator)
+    return above if x.denominator == 1 else above / x.denominator
   return x
 
 
 def _close(x: Any, y: Any) -> bool:
-  if isinstance(x, fractions.Fraction) and isinstance(y, fractions.Fraction):
+  if type(x) is type(y) is fractions.Fraction:
     return x == y
   x, y = _float(x), _float(y)
   if x == y:
@@ -186,7 +193,7 @@ def _close(x: Any, y: Any) -> bool:
   if not _library().isfinite(size):
     return False
   # Near zero, beside terms of about 1, what is left of them says nothing.
-  return bool(abs(x - y) <= max(size, 1e-10) * _library().mpf(10) ** -_AGREE)
+  return bool(abs(x - y) <= max(size, 1e-10) * _slack())
 
 
 def _bounded(x: Any, bits: int = _MAGNITUDE) -> Any:
@@ -266,8 +273,7 @@ def _repeated(operation: str, operands: list[Node],
 
 
 def _arithmetic(operation: str, x: Any, y: Any) -> Any:
-  if not (isinstance(x, fractions.Fraction)
-          and isinstance(y, fractions.Fraction)):
+  if not type(x) is type(y) is fractions.Fraction:
     x, y = _float(x), _float(y)
   elif max(_size(x), _size(y)) > _BITS:
     raise Unreadable("too large")
@@ -289,21 +295,23 @@ def _size(x: fractions.Fraction) -> int:
 
 def _power(base: Any, exponent: Any) -> Any:
   library = _library()
-  rational = isinstance(exponent, fractions.Fraction)
-  if rational and isinstance(base, fractions.Fraction):
-    whole = exponent.denominator == 1
+  rational = type(exponent) is fractions.Fraction
+  whole = rational and exponent.denominator == 1
+  if rational and type(base) is fractions.Fraction:
     if whole and abs(exponent) * _size(base) <= _BITS:
       return base ** int(exponent)
     if whole:
       raise Unreadable("too large")
-    if base > 0 and exponent == fractions.Fraction(1, 2):
-      root = fractions.Fraction(
-          math.isqrt(base.numerator), math.isqrt(base.denominator))
-      if root * root == base:
-        return root
+    if base > 0 and exponent.numerator == 1 and exponent.denominator == 2:
+      above, below = map(math.isqrt, (base.numerator, base.denominator))
+      if above * above == base.numerator and below * below == base.denominator:
+        return fractions.Fraction(above, below)
   base = _float(base)
   if not base:
     return base if _float(exponent) > 0 else 1 / base
+  if whole and type(base) is library.mpf and library.isfinite(base) and (
+      abs(exponent.numerator) * (abs(library.mag(base)) + 1) <= 2 * _POWER):
+    return base ** exponent.numerator
   power = _bounded(exponent, 64)
   if library.isinf(base):
     return base ** power

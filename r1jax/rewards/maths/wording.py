@@ -48,6 +48,8 @@ _REMARK = re.compile(
     r"|is the only (?:(?:real|integer|possible|positive|such) )?"
     r"(?:solution|root|value|answer|possibility)|约|近似)"
     rf"\s*(?:{END})?\s*[)\]]?\s*(?:{END})?\s*\Z", re.IGNORECASE)
+_REMARKED = ("approx", "exactly", "only", "root", "multiplicity", "doubled",
+             "约", "近似")
 _ONLY = re.compile(
     rf"\s*(?:{WORDS}\s*)?(?:only|exactly|just|仅|只有)\s*(?:{END}\s*)?(?=\S)",
     re.IGNORECASE)
@@ -90,7 +92,9 @@ def unlabelled(text: str) -> str:
     text = text[match.end():]
   if match := _ONLY.match(text):
     text = text[match.end():]
-  if match := _REMARK.search(text):
+  lower = text.casefold()
+  if any(word in lower for word in _REMARKED) and (
+      match := _REMARK.search(text)):
     text = text[:match.start()]
   return text.strip()
 
