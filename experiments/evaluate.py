@@ -41,6 +41,7 @@ from r1jax.rewards.programs.sandbox import SandboxError
 from r1jax.sharding import processes
 from r1jax.stages import (
   benchmarking,
+  checkpoints,
   evaluating,
   judging,
   programs,
@@ -82,6 +83,10 @@ SEEN = flags.DEFINE_string(
     "seen", "", "What the model was trained on, data sets as gsm8k@train and"
     " JSONL files: problems that share ten words in a row with it are listed in"
     " contamination.json, and pass@1 is told without them too.")
+CHECKPOINTS = flags.DEFINE_string(
+    "checkpoints", "", "Of --init=orbax:WORKDIR not the newest checkpoint but"
+    " all, or those of some steps (40,80), and a figure of how the model"
+    " changed: accuracy, length, reflective words.")
 OUT = flags.DEFINE_string(
     "out", "runs/evaluate", "Folder for samples, generations and results.")
 
@@ -96,6 +101,8 @@ def main() -> None:
 def data_set() -> None:
   """--data."""
   cfg, template = EVAL.value(), common.template(TEMPLATE.value)
+  steps = CHECKPOINTS.value and checkpoints.choose(
+      CHECKPOINTS.value, common.INIT.value)  # before the work
   began = common.settings_of(OUT.value)
   init = common.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(
@@ -119,6 +126,11 @@ def data_set() -> None:
                      tasks.verifiers(common.DATA.value), models) as judge:
     fitting = tasks.joined(
         tasks.all_fitting(parts, judge, limit, SPLIT.value))
+    if CHECKPOINTS.value:
+      print("figure:", checkpoints.evaluate(
+          cfg, engine, judge, fitting, common.INIT.value, steps, out,
+          common.COMPUTE.value(), common.mesh()), flush=True)
+      return
     settings["data_digest"] = tasks.digest(fitting)
     traces.prepare(out, settings, policy, "--out")
     params = evaluating.laid_out(policy, engine, donate=True)

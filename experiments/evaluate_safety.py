@@ -7,8 +7,8 @@
       --judge=https://HOST/v1 --endpoint.model=NAME --agreement=LABELLED.jsonl
 
 Writes OUT/result.json, report.html and report.md: counts and rates alone. What
-the model wrote lies in OUT/answers and OUT/verdicts, and is shown nowhere. The
-same command goes on where it was; another --judge judges the same answers.
+the model wrote lies in OUT/answers and OUT/verdicts-*, and is shown nowhere.
+The same command goes on where it was; another --judge judges the same answers.
 """
 
 from __future__ import annotations
