@@ -27,7 +27,7 @@ PROGRAMS = [i for i, case in enumerate(completions.CASES)
             if case[0] in rules.PROGRAMS]
 OTHERS = {name: rule for name, rule in rules.RULES.items()
           if name != "accuracy"} | {"think": format.think}
-DEADLINE = 2.0  # seconds, for one rule
+DEADLINE = 2.0  # seconds of processor time, for one rule
 FUZZ = hypothesis.settings(
     max_examples=150, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(hypothesis.HealthCheck))
@@ -38,13 +38,13 @@ def deadline():
   def late(*_):
     raise TimeoutError("deadline")
 
-  before = signal.signal(signal.SIGALRM, late)
-  signal.setitimer(signal.ITIMER_REAL, DEADLINE)
+  before = signal.signal(signal.SIGPROF, late)
+  signal.setitimer(signal.ITIMER_PROF, DEADLINE)
   try:
     yield
   finally:
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
 
 
 def judged(name, rule, prompt, parts):

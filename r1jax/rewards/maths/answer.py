@@ -44,17 +44,20 @@ if TYPE_CHECKING:
 MAX_CHARS = 300  # the longest answers of MATH have about 150
 _MAX_CANDIDATES = 8
 _MAX_QUESTION = 20_000
+_BETWEEN_WORDS = r"|\s+(?=[A-Za-z]{2})|(?<=[A-Za-z]{2})\s+"
 _FORMULA = re.compile(
     r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]"
     r"|([\w\d(|√\\{][\w\d()\[\]{}^*/+\-=.|√\\ ]{1,120})", re.DOTALL)
-_FRACTION = re.compile(
-    r"\\d?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+)")
+_FRACTION = re.compile(r"\s*\\frac\{(\d+)\}\{(\d+)\}")
+_COMMAS = re.compile(r"(?<=\d)(?:,|\{,\})(?=\d{3})")
+_NAMES = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
+_SIGN = re.compile(r"(=|[<>]|\\[lg]e(?![A-Za-z]))")
 _OPERATION = re.compile(
     r"[-+*/^!]|\\(?:times|cdot|div|frac|sqrt|binom)|[a-z]\(")
 _RESTATE = re.compile(
     r"\b(?:simplif|convert|express|write|rewrit|reduc|round|change"
     r"|scientific notation|lowest terms|standard form|as a (?:decimal|fraction"
-    r"|percent|mixed|power|product))|化简|约分|科学记数|写成|表示|改写|化成",
+    r"|percent|mixed|power|product))|化简|约分|科学记数|写成|写为|表示|改写|化成|化为|换算",
     re.IGNORECASE)
 
 
@@ -182,10 +185,13 @@ def _copied(answer: str, reference: str, question: str) -> bool:
   if short == wanted or not question:
     return False
   asked = question[:_MAX_QUESTION]
-  if numbers.quantity(plain) is not None:
-    return _same_digits(plain, gold, asked)
   there = notation.squeezed(notation.plain(asked))
-  if _OPERATION.search(short) and short in there:
+  if numbers.quantity(plain) is not None:
+    return _same_digits(plain, gold, asked) or (
+        "^" in short and "^" not in wanted and short in there)
+  if short in there and (
+      _OPERATION.search(short) or ":" in short and _RESTATE.search(asked)
+      or _relates(short)):
     return True
   if not (written := _expressions(asked)):
     return False
@@ -198,27 +204,34 @@ def _copied(answer: str, reference: str, question: str) -> bool:
   return trees.size(node) > 1 and mine in written
 
 
+def _relates(short: str) -> bool:
+  """Whether this is a relation between more than a name and its value."""
+  left, sign, right = _SIGN.search(short) and _SIGN.split(short, 1) or 3 * [""]
+  return bool(sign) and not (
+      structure.chains.is_name(left) or structure.chains.is_name(right))
+
+
 def _same_digits(plain: str, gold: str, question: str) -> bool:
   """A number that the question writes so, where another form was wanted."""
-  if match := _FRACTION.fullmatch(plain.lstrip("+-")):
-    pair = [g for g in match.groups() if g]
-    wanted = _FRACTION.fullmatch(gold.lstrip("+-"))
-    if wanted and [g for g in wanted.groups() if g] == pair:
-      return False
-    return pair in [[g for g in m.groups() if g]
-                    for m in _FRACTION.finditer(question)] and (
-                        _RESTATE.search(question) is not None)
   if not _RESTATE.search(question):
     return False
-  digits = re.sub(r"[,\s$]", "", plain)
-  return re.search(rf"(?<![\d.]){re.escape(digits)}(?![\d.]*\d)", re.sub(
-      r"(?<=\d)(?:,|\{,\})(?=\d{3})", "", question)) is not None and (
-          numbers.literal(plain) is not None) and _form(plain) != _form(gold)
+  short, wanted = _flat(plain), _flat(gold)
+  if short == wanted or not re.search(
+      rf"(?<![\d.]){re.escape(short)}(?![\d.]*\d)",
+      _flat(notation.plain(question))):
+    return False
+  return "/" in short or _form(short) != _form(wanted)
+
+
+def _flat(text: str) -> str:
+  """Numbers without commas, their fractions with a stroke."""
+  text = _FRACTION.sub(r" \1/\2", _COMMAS.sub("", text))
+  return notation.squeezed(text.replace(notation.DOLLAR, ""))
 
 
 def _form(text: str) -> str:
-  """How a number is written, its digits aside."""
-  return re.sub(r"\d+", "0", re.sub(r"(?<=\d),(?=\d)", "", text)).strip("-+ ")
+  """How a number is written, its digits and its unit aside."""
+  return re.sub(r"\d+", "0", _NAMES.sub("", text)).strip("-+ ")
 
 
 @functools.lru_cache(maxsize=256)
@@ -227,8 +240,8 @@ def _expressions(question: str) -> frozenset[trees.Node]:
   nodes: set[trees.Node] = set()
   for match in _FORMULA.finditer(question):
     text = next(filter(None, match.groups()))
-    for piece in re.split(r"=|[<>,]|\\[lg]e|\s{1,}(?=[A-Za-z]{2})"
-                          r"|(?<=[A-Za-z]{2})\s+", text):
+    words = _BETWEEN_WORDS if match.lastindex == 4 else ""
+    for piece in re.split(rf"=|[<>,]|\\[lg]e(?![A-Za-z]){words}", text):
       node = expressions.read(notation.plain(piece))
       if node is not None:
         _gather(node, nodes)

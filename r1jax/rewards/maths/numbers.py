@@ -107,7 +107,7 @@ def quantity(text: str, nouns: frozenset[str] = frozenset(),
   value = literal(text)
   if value is not None:
     return Quantity(value, "")
-  if len(text) > 200:
+  if not 0 < len(text) <= 200:
     return None
   if match := _BASED.fullmatch(text):
     return _based(*match.groups())
@@ -240,7 +240,8 @@ def _based(digits: str, *bases: str | None) -> Quantity | None:
   written = (next(filter(None, bases), "")).strip(
       WORDS + END + " ").lower()
   base = _BASES.get(written) or (int(written) if written.isdigit() else 0)
-  if not digits.isdigit() or not 2 <= base <= 36:
+  if not digits.isdigit() or not 2 <= base <= 36 or any(
+      int(digit) >= base for digit in digits):
     return None
   return Quantity(fractions.Fraction(digits), f"base {base}")
 
@@ -393,6 +394,8 @@ def _compound(text: str) -> Quantity | None:
     name = match.group(2).strip(" .")
     unit = "degree" if name[0] == "^" else name if name[0] == "'" else (
         units.known(name))
+    if name == "分" and parts and parts[-1][1] == "h":
+      unit = "min"
     parts.append((fractions.Fraction(match.group(1)), unit))
     at = match.end()
   kinds = [_FAMILIES.get(name) for _, name in parts]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fractions
 
 Node = tuple
+_POWERS = [("number", fractions.Fraction(n)) for n in range(2, 7)]
 _ZERO, _ONE = (("number", fractions.Fraction(n)) for n in (0, 1))
 
 
@@ -49,7 +50,8 @@ def renamed(node: Node, old: str, new: str) -> Node:
 def arranged(node: Node) -> Node:
   """One order for sums and products, factors of 1 and double signs dropped.
 
-  `1(x+2)(x+1)` and `(x+1)(x+2)` come out alike; nothing is multiplied out.
+  `1(x+2)(x+1)` and `(x+1)(x+2)` come out alike, and so do `(x+1)(x+1)` and
+  `(x+1)^2`; nothing else is multiplied out.
   """
   operation = node[0]
   inner = [arranged(n) if type(n) is tuple else n for n in node[1:]]
@@ -65,14 +67,24 @@ def arranged(node: Node) -> Node:
     return flat[0] if len(flat) == 1 else ("sum of", *sorted(flat, key=repr))
   if operation == "*":
     flat = [p for part in inner for p in (
-        part[1:] if part[0] == "product of" else (part,)) if p != _ONE]
+        part[1:] if part[0] == "product of" else _factors(part)) if p != _ONE]
     if not flat:
       return _ONE
     return flat[0] if len(flat) == 1 else (
         "product of", *sorted(flat, key=repr))
   if operation in ("/", "^") and inner[1] == _ONE:
     return inner[0]
+  if operation == "^" and len(parts := _factors((operation, *inner))) > 1:
+    return ("product of", *parts)
   return (operation, *inner)
+
+
+def _factors(node: Node) -> tuple[Node, ...]:
+  """`(x+1)^2` as (x+1)(x+1); powers of a name or a number stay."""
+  if node[0] == "^" and node[1][0] not in ("name", "number") and (
+      node[2] in _POWERS):
+    return (node[1],) * int(node[2][1])
+  return (node,)
 
 
 def _negated(node: Node) -> Node:

@@ -29,7 +29,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import re
 import secrets
 import select
 import shutil
@@ -42,7 +41,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from r1jax.rewards.programs import seccomp
+from r1jax.rewards.programs import boot, seccomp
 
 PACKAGES = ("numpy",)  # what a sandbox can have beside the standard library
 INSIDE = "/packages"  # where harness.py looks for them
@@ -50,9 +49,6 @@ NOBODY = 65534  # the user of root's sandboxes
 DISK = 16 << 20  # bytes of /tmp
 START = 30.0  # seconds that a start may take on a loaded machine
 _MAX_LINE = 32 << 20  # bytes of one reply
-_PARTS = ("exchange.py", "harness.py", "examiner.py")
-_INTERNAL = re.compile(
-    r"^from (?:__future__|r1jax\S*) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 
 
 class SandboxError(OSError):
@@ -100,7 +96,7 @@ def _remedy(said: str) -> str:
 
 
 def command(packages: Sequence[str] = ()) -> list[str]:
-  """The command line of a sandbox, up to the harness's own text.
+  """The command line of a sandbox.
 
   Args:
     packages: of `PACKAGES`, that programs may import beside the standard
@@ -109,6 +105,7 @@ def command(packages: Sequence[str] = ()) -> list[str]:
   Raises:
     SandboxError: there is no bubblewrap, no Python that a sandbox can use, or
       no such package for it.
+    OSError: that Python does not run.
   """
   bwrap = shutil.which("bwrap")
   if bwrap is None:
@@ -128,7 +125,7 @@ def command(packages: Sequence[str] = ()) -> list[str]:
         for piece in ("--symlink", f"/proc/self/fd/{n}", f"/dev/{name}")),
       *shown(packages),
       "--proc", "/proc", "--size", str(DISK), "--tmpfs", "/tmp",
-      "--chdir", "/tmp", "--remount-ro", "/", "--", *start(python)]
+      "--chdir", "/tmp", "--remount-ro", "/", "--", *boot.command(python)]
 
 
 def shown(packages: Sequence[str]) -> list[str]:
@@ -168,18 +165,6 @@ def shown(packages: Sequence[str]) -> list[str]:
 def _same_python() -> bool:
   version = f"python{sys.version_info.major}.{sys.version_info.minor}"
   return os.path.basename(interpreter()[0]) == version
-
-
-def start(python: str) -> list[str]:
-  """How a Python is started as a harness: no site, no user's settings."""
-  return [python, "-I", "-S", "-E", "-B", "-X", "utf8", "-c", _text()]
-
-
-@functools.cache
-def _text() -> str:
-  folder = pathlib.Path(__file__).with_name("inside")
-  return "\n".join(
-      _INTERNAL.sub("", (folder / part).read_text()) for part in _PARTS)
 
 
 @functools.cache

@@ -6,16 +6,21 @@ The last part of what a sandbox starts with (see harness.py).
 from __future__ import annotations
 
 import builtins
-import json
-import os
+import posix as os
 import sys
-import types
 
-from r1jax.rewards.programs.inside.exchange import Opaque, decode, encode
+from r1jax.rewards.programs.inside.exchange import (
+  Opaque,
+  decode,
+  dumps,
+  encode,
+  loads,
+)
 from r1jax.rewards.programs.inside.harness import (
   ONLY_AST,
   Loader,
   limit,
+  module,
   serve,
   tell,
   tests,
@@ -43,9 +48,8 @@ def examine(request, lines, reply):
   exam = _Exam(request["stop"])
   stub = _stubs(_asker(lines, reply, exam.fault), exam.fault)
   limit(request["limits"], request["limits"]["total"])
-  module = types.ModuleType("test")
-  sys.modules["test"] = module
-  names = vars(module)
+  made = module("test")
+  names = vars(made)
   entry = request["entry_point"]
   setup = Loader("test", request["setup"])
   test = Loader("test", request["test"], exam.rewrite)
@@ -57,11 +61,11 @@ def examine(request, lines, reply):
     reply({"done": dict(tell(error), status="reference")})
     return
   try:
-    setup.exec_module(module)
+    setup.exec_module(made)
     names.update(__held__=exam.held, __broke__=exam.broke)
     if entry:
       names[entry] = stub(entry)
-    test.exec_module(module)
+    test.exec_module(made)
     if exam.uncalled:
       names["check"](stub(entry))
   except BaseException as error:
@@ -141,7 +145,7 @@ def _asker(lines, reply, fault):
   """Sends an operation out and returns or raises what came of it."""
   def ask(*operation):
     reply({"ask": operation})
-    answer = json.loads(lines.readline() or '{"status": "ended"}')
+    answer = loads(lines.readline().decode() or '{"status": "ended"}')
     if answer["status"] == "error":
       kind = getattr(builtins, str(answer.get("base")), None)
       if not isinstance(kind, type) or not issubclass(kind, Exception):
@@ -209,7 +213,7 @@ def _names(code):
   """Global names (and attributes) that a code object and those in it use."""
   names = set(code.co_names)
   for constant in code.co_consts:
-    if isinstance(constant, types.CodeType):
+    if isinstance(constant, type(code)):
       names |= _names(constant)
   return names
 
@@ -228,14 +232,14 @@ def main():
   sys.argv = ["program"]
   builtins.exit = builtins.quit = sys.exit  # the site module's, left out
   write(replies, b"ready\n")
-  with os.fdopen(requests, "rb") as lines:
-    request = json.loads(lines.readline() or "null")
+  with open(requests, "rb") as lines:
+    request = loads(lines.readline().decode() or "null")
     if request is None:
       return
     nonce = request["nonce"].encode()
 
     def reply(value):
-      write(replies, nonce + json.dumps(value).encode() + b"\n")
+      write(replies, nonce + dumps(value).encode() + b"\n")
 
     modes = {"tests": tests, "serve": serve, "examine": examine}
     modes[request["mode"]](request, lines, reply)

@@ -1,14 +1,14 @@
 """Values across the wall of a sandbox: JSON that keeps exact types.
 
 Used on both sides; inside, its text is part of what a sandbox starts with (see
-harness.py), so it imports nothing but the standard library.
+harness.py), so it imports nothing but the standard library, and of that only
+what is part of every interpreter: json, re and collections would take as long
+as the rest of a start.
 """
 
 from __future__ import annotations
 
-import collections
-import re
-import types
+import sys
 
 MAX_NODES = 200_000  # values and eights of characters in one encoded value
 MAX_DEPTH = 60
@@ -18,11 +18,55 @@ _TAGS = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
 _MAKERS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 _TYPES = {t.__name__: t for t in (
     bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)}
-_MAPPINGS = (dict, collections.Counter, collections.OrderedDict,
-             collections.defaultdict)
-_ITERATORS = (types.GeneratorType, map, filter, zip, enumerate, reversed,
+_MAPPINGS = ("Counter", "OrderedDict", "defaultdict")  # of collections
+_ITERATORS = (type(_ for _ in ()), map, filter, zip, enumerate, reversed,
               type(iter([])), type(iter(())), type({}.keys()),
               type({}.values()), type({}.items()))
+
+
+class _Reading:
+  """What JSON's scanner in C asks for."""
+
+  strict = True
+  object_hook = object_pairs_hook = None
+  parse_float = parse_constant = float
+  parse_int = int
+
+
+def _refused(value):
+  raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def coders():
+  """`json.loads` and `json.dumps` of text, without the module if possible."""
+  try:
+    from _json import encode_basestring_ascii, make_encoder, make_scanner
+    scan = make_scanner(_Reading)
+    encoder = make_encoder(None, _refused, encode_basestring_ascii, None, ": ",
+                           ", ", False, False, True)
+
+    def read(text):
+      text = text.strip(" \t\r\n")
+      try:
+        value, end = scan(text, 0)
+      except StopIteration:
+        raise ValueError("no JSON") from None
+      if end < len(text):
+        raise ValueError("more than one value of JSON")
+      return value
+
+    def written(value):
+      return "".join(encoder(value, 0))
+
+    if read(written([{"a": 1.5}])) != [{"a": 1.5}]:
+      raise TypeError("another _json")
+  except (ImportError, TypeError, AttributeError):
+    import json
+    return json.loads, json.dumps
+  return read, written
+
+
+loads, dumps = coders()
 
 
 class Opaque:
@@ -59,6 +103,10 @@ def encode(value, keep):
     TooLarge: more than 200,000 values, deeper than 60, or an endless iterator.
   """
   left = MAX_NODES
+  # What was not imported made no value.
+  collections, re = map(sys.modules.get, ("collections", "re"))
+  mappings = (dict, *(getattr(collections, n, None) for n in _MAPPINGS))
+  match = getattr(re, "Match", None)
 
   def walk(value, depth):
     nonlocal left
@@ -73,7 +121,7 @@ def encode(value, keep):
       return value if abs(value) < _PLAIN_INT else ["int", hex(value)]
     if kind in _TAGS:
       return [_TAGS[kind], [walk(v, depth + 1) for v in value]]
-    if kind in _MAPPINGS:
+    if kind in mappings:
       return ["dict", [[walk(k, depth + 1), walk(v, depth + 1)]
                        for k, v in dict.items(value)]]
     if kind is bytes:
@@ -88,7 +136,7 @@ def encode(value, keep):
       return walk(value.tolist(), depth + 1)
     if kind is type and _TYPES.get(value.__name__) is value:
       return ["type", value.__name__]
-    return ["opaque", keep(value), kind is re.Match]
+    return ["opaque", keep(value), kind is match]
 
   return walk(value, 0)
 

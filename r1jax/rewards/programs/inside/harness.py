@@ -3,7 +3,7 @@
 The texts of exchange.py, this file and examiner.py, one after the other, are
 the program that a sandbox starts with (`sandbox.command`). So they import
 nothing but the standard library and each other's names, and run on any Python
-from 3.10.
+from 3.10. They import little even of that: a start is what most programs cost.
 
 It answers one request, a line of JSON, with lines of JSON that begin with the
 request's nonce. It is trusted with nothing: the program that it runs can take
@@ -19,29 +19,36 @@ this was right. Three modes:
 
 from __future__ import annotations
 
+import _signal  # the module signal makes enumerations first
 import _thread
 import atexit
 import builtins
-import importlib.machinery
-import json
 import math
-import os
+import posix as os  # os itself would take a tenth of a start
 import resource
 import select
-import signal
 import sys
 import time
-import types
+from _frozen_importlib_external import SourceFileLoader  # importlib's
 
-from r1jax.rewards.programs.inside.exchange import TooLarge, decode, encode
+from r1jax.rewards.programs.inside.exchange import (
+  TooLarge,
+  decode,
+  dumps,
+  encode,
+  loads,
+)
 
 ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without the slow import of ast
 _TOLD = ("status", "error", "base", "value")
 _PACKAGES = "/packages"  # sandbox.INSIDE, where there are any
 _POLL = 0.1  # seconds between looks at the memory
+# Imported once, where several tests would each do so. None draws from chance.
+_COMMON = ("bisect", "collections", "functools", "heapq", "itertools", "json",
+           "math", "operator", "re", "string", "typing")
 
 
-class Loader(importlib.machinery.SourceFileLoader):
+class Loader(SourceFileLoader):
   """Imports a module from source that is in no file."""
 
   def __init__(self, name, source, rewrite=None):
@@ -63,6 +70,12 @@ class Loader(importlib.machinery.SourceFileLoader):
     return self._code
 
 
+def module(name):
+  """A new module without any names, that imports find."""
+  made = sys.modules[name] = type(sys)(name)
+  return made
+
+
 def _load(request, name):
   """The program as a module, after the reference's setup in the same names.
 
@@ -70,22 +83,21 @@ def _load(request, name):
   lean on the program (a data set may build its inputs there); what then fails
   is not the program's fault and is passed over.
   """
-  module = types.ModuleType(name)
-  sys.modules[name] = module
+  program = module(name)
   if request.get("setup"):
     try:
-      Loader(name, request["setup"]).exec_module(module)
+      Loader(name, request["setup"]).exec_module(program)
     except Exception:
       pass
-  Loader(name, request["program"]).exec_module(module)
-  return module
+  Loader(name, request["program"]).exec_module(program)
+  return program
 
 
-def _entry(module, name):
+def _entry(program, name):
   """The function to call; also as a method of a class Solution."""
-  function = getattr(module, name, None)
-  if function is None and hasattr(module, "Solution"):
-    function = getattr(module.Solution(), name, None)
+  function = getattr(program, name, None)
+  if function is None and hasattr(program, "Solution"):
+    function = getattr(program.Solution(), name, None)
   if function is None:
     raise NameError(name)
   return function
@@ -104,9 +116,10 @@ def limit(limits, cpu):
 
   What may be imported beside the standard library can be from here on.
   """
-  if os.path.isdir(_PACKAGES):
+  if os.access(_PACKAGES, 0):
     sys.path.append(_PACKAGES)
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # each would reserve memory
+    import os as whole
+    whole.environ["OPENBLAS_NUM_THREADS"] = "1"  # each would reserve memory
   _cap_stacks(int(limits["megabytes"]) << 20)
   memory = int(limits["megabytes"]) << 20
   for what, value in (
@@ -132,6 +145,11 @@ def write(descriptor, data):
 
 def tests(request, lines, reply):
   """Runs every test in a child of its own and tells what came of it."""
+  if len(request["tests"]) > 1:
+    text = request["program"] + request.get("setup", "")
+    for name in _COMMON:
+      if name in text:
+        __import__(name)
   for number, test in enumerate(request["tests"]):
     outcome = _run(request, test)
     if outcome.pop("starved", False):  # the machine was busy: once more
@@ -170,8 +188,9 @@ def _run(request, test):
   code = os.waitstatus_to_exitcode(status)
   if verdict == "ended":
     # The kernel's own count, by which it kills, may run ahead of this one.
-    if code == -signal.SIGXCPU or max(cpu, tree) > limits["seconds"] + 0.05 or (
-        code == -signal.SIGKILL and cpu > limits["seconds"] / 2):
+    if max(cpu, tree) > limits["seconds"] + 0.05 or (
+        code == -_signal.SIGXCPU
+        or code == -_signal.SIGKILL and cpu > limits["seconds"] / 2):
       outcome["status"] = "time"
     else:
       outcome.update(_outcome(request, bytes(captured[result_read]), code))
@@ -245,7 +264,7 @@ def _memory():
 def _kill_others():
   """Ends everything in here but this process, the sandbox's first."""
   try:
-    os.kill(-1, signal.SIGKILL)
+    os.kill(-1, _signal.SIGKILL)
   except ProcessLookupError:
     pass
 
@@ -262,21 +281,23 @@ def _reap():
 def _outcome(request, result, code):
   if result:
     try:
-      told = json.loads(result)
+      told = loads(result.decode())
       return {key: told[key] for key in _TOLD if key in told}
     except (ValueError, RecursionError, TypeError):
       return {"status": "error", "error": "forged result"}
   if code == 0 and "function" not in request:
     return {"status": "ok"}
-  name = signal.Signals(-code).name if code < 0 else f"exit {code}"
-  return {"status": "error", "error": name}
+  if code >= 0:
+    return {"status": "error", "error": f"exit {code}"}
+  import signal
+  return {"status": "error", "error": signal.Signals(-code).name}
 
 
 def _child(request, test, out, result):
   """One test; does not return."""
   source = os.memfd_create("stdin")
   write(source, test.get("stdin", "").encode("utf-8", "surrogatepass"))
-  os.lseek(source, 0, os.SEEK_SET)
+  os.lseek(source, 0, 0)
   os.dup2(source, 0)
   os.dup2(out, 1)
   if result != 3:
@@ -290,10 +311,10 @@ def _child(request, test, out, result):
   name = "__main__" if "function" not in request else "program"
   outcome = {"status": "ok"}
   try:
-    module = _load(request, name)
+    program = _load(request, name)
     if "function" in request:
       arguments = [decode(a) for a in test["arguments"]]
-      value = _entry(module, request["function"])(*arguments)
+      value = _entry(program, request["function"])(*arguments)
       outcome["value"] = encode(value, lambda _: 0)
   except SystemExit as end:
     if end.code not in (None, 0) or "function" in request:
@@ -309,7 +330,7 @@ def _child(request, test, out, result):
   except BaseException as error:
     outcome = tell(error) if outcome["status"] == "ok" else outcome
   if outcome != {"status": "ok"}:
-    write(3, json.dumps(outcome).encode())
+    write(3, dumps(outcome).encode())
   os._exit(0)
 
 
@@ -354,7 +375,7 @@ def serve(request, lines, reply):
     del match
     if type(handle) is int:
       return kept[handle]
-    return _entry(module, handle)
+    return _entry(program, handle)
 
   def operate(operation, *rest):
     target, *rest = [decode(r, resolve, iter) for r in rest]
@@ -378,11 +399,11 @@ def serve(request, lines, reply):
       return tell(error)
 
   hard = math.ceil(limits["total"])
-  module = None
+  program = None
 
   def load():
-    nonlocal module
-    module = _load(request, "program")
+    nonlocal program
+    program = _load(request, "program")
 
   child = os.fork()
   if not child:
@@ -390,12 +411,13 @@ def serve(request, lines, reply):
       limit(limits, hard)
       reply(attempt(load))
       for line in lines:
-        reply(attempt(operate, *json.loads(line)))
+        reply(attempt(operate, *loads(line.decode())))
     finally:
       os._exit(0)
   verdict = _watch(child, {}, limits, time.monotonic() + limits["total"])
   _kill_others()
   _, status = os.waitpid(child, 0)
   _reap()
-  late = os.waitstatus_to_exitcode(status) in (-signal.SIGXCPU, -signal.SIGKILL)
+  late = os.waitstatus_to_exitcode(status) in (
+      -_signal.SIGXCPU, -_signal.SIGKILL)
   reply({"status": "time" if verdict == "ended" and late else verdict})
