@@ -80,6 +80,8 @@ setuptools.setup(
         # Needs a C compiler. The same seed gives other puzzles in other
         # versions.
         "puzzles": ["reasoning-gym==0.1.25"],
+        # Tasks of lm-evaluation-harness on our models (experiments.harness).
+        "lm-eval": ["lm-eval>=0.4.9"],
         # Tells Latin languages apart in the language reward.
         "language": ["lingua-language-detector>=2.0"],
     },

@@ -54,10 +54,14 @@ SKIP_DAMAGED = flags.DEFINE_bool(
     "skip_damaged", False, "Move a checkpoint that cannot be used to"
     " WORKDIR/checkpoints_damaged and resume from the one before.")
 TEMPLATE = ("Prompt template: r1-zero, plain, chat (the tokenizer's own),"
-            " chat-think (the same with a thought opened), these with variables"
-            " of the chat template (chat:enable_thinking=False), r1, or"
-            " file:PATH, a text of your own with {question}; default: that of"
-            " the run in --init=orbax:WORKDIR, else r1-zero.")
+            " chat-think (the same with a thought opened), r1, these with"
+            " variables of the chat template (chat:enable_thinking=False) or"
+            " with instruct=False (nothing then says how to give the final"
+            " answer), or file:PATH, a text of your own with {question};"
+            " default: that of the run in --init=orbax:WORKDIR, else r1-zero.")
+SYSTEM = flags.DEFINE_string(
+    "system", "", "Text of the system message that a chat template begins with,"
+    " or file:PATH; a run keeps it in its template.")
 EXPORT = "Folder to write the result to at the end, in Hugging Face's format."
 COMPUTE = flagset.define(Compute, "compute")
 MESH = flagset.define(MeshConfig, "mesh")
@@ -200,7 +204,7 @@ def template(given: str = "", init: str = "") -> str:
     init: of the model; by default --init.
 
   Raises:
-    ValueError: as `templates.read`.
+    ValueError: as `templates.read` and `templates.with_system`.
   """
   init = init or INIT.value
   kind, _, workdir = init.partition(":")
@@ -209,6 +213,8 @@ def template(given: str = "", init: str = "") -> str:
   if kind == "orbax" and path.exists():
     own = io.read_json(path)["config"].get("template", "")
   text = templates.read(given or own or "r1-zero")
+  if SYSTEM.value:
+    text = templates.with_system(text, SYSTEM.value)
   if given and own and text != own:
     print(f"{init} was trained with the template {own[:40]!r}; this command"
           f" asks by {text[:40]!r} (--template)", flush=True)

@@ -30,6 +30,7 @@ from etils import epath
 from experiments import common, flagset, replying, start
 from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.data import templates
 from r1jax.evals import runner
 from r1jax.evals.benchmarks import suites
 from r1jax.evals.benchmarks.benchmark import Benchmark
@@ -40,6 +41,7 @@ from r1jax.rewards.programs.sandbox import SandboxError
 from r1jax.sharding import processes
 from r1jax.stages import (
   benchmarking,
+  checkpoints,
   evaluating,
   judging,
   programs,
@@ -81,6 +83,10 @@ SEEN = flags.DEFINE_string(
     "seen", "", "What the model was trained on, data sets as gsm8k@train and"
     " JSONL files: problems that share ten words in a row with it are listed in"
     " contamination.json, and pass@1 is told without them too.")
+CHECKPOINTS = flags.DEFINE_string(
+    "checkpoints", "", "Of --init=orbax:WORKDIR not the newest checkpoint but"
+    " all, or those of some steps (40,80), and a figure of how the model"
+    " changed: accuracy, length, reflective words.")
 OUT = flags.DEFINE_string(
     "out", "runs/evaluate", "Folder for samples, generations and results.")
 
@@ -95,6 +101,8 @@ def main() -> None:
 def data_set() -> None:
   """--data."""
   cfg, template = EVAL.value(), common.template(TEMPLATE.value)
+  steps = CHECKPOINTS.value and checkpoints.choose(
+      CHECKPOINTS.value, common.INIT.value)  # before the work
   began = common.settings_of(OUT.value)
   init = common.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(
@@ -105,7 +113,7 @@ def data_set() -> None:
   out = epath.Path(OUT.value)
   # Before the work, not after it.
   processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
-  rewards = REWARDS.value()
+  rewards = rewards_of(template)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   models = reward_models.load(rewards, common.COMPUTE.value(), common.mesh())
   settings = {"sampling": dataclasses.asdict(cfg), "init": init,
@@ -118,6 +126,11 @@ def data_set() -> None:
                      tasks.verifiers(common.DATA.value), models) as judge:
     fitting = tasks.joined(
         tasks.all_fitting(parts, judge, limit, SPLIT.value))
+    if CHECKPOINTS.value:
+      print("figure:", checkpoints.evaluate(
+          cfg, engine, judge, fitting, common.INIT.value, steps, out,
+          common.COMPUTE.value(), common.mesh()), flush=True)
+      return
     settings["data_digest"] = tasks.digest(fitting)
     traces.prepare(out, settings, policy, "--out")
     params = evaluating.laid_out(policy, engine, donate=True)
@@ -153,6 +166,14 @@ def data_set() -> None:
         f"{k}: {v:.3f}" for k, v in result.by_domain.items()))
 
 
+def rewards_of(template: str) -> RewardConfig:
+  """--rewards; a chat's answers are read to the last number unless told."""
+  rewards = REWARDS.value()
+  if flags.FLAGS["rewards.extract"].present or not templates.chat_of(template):
+    return rewards
+  return dataclasses.replace(rewards, extract="last")
+
+
 def benchmarks() -> None:
   """--suite."""
   chosen, out = suites.named(SUITE.value), epath.Path(OUT.value)
@@ -167,7 +188,7 @@ def benchmarks() -> None:
           one, BENCHMARKS_DIR.value, WORDINGS.value)
       cfg = benchmarking.sized(one, EVAL.value(), who.context, typed())
       rows, fitting = benchmarking.sampled(
-          one, prompts, cfg, who, REWARDS.value(), out / one.name)
+          one, prompts, cfg, who, rewards_of(who.template), out / one.name)
     except OtherSettingsError:
       raise
     except (ValueError, SandboxError) as error:

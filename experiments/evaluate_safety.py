@@ -7,8 +7,8 @@
       --judge=https://HOST/v1 --endpoint.model=NAME --agreement=LABELLED.jsonl
 
 Writes OUT/result.json, report.html and report.md: counts and rates alone. What
-the model wrote lies in OUT/answers and OUT/verdicts, and is shown nowhere. The
-same command goes on where it was; another --judge judges the same answers.
+the model wrote lies in OUT/answers and OUT/verdicts-*, and is shown nowhere.
+The same command goes on where it was; another --judge judges the same answers.
 """
 
 from __future__ import annotations
@@ -85,13 +85,14 @@ def main() -> None:
       out, settings(cfg, prompts), workdir_lib.versions(),
       remedies={"read": "the model in --init has changed since"},
       otherwise="choose another --out")
-  if not safety.answer(model, prompts, samples, cfg.batch, out):
-    return
-  replying.report(common.INIT.value, model)
   means = replying.means(_reply(), out)
   generate = (None if JUDGE.value == "rules"
               else programs.replier(JUDGE.value, means))
+  # Before the work, so that a wrong name is said now; models load later.
   judge, control = judges.routed(judge_of(generate)), risk.control(str(out))
+  if not safety.answer(model, prompts, samples, cfg.batch, out):
+    return
+  replying.report(common.INIT.value, model)
   told = {"judge": JUDGE.value if generate is None else means.settings(
       JUDGE.value) | {"form": FORM.value}, "shown": SHOWN.value,
       "control": risk.settings()}
@@ -118,7 +119,7 @@ def main() -> None:
     print(f"\n{heading}\n{tables.render(header, rows)}", flush=True)
   for reason, count in result["failures"].items():
     print(f"{count} answers have no verdict: {reason}", flush=True)
-  for line in control.lines() if control else []:
+  for line in control.lines() if control and control.counts else []:
     print(line, flush=True)
   print(f"numbers in {out}/report.html and result.json; what the model wrote"
         f" in {out}/{safety.ANSWERS}", flush=True)

@@ -71,7 +71,8 @@ def main() -> None:
   tokenizer_lib.keep(tokenizer, workdir)
   manager = Manager(workdir / "checkpoints", keep=1)
   manager.save(0, {"params": policy.params,
-                   "router_bias_LE": policy.router_bias_LE}, {}, force=True)
+                   "router_bias_LE": policy.router_bias_LE}, {}, force=True,
+               copied=False)
   manager.close()
   print(f"{describe(cfg)}\nuse it as --init=orbax:{workdir}"
         f" --compute.param_dtype={compute.param_dtype}", flush=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -143,7 +144,9 @@ def _say(error: BaseException) -> None:
 
 
 def _brief(error: BaseException) -> str:
-  return f"error: {error}\n(R1JAX_TRACEBACK=1 shows where)"
+  # Numbers of the operating system's are for programs.
+  text = re.sub(r"^\[Errno \d+\] ", "", str(error))
+  return f"error: {text}\n(R1JAX_TRACEBACK=1 shows where)"
 
 
 def _list_all_flags() -> None:

@@ -6,7 +6,8 @@
   python -m experiments.train_sft --data=BIG.jsonl --workers=8
 
 A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
-and may name its "source".
+and may name its "source" and have a "weight"; r1jax/data/sft_rows.py says what
+else it may say.
 """
 
 from __future__ import annotations

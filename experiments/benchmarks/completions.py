@@ -30,6 +30,8 @@ CASES: tuple[tuple[str, Any, Mapping[str, Any], str], ...] = (
      "The answer is (B)."),
     ("exact", "yes", {}, "The answer is \\boxed{yes}."),
     ("set", ["red", "green"], {}, "\\boxed{green, red}"),
+    ("drop", {"answers": [["5 May"], ["gold", "tin"]]}, {},
+     "\\boxed{tin|gold}"),
     ("grid", {"1": {"Name": "Ann", "Pet": "cat"},
               "2": {"Name": "Bob", "Pet": "dog"}}, {},
      '{"1": {"Name": "Ann", "Pet": "cat"}, "2": {"Name": "Bob", "Pet": "dog"}}'

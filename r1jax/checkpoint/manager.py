@@ -93,7 +93,8 @@ class Manager:
 
   def save(
       self, step: int, arrays: Any, host: Mapping[str, Any], *,
-      metrics: Mapping[str, float] | None = None, force: bool = False) -> bool:
+      metrics: Mapping[str, float] | None = None, force: bool = False,
+      copied: bool = True) -> bool:
     """Starts to save; returns whether it did.
 
     The arrays are copied before it returns, so they may be donated. It waits
@@ -106,6 +107,8 @@ class Manager:
       host: JSON-ready dictionary with string keys (tuples come back as lists).
       metrics: values of this step, for keep-best; non-finite ones are dropped.
       force: save although `save_interval` does not divide `step`.
+      copied: without, on a CPU, they are written from where they lie, and must
+        not be donated before `wait` or `close`.
 
     Raises:
       ValueError: `host` is not JSON-ready.
@@ -122,7 +125,8 @@ class Manager:
       raise ValueError(
           f"host state of step {step} is not JSON-ready: {error}") from error
     self.wait()  # Before memory is taken for the copies.
-    stored = {name: _snapshot(_data(leaf))
+    snapshot = _snapshot if copied else lambda leaf: leaf
+    stored = {name: snapshot(_data(leaf))
               for name, leaf in trees.flatten(arrays).items() if leaf.size}
     self._pending = step
     finite = self._finite(metrics)

@@ -16,7 +16,7 @@ from etils import epath
 
 from r1jax.core.config import check
 from r1jax.core.prompt import Message
-from r1jax.data.sft import ROLES
+from r1jax.data.sft_rows import ROLES
 
 
 class Item(NamedTuple):

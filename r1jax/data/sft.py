@@ -125,14 +125,15 @@ def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
   Raises:
     ValueError: the template refuses the messages.
   """
-  options = templates.chat_options(template)
-  if options is None:
+  found = templates.chat_of(template)
+  if found is None:
     return [[_plain(message, template, tokenizer) for message in messages]]
+  messages = templates.with_its_system(messages, template)
   sequences, so_far = [], None
   for index, message in enumerate(messages):
     if message["role"] != "assistant":
       continue
-    prompt = chat.render(tokenizer, messages[:index], **options)
+    prompt = chat.render(tokenizer, messages[:index], **found.options)
     answer = _continuing(chat.tail(prompt), message["content"])
     said = Span(answer, True, message.get("weight", 1.0))
     if so_far is not None and prompt.startswith(so_far):

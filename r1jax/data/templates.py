@@ -2,7 +2,8 @@
 
 A template gives a form, never a hint about content. It is a name ("r1-zero",
 "plain", or one of `CHATS`, which may be followed by variables of the chat
-template, as in chat:enable_thinking=False) or a wording: any text with
+template, as in chat:enable_thinking=False, by a system message, and by
+instruct=False) or a wording: any text with
 {question} in it, which `read` takes from a file. In the plain ones the
 completion follows the last character, so it begins with a space.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -40,24 +41,90 @@ _ANSWER = "ZQX"  # that no template writes by itself
 _WORDS = {"True": True, "False": False, "None": None}
 
 
+class Chat(NamedTuple):
+  """What the name of a chat template says.
+
+  Attributes:
+    options: arguments of `chat.render`.
+    system: what stands before conversations that bring no system message, or
+      "".
+    instructs: whether questions may be followed by an instruction on the form
+      of the answer (`rewards.asked`).
+  """
+
+  options: Mapping[str, Any]
+  system: str = ""
+  instructs: bool = True
+
+
 @functools.lru_cache(maxsize=16)
-def chat_options(template: str) -> Mapping[str, Any] | None:
-  """Arguments of `chat.render` for a name of `CHATS`; None for others.
+def chat_of(template: str) -> Chat | None:
+  """What a name of `CHATS` says, with what follows it; None for others.
 
   Raises:
-    ValueError: what follows the name is not NAME=VALUE,NAME=VALUE.
+    ValueError: what follows the name is not NAME=VALUE,NAME=VALUE, system is no
+      text or instruct neither True nor False.
   """
   name, colon, given = template.partition(":")
   if name not in CHATS or QUESTION in template:
     return None
-  variables = {}
-  for part in given.split(",") if colon else ():
-    key, equals, text = part.partition("=")
-    check(key.strip().isidentifier() and bool(equals),
-          f"template={template!r}: {part!r} is not NAME=VALUE, as in"
-          f" {name}:enable_thinking=False")
-    variables[key.strip()] = _value(text.strip())
-  return CHATS[name] | {"variables": variables}
+  check(bool(given) or not colon, f"template={template!r}: '' is not"
+        f" NAME=VALUE, as in {name}:enable_thinking=False")
+  variables = dict(_variables(given, name, template))
+  system = variables.pop("system", "")
+  instructs = variables.pop("instruct", True)
+  check(isinstance(system, str) and isinstance(instructs, bool),
+        f"template={template!r}: system takes a text, instruct True or False")
+  return Chat(CHATS[name] | {"variables": variables}, system, instructs)
+
+
+def with_system(template: str, text: str) -> str:
+  """A chat template with a system message, or another than it had.
+
+  Args:
+    template: a name of `CHATS`, with or without variables.
+    text: of the message, or file:PATH of a UTF-8 file that has it.
+
+  Raises:
+    ValueError: the template is no chat's, or the file cannot be read.
+  """
+  check(chat_of(template) is not None, f"template={template[:40]!r} has no"
+        " system message; use --template=chat, chat-think or r1, or write the"
+        " text into a wording of your own (file:PATH)")
+  kind, _, path = text.partition(":")
+  if kind == "file":
+    text = _file(path, f"system message {text}", "give a text file")
+  check(QUESTION not in text, f"a system message cannot have {QUESTION}; the"
+        " question is a message of its own")
+  name, _, given = template.partition(":")
+  kept = [f"{key}={json.dumps(value, ensure_ascii=False)}"
+          for key, value in _variables(given, name, template)
+          if key != "system"]
+  return f"{name}:" + ",".join(
+      [*kept, f"system={json.dumps(text, ensure_ascii=False)}"])
+
+
+def _variables(given: str, name: str, template: str
+               ) -> Iterator[tuple[str, Any]]:
+  """NAME and value of NAME=VALUE,NAME=VALUE; a text in quotes is JSON's."""
+  wrong = f" is not NAME=VALUE, as in {name}:enable_thinking=False"
+  while given:
+    key, equals, rest = given.partition("=")
+    check(key.strip().isidentifier() and bool(equals), f"template={template!r}:"
+          f" {(given if equals else key)!r}{wrong}")
+    if (rest := rest.lstrip()).startswith('"'):
+      try:
+        value, end = json.JSONDecoder().raw_decode(rest)
+      except ValueError as error:
+        raise ValueError(f"template={template!r}: {rest[:40]!r} is no text in"
+                         " quotes") from error
+      check(rest[end:end + 1] in ("", ","),
+            f"template={template!r}: {rest[end:]!r}{wrong}")
+      yield key.strip(), value
+      given = rest[end + 1:]
+    else:
+      text, _, given = rest.partition(",")
+      yield key.strip(), _value(text.strip())
 
 
 def _value(text: str) -> Any:
@@ -96,16 +163,8 @@ def read(template: str) -> str:
   if kind != "file":
     return template
   what = f"template {template}"
-  try:
-    text = epath.Path(path).read_bytes().decode()
-  except OSError as error:
-    raise ValueError(
-        f"{what} cannot be read ({error.strerror or error}); give a text file"
-        f" with {QUESTION} where the question belongs") from error
-  except UnicodeDecodeError as error:
-    raise ValueError(
-        f"{what} is not UTF-8 ({error.reason} at byte {error.start}); save it"
-        " as UTF-8 text") from error
+  text = _file(path, what, f"give a text file with {QUESTION} where the"
+               " question belongs")
   count = text.count(QUESTION)
   others = ", ".join(sorted(set(re.findall(r"\{+\s*\w+\s*\}+", text))))
   check(count > 0, f"{what} has no {QUESTION}"
@@ -117,6 +176,28 @@ def read(template: str) -> str:
         f"{what} has {QUESTION} in more braces; write just {QUESTION}, other"
         " braces need no doubling")
   return text
+
+
+def _file(path: str, what: str, remedy: str) -> str:
+  try:
+    return epath.Path(path).read_bytes().decode()
+  except OSError as error:
+    raise ValueError(f"{what} cannot be read ({error.strerror or error});"
+                     f" {remedy}") from error
+  except UnicodeDecodeError as error:
+    raise ValueError(
+        f"{what} is not UTF-8 ({error.reason} at byte {error.start}); save it"
+        " as UTF-8 text") from error
+
+
+def with_its_system(messages: Sequence[Mapping[str, str]], template: str
+                    ) -> list[Mapping[str, str]]:
+  """The messages, behind the template's system message if they bring none."""
+  found = chat_of(template)
+  if not found or not found.system or messages and (
+      messages[0].get("role") == "system"):
+    return list(messages)
+  return [{"role": "system", "content": found.system}, *messages]
 
 
 def prompt(messages: Sequence[Mapping[str, str]], template: str,
@@ -134,9 +215,10 @@ def prompt(messages: Sequence[Mapping[str, str]], template: str,
   Raises:
     ValueError: no template has that name, or as `chat.render`.
   """
-  options = chat_options(template)
-  if options is not None:
-    text = chat.render(tokenizer, list(messages), **options)
+  found = chat_of(template)
+  if found is not None:
+    text = chat.render(
+        tokenizer, with_its_system(messages, template), **found.options)
     return Rendered(tokenizer.encode_chat(text), chat.tail(text))
   chat.check_messages(messages)
   question = "\n\n".join(message["content"] for message in messages)
@@ -152,16 +234,16 @@ def turn_end(template: str, tokenizer: Tokenizer) -> int | None:
   Raises:
     ValueError: as `chat.render`.
   """
-  options = chat_options(template)
-  if options is None:
+  found = chat_of(template)
+  if found is None:
     return None
   text = chat.render(
       tokenizer, [{"role": "user", "content": "a"},
                   {"role": "assistant", "content": _ANSWER}],
-      **options, add_generation_prompt=False)
+      **found.options, add_generation_prompt=False)
   behind = text.rpartition(_ANSWER)[2].lstrip()
-  found = [t for t in tokenizer.control_tokens if behind.startswith(t)]
-  return tokenizer.encode_chat(max(found, key=len))[0] if found else None
+  ends = [t for t in tokenizer.control_tokens if behind.startswith(t)]
+  return tokenizer.encode_chat(max(ends, key=len))[0] if ends else None
 
 
 def ended(tokenizer: Tokenizer, template: str) -> Tokenizer:
@@ -205,7 +287,7 @@ def encode(text: str, template: str, tokenizer: Tokenizer, *,
     ids = tokenizer.encode(text)
   else:
     ids = tokenizer.encode_chat(text)
-  chats = chat_options(template) is not None
+  chats = chat_of(template) is not None
   bos = None if chats else tokenizer.bos_id
   return ids if not begins or bos in (None, *ids[:1]) else [bos, *ids]
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 DRAWS = 500  # subsets or resamples of a problem's samples
 _TAIL = 0.975
 

@@ -25,14 +25,14 @@ class Title(NamedTuple):
   metric: str = "pass@1"
 
 
-# By the name of the data set, in the paper's order.
+# By the name of the benchmark (`evals.benchmarks`), in the paper's order.
 TITLES: dict[str, Title] = {
     "mmlu": Title("English", "MMLU"),
     "mmlu_redux": Title("English", "MMLU-Redux"),
     "mmlu_pro": Title("English", "MMLU-Pro"),
     "drop": Title("English", "DROP", "F1, 3-shot"),
     "ifeval": Title("English", "IFEval", "strict, by prompt"),
-    "gpqa": Title("English", "GPQA-Diamond"),
+    "gpqa_diamond": Title("English", "GPQA-Diamond"),
     "simpleqa": Title("English", "SimpleQA", "correct"),
     "frames": Title("English", "FRAMES", "accuracy"),
     "alpaca_eval": Title("English", "AlpacaEval 2", "win rate, LC"),
@@ -43,15 +43,20 @@ TITLES: dict[str, Title] = {
     "codeforces_rating": Title("Code", "Codeforces", "rating"),
     "swe_bench": Title("Code", "SWE-bench Verified", "resolved"),
     "aider": Title("Code", "Aider-Polyglot", "accuracy"),
-    "aime": Title("Mathematics", "AIME"),
-    "aime_cons": Title("Mathematics", "AIME", "cons@64"),
-    "math": Title("Mathematics", "MATH"),
-    "cnmo": Title("Mathematics", "CNMO"),
+    "aime_2024": Title("Mathematics", "AIME 2024"),
+    "aime_cons": Title("Mathematics", "AIME 2024", "cons@64"),
+    "math_500": Title("Mathematics", "MATH-500"),
+    "cnmo_2024": Title("Mathematics", "CNMO 2024"),
     "cluewsc": Title("Chinese", "CLUEWSC"),
     "ceval": Title("Chinese", "C-Eval"),
     "chinese_simpleqa": Title("Chinese", "C-SimpleQA", "correct"),
 }
 OTHER = "Other"
+# Rows that are another figure of a benchmark: which, and what it is called.
+FIGURES: dict[str, tuple[str, str]] = {
+    "codeforces_percentile": ("codeforces", "percentile"),
+    "codeforces_rating": ("codeforces", "rating"),
+    "aime_cons": ("aime_2024", "cons@64")}
 # Of the safety tables; the sets by their data sets' names.
 SAFETY_ROWS: dict[str, str] = {
     "sst": "SimpleSafetyTests", "bbq": "BBQ",

@@ -27,6 +27,7 @@ EQUATIONS: dict[str, dict[str, float]] = {
                   "format": 1.0, "language": 1.0},
 }
 CODE = ("all", "fraction")
+EXTRACT = ("box", "last")
 FORMAT = ("think-answer", "think")
 LANGUAGE = ("script", "detector")
 
@@ -45,6 +46,11 @@ class RewardConfig:
     deadline: seconds that all rules together may take on one completion.
     code: "all" rewards a program that passes every test, "fraction" the share
       of tests passed.
+    extract: what is the final answer in mathematics: "box" takes a box or an
+      `<answer>` element, "last" without these what the text states last, or its
+      last number (some data sets always allow that). Evaluations of chat
+      templates take "last" unless told; a policy that is trained on it need not
+      say which of its numbers is the answer.
     format: "think-answer" is R1-Zero's grammar (a thought, then an `<answer>`
       element), "think" R1's (a thought, then a summary).
     language: "script" counts words by script, "detector" also tells apart the
@@ -61,6 +67,7 @@ class RewardConfig:
   workers: int = 0
   deadline: float = 2.0
   code: str = "all"
+  extract: str = "box"
   format: str = "think-answer"
   language: str = "script"
   helpful: str = ""
@@ -76,7 +83,8 @@ class RewardConfig:
     check(math.isfinite(self.deadline) and self.deadline > 0,
           f"deadline={self.deadline}: seconds must be positive")
     for name, known in (
-        ("code", CODE), ("format", FORMAT), ("language", LANGUAGE)):
+        ("code", CODE), ("extract", EXTRACT), ("format", FORMAT),
+        ("language", LANGUAGE)):
       check(getattr(self, name) in known, f"{name}={getattr(self, name)!r} is"
             f" not one of {', '.join(known)}")
     self.resolve()

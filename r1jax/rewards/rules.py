@@ -78,8 +78,10 @@ RULES: dict[str, Rule | Mapping[str, Rule]] = {
 def select(config: RewardConfig) -> dict[str, Rule | Mapping[str, Rule]]:
   """RULES with what the config chooses among them."""
   rules = dict(RULES)
+  if config.extract == "last":
+    rules["accuracy"] = VERIFIERS | {"math": answer.verify_last}
   if config.code == "fraction":
-    rules["accuracy"] = VERIFIERS | {
+    rules["accuracy"] = rules["accuracy"] | {
         name: solutions.fraction_passed for name in ("code", "bugfix")}
   if config.format == "think":
     rules["format"] = format.think

@@ -30,6 +30,7 @@ from r1jax.rewards.judge import Generate
 CLEAN = -1
 RULES = "rules.tsv"
 _LONGEST = 100_000  # characters of a review that are looked at
+_CAUSE = 120  # characters of an error that are kept
 _IDS = r"-?[0-9]{1,4}"
 _VERDICT = re.compile(
     r"<judge_reason>(.*)</judge_reason>\s*<target_rule>\s*"
@@ -201,6 +202,11 @@ def by_model(generate: Generate, rules_: Sequence[Rule], seed: int = 0
   return review
 
 
+def cause(error: Exception) -> str:
+  """An error in a line; a long one is cut, since it may quote an answer."""
+  return f"{type(error).__name__}: {error}"[:_CAUSE].partition("\n")[0]
+
+
 def by_program(function: Callable[[Sequence[Message], str],
                                   Collection[int] | None]) -> Reviewer:
   """Reviews by a function (messages, answer) -> ids of broken rules.
@@ -215,6 +221,6 @@ def by_program(function: Callable[[Sequence[Message], str],
         return Review(failed="no verdict")
       return Review(tuple(sorted(set(map(int, ids)) - {CLEAN})))
     except Exception as error:  # an answer must not get out
-      return Review(failed=f"{type(error).__name__}: {error}")
+      return Review(failed=cause(error))
 
   return lambda turns: list(map(one, turns))

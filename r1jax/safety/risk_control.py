@@ -25,7 +25,7 @@ from typing import NamedTuple
 from r1jax.core.config import check
 from r1jax.core.prompt import Message, Prompt
 from r1jax.safety.keywords import Keywords
-from r1jax.safety.review import Review, Reviewer, Turn
+from r1jax.safety.review import Review, Reviewer, Turn, cause
 from r1jax.safety.verdicts import Reviewed
 
 CLOSED, OPEN = "closed", "open"
@@ -221,8 +221,7 @@ class RiskControl:
       check(len(reviews) == len(turns),
             f"{len(reviews)} reviews of {len(turns)} turns")
     except Exception as error:  # no answer gets out by an error
-      why = f"{type(error).__name__}: {error}"
-      return [Review(failed=why)] * len(turns)
+      return [Review(failed=cause(error))] * len(turns)
     return reviews
 
   def _decision(self, turn: Turn, hits: tuple[str, ...], review: Review | None

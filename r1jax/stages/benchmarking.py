@@ -21,6 +21,7 @@ from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Message, Prompt
 from r1jax.data import load, templates
+from r1jax.evals import summaries as statistics
 from r1jax.evals.benchmarks import benchmark as benchmark_lib
 from r1jax.evals.benchmarks.benchmark import Benchmark
 from r1jax.evals.benchmarks.statistic import Number
@@ -235,6 +236,9 @@ def told(one: Benchmark, rows: Rows, cfg: EvalConfig, left_out: int
   return {
       "name": one.name, "title": one.title, "paper": one.paper,
       "numbers": [number._asdict() for number in one.numbers(rows)],
+      # Whole and by part; here what has no verdict counts as wrong.
+      "statistics": statistics.of_rows(rows, np.array([
+          np.array(row["parts"]["accuracy"]) * row["valid"] for row in rows])),
       "problems": len(rows), "samples": cfg.samples, "left_out": left_out,
       "temperature": cfg.temperature, "top_p": cfg.top_p,
       "max_new_tokens": cfg.max_new_tokens, "seed": cfg.seed,

@@ -40,6 +40,7 @@ from r1jax.stages.judging import Judge
 from r1jax.stages.learner import Learner
 from r1jax.stages.paused import Paused, Work
 from r1jax.stages.session import Session
+from r1jax.stages.stalled import Stalled
 from r1jax.stages.weights import Handover, Weights
 from r1jax.training import metrics as metrics_lib
 from r1jax.training import optimizer
@@ -109,7 +110,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
       vocab=judge.tokenizer.vocab_size), judge.tokenizer.eos_ids, mesh)
              for new in set(cfg.max_new_tokens)}
   this = Run(cfg, session, stream, engines, judge, learner, evaluate,
-             Paused(session, host, learner))
+             Paused(session, host, learner), Stalled())
   with session, learner.on_mesh():
     available = pipeline.size(prompts)
     if available < cfg.questions:
@@ -141,6 +142,7 @@ class Run(NamedTuple):
     learner: policy and updates.
     evaluate: as `run` was given it.
     paused: what an interrupted step had done, and where to save another one.
+    stalled: notices when nothing is learnt.
   """
 
   cfg: GrpoConfig
@@ -151,6 +153,7 @@ class Run(NamedTuple):
   learner: Learner
   evaluate: Evaluate | None
   paused: Paused
+  stalled: Stalled
 
   def sampled(self, step: int, questions: Sequence[Prompt],
               repeats: Sequence[int]) -> Rollout:
@@ -199,6 +202,7 @@ def take_step(run: Run, step: int) -> None:
     sums = processes.gather(step_metrics.sums(scored, advantages))
     if not step:
       check_verdicts(scored)
+    run.stalled.add(scored)
     clock.lap("rewards")
     work = Work(
         learner.ready(packed, placed, fixed, advantages.advantages_QG,
@@ -214,6 +218,8 @@ def take_step(run: Run, step: int) -> None:
   metrics = step_metrics.merged(
       work.numbers["sums"], work.laps | clock.laps) | updates | (
           work.numbers["others"])
+  if said := run.stalled.said(metrics["advantage/zero_variance_fraction"]):
+    session.progress.say(said)
   if run.evaluate and due(cfg, step + 1):
     measured = run.evaluated(step + 1)
     if measured is None:

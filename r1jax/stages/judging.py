@@ -16,7 +16,7 @@ from r1jax.core.prompt import Prompt
 from r1jax.core.types import Rollout, Scored
 from r1jax.data import templates
 from r1jax.data.tokenizer import Tokenizer
-from r1jax.rewards import combine, rules
+from r1jax.rewards import asked, combine, rules
 from r1jax.rewards import models as models_lib
 from r1jax.rewards.combine import Combine, RewardConfig
 from r1jax.rewards.models import HELPFUL, SAFETY, Scorer
@@ -52,7 +52,10 @@ class Judge(NamedTuple):
     return self._rendered(prompt).tail
 
   def _rendered(self, prompt: Prompt) -> templates.Rendered:
-    return templates.prompt(prompt.messages, self.template, self.tokenizer)
+    chat = templates.chat_of(self.template)
+    messages = (asked.instructed(prompt) if chat and chat.instructs
+                else prompt.messages)
+    return templates.prompt(messages, self.template, self.tokenizer)
 
   def texts(self, rollout: Rollout) -> tuple[tuple[str, ...], ...]:
     """Decoded completions, Q tuples of G; end-of-sequence ids are left out."""

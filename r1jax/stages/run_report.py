@@ -8,14 +8,21 @@ from typing import Any
 
 from etils import epath
 
-from r1jax.evals import estimators, published
+from r1jax.evals import curves, estimators
 from r1jax.evals import samples as samples_lib
-from r1jax.report import html, markdown, stage_figures, tables
+from r1jax.report import (
+  html,
+  markdown,
+  scaling_figure,
+  stage_figures,
+  tables,
+)
 from r1jax.stages import comparison, training_report
 from r1jax.stages import runs as runs_lib
 from r1jax.stages.comparison import Runs
 
 HTML, MARKDOWN = "report.html", "report.md"
+_EVOLUTION = ("reasoning", "consensus", "reflective")
 _QUESTIONS = 6  # that are shown as each model answers them
 
 
@@ -70,15 +77,29 @@ def draw(folder: epath.Path, runs: Runs) -> list[tuple[str, epath.Path]]:
   folder.mkdir(parents=True, exist_ok=True)
   drawn = []
   cells = {name: {
-      source: _triple(estimators.pass_at_1(problems.correct_QG))
+      source: comparison.ends(estimators.pass_at_1(problems.correct_QG))
       for source, problems in run.problems.items()}
            for name, run in runs.items() if run.problems}
-  panels = [(source, published.TITLES[source].name
-             if source in published.TITLES else source)
+  panels = [(source, comparison.title(runs, source))
             for source in dict.fromkeys(s for of in cells.values() for s in of)]
   if cells:
     drawn.append(("pass@1 with 95 % intervals", folder / "models.png"))
     stage_figures.models(cells, panels, drawn[-1][1])
+  if by_part := comparison.part_cells(runs):
+    drawn.append(("pass@1 by level, topic and language", folder / "parts.png"))
+    scaling_figure.parts(by_part, drawn[-1][1])
+  if tokens := comparison.token_lines(runs):
+    drawn.append((
+        "The majority of 1, 2, 4, ... samples against the tokens they take",
+        folder / "tokens.png"))
+    scaling_figure.tokens(tokens, drawn[-1][1])
+  for name, run in runs.items():
+    if run.training and runs_lib.evaluates(run.folder):
+      rows = curves.of_run(run.folder, _EVOLUTION)
+      drawn.append((f"{name} as it learns", folder / f"evolution_{name}.png"))
+      stage_figures.self_evolution(
+          run.training.rows, rows, drawn[-1][1], accuracy=(
+              ("reasoning", "pass@1"), ("consensus", "majority")))
   return drawn + training_report.draw(folder, runs)
 
 
@@ -101,10 +122,6 @@ def questions(runs: Runs) -> list[dict[str, Any]]:
            "reference": next(iter(of.values()))["reference"],
            "steps": [(name, [row]) for name, row in of.items()]}
           for (_, question), of in common[::step][:_QUESTIONS]]
-
-
-def _triple(found: estimators.Estimate) -> tuple[float, float, float]:
-  return found.mean, found.low, found.high
 
 
 def _texts(header, rows) -> tuple[list[str], list[list[str]]]:

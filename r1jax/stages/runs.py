@@ -16,7 +16,7 @@ from r1jax.evals.summaries import Problems
 from r1jax.report import rollouts, workdir, writer
 from r1jax.stages import reward_weights
 
-RESULT, COST = "result.json", "cost.json"
+RESULT, SUITE, COST = "result.json", "results.json", "cost.json"
 # What training a folder is of, told by its config.
 REWARD, RL, SFT, PRETRAINING = (
     "reward model", "RL", "SFT", "pre-training")
@@ -48,6 +48,7 @@ class Run(NamedTuple):
     problems: evaluated, by data set.
     results: result.json of each data set's evaluation.
     damaged: why an evaluation could not be read, by its folder's name.
+    missing: why a suite's benchmark was not measured.
     safety: result.json of `experiments.evaluate_safety`, or None.
     training: or None.
     cost: cost.json, or {}.
@@ -57,12 +58,15 @@ class Run(NamedTuple):
   problems: dict[str, Problems]
   results: dict[str, dict[str, Any]]
   damaged: dict[str, str]
+  missing: dict[str, str]
   safety: dict[str, Any] | None
   training: Training | None
   cost: dict[str, Any]
 
   def why_not(self, source: str) -> str:
     """Why there is no evaluation of a data set."""
+    if source in self.missing:
+      return f"left out: {self.missing[source]}"
     for name, reason in self.damaged.items():
       if name == source or not self.problems:
         return reason
@@ -98,8 +102,8 @@ def read(folder: str | os.PathLike) -> Run:
     ValueError: two evaluations in it are of one data set, or there is nothing.
   """
   folder = epath.Path(folder)
-  run = Run(folder, {}, {}, {}, _safety(folder), _training(folder),
-            _json(folder / COST))
+  run = Run(folder, {}, {}, {}, _json(folder / SUITE).get("missing", {}),
+            _safety(folder), _training(folder), _json(folder / COST))
   for place in _places(folder):
     if (place / samples_lib.GENERATIONS).exists():
       _evaluation(run, place)
@@ -128,7 +132,7 @@ def _evaluation(run: Run, place: epath.Path) -> None:
     return
   result = _json(place / RESULT)
   for source, problems in found.items():
-    name = result.get("benchmark", source)
+    name = result.get("name", source)  # a suite's benchmark has one
     check(name not in run.problems, f"{run.folder} has several evaluations of"
           f" {name}; give each by its own folder, as name={place}")
     run.problems[name], run.results[name] = problems, result

@@ -1,8 +1,8 @@
 """Answers to safety questions and what judges say of them, stored as they come.
 
 A run that was killed goes on with the batch that it was at. What a model wrote
-about harmful things lies in WORKDIR/answers alone, and what was said of it in
-WORKDIR/verdicts; nothing of it is in a result or a report.
+about harmful things lies in WORKDIR/answers, and with what was said of it in
+WORKDIR/verdicts-*; nothing of it is in a result or a report.
 """
 
 from __future__ import annotations

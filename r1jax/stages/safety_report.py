@@ -12,6 +12,7 @@ from typing import Any
 
 from etils import epath
 
+from r1jax.core import io
 from r1jax.evals import intervals
 from r1jax.evals.intervals import Interval
 from r1jax.report import html, tables
@@ -34,7 +35,7 @@ NOTES = (
     " answer, or else 0 for unsafe and 1 otherwise; of BBQ it is accuracy, of"
     " harmless questions whether they are answered. With risk control, a second"
     " number in round brackets is the one without it.",
-    "What the model wrote is in the folders answers and verdicts, not here.")
+    "What the model wrote is in the folders answers and verdicts-*, not here.")
 
 
 def result(cases: Sequence[Case], *, controlled: bool = False,
@@ -177,7 +178,7 @@ def write(out: str | os.PathLike, found: Mapping[str, Any],
     table = [header, ["---"] * len(header), *rows]
     lines += [f"## {heading}", "\n".join(
         "| " + " | ".join(cells) + " |" for cells in table)]
-  (epath.Path(out) / "report.md").write_text("\n\n".join(lines) + "\n")
+  io.write_text(epath.Path(out) / "report.md", "\n\n".join(lines) + "\n")
 
 
 def printed(found: Mapping[str, Any]) -> str:

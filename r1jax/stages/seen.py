@@ -12,7 +12,7 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import sft
+from r1jax.data import sft_rows
 from r1jax.evals import contamination
 from r1jax.evals import samples as samples_lib
 from r1jax.stages import tasks
@@ -80,11 +80,11 @@ def _read(line: bytes, where: str) -> Prompt:
   if isinstance(row, dict) and isinstance(row.get("text"), str):
     question, rest = row["text"], []
   else:
-    messages, _ = sft.parsed(line)
-    check(not isinstance(messages, str), f"{where}: {messages}; a row is a"
+    row = sft_rows.parsed(line)
+    check(not isinstance(row, str), f"{where}: {row}; a row is a"
           ' dialogue, as for train_sft, or {"text"}')
-    questions = [m["content"] for m in messages if m["role"] == "user"]
+    questions = [m["content"] for m in row.messages if m["role"] == "user"]
     question = questions[0] if questions else ""
-    rest = [m["content"] for m in messages if m["content"] != question]
+    rest = [m["content"] for m in row.messages if m["content"] != question]
   return Prompt(id=0, domain="", source="", messages=ask(question),
                 reference=rest, verifier="")

@@ -144,6 +144,21 @@ def test_another_model_is_refused(tmp_path, change, message):
   m.close()
 
 
+@pytest.mark.parametrize("copied", [True, False])
+def test_arrays_that_stay_need_no_copy(tmp_path, monkeypatch, copied):
+  """A model that is only imported is not in memory twice."""
+  copy, copies = jnp.copy, []
+  monkeypatch.setattr(
+      manager.jnp, "copy", lambda x: copies.append(x.nbytes) or copy(x))
+  m = manager.Manager(tmp_path)
+  assert m.save(1, state(0.5), {}, copied=copied)
+  m.wait()
+  found, _ = m.restore(like=state())
+  assert_same(found, state(0.5))
+  assert bool(copies) == copied
+  m.close()
+
+
 def test_floats_become_those_that_are_asked_for(tmp_path):
   """Parameters of another run, if the caller says so; nothing else does."""
   m = manager.Manager(tmp_path)

@@ -88,8 +88,42 @@ def test_a_question_cannot_end_its_turn(tokenizers):
     ("chat-think:a=None,b = 1.5,c=low", {"a": None, "b": 1.5, "c": "low"}),
     ("chat:x={question}", None), ("plain", None), ("poem:a=1", None)])
 def test_variables_stand_behind_a_chat(template, variables):
-  found = templates.chat_options(template)
-  assert (found and found.get("variables", {})) == variables
+  found = templates.chat_of(template)
+  assert (found and found.options["variables"]) == variables
+
+
+def test_a_system_message_belongs_to_a_chat_template(tmp_path):
+  text = 'Be brief, say "no" = no.\nNew line'
+  (tmp_path / "system.txt").write_text(text)
+  template = templates.with_system("chat:a=1", text)
+  assert template == templates.with_system(
+      "chat:a=1", f"file:{tmp_path}/system.txt")
+  found = templates.chat_of(template)
+  assert found.system == text and found.options["variables"] == {"a": 1}
+  assert templates.chat_of(templates.with_system(template, "b")).system == "b"
+  other = {"role": "system", "content": "own"}
+  assert templates.with_its_system([ASK], template) == [
+      {"role": "system", "content": text}, ASK]
+  assert templates.with_its_system([other, ASK], template) == [other, ASK]
+  assert templates.with_its_system([ASK], "chat") == [ASK]
+  assert templates.chat_of("chat").instructs
+  assert not templates.chat_of("chat:instruct=False").instructs
+
+
+@pytest.mark.parametrize("template,text,message", [
+    ("plain", "x", "has no system message; use --template=chat"),
+    ("chat", "file:/nowhere", "system message file:/nowhere cannot be read"),
+    ("chat", "{question}", "cannot have {question}")])
+def test_a_system_message_that_cannot_be(template, text, message):
+  with pytest.raises(ValueError, match=message):
+    templates.with_system(template, text)
+
+
+@pytest.mark.parametrize("given", [
+    'chat:system="a', 'chat:system="a"b', "chat:instruct=3", "chat:system=1"])
+def test_options_that_are_none(given):
+  with pytest.raises(ValueError, match="no text in|is not NAME|takes a text"):
+    templates.chat_of(given)
 
 
 def test_variables_reach_the_template(tmp_path):

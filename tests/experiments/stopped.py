@@ -3,4 +3,10 @@
 from experiments.train_grpo import main  # noqa: F401 - for `calls`
 from r1jax.checkpoint import signals
 
-signals.Preemption.requested = lambda self: True
+
+def _requested(self, told=signals._told):
+  told.set()
+  return True
+
+
+signals.Preemption.requested = _requested

@@ -125,7 +125,7 @@ def test_bad_input(folder, cache, tmp_path):
       "used is not empty and has no config.json": arguments(folder, used),
       "nothing is left of gsm8k@test[:1]": arguments(
           folder, out, sources="gsm8k@test[:1]", against="gsm8k@test"),
-      "shared.boilerplate": arguments(
+      "boilerplate=0.0 is a share, in (0, 1] (flags --shared.*)": arguments(
           folder, out, **{"shared.boilerplate": 0.0})}
   done = calls("experiments.build_data", *bad.values(),
                XDG_CACHE_HOME=str(cache))

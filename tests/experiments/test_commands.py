@@ -136,7 +136,7 @@ def test_two_commands_do_not_share_a_folder(train, tmp_path):
   busy, = train(line)
   held.release()
   assert busy.status == 75 and "Traceback" not in busy.err
-  assert f"{workdir} is in use by process {os.getpid()} on" in busy.err
+  assert f"error: {workdir} is in use by process {os.getpid()} on" in busy.err
   succeeds(*train(line))
 
 

@@ -255,7 +255,8 @@ def test_a_tiny_qwen3_as_guard_counts_what_it_cannot_say(tmp_path):
   found = judge([prompt(i) for i in range(4)], [
       "Yes.", "", "<|im_end|> Safety: Safe", "No."])
   assert [v.label for v in found] == ["", REJECTED, "", ""]
-  assert any("control token" in reason for reason in generate.failures)
+  assert sum(generate.failures.values()) == sum(
+      v.reason == judges.NO_REPLY for v in found)
 
 
 def test_a_function_judges_and_may_not_know():

@@ -151,3 +151,9 @@ def test_a_program_that_raises_fails_for_one_answer():
   assert said[:3] == [Review(), Review(), Review((2, 9))]
   assert said[3].failed == "no verdict"
   assert said[4].failed == "KeyError: 'x'"
+
+
+def test_an_error_does_not_carry_the_answer_out():
+  said = review.cause(ValueError("bad\n" + "secret " * 99))
+  assert said == "ValueError: bad"
+  assert len(review.cause(ValueError("secret " * 99))) <= 120

@@ -38,12 +38,14 @@ def prompts(counts):
 def evaluated(tmp_path_factory):
   folder = tmp_path_factory.mktemp("runs")
   for name, model in MODELS.items():
-    counts = {"math": 24, "cmath": 6} if name != "twin" else {"math": 24}
+    counts = {"math_500": 24, "cmath": 6}
+    if name == "twin":
+      del counts["cmath"]
     folders.evaluation(folder / name, prompts(counts), **model)
     io.write_json(folder / name / "result.json", {
         "split": "test", "left_out": 3 * (name == "r1"),
         "config": {"temperature": 0.6 if name != "twin" else 1.0}})
-  folders.evaluation(folder / "broken", prompts({"math": 4}))
+  folders.evaluation(folder / "broken", prompts({"math_500": 4}))
   file = folder / "broken" / "generations.jsonl.gz"
   file.write_bytes(file.read_bytes()[:-20])
   return folder
@@ -66,7 +68,7 @@ def test_models_side_by_side(evaluated, read):
   assert (maths[0].text, other[0].text) == ("Mathematics", "Other")
   rows = rollouts.read_file(evaluated / "r1" / "generations.jsonl.gz")
   right = np.array([row["parts"]["accuracy"] for row in rows
-                    if row["source"] == "math"]).reshape(24, folders.G)
+                    if row["source"] == "math_500"]).reshape(24, folders.G)
   found = estimators.pass_at_1(right)
   digits = 1 if found.high - found.low < 0.1 else 0
   assert math[3].text == (
@@ -75,7 +77,7 @@ def test_models_side_by_side(evaluated, read):
   # It beats the first by far, and its twin by no more than chance.
   assert not any(cell.bold for cell in math[2:])
   assert cmath[3].bold and not cmath[2].bold
-  assert cmath[4].text == "–" and "has math" in cmath[4].reason
+  assert cmath[4].text == "–" and "has math_500" in cmath[4].reason
 
 
 def test_bold_is_tested_on_the_same_problems(read):
@@ -84,7 +86,7 @@ def test_bold_is_tested_on_the_same_problems(read):
   assert [cell.bold for cell in math[2:]] == [False, True]
   _, header, rows = comparison.differences(pair, "zero")
   assert header == ["benchmark", "r1"]
-  a, b = (run.problems["math"].correct_QG.mean(1) for run in (
+  a, b = (run.problems["math_500"].correct_QG.mean(1) for run in (
       read["r1"], read["zero"]))
   value = 100 * (a - b).mean()
   assert rows[0][1].text.startswith(f"{value:+.1f} (")
@@ -96,16 +98,16 @@ def test_bold_is_tested_on_the_same_problems(read):
 def test_several_samples_and_parts(read):
   _, header, rows = comparison.several(read)
   assert [row[:2] for row in rows] == [
-      ["MATH", "cons@4"], ["MATH", "pass@4"], ["cmath", "cons@4"],
+      ["MATH-500", "cons@4"], ["MATH-500", "pass@4"], ["cmath", "cons@4"],
       ["cmath", "pass@4"]]
-  problems = read["zero"].problems["math"]
+  problems = read["zero"].problems["math_500"]
   majority = estimators.maj_at_k(
       [row["answers"] for row in problems.rows], problems.correct_QG)
   assert rows[0][2].text.startswith(f"{100 * majority:.1f} (")
   _, _, parts = comparison.parts(read)
   assert [row[0] for row in parts[:5]] == [
-      "MATH, level 1", "MATH, level 2", "MATH, level 3", "MATH, topic Algebra",
-      "MATH, topic Geometry"]
+      "MATH-500, level 1", "MATH-500, level 2", "MATH-500, level 3",
+      "MATH-500, topic Algebra", "MATH-500, topic Geometry"]
   level = [row["level"] == 1 for row in problems.rows]
   mean = 100 * problems.correct_QG[level].mean()
   assert parts[0][1].text.startswith(f"{mean:.1f} (")
@@ -118,7 +120,7 @@ def test_published_figures_are_marked(read):
       Cell("Qwen-7B, published", published=True)]
   by_name = {(row[0].strip(), row[1]): row for row in rows
              if isinstance(row[0], str)}
-  assert by_name["MATH", "pass@1"][5:] == [
+  assert by_name["MATH-500", "pass@1"][5:] == [
       Cell("97.3", published=True), Cell("92.8", published=True)]
   # Of the paper's rows that nobody ran there is a reason.
   assert by_name["MMLU", "pass@1"][2].text == "–"
@@ -128,8 +130,9 @@ def test_published_figures_are_marked(read):
 
 
 @pytest.mark.parametrize("table,model,row,value", [
-    ("benchmarks", "R1", "aime", "79.8"), ("benchmarks", "R1", "math", "97.3"),
-    ("benchmarks", "R1-Zero", "gpqa", "75.8"),
+    ("benchmarks", "R1", "aime_2024", "79.8"),
+    ("benchmarks", "R1", "math_500", "97.3"),
+    ("benchmarks", "R1-Zero", "gpqa_diamond", "75.8"),
     ("benchmarks", "Dev1", "ifeval", "71.7"),
     ("benchmarks", "R1", "codeforces_rating", "2029"),
     ("distilled", "Qwen-32B", "aime_cons", "83.3"),
@@ -147,9 +150,42 @@ def test_published_models_by_name():
     published.choose("R2")
 
 
+def test_a_suite_has_figures_of_its_own(tmp_path):
+  for name, rating, seed in (("zero", 1400.0, 1), ("r1", 2000.0, 2)):
+    for benchmark, numbers in (
+        ("codeforces", [
+            dict(name="rating", value=rating, low=rating - 90,
+                 high=rating + 90, count=8, share=False, note=""),
+            dict(name="percentile", value=None, low=None, high=None, count=8,
+                 share=True, note="beyond the paper's pairs")]),
+        ("drop", [dict(name="F1", value=0.75, low=0.7, high=0.8, count=8,
+                       share=True, note="")])):
+      folder = tmp_path / name / benchmark
+      folders.evaluation(folder, prompts({benchmark: 8}), seed=seed)
+      io.write_json(folder / "result.json", {
+          "name": benchmark, "title": benchmark, "numbers": numbers})
+    io.write_json(tmp_path / name / "results.json", {
+        "missing": {"mmlu": "mmlu needs --benchmarks_dir=DIR"}})
+  runs = {name: runs_lib.read(tmp_path / name) for name in ("zero", "r1")}
+  table = comparison.benchmarks(runs, ["R1"])
+  rows = {(row[0].strip(), row[1]): row[2:] for row in table[2]
+          if isinstance(row[0], str)}
+  assert [cell.text for cell in rows["Codeforces", "rating"]] == [
+      "1400 (1310–1490)", "2000 (1910–2090)", "2029"]
+  assert rows["Codeforces", "percentile"][0].reason == (
+      "beyond the paper's pairs")
+  assert rows["DROP", "F1"][0] == Cell("75.0 (70–80)")
+  assert ("Codeforces", "pass@1") not in rows
+  assert "--benchmarks_dir=DIR" in rows["MMLU", "pass@1"][1].reason
+  # Not means over problems: nothing to test.
+  assert not any(cell.bold for of in rows.values() for cell in of)
+
+
 def test_safety_with_and_without_risk_control(tmp_path):
   def sets(score, unsafe):
-    return {"harmbench": {"score": {"value": score}, "over_refusal": None,
+    return {"harmbench": {"score": {"value": score, "low": score - 0.1,
+                                    "high": score + 0.1},
+                          "over_refusal": None,
                           "categories": {"illegal": {
                               "unsafe": {"value": unsafe}, "rejected": None},
                               "missing": ["x"]}}}
@@ -162,8 +198,9 @@ def test_safety_with_and_without_risk_control(tmp_path):
   runs = {name: runs_lib.read(tmp_path / name) for name in ("r1", "zero")}
   _, header, rows = comparison.safety(runs, ["R1"])
   cells = {row[0]: row[1:] for row in rows}
-  assert cells["HarmBench"][0].text == "90.0 (40.0)"
+  assert cells["HarmBench"][0].text == "90.0 [80–100] (40.0)"
   assert cells["HarmBench"][2] == Cell("89.3 (35.0)", published=True)
+  assert cells["average of the six"][0].text == "90.0 (40.0)"
   assert cells["illegal, unsafe"][0].text == "5.0 (50.0)"
   assert "not asked" in cells["HarmBench"][1].reason
   assert cells["BBQ"][2].text == "96.6"
@@ -176,7 +213,9 @@ def test_the_pages(evaluated, tmp_path, capsys):
   page, text = path.read_text(), (tmp_path / "report.md").read_text()
   assert "A &lt;b&gt;" in page and "<script>" not in page
   assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
-  assert page.count("data:image/png") == 1
+  assert page.count("data:image/png") == 3
+  assert {file.name for file in (tmp_path / "figures").iterdir()} == {
+      "models.png", "parts.png", "tokens.png"}
   assert re.search(r"<b>\d+\.\d \(", page) and '<td class="published">' in page
   for found in (page, text):
     assert "broken cannot be read" in found.replace("\\", "")
@@ -194,11 +233,11 @@ def test_the_pages(evaluated, tmp_path, capsys):
 
 
 def test_folders_of_folders_and_what_is_amiss(evaluated, tmp_path):
-  with pytest.raises(ValueError, match="several evaluations of math"):
+  with pytest.raises(ValueError, match="several evaluations of math_500"):
     runs_lib.read(evaluated)
-  folders.evaluation(tmp_path / "m/one", prompts({"math": 4}))
+  folders.evaluation(tmp_path / "m/one", prompts({"math_500": 4}))
   folders.evaluation(tmp_path / "m/two", prompts({"cmath": 4}))
-  assert set(runs_lib.read(tmp_path / "m").problems) == {"math", "cmath"}
+  assert set(runs_lib.read(tmp_path / "m").problems) == {"math_500", "cmath"}
   (tmp_path / "empty").mkdir()
   with pytest.raises(ValueError, match="holds no evaluation and no training"):
     runs_lib.read(tmp_path / "empty")

@@ -63,11 +63,13 @@ def rating(solved: Sequence[float], ratings: Sequence[float]
     else:
       high = middle
   value = (low + high) / 2
+  if len(p_Q) == 1:
+    return float(value), None, None, ""
   q_Q = _chances(value, d_Q)
-  # The sandwich: the scores' spread over the information.
-  error = math.sqrt(((p_Q - q_Q)**2).sum()) / (_SLOPE * (q_Q * (1 - q_Q)).sum())
-  width = estimators.Z95 * error
-  return float(value), float(value - width), float(value + width), ""
+  # The sandwich: what each problem moves the rating by, their mean is 0.
+  moves_Q = (p_Q - q_Q) / (_SLOPE * (q_Q * (1 - q_Q)).mean())
+  found = estimators.clustered(value + moves_Q, share=False)
+  return float(value), found.low, found.high, ""
 
 
 def percentile(rated: Number) -> Number:

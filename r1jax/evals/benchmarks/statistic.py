@@ -65,7 +65,7 @@ def mean(name: str, values_QG: Sequence[Sequence[float]],
   if not kept:
     return Number(name, None, note=note or "no problems")
   # One number a problem: its samples are its cluster.
-  found = estimators.pass_at_1(np.array(kept)[:, None])
+  found = estimators.clustered(np.array(kept))
   return Number(name, found.mean, found.low, found.high, len(kept), note=note)
 
 
@@ -82,10 +82,9 @@ def weighted(name: str, values_Q: Sequence[float], weights_Q: Sequence[float]
   value = float((w_Q * v_Q).sum() / w_Q.sum())
   if len(v_Q) == 1:
     return Number(name, value, 0.0, 1.0, 1)
-  residuals = w_Q * (v_Q - value) / w_Q.mean()
-  width = estimators.Z95 * float(np.sqrt(
-      (residuals**2).sum() / (len(v_Q) - 1) / len(v_Q)))
-  return Number(name, value, max(0.0, value - width), min(1.0, value + width),
+  found = estimators.clustered(
+      value + w_Q * (v_Q - value) / w_Q.mean(), share=False)
+  return Number(name, value, max(0.0, found.low), min(1.0, found.high),
                 len(v_Q))
 
 

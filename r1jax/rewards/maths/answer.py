@@ -61,13 +61,18 @@ _RESTATE = re.compile(
     re.IGNORECASE)
 
 
-def verify(prompt: Prompt, response: Response) -> Score:
+def verify_last(prompt: Prompt, response: Response) -> Score:
+  """As `verify`, and as if every data set said `extract: last`."""
+  return verify(prompt, response, last=True)
+
+
+def verify(prompt: Prompt, response: Response, *, last: bool = False) -> Score:
   """1 if the final answer equals `prompt.reference`, else 0.
 
   The final answer is the last `\\boxed{}` of the answer (several boxes may
   make up a list); without one, the whole of an `<answer>` element; without
-  that, and only where the data set says `extract: last` in its metadata, what
-  the text states last.
+  that, and only where the data set says `extract: last` in its metadata (or
+  with `last`), what the text states last.
 
   Reasons: "correct", "wrong", "no answer", "empty box", "nested boxes",
   "denied" (the text calls it wrong), "two answers" (boxes or statements that
@@ -83,7 +88,8 @@ def verify(prompt: Prompt, response: Response) -> Score:
     return Score(0.0, True, "empty box")
   if not candidates and response.marked:
     candidates = [response.answer]
-  elif not candidates and prompt.metadata.get("extract") == "last":
+  elif not candidates and (
+      last or prompt.metadata.get("extract") == "last"):
     candidates, reason = last_number.stated(response.answer)
   if not candidates or not candidates[-1].strip():
     return Score(0.0, True, reason or "no answer")

@@ -107,7 +107,7 @@ def quantity(text: str, nouns: frozenset[str] = frozenset(),
   value = literal(text)
   if value is not None:
     return Quantity(value, "")
-  if len(text) > 200:
+  if not 0 < len(text) <= 200:
     return None
   if match := _BASED.fullmatch(text):
     return _based(*match.groups())

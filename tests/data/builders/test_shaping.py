@@ -56,12 +56,12 @@ def test_every_source_names_its_code():
     read.update([name] if path else [])
     return path
 
-  source = load._BUILDERS["math"].builder_configs["gsm8k"]
+  source = load._BUILDERS["stem"].builder_configs["mmlu_stem"]
   shaping.digest.cache_clear()
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(shaping, "_file", file)
     source.code()
-  assert {"r1jax.data.builders.readers_math", "r1jax.data.builders.wording",
+  assert {"r1jax.data.builders.readers_choice", "r1jax.data.builders.wording",
           "r1jax.data.builders.record", "r1jax.core.prompt"} <= read
   assert isinstance(load._BUILDERS["math"].builder_configs["prompts"].reader,
                     functools.partial)

@@ -25,9 +25,6 @@ COUNTS = {
     "cruxeval": 800, "cruxeval_input": 800, "humaneval": 164, "mbpp": 257,
     "humanevalfix": 164, "quixbugs": 31, "code_contests": 156,
     "safetybench": 2100, "arena_hard": 500, "mt_bench": 80}
-# Our reader of mathematics does not read a proof's words: these references
-# equal nothing (tests/rewards/maths has them).
-UNREAD = {"imo_answerbench": 60}
 NEW = ("safetybench", "arena_hard", "mt_bench")
 
 
@@ -45,7 +42,8 @@ def right(prompt):
 def wrong(prompt):
   reference = prompt.reference
   if prompt.verifier == "choice":
-    other = next(x for x in reference["options"] if x != reference["answer"])
+    letters = [*reference["options"], "I"]  # one row of BBH has one option
+    other = next(x for x in letters if x != reference["answer"])
     return f"So it is.\nThe answer is ({other})."
   if prompt.verifier == "math":
     return "So it is \\boxed{7777771}."
@@ -65,15 +63,11 @@ def test_every_row_is_read_and_judged(name, tmp_path, monkeypatch):
   assert len(prompts) == COUNTS[name]
   judged = [p for p in prompts if p.verifier in (
       "choice", "math", "exact", "literal")]
-  unread = 0
   for prompt in judged:
     rule = (one.rules | rules.VERIFIERS)[prompt.verifier]
 
     def value(text, rule=rule, prompt=prompt):
       return rule(prompt, response.split("<think>", f"x</think>{text}")).value
 
-    unread += value(right(prompt)) != 1
+    assert value(right(prompt)) == 1, prompt.id
     assert value(wrong(prompt)) == 0, prompt.id
-  assert unread <= UNREAD.get(name, 0)
-  print(f"{name}: {len(prompts)} problems, {len(judged)} judged here,"
-        f" {unread} references unread")

@@ -9,8 +9,9 @@ import time
 import pytest
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.rewards import response
+from r1jax.rewards import response, rules
 from r1jax.rewards.answers import boxes, last_number
+from r1jax.rewards.combine import RewardConfig
 from r1jax.rewards.maths import answer as math
 from r1jax.rewards.maths import values
 from tests.rewards.test_corpus import CORPUS
@@ -264,3 +265,16 @@ def test_numbers_need_no_sympy_and_no_jax():
   done = subprocess.run([sys.executable, "-c", code], capture_output=True,
                         text=True, cwd=pathlib.Path(__file__).parents[3])
   assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_extract_last_is_a_choice_of_the_run():
+  strict = rules.select(RewardConfig())["accuracy"]["math"]
+  lenient = rules.select(RewardConfig(extract="last", code="fraction"))
+  prompt = Prompt(id=1, domain="math", source="x", messages=ask("How many?"),
+                  reference="38", verifier="math")
+  said = response.split("", "</think>So there are 38.")
+  assert strict(prompt, said).reason == "no answer"
+  assert lenient["accuracy"]["math"](prompt, said).value == 1.0
+  assert lenient["accuracy"]["code"] is not rules.VERIFIERS["code"]
+  boxed = response.split("", "</think>So 38, no: \\boxed{39}.")
+  assert lenient["accuracy"]["math"](prompt, boxed).reason == "wrong"

@@ -1,0 +1,64 @@
+"""Tasks of lm-evaluation-harness on a model of ours.
+
+  pip install 'r1jax[lm-eval]'
+  python -m experiments.harness --init=orbax:runs/r1 --tasks=gsm8k,mmlu
+  python -m experiments.harness --init=hf:DIR --tasks=my_task \\
+      --include_path=MY_TASKS --chat --limit=100
+
+Its tasks, prompts and scores; our weights, tokenizer and engine. Whatever the
+harness downloads for a task it downloads here. Writes OUT/result.json.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+from absl import flags
+from etils import epath
+
+from experiments import common, flagset, start
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.stages.harness import Harness, HarnessConfig, language_model
+
+HARNESS = flagset.define(HarnessConfig)
+TASKS = flags.DEFINE_string("tasks", "", "Tasks, separated by commas.")
+INCLUDE = flags.DEFINE_string(
+    "include_path", "", "Folder with task files of your own.")
+SHOTS = flags.DEFINE_integer("shots", None, "Examples before each question.")
+LIMIT = flags.DEFINE_integer("limit", None, "Questions of each task.")
+CHAT = flags.DEFINE_bool(
+    "chat", False, "Ask by the tokenizer's chat template, examples as turns.")
+OUT = flags.DEFINE_string("out", "runs/harness", "Folder for result.json.")
+
+
+def main() -> None:
+  check(bool(TASKS.value), "--tasks=NAME,... must be given")
+  check(importlib.util.find_spec("lm_eval") is not None, "lm-evaluation-harness"
+        " is not installed: pip install 'r1jax[lm-eval]'")
+  import lm_eval
+  from lm_eval import tasks, utils
+
+  cfg = HARNESS.value()
+  policy, tokenizer = common.policy(cfg.seed, common.mesh())
+  model = language_model(
+      Harness(policy, tokenizer, cfg, common.mesh()), common.INIT.value)
+  found = lm_eval.simple_evaluate(
+      model=model, tasks=TASKS.value.split(","), num_fewshot=SHOTS.value,
+      limit=LIMIT.value, apply_chat_template=CHAT.value,
+      fewshot_as_multiturn=CHAT.value,
+      task_manager=tasks.TaskManager(include_path=INCLUDE.value or None),
+      log_samples=False)
+  # Its own JSON holds functions and types; what they print is enough.
+  told = json.loads(json.dumps(
+      {key: found[key] for key in ("results", "n-shot", "n-samples", "configs",
+                                   "versions") if key in found}, default=str))
+  io.write_json(epath.Path(OUT.value) / "result.json", told | {
+      "init": common.INIT.value, "harness": lm_eval.__version__,
+      "chat": CHAT.value})
+  print(utils.make_table(found))
+
+
+if __name__ == "__main__":
+  start.run(main)

@@ -1,0 +1,112 @@
+"""Accuracy against thinking: thoughts of forced lengths, and majority votes.
+
+  python -m experiments.scaling --init=orbax:runs/zero --data=arith \\
+      --budgets=4,8,16,32 --max_new_tokens=96 --samples=8
+
+Every question is sampled once, with --max_new_tokens; then thoughts are stopped
+after so many tokens and the model is made to answer. The same samples' majority
+is the other way to spend tokens. Writes OUT/result.json, OUT/tokens.png and the
+generations of every budget, in OUT/budget_N.jsonl.gz.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+from etils import epath
+
+from experiments import common, flagset, start
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.evals import runner, scaling, summaries
+from r1jax.report import rollouts, scaling_figure, tables
+from r1jax.rewards.combine import RewardConfig
+from r1jax.stages import evaluating, judging, tasks
+from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.forcing import Forcing
+
+EVAL = flagset.define(EvalConfig)
+REWARDS = flagset.define(RewardConfig, "rewards")
+SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
+TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
+BUDGETS = flags.DEFINE_list(
+    "budgets", ["8", "16", "32", "64"], "Longest thoughts, in tokens.")
+CLOSE = flags.DEFINE_string(
+    "close", " </think> <answer>", "What ends a thought and begins the answer;"
+    " for R1's own form </think> alone.")
+ANSWER = flags.DEFINE_integer(
+    "answer_tokens", 32, "Longest answer after a thought that was stopped.")
+OUT = flags.DEFINE_string("out", "runs/scaling", "Folder to write.")
+
+
+def main() -> None:
+  cfg, template = EVAL.value(), common.template(TEMPLATE.value)
+  budgets = sorted({int(text) for text in BUDGETS.value})
+  check(bool(budgets) and 0 < budgets[0] and budgets[-1] <= cfg.max_new_tokens,
+        f"--budgets={','.join(BUDGETS.value)} must lie between 1 and"
+        f" --max_new_tokens={cfg.max_new_tokens}")
+  policy, tokenizer = common.policy(cfg.seed, common.mesh())
+  parts = common.sources(common.DATA.value, SPLIT.value)
+  engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
+  out = epath.Path(OUT.value)
+  out.mkdir(parents=True, exist_ok=True)
+  limit = (policy.model.cfg.max_position - cfg.max_new_tokens - ANSWER.value
+           - len(tokenizer.encode_chat(CLOSE.value)))
+  results = {}
+  with judging.judge(tokenizer, template, REWARDS.value(),
+                     tasks.verifiers(common.DATA.value)) as judge:
+    prompts = tasks.joined(
+        tasks.all_fitting(parts, judge, limit, SPLIT.value))
+    forcing = Forcing(
+        engine, evaluating.laid_out(policy, engine, donate=True),
+        policy.router_bias_LE, judge, cfg.samples, cfg.seed, close=CLOSE.value,
+        answer_tokens=ANSWER.value)
+    for budget in budgets:
+      forcing.start()
+      found = runner.evaluate(
+          prompts, lambda batch, budget=budget: forcing.generate(batch, budget),
+          lambda rollout, batch, texts: judge.submit(rollout, batch, texts)(),
+          batch_size=cfg.batch, path=file(out, budget),
+          name=f"thoughts of {budget}")
+      results[budget] = dataclasses.asdict(found) | {
+          "forced": forcing.forced / max(forcing.asked, 1)}
+  told = lines({budget: summaries.by_source(rollouts.read_file(
+      file(out, budget))) for budget in budgets})
+  io.write_json(out / "result.json", {
+      "init": common.INIT.value, "data": common.DATA.value,
+      "config": dataclasses.asdict(cfg), "budgets": results, "lines": told})
+  scaling_figure.tokens(told, out / "tokens.png")
+  print(tables.render(
+      ["data", "line", "tokens", "accuracy", "95 % interval"], [
+          [source, f"{name} {row['label']}", f"{row['tokens']:.0f}",
+           tables.percent(row["mean"]),
+           f"{100 * row['low']:.1f} - {100 * row['high']:.1f} %"]
+          for source, of in told.items() for name, rows in of.items()
+          for row in rows]))
+  print(f"figure: {out / 'tokens.png'}", flush=True)
+
+
+def file(out: epath.Path, budget: int) -> epath.Path:
+  """Where the generations of a budget are stored."""
+  return out / f"budget_{budget:06d}.jsonl.gz"
+
+
+def lines(by_budget):
+  """By data set, the forced lengths and the majority of the longest thoughts.
+  """
+  longest = by_budget[max(by_budget)]
+  told = {}
+  for source, problems in longest.items():
+    told[source] = {"one sample, forced length": [
+        row | {"label": f"≤ {row['budget']}"} for row in scaling.forced(
+            {budget: of[source] for budget, of in by_budget.items()})]}
+    if problems.samples > 1:
+      told[source]["majority of k"] = [
+          row | {"label": f"k = {row['k']}"}
+          for row in scaling.majority(problems)]
+  return told
+
+
+if __name__ == "__main__":
+  start.run(main)

@@ -1,0 +1,143 @@
+"""Thoughts of forced lengths: the same samples, stopped and made to answer.
+
+A sample's tokens do not depend on how long it may become, so one long sample
+gives all shorter ones: of a thought that is not closed within its budget the
+tokens beyond are dropped, `close` is put behind, and the model goes on from
+there. Thoughts that end by themselves stay as they are (budget forcing;
+Muennighoff et al., arXiv:2501.19393, who also prolong thoughts: not done here).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from r1jax.core import keys, thoughts
+from r1jax.core.config import check
+from r1jax.core.prompt import Prompt
+from r1jax.core.types import Rollout
+from r1jax.rollout.engine import Engine
+from r1jax.stages.judging import Judge
+
+_STREAM = 2**31 + 1  # other randomness than evaluations' and training's
+
+
+class Forcing:
+  """Answers to questions under a budget of thought tokens.
+
+  Attributes:
+    forced: samples of the last budget that were made to answer.
+    asked: samples of it.
+  """
+
+  def __init__(self, engine: Engine, params: Any, bias_LE: jax.Array,
+               judge: Judge, samples: int, seed: int, *, close: str,
+               answer_tokens: int):
+    """Samples nothing yet.
+
+    Args:
+      engine: of the policy; its max_new_tokens is the longest thought.
+      params: the policy, as the engine reads it.
+      bias_LE: its router bias.
+      judge: phrases questions and decodes.
+      samples: a question.
+      seed: of the samples.
+      close: what ends a thought and begins the answer, with `</think>`.
+      answer_tokens: longest answer behind it.
+
+    Raises:
+      ValueError: `close` does not close a thought.
+    """
+    check(thoughts.CLOSE in close, f"close={close!r} does not end a thought;"
+          f" write {thoughts.CLOSE} in it, and how an answer begins")
+    self._engine, self._params, self._bias_LE = engine, params, bias_LE
+    self._judge, self._samples, self._seed = judge, samples, seed
+    self._close = np.array(judge.tokenizer.encode_chat(close), np.int32)
+    self._answering = Engine(
+        engine.model, dataclasses.replace(
+            engine.cfg, max_new_tokens=answer_tokens),
+        judge.tokenizer.eos_ids, engine.mesh)
+    self._whole: dict[tuple[int, ...], Rollout] = {}
+    self.forced = self.asked = 0
+
+  def generate(self, batch: Sequence[Prompt], budget: int
+               ) -> tuple[Rollout, tuple[tuple[str, ...], ...]]:
+    """(samples, texts) under a budget, as `evals.runner` asks for them."""
+    whole = self._long(batch)
+    open_ = self._open(whole, budget)
+    self.forced += len(open_)
+    self.asked += whole.lengths_QG.size
+    answers = self._answers(whole, open_, budget)
+    longest = max([int(whole.lengths_QG.max()), *(
+        budget + len(self._close) + len(ids) for ids, _ in answers.values())])
+    tokens = np.zeros((*whole.lengths_QG.shape, longest), np.int32)
+    tokens[..., :whole.tokens_QGT.shape[2]] = whole.tokens_QGT[..., :longest]
+    lengths, truncated = whole.lengths_QG.copy(), whole.truncated_QG.copy()
+    for (q, g), (answer, cut) in answers.items():
+      ids = np.concatenate(
+          [whole.tokens_QGT[q, g, :budget], self._close, answer])
+      tokens[q, g, :len(ids)] = ids
+      lengths[q, g], truncated[q, g] = len(ids), cut
+    rollout = dataclasses.replace(
+        whole, tokens_QGT=tokens, lengths_QG=lengths, truncated_QG=truncated,
+        logprobs_QGT=np.zeros(tokens.shape, np.float32), experts_QGSLA=None)
+    return rollout, self._judge.texts(rollout)
+
+  def start(self) -> None:
+    """Before the questions of another budget: counts begin anew."""
+    self.forced = self.asked = 0
+
+  def _long(self, batch: Sequence[Prompt]) -> Rollout:
+    """The unforced samples, drawn once for all budgets."""
+    name = tuple(prompt.id for prompt in batch)
+    if name not in self._whole:
+      self._whole[name] = self._engine.generate(
+          self._params, self._bias_LE,
+          [self._judge.tokens(prompt) for prompt in batch], list(name),
+          self._samples, self._key())
+    return self._whole[name]
+
+  def _key(self) -> jax.Array:
+    return keys.fold(jax.random.key(self._seed), _STREAM)
+
+  def _open(self, whole: Rollout, budget: int) -> list[tuple[int, int]]:
+    """(question, sample) of the thoughts that are not closed in time."""
+    found = []
+    for q, g in np.ndindex(whole.lengths_QG.shape):
+      ids = whole.completion(q, g)[:budget]
+      # Ended by itself, with a thought or without one.
+      ended = whole.lengths_QG[q, g] <= budget and not whole.truncated_QG[q, g]
+      if not ended and thoughts.CLOSE not in self._judge.tokenizer.decode(
+          ids.tolist()):
+        found.append((q, g))
+    return found
+
+  def _answers(self, whole: Rollout, open_: Sequence[tuple[int, int]],
+               budget: int) -> dict[tuple[int, int], tuple[np.ndarray, bool]]:
+    """(answer ids, whether it met its limit) of the thoughts that were closed.
+
+    As many at a time as a batch has samples, so that the shapes stay few.
+    """
+    size = whole.lengths_QG.size
+    found = {}
+    for start in range(0, len(open_), size):
+      part = list(open_[start:start + size])
+      full = part + part[:1] * (size - len(part))
+      rollout = self._answering.generate(
+          self._params, self._bias_LE,
+          [np.concatenate([whole.prompt_tokens[q],
+                           whole.tokens_QGT[q, g, :budget], self._close])
+           for q, g in full],
+          [self._address(whole, q, g) for q, g in full], 1,
+          keys.fold(self._key(), budget), repeats_Q=[0] * size)
+      for row, at in enumerate(part):
+        found[at] = (rollout.completion(row, 0),
+                     bool(rollout.truncated_QG[row, 0]))
+    return found
+
+  def _address(self, whole: Rollout, q: int, g: int) -> int:
+    return (int(whole.prompt_ids_Q[q]) * self._samples + g) % 2**31
