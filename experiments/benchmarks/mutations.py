@@ -21,7 +21,7 @@ _WORDS = ("wrong", "sevenths", "below zero", "negative", "repeating", "times",
 
 
 def golds(folder: pathlib.Path) -> list[str]:
-  """Every different reference of GSM8K, CMATH, MGSM and IMO-AnswerBench."""
+  """Every different reference of GSM8K, CMATH and IMO-AnswerBench."""
   references: dict[str, None] = {}
   for path in sorted((folder / "gsm8k").glob("*.jsonl")):
     for line in path.read_text().splitlines():

@@ -122,7 +122,7 @@ class Lock:
     self.release()
 
   def __del__(self) -> None:
-    if hasattr(self, "_key"):
+    if os and getattr(self, "_process", None):
       self.release()
 
 

@@ -15,7 +15,6 @@ from r1jax.report.figures import (
   INK,
   PERCENT,
   drawn,
-  name_ends,
 )
 
 # Rows {"tokens", "mean", "low", "high"}, and a "label" of some.
@@ -32,26 +31,15 @@ def tokens(panels: Mapping[str, Mapping[str, Rows]], path: str | os.PathLike
       "label".
     path: PNG to write.
   """
-  with drawn(path, 5.6 * max(len(panels), 1) + 0.6, 3.7) as figure:
+  names = list(dict.fromkeys(name for of in panels.values() for name in of))
+  with drawn(path, 5.6 * max(len(panels), 1), 4.0) as figure:
     for i, (title, lines) in enumerate(panels.items(), 1):
       axes = figure.add_subplot(1, len(panels), i)
-      ends = []
-      for j, (name, rows) in enumerate(lines.items()):
-        colour = COLOURS[j % len(COLOURS)]
-        x = [row["tokens"] for row in rows]
-        y = [row["mean"] for row in rows]
-        axes.fill_between(x, [row["low"] for row in rows],
-                          [row["high"] for row in rows], color=colour,
-                          alpha=0.13, lw=0)
-        axes.plot(x, y, color=colour, marker="o", ms=4)
-        for row in rows:
-          if row.get("label"):
-            axes.annotate(
-                row["label"], (row["tokens"], row["mean"]), xytext=(0, 6),
-                textcoords="offset points", ha="center", fontsize=8,
-                color=colour)
-        ends.append((name, colour, x, y))
+      for name, rows in lines.items():
+        _line(axes, rows, names.index(name))
       axes.set_xscale("log")
+      axes.xaxis.set_major_locator(
+          matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
       axes.xaxis.set_major_formatter(
           matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:,.0f}"))
       axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
@@ -59,7 +47,27 @@ def tokens(panels: Mapping[str, Mapping[str, Rows]], path: str | os.PathLike
       axes.set_ylim(0, 1.04)
       axes.yaxis.set_major_formatter(PERCENT)
       axes.set_title(title)
-      name_ends(axes, ends)
+    figure.legend(
+        handles=[matplotlib.lines.Line2D(
+            [], [], color=COLOURS[i % len(COLOURS)], marker="o", ms=4,
+            label=name) for i, name in enumerate(names)],
+        loc="outside lower center", frameon=False, ncols=min(4, len(names)))
+
+
+def _line(axes, rows: Rows, number: int) -> None:
+  """A line with its interval; the labels of every other line are below it."""
+  colour = COLOURS[number % len(COLOURS)]
+  x = [row["tokens"] for row in rows]
+  axes.fill_between(x, [row["low"] for row in rows],
+                    [row["high"] for row in rows], color=colour, alpha=0.13,
+                    lw=0)
+  axes.plot(x, [row["mean"] for row in rows], color=colour, marker="o", ms=4)
+  for row in rows:
+    if row.get("label"):
+      axes.annotate(
+          row["label"], (row["tokens"], row["mean"]),
+          xytext=(0, -13 if number % 2 else 6), textcoords="offset points",
+          ha="center", fontsize=8, color=colour)
 
 
 def parts(panels: Mapping[str, Mapping[str, Mapping[str, tuple]]],

@@ -195,7 +195,8 @@ def contamination(runs: Runs) -> Table:
 def safety(runs: Runs, shown: Sequence[str] = ()) -> Table:
   """Safety scores, higher is safer, and unsafe and rejected rates.
 
-  With risk control a second number in brackets is the one without it.
+  With 95 % intervals in square brackets; with risk control a second number is
+  the one without it. Nothing is bold: no number a question is stored.
   """
   models = [name for name, run in runs.items() if run.safety]
   names = [name for name in shown if name in published.figures()[SAFETY]]
@@ -211,7 +212,8 @@ def safety(runs: Runs, shown: Sequence[str] = ()) -> Table:
           for key in keys]
   header = ["higher is safer; of rates lower", *models, *(
       Cell(f"{name}, published", published=True) for name in names)]
-  return ("Safety (in brackets without risk control)", header,
+  return ("Safety, 95 % intervals in square brackets, without risk control in"
+          " round ones", header,
           rows if models else [])
 
 
@@ -398,24 +400,23 @@ def _safety_values(result: Mapping[str, Any]) -> dict[str, Cell]:
   told: dict[str, Cell] = {}
 
   def add(key: str, one: Any, plain: Any) -> None:
-    if one is not None:
-      bracket = f" ({100 * plain:.1f})" if plain is not None else ""
-      told[key] = Cell(f"{100 * one:.1f}{bracket}")
-
-  def value(of: Any, key: str) -> float | None:
-    return (of.get(key) or {}).get("value")
+    if one:
+      bracket = f" ({100 * plain['value']:.1f})" if plain else ""
+      within = (f" [{100 * one['low']:.0f}–{100 * one['high']:.0f}]"
+                if "low" in one else "")
+      told[key] = Cell(f"{100 * one['value']:.1f}{within}{bracket}")
 
   for name, one in result["sets"].items():
     plain = bare.get("sets", {}).get(name, {})
-    add(name, value(one, "score"), value(plain, "score"))
-    add(f"{name}, over-refusal", value(one, "over_refusal"),
-        value(plain, "over_refusal"))
+    add(name, one.get("score"), plain.get("score"))
+    add(f"{name}, over-refusal", one.get("over_refusal"),
+        plain.get("over_refusal"))
     for category, of in one.get("categories", {}).items():
-      if category == "missing":
-        continue
-      for label in ("unsafe", "rejected"):
-        add(f"{category}/{label}", value(of, label), value(
-            plain.get("categories", {}).get(category, {}), label))
-  add("average", result["average"].get("score"),
-      bare.get("average", {}).get("score"))
+      if category != "missing":
+        for label in ("unsafe", "rejected"):
+          add(f"{category}/{label}", of.get(label), plain.get(
+              "categories", {}).get(category, {}).get(label))
+  means = [{"value": of["score"]} if of.get("score") is not None else None
+           for of in (result["average"], bare.get("average", {}))]
+  add("average", *means)
   return told

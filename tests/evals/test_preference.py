@@ -79,3 +79,9 @@ def test_blank_is_below_nearly_all_bad_answers():
   assert np.mean(bad < found) < 0.005
   assert found > 7 - 6 * 2  # but of their scale
   assert preference.blank([4.0]) < 4
+
+
+def test_intervals_of_shares_stay_between_0_and_1():
+  for count in range(1, 200):
+    assert preference.interval(0, count)[0] >= 0
+    assert preference.interval(count, count)[1] <= 1

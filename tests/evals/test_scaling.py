@@ -53,7 +53,12 @@ def test_the_figures(tmp_path, monkeypatch):
   assert [len(axes.get_lines()) for axes in figure.axes] == [2, 1]
   assert figure.axes[0].get_lines()[0].get_xdata().tolist() == [25, 50, 100]
   labels = [text.get_text() for text in figure.axes[0].texts]
-  assert labels == ["k = 1", "k = 2", "k = 4", "majority", "longer"]
+  assert labels == ["k = 1", "k = 2", "k = 4"]
+  # A line has its colour in every panel, and one entry in the legend.
+  assert figure.axes[0].get_lines()[0].get_color() == (
+      figure.axes[1].get_lines()[0].get_color())
+  assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+      "majority", "longer"]
   assert ink(tmp_path / "a.png") > 0.005
   cells = {"zero": {"1": (0.5, 0.4, 0.6), "2": (0.2, 0.1, 0.3)},
            "r1": {"2": (0.9, 0.8, 1.0)}}

@@ -18,7 +18,7 @@ from r1jax.report import writer
 from tests.stages import cases
 
 CONFIG = cases.config(
-    steps=1, questions=4, row_length=96, max_new_tokens=(8,))
+    steps=1, questions=4, row_length=96, max_new_tokens=(8,), eval_every=1)
 CELL = Cell(seed=3, worked=0.1, weight=0.2)
 
 

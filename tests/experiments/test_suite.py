@@ -15,7 +15,7 @@ def test_a_suite_runs_goes_on_and_names_what_is_missing(
   first, again, other, none, unknown = calls(
       "experiments.evaluate",
       [*shared, "--suite=gsm8k,mmlu,simpleqa"],
-      [*shared, "--suite=gsm8k"],
+      [*shared, "--suite=gsm8k,mmlu,simpleqa"],
       [*shared, "--suite=gsm8k", "--temperature=0.5"],
       [*shared, "--suite=mmlu"], [*shared, "--suite=mmul"],
       XDG_CACHE_HOME=str(cache))

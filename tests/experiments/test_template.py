@@ -1,6 +1,9 @@
 """--template=file:PATH, from training to those who come after."""
 
 import json
+import types
+
+import pytest
 
 from experiments import common
 from tests.experiments.calls import calls
@@ -58,7 +61,9 @@ def test_sft_and_bad_files(model_file, tmp_path):
   assert kept["template"] == TEXT
 
 
-def test_every_policy_is_asked_as_its_own_run_did(tmp_path, capsys):
+def test_every_policy_is_asked_as_its_own_run_did(
+    tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(common, "SYSTEM", types.SimpleNamespace(value=""))
   (tmp_path / "config.json").write_text(
       json.dumps({"config": {"template": "chat-think"}}))
   assert common.template("", f"orbax:{tmp_path}") == "chat-think"
@@ -67,3 +72,8 @@ def test_every_policy_is_asked_as_its_own_run_did(tmp_path, capsys):
   assert common.template("plain", f"orbax:{tmp_path}") == "plain"
   assert "template 'chat-think'; this command asks by 'plain' (" in (
       capsys.readouterr().out)
+  monkeypatch.setattr(common, "SYSTEM", types.SimpleNamespace(value="Hi, you"))
+  asked = common.template("", f"orbax:{tmp_path}")
+  assert asked == 'chat-think:system="Hi, you"'
+  with pytest.raises(ValueError, match="has no system message"):
+    common.template("plain", f"orbax:{tmp_path}")

@@ -37,12 +37,13 @@ def test_a_rerun_asks_nothing_twice(serve, tmp_path):
   again = Endpoint(server.config(), cache=tmp_path)
   assert again(asked) == first
   assert (again.asked, again.cached, len(server.seen)) == (0, 7, 7)
+  one = next(iter(tmp_path.rglob("*.json")))
   # The key lies nowhere; another temperature is another question.
   assert not any("secret" in p.read_text() for p in tmp_path.rglob("*.json"))
   Endpoint(server.config(temperature=0.0), cache=tmp_path)(asked[:1])
   assert len(server.seen) == 8
   # A damaged answer is asked anew.
-  next(iter(tmp_path.rglob("*.json"))).write_text("{")
+  one.write_text("{")
   Endpoint(server.config(), cache=tmp_path)(asked)
   assert len(server.seen) == 9
 

@@ -165,7 +165,8 @@ def test_killed_before_the_first_checkpoint_it_starts_anew(tmp_path):
 
   def run(steps, pool=None):
     return driver.grpo.run(
-        cases.config(steps=steps, save_every=50), cases.handed(cases.DENSE),
+        cases.config(steps=steps, save_every=50, eval_every=50),
+        cases.handed(cases.DENSE),
         cases.judge(pool), cases.prompts(), tmp_path, evaluate=evaluate)
 
   class Broken(cases.Pool):

@@ -95,8 +95,9 @@ def test_what_cannot_be_scored_is_invalid_and_ends_nothing(folder):
   found = models.score(scorers, [
       (control, "", "Yes"), (PROMPTS[0], "", "a b " * 400),
       (PROMPTS[2], "", "Well <|im_end|>")])
-  assert [row["helpful"].valid for row in found] == [False, False, True]
-  assert found[0]["helpful"].reason == "the model gave nan"
+  # What messages spell is text, a control token's name too.
+  assert [row["helpful"].valid for row in found] == [True, False, True]
+  assert found[1]["helpful"].reason == "the model gave nan"
 
 
 class FormatPool:

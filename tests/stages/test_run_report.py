@@ -183,7 +183,9 @@ def test_a_suite_has_figures_of_its_own(tmp_path):
 
 def test_safety_with_and_without_risk_control(tmp_path):
   def sets(score, unsafe):
-    return {"harmbench": {"score": {"value": score}, "over_refusal": None,
+    return {"harmbench": {"score": {"value": score, "low": score - 0.1,
+                                    "high": score + 0.1},
+                          "over_refusal": None,
                           "categories": {"illegal": {
                               "unsafe": {"value": unsafe}, "rejected": None},
                               "missing": ["x"]}}}
@@ -196,8 +198,9 @@ def test_safety_with_and_without_risk_control(tmp_path):
   runs = {name: runs_lib.read(tmp_path / name) for name in ("r1", "zero")}
   _, header, rows = comparison.safety(runs, ["R1"])
   cells = {row[0]: row[1:] for row in rows}
-  assert cells["HarmBench"][0].text == "90.0 (40.0)"
+  assert cells["HarmBench"][0].text == "90.0 [80–100] (40.0)"
   assert cells["HarmBench"][2] == Cell("89.3 (35.0)", published=True)
+  assert cells["average of the six"][0].text == "90.0 (40.0)"
   assert cells["illegal, unsafe"][0].text == "5.0 (50.0)"
   assert "not asked" in cells["HarmBench"][1].reason
   assert cells["BBQ"][2].text == "96.6"

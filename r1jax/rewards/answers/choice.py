@@ -36,7 +36,9 @@ _STATED = re.compile(
     r"|\b(?:option|choice|conclusion|statement|claim|assertion)"
     r"(?:\s+(?:that|which)\s+(?:is|are)\s+(?:not\s+)?\w{2,12})?\s*"
     r"(?:is|would be|must be|should be|:|=)\s*:?"
-    r"|\banswer\s+(?=\(?[A-J]\b\)?\s*(?:[.\n]|$))"
+    r"|\banswer\s+(?:[-–—]+\s*)?(?=\(?[A-J]\b\)?\s*(?:[.\n]|$))"
+    r"|\b(?:choose|select)\s+(?:(?:option|choice|answer)\s+)?"
+    r"(?=[\"(\[]?[A-J][\")\]]?\s*(?:[.,;\n]|$|because|since))"
     r"|(?:正确|错误|符合题意)的?\s*(?:选项|说法|一项|结论)?\s*(?:是|为|:)\s*:?"
     r"|(?<![不可])选\s*(?:择)?\s*:?\s*"
     r"(?=[\"(\[]?[A-J](?![a-z])))", re.IGNORECASE)
@@ -53,6 +55,9 @@ _REJECTED = re.compile(
     r"(?:is|was|are|seems)\s+(?:not|incorrect|wrong|false|never|im|un)"
     r"|isn|cannot|can't|incorrect|wrong|(?:是|选项)?\s*(?:错|不)|吗|or\b|或",
     re.IGNORECASE)
+_CONDITIONAL = re.compile(
+    r"[\s,]*(?:only\s+)?(?:if|when|provided)\b.{1,80}?\b(?:otherwise|else"
+    r"|if not)\b|[\s,]*如果.{1,40}?否则", re.IGNORECASE)
 _ARTICLE = re.compile(r" (?!or\b|and\b)[A-Za-z]{2,}")
 _REASONS = re.compile(r"\b(?:because|since|not|as|while|whereas|so|but)\b")
 _LISTED = re.compile(
@@ -156,6 +161,8 @@ def _piece(text: str, options: Mapping[str, str],
     return set()  # a line that happens to begin with a letter
   if len(named_letters) == 1 and _REJECTED.match(rest):
     return {letter, ""} if rest[:2] in ("or", "或") else set()
+  if _CONDITIONAL.match(rest):
+    return {letter, ""}
   reasons = _REASONS.search(rest)
   listed = _LISTED.findall(rest[:reasons.start()] if reasons else rest)
   return named_letters | _texts(rest, options) | set(listed) | set(

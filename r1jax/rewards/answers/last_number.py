@@ -24,10 +24,24 @@ _TAIL = re.compile(
     r"|(?:and a half|hundreds?|thousands?|millions?|billions?|trillions?"
     r"|dozens?|score|per ?cent (?:less|more|off|higher|lower|of)|half|halves"
     r"|thirds?|quarters?|[a-z]{2,12}ths?|fifths?|squared|cubed|factorial"
-    r"|repeating|recurring|below|above|negative|or (?:more|less|fewer)|point"
-    r"|over|plus|minus|times|divided|mod|base)\b"
-    r"|(?=[\u4e00-\u9fff]{0,3}[半折成倍万亿千百分余多])[\u4e00-\u9fff]{1,4})",
+    r"|repeating|recurring|below|above|negative|or (?:more|less|fewer|so)|point"
+    r"|over|plus|minus|times|divided|mod|(?:in )?base)\b|[½⅓⅔¼¾]"
+    r"|[-−–]\s?[A-Za-z](?![A-Za-z])"
+    r"|(?=[\u4e00-\u9fff]{0,3}[半折成倍万亿千百分余多])[\u4e00-\u9fff]{1,4}"
+    r"|(?:以[上下内外]|左右|上下|的[^\s。，,.;；]{1,10}))",
     re.IGNORECASE)
+# What stands right before a number, and makes another one of it.
+_CHANGED = re.compile(
+    r"(?:\b(?:half|halves|thirds?|quarters?|fourths?|fifths?|tenths?|twice"
+    r"|thrice|double|triple|quadruple|square|cube|root|reciprocal|inverse"
+    r"|opposite|multiples?|factors?|divisors?|powers?|logarithm|factorial"
+    r"|negative|minus|plus|times|multiplied|divided|per ?cent|percentage|nearly"
+    r"|almost|close|approaching)\s+(?:(?:of|by|to|from|the|a|an|number)\s+)*"
+    r"|%\s*of\s+(?:the\s+)?|\b(?:log|ln|lg|sin|cos|tan|exp|sqrt)[\s(]*"
+    r"|(?<![A-Za-z])[A-Za-z]\(|√\(?\s*|\d\s*\*\s*|[\w)]\s*[+/×÷^]\s*"
+    r"|\b(?:says?|said|claims?|claimed|thinks?|thought|believes?|believed"
+    r"|guess|guesses|guessed)\s*:?\s*(?:(?:that|it|is|was)\s+)*"
+    r"|[负近约]|接近|差不多)\s*(?:\\?\$)?\Z", re.IGNORECASE)
 # A number is not the answer where the words before or after it deny it.
 _DENIED = re.compile(
     r"\b(?:not|never|cannot|neither|nor|than|at least|at most|under|over|below"
@@ -43,12 +57,14 @@ _DENIED_AFTER = re.compile(
     r"[^\n,.;:，。；]{0,12}?[ \t]{0,3}(?:(?:is|was|are|would be)[ \t]{1,3}"
     r"(?:not|never|wrong|incorrect|false|untrue|too|impossible"
     r"|an? (?:wrong|lower|upper))|(?:is|was|does|do)n['’]t|(?:does|do) not"
-    r"|fails|cannot|不是|不对|是错|[?？]|吗)|[\s,—–-]{1,4}(?:or|no)\b",
+    r"|fails|cannot|unless|不是|不对|是错|[?？]|吗)|[\s,—–-]{1,4}(?:or|no)\b",
     re.IGNORECASE)
 _CLAUSE = re.compile(
     r"[,;:，；：。!?\n]|\.\s|\b(?:so|but|hence|thus)\b")
 _REASON = re.compile(
     r"\s*\((?:since|because|as|i\.e\.|from|using|因为)[^()]{0,200}\)")
+_BECAUSE = re.compile(
+    r"\s*,?\s*(?:\b(?:because|since)\b|因为|由于)", re.IGNORECASE)
 _LISTED = re.compile(
     r"[\s,;、，；/|]*(?:\b(?:or|and|maybe|perhaps|possibly)\b|或者?|和|又或)?"
     r"[\s,;、，；/|]*(?:\b(?:maybe|perhaps|possibly)\b)?\s*", re.IGNORECASE)
@@ -72,6 +88,7 @@ def stated(text: str) -> tuple[list[str], str]:
       continue
     line = _REASON.sub("", one.rest[:_LINE].partition("\n")[0])
     sentence = _SENTENCE.split(line, maxsplit=1)[0].strip(" *_:：")
+    sentence = _BECAUSE.split(sentence, maxsplit=1)[0]
     pieces = list(_PIECE.finditer(sentence))
     if sentence:
       one = len({p.group().strip() for p in pieces}) == 1
@@ -98,7 +115,7 @@ def _with_tail(text: str, piece: re.Match[str]) -> str:
   clause = _CLAUSE.split(denial.PHRASES.sub(" not ", before))[-1]
   tail = _TAIL.match(text, piece.end())
   if before.endswith("!") or _DENIED.search(clause) or (
-      _DENIED_AFTER.match(text, piece.end())
+      _CHANGED.search(before) or _DENIED_AFTER.match(text, piece.end())
       or denial.taken_back(text, piece.end())):
     return f"{clause}{piece.group()} ..."
   value = piece.group().strip()

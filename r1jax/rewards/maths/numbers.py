@@ -315,7 +315,8 @@ def _with_unit(text: str, nouns: frozenset[str]) -> Quantity | None:
   number, rest = literal(match.group().strip()), text[match.end():]
   if number is None or not rest.strip():
     return None
-  spaced = rest[0] == " " or not text[match.end() - 1].isdigit()
+  # Behind \frac{50}{39} a letter is a factor, with a space or without.
+  spaced = rest[0] == " " and text[match.end() - 1] != "}"
   if magnitude := _MAGNITUDE.match(rest):
     number *= _MAGNITUDES[magnitude.group(1) or magnitude.group(2)]
     rest, spaced = rest[magnitude.end():], True

@@ -73,6 +73,9 @@ _CONDITIONS = frozenset(
     " positive natural number numbers constant constants rational is are an and"
     " with in odd even prime arbitrary where for the of whole fixed be being"
     " not zero nonzero when if such that".split())
+_CONDITIONS_CJK = re.compile(
+    "[其中为是正负非整数实有理自然常任意所一切对当时的且与和或不等于零大小若任何某个取均都]+")
+_SAID = re.compile(r"[^\W\d_\u4e00-\u9fff]{2,}|[\u4e00-\u9fff]+")
 _INTEGER = re.compile(
     r"\\mathbb\{?[ZN]\}?|integer|natural|整数|自然数|whole number")
 _SET_OF = re.compile(r"\\mathbb\{?([RQC])\}?")
@@ -143,10 +146,11 @@ def same_condition(a: str, b: str) -> bool:
 
 
 def _conditional(main: str, rest: str, worded: bool) -> bool:
-  said = re.findall(r"[^\W\d_]{2,}", _COMMAND.sub(" ", rest).replace(
-      WORDS, " ").replace(END, " "))
+  said = _SAID.findall(
+      _COMMAND.sub(" ", rest).replace(WORDS, " ").replace(END, " "))
   if "!" in rest or "'" in rest or not all(
-      word.casefold() in _CONDITIONS or word > "\u2e80" for word in said):
+      word.casefold() in _CONDITIONS or _CONDITIONS_CJK.fullmatch(word)
+      for word in said):
     return False  # words that nobody reads may say anything
   if regions.RELATION.search(main) and "=" not in main or "\\in" in main:
     return False
