@@ -3,12 +3,12 @@
   python -m experiments.benchmarks.stage_kills --preset=tiny --json
 
 A plan runs to its report, once undisturbed, and its folder is renamed. Then the
-same command is given once more, in the same folder, and every stage is killed at a random moment of the time that it
-took before, in turn alone and together with the command that runs the plan; the
-command is given again until the plan is done. At the end every checkpoint's
-arrays, every line of every log and data file, and the report's tables and
-claims are compared with the undisturbed run's, but for what a clock says. Exit
-status 1 if anything differs.
+same command is given once more, in the same folder, and every stage is killed
+at a random moment of the time that it took before, in turn alone and together
+with the command that runs the plan; the command is given again until the plan
+is done. At the end every checkpoint's arrays, every line of every log and data
+file, and the report's tables and claims are compared with the undisturbed
+run's, but for what a clock says. Exit status 1 if anything differs.
 """
 
 from __future__ import annotations
