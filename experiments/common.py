@@ -42,6 +42,7 @@ REMEDIES = {
     "rules": "that file has changed; its rules judge otherwise, or may",
     "evaluation.digest": "the questions of the evaluation are others now",
     "evaluation": "evaluations along one run must be comparable",
+    "parameters_bfloat16": "the same, seen in bfloat16",
     "parameters": "the model in --init has changed; the adapter in this run was"
                   " trained on the former one",
     "sft_data": "other data, or a file that has changed since",

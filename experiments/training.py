@@ -62,7 +62,8 @@ def begin(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
       tokenizer=common.TOKENIZER.value or weights.tokenizer_of(init))
   settings = {"init": init}
   if adapter.rank and not init.startswith("random:"):
-    settings["parameters"] = weights.fingerprint(loaded)
+    settings |= {"parameters": weights.fingerprint(loaded),
+                 weights.ROUNDED: weights.fingerprint(loaded, rounded=True)}
   return First(loaded, tokenizer, settings)
 
 
