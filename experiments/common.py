@@ -13,7 +13,6 @@ import jax
 from absl import flags
 from etils import epath
 
-from experiments import flagset
 from r1jax.core import io
 from r1jax.core.lock import Lock
 from r1jax.core.prompt import Prompt
@@ -28,6 +27,8 @@ from r1jax.sharding.mesh import MeshConfig, mesh_or_none
 from r1jax.stages import exporting, inits, tasks, weights
 from r1jax.stages.weights import Weights
 from r1jax.training.lora import LoraConfig
+
+from . import flagset
 
 # As `weights.with_tokenizer`.
 Loader = Callable[..., tuple[Weights, Tokenizer]]

@@ -18,7 +18,6 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from experiments import common, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data import preference, rewardbench, sft, templates
@@ -26,6 +25,8 @@ from r1jax.evals import rewardbench as scores_lib
 from r1jax.report import reward_figure, workdir
 from r1jax.stages import reward, reward_weights
 from r1jax.stages.scoring import Scoring
+
+from . import common, start
 
 LOSS = flags.DEFINE_enum(
     "loss", preference.PAIRWISE, [preference.PAIRWISE, preference.POINTWISE],

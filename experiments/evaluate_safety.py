@@ -20,14 +20,6 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import (
-  common,
-  flagset,
-  replying,
-  risk,
-  safety_flags,
-  start,
-)
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -46,6 +38,15 @@ from r1jax.stages import (
   weights,
 )
 from r1jax.stages.replies import Replier, ReplyConfig
+
+from . import (
+  common,
+  flagset,
+  replying,
+  risk,
+  safety_flags,
+  start,
+)
 
 SETS = flags.DEFINE_string(
     "sets", "world", "Sets, separated by commas: world (the small world's),"

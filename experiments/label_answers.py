@@ -20,11 +20,12 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import common, label_pairs, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.stages import batches, tasks
+
+from . import common, label_pairs, start
 
 flags.set_default(label_pairs.OUT, "runs/labels")
 _AT_ONCE = 256  # answers that are stored together

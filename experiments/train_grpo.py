@@ -17,7 +17,6 @@ from typing import Any
 
 from absl import flags
 
-from experiments import common, flagset, recipe, start
 from r1jax.core.prompt import Prompt
 from r1jax.losses import presets as loss_presets
 from r1jax.report import writer
@@ -35,6 +34,8 @@ from r1jax.stages import (
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.weights import Handover, Weights
+
+from . import common, flagset, recipe, start
 
 GRPO = flagset.define(GrpoConfig)
 # As in training.
