@@ -18,7 +18,7 @@ import numpy as np
 
 from r1jax.core import keys as keys_lib
 from r1jax.models.model import Model, Params
-from r1jax.rollout.sampling import SamplingConfig, sample
+from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
 from r1jax.sharding import rules
 
 CHUNK = 128  # most tokens that a run of `decode` samples of a row
@@ -65,6 +65,13 @@ class Fill(NamedTuple):
   limits_B: Any
   ids_B: Any
   numbers_B: Any
+
+
+class Drawn(NamedTuple):
+  """How tokens are drawn where rows differ; float32 [B] each."""
+
+  temperature_B: Any
+  top_p_B: Any
 
 
 class Sampled(NamedTuple):
@@ -137,9 +144,10 @@ class Programs:
   def _insert(self, rows: Rows, prompts, key, fill: Fill) -> Rows:
     """The rows with new samples where `fill` says so.
 
-    `prompts` is the prefilled cache, as many prompts for each lane.
+    `prompts` is the prefilled cache, as many prompts for each lane; `key` is
+    that of all samples, or one a row.
     """
-    keys_B = jax.vmap(keys_lib.fold, (None, 0, 0))(
+    keys_B = jax.vmap(keys_lib.fold, (0 if key.ndim else None, 0, 0))(
         key, fill.ids_B, fill.numbers_B)
     zeros_B = jnp.zeros_like(fill.lengths_B)
     state = Rows(None, keys_B, fill.lengths_B - 1, fill.last_B, zeros_B,
@@ -169,11 +177,12 @@ class Programs:
     return self._placed(state._replace(cache=cache))
 
   def _decode(self, params: Params, bias_LE, rows: Rows, steps, until,
-              floors_S) -> tuple[Rows, Sampled]:
+              floors_S, drawn: Drawn | None = None) -> tuple[Rows, Sampled]:
     """Samples up to `steps` tokens of every live row.
 
     It stops earlier when at most `until` rows live in the fullest lane, and
-    when in some lane s at most `floors_S[s]` do.
+    when in some lane s at most `floors_S[s]` do. `drawn` takes the place of the
+    configuration's temperature and top-p.
     """
     b = len(rows.done_B)
     recorded = None
@@ -192,7 +201,7 @@ class Programs:
 
     def step(state):
       i, rows, found = state
-      rows, *sampled = self._step(params, bias_LE, rows)
+      rows, *sampled = self._step(params, bias_LE, rows, drawn)
       return i + 1, rows, Sampled(*(
           None if to is None else jax.lax.dynamic_update_slice_in_dim(
               to, new[:, None], i, 1)
@@ -204,7 +213,7 @@ class Programs:
         lambda x: rules.constrain(
             x, ("act_batch",) + (None,) * (x.ndim - 1), "decode"), found)
 
-  def _step(self, params, bias_LE, rows: Rows):
+  def _step(self, params, bias_LE, rows: Rows, drawn: Drawn | None):
     """(rows, tokens_B, logprobs_B, experts_BLA) after one token of each."""
     model, live_B = self._model, ~rows.done_B
     hidden_BD, cache, experts = model.decode(
@@ -214,9 +223,9 @@ class Programs:
                      precision=model.compute.products,
                      preferred_element_type=jnp.float32)
     keys_B = jax.vmap(jax.random.fold_in)(rows.keys_B, rows.sampled_B)
-    tokens_B, logprobs_B = sample(
-        logits, keys_B, self._cfg.temperature, self._cfg.top_p,
-        self._cfg.vocab)
+    draw, how = (sample, (self._cfg.temperature, self._cfg.top_p)) if (
+        drawn is None) else (sample_each, drawn)
+    tokens_B, logprobs_B = draw(logits, keys_B, *how, self._cfg.vocab)
     ended_B = jnp.any(tokens_B[:, None] == self._eos[None], -1)
     sampled_B = rows.sampled_B + live_B
     rows = rows._replace(
