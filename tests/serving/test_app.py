@@ -145,7 +145,8 @@ def test_completions_and_stops(case, shared):
   prompt = templates.render(Q[0]["content"], "plain")
   wanted, _ = drawn(case, 3)
   stop = wanted[4:6]
-  for form in ([prompt, prompt], tokenizer.encode(prompt)):
+  ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+  for form in ([prompt, prompt], ids):
     choice = client.completions.create(
         model="m", prompt=form, seed=3, max_tokens=NEW, stop=stop, logprobs=0
     ).choices[-1]
