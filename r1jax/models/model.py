@@ -332,7 +332,7 @@ class Model:
         method="propose")
 
   def _slot(self, decoder, positions_B, tokens: int, longest) -> layers.Slot:
-    positions_BT = positions_B[:, None] + jnp.arange(tokens)
+    positions_BT = positions_B[:, None] + jnp.arange(tokens)[None]
     cos, sin = rope.angles(
         positions_BT, self.cfg.rope_frequencies(), self.cfg.rope_scale)
     if longest is None:

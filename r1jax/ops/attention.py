@@ -205,7 +205,7 @@ def each_token(lengths_B: jax.Array, tokens: int, heads: int) -> jax.Array:
   """
   if tokens == 1:
     return lengths_B[:, None]
-  return lengths_B[:, None] + jnp.repeat(jnp.arange(tokens), heads)
+  return lengths_B[:, None] + jnp.repeat(jnp.arange(tokens), heads)[None]
 
 
 def decode_block(backend: str) -> int:
@@ -222,7 +222,8 @@ def decode_block(backend: str) -> int:
 def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
                score: Callable[[Any], jax.Array],
                mix: Callable[[jax.Array, Any], jax.Array],
-      XX               longest: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+               lengths: jax.Array, slots: int, block: int,
+               longest: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
   """softmax(score) mix over the slots of a cache, block by block.
 
   Blocks are read as far as the longest row goes. The softmax runs along: what

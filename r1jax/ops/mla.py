@@ -60,12 +60,12 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
              longest: jax.Array | None = None) -> jax.Array:
   """Decode: the up-projection is absorbed into queries and outputs.
 
-  Equal to `naive` for the last queries of a row, but reads only the latent cache
-  of C + R values per token. An adapter of the up-projection is absorbed by its
-  factors.
+  Equal to `naive` for the last queries of a row, but reads only the latent
+  cache of C + R values per token. An adapter of the up-projection is absorbed
+  by its factors.
 
   Args:
-    q_nope_BTNU: unrotated part of the queries of T tokens, one behind the other.
+    q_nope_BTNU: unrotated part of the queries of T tokens in a row.
     q_rope_BTNR: rotated part of the queries.
     cache_BSX: [latent (C) | rotated key (R)] per slot, with them.
     w_ukv_CNX: as in `naive`.

@@ -250,7 +250,7 @@ class Programs:
         params, bias_LE, read_BT, at_B, rows.cache, longest)
     tokens_BT, logprobs_BT = self._draw(
         params, hidden_BTD, rows.keys_B, rows.sampled_B, drawn)
-    ended_BT = jnp.any(tokens_BT[..., None] == self._eos, -1)
+    ended_BT = jnp.any(tokens_BT[..., None] == self._eos[None, None], -1)
     two_B = jnp.zeros_like(live_B)
     if self._drafts:
       two_B = (live_B & (tokens_BT[:, 0] == rows.draft_B) & ~ended_BT[:, 0]
@@ -284,7 +284,7 @@ class Programs:
         self._model.head(params).astype(hidden_BTD.dtype),
         precision=self._model.compute.products,
         preferred_element_type=jnp.float32)
-    numbers = (numbers_B[:, None] + jnp.arange(t)).reshape(-1)
+    numbers = (numbers_B[:, None] + jnp.arange(t)[None]).reshape(-1)
     keys = jax.vmap(jax.random.fold_in)(jnp.repeat(keys_B, t), numbers)
     draw, how = (sample, (self._cfg.temperature, self._cfg.top_p)) if (
         drawn is None) else (sample_each, (jnp.repeat(x, t) for x in drawn))
