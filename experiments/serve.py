@@ -18,10 +18,11 @@ import threading
 
 from absl import flags
 
-from experiments import common, risk, start
 from r1jax.core.config import check
 from r1jax.rollout.serving import Serving
 from r1jax.training import reshard
+
+from . import common, risk, start
 
 TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
 HOST = flags.DEFINE_string(

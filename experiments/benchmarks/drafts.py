@@ -20,8 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, start
-from experiments.benchmarks.output import JSON
 from r1jax.core.types import Rollout
 from r1jax.data import templates
 from r1jax.models.model import Model
@@ -29,6 +27,9 @@ from r1jax.rollout.drafts import couplings
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating
+
+from .. import common, start
+from .output import JSON
 
 QUESTIONS = flags.DEFINE_integer("questions", 16, "Of --data.", lower_bound=1)
 SAMPLES = flags.DEFINE_integer("samples", 16, "Of each.", lower_bound=1)
