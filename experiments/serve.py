@@ -22,9 +22,9 @@ from r1jax.core.config import check
 from r1jax.rollout.serving import Serving
 from r1jax.training import reshard
 
-from . import common, risk, start
+from . import asking, common, risk, start
 
-TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
+TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "Address to listen at. Any but this machine's own"
     " needs --token.")
@@ -62,7 +62,7 @@ def main() -> None:
   token = TOKEN.value or os.environ.get("R1JAX_TOKEN", "")
   check(bool(token) or _local(HOST.value), f"host={HOST.value!r} can be reached"
         " from other machines; give --token=TEXT, or --host=127.0.0.1")
-  template = common.template(TEMPLATE.value)
+  template = asking.template(TEMPLATE.value)
   mesh = common.mesh()
   policy, tokenizer = common.policy(0, mesh, computing=True)
   tokenizer = common.settled(tokenizer, template)

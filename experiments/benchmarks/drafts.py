@@ -28,13 +28,13 @@ from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating
 
-from .. import common, start
+from .. import asking, common, start
 from .output import JSON
 
 QUESTIONS = flags.DEFINE_integer("questions", 16, "Of --data.", lower_bound=1)
 SAMPLES = flags.DEFINE_integer("samples", 16, "Of each.", lower_bound=1)
 NEW = flags.DEFINE_integer("max_new_tokens", 96, "Longest completion.")
-TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
+TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 REPS = flags.DEFINE_integer("reps", 3, "Timed rollouts.", lower_bound=1)
 
 
@@ -74,7 +74,7 @@ def distributions(model: Model, params, bias_LE, rollout: Rollout, vocab: int
 
 def main() -> None:
   policy, tokenizer = common.policy(0, None, computing=True)
-  model, template = policy.model, common.template(TEMPLATE.value)
+  model, template = policy.model, asking.template(TEMPLATE.value)
   parts = common.sources(common.DATA.value, "test")
   questions = [p for part in parts.values() for p in part][:QUESTIONS.value]
   prompts = [np.array(templates.prompt(p.messages, template, tokenizer).ids,
