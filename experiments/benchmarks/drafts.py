@@ -28,7 +28,7 @@ from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating
 
-from .. import asking, common, start
+from .. import asking, common, data_sets, start
 from .output import JSON
 
 QUESTIONS = flags.DEFINE_integer("questions", 16, "Of --data.", lower_bound=1)
@@ -75,7 +75,7 @@ def distributions(model: Model, params, bias_LE, rollout: Rollout, vocab: int
 def main() -> None:
   policy, tokenizer = common.policy(0, None, computing=True)
   model, template = policy.model, asking.template(TEMPLATE.value)
-  parts = common.sources(common.DATA.value, "test")
+  parts = data_sets.sources(data_sets.DATA.value, "test")
   questions = [p for part in parts.values() for p in part][:QUESTIONS.value]
   prompts = [np.array(templates.prompt(p.messages, template, tokenizer).ids,
                       np.int32) for p in questions]
