@@ -34,9 +34,9 @@ class Slot(NamedTuple):
   """What all layers of one decode step share.
 
   Attributes:
-    cos, sin: float32 [B, rotated/2].
-    index_B: int32, the cache slot that each row's token takes: its position.
-      The row attends to the slots up to it.
+    cos, sin: float32 [B, T, rotated/2].
+    index_B: int32, the cache slot that each row's first token takes: its
+      position. A token attends to the slots up to its own.
     longest: int32 scalar, the most slots that a row of interest attends to.
     block: slots that attention reads at a time, see `attention.decode_block`.
   """
@@ -48,16 +48,16 @@ class Slot(NamedTuple):
   block: int
 
   def put(self, cache: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-    """A cache with every row's token in its slot.
+    """A cache with every row's tokens in their slots.
 
     Args:
       cache: [B, ...], its slots on `axis`.
-      new: the same without that axis.
+      new: [B, T, ...], the same without that axis.
       axis: counted with B.
     """
     return jax.vmap(
-        lambda row, token, at: jax.lax.dynamic_update_slice_in_dim(
-            row, jnp.expand_dims(token, axis - 1), at, axis - 1))(
+        lambda row, tokens, at: jax.lax.dynamic_update_slice_in_dim(
+            row, jnp.moveaxis(tokens, 0, axis - 1), at, axis - 1))(
                 cache, new, self.index_B)
 
 

@@ -156,29 +156,32 @@ def _attend_backward(scale, precision, saved, dout):
 attend.defvjp(_attend, _attend_backward)
 
 
-def gqa_decode(q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
+def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
                lengths_B: jax.Array, scale: float,
                precision: Precision = None, *, block: int = 0,
                longest: jax.Array | None = None) -> jax.Array:
-  """One query per row against its slots of a cache; -> [B, N, H].
+  """A few queries per row against its slots of a cache; -> [B, T, N, H].
 
   Keys are kept transposed: so both products read the cache in the order of its
   memory (faster on CPU than keys laid out like values).
 
   Args:
-    q_BNH: queries.
-    k_BKHS, v_BKSH: the cache.
-    lengths_B: int32, at least 1: a row attends to so many slots, the first.
+    q_BTNH: queries of T tokens, one behind the other.
+    k_BKHS, v_BKSH: the cache, with them.
+    lengths_B: int32, at least 1: a row's first token attends to so many slots,
+      the first; each later one to one more.
     scale: of the softmax.
     precision: of the products, see `linear.precise`.
     block: see `decode_block`.
     longest: int32, the most slots that a row of interest attends to; what
       others get beyond is meaningless. None for the largest length.
   """
-  b, n, h = q_BNH.shape
+  b, t, n, h = q_BTNH.shape
   k_heads, slots = v_BKSH.shape[1:3]
-  einsum = product(precision, q_BNH.dtype)
-  q = q_BNH.reshape(b, k_heads, n // k_heads, h)
+  einsum = product(precision, q_BTNH.dtype)
+  # All queries of a key head, of all tokens, are one matrix.
+  q = q_BTNH.reshape(b, t, k_heads, n // k_heads, h).swapaxes(1, 2).reshape(
+      b, k_heads, -1, h)
 
   def read(start, size):
     return (jax.lax.dynamic_slice_in_dim(k_BKHS, start, size, 3),
@@ -189,8 +192,20 @@ def gqa_decode(q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
       lambda part: scale * einsum("bkgh,bkhs->bkgs", q, part[0]),
       lambda probs, part: einsum(
           "bkgs,bksh->bkgh", probs.astype(v_BKSH.dtype), part[1]),
-      lengths_B, slots, block, longest, (*q.shape[:-1], v_BKSH.shape[3]))
-  return mixed.astype(v_BKSH.dtype).reshape(b, n, -1)
+      each_token(lengths_B, t, n // k_heads)[:, None], slots, block, longest,
+      (*q.shape[:-1], v_BKSH.shape[3]))
+  return mixed.astype(v_BKSH.dtype).reshape(
+      b, k_heads, t, n // k_heads, -1).swapaxes(1, 2).reshape(b, t, n, -1)
+
+
+def each_token(lengths_B: jax.Array, tokens: int, heads: int) -> jax.Array:
+  """int32 [B, tokens * heads], the slots that each query attends to.
+
+  One for all where there is one token: [B, 1].
+  """
+  if tokens == 1:
+    return lengths_B[:, None]
+  return lengths_B[:, None] + jnp.repeat(jnp.arange(tokens), heads)[None]
 
 
 def decode_block(backend: str) -> int:
@@ -207,7 +222,7 @@ def decode_block(backend: str) -> int:
 def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
                score: Callable[[Any], jax.Array],
                mix: Callable[[jax.Array, Any], jax.Array],
-               lengths_B: jax.Array, slots: int, block: int,
+               lengths: jax.Array, slots: int, block: int,
                longest: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
   """softmax(score) mix over the slots of a cache, block by block.
 
@@ -219,7 +234,8 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
     whole: all of it.
     score: part -> float32 [B, ..., slots of the part].
     mix: (weights, part) -> float32 [B, ..., W].
-    lengths_B: int32, at least 1, slots of each row.
+    lengths: int32 [B, ...], at least 1, the slots that a query attends to; as
+      `shape` without its last axis, or 1 where all are alike.
     slots: of the cache.
     block: slots read at a time; 0 reads `whole`.
     longest: see `gqa_decode`.
@@ -228,11 +244,10 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
   Returns:
     float32 `shape`.
   """
-  ones = (1,) * (len(shape) - 1)
-  lengths = lengths_B.reshape(-1, *ones)
+  lengths = lengths[..., None]
 
   def index(size):
-    return jnp.arange(size).reshape(*ones, size)
+    return jnp.arange(size).reshape((1,) * (len(shape) - 1) + (size,))
 
   if not block or slots <= block:
     found = jnp.where(index(slots) < lengths, score(whole), -jnp.inf)
@@ -252,7 +267,7 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
     return (larger, total * fade + jnp.sum(exps, -1, keepdims=True),
             mixed * fade + mix(exps, part))
 
-  longest = jnp.max(lengths_B) if longest is None else longest
+  longest = jnp.max(lengths) if longest is None else longest
   empty = jnp.zeros((*shape[:-1], 1), jnp.float32)
   with jax.named_scope(BLOCKS):
     _, total, mixed = jax.lax.fori_loop(

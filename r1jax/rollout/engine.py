@@ -51,10 +51,15 @@ class Engine:
 
   Compiled programs are kept per shape: prompts computed at once and their
   bucket, rows, slots of the cache.
+
+  Attributes:
+    speed: tokens, those of this process that were sampled so far, and rounds,
+      how often a row was computed for them: fewer where drafts were taken.
   """
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: frozenset[int],
-               mesh: jax.sharding.Mesh | None = None, *, max_rows: int = 0):
+               mesh: jax.sharding.Mesh | None = None, *, max_rows: int = 0,
+               speculate: bool = False):
     """Prepares, without compiling yet.
 
     Args:
@@ -64,10 +69,12 @@ class Engine:
       mesh: rows are split over its batch axes; None for one device.
       max_rows: samples that live at once, in all processes; 0 for all that a
         call asks for.
+      speculate: let multi-token prediction draft tokens; samples stay what they
+        are, see `Programs`.
 
     Raises:
-      ValueError: an end-of-sequence id lies outside the vocabulary, or
-        `max_rows` do not divide over the lanes.
+      ValueError: an end-of-sequence id lies outside the vocabulary, `max_rows`
+        do not divide over the lanes, or nothing can draft.
     """
     outside = sorted(i for i in eos_ids if not 0 <= i < model.cfg.vocab_size)
     check(not outside, f"end-of-sequence ids {outside} lie outside the model's"
@@ -79,9 +86,14 @@ class Engine:
     check(max_rows >= 0 and max_rows % self.lanes == 0,
           f"max_rows={max_rows} must be a multiple of {self.lanes}, the parts"
           " that devices and processes split rows into; 0 is for all")
+    check(model.cfg.n_mtp > 0 or not speculate, "speculate needs a model with a"
+          " module of multi-token prediction; this one has none, leave it out")
+    self.ahead = int(speculate)  # tokens that a step reads beyond the latest
+    self.speed: collections.Counter[str] = collections.Counter()
     self._own_lanes = self.lanes // jax.process_count()
     self.programs = Programs(
-        self.model, cfg, np.array(sorted(eos_ids), np.int32), self.lanes)
+        self.model, cfg, np.array(sorted(eos_ids), np.int32), self.lanes,
+        drafts=speculate)
     platform = (jax.default_backend() if mesh is None
                 else mesh.devices.flat[0].platform)
     self._fine = not attention.decode_block(platform)
@@ -163,6 +175,8 @@ class Engine:
         missing[question] -= 1
         if ended and not missing[question]:
           ended(int(question), harvest.rollout(question, question + 1))
+    self.speed.update(
+        tokens=int(harvest.lengths_N.sum()), rounds=harvest.rounds)
     return harvest.rollout()
 
   def stream(self, params: Params, bias_LE: jax.Array, prompt: np.ndarray,
@@ -174,8 +188,9 @@ class Engine:
     """
     asked = self._asked([prompt], [prompt_id], 1, None, [0])
     harvest, shown = Harvest(asked, self.cfg.max_new_tokens), 0
+    chunk = max(1, min(chunk, CHUNK) - self.ahead)
     for _ in self._rounds(params, bias_LE, asked, key, harvest,
-                          first=1, chunk=min(chunk, CHUNK)):
+                          first=1, chunk=chunk):
       length = int(harvest.lengths_N[0])
       yield harvest.tokens_NT[0, shown:length].tolist()
       shown = length
@@ -234,7 +249,7 @@ class Engine:
     rows_each = self.rows_each(asked.limits_QG.size)
     slots = Slots(self._own_lanes, rows_each, asked.limits_QG.size)
     prompts = _Prompts(self, asked, harvest)
-    most = asked.tokens_QP.shape[1] + self.cfg.max_new_tokens
+    most = asked.tokens_QP.shape[1] + self.cfg.max_new_tokens + self.ahead
     rows, steps = None, first
     while True:
       while _any(slots.live_S <= slots.floors_S):
@@ -247,7 +262,7 @@ class Engine:
         rows = self.programs.insert(rows, prompts.cache, key, self._place(fill))
       waiting, live, longest = processes.largest(
           slots.waiting_S.max(), slots.live_S.max(),
-          _longest(asked, slots, harvest))
+          _longest(asked, slots, harvest) + self.ahead)
       if not waiting:
         prompts.drop()
       if not live:
@@ -260,8 +275,8 @@ class Engine:
           size * self.lanes) else 0
       room = _slots(self.model, rows.cache) - longest + 1
       rows, found = self.programs.decode(
-          params, bias_LE, rows, np.int32(min(steps, room)), np.int32(until),
-          self._place(slots.floors_S))
+          params, bias_LE, rows, np.int32(min(steps, room, CHUNK - self.ahead)),
+          np.int32(until), self._place(slots.floors_S))
       yield harvest.take(slots, *processes.own_rows(
           (found, rows.sampled_B, rows.done_B, rows.ended_B)))
       steps = chunk

@@ -118,6 +118,7 @@ class Harvest:
     tokens_NT, logprobs_NT: of every sample.
     lengths_N: int32, tokens so far.
     ended_N: bool, whether the last is an end-of-sequence id.
+    rounds: how often rows were computed for them.
   """
 
   def __init__(self, asked: Asked, new: int):
@@ -127,6 +128,7 @@ class Harvest:
     self.logprobs_NT = np.zeros((total, new), np.float32)
     self.lengths_N = np.zeros(total, np.int32)
     self.ended_N = np.zeros(total, bool)
+    self.rounds = 0
     self._experts: tuple[np.ndarray, np.ndarray] | None = None
 
   def prompts(self, questions: np.ndarray, experts_NPLA: np.ndarray) -> None:
@@ -152,6 +154,7 @@ class Harvest:
       The samples that are done.
     """
     held_B, done = slots.held_SR.reshape(-1), []
+    self.rounds += int(found.rounds_B.sum())
     for row in np.flatnonzero(held_B >= 0):
       sample = held_B[row]
       begin, end = self.lengths_N[sample], sampled_B[row]

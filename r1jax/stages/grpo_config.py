@@ -32,6 +32,9 @@ class GrpoConfig:
   # Completions that grow at once, the others wait for a free slot; 0 is all. It
   # changes no sample.
   max_rows: int = 0
+  # Let the MTP module draft tokens of rollouts, which the policy then draws or
+  # not. It changes no sample.
+  speculate: bool = False
   replay_experts: bool = False  # use the sampler's experts in the update
   reference_every: int = 400  # updates between refreshes of the reference
   # Log the KL to the reference policy although policy.kl_beta is 0.

@@ -84,8 +84,8 @@ def test_case_sees_scale_segments_and_head_order(broken):
 def _decode(lengths, **options):
   return jax.jit(functools.partial(attention.gqa_decode, **options),
                  static_argnums=4)(
-      *_f32(Q[:, 0], KEYS.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
-      jnp.asarray(lengths), SCALE)
+      *_f32(Q[:, :1], KEYS.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
+      jnp.asarray(lengths), SCALE)[:, 0]
 
 
 def _reads(lengths):
@@ -105,6 +105,26 @@ def test_gqa_decode_is_the_last_row_of_attend(block, lengths):
   assert np.abs(_reads(lengths) - _reads((2, 3))).max() > 1e-2
 
 
+@pytest.mark.parametrize("block", [0, 2])
+def test_each_token_of_a_few_reads_one_slot_more(block):
+  lengths, tokens = (1, T - 2), 3
+  got = jax.jit(functools.partial(attention.gqa_decode, block=block),
+                static_argnums=4)(
+      *_f32(Q[:, :tokens], KEYS.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
+      jnp.asarray(lengths), SCALE)
+  assert got.shape == (B, tokens, N, VALUES.shape[-1])
+  for t in range(tokens):
+    want = np.array([reference.gqa(
+        Q[b, t:t + 1], KEYS[b], VALUES[b],
+        np.arange(T)[None] < lengths[b] + t, SCALE)[0] for b in range(B)])
+    np.testing.assert_allclose(got[:, t], want, **F32)
+    if t:  # one slot fewer is seen
+      assert np.abs(want - np.array([reference.gqa(
+          Q[b, t:t + 1], KEYS[b], VALUES[b],
+          np.arange(T)[None] < lengths[b] + t - 1, SCALE)[0]
+          for b in range(B)])).max() > 1e-2
+
+
 @pytest.mark.parametrize("block", [1, 2])
 def test_a_row_of_no_interest_costs_no_blocks(block):
   """What is read ends with the longest row of interest."""
@@ -118,8 +138,8 @@ def test_the_softmax_runs_along_without_overflow():
   grow = 300.0 * np.arange(T)[None, :, None, None]
   keys, queries = np.ones_like(KEYS) * grow, np.ones_like(Q)
   got = attention.gqa_decode(
-      *_f32(queries[:, 0], keys.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
-      jnp.full(B, T), 1.0, block=1)
+      *_f32(queries[:, :1], keys.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
+      jnp.full(B, T), 1.0, block=1)[:, 0]
   want = np.repeat(VALUES[:, -1], N // K, axis=1)
   np.testing.assert_allclose(got, want, **F32)
 

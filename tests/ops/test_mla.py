@@ -50,10 +50,25 @@ def test_absorbed_is_naive(block):
                      static_argnums=5)
   cache = np.concatenate([LATENT, K_ROPE], -1)
   for t in range(T):
-    got = absorbed(*_f32(Q_NOPE[:, t], Q_ROPE[:, t], cache, W_UKV),
-                   jnp.asarray(LENGTHS[:, t]), SCALE)
+    got = absorbed(*_f32(Q_NOPE[:, t:t + 1], Q_ROPE[:, t:t + 1], cache, W_UKV),
+                   jnp.asarray(LENGTHS[:, t]), SCALE)[:, 0]
     np.testing.assert_allclose(
         got, _expected(allowed=SEEN)[:, t], **F32)
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_absorbed_takes_a_few_tokens(block):
+  """Each sees one slot more than the one before."""
+  first = np.array([1, 3])
+  got = jax.jit(functools.partial(mla.absorbed, block=block), static_argnums=5)(
+      *_f32(Q_NOPE, Q_ROPE, np.concatenate([LATENT, K_ROPE], -1), W_UKV),
+      jnp.asarray(first), SCALE)
+  lengths = first[:, None, None] + np.arange(T)[:, None]
+  want = _expected(allowed=np.arange(S) < lengths)
+  np.testing.assert_allclose(got, want, **F32)
+  all_alike = _expected(allowed=np.broadcast_to(
+      np.arange(S) < first[:, None, None], SEEN.shape[:2] + (S,)))
+  assert np.abs(want - all_alike)[:, 1:].max() > 1e-2
 
 
 def test_an_adapted_up_projection_goes_by_its_factors():
@@ -74,8 +89,8 @@ def test_an_adapted_up_projection_goes_by_its_factors():
   absorbed = jax.jit(mla.absorbed, static_argnums=5)
   cache = np.concatenate([LATENT, K_ROPE], -1)
   for t in range(T):
-    got = absorbed(*_f32(Q_NOPE[:, t], Q_ROPE[:, t], cache), w,
-                   jnp.asarray(LENGTHS[:, t]), SCALE)
+    got = absorbed(*_f32(Q_NOPE[:, t:t + 1], Q_ROPE[:, t:t + 1], cache), w,
+                   jnp.asarray(LENGTHS[:, t]), SCALE)[:, 0]
     np.testing.assert_allclose(
         got, _expected(w_ukv=summed, allowed=SEEN)[:, t], rtol=1e-5, atol=1e-5)
 

@@ -78,8 +78,8 @@ def test_gqa_decode():
   for t in (T // 2, T - 1):
     for block in (0, 16):
       got = attention.gqa_decode(
-          q[:, :, t], k.swapaxes(2, 3), v, jnp.full(B, t + 1), SCALE,
-          block=block)
+          q[:, :, t][:, None], k.swapaxes(2, 3), v, jnp.full(B, t + 1), SCALE,
+          block=block)[:, 0]
       assert got.dtype == jnp.bfloat16
       assert error(got, want[:, :, t]) <= BOUND
 
@@ -108,7 +108,8 @@ def test_latent_decode():
           attention, "over_slots", lambda read, whole, score, *rest: over(
               read, whole, lambda part: scores(score(part)), *rest))
       return mla.absorbed(*(jnp.asarray(x, jnp.bfloat16) for x in (
-          q_nope, q_rope, cache, w_ukv)), jnp.full(rows, s), scale)
+          q_nope[:, None], q_rope[:, None], cache, w_ukv)),
+          jnp.full(rows, s), scale)[:, 0]
 
   def exact(x):
     assert x.dtype == jnp.float32
@@ -126,7 +127,7 @@ def test_no_score_is_bfloat16(form):
   if form.startswith("decode"):
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in case())
     program = jax.make_jaxpr(lambda q, k, v: attention.gqa_decode(
-        q[:, :, 0], k.swapaxes(2, 3), v, jnp.full(B, T), SCALE,
+        q[:, :, :1].swapaxes(1, 2), k.swapaxes(2, 3), v, jnp.full(B, T), SCALE,
         block=16 if "by" in form else 0))(q, k, v)
   else:
     program = jax.make_jaxpr(lambda: whole(form, SCALE))()
