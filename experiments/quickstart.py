@@ -24,7 +24,7 @@ from r1jax.data.tokenizer import Tokenizer
 from r1jax.evals.runner import EvalResult
 from r1jax.losses import presets as loss_presets
 from r1jax.models import config as model_config
-from r1jax.report import tables
+from r1jax.report import tables, workdir
 from r1jax.sharding import processes
 from r1jax.stages import evaluating, grpo, judging, reporting, tasks
 from r1jax.stages.evaluating import EvalConfig
@@ -64,7 +64,7 @@ def main() -> None:
   folder = top / f"seed_{cfg.seed}"
   if processes.from_writer(lambda: complete(top, folder)):
     return
-  base, tokenizer = common.policy(cfg.seed, common.mesh())
+  base, tokenizer = common.policy(cfg.seed, common.mesh(), began(folder))
   print(f"base: {model_config.describe(base.model.cfg)}\n{cfg.explain()}",
         flush=True)
   results = run(cfg, DECODINGS, base, tokenizer, folder, mesh=common.mesh())
@@ -77,6 +77,14 @@ def main() -> None:
     print(f"report: {report}", flush=True)
 
   processes.from_writer(finished)
+
+
+def began(folder: epath.Path) -> str:
+  """--init as the run in the folder began: orbax:DIR with its step."""
+  init = common.frozen_in(folder / "init")
+  processes.from_writer(lambda: io.write_json(
+      folder / "init" / workdir.CONFIG, {"config": {"init": init}}))
+  return init
 
 
 def complete(top: epath.Path, folder: epath.Path) -> bool:

@@ -103,11 +103,16 @@ def pass_at_1(correct_QG: np.ndarray) -> Estimate:
 
 
 def mean_pass_at_k(correct_QG: np.ndarray, k: int) -> Estimate:
-  """`pass_at_k` of every problem, and their mean; a sample is right at 1."""
+  """The mean of `pass_values`, see `clustered`."""
+  return clustered(pass_values(correct_QG, k))
+
+
+def pass_values(correct_QG: np.ndarray, k: int) -> np.ndarray:
+  """`pass_at_k` of every problem, [Q]; a sample is right at 1."""
   correct_QG = _checked(correct_QG)
   n = correct_QG.shape[1]
   chance_C = np.array([pass_at_k(n, c, k) for c in range(n + 1)])
-  return clustered(chance_C[(correct_QG >= 1.0).sum(1)])
+  return chance_C[(correct_QG >= 1.0).sum(1)]
 
 
 def powers(n: int) -> list[int]:
