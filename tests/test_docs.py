@@ -163,8 +163,8 @@ def test_every_flag_is_some_experiments():
           used[match[1]] = path.name
   assert len(used) > 60
   known = flagged.flags_of(sorted({
-      f"experiments.{path.stem}" for path in (ROOT / "experiments").glob(
-          "*.py") if "start.run(" in path.read_text()}))
+      module for path in pages()
+      for module, _ in commands(path.read_text())}))
   others = {"strict", "nodes", "time"}  # of mkdocs and sbatch
   assert not {name: page for name, page in used.items()
               if name not in known | others}
