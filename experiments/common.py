@@ -27,7 +27,7 @@ from r1jax.stages.weights import Weights
 from . import flagset
 
 INIT = flags.DEFINE_string(
-    "init", "base", "First parameters: base or base:world (which ship with r1jax),"
+    "init", "base", "First parameters: base or base:world (they ship along),"
     " hf:DIR (a Hugging Face folder), orbax:WORKDIR (its newest checkpoint;"
     " WORKDIR@STEP, WORKDIR@best), peft:DIR (an adapter with its base),"
     " file:PATH.safetensors or random:PRESET.")
