@@ -67,9 +67,9 @@ TOPOLOGY = flags.DEFINE_string(
     " v6e:8x8); cpu or gpu, those of this machine; h200, h100 or a100, one of"
     " them, by an estimate of memory without compiling.")
 PROGRAM = flags.DEFINE_list(
-    "program", ["all"], "reshard, prefill, decode, halve, logprobs, taught (the"
-    " teacher's), score (of reward models), accumulate, apply, some of them,"
-    " update for the last two, or all.")
+    "program", ["all"], "reshard, prefill, insert, decode, halve, logprobs,"
+    " taught (the teacher's), score (of reward models), accumulate, apply, some"
+    " of them, update for the last two, or all.")
 SWEEP = flags.DEFINE_integer(
     "sweep", 0, "Try so many of the most promising meshes and remat policies"
     " on the first --program and rank them, instead of those given.")

@@ -104,7 +104,8 @@ class Session:
 
     def take() -> None:
       self._lock = workdir_lib.take(
-          workdir, config, workdir_lib.versions(), ignore=("steps",),
+          workdir, config, workdir_lib.versions(),
+          ignore=("steps", "max_rows", "speculate"),
           remedies=_REMEDIES | dict(remedies or {}))
       tokenizer_lib.keep(tokenizer, workdir)
 
