@@ -91,6 +91,9 @@ setuptools.setup(
         "puzzles": ["reasoning-gym==0.1.25"],
         # Tasks of lm-evaluation-harness on our models (experiments.harness).
         "lm-eval": ["lm-eval>=0.4.9"],
+        # Where metrics are shown beside TensorBoard (--sinks).
+        "wandb": ["wandb>=0.31"],
+        "trackio": ["trackio>=0.43"],
         # Tells Latin languages apart in the language reward.
         "language": ["lingua-language-detector>=2.0"],
     },
