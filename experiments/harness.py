@@ -11,11 +11,11 @@ harness downloads for a task it downloads here. Writes OUT/result.json.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 
 from absl import flags
-from etils import epath
 
 from r1jax.core import io
 from r1jax.core.config import check
@@ -42,6 +42,11 @@ def main() -> None:
   from lm_eval import tasks, utils
 
   cfg = HARNESS.value()
+  out = common.take(OUT.value, {
+      "init": common.frozen(common.INIT.value), "tasks": TASKS.value,
+      "include_path": INCLUDE.value, "shots": SHOTS.value,
+      "limit": LIMIT.value, "chat": CHAT.value,
+      "sampling": dataclasses.asdict(cfg)})
   policy, tokenizer = common.policy(cfg.seed, common.mesh())
   model = language_model(
       Harness(policy, tokenizer, cfg, common.mesh()), common.INIT.value)
@@ -55,7 +60,7 @@ def main() -> None:
   told = json.loads(json.dumps(
       {key: found[key] for key in ("results", "n-shot", "n-samples", "configs",
                                    "versions") if key in found}, default=str))
-  io.write_json(epath.Path(OUT.value) / "result.json", told | {
+  io.write_json(out / "result.json", told | {
       "init": common.INIT.value, "harness": lm_eval.__version__,
       "chat": CHAT.value})
   print(utils.make_table(found))

@@ -30,8 +30,6 @@ from r1jax.stages import pipeline
 
 from . import flagset, recipe
 
-DISTRIBUTED = flagset.define(DistributedConfig, "distributed")
-
 # What users can mend: bad input, a full disk, gradients that stay non-finite.
 EXPECTED = (ValueError, OSError, FloatingPointError)
 
@@ -45,14 +43,17 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
     many: whether several processes may do it together; the first then prints.
     devices: whether it uses JAX's devices, and so joins other processes.
   """
+  joining = (flagset.define(DistributedConfig, "distributed") if devices
+             else None)
+
   def wrapped(argv: list[str]) -> int:
     if len(argv) > 1:
       raise SystemExit(f"error: unexpected arguments {' '.join(argv[1:])};"
                        " flags are --name=value")
     logging.set_verbosity(logging.WARNING)
     try:
-      if devices and distributed.initialize(DISTRIBUTED.value()):
-        _together(main, many)
+      if joining and distributed.initialize(joining.value()):
+        _together(main, many, joining.value())
       else:
         main()
         _mark()
@@ -90,11 +91,11 @@ def _parse(argv: list[str]) -> list[str]:
     raise SystemExit(f"error: {error}\n(--help lists all flags)") from error
 
 
-def _together(main: Callable[[], Any], many: bool) -> None:
+def _together(main: Callable[[], Any], many: bool, config: DistributedConfig
+              ) -> None:
   """`main` as one of several processes; if one fails, all end."""
   # Collectives that wait hold a thread, as those of simulated devices above.
   os.environ.setdefault("PJRT_NPROC", "64")
-  config = DISTRIBUTED.value()
   watchdog.start(config.heartbeat_timeout, config.stall_timeout)
   if not processes.is_writer():
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end

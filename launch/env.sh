@@ -1,6 +1,7 @@
 # Sourced by the scripts beside it, and in a terminal (bash or zsh): enters the
 # repository, makes .venv if it is missing or setup.py has changed, and activates
-# it. It leaves the shell's options alone: a terminal must outlive an error.
+# it. It leaves the shell's options alone: a terminal must outlive an error. A
+# .venv that it did not make is used if it has pip, and never removed.
 # Copied out of a wheel (r1jax files --to=DIR) it stays where it is started and
 # takes the python of PATH.
 #   PYTHON=python3.12   the interpreter to make .venv with
@@ -47,15 +48,25 @@ make_venv() {
       "$("$python" --version 2>&1 || true). Set PYTHON=python3.11 or later." >&2
     return 1
   fi
-  # A .venv from an interrupted start, or moved from elsewhere, is made anew.
-  if ! .venv/bin/python -m pip --version >/dev/null 2>&1 ||
-    ! grep -qsF "$PWD/.venv" .venv/bin/activate; then
-    rm -rf .venv
-    "$python" -m venv .venv || {
-      echo "Could not make .venv; on Debian: apt-get install python3-venv" >&2
-      return 1
-    }
+  if .venv/bin/python -m pip --version >/dev/null 2>&1 &&
+    grep -qsF "$PWD/.venv" .venv/bin/activate; then
+    return 0
   fi
+  # One of this script's, from an interrupted start or moved from elsewhere, is
+  # made anew; another one is somebody's.
+  if [ -L .venv ] || { [ -e .venv ] && [ ! -e .venv/r1jax-made ]; }; then
+    echo "$PWD/.venv was not made by launch/env.sh, and has no pip (uv makes" \
+      "such) or was made for another folder. It is left as it is: rename or" \
+      "remove it, or activate it, install r1jax there (uv pip install -e .)" \
+      "and set R1JAX_VENV=none." >&2
+    return 1
+  fi
+  rm -rf .venv
+  mkdir .venv && touch .venv/r1jax-made || return
+  "$python" -m venv .venv || {
+    echo "Could not make .venv; on Debian: apt-get install python3-venv" >&2
+    return 1
+  }
 }
 
 set_up() {
@@ -104,7 +115,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COM
 # XLA on CPU takes its buffers anew in every run. glibc gives large ones back to
 # the system each time, and most of an elementwise operation went into page
 # faults: keeping them, in huge pages, made it 5x faster, and one arena for all
-# threads (the others are unmapped when they empty) a whole update 2x (LOG.md).
+# threads (the others are unmapped when they empty) a whole update 2x (docs/log/core.md).
 # Other C libraries ignore this.
 tunables=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1
 tunables+=:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000
