@@ -85,7 +85,8 @@ def opened(names: Sequence[str], workdir: str | os.PathLike,
     ValueError: a package is missing, or its service refuses; says which.
   """
   for name in names:
-    check(importlib.util.find_spec(name) is not None,
+    # A folder of that name, as wandb leaves them, is a package without origin.
+    check(getattr(importlib.util.find_spec(name), "origin", None) is not None,
           f"sinks={name} needs the package {name}: pip install"
           f" 'r1jax[{name}]'")
   if not names:

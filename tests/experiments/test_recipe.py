@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import re
 
 import pytest
@@ -17,7 +18,7 @@ from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
 from tests.experiments import helps
 from tests.experiments.calls import calls
-from tests.experiments.test_commands import fails
+from tests.experiments.test_commands import fails, succeeds
 
 EVAL = EvalConfig(temperature=1.0, top_p=1.0)
 # What a recipe must not take from the embedded base's defaults by silence.
@@ -100,6 +101,20 @@ def test_memory_is_that_of_the_recipes_sizes(name, share):
     assert own not in settings or told[flag] == settings[own], flag
   assert int(told["prompt"]) <= int(settings["row_length"]) - int(
       settings["max_new_tokens"])
+
+
+@pytest.mark.slow  # compiles seven programs
+def test_the_small_recipe_compiles():
+  settings = {x.name: x.value for x in recipe.read(recipe.find("embedded"))}
+  rows = int(settings["questions"]) * int(settings["samples"])
+  call, = calls("experiments.compile_ahead", [
+      "--preset=base-arith", "--topology=cpu", f"--rows={rows}", "--prompt=64",
+      f"--samples={settings['samples']}", f"--length={settings['row_length']}",
+      f"--micro_rows={settings['micro_rows']}", "--json"])
+  found = json.loads(succeeds(call).splitlines()[-1])["rows"]
+  assert {"reshard", "prefill", "decode", "logprobs", "accumulate",
+          "apply"} <= {row["name"] for row in found}
+  assert all(row["compile_s"] > 0 for row in found)
 
 
 def test_every_memory_that_was_computed_is_held_to_its_recipe():

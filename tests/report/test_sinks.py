@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from importlib import machinery
 
 import numpy as np
 import pytest
@@ -77,12 +78,13 @@ def test_trackio_on_this_machine(tmp_path):
   assert not {"kl", "stage"} & set(rows[0])
 
 
-def test_what_cannot_be_is_said_in_a_sentence(tmp_path, monkeypatch):
+@pytest.mark.parametrize("spec", [None, machinery.ModuleSpec("wandb", None)])
+def test_what_cannot_be_is_said_in_a_sentence(tmp_path, monkeypatch, spec):
   with pytest.raises(ValueError, match="^sinks=wand: 'wand' is unknown; choose"
                      " wandb or trackio, or both"):
     GrpoConfig(sinks=("wand",))
   GrpoConfig(sinks=("wandb", "trackio"))  # known, whatever is installed here
-  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
   with pytest.raises(ValueError, match=r"^sinks=wandb needs the package wandb:"
                      r" pip install 'r1jax\[wandb\]'"):
     sinks.opened(["wandb"], tmp_path, {}, resumes=False)
