@@ -32,7 +32,7 @@ from r1jax.core.config import check
 from r1jax.core.types import Rollout
 from r1jax.models.model import Model, Params
 from r1jax.ops import attention
-from r1jax.rollout.programs import CHUNK, Programs, Rows
+from r1jax.rollout.programs import CHUNK, NO_DRAFTS, Programs, Rows
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.rollout.slots import Asked, Harvest, Slots
 from r1jax.sharding import processes, rules
@@ -86,8 +86,7 @@ class Engine:
     check(max_rows >= 0 and max_rows % self.lanes == 0,
           f"max_rows={max_rows} must be a multiple of {self.lanes}, the parts"
           " that devices and processes split rows into; 0 is for all")
-    check(model.cfg.n_mtp > 0 or not speculate, "speculate needs a model with a"
-          " module of multi-token prediction; this one has none, leave it out")
+    check(model.cfg.n_mtp > 0 or not speculate, NO_DRAFTS)
     self.ahead = int(speculate)  # tokens that a step reads beyond the latest
     self.speed: collections.Counter[str] = collections.Counter()
     self._own_lanes = self.lanes // jax.process_count()
