@@ -93,8 +93,8 @@ def missing(text: str) -> list[str]:
         found.append(code)
     elif module := MODULE.match(code):
       path = ROOT / module[1].replace(".", "/")
-      if not path.with_suffix(".py").exists() and not path.is_dir():
-        # `experiments.world_judge:review` and the like name a function.
+      there = path.with_suffix(".py").exists() or path.is_dir()
+      if not there and module[1] != "experiments.NAME":
         found.append(code)
   for names, where in NAMED.findall(text):
     if (path := ROOT / where).exists():
@@ -126,7 +126,8 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
       if match := re.search(r"python -m (experiments[\w.]+)(.*)", line):
         found.append((match[1], shlex.split(match[2], comments=True)))
   for code in CODE.findall(prose_only(text)):
-    if match := re.match(r"python -m (experiments[\w.]+)( .*)?$", code):
+    match = re.match(r"python -m (experiments[\w.]+)( .*)?$", code)
+    if match and match[1] != "experiments.NAME":  # stands for each of them
       found.append((match[1], shlex.split(match[2] or "")))
   return found
 
