@@ -95,6 +95,9 @@ setuptools.setup(
         "lm-eval": ["lm-eval>=0.4.9"],
         # Serve a model over HTTP (experiments.serve).
         "serve": ["starlette>=0.40", "uvicorn>=0.30"],
+        # Where metrics are shown beside TensorBoard (--sinks).
+        "wandb": ["wandb>=0.31"],
+        "trackio": ["trackio>=0.43"],
         # Tells Latin languages apart in the language reward.
         "language": ["lingua-language-detector>=2.0"],
         # The pages: python -m mkdocs build --strict.

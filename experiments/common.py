@@ -77,6 +77,12 @@ def frozen(init: str, began: str = "") -> str:
   return found
 
 
+def frozen_in(*folders: str | os.PathLike) -> str:
+  """--init, frozen as in the first of the folders that has begun with it."""
+  return frozen(INIT.value, next(filter(None, (
+      settings_of(folder).get("init") for folder in folders)), ""))
+
+
 def settled(tokenizer: Tokenizer, template: str, workdir: str = "",
             date: str = "") -> Tokenizer:
   """The tokenizer as a run of a template keeps it.

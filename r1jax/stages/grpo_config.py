@@ -7,6 +7,7 @@ import dataclasses
 from r1jax.core.config import check
 from r1jax.losses.distill import DistillConfig
 from r1jax.losses.policy import PolicyConfig
+from r1jax.report import sinks
 from r1jax.training.advantages import AdvantageConfig
 from r1jax.training.lora import LoraConfig
 from r1jax.training.optimizer import OptimizerConfig
@@ -52,6 +53,8 @@ class GrpoConfig:
   seed: int = 0  # of prompts and samples
   save_every: int = 25  # steps between checkpoints
   eval_every: int = 25  # steps between evaluations; 0 is never
+  # Who shows the metrics beside TensorBoard: wandb, trackio or both.
+  sinks: tuple[str, ...] = ()
   policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
   distill: DistillConfig = dataclasses.field(
       default=DistillConfig(), metadata={"flag": False})  # by a teacher
@@ -60,6 +63,7 @@ class GrpoConfig:
   lora: LoraConfig = LoraConfig()
 
   def __post_init__(self):
+    sinks.check_names(self.sinks)
     for name in ("steps", "questions", "minibatches", "epochs", "row_length",
                  "micro_rows", "reference_every", "save_every"):
       check(getattr(self, name) > 0,
