@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import re
@@ -191,3 +192,15 @@ def test_pages_build_without_a_warning(tmp_path):
       env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
   assert done.returncode == 0, done.stderr
   assert "policy_loss" in (tmp_path / "api/losses/index.html").read_text()
+
+
+def test_the_script_of_architecture_lists_every_module():
+  place = importlib.util.spec_from_file_location(
+      "architecture", ROOT / "docs/architecture.py")
+  script = importlib.util.module_from_spec(place)
+  place.loader.exec_module(script)
+  text = script.written((ROOT / "ARCHITECTURE.md").read_text(), ROOT)
+  for path in (ROOT / "r1jax").rglob("*.py"):
+    if path.stem != "__init__":
+      assert f"| `{path.name}` | {script.holds(path)} |" in text
+  assert script.written(text, ROOT) == text
