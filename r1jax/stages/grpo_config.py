@@ -18,14 +18,15 @@ class GrpoConfig:
   """Settings of `grpo.run`; the defaults fit the embedded base."""
 
   steps: int = 100  # rollouts, each followed by minibatches * epochs updates
-  questions: int = 16  # per rollout
-  samples: int = 16  # per question, the group (R1: 16)
-  minibatches: int = 1  # random parts of a rollout, one update each (R1: 16)
+  questions: int = 16  # questions per rollout
+  samples: int = 16  # samples per question: the group (R1: 16)
+  minibatches: int = 1  # updates a rollout is split into, at random (R1: 16)
   epochs: int = 1  # passes over a rollout (R1: 1)
   row_length: int = 256  # tokens of a packed row
   micro_rows: int = 24  # rows of a micro-batch
-  temperature: float = 1.0  # of the rollout (R1-Zero: 1)
-  max_new_tokens: tuple[int, ...] = (96,)  # longest completion, by stage
+  temperature: float = 1.0  # sampling temperature of rollouts (R1-Zero: 1)
+  # Longest completion in tokens; several are stages that `stage_steps` divides.
+  max_new_tokens: tuple[int, ...] = (96,)
   stage_steps: tuple[int, ...] = ()  # rollouts before stages 2, 3, ...
   # Rounds of fresh questions that replace groups without variance (DAPO's
   # dynamic sampling); 0 trains on all groups.
@@ -46,11 +47,13 @@ class GrpoConfig:
   # Step of the router bias (V3: 0.001 in pre-training).
   bias_update_speed: float = 0.0
   balance: float = 0.0  # factor of the sequence-wise balance loss during RL
-  template: str = "r1-zero"  # or plain, chat, chat-think, r1, file:PATH
-  # optimizer, reference, rewards (reward models): on the host while idle
+  # Prompt template: r1-zero, plain, chat, chat-think, r1 or file:PATH.
+  template: str = "r1-zero"
+  # What lies in host memory while idle: optimizer, reference, rewards (reward
+  # models).
   offload: tuple[str, ...] = ()
   driver: str = "mesh"  # mesh, or pmap (replicas; the first device samples)
-  seed: int = 0  # of prompts and samples
+  seed: int = 0  # seed of the order of prompts and of samples
   save_every: int = 25  # steps between checkpoints
   eval_every: int = 25  # steps between evaluations; 0 is never
   # Who shows the metrics beside TensorBoard: wandb, trackio or both.
