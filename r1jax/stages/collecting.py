@@ -16,8 +16,10 @@ from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.judging import Judge
 from r1jax.training.advantages import AdvantageConfig, group_advantages
 
-# (questions, how often each came before in this step) -> their samples.
-Generate = Callable[[Sequence[Prompt], Sequence[int]], Rollout]
+# (questions, how often each came before in this step, ended=called with the
+# number of a question and its samples as soon as they have ended)
+# -> all samples.
+Generate = Callable[..., Rollout]
 
 
 class Collected(NamedTuple):
@@ -37,7 +39,7 @@ class Collected(NamedTuple):
 def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
             generate: Generate, judge: Judge, done: list[Rollout],
             interrupted: Callable[[], bool]) -> Collected | None:
-  """Samples the step's questions and starts to judge them.
+  """Samples the step's questions and judges them, those that end first first.
 
   With `dynamic_tries` groups whose rewards are all alike, which have nothing to
   teach, give way to groups of fresh questions (DAPO, arXiv:2503.14476, section
@@ -66,11 +68,12 @@ def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
       asked[prompt.id] += 1
     questions, repeats = (processes.part(x, "questions")
                           for x in (questions, repeats))
+    judging = judge.begin(questions)
     if number == len(done):
-      done.append(generate(questions, repeats))
+      done.append(generate(questions, repeats, ended=judging.add))
     if interrupted():
       return None
-    verdicts = judge.submit(done[number], questions)
+    verdicts = judging.submit(done[number])
     if not cfg.dynamic_tries:
       return Collected(done[number], verdicts, {})
     rounds.append(verdicts())

@@ -156,15 +156,20 @@ class Run(NamedTuple):
   stalled: Stalled
 
   def sampled(self, step: int, questions: Sequence[Prompt],
-              repeats: Sequence[int]) -> Rollout:
-    """The samples of this process's questions in rollout `step`."""
+              repeats: Sequence[int], *,
+              ended: Callable[[int, Rollout], None] | None = None) -> Rollout:
+    """The samples of this process's questions in rollout `step`.
+
+    `ended` is called with the number of a question and its samples when they
+    have ended, while others grow.
+    """
     cfg = self.cfg
     with self.learner.sampling() as policy:
       rollout = self.engines[cfg.longest(step)].generate(
           policy, self.learner.state.router_bias_LE,
           [self.judge.tokens(p) for p in questions], [p.id for p in questions],
           cfg.samples, keys.fold(jax.random.key(cfg.seed), step),
-          repeats_Q=repeats)
+          repeats_Q=repeats, ended=ended)
     cost.sampled(self.learner.model.cfg, rollout)
     return rollout
 

@@ -30,9 +30,9 @@ class Pool:
     return future
 
 
-def generated(questions, repeats, experts=None):
+def generated(questions, repeats, experts=None, ended=None):
   q = len(questions)
-  del repeats
+  del repeats, ended
   return collecting.Rollout(
       prompt_tokens=tuple(np.full(3 + p.id % 3, p.id, np.int32)
                           for p in questions),
@@ -98,7 +98,8 @@ def test_an_interrupted_step_is_done_again_from_its_rollouts():
   x, asked = ids(), []
   batches = x[:4], x[4:8], x[8:12]
 
-  def counting(questions, repeats):
+  def counting(questions, repeats, ended):
+    del ended
     asked.append([p.id for p in questions])
     return generated(questions, repeats)
 
@@ -119,7 +120,8 @@ def test_recorded_experts_of_prompts_of_different_lengths():
   x = ids()
   shapes = {x[0]: 16, x[4]: 20}  # slots of the prompt
 
-  def with_experts(questions, repeats):
+  def with_experts(questions, repeats, ended):
+    del ended
     slots = shapes[questions[0].id] + 12
     experts = np.random.default_rng(slots).integers(
         0, 8, (4, 2, slots, 1, 2), np.int32)
