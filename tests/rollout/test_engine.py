@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.core import keys as keys_lib
 from r1jax.core.prompt import ask
 from r1jax.data import arithmetic, packing, templates
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.rollout import engine as engine_lib
+from r1jax.rollout import sampling
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import mesh as mesh_lib
@@ -119,6 +121,25 @@ def test_logprobs_agree_with_the_trainer(case):
       used = np.concatenate(
           [row[:n], row[prompt_slots:prompt_slots + len(ids) - n - 1]])
       np.testing.assert_array_equal(used, experts[i, :len(ids) - 1])
+
+
+def test_samples_are_those_of_a_loop_without_a_cache(case):
+  """The whole sequence forward for every token, keys by address."""
+  *_, rollout = case
+  where = [(q, g) for q in range(len(PROMPTS)) for g in range(SAMPLES)]
+  keys = jax.vmap(lambda at: keys_lib.fold(jax.random.key(5), *at))(
+      np.array(where, np.uint32))
+  rows, live = [list(PROMPTS[q]) for q, _ in where], np.ones(len(where), bool)
+  for step in range(NEW):
+    logits, _ = teacher(case, rows)
+    last = np.stack([x[len(ids) - 1] for x, ids in zip(logits, rows)])
+    tokens, _ = sampling.sample(
+        last, jax.vmap(jax.random.fold_in, (0, None))(keys, step), 1.0, 1.0)
+    for row in np.flatnonzero(live):
+      rows[row].append(int(tokens[row]))
+      live[row] = rows[row][-1] not in EOS
+  for (q, g), ids in zip(where, rows, strict=True):
+    assert rollout.completion(q, g).tolist() == ids[len(PROMPTS[q]):]
 
 
 def test_the_agreement_has_teeth(case):
@@ -254,6 +275,20 @@ def test_slots_that_refill_give_the_same_samples(case, max_rows, monkeypatch):
           group.completion(0, g), rollout.completion(q, g))
 
 
+def test_the_order_of_the_queue_changes_no_sample(case):
+  model, params, bias, engine, rollout = case
+  few, order = Engine(model, engine.cfg, EOS, max_rows=7), [3, 0, 4, 2, 1]
+  got = few.generate(params, bias, [PROMPTS[q] for q in order], order, SAMPLES,
+                     jax.random.key(5))
+  for row, q in enumerate(order):
+    for g in range(SAMPLES):
+      ids = rollout.completion(q, g)
+      np.testing.assert_array_equal(got.completion(row, g), ids)
+      np.testing.assert_allclose(
+          got.logprobs_QGT[row, g, :len(ids)],
+          rollout.logprobs_QGT[q, g, :len(ids)], **LOGP)
+
+
 def test_the_cache_grows_with_its_rows(case, monkeypatch):
   """By buckets, without a change of the samples."""
   model, params, bias, engine, rollout = case
@@ -358,11 +393,14 @@ def test_on_a_mesh_the_same_samples(case):
           got.completion(q, g), rollout.completion(q, g))
 
 
-def test_every_shard_refills_its_own_rows(case):
-  """Four shards with two rows each, of which none waits with another."""
+@pytest.mark.parametrize("shards", [2, 4, 8])
+def test_every_shard_refills_its_own_rows(case, shards):
+  """Eight rows in all, of which none waits with another shard's."""
   model, params, bias, engine, rollout = case
-  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, fsdp=2))
+  mesh = mesh_lib.make_mesh(
+      mesh_lib.MeshConfig(data=shards, fsdp=8 // shards))
   sharded = Engine(model, engine.cfg, EOS, mesh, max_rows=8)
+  assert sharded.lanes == shards
   with jax.set_mesh(mesh):
     got = sharded.generate(
         params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5))
