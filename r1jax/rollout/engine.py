@@ -227,15 +227,17 @@ class Engine:
 
   def _rounds(self, params, bias_LE, asked: Asked, key, harvest: Harvest, *,
               first: int = CHUNK, chunk: int = CHUNK) -> Iterator[list[int]]:
-    """Decodes all samples; after every run gives those that are done.
+    """Decodes all samples; of every run gives those that are done.
 
     A run samples at most `chunk` tokens of each, the first at most `first`.
+    What it brought is given when the next one has begun, so that the device
+    works while it is looked at.
     """
     rows_each = self.rows_each(asked.limits_QG.size)
     slots = Slots(self._own_lanes, rows_each, asked.limits_QG.size)
     prompts = _Prompts(self, asked, harvest)
     most = asked.tokens_QP.shape[1] + self.cfg.max_new_tokens
-    rows, steps = None, first
+    rows, steps, done = None, first, None
     while True:
       while _any(slots.live_S <= slots.floors_S):
         prompts.ready(params, bias_LE, slots)
@@ -251,6 +253,7 @@ class Engine:
       if not waiting:
         prompts.drop()
       if not live:
+        yield done
         return
       rows = self._resized(
           rows, slots, slots.held_SR.shape[1] if waiting else live, longest,
@@ -262,7 +265,9 @@ class Engine:
       rows, found = self.programs.decode(
           params, bias_LE, rows, np.int32(min(steps, room)), np.int32(until),
           self._place(slots.floors_S))
-      yield harvest.take(slots, *processes.own_rows(
+      if done is not None:
+        yield done
+      done = harvest.take(slots, *processes.own_rows(
           (found, rows.sampled_B, rows.done_B, rows.ended_B)))
       steps = chunk
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -29,11 +30,13 @@ class Collected(NamedTuple):
     rollout: of this process.
     verdicts: -> the judgement; waits for it.
     metrics: of dynamic sampling, if it is on.
+    waited: seconds that were spent waiting for verdicts, between rounds.
   """
 
   rollout: Rollout
   verdicts: Callable[[], Scored]
   metrics: dict[str, float]
+  waited: float
 
 
 def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
@@ -60,6 +63,7 @@ def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
   """
   asked: collections.Counter = collections.Counter()
   rounds: list[Scored] = []
+  waited = 0.0
   for number in range(1 + cfg.dynamic_tries):
     questions = next(stream)
     repeats = []
@@ -75,8 +79,10 @@ def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
       return None
     verdicts = judging.submit(done[number])
     if not cfg.dynamic_tries:
-      return Collected(done[number], verdicts, {})
+      return Collected(done[number], verdicts, {}, waited)
+    began = time.perf_counter()
     rounds.append(verdicts())
+    waited += time.perf_counter() - began
     wanted = len(questions)
     missing, = processes.largest(wanted - sum(_varied(s).sum() for s in rounds))
     if missing <= 0:
@@ -88,7 +94,7 @@ def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
   return Collected(scored.rollout, lambda: scored, {
       "dynamic/rounds": float(len(rounds)),
       "dynamic/varied_fraction": float(varied_Q.mean()),
-      "dynamic/filled_fraction": float((~varied_Q[order]).mean())})
+      "dynamic/filled_fraction": float((~varied_Q[order]).mean())}, waited)
 
 
 def _varied(scored: Scored) -> np.ndarray:

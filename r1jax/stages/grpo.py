@@ -189,7 +189,7 @@ def take_step(run: Run, step: int) -> None:
     collected = collect(
         cfg, run.stream, functools.partial(run.sampled, step), run.judge,
         rollouts, session.interrupted)
-    clock.lap("rollout")
+    clock.lap("rollout", rewards=collected.waited if collected else 0.0)
     if collected is None:
       return paused.save_rollouts(step, rollouts, drawn)
     packed = minibatches.pack(
@@ -198,6 +198,7 @@ def take_step(run: Run, step: int) -> None:
     count_reads(cfg, learner, packed)
     placed = learner.place(packed)
     fixed = learner.fixed_logprobs(placed[:cfg.minibatches])
+    jax.block_until_ready(fixed)  # else its time would count as a wait
     clock.lap("logprobs")  # the device works while children judge
     scored = collected.verdicts()
     advantages = group_advantages(
@@ -361,8 +362,12 @@ class Clock:
     self.laps: dict[str, float] = {}
     self._last = time.perf_counter()
 
-  def lap(self, name: str) -> None:
+  def lap(self, name: str, **others: float) -> None:
+    """Ends a lap, of which some seconds belong to others by name."""
     now = time.perf_counter()
-    self.laps[name], self._last = now - self._last, now
-    cost.took(name, self.laps[name])
+    spent = {name: now - self._last - sum(others.values())} | others
+    self._last = now
+    for part, seconds in spent.items():
+      self.laps[part] = self.laps.get(part, 0.0) + seconds
+      cost.took(part, seconds)
     watchdog.mark(f"a step's {name}")

@@ -2,6 +2,7 @@
 """
 
 import concurrent.futures
+import types
 
 import numpy as np
 import pytest
@@ -85,6 +86,35 @@ def test_after_the_last_round_the_rest_is_filled():
   assert x[2] in [p.id for p in found.verdicts().prompts]
   assert len(found.verdicts().prompts) == 4
   assert found.metrics["dynamic/filled_fraction"] == 0.75
+
+
+def test_waits_between_rounds_are_counted(monkeypatch):
+  """A clock that only verdicts move, by 3 seconds each."""
+  x, now = ids(), [0.0]
+
+  class Slow(Pool):
+    def submit(self, items):
+      future = super().submit(items)
+
+      def result():
+        now[0] += 3
+        return future.result()
+
+      return types.SimpleNamespace(result=result)
+
+  monkeypatch.setattr(collecting, "time", types.SimpleNamespace(
+      perf_counter=lambda: now[0]))
+  batches = x[:4], x[4:8], x[8:12]
+  for tries, waited in ((2, 9.0), (0, 0.0)):
+    found = collect(
+        cases.config(questions=4, dynamic_tries=tries), stream(*batches),
+        generated, cases.judge(Slow({x[2]})), [], lambda: False)
+    assert found.waited == waited
+    clock = grpo.Clock()
+    clock.lap("rollout", rewards=found.waited)
+    clock.lap("rewards")
+    assert clock.laps["rewards"] >= waited
+    assert clock.laps["rollout"] + waited < 1
 
 
 def test_without_tries_nothing_is_replaced():
