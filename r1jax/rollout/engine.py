@@ -54,7 +54,8 @@ class Engine:
   """
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: frozenset[int],
-               mesh: jax.sharding.Mesh | None = None, *, max_rows: int = 0):
+               mesh: jax.sharding.Mesh | None = None, *, max_rows: int = 0,
+               deadline: int = 0):
     """Prepares, without compiling yet.
 
     Args:
@@ -64,16 +65,21 @@ class Engine:
       mesh: rows are split over its batch axes; None for one device.
       max_rows: samples that live at once, in all processes; 0 for all that a
         call asks for.
+      deadline: tokens that a question's samples have, counted from when its
+        first one began; one that begins later has fewer, but one at least. 0
+        for no such end.
 
     Raises:
-      ValueError: an end-of-sequence id lies outside the vocabulary, or
-        `max_rows` do not divide over the lanes.
+      ValueError: an end-of-sequence id lies outside the vocabulary, `max_rows`
+        do not divide over the lanes, or `deadline` is negative.
     """
     outside = sorted(i for i in eos_ids if not 0 <= i < model.cfg.vocab_size)
     check(not outside, f"end-of-sequence ids {outside} lie outside the model's"
           f" vocabulary of {model.cfg.vocab_size}")
     self.model = dataclasses.replace(model, layout="decode")
     self.cfg, self.mesh, self.max_rows = cfg, mesh, max_rows
+    check(deadline >= 0, f"deadline={deadline} must not be negative")
+    self.deadline = deadline
     shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
     self.lanes = math.lcm(shards, jax.process_count())
     check(max_rows >= 0 and max_rows % self.lanes == 0,
@@ -197,7 +203,7 @@ class Engine:
         tuple(np.asarray(p, np.int32) for p in prompts), tokens_QP, lengths_Q,
         np.asarray(prompt_ids, np.uint32),
         np.asarray(repeats_Q, np.uint32) * np.uint32(samples),
-        limits_QG.astype(np.int32))
+        limits_QG.astype(np.int32), self.deadline)
 
   def _check(self, lengths_Q: np.ndarray, new: int) -> int:
     """Tokens of the longest prompt of all processes, if all are in order."""

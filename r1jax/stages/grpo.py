@@ -108,7 +108,8 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
       temperature=cfg.temperature, max_new_tokens=new,
       record_experts=cfg.replay_experts,
       vocab=judge.tokenizer.vocab_size), judge.tokenizer.eos_ids, mesh,
-      max_rows=cfg.max_rows) for new in set(cfg.max_new_tokens)}
+      max_rows=cfg.max_rows, deadline=cfg.rollout_deadline)
+             for new in set(cfg.max_new_tokens)}
   this = Run(cfg, session, stream, engines, judge, learner, evaluate,
              Paused(session, host, learner), Stalled())
   with session, learner.on_mesh():
@@ -205,7 +206,8 @@ def take_step(run: Run, step: int) -> None:
         scored.rewards_QG, scored.valid_QG, scored.rollout.truncated_QG,
         cfg.advantages, lengths_QG=scored.rollout.lengths_QG,
         longest=cfg.longest(step))
-    sums = processes.gather(step_metrics.sums(scored, advantages))
+    sums = processes.gather(step_metrics.sums(
+        scored, advantages, deadline=cfg.rollout_deadline))
     if not step:
       check_verdicts(scored)
     run.stalled.add(scored)

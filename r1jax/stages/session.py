@@ -105,7 +105,9 @@ class Session:
     def take() -> None:
       self._lock = workdir_lib.take(
           workdir, config, workdir_lib.versions(),
-          ignore=("steps", "max_rows"),
+          # Unless there is a deadline, no sample depends on the rows.
+          ignore=("steps",) if config.get("rollout_deadline") else (
+              "steps", "max_rows"),
           remedies=_REMEDIES | dict(remedies or {}))
       tokenizer_lib.keep(tokenizer, workdir)
 

@@ -372,6 +372,27 @@ def test_limits_cut_rows(case):
           cut.completion(q, g), rollout.completion(q, g)[:limits[q, g]])
 
 
+def test_a_group_ends_at_its_deadline(case):
+  """Through one row, so that every sample begins where the last one ended."""
+  model, params, bias, engine, rollout = case
+  for max_rows in (0, 1):
+    late = Engine(model, engine.cfg, EOS, max_rows=max_rows, deadline=12)
+    got = late.generate(params, bias, PROMPTS[:2], range(2), SAMPLES,
+                        jax.random.key(5))
+    cut = 0
+    for q in range(2):
+      left = 12
+      for g in range(SAMPLES):
+        whole = rollout.completion(q, g)
+        want = whole[:max(left, 1)]
+        np.testing.assert_array_equal(got.completion(q, g), want)
+        assert got.truncated_QG[q, g] == (
+            rollout.truncated_QG[q, g] or len(want) < len(whole))
+        cut += len(want) < len(whole)
+        left -= len(want) * max_rows
+    assert cut
+
+
 def test_stream_gives_sample_0_piece_by_piece(case):
   _, params, bias, engine, rollout = case
   for q in (1, 3):
@@ -472,6 +493,8 @@ def test_bad_input():
     engine.generate(params, bias, [np.arange(3), np.arange(0)], [0, 1], 2, key)
   with pytest.raises(ValueError, match="vocabulary of 61"):
     Engine(model, dataclasses.replace(engine.cfg), frozenset({61}))
+  with pytest.raises(ValueError, match="deadline=-1"):
+    Engine(model, engine.cfg, EOS, deadline=-1)
 
 
 def test_a_prompt_that_comes_again_has_other_samples():
