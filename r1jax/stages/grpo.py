@@ -108,7 +108,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
       temperature=cfg.temperature, max_new_tokens=new,
       record_experts=cfg.replay_experts,
       vocab=judge.tokenizer.vocab_size), judge.tokenizer.eos_ids, mesh,
-      max_rows=cfg.max_rows, deadline=cfg.rollout_deadline)
+      max_rows=cfg.max_rows or None, deadline=cfg.rollout_deadline)
              for new in set(cfg.max_new_tokens)}
   this = Run(cfg, session, stream, engines, judge, learner, evaluate,
              Paused(session, host, learner), Stalled())

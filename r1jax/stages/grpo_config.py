@@ -29,8 +29,8 @@ class GrpoConfig:
   # Rounds of fresh questions that replace groups without variance (DAPO's
   # dynamic sampling); 0 trains on all groups.
   dynamic_tries: int = 0
-  # Completions that grow at once, the others wait for a free slot; 0 is all. It
-  # changes no sample.
+  # Completions that grow at once, the others wait for a free slot; 0 is as many
+  # as the devices have memory for (all, on a CPU). It changes no sample.
   max_rows: int = 0
   # Tokens that a question's samples have, counted from when the first of them
   # began: what is unfinished then is truncated, the fewer `max_rows` the more.

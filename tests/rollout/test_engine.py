@@ -326,6 +326,27 @@ def test_sizes_of_a_cache():
   assert [engine.slots(n, 2**20) for n in (1, 513, 32768)] == [128, 1024, 32768]
 
 
+def test_as_many_rows_as_there_is_memory_for(case, monkeypatch):
+  model, params, bias, engine, rollout = case
+  fits, sizes = Engine(model, engine.cfg, EOS, max_rows=None), []
+  decode, cfg = fits.programs.decode, model.cfg
+  monkeypatch.setattr(fits.programs, "decode", lambda *args: sizes.append(
+      len(args[2].done_B)) or decode(*args))
+  width = (cfg.kv_rank + cfg.rope_dim if cfg.attention == "mla"
+           else 2 * cfg.n_kv_heads * cfg.head_dim)
+  row = 4 * (width * (cfg.n_layers + 1) * (64 + NEW) + 3 * cfg.vocab_size)
+  run = functools.partial(fits.generate, params, bias, PROMPTS, range(5),
+                          SAMPLES, jax.random.key(5))
+  for rows, used in ((7.99, 4), (8.01, 8)):
+    sizes.clear()
+    monkeypatch.setattr(engine_lib, "_free", lambda mesh, rows=rows: int(
+        rows * row / engine_lib.ROOM))
+    same(run(), rollout)
+    assert set(sizes) == {used}
+  monkeypatch.setattr(engine_lib, "_free", lambda mesh: None)
+  assert fits._room(params, bias, 64, 64 + NEW) == 0  # all
+
+
 def test_rows_do_not_divide():
   model, *_ = make("tiny")
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, fsdp=2))
