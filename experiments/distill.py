@@ -17,25 +17,26 @@ from __future__ import annotations
 import jax
 from absl import flags
 
-from experiments import common, start, train_grpo
 from r1jax.core.config import check
 from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.tokenizer import Tokenizer
+from r1jax.losses.distill import DistillConfig
 from r1jax.stages import weights
 from r1jax.stages.weights import Weights
+
+from . import common, flagset, start, train_grpo
 
 TEACHER = flags.DEFINE_string(
     "teacher", "", "Parameters of the teacher, as --init; of the same"
     " tokenizer.")
 flags.set_default(train_grpo.WORKDIR, "runs/distill")
 # The teacher alone, by the samples.
-flags.FLAGS.set_default("distill.factor", 1.0)
-flags.FLAGS.set_default("distill.reward", 0.0)
+DISTILL = flagset.define(DistillConfig(factor=1.0, reward=0.0), "distill")
 
 
 def main() -> None:
   check(bool(TEACHER.value), "--teacher=orbax:WORKDIR or hf:DIR must be given")
-  train_grpo.train(teacher)
+  train_grpo.train(teacher, DISTILL)
 
 
 def teacher(own: Tokenizer, mesh: jax.sharding.Mesh | None

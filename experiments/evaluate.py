@@ -27,7 +27,6 @@ import dataclasses
 from absl import flags
 from etils import epath
 
-from experiments import common, flagset, replying, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data import templates
@@ -57,12 +56,14 @@ from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.replies import ReplyConfig
 from r1jax.stages.respondents import Respondent
 
+from . import asking, common, data_sets, flagset, replying, start
+
 EVAL = flagset.define(EvalConfig)
 REWARDS = flagset.define(RewardConfig, "rewards")
 REPLY = flagset.define(ReplyConfig(temperature=0.0), "judge")
 SERVED = flagset.define(EndpointConfig, "served")
 SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
-TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
+TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 SUITE = flags.DEFINE_string(
     "suite", "", f"{', '.join(suites.SUITES)}, or benchmarks separated by"
     f" commas: {', '.join(suites.BENCHMARKS)}.")
@@ -100,7 +101,7 @@ def main() -> None:
 
 def data_set() -> None:
   """--data."""
-  cfg, template = EVAL.value(), common.template(TEMPLATE.value)
+  cfg, template = EVAL.value(), asking.template(TEMPLATE.value)
   steps = CHECKPOINTS.value and checkpoints.choose(
       CHECKPOINTS.value, common.INIT.value)  # before the work
   began = common.settings_of(OUT.value)
@@ -108,7 +109,7 @@ def data_set() -> None:
   policy, tokenizer = common.policy(
       cfg.seed, common.mesh(), init, computing=True)
   tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
-  parts = common.sources(common.DATA.value, SPLIT.value)
+  parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)
   # Before the work, not after it.
@@ -117,13 +118,13 @@ def data_set() -> None:
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   models = reward_models.load(rewards, common.COMPUTE.value(), common.mesh())
   settings = {"sampling": dataclasses.asdict(cfg), "init": init,
-              "date": tokenizer.date, "data": common.DATA.value,
+              "date": tokenizer.date, "data": data_sets.DATA.value,
               "split": SPLIT.value,
               "template": template, "rewards": {
                   k: v for k, v in dataclasses.asdict(rewards).items()
                   if k != "workers"}}
   with judging.judge(tokenizer, template, rewards,
-                     tasks.verifiers(common.DATA.value), models) as judge:
+                     tasks.verifiers(data_sets.DATA.value), models) as judge:
     fitting = tasks.joined(
         tasks.all_fitting(parts, judge, limit, SPLIT.value))
     if CHECKPOINTS.value:
@@ -144,12 +145,13 @@ def data_set() -> None:
   left_out = sum(map(len, parts.values())) - len(fitting)
   evaluating.write(out / "generations.jsonl.gz", rows)
   marked = processes.from_writer(lambda: seen.mark(
-      fitting, SEEN.value, out, common.DATA_DIR.value)) if SEEN.value else None
+      fitting, SEEN.value, out, data_sets.DATA_DIR.value)
+      ) if SEEN.value else None
   processes.from_writer(lambda: io.write_json(
       out / "result.json", dataclasses.asdict(result) | {
           "contamination": marked,
           "config": dataclasses.asdict(cfg), "init": common.INIT.value,
-          "data": common.DATA.value, "split": SPLIT.value,
+          "data": data_sets.DATA.value, "split": SPLIT.value,
           "template": template,
           "left_out": left_out}))
   print(tables.comparison(reporting.cells({common.INIT.value: result})))
@@ -259,7 +261,7 @@ def respondent() -> Respondent:
     return respondents.behind(dataclasses.replace(
         SERVED.value(), url=init), replying.key())
   policy, tokenizer = common.policy(EVAL.value().seed, common.mesh())
-  return respondents.ours(init, policy, tokenizer, common.template(
+  return respondents.ours(init, policy, tokenizer, asking.template(
       TEMPLATE.value), common.mesh())
 
 

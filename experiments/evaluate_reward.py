@@ -1,9 +1,10 @@
 """What a reward model is worth on held-out data and on RewardBench.
 
   python -m experiments.evaluate_reward --init=orbax:runs/helpful \\
-      --data=PAIRS.jsonl
-  python -m experiments.evaluate_reward --init=hf:DIR --data=LABELS.jsonl \\
-      --loss=pointwise --rewardbench=reward-bench.jsonl,reward-bench-2.jsonl
+      --reward_data=PAIRS.jsonl
+  python -m experiments.evaluate_reward --init=hf:DIR --loss=pointwise \\
+      --reward_data=LABELS.jsonl \\
+      --rewardbench=reward-bench.jsonl,reward-bench-2.jsonl
 
 Data is as for experiments.train_reward; RewardBench 1 and 2 are local JSONL
 files with the published fields. Writes OUT/result.json and a figure.
@@ -18,7 +19,6 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from experiments import common, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data import preference, rewardbench, sft, templates
@@ -27,9 +27,13 @@ from r1jax.report import reward_figure, workdir
 from r1jax.stages import reward, reward_weights
 from r1jax.stages.scoring import Scoring
 
+from . import common, start
+
+REWARD_DATA = flags.DEFINE_string(
+    "reward_data", "", "JSONL files of pairs or labels, separated by commas.")
 LOSS = flags.DEFINE_enum(
     "loss", preference.PAIRWISE, [preference.PAIRWISE, preference.POINTWISE],
-    "Whether --data are pairs or labelled answers.")
+    "Whether these are pairs or labelled answers.")
 REWARDBENCH = flags.DEFINE_string(
     "rewardbench", "", "JSONL files of RewardBench 1 or 2.")
 TEMPLATE = flags.DEFINE_string(
@@ -40,14 +44,20 @@ OUT = flags.DEFINE_string("out", "runs/evaluate_reward", "Folder to write.")
 
 
 def main() -> None:
-  check(common.DATA.present or bool(REWARDBENCH.value),
-        "give --data=FILE.jsonl, or --rewardbench=FILE.jsonl")
+  check(bool(REWARD_DATA.value or REWARDBENCH.value),
+        "give --reward_data=FILE.jsonl, or --rewardbench=FILE.jsonl")
   kind, _, what = common.INIT.value.partition(":")
   told = epath.Path(workdir.named(what)[0]) / reward_weights.ABOUT
   check(kind == "orbax" or kind == "hf", f"--init={common.INIT.value} is no"
         " reward model; give orbax:WORKDIR of experiments.train_reward, or"
         " hf:DIR")
   about = io.read_json(told) if told.exists() else {}
+  files = [path for path in REWARD_DATA.value.split(",") if path]
+  out = common.take(OUT.value, {
+      "init": common.frozen(common.INIT.value), "loss": LOSS.value,
+      "template": TEMPLATE.value, "reward_data": {
+          path: preference.digest(path) for path in files},
+      "rewardbench": REWARDBENCH.value})
   reward_model, tokenizer = reward_weights.with_tokenizer(
       common.INIT.value, common.COMPUTE.value(), mesh=common.mesh(),
       tokenizer=common.TOKENIZER.value)
@@ -60,23 +70,23 @@ def main() -> None:
     return scoring(reward_model.params, reward_model.router_bias_LE, ids)
 
   result: dict[str, Any] = {"init": common.INIT.value, "template": template}
-  if common.DATA.present:
+  if REWARD_DATA.value:
     data = preference.load(
-        [path for path in common.DATA.value.split(",") if path], tokenizer,
-        template, reward_model.model.cfg.max_position, LOSS.value)
-    print(data.explain(common.DATA.value), flush=True)
+        files, tokenizer, template, reward_model.model.cfg.max_position,
+        LOSS.value)
+    print(data.explain(REWARD_DATA.value), flush=True)
     cfg = reward.PreferenceConfig(loss=LOSS.value)
     measured = reward.Measured(cfg, data.examples, score)
     good, bad, lengths = measured.split()
     result["data"] = measured.evaluation() | {"loss": measured.loss()}
     reward_figure.draw(result["data"], good, bad, lengths,
-                       epath.Path(OUT.value) / reward.FIGURE,
+                       out / reward.FIGURE,
                        blank=about.get("blank"))
   for path in filter(None, REWARDBENCH.value.split(",")):
     version, rows = bench(path, template, tokenizer, score)
     result[f"rewardbench{version}"] = (
         scores_lib.first if version == 1 else scores_lib.second)(rows)
-  io.write_json(epath.Path(OUT.value) / "result.json", result)
+  io.write_json(out / "result.json", result)
   print(json.dumps(result, indent=2), flush=True)
 
 

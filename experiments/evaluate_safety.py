@@ -20,14 +20,6 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import (
-  common,
-  flagset,
-  replying,
-  risk,
-  safety_flags,
-  start,
-)
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -47,6 +39,19 @@ from r1jax.stages import (
 )
 from r1jax.stages.replies import Replier, ReplyConfig
 
+from . import (
+  asking,
+  common,
+  flagset,
+  replying,
+  risk,
+  safety_flags,
+  start,
+)
+
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "Folder with a folder of its publisher's files for each"
+    " set.")
 SETS = flags.DEFINE_string(
     "sets", "world", "Sets, separated by commas: world (the small world's),"
     " paper (its six), shared (all that --data_dir has),"
@@ -128,7 +133,7 @@ def main() -> None:
 def questions() -> dict[str, list[Prompt]]:
   """The questions of each set that --sets names."""
   found: dict[str, list[Prompt]] = {}
-  lacking = sets.missing(common.DATA_DIR.value)
+  lacking = sets.missing(DATA_DIR.value)
   names = SETS.value.split(",")
   for name in names:
     for one in {"paper": sets.PAPER, "shared": sets.SETS}.get(name, [name]):
@@ -147,7 +152,7 @@ def _read(name: str) -> list[Prompt]:
         tasks.load("world-safety-judged", split)["world-safety-judged"]
         for split in SPLIT.value.split(",")])
   if not name.endswith(languages.FILES):
-    loaded = sets.load(name, common.DATA_DIR.value)
+    loaded = sets.load(name, DATA_DIR.value)
   elif taxonomy.is_one(name):
     loaded = taxonomy.read(name)
   else:
@@ -180,9 +185,9 @@ def answering() -> tuple[ReplyConfig, Any]:
     print(f"answers have at most {cfg.max_new_tokens} tokens, half of the"
           " model's context", flush=True)
   if cfg.template == preference.AUTO and not init.startswith("hf:"):
-    cfg = dataclasses.replace(cfg, template=common.template())
+    cfg = dataclasses.replace(cfg, template=asking.template())
   else:
-    cfg = dataclasses.replace(cfg, template=common.template(cfg.template))
+    cfg = dataclasses.replace(cfg, template=asking.template(cfg.template))
   return cfg, Replier(
       lambda: common.policy(cfg.seed, common.mesh())[0], context, tokenizer,
       cfg, common.mesh(), name=init)

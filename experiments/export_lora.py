@@ -1,6 +1,6 @@
 """The adapter of a LoRA run in the layout of the peft package.
 
-  python -m experiments.export_lora --workdir=runs/sft --out=DIR
+  python -m experiments.export_lora --init=orbax:runs/sft --out=DIR
 
 It names the model that it adapts, so that --init=peft:DIR finds it again.
 Parameters with the adapter added come from
@@ -11,23 +11,29 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import start
 from r1jax.checkpoint import peft
 from r1jax.core.config import check
 from r1jax.models.compute import Compute
-from r1jax.stages import weights
+from r1jax.stages import exporting, weights
 
-WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "Folder of the run.")
+from . import start
+
+INIT = flags.DEFINE_string(
+    "init", "orbax:runs/sft", "The run of the adapter, orbax:WORKDIR.")
 OUT = flags.DEFINE_string("out", "", "Folder to write.")
 
 
 def main() -> None:
   check(bool(OUT.value), "--out=DIR must be given")
-  policy, lora, settings = weights.restored(WORKDIR.value, Compute())
-  check(lora.rank > 0, f"{WORKDIR.value} has no adapter (lora.rank=0); export"
+  exporting.check_unused(OUT.value)  # before the work, not after it
+  kind, _, workdir = INIT.value.partition(":")
+  check(kind == "orbax", f"--init={INIT.value}: give orbax:WORKDIR of a run"
+        " with --lora.rank")
+  policy, lora, settings = weights.restored(workdir, Compute())
+  check(lora.rank > 0, f"{workdir} has no adapter (lora.rank=0); export"
         " its parameters with experiments.export_hf")
   base = weights.named_base(str(settings.get("init", "")))
-  check(bool(base), f"{WORKDIR.value}/config.json does not say which parameters"
+  check(bool(base), f"{workdir}/config.json does not say which parameters"
         " the adapter adapts (init); train it through experiments/")
   peft.save(OUT.value, policy.model.cfg, policy.params, rank=lora.rank,
             alpha=lora.alpha, base=base)

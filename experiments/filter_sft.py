@@ -1,6 +1,6 @@
 """Leaves out dialogues that read badly: loops, mixed languages, no thought.
 
-  python -m experiments.filter_sft --data=FILE.jsonl --out=CLEAN.jsonl
+  python -m experiments.filter_sft --sft_data=FILE.jsonl --out=CLEAN.jsonl
 
 Rows are those of train_sft; a row's "language" says what its thoughts should be
 in. What was left out, and why, is printed; the rows that stay are unchanged.
@@ -15,14 +15,15 @@ import json
 from absl import flags
 from etils import epath
 
-from experiments import flagset, start
 from r1jax.core import io, scripts
 from r1jax.core.config import check
 from r1jax.data import filters, sft_rows
 from r1jax.data.filters import FilterConfig
 from r1jax.report import tables
 
-DATA = flags.DEFINE_string("data", "", "JSONL file of dialogues.")
+from . import flagset, start
+
+DATA = flags.DEFINE_string("sft_data", "", "JSONL file of dialogues.")
 OUT = flags.DEFINE_string("out", "", "JSONL file to write.")
 FILTER = flagset.define(FilterConfig)
 
@@ -30,7 +31,7 @@ FILTER = flagset.define(FilterConfig)
 def main() -> None:
   cfg = FILTER.value()
   check(bool(DATA.value and OUT.value),
-        "--data=FILE.jsonl and --out=CLEAN.jsonl must be given")
+        "--sft_data=FILE.jsonl and --out=CLEAN.jsonl must be given")
   check(not epath.Path(OUT.value).exists(),
         f"{OUT.value} exists; choose another --out")
   kept, counts, total = [], collections.Counter(), 0

@@ -11,16 +11,17 @@ harness downloads for a task it downloads here. Writes OUT/result.json.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 
 from absl import flags
-from etils import epath
 
-from experiments import common, flagset, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.stages.harness import Harness, HarnessConfig, language_model
+
+from . import common, flagset, start
 
 HARNESS = flagset.define(HarnessConfig)
 TASKS = flags.DEFINE_string("tasks", "", "Tasks, separated by commas.")
@@ -41,6 +42,11 @@ def main() -> None:
   from lm_eval import tasks, utils
 
   cfg = HARNESS.value()
+  out = common.take(OUT.value, {
+      "init": common.frozen(common.INIT.value), "tasks": TASKS.value,
+      "include_path": INCLUDE.value, "shots": SHOTS.value,
+      "limit": LIMIT.value, "chat": CHAT.value,
+      "sampling": dataclasses.asdict(cfg)})
   policy, tokenizer = common.policy(cfg.seed, common.mesh())
   model = language_model(
       Harness(policy, tokenizer, cfg, common.mesh()), common.INIT.value)
@@ -54,7 +60,7 @@ def main() -> None:
   told = json.loads(json.dumps(
       {key: found[key] for key in ("results", "n-shot", "n-samples", "configs",
                                    "versions") if key in found}, default=str))
-  io.write_json(epath.Path(OUT.value) / "result.json", told | {
+  io.write_json(out / "result.json", told | {
       "init": common.INIT.value, "harness": lm_eval.__version__,
       "chat": CHAT.value})
   print(utils.make_table(found))

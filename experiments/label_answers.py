@@ -1,11 +1,12 @@
 """Labelled answers for a pointwise reward model, as the safety one.
 
   python -m experiments.label_answers --policies=base:world,orbax:runs/sft \\
-      --data=world-safety --judge=experiments/world_judge.py --out=labels
+      --data=world-safety --judge=experiments/world_judge.py \\
+      --workdir=labels
 
 Answers of one or several policies are labelled one by one by a Python file with
-`label(messages, answer)`, 0 to 1. Writes OUT/labels.jsonl, for
-experiments.train_reward --loss=pointwise, and OUT/report.json. The same command
+`label(messages, answer)`, 0 to 1. Writes labels.jsonl, for
+experiments.train_reward --loss=pointwise, and report.json. The same command
 goes on after a kill. The flags of sampling are those of
 experiments.label_pairs.
 """
@@ -20,13 +21,14 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import common, label_pairs, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.stages import batches, tasks
 
-flags.set_default(label_pairs.OUT, "runs/labels")
+from . import data_sets, label_pairs, start
+
+flags.set_default(label_pairs.WORKDIR, "runs/labels")
 _AT_ONCE = 256  # answers that are stored together
 
 
@@ -74,12 +76,12 @@ def write(rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt],
   report = {"rows": len(rows), "questions": len(prompts),
             "mean_label": sum(row["label"] for row in rows) / len(rows),
             "judge": label_pairs.JUDGE.value, "policies": list(names),
-            "data": common.DATA.value}
+            "data": data_sets.DATA.value}
   io.write_json(out / "report.json", report)
   io.write_text(out / "labels.jsonl", "".join(
       json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
   print(json.dumps(report, indent=2), flush=True)
-  print(f"wrote {out / 'labels.jsonl'}; use it as --data of"
+  print(f"wrote {out / 'labels.jsonl'}; use it as --reward_data of"
         " experiments.train_reward --loss=pointwise", flush=True)
 
 

@@ -1,7 +1,7 @@
 """Preference pairs: answers of one or several policies, judged.
 
   python -m experiments.label_pairs --policies=orbax:runs/zero,orbax:runs/sft \\
-      --data=prompts --data_dir=DIR --judge=hf:JUDGE --out=pairs
+      --data=prompts --data_dir=DIR --judge=hf:JUDGE --workdir=pairs
   OPENAI_API_KEY=... python -m experiments.label_pairs --init=hf:DIR \\
       --data=my_prompts.py --judge=https://HOST/v1 --endpoint.model=NAME
   python -m experiments.label_pairs --init=hf:DIR --data=my_prompts.py \\
@@ -11,8 +11,8 @@ A judge is orbax:WORKDIR, hf:DIR, the base URL of an endpoint that speaks
 OpenAI's chat completions (or R1JAX_JUDGE_URL; its key in OPENAI_API_KEY), or a
 Python file with `utility(messages, answer)`. Each pair is judged in both
 orders, several times, and kept where the mean vote exceeds one step; then the
-lengths of chosen and rejected answers are balanced. Writes OUT/pairs.jsonl, for
-experiments.train_reward, and OUT/report.json. Answers and verdicts are stored
+lengths of chosen and rejected answers are balanced. Writes pairs.jsonl, for
+experiments.train_reward, and report.json there. Answers and verdicts are stored
 as they come: the same command goes on after a kill, and asks nothing twice;
 with --nobalance it writes the pairs anew.
 """
@@ -30,7 +30,6 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import common, flagset, replying, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -47,6 +46,15 @@ from r1jax.stages import (
   tasks,
 )
 from r1jax.stages.replies import ReplyConfig
+
+from . import (
+  asking,
+  common,
+  data_sets,
+  flagset,
+  replying,
+  start,
+)
 
 ASK = flagset.define(ReplyConfig(
     template="", temperature=1.0, top_p=1.0, max_new_tokens=128))
@@ -68,7 +76,7 @@ SHOWN = flags.DEFINE_enum(
     "shown", SUMMARY, [SUMMARY, TEXT],
     "What is compared: what follows the thought, or everything.")
 BALANCE = flags.DEFINE_bool("balance", True, "Balance lengths.")
-OUT = flags.DEFINE_string("out", "runs/pairs", "Folder to write.")
+WORKDIR = flags.DEFINE_string("workdir", "runs/pairs", "Folder of the stage.")
 _AT_ONCE = 32  # pairs that are stored together
 
 
@@ -86,7 +94,7 @@ def main() -> None:
 
 def questions() -> list[Prompt]:
   """Those of the flags."""
-  prompts = tasks.joined(common.sources(common.DATA.value, SPLIT.value))
+  prompts = tasks.joined(data_sets.sources(data_sets.DATA.value, SPLIT.value))
   check(len(prompts) > 0, f"--split={SPLIT.value} of --data has no questions")
   return prompts
 
@@ -96,37 +104,37 @@ def judge_settings(name: str, folder: str) -> dict[str, Any]:
 
   Args:
     name: as --judge names it.
-    folder: of --out where its verdicts are.
+    folder: of --workdir where its verdicts are.
   """
-  began = common.settings_of(epath.Path(OUT.value) / folder)
+  began = common.settings_of(epath.Path(WORKDIR.value) / folder)
   name = common.frozen(name, began.get("name", ""))
   if name.endswith(".py"):
     tasks.module(name, "--judge")
     return {"name": name, "program": tasks.file_digest(name)}
-  return replying.means(REPLY.value(), OUT.value).settings(name)
+  return replying.means(REPLY.value(), WORKDIR.value).settings(name)
 
 
 @contextlib.contextmanager
 def taken(prompts: Sequence[Prompt]
           ) -> Iterator[tuple[epath.Path, list[str]]]:
-  """(--out, the policies) while no other process works there.
+  """(--workdir, the policies) while no other process works there.
 
   The same command goes on with the answers that are stored there; other answers
   are refused. The judge has a folder of its own.
   """
-  began = common.settings_of(OUT.value).get("policies", [])
+  began = common.settings_of(WORKDIR.value).get("policies", [])
   given = [p for p in POLICIES.value.split(",") if p] or [common.INIT.value]
   names = [common.frozen(init, former) for init, former in
            itertools.zip_longest(given, began[:len(given)], fillvalue="")]
   config = {
       "policies": names, "sampling": dataclasses.asdict(ASK.value()),
       "samples": SAMPLES.value, "shown": SHOWN.value,
-      "data": common.DATA.value, "split": SPLIT.value,
+      "data": data_sets.DATA.value, "split": SPLIT.value,
       "data_digest": tasks.digest(prompts)}
   with workdir_lib.take(
-      OUT.value, config, workdir_lib.versions(), remedies=common.REMEDIES,
-      otherwise="choose another --out"):
-    yield epath.Path(OUT.value), names
+      WORKDIR.value, config, workdir_lib.versions(),
+      remedies=common.REMEDIES):
+    yield epath.Path(WORKDIR.value), names
 
 
 def answers(prompts: Sequence[Prompt], names: Sequence[str], out: epath.Path
@@ -139,8 +147,9 @@ def answers(prompts: Sequence[Prompt], names: Sequence[str], out: epath.Path
   for number, init in enumerate(names):
     folder = out / f"samples_{number}"
     policy = replies.load(init, dataclasses.replace(
-        ask, template=common.template(ask.template, init),
-        seed=ask.seed + number), common.COMPUTE.value(), common.mesh())
+        ask, template=asking.template(ask.template, init),
+        seed=ask.seed + number), common.COMPUTE.value(), common.mesh(),
+        tokenizer=common.TOKENIZER.value)
 
     def work(batch, policy=policy):
       said = policy.samples([p.messages for p in batch],
@@ -210,7 +219,8 @@ def write(judged: Sequence[Preference], prompts: Sequence[Prompt],
   kept = [one for one in judged if one.chosen is not None]
   used = labelling.balanced(kept, ASK.value().seed) if BALANCE.value else kept
   report = labelling.report(judged, kept, used) | {
-      "judge": JUDGE.value, "policies": list(names), "data": common.DATA.value}
+      "judge": JUDGE.value, "policies": list(names),
+      "data": data_sets.DATA.value}
   io.write_json(out / "report.json", report)
   print(json.dumps(report, indent=2), flush=True)
   check(bool(used), f"nothing is left to write: of {len(judged)} pairs"
@@ -221,7 +231,7 @@ def write(judged: Sequence[Preference], prompts: Sequence[Prompt],
   io.write_text(out / "pairs.jsonl", "".join(
       json.dumps(labelling.row(one, sources[id(one.pair.messages)]),
                  ensure_ascii=False) + "\n" for one in used))
-  print(f"wrote {out / 'pairs.jsonl'}; use it as --data of"
+  print(f"wrote {out / 'pairs.jsonl'}; use it as --reward_data of"
         " experiments.train_reward", flush=True)
 
 
@@ -233,7 +243,8 @@ def judge_of(name: str) -> Callable[[Sequence[Pair]], list[Preference]]:
           f"{name} has no function utility(messages, answer)")
     return lambda pairs: annotator.annotate(
         module.utility, pairs, seed=ASK.value().seed, scale=NOISE.value)
-  generate = programs.replier(name, replying.means(REPLY.value(), OUT.value))
+  generate = programs.replier(
+      name, replying.means(REPLY.value(), WORKDIR.value))
   check(generate is not None, f"--judge={name}: give orbax:WORKDIR, hf:DIR, a"
         " URL or FILE.py")
 

@@ -16,9 +16,9 @@ import jax
 from absl import flags
 from etils import epath
 
-from experiments import flagset, start
 from r1jax.core import config as config_lib
 from r1jax.core import io
+from r1jax.core.config import check
 from r1jax.data import corpus, hf_tokenizer
 from r1jax.data.world import pages
 from r1jax.models.compute import Compute
@@ -26,6 +26,8 @@ from r1jax.report import figures, workdir, writer
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import inits, pretrain, training_report, weights
+
+from . import flagset, start
 
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")
@@ -53,6 +55,9 @@ NAME = flags.DEFINE_string("name", "base", "NAME of the exported files.")
 
 def main() -> None:
   cfg = PRETRAIN.value()
+  exported = epath.Path(EXPORT.value or ".") / f"{NAME.value}.safetensors"
+  check(not (EXPORT.value and exported.exists()), f"{exported} exists; choose"
+        " another --export or --name")  # before the work
   world = PAGES.value == "world"
   mixture = WORLD.value() if world else CORPUS.value()
   mesh = None
@@ -75,17 +80,16 @@ def main() -> None:
   processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if not EXPORT.value or int(state.step) < cfg.steps:
     return
-  path = epath.Path(EXPORT.value) / f"{NAME.value}.safetensors"
   weights.save(
-      path, first.model.cfg, state.params, state.router_bias_LE, made_by={
+      exported, first.model.cfg, state.params, state.router_bias_LE, made_by={
           "command": " ".join(["-m experiments.pretrain", *sys.argv[1:]]),
           "config": config_lib.to_dict(cfg),
           "corpus": config_lib.to_dict(mixture),
           "versions": workdir.versions()})
   processes.from_writer(lambda: figures.curves(
-      writer.read(WORKDIR.value), path.parent / f"{NAME.value}_loss.png",
+      writer.read(WORKDIR.value), exported.parent / f"{NAME.value}_loss.png",
       ("loss/cross_entropy", "loss/mtp"), "Pre-training loss (nats per token)"))
-  print(f"wrote {path}", flush=True)
+  print(f"wrote {exported}", flush=True)
 
 
 if __name__ == "__main__":

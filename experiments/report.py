@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import start
 from r1jax.evals import published
+from r1jax.report import workdir as workdir_lib
 from r1jax.stages import run_report
 from r1jax.stages import runs as runs_lib
+
+from . import start
 
 RUNS = flags.DEFINE_string(
     "runs", "", "Folders, separated by commas, each perhaps as name=FOLDER.")
@@ -31,8 +33,13 @@ OUT = flags.DEFINE_string("out", "runs/report", "Folder to write.")
 
 
 def main() -> None:
+  runs = runs_lib.parse(RUNS.value)
+  # Of the same runs a report is written anew, as they grow.
+  workdir_lib.take_for("report.html", OUT.value, {
+      "runs": RUNS.value, "against": AGAINST.value,
+      "published": PUBLISHED.value}, workdir_lib.versions())
   path = run_report.write(
-      OUT.value, runs_lib.parse(RUNS.value), against=AGAINST.value,
+      OUT.value, runs, against=AGAINST.value,
       shown=published.choose(PUBLISHED.value), title=TITLE.value)
   print(f"\nreport: {path}", flush=True)
 

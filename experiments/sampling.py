@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from absl import flags
 
-from experiments import common, flagset, replying
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.rewards.combine import RewardConfig
@@ -26,11 +25,13 @@ from r1jax.stages.judging import Judge
 from r1jax.stages.replies import ReplyConfig
 from r1jax.stages.traces import Judged
 
+from . import asking, common, data_sets, flagset, replying
+
 # As in training.
 SAMPLE = flagset.define(EvalConfig(temperature=1.0, top_p=1.0))
 REWARDS = flagset.define(RewardConfig, "rewards")
 SPLIT = flags.DEFINE_string("split", "train", "Questions, e.g. train[:1000].")
-TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
+TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 JUDGE = flags.DEFINE_string(
     "judge", "", "Of answers to questions that no rule judges: "
     + programs.HELP.format("(prompt, answer)"))
@@ -64,7 +65,7 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
     title: of the progress bar.
   """
   cfg, rewards = SAMPLE.value(), REWARDS.value()
-  template, mesh = common.template(TEMPLATE.value), common.mesh()
+  template, mesh = asking.template(TEMPLATE.value), common.mesh()
   unread = sorted(reward_models.named(rewards))
   check(not unread, f"--rewards.{', --rewards.'.join(unread)}: here rules judge"
         " answers, and --judge where a question has none; leave reward models"
@@ -78,18 +79,19 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
   init = common.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(cfg.seed, mesh, init)
   tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
-  parts = common.sources(common.DATA.value, SPLIT.value)
+  parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, mesh)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   with judging.judge(tokenizer, template, rewards,
-                     tasks.verifiers(common.DATA.value)) as judge:
+                     tasks.verifiers(data_sets.DATA.value)) as judge:
     prompts = tasks.joined(tasks.all_fitting(parts, judge, limit, SPLIT.value))
     traces.prepare(workdir, {
         "samples": dataclasses.asdict(cfg), "init": init,
         "date": tokenizer.date,
-        "data": common.DATA.value, "split": SPLIT.value, "template": template,
+        "data": data_sets.DATA.value, "split": SPLIT.value,
+        "template": template,
         "questions": len(prompts), "data_digest": tasks.digest(prompts),
-        "rules": tasks.rule_digests(common.DATA.value),
+        "rules": tasks.rule_digests(data_sets.DATA.value),
         "judge": JUDGE.value and means.settings(JUDGE.value),
         "rewards": {k: v for k, v in dataclasses.asdict(rewards).items()
                     if k != "workers"}}, policy)

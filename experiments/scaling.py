@@ -16,7 +16,6 @@ import dataclasses
 from absl import flags
 from etils import epath
 
-from experiments import common, flagset, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.evals import runner, scaling, summaries
@@ -26,10 +25,12 @@ from r1jax.stages import evaluating, judging, tasks
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.forcing import Forcing
 
+from . import asking, common, data_sets, flagset, start
+
 EVAL = flagset.define(EvalConfig)
 REWARDS = flagset.define(RewardConfig, "rewards")
 SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
-TEMPLATE = flags.DEFINE_string("template", "", common.TEMPLATE)
+TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 BUDGETS = flags.DEFINE_list(
     "budgets", ["8", "16", "32", "64"], "Longest thoughts, in tokens.")
 CLOSE = flags.DEFINE_string(
@@ -41,21 +42,26 @@ OUT = flags.DEFINE_string("out", "runs/scaling", "Folder to write.")
 
 
 def main() -> None:
-  cfg, template = EVAL.value(), common.template(TEMPLATE.value)
+  cfg, template = EVAL.value(), asking.template(TEMPLATE.value)
   budgets = sorted({int(text) for text in BUDGETS.value})
   check(bool(budgets) and 0 < budgets[0] and budgets[-1] <= cfg.max_new_tokens,
         f"--budgets={','.join(BUDGETS.value)} must lie between 1 and"
         f" --max_new_tokens={cfg.max_new_tokens}")
+  rewards = {k: v for k, v in dataclasses.asdict(REWARDS.value()).items()
+             if k != "workers"}
+  out = common.take(OUT.value, {
+      "init": common.frozen(common.INIT.value), "data": data_sets.DATA.value,
+      "split": SPLIT.value, "template": template, "budgets": budgets,
+      "close": CLOSE.value, "answer_tokens": ANSWER.value, "rewards": rewards,
+      "sampling": dataclasses.asdict(cfg)})
   policy, tokenizer = common.policy(cfg.seed, common.mesh())
-  parts = common.sources(common.DATA.value, SPLIT.value)
+  parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
-  out = epath.Path(OUT.value)
-  out.mkdir(parents=True, exist_ok=True)
   limit = (policy.model.cfg.max_position - cfg.max_new_tokens - ANSWER.value
            - len(tokenizer.encode_chat(CLOSE.value)))
   results = {}
   with judging.judge(tokenizer, template, REWARDS.value(),
-                     tasks.verifiers(common.DATA.value)) as judge:
+                     tasks.verifiers(data_sets.DATA.value)) as judge:
     prompts = tasks.joined(
         tasks.all_fitting(parts, judge, limit, SPLIT.value))
     forcing = Forcing(
@@ -74,7 +80,7 @@ def main() -> None:
   told = lines({budget: summaries.by_source(rollouts.read_file(
       file(out, budget))) for budget in budgets})
   io.write_json(out / "result.json", {
-      "init": common.INIT.value, "data": common.DATA.value,
+      "init": common.INIT.value, "data": data_sets.DATA.value,
       "config": dataclasses.asdict(cfg), "budgets": results, "lines": told})
   scaling_figure.tokens(told, out / "tokens.png")
   print(tables.render(

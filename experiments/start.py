@@ -21,7 +21,6 @@ from typing import Any
 import jax
 from absl import app, flags, logging
 
-from experiments import flagset, recipe
 from r1jax.checkpoint import signals
 from r1jax.core import io
 from r1jax.core.config import check
@@ -29,7 +28,7 @@ from r1jax.sharding import distributed, processes, watchdog
 from r1jax.sharding.distributed import DistributedConfig
 from r1jax.stages import pipeline
 
-DISTRIBUTED = flagset.define(DistributedConfig, "distributed")
+from . import flagset, recipe
 
 # What users can mend: bad input, a full disk, gradients that stay non-finite.
 EXPECTED = (ValueError, OSError, FloatingPointError)
@@ -44,14 +43,17 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
     many: whether several processes may do it together; the first then prints.
     devices: whether it uses JAX's devices, and so joins other processes.
   """
+  joining = (flagset.define(DistributedConfig, "distributed") if devices
+             else None)
+
   def wrapped(argv: list[str]) -> int:
     if len(argv) > 1:
       raise SystemExit(f"error: unexpected arguments {' '.join(argv[1:])};"
                        " flags are --name=value")
     logging.set_verbosity(logging.WARNING)
     try:
-      if devices and distributed.initialize(DISTRIBUTED.value()):
-        _together(main, many)
+      if joining and distributed.initialize(joining.value()):
+        _together(main, many, joining.value())
       else:
         main()
         _mark()
@@ -71,6 +73,8 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
     # Simulated devices: a collective that waits for the others holds a thread,
     # and with one thread a device they can wait for each other for ever.
     os.environ.setdefault("PJRT_NPROC", "64")
+  if (here := os.getcwd()) not in sys.path:
+    sys.path.append(here)  # module:function of the user's
   _list_all_flags()
   app.run(wrapped, flags_parser=_parse)
 
@@ -87,11 +91,11 @@ def _parse(argv: list[str]) -> list[str]:
     raise SystemExit(f"error: {error}\n(--help lists all flags)") from error
 
 
-def _together(main: Callable[[], Any], many: bool) -> None:
+def _together(main: Callable[[], Any], many: bool, config: DistributedConfig
+              ) -> None:
   """`main` as one of several processes; if one fails, all end."""
   # Collectives that wait hold a thread, as those of simulated devices above.
   os.environ.setdefault("PJRT_NPROC", "64")
-  config = DISTRIBUTED.value()
   watchdog.start(config.heartbeat_timeout, config.stall_timeout)
   if not processes.is_writer():
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end

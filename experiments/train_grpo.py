@@ -12,14 +12,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from experiments import common, flagset, recipe, start
 from r1jax.core.prompt import Prompt
+from r1jax.data import mixture
+from r1jax.data.mixture import Mixture
 from r1jax.losses import presets as loss_presets
+from r1jax.losses.distill import DistillConfig
 from r1jax.report import writer
 from r1jax.rewards.combine import RewardConfig
 from r1jax.sharding import processes
@@ -36,6 +38,17 @@ from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.weights import Handover, Weights
 
+from . import (
+  asking,
+  common,
+  data_sets,
+  flagset,
+  recipe,
+  start,
+  training,
+)
+from .flagset import FlagSet
+
 GRPO = flagset.define(GrpoConfig)
 # As in training.
 EVAL = flagset.define(EvalConfig(temperature=1.0, top_p=1.0), "eval")
@@ -48,7 +61,10 @@ LOSS = flags.DEFINE_string(
     "loss", "", "The objective alone by its paper, at the recipe's sizes: "
     + ", ".join(loss_presets.PRESETS) + "; single flags change it.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/zero", "Folder of the run.")
-EXPORT = flags.DEFINE_string("export", "", common.EXPORT)
+MIXTURE = flags.DEFINE_string(
+    "mixture", "", "Weights by domain instead: r1-rl has the paper's,"
+    " r1-rl:math+code those of two.")
+EXPORT = flags.DEFINE_string("export", "", training.EXPORT)
 EVAL_DATA = flags.DEFINE_string(
     "eval_data", "", "Data sets evaluated during training; those of --data"
     " unless given.")
@@ -60,30 +76,35 @@ def main() -> None:
   train()
 
 
-def train(teacher: Callable[..., tuple[Weights, Any]] | None = None) -> None:
+def train(teacher: Callable[..., tuple[Weights, Any]] | None = None,
+          follow: FlagSet[DistillConfig] | None = None) -> None:
   """What the flags say.
 
   Args:
     teacher: (tokenizer, mesh) -> whom a student follows, and what defines it.
+    follow: how it does.
   """
   cfg, evals, rewards = GRPO.value(), EVAL.value(), REWARDS.value()
   print(recipe.explain(
       RECIPE.value, LOSS.value,
-      (GRPO, EVAL, REWARDS, common.COMPUTE, common.MESH),
-      "" if RECIPE.present else common.INIT.value), flush=True)
-  cfg = dataclasses.replace(cfg, template=common.template(cfg.template))
+      (GRPO, EVAL, REWARDS, common.COMPUTE, common.MESH, *filter(
+          None, [follow])), "" if RECIPE.present else common.INIT.value),
+      flush=True)
+  cfg = dataclasses.replace(
+      cfg, template=asking.template(cfg.template),
+      distill=follow.value() if follow else cfg.distill)
   if EXPORT.value:
     exporting.check_unused(EXPORT.value)  # before the work
   # pmap makes its replicas by itself; the first device samples.
   mesh = common.mesh() if cfg.driver == "mesh" else None
-  first, tokenizer, began = common.first(
+  first, tokenizer, began = training.begin(
       WORKDIR.value, cfg.seed, mesh, cfg.lora)
   tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
   context = first.model.cfg.max_position
   first.model.cfg.check_length(cfg.row_length, "row_length")
-  train = common.sources(common.DATA.value, "train")
-  held_out = common.sources(
-      EVAL_DATA.value or common.DATA.value, EVAL_SPLIT.value
+  train = data_sets.sources(data_sets.DATA.value, "train")
+  held_out = data_sets.sources(
+      EVAL_DATA.value or data_sets.DATA.value, EVAL_SPLIT.value
   ) if cfg.eval_every else {}
   # On another machine a run may go on with another number of children.
   judged = {k: v for k, v in dataclasses.asdict(rewards).items()
@@ -98,7 +119,7 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None) -> None:
     engine = evaluating.sampler(evals, first.model, tokenizer, mesh)
     train = tasks.all_fitting(
         train, judge, cfg.prompt_limit(context), "training")
-    questions = common.mixed(train)
+    questions = mixed(train)
     held_out = ruled(tasks.joined(tasks.all_fitting(
         held_out, judge, context - evals.max_new_tokens, EVAL_SPLIT.value)))
     trained = grpo.run(
@@ -107,10 +128,10 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None) -> None:
             evals, engine, judge, held_out, WORKDIR.value)
         if held_out else None,
         mesh=mesh, teacher=taught,
-        skip_damaged=common.SKIP_DAMAGED.value, remedies=common.REMEDIES,
+        skip_damaged=training.SKIP_DAMAGED.value, remedies=common.REMEDIES,
         settings=began | {
-            "recipe": RECIPE.value, "data": common.DATA.value,
-            "mixture": common.MIXTURE.value, "rewards": judged,
+            "recipe": RECIPE.value, "data": data_sets.DATA.value,
+            "mixture": MIXTURE.value, "rewards": judged,
             "data_digest": {name: tasks.digest(prompts)
                             for name, prompts in train.items()},
             "rules": tasks.rule_digests(data),
@@ -119,7 +140,15 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None) -> None:
         } | ({"teacher": about} if about else {}))
   processes.from_writer(report)
   if EXPORT.value and grpo.finished(WORKDIR.value, cfg):
-    common.export(EXPORT.value, trained, tokenizer, WORKDIR.value)
+    training.export(EXPORT.value, trained, tokenizer, WORKDIR.value)
+
+
+def mixed(parts: Mapping[str, Sequence[Prompt]]) -> Mixture:
+  """The sources of --data in the amounts of --mixture, or else of --data."""
+  prompts = Mixture(parts, mixture.parse(MIXTURE.value or data_sets.DATA.value))
+  if len(parts) > 1:
+    print(prompts.explain(), flush=True)
+  return prompts
 
 
 def evaluation(evals: EvalConfig, held_out: Sequence[Prompt]
@@ -129,7 +158,7 @@ def evaluation(evals: EvalConfig, held_out: Sequence[Prompt]
     return {}
   return {k: v for k, v in dataclasses.asdict(evals).items()
           if k != "batch"} | {  # samples are the same in any batch
-              "data": EVAL_DATA.value or common.DATA.value,
+              "data": EVAL_DATA.value or data_sets.DATA.value,
               "split": EVAL_SPLIT.value, "digest": tasks.digest(held_out)}
 
 

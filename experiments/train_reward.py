@@ -1,10 +1,12 @@
 """Training a reward model, all parameters or a LoRA adapter.
 
-  python -m experiments.train_reward --data=PAIRS.jsonl --workdir=runs/helpful
-  python -m experiments.train_reward --data=LABELS.jsonl --loss=pointwise \\
-      --workdir=runs/safety
-  python -m experiments.train_reward --init=hf:DIR --data=A.jsonl,B.jsonl \\
-      --eval_data=C.jsonl --lora.rank=16 --optimizer.lr=6e-6
+  python -m experiments.train_reward --reward_data=PAIRS.jsonl \\
+      --workdir=runs/helpful
+  python -m experiments.train_reward --reward_data=LABELS.jsonl \\
+      --loss=pointwise --workdir=runs/safety
+  python -m experiments.train_reward --init=hf:DIR \\
+      --reward_data=A.jsonl,B.jsonl --held_out=C.jsonl --lora.rank=16 \\
+      --optimizer.lr=6e-6
 
 Rows are {"messages", "chosen", "rejected"}, two whole conversations, answers
 with scores, or {"messages", "response", "label"}; r1jax/data/preference_rows.py
@@ -19,7 +21,6 @@ import sys
 
 from absl import flags
 
-from experiments import common, flagset, start
 from r1jax.core.config import check
 from r1jax.data import preference, sft, templates
 from r1jax.sharding import processes
@@ -27,10 +28,14 @@ from r1jax.stages import exporting, reward, reward_weights, training_report
 from r1jax.stages.reward import PreferenceConfig
 from r1jax.stages.weights import Handover
 
+from . import common, flagset, start, training
+
 REWARD = flagset.define(PreferenceConfig)
 WORKDIR = flags.DEFINE_string("workdir", "runs/reward", "Folder of the run.")
-EVAL_DATA = flags.DEFINE_string(
-    "eval_data", "", "Held-out data, as --data; default: some prompts of it.")
+REWARD_DATA = flags.DEFINE_string(
+    "reward_data", "", "JSONL files of pairs or labels, separated by commas.")
+HELD_OUT = flags.DEFINE_string(
+    "held_out", "", "Others, not trained on; default: some prompts' of these.")
 SOURCE_WEIGHTS = flags.DEFINE_string(
     "source_weights", "", "Factor of the loss by source, as chat:2,code:0.5.")
 EXPORT = flags.DEFINE_string(
@@ -45,12 +50,12 @@ def main() -> None:
   cfg = REWARD.value()
   if EXPORT.value:
     exporting.check_unused(EXPORT.value)  # before the work
-  check(common.DATA.present, "--data=FILE.jsonl must be given")
+  check(bool(REWARD_DATA.value), "--reward_data=FILE.jsonl must be given")
   weights = sft.source_weights(SOURCE_WEIGHTS.value)
   files, held_out_files = (
       [path for path in flag.value.split(",") if path]
-      for flag in (common.DATA, EVAL_DATA))
-  first, tokenizer, began = common.first(
+      for flag in (REWARD_DATA, HELD_OUT))
+  first, tokenizer, began = training.begin(
       WORKDIR.value, cfg.seed, common.mesh(), cfg.lora,
       reward_weights.with_tokenizer)
   cfg = dataclasses.replace(cfg, template=templates.read(
@@ -75,10 +80,10 @@ def main() -> None:
   digests = {path: preference.digest(path) for path in files + held_out_files}
   result = reward.run(
       cfg, Handover(first), tokenizer, examples, held_out, WORKDIR.value,
-      mesh=common.mesh(), skip_damaged=common.SKIP_DAMAGED.value,
+      mesh=common.mesh(), skip_damaged=training.SKIP_DAMAGED.value,
       remedies=common.REMEDIES, settings=began | {
-          "data": {path: digests[path] for path in files},
-          "eval_data": {path: digests[path] for path in held_out_files},
+          "reward_data": {path: digests[path] for path in files},
+          "held_out": {path: digests[path] for path in held_out_files},
           "source_weights": weights})
   processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if said := reward.summary(WORKDIR.value):

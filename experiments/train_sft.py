@@ -1,9 +1,9 @@
 """Supervised fine-tuning on dialogues, all parameters or a LoRA adapter.
 
-  python -m experiments.train_sft --data=FILE.jsonl --workdir=runs/sft
-  python -m experiments.train_sft --data=A.jsonl,B.jsonl --lora.rank=8 \\
-      --source_weights=math:2,code:0.5 --eval_data=HELD_OUT.jsonl
-  python -m experiments.train_sft --data=BIG.jsonl --workers=8
+  python -m experiments.train_sft --sft_data=FILE.jsonl --workdir=runs/sft
+  python -m experiments.train_sft --sft_data=A.jsonl,B.jsonl --lora.rank=8 \\
+      --source_weights=math:2,code:0.5 --held_out=C.jsonl
+  python -m experiments.train_sft --sft_data=BIG.jsonl --workers=8
 
 A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
 and may name its "source" and have a "weight"; r1jax/data/sft_rows.py says what
@@ -16,7 +16,6 @@ import dataclasses
 
 from absl import flags
 
-from experiments import common, flagset, start
 from r1jax.core.config import check
 from r1jax.data import sft as data_lib
 from r1jax.data import sft_stream
@@ -25,29 +24,33 @@ from r1jax.stages import exporting, sft, training_report
 from r1jax.stages.sft import SftConfig
 from r1jax.stages.weights import Handover
 
+from . import asking, common, flagset, start, training
+
 SFT = flagset.define(SftConfig)
 WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "Folder of the run.")
-EVAL_DATA = flags.DEFINE_string(
-    "eval_data", "", "JSONL files, held out: their loss is logged.")
+SFT_DATA = flags.DEFINE_string(
+    "sft_data", "", "JSONL files of dialogues, separated by commas.")
+HELD_OUT = flags.DEFINE_string(
+    "held_out", "", "Others, not trained on: their loss is logged.")
 SOURCE_WEIGHTS = flags.DEFINE_string(
     "source_weights", "", "Factor of the loss by source, as math:2,code:0.5.")
 WORKERS = flags.DEFINE_integer(
-    "workers", 0, "Processes that read and tokenise --data, which then stays in"
-    " its files; 0 holds all of it in memory.", lower_bound=0)
-EXPORT = flags.DEFINE_string("export", "", common.EXPORT)
+    "workers", 0, "Processes that read and tokenise --sft_data, which then"
+    " stays in its files; 0 holds all of it in memory.", lower_bound=0)
+EXPORT = flags.DEFINE_string("export", "", training.EXPORT)
 
 
 def main() -> None:
   cfg = SFT.value()
-  cfg = dataclasses.replace(cfg, template=common.template(cfg.template))
+  cfg = dataclasses.replace(cfg, template=asking.template(cfg.template))
   if EXPORT.value:
     exporting.check_unused(EXPORT.value)  # before the work
   weights = data_lib.source_weights(SOURCE_WEIGHTS.value)
-  check(common.DATA.present, "--data=FILE.jsonl must be given")
+  check(bool(SFT_DATA.value), "--sft_data=FILE.jsonl must be given")
   files, held_out_files = (
       [path for path in flag.value.split(",") if path]
-      for flag in (common.DATA, EVAL_DATA))
-  first, tokenizer, began = common.first(
+      for flag in (SFT_DATA, HELD_OUT))
+  first, tokenizer, began = training.begin(
       WORKDIR.value, cfg.seed, common.mesh(), cfg.lora)
   tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
 
@@ -66,15 +69,15 @@ def main() -> None:
   trained = sft.run(
       cfg, Handover(first), tokenizer, data.examples, WORKDIR.value,
       held_out=held_out, mesh=common.mesh(), workers=WORKERS.value,
-      skip_damaged=common.SKIP_DAMAGED.value, remedies=common.REMEDIES,
+      skip_damaged=training.SKIP_DAMAGED.value, remedies=common.REMEDIES,
       settings=began | {
-          "data": {path: data_lib.digest(path) for path in files},
-          "eval_data": {
+          "sft_data": {path: data_lib.digest(path) for path in files},
+          "held_out": {
               path: data_lib.digest(path) for path in held_out_files},
           "source_weights": weights})
   processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if EXPORT.value and sft.finished(WORKDIR.value, cfg, data.examples):
-    common.export(EXPORT.value, trained, tokenizer, WORKDIR.value)
+    training.export(EXPORT.value, trained, tokenizer, WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@
 from __future__ import annotations
 
 from absl import flags
+from etils import epath
 
-from experiments import start
+from r1jax.core.config import check
 from r1jax.data import corpus, tokenizer
 from r1jax.data.world import pages
+
+from . import start
 
 _OUT = flags.DEFINE_string("out", None, "The file to write.", required=True)
 _PAGES = flags.DEFINE_enum(
@@ -24,6 +27,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the mixture.", lower_bound=0)
 
 
 def main() -> None:
+  check(not epath.Path(_OUT.value).exists(),
+        f"{_OUT.value} exists; remove it or choose another --out")
   document = {"arith": corpus.document, "world": pages.document}[_PAGES.value]
   texts = (document(_SEED.value, index) for index in range(_DOCUMENTS.value))
   tokenizer.train(texts, _VOCAB_SIZE.value, _OUT.value)

@@ -10,9 +10,11 @@ import json
 from absl import flags
 from etils import epath
 
-from experiments import start
 from r1jax.core import io
+from r1jax.core.config import check
 from r1jax.data.world import dialogues
+
+from . import start
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/dialogues", "Folder to write.")
 COUNT = flags.DEFINE_integer("count", 2000, "Dialogues.", lower_bound=1)
@@ -21,10 +23,12 @@ SEED = flags.DEFINE_integer("seed", 0, "Of all draws.", lower_bound=0)
 
 def main() -> None:
   path = epath.Path(WORKDIR.value) / "sft.jsonl"
+  text = "".join(json.dumps(row, ensure_ascii=False) + "\n"
+                 for row in dialogues.rows(COUNT.value, SEED.value))
+  check(not path.exists() or path.read_text() == text, f"{path} has other"
+        " dialogues, of another --count or --seed; choose another --workdir")
   path.parent.mkdir(parents=True, exist_ok=True)
-  io.write_text(path, "".join(
-      json.dumps(row, ensure_ascii=False) + "\n"
-      for row in dialogues.rows(COUNT.value, SEED.value)))
+  io.write_text(path, text)
   print(f"wrote {COUNT.value} dialogues to {path}", flush=True)
 
 

@@ -1,13 +1,21 @@
 # Sourced by the scripts beside it, and in a terminal (bash or zsh): enters the
 # repository, makes .venv if it is missing or setup.py has changed, and activates
-# it. It leaves the shell's options alone: a terminal must outlive an error.
+# it. It leaves the shell's options alone: a terminal must outlive an error. A
+# .venv that it did not make is used if it has pip, and never removed.
+# Copied out of a wheel (r1jax files --to=DIR) it stays where it is started and
+# takes the python of PATH.
 #   PYTHON=python3.12   the interpreter to make .venv with
 #   R1JAX_JAX=jax       what to install JAX as, e.g. jax[cuda12] or jax[tpu]
 #   R1JAX_EXTRA=test    an extra of setup.py to install as well
 #   R1JAX_VENV=none     the python of PATH instead, as it is (a container)
 
 # In zsh a sourced file is its own $0.
-cd -P "$(dirname "${BASH_SOURCE[0]:-$0}")/.." || return
+top=$(cd -P "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd) || return
+if grep -qs 'name="r1jax"' "$top/setup.py"; then
+  cd "$top" || return
+else
+  R1JAX_VENV=none  # r1jax is installed, and this is no clone of it
+fi
 
 found() {  # whether there is a file of this pattern
   bash -c 'compgen -G "$1"' found "$1" >/dev/null
@@ -40,15 +48,25 @@ make_venv() {
       "$("$python" --version 2>&1 || true). Set PYTHON=python3.11 or later." >&2
     return 1
   fi
-  # A .venv from an interrupted start, or moved from elsewhere, is made anew.
-  if ! .venv/bin/python -m pip --version >/dev/null 2>&1 ||
-    ! grep -qsF "$PWD/.venv" .venv/bin/activate; then
-    rm -rf .venv
-    "$python" -m venv .venv || {
-      echo "Could not make .venv; on Debian: apt-get install python3-venv" >&2
-      return 1
-    }
+  if .venv/bin/python -m pip --version >/dev/null 2>&1 &&
+    grep -qsF "$PWD/.venv" .venv/bin/activate; then
+    return 0
   fi
+  # One of this script's, from an interrupted start or moved from elsewhere, is
+  # made anew; another one is somebody's.
+  if [ -L .venv ] || { [ -e .venv ] && [ ! -e .venv/r1jax-made ]; }; then
+    echo "$PWD/.venv was not made by launch/env.sh, and has no pip (uv makes" \
+      "such) or was made for another folder. It is left as it is: rename or" \
+      "remove it, or activate it, install r1jax there (uv pip install -e .)" \
+      "and set R1JAX_VENV=none." >&2
+    return 1
+  fi
+  rm -rf .venv
+  mkdir .venv && touch .venv/r1jax-made || return
+  "$python" -m venv .venv || {
+    echo "Could not make .venv; on Debian: apt-get install python3-venv" >&2
+    return 1
+  }
 }
 
 set_up() {
@@ -103,4 +121,4 @@ tunables=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1
 tunables+=:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-$tunables}
 unset -f found jax_for_this_machine make_venv set_up
-unset cache tunables
+unset cache tunables top

@@ -2,26 +2,52 @@
 # Runs a command on every host of a TPU slice that is there already:
 #   TPU=NAME ZONE=us-east5-a bash launch/tpu_pod.sh \
 #     python -m experiments.train_grpo --workdir=gs://BUCKET/runs/zero
-# This repository, as it is here, is copied to r1jax/ in each host's home; the
-# first time its .venv is made there. JAX learns from the TPU VM's metadata who
-# the others are. --workdir must be a bucket. The same command resumes. To stop
-# a run so that it saves first:
-#   TPU=NAME ZONE=us-east5-a bash launch/tpu_pod.sh pkill -TERM -f experiments
+# The files of this repository that git tracks, as they are here, are copied to
+# r1jax/ in each host's home (`git add` what is to go along: keys and data that
+# lie about do not); the first time its .venv is made there. JAX learns from the
+# TPU VM's metadata who the others are. --workdir must be a bucket. The same
+# command resumes. To end what was started so, on every host, after it saved:
+#   TPU=NAME ZONE=us-east5-a bash launch/tpu_pod.sh --stop
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ $# = 0 ] || [ -z "${TPU:-}" ] || [ -z "${ZONE:-}" ]; then
-  echo "usage: TPU=NAME ZONE=ZONE bash launch/tpu_pod.sh COMMAND..." >&2
+  echo "usage: TPU=NAME ZONE=ZONE bash launch/tpu_pod.sh COMMAND...|--stop" >&2
   exit 2
 fi
+
+on_all_hosts() {
+  gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all \
+    --command="$1"
+}
+
+if [ "$*" = --stop ]; then
+  # A number that belongs to another process by now works elsewhere.
+  # shellcheck disable=SC2016
+  on_all_hosts 'cd r1jax && for job in .jobs/*; do
+    id=${job#.jobs/}
+    if [ "$(readlink "/proc/$id/cwd")" = "$(pwd -P)" ]; then
+      kill -TERM "$id" && echo "$(uname -n): told $(cat "$job") to stop"
+    else
+      rm -f "$job"
+    fi
+  done'
+  exit
+fi
+
 archive=$(mktemp "${TMPDIR:-/tmp}/r1jax.XXXXXX")
 trap 'rm -f "$archive"' EXIT
-git ls-files -z --cached --others --exclude-standard |
+git ls-files -z --cached |
   tar --create --gzip --file "$archive" --null --ignore-failed-read \
     --files-from -
+left=$(git ls-files --others --exclude-standard | wc -l)
+[ "$left" = 0 ] ||
+  echo "$left files that git does not track stay here (git add NAME)" >&2
 gcloud compute tpus tpu-vm scp "$archive" "$TPU:r1jax.tgz" \
   --zone="$ZONE" --worker=all
-# printf quotes each word for the shell at the other end.
-gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="
-  mkdir -p r1jax && tar -xzf r1jax.tgz -C r1jax && cd r1jax &&
-  source launch/env.sh && exec$(printf ' %q' "$@")"
+# printf quotes each word for the shell at the other end, whose process the
+# command becomes: its number names the job.
+on_all_hosts "
+  mkdir -p r1jax/.jobs && tar -xzf r1jax.tgz -C r1jax && cd r1jax &&
+  source launch/env.sh && echo$(printf ' %q' "$(printf '%q ' "$@")") \
+    >.jobs/\$\$ && exec$(printf ' %q' "$@")"

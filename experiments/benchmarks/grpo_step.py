@@ -36,8 +36,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, start
-from experiments.benchmarks.output import JSON
 from r1jax.accounting import flops
 from r1jax.core import keys
 from r1jax.core.types import Rollout
@@ -49,12 +47,16 @@ from r1jax.models.config import ModelConfig
 from r1jax.report import tables
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
+from r1jax.sharding.mesh import MeshConfig, mesh_or_none
 from r1jax.stages import grpo, weights
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.learner import Learner
 from r1jax.training import metrics as metrics_lib
 from r1jax.training.advantages import Advantages
 from r1jax.training.optimizer import OptimizerConfig
+
+from .. import flagset, start
+from .output import JSON
 
 _MATMUL = 2048  # side of the square matrices of the machine's rate
 
@@ -100,6 +102,8 @@ WORKLOADS = {
     "peer-moe": Workload(model="peer-moe", questions=32, samples=1),
 }
 
+COMPUTE = flagset.define(Compute, "compute")
+MESH = flagset.define(MeshConfig, "mesh")
 PRESET = flags.DEFINE_enum("preset", "peer-small", list(WORKLOADS), "Workload.")
 REPS = flags.DEFINE_integer(
     "reps", 3, "Steps measured after a warm-up.", lower_bound=1)
@@ -245,12 +249,12 @@ def main() -> None:
   if MICRO_ROWS.value is not None:
     work = dataclasses.replace(work, micro_rows=MICRO_ROWS.value)
   jax.config.update("jax_enable_compilation_cache", False)
-  compute = common.COMPUTE.value()
+  compute = COMPUTE.value()
   results = {
       "preset": PRESET.value, "jax": jax.__version__,
       "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
       "cpus": os.cpu_count(),
-      **measure(work, REPS.value, compute, common.mesh()),
+      **measure(work, REPS.value, compute, mesh_or_none(MESH.value())),
       "load_average": os.getloadavg()[0]}
   if JSON.value:
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v

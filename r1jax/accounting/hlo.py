@@ -376,7 +376,7 @@ def _touched(instruction: Instruction, table, program) -> float:
     parameters = {i.name: int(i.operands[0]) for i in inner
                   if i.opcode == "parameter"}
     read = sum(
-        _read(name, inner, table[instruction.operands[number]].stored)
+        _read(name, inner, table[instruction.operands[number]].stored, program)
         for name, number in parameters.items()
         if number < len(instruction.operands)
         and instruction.operands[number] in table)
@@ -394,17 +394,24 @@ def _touched(instruction: Instruction, table, program) -> float:
   return instruction.stored + sum(o.stored for o in operands)
 
 
-def _read(name, inner, whole) -> float:
+def _read(name, inner, whole, program) -> float:
   """Bytes that a fusion reads of its parameter `name` of `whole` bytes."""
+  if name == inner[-1].name:  # passed on as it is
+    return whole
   users = [i for i in inner if name in i.operands]
   total = 0.0
   for user in users:
     if user.opcode == "bitcast":
-      total += _read(user.name, inner, whole)
+      total += _read(user.name, inner, whole, program)
     elif user.opcode in ("dynamic-slice", "slice", "gather"):
       total += user.bytes
     elif user.opcode in _UPDATES and user.operands[0] == name:
       total += 0.0  # written in place
+    elif user.opcode == "fusion":  # a TPU's product may take a slice so
+      inside = program[_called(user)[0]]
+      total += sum(_read(i.name, inside, whole, program) for i in inside
+                   if i.opcode == "parameter"
+                   and user.operands[int(i.operands[0])] == name)
     else:
       return whole
   return min(total, whole)

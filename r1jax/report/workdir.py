@@ -79,6 +79,31 @@ def prepare(
   return False
 
 
+def take_for(
+    result: str, folder: str | os.PathLike, config: dict[str, Any],
+    versions: dict[str, str]) -> None:
+  """Takes `folder` for what is written in one go, unless another's lies there.
+
+  Args:
+    result: the file that is written last; without it nothing is lost.
+    folder: --out of the command.
+    config: what the result depends on, JSON-ready.
+    versions: packages and commit, see `versions()`.
+
+  Raises:
+    ValueError: the result of another config is there, or nothing says of which.
+    OSError: the disk is full or read-only.
+  """
+  otherwise, folder = "choose another --out", epath.Path(folder)
+  if not (folder / result).exists():
+    io.write_json(folder / CONFIG,
+                  {"config": _plain(config), "versions": versions})
+    return
+  check(resumes(folder, config, otherwise=otherwise),
+        f"{folder} has {result}, and no {CONFIG} says of what; nothing was"
+        f" changed; {otherwise}")
+
+
 def resumes(
     workdir: str | os.PathLike, config: dict[str, Any], *,
     ignore: Iterable[str] = (), remedies: Mapping[str, str] | None = None,
@@ -163,6 +188,8 @@ def _commit(root: str | os.PathLike) -> str:
         text=True).stdout.strip()
 
   try:
+    # A project under git may have this package in an untracked .venv.
+    git("ls-files", "--error-unmatch", ".")
     changed = git("status", "--porcelain", "--untracked-files=no")
     return git("rev-parse", "HEAD") + ("+" if changed else "")
   except (OSError, subprocess.CalledProcessError):

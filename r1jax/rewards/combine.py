@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,6 +29,8 @@ CODE = ("all", "fraction")
 EXTRACT = ("box", "last")
 FORMAT = ("think-answer", "think")
 LANGUAGE = ("script", "detector")
+# An answer takes milliseconds; more children than this wait for their parent.
+_MOST_CHILDREN = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,9 @@ class RewardConfig:
     weights: names and weights that override or join those of the equation,
       e.g. "format:0.5,repetition:0.1"; weight 0 logs a part without rewarding
       it.
-    workers: child processes that apply the rules; 0: as many as this process
-      may use processors.
+    workers: child processes that apply the rules, of each process of a run; 0:
+      one a processor that it may use, where those of one machine share them,
+      and 16 at most.
     deadline: seconds that all rules together may take on one completion.
     code: "all" rewards a program that passes every test, "fraction" the share
       of tests passed.
@@ -97,14 +99,13 @@ class RewardConfig:
     """
     return Combine(weights=EQUATIONS[self.equation] | _parse(self.weights))
 
-  @property
-  def children(self) -> int:
-    """`workers`, or what 0 of them means on this machine."""
-    if self.workers:
-      return self.workers
-    if hasattr(os, "sched_getaffinity"):
-      return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+  def children(self, share: int) -> int:
+    """`workers`, or what 0 of them means for a process.
+
+    Args:
+      share: how many processors of its machine are for it.
+    """
+    return self.workers or min(share, _MOST_CHILDREN)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,13 @@ them is trivial.
 
 from __future__ import annotations
 
+import collections
+import fractions
 import functools
 import json
 import os
+import pathlib
+import platform
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -72,6 +76,26 @@ def gather(value: Any) -> list[Any]:
   gathered = multihost_utils.process_allgather(padded)
   return [json.loads(row[:size].tobytes())
           for row, size in zip(gathered, sizes)]
+
+
+def processors() -> int:
+  """How many processors are for this process, at least 1.
+
+  Those that it may use, each divided by the processes of this run that may use
+  the same one: eight on a machine of 96 have 12 each, bound to their own or
+  not.
+  """
+  if hasattr(os, "sched_getaffinity"):
+    own = sorted(os.sched_getaffinity(0))
+  else:  # macOS
+    own = list(range(os.cpu_count() or 1))
+  # Machines may have the same name, but no two systems the same start.
+  start = pathlib.Path("/proc/sys/kernel/random/boot_id")
+  machine = start.read_text() if start.exists() else platform.node()
+  users = collections.Counter(
+      x for where, theirs in gather([machine, own]) if where == machine
+      for x in theirs)
+  return max(1, int(sum(fractions.Fraction(1, users[x]) for x in own)))
 
 
 def largest(*numbers: int) -> tuple[int, ...]:

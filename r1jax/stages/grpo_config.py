@@ -43,7 +43,8 @@ class GrpoConfig:
   # Factor of the loss that trains the MTP module as a draft of the policy; with
   # 0 the module stays as it is.
   draft: float = 0.0
-  gamma: float = 0.0  # step of the router bias during RL
+  # Step of the router bias (V3: 0.001 in pre-training).
+  bias_update_speed: float = 0.0
   balance: float = 0.0  # factor of the sequence-wise balance loss during RL
   template: str = "r1-zero"  # or plain, chat, chat-think, r1, file:PATH
   # optimizer, reference, rewards (reward models): on the host while idle
@@ -53,7 +54,8 @@ class GrpoConfig:
   save_every: int = 25  # steps between checkpoints
   eval_every: int = 25  # steps between evaluations; 0 is never
   policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
-  distill: DistillConfig = DistillConfig()
+  distill: DistillConfig = dataclasses.field(
+      default=DistillConfig(), metadata={"flag": False})  # by a teacher
   advantages: AdvantageConfig = AdvantageConfig()
   optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
   lora: LoraConfig = LoraConfig()

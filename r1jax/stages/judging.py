@@ -22,6 +22,7 @@ from r1jax.rewards.combine import Combine, RewardConfig
 from r1jax.rewards.models import HELPFUL, SAFETY, Scorer
 from r1jax.rewards.pool.runner import Pool
 from r1jax.rewards.score import Rule, Score
+from r1jax.sharding import processes
 
 
 class Judge(NamedTuple):
@@ -196,6 +197,7 @@ def judge(tokenizer: Tokenizer, template: str,
   missing = tuple(sorted(asked - set(models)))
   weights = {k: v for k, v in weights.items() if k not in missing}
   with Pool({name: selected[name] for name in weights if name not in models},
-            workers=rewards.children, deadline=rewards.deadline) as pool:
+            workers=rewards.children(processes.processors()),
+            deadline=rewards.deadline) as pool:
     yield Judge(tokenizer, template, pool, Combine(weights=weights), models,
                 missing)

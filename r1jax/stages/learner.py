@@ -54,7 +54,7 @@ class Learner:
         weights.model, policy, balance=cfg.balance, draft=cfg.draft,
         temperature=cfg.temperature, distill=cfg.distill,
         teacher=teacher and teacher.model)
-    options = dict(gamma=cfg.gamma, held=(*started.held, "teacher"))
+    options = dict(gamma=cfg.bias_update_speed, held=(*started.held, "teacher"))
     self._beside = {}  # what the objective reads beside the policy
     if cfg.distill.divergence:
       self._beside = objectives.teacher_part(

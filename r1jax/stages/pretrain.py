@@ -34,13 +34,14 @@ class PretrainConfig:
   rows: int = 16  # rows per update
   row_length: int = 192  # tokens per row
   micro_batches: int = 1  # parts that an update's rows are done in
-  gamma: float = 1e-3  # step of the router bias (V3: 0.001)
+  # Step of the router bias (V3: 0.001 in pre-training).
+  bias_update_speed: float = 1e-3
   seed: int = 0  # of parameters and documents
   save_every: int = 500  # updates between checkpoints
   lm: LmConfig = LmConfig(mtp=0.1, balance=1e-4)
   optimizer: OptimizerConfig = OptimizerConfig(
-      lr=3e-3, weight_decay=0.1, warmup_steps=200, schedule="cosine",
-      total_steps=3600, final_fraction=0.05)
+      lr=3e-3, weight_decay=0.1, warmup_steps=None, schedule="cosine",
+      final_fraction=0.05)
 
   def __post_init__(self):
     for name in ("steps", "rows", "row_length", "micro_batches", "save_every"):
@@ -88,8 +89,8 @@ def run(cfg: PretrainConfig, initial: Handover, tokenizer: Tokenizer,
       title="pretrain", total=cfg.steps, save_every=cfg.save_every,
       skip_damaged=skip_damaged,
       shown=("loss/cross_entropy", "loss/mtp"))
-  trainer = Trainer(*initial.take(), objective, cfg.optimizer, gamma=cfg.gamma,
-                    seed=cfg.seed, mesh=mesh)
+  trainer = Trainer(*initial.take(), objective, cfg.optimizer,
+                    gamma=cfg.bias_update_speed, seed=cfg.seed, mesh=mesh)
   trainer.state, host = session.restore(trainer.state, {})
   if host:
     stream.set_state(host["stream"])

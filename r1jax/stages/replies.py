@@ -178,20 +178,24 @@ class Replier:
 
 
 def load(init: str, cfg: ReplyConfig, compute: Compute | None = None,
-         mesh: jax.sharding.Mesh | None = None) -> Replier:
+         mesh: jax.sharding.Mesh | None = None, tokenizer: str = ""
+         ) -> Replier:
   """The model of `init`, as `weights.load` takes it, ready to reply.
+
+  By the tokenizer at a path, or by its own.
 
   Raises:
     ValueError: as `weights.with_tokenizer` and `Replier`.
   """
   check(jax.process_count() == 1, f"{init} replies in one process; start the"
         " command alone, or give an endpoint or a program")
-  tokenizer = hf_tokenizer.load(weights.tokenizer_of(init))
+  reader = hf_tokenizer.load(tokenizer or weights.tokenizer_of(init))
   context = weights.config_of(init).max_position
   return Replier(
       lambda: weights.with_tokenizer(
-          init, compute, seed=cfg.seed, mesh=mesh, computing=True)[0],
-      context, tokenizer, cfg, mesh, name=init)
+          init, compute, seed=cfg.seed, mesh=mesh, computing=True,
+          tokenizer=tokenizer)[0],
+      context, reader, cfg, mesh, name=init)
 
 
 def _address(rendered: Rendered) -> int:

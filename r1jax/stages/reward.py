@@ -51,11 +51,12 @@ class PreferenceConfig:
   micro_batches: int = 1  # parts that an update's rows are done in
   margin: float = 0.0  # factor of the margins that rows give (pairwise)
   centre: float = 0.01  # factor of (sum of a pair's scores)^2; 0 is off
-  gamma: float = 0.0  # step of the router bias
+  # Step of the router bias (V3: 0.001 in pre-training).
+  bias_update_speed: float = 0.0
   seed: int = 0  # of the order of the data, the head and a LoRA adapter
   save_every: int = 100  # updates between checkpoints
   eval_every: int = 100  # updates between evaluations; 0 is never
-  validation: float = 0.1  # share of prompts held out without --eval_data
+  validation: float = 0.1  # share of prompts of --reward_data that are held out
   # auto (the tokenizer's own chat template, else plain), plain, chat, r1-zero,
   # chat-think, r1, file:PATH
   template: str = data_lib.AUTO
@@ -69,8 +70,8 @@ class PreferenceConfig:
     for name in ("rows", "row_length", "micro_batches", "save_every"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
-    for name in ("epochs", "steps", "eval_every", "gamma", "seed", "margin",
-                 "centre"):
+    for name in ("epochs", "steps", "eval_every", "bias_update_speed",
+                 "seed", "margin", "centre"):
       check(getattr(self, name) >= 0,
             f"{name}={getattr(self, name)} must not be negative")
     check(self.epochs > 0 or self.steps > 0,
@@ -140,8 +141,9 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
       title="reward", total=cfg.steps, save_every=cfg.save_every,
       best_metric="eval/loss", best_mode="min", remedies=remedies,
       skip_damaged=skip_damaged, shown=("accuracy", "eval/accuracy"))
-  trainer = Trainer(*initial.take(), objective, cfg.optimizer, gamma=cfg.gamma,
-                    adapter=cfg.lora, seed=cfg.seed, mesh=mesh)
+  trainer = Trainer(*initial.take(), objective, cfg.optimizer,
+                    gamma=cfg.bias_update_speed, adapter=cfg.lora,
+                    seed=cfg.seed, mesh=mesh)
   trainer.state, _ = session.restore(trainer.state, {})
   scoring = Scoring(model, cfg.rows // cfg.micro_batches, cfg.row_length, mesh)
   rate = optimizer.learning_rate(cfg.optimizer)
@@ -272,7 +274,7 @@ def _check(cfg, model, examples, held_out, mesh) -> None:
         f" not divide over {shards} devices in whole pairs of rows; make rows a"
         f" multiple of {shards * cfg.sides * cfg.micro_batches}")
   for name, part in (("to train on", examples), ("held out", held_out)):
-    check(len(part) > 0, f"no examples {name}: give more data, or --eval_data"
+    check(len(part) > 0, f"no examples {name}: give more data, or --held_out"
           " of its own")
     sides = {len(e.sides) for e in part}
     check(sides == {cfg.sides}, f"loss={cfg.loss!r} is of examples with"

@@ -43,7 +43,8 @@ class SftConfig:
   rows: int = 16  # rows per update
   row_length: int = 256  # tokens per row
   micro_batches: int = 1  # parts that an update's rows are done in
-  gamma: float = 0.0  # step of the router bias
+  # Step of the router bias (V3: 0.001 in pre-training).
+  bias_update_speed: float = 0.0
   seed: int = 0  # of the order of the data and of a LoRA adapter
   save_every: int = 100  # updates between checkpoints
   eval_every: int = 100  # updates between evaluations; 0 is never
@@ -57,7 +58,8 @@ class SftConfig:
     for name in ("rows", "row_length", "micro_batches", "save_every"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
-    for name in ("epochs", "steps", "eval_every", "gamma", "seed"):
+    for name in ("epochs", "steps", "eval_every", "bias_update_speed",
+                 "seed"):
       check(getattr(self, name) >= 0,
             f"{name}={getattr(self, name)} must not be negative")
     check(self.epochs > 0 or self.steps > 0,
@@ -121,8 +123,9 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
       skip_damaged=skip_damaged, best_metric="eval/cross_entropy",
       best_mode="min", remedies=remedies,
       shown=("loss/cross_entropy", "eval/cross_entropy"))
-  trainer = Trainer(*initial.take(), objective, cfg.optimizer, gamma=cfg.gamma,
-                    adapter=cfg.lora, seed=cfg.seed, mesh=mesh)
+  trainer = Trainer(*initial.take(), objective, cfg.optimizer,
+                    gamma=cfg.bias_update_speed, adapter=cfg.lora,
+                    seed=cfg.seed, mesh=mesh)
   trainer.state, host = session.restore(trainer.state, {})
   # Of an update whose evaluation was interrupted: it is made already.
   made = None if session.inside is None else metrics_lib.from_json(host["made"])

@@ -130,8 +130,10 @@ def _row(name: str, training: Training) -> list[str | Cell]:
 
 
 def _data(config: Mapping[str, Any]) -> str:
-  data = config.get("data", config.get("corpus"))
+  if "corpus" in config:
+    return "embedded pages"
+  data = next((config[name] for name in ("sft_data", "reward_data", "data")
+               if name in config), None)
   if isinstance(data, Mapping):
-    names = [epath.Path(path).name for path in data]
-    return ", ".join(names) if "data" in config else "embedded pages"
+    return ", ".join(epath.Path(path).name for path in data)
   return str(data or "-")

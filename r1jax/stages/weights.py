@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from etils import epath
 
@@ -29,6 +30,9 @@ from r1jax.sharding import processes, rules
 from r1jax.stages import inits
 from r1jax.training import lora, step
 from r1jax.training.lora import LoraConfig
+
+# Setting of a run: the fingerprint of what it adapts, of rounded values.
+ROUNDED = "parameters_bfloat16"
 
 ASSETS = epath.resource_path("r1jax") / "assets"
 TOKENIZER = ASSETS / "arith" / "tokenizer.model"
@@ -333,8 +337,7 @@ def _from_run(workdir, compute, mesh, computing):
                      " adapter adapts (init); train it through experiments/")
   base = load(settings["init"], compute, jax.random.key(settings["seed"]), mesh,
               computing=computing)
-  if not computing or compute.dtype == compute.param_dtype:  # as it was saved
-    check_adapted(base, settings, workdir)
+  check_adapted(base, settings, workdir)
   return trained._replace(
       params=lora.join(base.params, trained.params, adapter.scale))
 
@@ -344,29 +347,37 @@ def check_adapted(base: Weights, settings: dict[str, Any],
   """Raises ValueError unless `base` is what the run's adapter was trained on.
 
   Args:
-    base: loaded from the run's init.
+    base: loaded from the run's init, in any dtypes.
     settings: of the run; those without a fingerprint of it allow any.
     workdir: of the run, for the message.
   """
-  known = settings.get("parameters")
   cast = settings.get("compute", {}).get("param_dtype", "")
-  if known and base.model.compute.param_dtype == cast:
-    check(fingerprint(base) == known, f"the adapter in {workdir} was trained on"
-          f" {settings['init']}, whose parameters are others now: what it adds"
-          " to them means nothing. Bring those back, or train it anew")
+  same = {x.dtype.name for x in jax.tree.leaves(base.params)} == {cast}
+  known = settings.get("parameters" if same else ROUNDED)
+  check(not known or fingerprint(base, rounded=not same) == known,
+        f"the adapter in {workdir} was trained on {settings['init']}, whose"
+        " parameters are others now: what it adds to them means nothing. Bring"
+        " those back, or train it anew")
 
 
-def fingerprint(policy: Weights) -> str:
+def fingerprint(policy: Weights, *, rounded: bool = False) -> str:
   """Of the parameters' values, the same however they are placed.
 
   It is made of the least and the largest value of every array: training moves
   them, and no order of summation does.
+
+  Args:
+    policy: the parameters.
+    rounded: to bfloat16, as the values of arrays that were rounded are already.
   """
   ends = jax.jit(lambda tree: jax.tree.map(
       lambda x: jnp.stack([x.min(), x.max()]).astype(jnp.float32), tree))
   digest = hashlib.sha256()
   for name, values in sorted(trees.flatten(ends(policy.params)).items()):
-    digest.update(name.encode() + processes.whole(values).tobytes())
+    ends_2 = np.asarray(processes.whole(values))
+    if rounded:  # which keeps their order
+      ends_2 = ends_2.astype(jnp.bfloat16).astype(np.float32)
+    digest.update(name.encode() + ends_2.tobytes())
   return digest.hexdigest()[:16]
 
 

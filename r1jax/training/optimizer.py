@@ -11,6 +11,8 @@ import optax
 
 from r1jax.core.config import check
 
+_LONGEST_WARMUP = 200  # updates, unless more are asked for
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -22,7 +24,8 @@ class OptimizerConfig:
     weight_decay: decoupled, times the learning rate, on matrices only (not on
       norms and biases).
     clip: largest global norm of the gradient; 0 is no clipping.
-    warmup_steps: updates of linear growth from lr / warmup_steps.
+    warmup_steps: updates of linear growth from lr / warmup_steps. None is a
+      tenth of the run's, 200 at most.
     schedule: after the warm-up `constant`, or `cosine` down to
       `final_fraction` * lr at `total_steps`.
     total_steps: updates in all, warm-up included; cosine only. 0 is all of the
@@ -43,7 +46,7 @@ class OptimizerConfig:
   eps: float = 1e-8
   weight_decay: float = 0.0
   clip: float = 1.0
-  warmup_steps: int = 0
+  warmup_steps: int | None = 0
   schedule: str = "constant"
   total_steps: int = 0
   final_fraction: float = 0.1
@@ -58,12 +61,12 @@ class OptimizerConfig:
       check(0 <= value < 1, f"{name}={value} must be in [0, 1)")
     for name in ("weight_decay", "clip", "warmup_steps", "final_fraction"):
       value = getattr(self, name)
-      check(value >= 0, f"{name}={value} must not be negative")
+      check(value is None or value >= 0, f"{name}={value} must not be negative")
     check(self.eps > 0, f"eps={self.eps} must be positive")
     check(self.schedule in ("constant", "cosine"),
           f"schedule={self.schedule!r}: choose constant or cosine")
     check(self.schedule == "constant" or not self.total_steps
-          or self.total_steps > self.warmup_steps,
+          or self.total_steps > (self.warmup_steps or 0),
           f"total_steps={self.total_steps} of the cosine must exceed"
           f" warmup_steps={self.warmup_steps}")
     check(self.moments in ("float32", "bfloat16"),
@@ -77,10 +80,13 @@ class OptimizerConfig:
 
 
 def scheduled(cfg: OptimizerConfig, updates: int) -> OptimizerConfig:
-  """The config with the length of its schedule, if that is the run's.
+  """The config with the lengths of its schedule, where they are the run's.
 
   A run that ends within the warm-up never comes to the cosine.
   """
+  if cfg.warmup_steps is None:
+    cfg = dataclasses.replace(
+        cfg, warmup_steps=min(updates // 10, _LONGEST_WARMUP))
   if cfg.schedule == "constant" or cfg.total_steps:
     return cfg
   return dataclasses.replace(
@@ -91,8 +97,10 @@ def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
   """Updates done so far -> learning rate of the next, float32.
 
   Raises:
-    ValueError: a cosine without a length (see `scheduled`).
+    ValueError: a warm-up or a cosine without a length (see `scheduled`).
   """
+  check(cfg.warmup_steps is not None, "warmup_steps=none: only a run knows its"
+        " own length; give it")
   check(cfg.schedule == "constant" or cfg.total_steps > 0,
         "total_steps=0 of the cosine: only a run knows its own length; give it")
 

@@ -90,6 +90,42 @@ def test_a_scatter_into_a_cache_touches_what_it_writes():
   assert turns * 10 * written < 4 * rows * slots * width
 
 
+def test_a_slice_within_a_fusion_within_a_fusion():
+  """So a TPU's product reads a block of a cache; another passes all of it on.
+  """
+  slots, block, width = 4000, 500, 30
+  whole, part = f"f32[{slots},{width}]", f"f32[{block},{width}]"
+  row, out = f"f32[{width}]", f"f32[{block}]"
+  text = f"""
+%cut (a: {whole}, at: s32[]) -> {part} {{
+  %a = {whole} parameter(0)
+  %at = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %s = {part} dynamic-slice(%a, %at, %zero)
+}}
+%same (b: {row}) -> {row} {{
+  ROOT %b = {row} parameter(0)
+}}
+%product (c: {whole}, d: {row}, e: s32[]) -> {out} {{
+  %c = {whole} parameter(0)
+  %d = {row} parameter(1)
+  %e = s32[] parameter(2)
+  %part = {part} fusion(%c, %e), kind=kLoop, calls=%cut
+  %row = {row} fusion(%d), kind=kLoop, calls=%same
+  ROOT %p = {out} custom-call(%part, %row)
+}}
+ENTRY %main (x: {whole}, y: {row}, z: s32[]) -> {out} {{
+  %x = {whole} parameter(0)
+  %y = {row} parameter(1)
+  %z = s32[] parameter(2)
+  ROOT %f = {out} fusion(%x, %y, %z), kind=kOutput, calls=%product
+}}
+"""
+  touched = hlo.costs(text).touched
+  exact = 4 * (block * width + width + block)
+  assert exact <= touched <= exact + 8  # and the place
+
+
 @pytest.mark.parametrize("kind", ["all-gather", "all-reduce", "reduce-scatter"])
 def test_collectives_of_a_mesh(kind):
   mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))

@@ -7,8 +7,10 @@ own, since flags are global. Written is JSON {module: {flag: [the default in its
 help, the value that its dataclass has]}}.
 """
 
+import contextlib
 import dataclasses
 import importlib
+import io
 import json
 import os
 import pathlib
@@ -29,6 +31,16 @@ def helps(modules, *arguments):
   done = subprocess.run(
       [sys.executable, "-m", "tests.experiments.helps", *modules], cwd=ROOT,
       input=json.dumps(arguments), text=True, capture_output=True)
+  if done.returncode:
+    raise RuntimeError(done.stderr)
+  return json.loads(done.stdout)
+
+
+def names(modules):
+  """{module: the flags that its --help lists} as a user reads it."""
+  done = subprocess.run(
+      [sys.executable, "-m", "tests.experiments.helps", "--names", *modules],
+      cwd=ROOT, input="[]", text=True, capture_output=True)
   if done.returncode:
     raise RuntimeError(done.stderr)
   return json.loads(done.stdout)
@@ -67,12 +79,24 @@ def _found(module, arguments):
           for name, taken in _leaves(found.prefix, found.value())}
 
 
-def _apart(module, arguments):
+def _listed(module, _):
+  """Flags in what MODULE --help prints."""
+  experiment, start = importlib.import_module(module), importlib.import_module(
+      "experiments.start")
+  source = pathlib.Path(experiment.__file__).read_text()
+  with (contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.suppress(SystemExit)):
+    sys.argv = [module, "--help"]
+    start.run(experiment.main, devices="devices=False" not in source)
+  return re.findall(r"^  -?-(?:\[no\])?([\w.]+):", out.getvalue(), re.M)
+
+
+def _apart(found, module, arguments):
   with tempfile.TemporaryFile("w+") as out:
     child = os.fork()
     if not child:
       try:
-        json.dump(_found(module, arguments), out)
+        json.dump(found(module, arguments), out)
         out.flush()
         os._exit(0)
       finally:  # reached with an exception alone; its traceback is printed
@@ -89,4 +113,6 @@ if __name__ == "__main__":
                 "reporting", "sft", "tasks"):  # imported once, for all
     importlib.import_module(f"r1jax.stages.{_slow}")
   _arguments = json.load(sys.stdin)
-  print(json.dumps({m: _apart(m, _arguments) for m in sys.argv[1:]}))
+  _modules = [m for m in sys.argv[1:] if m != "--names"]
+  _how = _found if _modules == sys.argv[1:] else _listed
+  print(json.dumps({m: _apart(_how, m, _arguments) for m in _modules}))

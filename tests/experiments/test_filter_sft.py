@@ -18,12 +18,12 @@ def test_rows_that_stay_are_unchanged(tmp_path):
           good | {"language": "tlh"}]
   data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
   data.write_text("\n\n".join(json.dumps(r) for r in rows) + "\n")
-  arguments = [f"--data={data}", f"--out={out}"]
+  arguments = [f"--sft_data={data}", f"--out={out}"]
   text, again, lenient, missing = calls(
       "experiments.filter_sft", arguments, arguments,
-      [f"--data={data}", f"--out={tmp_path / 'b'}", "--nothinking",
+      [f"--sft_data={data}", f"--out={tmp_path / 'b'}", "--nothinking",
        "--language_share=0"],
-      [f"--data={tmp_path / 'none'}", arguments[1] + "c"])
+      [f"--sft_data={tmp_path / 'none'}", arguments[1] + "c"])
   said = succeeds(text)
   assert [json.loads(x) for x in out.read_text().splitlines()] == [
       good, chinese]

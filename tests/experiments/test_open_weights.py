@@ -44,7 +44,7 @@ def trained(request, questions, cache, tmp_path_factory):
   data.write_text("".join(json.dumps(row) + "\n" for row in rows))
   shared = [f"--init=hf:{first}", "--template=chat", "--optimizer.lr=0.003"]
   sft, = calls("experiments.train_sft", [
-      *shared, f"--data={data}", "--rows=2", "--steps=3", "--eval_every=0",
+      *shared, f"--sft_data={data}", "--rows=2", "--steps=3", "--eval_every=0",
       f"--workdir={folder / 'sft_run'}", f"--export={folder / 'sft'}"])
   grpo, = calls("experiments.train_grpo", [
       *shared, "--recipe=embedded", "--data=gsm8k", f"--data_dir={questions}",

@@ -27,14 +27,14 @@ def test_an_adapter_is_trained_exported_and_read_back(
     data, model_file, tmp_path):
   run, out = tmp_path / "run", tmp_path / "hf"
   good = data / "good.jsonl"
-  shared = [f"--init=file:{model_file}", f"--data={good}", "--rows=4",
+  shared = [f"--init=file:{model_file}", f"--sft_data={good}", "--rows=4",
             "--row_length=128", f"--workdir={run}"]
   first, again, other = calls(
       "experiments.train_sft",
-      [*shared, "--lora.rank=2", f"--eval_data={good}", f"--export={out}",
+      [*shared, "--lora.rank=2", f"--held_out={good}", f"--export={out}",
        "--source_weights=math:2,code:0.5"],
       [*shared, "--lora.rank=2", f"--export={out}"],
-      [*shared, "--lora.rank=3", f"--eval_data={good}"])
+      [*shared, "--lora.rank=3", f"--held_out={good}"])
   text = succeeds(first)
   assert "11 examples" in text and "1 examples are longer than a row" in text
   assert f"wrote {out}" in text
@@ -44,7 +44,7 @@ def test_an_adapter_is_trained_exported_and_read_back(
   fails(other, "was made by another config", "lora.rank: 2 -> 3",
         "source_weights.math: 2.0 -> None")
   peft, = calls("experiments.export_lora",
-                [f"--workdir={run}", f"--out={tmp_path / 'peft'}"])
+                [f"--init=orbax:{run}", f"--out={tmp_path / 'peft'}"])
   succeeds(peft)
   tensors = safetensors.numpy.load_file(
       tmp_path / "peft/adapter_model.safetensors")
@@ -62,27 +62,29 @@ def test_bad_input(data, model_file, tmp_path):
   shared = [f"--init=file:{model_file}", f"--workdir={tmp_path / 'run'}",
             "--row_length=128"]
   bad = {
-      "--data=FILE.jsonl must be given": [],
-      "/nowhere cannot be read": ["--data=/nowhere"],
-      "empty.jsonl:13: an answer is empty": [f"--data={data}/empty.jsonl"],
-      "1 of 13 rows are malformed, more than 1%": [f"--data={data}/bad.jsonl"],
+      "--sft_data=FILE.jsonl must be given": [],
+      "/nowhere cannot be read": ["--sft_data=/nowhere"],
+      "empty.jsonl:13: an answer is empty": [f"--sft_data={data}/empty.jsonl"],
+      "1 of 13 rows are malformed, more than 1%": [
+          f"--sft_data={data}/bad.jsonl"],
       "good.jsonl:2: source 'code' has no weight": [
-          f"--data={data}/good.jsonl", "--source_weights=math:2"],
+          f"--sft_data={data}/good.jsonl", "--source_weights=math:2"],
       "--source_weights names maths, which no row has": [
-          f"--data={data}/good.jsonl",
+          f"--sft_data={data}/good.jsonl",
           "--source_weights=maths:2,math:1,code:1"],
       "'math' is not NAME:WEIGHT": [
-          f"--data={data}/good.jsonl", "--source_weights=math"],
+          f"--sft_data={data}/good.jsonl", "--source_weights=math"],
       "targets=q,z: choose from": [
-          f"--data={data}/good.jsonl", "--lora.targets=q,z"],
+          f"--sft_data={data}/good.jsonl", "--lora.targets=q,z"],
       "the tokenizer has no chat template": [
-          f"--data={data}/good.jsonl", "--template=chat"]}
+          f"--sft_data={data}/good.jsonl", "--template=chat"]}
   done = calls("experiments.train_sft", *([*shared, *x] for x in bad.values()))
   for call, message in zip(done, bad, strict=True):
     fails(call, message)
   assert not (tmp_path / "run").exists()
   none, full = calls("experiments.export_lora", [],
-                     [f"--workdir={tmp_path / 'run'}", f"--out={tmp_path}"])
+                     [f"--init=orbax:{tmp_path / 'run'}",
+                      f"--out={tmp_path / 'peft'}"])
   fails(none, "--out=DIR must be given")
   fails(full, "config.json does not exist")
 

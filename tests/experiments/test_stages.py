@@ -97,7 +97,7 @@ def dev1(top):
   rows = [json.loads(x) for x in (out / "sft.jsonl").read_text().splitlines()]
   assert rows and all(THOUGHT in row["messages"][1]["content"] for row in rows)
   tuned, = calls("experiments.train_sft", [
-      f"--init=hf:{top / 'first'}", f"--data={out / 'sft.jsonl'}",
+      f"--init=hf:{top / 'first'}", f"--sft_data={out / 'sft.jsonl'}",
       "--template=chat-think", "--rows=4", "--row_length=128", "--steps=80",
       "--eval_every=0", "--optimizer.lr=0.01", f"--workdir={top / 'dev1'}"])
   succeeds(tuned)
@@ -114,16 +114,16 @@ def rewards(top, dev1, model_file):
       [f"--policies=orbax:{dev1},hf:{top / 'first'}", f"--data={task}",
        "--split=train", f"--judge={task}", "--samples=3", "--pairs=3",
        "--max_new_tokens=24", "--template=chat", "--nobalance",
-       f"--out={pairs}"],
+       f"--workdir={pairs}"],
       [f"--init=orbax:{dev1}", f"--data={task}", "--split=train",
        "--judge=http://127.0.0.1:9/v1", "--endpoint.model=m",
        "--endpoint.tries=1", "--max_new_tokens=8", "--samples=5",
-       "--template=chat", f"--out={top / 'none'}"],
+       "--template=chat", f"--workdir={top / 'none'}"],
       # A judge whose context is too short for what it is shown.
       [f"--init=orbax:{dev1}", f"--data={task}", "--split=train",
        f"--judge=hf:{top / 'first'}", "--judge.max_new_tokens=8",
        "--max_new_tokens=8", "--samples=5", "--template=chat",
-       f"--out={top / 'silent'}"])
+       f"--workdir={top / 'silent'}"])
   assert "wrote" in succeeds(labelled)
   fails(undecided, "has answered none of the last 8 queries", "refused")
   fails(silent, "nothing is left to write", "have no verdict")
@@ -131,8 +131,9 @@ def rewards(top, dev1, model_file):
   report = json.loads((pairs / "report.json").read_text())
   assert report["pairs"] > 8 and report["written"] == report["kept"]
   shared = ["--rows=8", "--row_length=128", "--steps=3", "--validation=0.3"]
-  data, helpful = f"--data={pairs / 'pairs.jsonl'}", f"--init=orbax:{dev1}"
-  labels = f"--data={top / 'labels.jsonl'}"
+  data = f"--reward_data={pairs / 'pairs.jsonl'}"
+  helpful = f"--init=orbax:{dev1}"
+  labels = f"--reward_data={top / 'labels.jsonl'}"
   first, again, pointwise, empty = calls(
       "experiments.train_reward",
       [helpful, data, *shared, f"--workdir={top / 'helpful'}",

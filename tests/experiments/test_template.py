@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from experiments import common
+from experiments import asking
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import TINY, fails, succeeds
 
@@ -48,8 +48,9 @@ def test_sft_and_bad_files(model_file, tmp_path):
   (tmp_path / "bad.txt").write_text("Q: {prompt}")
   row = {"prompt": "What is 2 + 2?", "completion": "4"}
   (tmp_path / "rows.jsonl").write_text(2 * (json.dumps(row) + "\n"))
-  shared = [f"--init=file:{model_file}", f"--data={tmp_path / 'rows.jsonl'}",
-            "--rows=1", "--row_length=64", "--steps=1", "--eval_every=0",
+  shared = [f"--init=file:{model_file}",
+            f"--sft_data={tmp_path / 'rows.jsonl'}", "--rows=1",
+            "--row_length=64", "--steps=1", "--eval_every=0",
             f"--workdir={tmp_path / 'run'}"]
   bad, missing, good = calls("experiments.train_sft", *(
       [*shared, f"--template=file:{tmp_path / name}"]
@@ -63,17 +64,17 @@ def test_sft_and_bad_files(model_file, tmp_path):
 
 def test_every_policy_is_asked_as_its_own_run_did(
     tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(common, "SYSTEM", types.SimpleNamespace(value=""))
+  monkeypatch.setattr(asking, "SYSTEM", types.SimpleNamespace(value=""))
   (tmp_path / "config.json").write_text(
       json.dumps({"config": {"template": "chat-think"}}))
-  assert common.template("", f"orbax:{tmp_path}") == "chat-think"
-  assert common.template("", "hf:DIR") == "r1-zero"
+  assert asking.template("", f"orbax:{tmp_path}") == "chat-think"
+  assert asking.template("", "hf:DIR") == "r1-zero"
   assert not capsys.readouterr().out
-  assert common.template("plain", f"orbax:{tmp_path}") == "plain"
+  assert asking.template("plain", f"orbax:{tmp_path}") == "plain"
   assert "template 'chat-think'; this command asks by 'plain' (" in (
       capsys.readouterr().out)
-  monkeypatch.setattr(common, "SYSTEM", types.SimpleNamespace(value="Hi, you"))
-  asked = common.template("", f"orbax:{tmp_path}")
+  monkeypatch.setattr(asking, "SYSTEM", types.SimpleNamespace(value="Hi, you"))
+  asked = asking.template("", f"orbax:{tmp_path}")
   assert asked == 'chat-think:system="Hi, you"'
   with pytest.raises(ValueError, match="has no system message"):
-    common.template("plain", f"orbax:{tmp_path}")
+    asking.template("plain", f"orbax:{tmp_path}")

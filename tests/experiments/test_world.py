@@ -24,13 +24,13 @@ def test_answers_are_labelled_one_by_one(tmp_path):
   shared = ["--init=base:world", "--data=world-safety", "--split=train[:4]",
             "--template=plain", "--samples=3", "--batch=4",
             "--max_new_tokens=16"]
-  at = f"--out={tmp_path / 'labels'}"
+  at = f"--workdir={tmp_path / 'labels'}"
   mine = tmp_path / "odd_judge.py"
   mine.write_text("label = lambda messages, answer: 2\n")
   good, out_of_range, none, other = calls(
       "experiments.label_answers",
       [*shared, at, "--judge=experiments/world_judge.py"],
-      *([*shared, f"--out={tmp_path / 'x'}", f"--judge={judge}"]
+      *([*shared, f"--workdir={tmp_path / 'x'}", f"--judge={judge}"]
         for judge in (mine, "", "hf:DIR")))
   succeeds(good)
   lines = (tmp_path / "labels" / "labels.jsonl").read_text().splitlines()
@@ -54,6 +54,6 @@ def test_answers_are_labelled_one_by_one(tmp_path):
       [*shared, at, f"--judge={mine}"])
   assert succeeds(again) == good.out
   assert (tmp_path / "labels/labels.jsonl").read_text().splitlines() == lines
-  fails(changed, "samples: 3 -> 2", "choose another --out")
+  fails(changed, "samples: 3 -> 2", "choose another --workdir")
   fails(judged, "odd_judge.py", f"remove {tmp_path / 'labels/labels'}: the"
         " answers stay")

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +55,40 @@ def test_a_set_up_that_fails_says_so(shell):
   assert "needs Python 3.11 or later" in done.stderr
   done = shell("set -euo pipefail\n" + lines, PYTHON="false")
   assert done.returncode == 1 and done.stdout == ""
+
+
+def _venv(tmp_path, *files):
+  """A .venv whose Python has no pip, as uv and an interrupted start leave it.
+  """
+  venv = tmp_path / ".venv"
+  (venv / "bin").mkdir(parents=True)
+  (venv / "bin/python").symlink_to("/bin/false")
+  for name in ("bin/activate", "kept", *files):
+    (venv / name).write_text(f"VIRTUAL_ENV={venv}")
+  return venv
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_venv_of_somebody_else_is_left_alone(shell, tmp_path, linked):
+  venv = _venv(tmp_path)
+  if linked:  # to one that another folder has made
+    elsewhere = venv.rename(tmp_path / "elsewhere/.venv")
+    (elsewhere / "r1jax-made").touch()
+    venv.symlink_to(elsewhere)
+  done = shell("source ../launch/env.sh\necho status $?", R1JAX_JAX="jax",
+               PYTHON=sys.executable)
+  assert done.stdout == "status 1\n"
+  assert f"{venv} was not made by launch/env.sh" in done.stderr
+  assert "uv pip install -e ." in done.stderr
+  assert (venv / "kept").exists() and venv.is_symlink() == linked
+
+
+def test_an_interrupted_venv_of_its_own_is_made_anew(shell, tmp_path):
+  venv = _venv(tmp_path, "r1jax-made")
+  (tmp_path / "python").write_text(
+      f'#!/bin/sh\n[ "$1" = -c ] && exec "{sys.executable}" "$@"\nexit 1\n')
+  (tmp_path / "python").chmod(0o755)
+  done = shell("source ../launch/env.sh\necho status $?", R1JAX_JAX="jax",
+               PYTHON=str(tmp_path / "python"))
+  assert done.stdout == "status 1\n" and "Could not make .venv" in done.stderr
+  assert [path.name for path in venv.iterdir()] == ["r1jax-made"]

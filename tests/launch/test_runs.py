@@ -6,6 +6,7 @@ A tiny model is pre-trained by two processes until something happens to them.
 import contextlib
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import stat
@@ -240,29 +241,71 @@ def test_slurm_only_what_can_succeed_is_tried_again(
   assert (tmp_path / "scontrol").exists() == queued
 
 
-def test_tpu_pod_copies_the_repository_and_runs_the_command(tmp_path):
-  """Under a gcloud that is a stub: what it is asked, what arrives, quoting."""
-  stub = tmp_path / "bin/gcloud"
+@pytest.fixture
+def pod(tmp_path):
+  """launch/tpu_pod.sh of a small repository, under a gcloud that is a stub."""
+  stub, repository = tmp_path / "bin/gcloud", tmp_path / "repository"
   stub.parent.mkdir()
   stub.write_text(GCLOUD)
   stub.chmod(0o755)
   (tmp_path / "home").mkdir()
+  (repository / "launch").mkdir(parents=True)
+  for name in ("setup.py", "launch/env.sh", "launch/tpu_pod.sh"):
+    shutil.copy(ROOT / name, repository / name)
+  for command in (["init", "--quiet"], ["add", "."]):
+    subprocess.run(["git", *command], cwd=repository, check=True)
+  (repository / "setup.py").write_text("# edited, not committed")
+  (repository / "key.json").write_text("a secret")
   found = environ()
   found |= {"STUB": str(tmp_path), "PATH": f"{stub.parent}:{found['PATH']}",
             "TPU": "pod", "ZONE": "us-x1-a"}
-  done = subprocess.run(
-      ["bash", "launch/tpu_pod.sh", "python", "-c",
-       "import sys; print(sys.argv)", "two words", "$HOME"],
-      cwd=ROOT, env=found, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
-  assert done.stdout == "['-c', 'two words', '$HOME']\n"
+
+  def start(*command, **more):
+    return subprocess.Popen(
+        ["bash", "launch/tpu_pod.sh", *command], cwd=repository,
+        env=found | more, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True)
+
+  return start
+
+
+def test_tpu_pod_copies_the_repository_and_runs_the_command(pod, tmp_path):
+  """What gcloud is asked, what arrives, quoting."""
+  done = pod("python", "-c", "import sys; print(sys.argv)", "two words",
+             "$HOME")
+  out, err = done.communicate(timeout=60)
+  assert done.returncode == 0, err
+  assert out == "['-c', 'two words', '$HOME']\n"
+  assert "1 files that git does not track stay here" in err
   first, second = (tmp_path / "asked").read_text().split("compute tpus")[1:]
   assert first.split()[:2] == ["tpu-vm", "scp"] and "--worker=all" in first
   assert second.split()[:3] == ["tpu-vm", "ssh", "pod"]
   assert "--worker=all" in second and "--zone=us-x1-a" in second
-  for name in ("setup.py", "r1jax/stages/grpo.py", "launch/env.sh"):
-    copied = tmp_path / "home/r1jax" / name
-    assert copied.read_bytes() == (ROOT / name).read_bytes()
-  missing = subprocess.run(["bash", "launch/tpu_pod.sh", "true"], cwd=ROOT,
-                           env=environ(), capture_output=True, text=True)
-  assert missing.returncode == 2 and "usage: TPU=NAME" in missing.stderr
+  there = tmp_path / "home/r1jax"
+  assert (there / "setup.py").read_text() == "# edited, not committed"
+  assert (there / "launch/env.sh").exists()
+  assert not (there / "key.json").exists()
+  usage = pod("true", TPU="")
+  assert "usage: TPU=NAME" in usage.communicate(timeout=60)[1]
+  assert usage.returncode == 2
+
+
+def test_tpu_pod_stops_its_own_job_and_nothing_else(pod, tmp_path):
+  bystander = subprocess.Popen(["sleep", "100"])
+  run = pod("python", "-c", "import time; print('begun', flush=True);"
+            "time.sleep(100)", "a b")
+  try:
+    assert run.stdout.readline() == "begun\n"
+    # A number that is another process's by now.
+    (tmp_path / f"home/r1jax/.jobs/{bystander.pid}").write_text("long ago")
+    out, err = pod("--stop").communicate(timeout=60)
+    assert out.count("told python -c ") == 1, out + err
+    assert run.wait(timeout=60) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert bystander.poll() is None
+    # Nothing was copied to stop it.
+    assert (tmp_path / "asked").read_text().count(" scp ") == 1
+  finally:
+    run.kill()
+    bystander.kill()
+    bystander.wait()
+    run.communicate()

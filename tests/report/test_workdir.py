@@ -67,3 +67,23 @@ def test_versions_and_commit(tmp_path):
   assert len(clean) == 40
   (tmp_path / "a").write_text("2")
   assert workdir.versions([], root=tmp_path)["commit"] == clean + "+"
+  installed = tmp_path / ".venv/r1jax"
+  installed.mkdir(parents=True)
+  (installed / "b").write_text("1")
+  assert not workdir.versions([], root=installed)["commit"]
+
+
+def test_a_result_is_not_replaced_by_another(tmp_path):
+  def take(**config):
+    workdir.take_for("result.json", tmp_path / "out", config, {})
+
+  take(init="base", top_p=1)
+  take(init="other", top_p=1)  # the first one ended before its result
+  (tmp_path / "out/result.json").write_text("{}")
+  take(init="other", top_p=1)  # the same again
+  with pytest.raises(ValueError, match="init: 'other' -> 'base'(.|\n)*another"
+                                       " --out"):
+    take(init="base", top_p=1)
+  (tmp_path / "out/config.json").unlink()
+  with pytest.raises(ValueError, match="result.json, and no config.json says"):
+    take(init="other", top_p=1)

@@ -114,8 +114,9 @@ def test_config_survives_json():
 
 
 def test_children():
-  assert combine.RewardConfig(workers=3).children == 3
-  assert combine.RewardConfig().children >= 1
+  assert combine.RewardConfig(workers=30).children(2) == 30
+  assert combine.RewardConfig().children(3) == 3
+  assert combine.RewardConfig().children(96) == 16
 
 
 def test_weight_zero_logs_only():

@@ -1,6 +1,7 @@
 """Parts of rows, gathered and placed, by one process and by two."""
 
 import json
+import os
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ me = jax.process_index()
 found = {"part": processes.part(list(range(6))),
          "gather": processes.gather({"a" * 2000 * me: [me, 0.1]}),
          "largest": processes.largest(me, -me, 2**31 - 1),
+         "processors": processes.processors(),
          "writer": processes.is_writer()}
 
 ran = []
@@ -83,6 +85,8 @@ def test_two_processes():
   for f in found:
     assert f["gather"] == [{"": [0, 0.1]}, {"a" * 2000: [1, 0.1]}]
     assert f["largest"] == [1, 0, 2**31 - 1]
+    # Both processes are on this machine, and share what it has.
+    assert f["processors"] == max(1, len(os.sched_getaffinity(0)) // 2)
     assert f["ValueError"] == "bad" and f["OSError"] == "[Errno 28] full"
   assert [f["from_writer"] for f in found] == [
       [{"x": [1, 2]}, [0]], [{"x": [1, 2]}, []]]
@@ -92,6 +96,7 @@ def test_one_process():
   assert processes.part([3, 5]) == [3, 5] and processes.is_writer()
   assert processes.gather({"a": (1,)}) == [{"a": [1]}]
   assert processes.largest(4, -2) == (4, -2)
+  assert processes.processors() == len(os.sched_getaffinity(0))
   assert processes.from_writer(lambda: 7) == 7
   mesh = make_mesh(MeshConfig(data=8))
   sharding = jax.sharding.NamedSharding(mesh, jax.P("data"))
@@ -107,3 +112,19 @@ def test_parts_must_be_whole(monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 3)
   with pytest.raises(ValueError, match="16 questions do not divide over 3"):
     processes.part(range(16), "questions")
+
+
+@pytest.mark.parametrize("others,share", [
+    ([("here", range(96))] * 7, 12),  # eight of a machine, bound to nothing
+    ([("here", range(12, 96))] * 7, 12),  # what is bound to its own has that
+    ([("there", range(96))] * 7, 96),
+    ([("here", range(96))] * 200, 1)])
+def test_processes_of_one_machine_share_its_processors(
+    monkeypatch, others, share):
+  own = range(12) if others[0][1] == range(12, 96) else range(96)
+  monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(own))
+  monkeypatch.setattr(
+      processes, "gather", lambda mine: [mine, *(
+          [mine[0] if where == "here" else "another", list(cores)]
+          for where, cores in others)])
+  assert processes.processors() == share

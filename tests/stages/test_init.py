@@ -21,7 +21,8 @@ def train(workdir, rows, init, steps, base=None, **changes):
   base = base or weights.load(init, Compute(), jax.random.key(0))
   settings = {"init": init}
   if changes.get("lora"):
-    settings["parameters"] = weights.fingerprint(base)
+    settings |= {"parameters": weights.fingerprint(base),
+                 weights.ROUNDED: weights.fingerprint(base, rounded=True)}
   trained, held_out = rows
   return sft.run(
       dataclasses.replace(CONFIG, steps=steps, **changes),
@@ -103,6 +104,13 @@ def test_an_adapter_keeps_to_the_parameters_that_it_adapts(base, tmp_path):
   with pytest.raises(ValueError, match="was trained on orbax:.*@4, whose"
                                        " parameters are others now"):
     weights.load(f"orbax:{run}", Compute(), None)
+  # In other dtypes than it was trained in, too, which hid it.
+  for compute in (Compute(dtype="bfloat16"), Compute(param_dtype="bfloat16")):
+    with pytest.raises(ValueError, match="parameters are others now"):
+      weights.load(f"orbax:{run}", compute, None, computing=True)
+    io.write_json(run / "config.json", settings)
+    weights.load(f"orbax:{run}", compute, None, computing=True)
+    io.write_json(run / "config.json", settings | {"config": changed})
   changed["init"] = f"orbax:{folder}@1"
   io.write_json(run / "config.json", settings | {"config": changed})
   with pytest.raises(ValueError, match="no checkpoint of step 1"):

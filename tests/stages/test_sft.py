@@ -161,7 +161,8 @@ def test_an_adapter_run_leaves_the_adapter_and_gives_joined_weights(
   weights.save(path, cases.MIXTURE, base.params, base.router_bias_LE,
                dtype="float32")
   found = sft.run(
-      dataclasses.replace(CONFIG, lora=LORA, steps=2, gamma=0.1),
+      dataclasses.replace(CONFIG, lora=LORA, steps=2,
+                          bias_update_speed=0.1),
       weights.Handover(base), cases.tokenizer(), examples[0], tmp_path / "run",
       settings={"init": f"file:{path}"})
   cases.same(base.params, cases.policy().params)

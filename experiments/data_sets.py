@@ -1,0 +1,25 @@
+"""Flags of questions: data sets, and where their files are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from r1jax.core.prompt import Prompt
+from r1jax.data import load
+from r1jax.stages import tasks
+
+DATA = flags.DEFINE_string(
+    "data", "arith", "Data sets, separated by commas, with weights"
+    " (arith:2,units:1), passes (arith:3x,units:0.5x) or neither:"
+    f" {', '.join(sorted(load.SOURCES))}, or a Python file of your own"
+    " (my_task.py).")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "Folder of the data set's own files, or one that has a"
+    " folder of its name (DIR/gsm8k) for every data set.")
+
+
+def sources(text: str, split: str) -> dict[str, Sequence[Prompt]]:
+  """`tasks.load` with the files of --data_dir."""
+  return tasks.load(text, split, DATA_DIR.value)
