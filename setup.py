@@ -84,5 +84,7 @@ setuptools.setup(
         "lm-eval": ["lm-eval>=0.4.9"],
         # Tells Latin languages apart in the language reward.
         "language": ["lingua-language-detector>=2.0"],
+        # The pages: python -m mkdocs build --strict.
+        "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
     },
 )

@@ -108,7 +108,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COM
 # XLA on CPU takes its buffers anew in every run. glibc gives large ones back to
 # the system each time, and most of an elementwise operation went into page
 # faults: keeping them, in huge pages, made it 5x faster, and one arena for all
-# threads (the others are unmapped when they empty) a whole update 2x (LOG.md).
+# threads (the others are unmapped when they empty) a whole update 2x (docs/log/core.md).
 # Other C libraries ignore this.
 tunables=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1
 tunables+=:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000

@@ -1,4 +1,4 @@
-"""Times forms of attention over whole rows; LOG.md keeps the table.
+"""Times forms of attention over whole rows; docs/log/core.md keeps the table.
 
   python -m experiments.benchmarks.attention [--json]
 

@@ -1,4 +1,4 @@
-"""Times the three forms of the routed experts; LOG.md keeps the table.
+"""Times three forms of the routed experts; docs/log/core.md keeps the table.
 
   python -m experiments.benchmarks.experts [--json]
 

@@ -2,13 +2,13 @@
 
   python -m experiments.benchmarks.stage_kills --preset=tiny --json
 
-A plan runs to its report, once undisturbed. Then the same command is started in
-another folder, and every stage is killed at a random moment of the time that it
-took before, in turn alone and together with the command that runs the plan; the
-command is given again until the plan is done. At the end every checkpoint's
-arrays, every line of every log and data file, and the report's tables and
-claims are compared with the undisturbed run's, but for what a clock says. Exit
-status 1 if anything differs.
+A plan runs to its report, once undisturbed, and its folder is renamed. Then the
+same command is given once more, in the same folder, and every stage is killed
+at a random moment of the time that it took before, in turn alone and together
+with the command that runs the plan; the command is given again until the plan
+is done. At the end every checkpoint's arrays, every line of every log and data
+file, and the report's tables and claims are compared with the undisturbed
+run's, but for what a clock says. Exit status 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -164,8 +164,6 @@ def contents(run: pathlib.Path) -> Iterator[tuple[str, Any]]:
       continue
     data = path.read_bytes()
     data = gzip.decompress(data) if name.endswith(".gz") else data
-    # Folders stand in settings; both runs' names are made one.
-    data = data.replace(os.fsencode(run), b"WORKDIR")
     if name.endswith(".json"):
       yield name, untimed(json.loads(data))
     elif ".jsonl" in name:
@@ -202,9 +200,12 @@ def arrays(folder: pathlib.Path) -> dict[str, tuple[Any, ...]]:
 def measure(folder: pathlib.Path) -> tuple[dict[str, Any], list[str]]:
   """Both runs: what was done, and what differs."""
   plan = plan_lib.read(ROOT / f"experiments/plans/{PRESET.value}.toml")
+  # Settings, and digests of them, hold the folder's name: one name for both.
   whole, killed = folder / "whole", folder / "killed"
-  check(command(whole, folder / "whole.log").wait() == 0,
-        f"the undisturbed run failed; see {folder / 'whole.log'}")
+  if not whole.exists():
+    check(command(killed, folder / "whole.log").wait() == 0,
+          f"the undisturbed run failed; see {folder / 'whole.log'}")
+    killed.rename(whole)
   seconds = {stage.name: io.read_json(whole / stage.name / DONE)["seconds"]
              for stage in plan.stages}
   print(f"undisturbed: {len(seconds)} stages in {sum(seconds.values()):.0f} s",
@@ -220,7 +221,7 @@ def measure(folder: pathlib.Path) -> tuple[dict[str, Any], list[str]]:
 
 def main() -> None:
   folder = pathlib.Path(FOLDER.value or tempfile.mkdtemp(prefix="kills."))
-  check(not (folder / "killed").exists(),
+  check(not (folder / "killed").exists() or not (folder / "whole").exists(),
         f"{folder / 'killed'} is there already; choose another --folder")
   folder.mkdir(parents=True, exist_ok=True)
   summary, found = measure(folder)

@@ -33,18 +33,19 @@ class FilterConfig:
   """Limits; 0 (or False) turns a filter off.
 
   Attributes:
-    loop_words: words (in Chinese, characters) that a loop of up to 64 of them
-      may go on for.
-    loop_characters: characters that a loop of up to 64 characters may go on
-      for; spaces do not count.
-    line_repeats: times that one line of 20 characters or more may come.
-    repeated_share: share of the word 10-grams that may have come before.
+    loop_words: longest run, in words (in Chinese, characters), of a loop of up
+      to 64 of them.
+    loop_characters: longest run of a loop of up to 64 characters; spaces do not
+      count.
+    line_repeats: how often one line of 20 characters or more may occur.
+    repeated_share: largest share of word 10-grams that occurred before in the
+      text.
     language_share: least share of the thought's words in the script of the
       row's language.
     paragraph_words: words of the longest paragraph of a thought.
     code_blocks: whether fenced code is refused in a thought.
     thinking: whether every answer needs a thought.
-    language: of rows that name none.
+    language: assumed for rows that name none, ISO 639-1.
   """
 
   loop_words: int = 100

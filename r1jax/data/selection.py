@@ -29,10 +29,10 @@ class SelectConfig:
   """What is kept.
 
   Attributes:
-    keep: most answers that are kept of a question, drawn among those that pass.
-    min_rate, max_rate: of questions whose share of right answers is outside
-      these bounds nothing is kept: too hard, or too easy (open-r1: above 0.1,
-      up to 0.6 or 0.9).
+    keep: answers kept per question at most, drawn among those that pass.
+    min_rate, max_rate: bounds on the share of right answers of a question;
+      outside of them, too hard or too easy, none of its answers is kept
+      (open-r1: above 0.1, up to 0.6 or 0.9).
     form: whether an answer must earn the whole format reward.
     filters: what a readable thought is.
   """

@@ -41,8 +41,9 @@ class PolicyConfig:
       sequences of the sum), `constant` (that, divided by `max_length`).
     max_length: divisor of `constant`, in tokens; 0 stands for the run's own
       longest completion, which the stage fills in.
-    kl_beta: factor of the penalty for leaving the reference policy.
-    kl_estimator: of each token, with d = log pi - log ref: `k1` d, `k2` d^2/2,
+    kl_beta: factor of the KL penalty to the reference policy, a term of the
+      loss.
+    kl_estimator: KL per token, with d = log pi - log ref: `k1` d, `k2` d^2/2,
       `k3` exp(-d) + d - 1. As a loss, k1 has a gradient of mean zero.
     tis_cap: correction for the gap between sampler and trainer, on
       exp(old - sampler); 0 is off.

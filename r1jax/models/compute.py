@@ -17,25 +17,27 @@ class Compute:
   """How a model is computed; none of it changes what it means.
 
   Attributes:
-    dtype: activations and matrix products, `float32` or `bfloat16`.
-    precision: of the products, `default`, `high`, `highest`; `auto` is
-      `highest` in float32, which so is float32 on every backend, and `default`
-      in bfloat16. With `default` float32 products are TF32 on a GPU and one
-      pass of bfloat16 on a TPU, several times faster.
-    param_dtype: parameters as `init` makes them.
+    dtype: of activations and matrix products, `float32` or `bfloat16`.
+    precision: of matrix products: `default`, `high`, `highest`, or `auto`,
+      which is `highest` for float32, so that float32 means the same on every
+      backend, and `default` for bfloat16. With `default` a float32 product is
+      TF32 on a GPU and one pass of bfloat16 on a TPU, several times faster.
+    param_dtype: dtype of the parameters that are loaded, `float32` or
+      `bfloat16`. What is trained must be float32 (or see
+      `optimizer.rounding`).
     remat: what the backward pass recomputes: `none`, `dots` (all but matrix
       products without batch axes), `full` (whole layers).
-    experts: form of the routed experts, `auto`, `gmm`, `ragged`, `blocks`,
-      `dense`.
-    exchange: how tokens reach experts on other devices, `auto`, `gather`,
-      `ragged`.
-    attention: form of attention over whole rows, `auto`, `naive`, `blocks`,
-      `splash` (TPU), `cudnn` (GPU, bfloat16, not packed).
-    packed: whether a row may hold several sequences. False is a promise, which
-      `cudnn` needs.
-    unroll: layers written out in one turn of the scan over layers. On CPU the
-      scan costs copies of all that the backward pass needs; elsewhere it only
-      saves compilation. 0 is all layers of a shallow model on CPU, else 1.
+    experts: implementation of the routed experts: `auto`, `gmm` (TPU kernel),
+      `ragged` (jax.lax.ragged_dot), `blocks`, `dense`.
+    exchange: how tokens reach experts on other devices: `auto`, `gather`
+      (all-gather), `ragged` (ragged all-to-all).
+    attention: implementation over whole rows: `auto`, `naive`, `blocks`,
+      `splash` (TPU), `cudnn` (GPU, bfloat16, rows of one sequence).
+    packed: whether a row may hold several sequences. With False you promise
+      that none does; `cudnn` needs that.
+    unroll: layers per iteration of the scan over layers. On a CPU the scan
+      copies all that the backward pass needs; elsewhere it only saves
+      compilation. 0: all layers of a shallow model on a CPU, else 1.
   """
 
   dtype: str = "float32"

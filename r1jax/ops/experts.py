@@ -4,7 +4,7 @@
 Pallas (TPU) and for `jax.lax.ragged_dot` (GPU); `blocks` sorts them into padded
 blocks, each of one expert (CPU); `dense` sends every token to every expert (the
 oracle). `ragged_dot` is dense over experts on the CPU and on TPU v5e and v6e.
-LOG.md has the measured tables behind `choose`.
+docs/log/core.md has the measured tables behind `choose`.
 """
 
 from __future__ import annotations

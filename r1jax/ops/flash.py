@@ -3,7 +3,7 @@
 `naive` holds all scores of a layer (the oracle, and the fastest for short
 rows); `blocks` goes by blocks in XLA (any backend); `splash` are JAX's TPU
 kernels; `cudnn` is NVIDIA's, which knows no segments. Only `naive` makes
-anything of size [T, S]. LOG.md has the measured table behind `choose`.
+anything of size [T, S]. docs/log/core.md has the table behind `choose`.
 """
 
 from __future__ import annotations

@@ -44,15 +44,15 @@ class EndpointConfig:
   """How an endpoint is asked.
 
   Attributes:
-    url: its base, such as http://localhost:8000/v1.
-    model: name that the endpoint knows.
-    temperature: of its answers.
-    top_p: of its answers; 1 is not sent.
-    max_tokens: longest answer.
-    concurrency: queries under way at once.
-    timeout: seconds that one try may take, to the last byte.
-    tries: of a query.
-    wait: seconds before the second try; they double from then on.
+    url: base URL, such as http://localhost:8000/v1.
+    model: name of the model, as the endpoint knows it.
+    temperature: sampling temperature that is asked for.
+    top_p: nucleus that is asked for; 1 is not sent.
+    max_tokens: longest answer, in tokens.
+    concurrency: requests in flight at once.
+    timeout: seconds for one attempt, to the last byte.
+    tries: attempts for each request.
+    wait: seconds before the second attempt; doubled from then on.
   """
 
   url: str = ""

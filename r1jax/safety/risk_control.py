@@ -37,20 +37,24 @@ _SHOWN = 5  # reasons that are named
 class RiskConfig:
   """How a service controls its answers."""
 
-  # Who reviews; without one there is no risk control.
+  # Who reviews answers: a model, a URL or module:function; "" turns risk
+  # control off.
   reviewer: str = ""
-  # Files with a keyword a line, or default, or world; all reviews every answer.
+  # What starts a review: files with a keyword a line, default, world (the small
+  # world's), or all, which reviews every answer.
   keywords: tuple[str, ...] = ("default",)
-  rules: str = ""  # a table of id, name, text; default: eleven of our own
+  # Table of the rules: id, name, text, separated by tabs; default: eleven of
+  # our own.
+  rules: str = ""
   # What becomes of an answer whose review fails: closed (it is taken back) or
   # open (it passes).
   failed: str = CLOSED
-  # An answer that is to be reviewed: hold (shown when it has passed) or
-  # retract (shown as it grows, and taken back).
+  # How an answer under review is streamed: hold (shown once it has passed) or
+  # retract (shown as it grows, taken back if it fails).
   stream: str = HOLD
   # What stands in the place of an answer that is taken back.
   message: str = "Sorry, I cannot help with that."
-  seed: int = 0  # of the marks around what is reviewed
+  seed: int = 0  # seed of the random marks around what is reviewed
 
   def __post_init__(self):
     check(self.failed in (CLOSED, OPEN),

@@ -27,11 +27,13 @@ LAUNCHED = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 class DistributedConfig:
   """Where the other processes are; all empty: ask the launcher, if any."""
 
-  coordinator: str = ""  # host:port of process 0
-  processes: int = 0  # number of processes
-  process: int = -1  # number of this process, from 0
-  heartbeat_timeout: int = 60  # seconds until a silent process is given up
-  stall_timeout: int = 1800  # seconds without progress until the run is ended
+  coordinator: str = ""  # host:port of process 0; "" asks the launcher
+  processes: int = 0  # how many processes; 0 asks the launcher
+  process: int = -1  # index of this process, from 0; -1 asks the launcher
+  # Seconds without a heartbeat after which a process counts as lost.
+  heartbeat_timeout: int = 60
+  # Seconds without progress after which the run is ended.
+  stall_timeout: int = 1800
 
   def __post_init__(self):
     for name in ("heartbeat_timeout", "stall_timeout"):

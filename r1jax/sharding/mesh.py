@@ -20,11 +20,11 @@ from r1jax.sharding import rules
 class MeshConfig:
   """Sizes of the mesh axes; one of them may be -1: what the others leave."""
 
-  data: int = -1  # replicas of the parameters, each with its own rows
-  fsdp: int = 1  # rows and parameter widths split together
-  expert: int = 1  # rows and routed experts split together
-  sequence: int = 1  # the tokens of a row split (prompts of 32K and more)
-  tensor: int = 1  # heads, feed-forward widths and vocabulary split
+  data: int = -1  # replicas of the parameters; splits rows
+  fsdp: int = 1  # splits rows and the widths of parameters
+  expert: int = 1  # splits rows and routed experts
+  sequence: int = 1  # splits the tokens of a row (32K and more)
+  tensor: int = 1  # splits heads, feed-forward widths and vocabulary
 
   def __post_init__(self):
     sizes = dataclasses.asdict(self)

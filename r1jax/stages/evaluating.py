@@ -37,12 +37,12 @@ SAMPLES = "samples"  # folder of what `collect` stores
 class EvalConfig:
   """How much to sample; the paper: T=0.6, top-p 0.95, 64 samples on AIME."""
 
-  samples: int = 16  # per problem, for pass@1 and majority voting
+  samples: int = 16  # samples per problem, for pass@1 and majority voting
   batch: int = 16  # problems sampled at once
-  temperature: float = 0.6  # 1 samples as in training
-  top_p: float = 0.95  # smallest set of tokens with this probability
-  max_new_tokens: int = 96  # longest completion
-  seed: int = 0  # of the samples
+  temperature: float = 0.6  # sampling temperature; 1: as in training; 0: greedy
+  top_p: float = 0.95  # nucleus: smallest set of tokens with this probability
+  max_new_tokens: int = 96  # longest completion, in tokens
+  seed: int = 0  # seed of the samples
 
   def __post_init__(self):
     check(min(self.samples, self.batch) > 0,

@@ -19,15 +19,16 @@ class AdvantageConfig:
   """Options of `group_advantages`.
 
   Attributes:
-    normalize: `std` divides by the group's standard deviation; `none`.
+    normalize: `std` divides by the group's standard deviation, `none` does not.
     truncated: samples cut off by the length limit: `keep` treats them like
       others, `mask` counts them in the baseline but keeps them out of the
       update, `penalise` lowers their reward by `penalty` before the baseline.
-    penalty: amount, in units of reward.
+    penalty: what `penalise` takes off, in units of reward.
     overlong_tokens: length of the soft zone before the length limit, in tokens
       (DAPO: 4096 of 20480); in it rewards fall in a line, before the baseline,
       and samples that `truncated` masks count there with all of it. 0 is off.
-    overlong_penalty: by how much at the limit, in units of reward (DAPO: 1).
+    overlong_penalty: what the soft zone takes off at the limit, in units of
+      reward (DAPO: 1).
     eps: added to the standard deviation.
   """
 

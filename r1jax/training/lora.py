@@ -34,12 +34,13 @@ class LoraConfig:
   """Which matrices are adapted, and how.
 
   Attributes:
-    rank: of the adapters; 0 trains all parameters instead.
-    alpha: the product is scaled by alpha / rank.
+    rank: rank of the adapters; 0 trains all parameters instead.
+    alpha: the adapter's product A B is scaled by alpha / rank.
     targets: projections by name: q, k, v, o (attention; latent attention has
       dq, uq or q, dkv, ukv, o), gate, up, down (feed-forward, also of the
       shared experts). Names that a model lacks are passed over.
-    experts: the routed experts' gate, up, down too, an adapter for each.
+    experts: whether the routed experts' gate, up and down are adapted too, each
+      expert by its own adapter.
   """
 
   rank: int = 0

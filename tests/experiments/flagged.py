@@ -4,7 +4,8 @@
 
 LINES is JSON [[module, [argument, ...]], ...]; written is JSON [error, ...], ""
 where all is well. Nothing is run: flags are parsed, above the recipe where
-there is one, and their dataclasses are made.
+there is one, and their dataclasses are made. A module without arguments, as
+[module, null], is answered with the names of its flags.
 """
 
 import importlib
@@ -30,8 +31,16 @@ def errors(lines):
   return json.loads(done.stdout)
 
 
+def flags_of(modules):
+  """The names of all flags that these modules declare or import."""
+  answers = errors([(module, None) for module in modules])
+  return {name for answer in answers for name in answer.split()}
+
+
 def _parse(module, arguments):
   importlib.import_module(module)
+  if arguments is None:
+    raise _Names(" ".join(flags.FLAGS))
   argv = [module, *arguments]
   recipe.apply(argv, flags.FLAGS)
   flags.FLAGS(argv)
@@ -41,12 +50,18 @@ def _parse(module, arguments):
         value.value()
 
 
+class _Names(Exception):
+  """The answer where flags are asked for."""
+
+
 def _error(module, arguments):
   with tempfile.TemporaryFile("w+") as out:
     child = os.fork()
     if not child:
       try:
         _parse(module, arguments)
+      except _Names as names:
+        out.write(str(names))
       except BaseException as error:  # whatever it is, it is the answer
         out.write(f"{type(error).__name__}: {error}")
         out.flush()

@@ -129,7 +129,7 @@ def test_processor_time_of_a_program(box):
   begin = processor_seconds()
   for _ in range(20):
     assert outcomes("print(1)")[0].stdout == "1\n"
-  # 25 ms on two idle cores (LOG.md has what was measured): 80 a second.
+  # 25 ms on two idle cores (measured: docs/log/rewards.md): 80 a second.
   assert (processor_seconds() - begin) / 20 < 0.1
 
 

@@ -1,0 +1,32 @@
+"""Pages that MkDocs makes from what is elsewhere: the API, the log's index."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+
+from mkdocs.structure.files import File
+
+
+def on_files(files, config):
+  """Adds log/index.md, from LOG.md, and a page of the API for each package."""
+  root = pathlib.Path(config.config_file_path).parent
+  log = (root / "LOG.md").read_text().replace("](docs/log/", "](")
+  files.append(File.generated(config, "log/index.md", content=log))
+  for package in sorted((root / "r1jax").iterdir()):
+    if package.is_dir() and any(package.glob("*.py")):
+      files.append(File.generated(
+          config, f"api/{package.name}.md", content=api(package, root)))
+  return files
+
+
+def api(package: pathlib.Path, root: pathlib.Path) -> str:
+  """Every module of a package that says what it is."""
+  lines = [f"# r1jax.{package.name}\n"]
+  for path in sorted(package.rglob("*.py")):
+    if path.stem.startswith("__") or not ast.get_docstring(
+        ast.parse(path.read_text())):
+      continue
+    name = ".".join(path.relative_to(root).with_suffix("").parts)
+    lines.append(f"::: {name}\n")
+  return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""What the documents point at exists."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.experiments import flagged
+
+ROOT = pathlib.Path(__file__).parents[1]
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def documents(root: pathlib.Path) -> list[pathlib.Path]:
+  return sorted([*root.glob("*.md"), *(root / "docs").rglob("*.md")])
+
+
+def prose(text: str) -> str:
+  """The text without code, in which brackets are no links."""
+  return re.sub(r"(?ms)^```.*?^```|`[^`\n]*`|^    \S.*?$", "", text)
+
+
+def anchors(text: str) -> set[str]:
+  """Names of a page's headings, as GitHub and MkDocs make them."""
+  headings = re.findall(
+      r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", text))
+  return {
+      re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", h)).strip()
+      .lower().replace(" ", "-") for h in headings}
+
+
+def dead_links(root: pathlib.Path) -> list[str]:
+  found = []
+  for path in documents(root):
+    for link in LINK.findall(prose(path.read_text())):
+      if "://" in link or link.startswith("mailto:"):
+        continue
+      name, _, anchor = link.partition("#")
+      target = (path.parent / name).resolve() if name else path
+      if not target.exists():
+        found.append(f"{path.relative_to(root)}: {link}")
+      elif anchor and anchor not in anchors(target.read_text()):
+        found.append(f"{path.relative_to(root)}: {link} is no heading")
+  return found
+
+
+def test_links_lead_somewhere():
+  assert len(documents(ROOT)) > 3
+  assert not dead_links(ROOT)
+
+
+@pytest.mark.parametrize("text", [
+    "[a](b.md)", "![a](docs/b.png)", "[a](#no-such)", "[a](a.md#no-such)"])
+def test_dead_links_are_seen(tmp_path, text):
+  (tmp_path / "a.md").write_text(f"# One, two\n\n[a](a.md#one-two) {text}\n")
+  assert len(dead_links(tmp_path)) == 1
+
+
+def pages() -> list[pathlib.Path]:
+  """What describes today's code: the README and the pages, not the log."""
+  return [ROOT / "README.md", *(
+      path for path in documents(ROOT) if path.parent.name in (
+          "docs", "tutorials"))]
+
+
+CODE = re.compile(r"`([^`\n]+)`")
+TEST = re.compile(r"^(tests/[\w/]+\.py)(?:::(\w+))?$")
+PATH = re.compile(r"^(?:r1jax|experiments|launch|tests|docs)/[\w/.-]*$")
+MODULE = re.compile(r"^(?:python -m )?(experiments(?:\.\w+)+)\b")
+# `NAME` in `r1jax/PATH.py`: the tables of papers.md.
+NAMED = re.compile(r"((?:`\w+`(?:, )?)+) in `(r1jax/[\w/]+\.py)`")
+
+
+def missing(text: str) -> list[str]:
+  """Paths, tests, modules and names that a page has and the code has not."""
+  found = []
+  for code in CODE.findall(text):
+    if test := TEST.match(code):
+      path = ROOT / test[1]
+      if not path.exists() or (
+          test[2] and f"\ndef {test[2]}(" not in path.read_text()):
+        found.append(code)
+    elif PATH.match(code) and not (ROOT / code).exists():
+      if not re.search(r"[A-Z]{4}", code):  # NAME stands for a name
+        found.append(code)
+    elif module := MODULE.match(code):
+      path = ROOT / module[1].replace(".", "/")
+      if not path.with_suffix(".py").exists() and not path.is_dir():
+        # `experiments.world_judge:review` and the like name a function.
+        found.append(code)
+  for names, where in NAMED.findall(text):
+    if (path := ROOT / where).exists():
+      source = path.read_text()
+      found += [f"{name} in {where}" for name in re.findall(r"\w+", names)
+                if not re.search(rf"(?m)^(?:def |class )?{name}\b", source)]
+  return found
+
+
+def test_what_the_pages_name_exists():
+  found = {str(path.relative_to(ROOT)): wrong for path in pages()
+           if (wrong := missing(path.read_text()))}
+  assert not found
+
+
+@pytest.mark.parametrize("text", [
+    "`r1jax/none.py`", "`tests/none.py`", "`tests/test_docs.py::test_none`",
+    "`experiments.none`", "`python -m experiments.none --x=1`",
+    "`none` in `r1jax/losses/policy.py`"])
+def test_what_is_missing_is_seen(text):
+  assert len(missing(text)) == 1
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+  """(module, arguments) of every experiment in a page's shell blocks."""
+  found = []
+  for block in re.findall(r"(?ms)^```bash\n(.*?)^```", text):
+    for line in block.replace("\\\n", " ").splitlines():
+      if match := re.search(r"python -m (experiments[\w.]+)(.*)", line):
+        found.append((match[1], shlex.split(match[2], comments=True)))
+  for code in CODE.findall(prose_only(text)):
+    if match := re.match(r"python -m (experiments[\w.]+)( .*)?$", code):
+      found.append((match[1], shlex.split(match[2] or "")))
+  return found
+
+
+def prose_only(text: str) -> str:
+  """The text without its fenced blocks."""
+  return re.sub(r"(?ms)^```.*?^```", "", text)
+
+
+def test_every_command_has_flags_that_its_experiment_takes():
+  lines = list(dict.fromkeys(
+      (module, tuple(arguments)) for path in pages()
+      for module, arguments in commands(path.read_text())))
+  assert len(lines) > 50
+  assert not [
+      (line, error) for line, error in zip(
+          lines, flagged.errors(lines), strict=True) if error]
+
+
+FLAG = re.compile(r"^--([\w.]+\w)(?:=.*)?$")
+# Of other programs: mkdocs, pytest, the peers in the glossary.
+FOREIGN = re.compile(r"glossary\.md$")
+
+
+def test_every_flag_is_some_experiments():
+  used = {}
+  for path in pages():
+    columns = prose_only(path.read_text())
+    if FOREIGN.search(path.name):  # ours are in the first column
+      columns = "\n".join(
+          line.split("|")[1] for line in columns.splitlines()
+          if line.startswith("|"))
+    for code in CODE.findall(columns):
+      for word in code.split():
+        if match := FLAG.match(word):
+          used[match[1]] = path.name
+  assert len(used) > 60
+  known = flagged.flags_of(sorted({
+      f"experiments.{path.stem}" for path in (ROOT / "experiments").glob(
+          "*.py") if "start.run(" in path.read_text()}))
+  others = {"strict", "nodes", "time"}  # of mkdocs and sbatch
+  assert not {name: page for name, page in used.items()
+              if name not in known | others}
+
+
+def test_pages_build_without_a_warning(tmp_path):
+  pytest.importorskip("mkdocs")
+  pytest.importorskip("mkdocstrings")
+  done = subprocess.run(
+      [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet",
+       f"--site-dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True,
+      env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
+  assert done.returncode == 0, done.stderr
+  assert "policy_loss" in (tmp_path / "api/losses/index.html").read_text()
