@@ -17,13 +17,22 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=setuptools.find_packages(
-        include=["r1jax", "r1jax.*", "experiments", "experiments.*"]),
+    # A project has its own experiments/; ours are installed inside r1jax.
+    packages=[
+        *setuptools.find_packages(include=["r1jax", "r1jax.*"]),
+        *(f"r1jax.{name}" for name in setuptools.find_packages(
+            include=["experiments", "experiments.*"])),
+        "r1jax.launch",
+    ],
+    package_dir={"r1jax.experiments": "experiments", "r1jax.launch": "launch"},
     package_data={
         "": ["*.html", "*.j2", "*.tsv", "*.txt"],
-        "r1jax": ["assets/**"],
-        "experiments": ["plans/*", "recipes/*.flags"],
+        "r1jax": ["assets/**", "py.typed"],
+        "r1jax.experiments": ["colab/*.ipynb", "plans/*", "recipes/*.flags"],
+        "r1jax.launch": ["*"],
     },
+    entry_points={
+        "console_scripts": ["r1jax = r1jax.experiments.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",
         "ahocorasick_rs>=1.0",

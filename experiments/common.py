@@ -12,7 +12,6 @@ import jax
 from absl import flags
 from etils import epath
 
-from experiments import flagset
 from r1jax.core import io
 from r1jax.core.lock import Lock
 from r1jax.data import hf_tokenizer, preference, templates
@@ -24,6 +23,8 @@ from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, mesh_or_none
 from r1jax.stages import inits, weights
 from r1jax.stages.weights import Weights
+
+from . import flagset
 
 INIT = flags.DEFINE_string(
     "init", "base", "First parameters: base, file:PATH.safetensors,"

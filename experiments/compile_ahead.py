@@ -30,7 +30,6 @@ import jax
 from absl import flags
 from etils import epath
 
-from experiments import flagset, start
 from r1jax.accounting import chips, compiled
 from r1jax.accounting.compiled import Measured
 from r1jax.checkpoint import hf_config
@@ -45,6 +44,8 @@ from r1jax.sharding.mesh import MeshConfig, devices_of, make_mesh
 from r1jax.stages import aot, estimates, fitting
 from r1jax.stages.aot_config import AheadConfig
 from r1jax.stages.resident import Beside
+
+from . import flagset, start
 
 PRESET = flags.DEFINE_string(
     "preset", "r1-671b", f"Model: {', '.join(presets.PRESETS)}.")

@@ -15,9 +15,10 @@ import sys
 
 from absl import flags
 
-from experiments import common, start
 from r1jax.core.config import check
 from r1jax.stages import exporting
+
+from . import common, start
 
 OUT = flags.DEFINE_string("out", "", "Folder to write; new or empty.")
 DTYPE = flags.DEFINE_enum(

@@ -17,10 +17,11 @@ import json
 
 from absl import flags
 
-from experiments import common, flagset, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.stages.harness import Harness, HarnessConfig, language_model
+
+from . import common, flagset, start
 
 HARNESS = flagset.define(HarnessConfig)
 TASKS = flags.DEFINE_string("tasks", "", "Tasks, separated by commas.")

@@ -30,14 +30,6 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import (
-  asking,
-  common,
-  data_sets,
-  flagset,
-  replying,
-  start,
-)
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -54,6 +46,8 @@ from r1jax.stages import (
   tasks,
 )
 from r1jax.stages.replies import ReplyConfig
+
+from . import asking, common, data_sets, flagset, replying, start
 
 ASK = flagset.define(ReplyConfig(
     template="", temperature=1.0, top_p=1.0, max_new_tokens=128))

@@ -16,13 +16,14 @@ from collections.abc import Iterator
 import jax
 from absl import flags
 
-from experiments import asking, common, flagset, risk, start
 from r1jax.core import keys
 from r1jax.core.prompt import ask
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.safety.risk_control import RiskControl
 from r1jax.stages import answering, evaluating
+
+from . import asking, common, flagset, risk, start
 
 SAMPLING = flagset.define(SamplingConfig(
     temperature=0.6, top_p=0.95, max_new_tokens=96))

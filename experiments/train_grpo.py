@@ -17,16 +17,6 @@ from typing import Any
 
 from absl import flags
 
-from experiments import (
-  asking,
-  common,
-  data_sets,
-  flagset,
-  recipe,
-  start,
-  training,
-)
-from experiments.flagset import FlagSet
 from r1jax.core.prompt import Prompt
 from r1jax.data import mixture
 from r1jax.data.mixture import Mixture
@@ -47,6 +37,9 @@ from r1jax.stages import (
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.weights import Handover, Weights
+
+from . import asking, common, data_sets, flagset, recipe, start, training
+from .flagset import FlagSet
 
 GRPO = flagset.define(GrpoConfig)
 # As in training.

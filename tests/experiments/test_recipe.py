@@ -7,11 +7,12 @@ import re
 import pytest
 from absl import flags
 
-from experiments import flagset, quickstart, recipe
+from experiments import flagset, recipe
 from r1jax.losses import presets
 from r1jax.models.compute import Compute
 from r1jax.rewards.combine import RewardConfig
 from r1jax.sharding.mesh import MeshConfig
+from r1jax.stages import zero
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
 from tests.experiments import helps
@@ -86,7 +87,7 @@ def test_embedded_is_the_quickstarts_and_what_train_grpo_does_by_itself():
   sets, values = resolved()
   assert values.recipe == "embedded"
   assert [x.value() for x in sets] == [
-      quickstart.config(0, 80), EVAL, RewardConfig(), Compute(), MeshConfig()]
+      zero.config(0, 80), EVAL, RewardConfig(), Compute(), MeshConfig()]
   assert recipe.explain("embedded", "", sets) == (
       "recipe embedded\n  it sets steps=80 eval_every=10 optimizer.lr=0.0002"
       " optimizer.warmup_steps=5")
