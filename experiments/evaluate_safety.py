@@ -39,7 +39,15 @@ from r1jax.stages import (
 )
 from r1jax.stages.replies import Replier, ReplyConfig
 
-from . import asking, common, flagset, replying, risk, safety_flags, start
+from . import (
+  asking,
+  common,
+  flagset,
+  replying,
+  risk,
+  safety_flags,
+  start,
+)
 
 DATA_DIR = flags.DEFINE_string(
     "data_dir", "", "Folder with a folder of its publisher's files for each"

@@ -47,7 +47,14 @@ from r1jax.stages import (
 )
 from r1jax.stages.replies import ReplyConfig
 
-from . import asking, common, data_sets, flagset, replying, start
+from . import (
+  asking,
+  common,
+  data_sets,
+  flagset,
+  replying,
+  start,
+)
 
 ASK = flagset.define(ReplyConfig(
     template="", temperature=1.0, top_p=1.0, max_new_tokens=128))

@@ -38,7 +38,15 @@ from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.weights import Handover, Weights
 
-from . import asking, common, data_sets, flagset, recipe, start, training
+from . import (
+  asking,
+  common,
+  data_sets,
+  flagset,
+  recipe,
+  start,
+  training,
+)
 from .flagset import FlagSet
 
 GRPO = flagset.define(GrpoConfig)

@@ -1,9 +1,9 @@
 # Sourced by the scripts beside it, and in a terminal (bash or zsh): enters the
 # repository, makes .venv if it is missing or setup.py has changed, and activates
 # it. It leaves the shell's options alone: a terminal must outlive an error. A
-# .venv that it did not make is used if it has pip, and never removed. Copied out
-# of a wheel (r1jax files --to=DIR) it stays where it is started and takes the
-# python of PATH.
+# .venv that it did not make is used if it has pip, and never removed.
+# Copied out of a wheel (r1jax files --to=DIR) it stays where it is started and
+# takes the python of PATH.
 #   PYTHON=python3.12   the interpreter to make .venv with
 #   R1JAX_JAX=jax       what to install JAX as, e.g. jax[cuda12] or jax[tpu]
 #   R1JAX_EXTRA=test    an extra of setup.py to install as well
