@@ -262,14 +262,18 @@ class Model:
     cfg = self.cfg
     decoder = self._decoder()
     cos, sin = rope.angles(positions_B, cfg.rope_frequencies(), cfg.rope_scale)
-    at = layers.Slot(cos, sin, slot, valid_BS)
+    at = layers.Slot(cos, sin, slot, valid_BS,
+                     transformer.local_angles(cfg, positions_B))
+    is_local = cfg.local_layers()
     x_BD = decoder.apply({"params": params}, tokens_B, method="lookup")
     new_cache, experts = [], []
     for block, stack, biases in self._stacks(params, bias_LE, decoder.place):
       for i, layer in enumerate(_unstacked(stack)):
         x_BD, layer_cache, chosen = block.apply(
             {"params": layer}, x_BD, biases[i] if block.mixture else None,
-            cache[len(new_cache)], at, method="decode")
+            cache[len(new_cache)],
+            at if is_local is None else at.of(is_local[len(new_cache)]),
+            method="decode")
         new_cache.append(layer_cache)
         if block.mixture:
           experts.append(chosen)
@@ -285,16 +289,21 @@ def _through(block, stack, bias_LE, x_BPD, context):
   compile. Unstacked layers are stacked for it, a copy until they are passed.
   """
   def one(x_BPD, layer):
-    params, bias_E = layer
-    return block.apply({"params": params}, x_BPD, bias_E, None, context)
+    params, bias_E, is_local = layer
+    return block.apply({"params": params}, x_BPD, bias_E, None, is_local,
+                       context)
 
   layers_ = _unstacked(stack)
+  local_L = None if block.mixture else block.cfg.local_layers()
   if block.compute.unrolled(len(layers_), block.place.backend) < len(layers_):
-    x_BPD, out = jax.lax.scan(one, x_BPD, (_stacked(stack), bias_LE))
+    x_BPD, out = jax.lax.scan(
+        one, x_BPD, (_stacked(stack), bias_LE, local_L))
     return x_BPD, _unstacked(out)
   outs = []
   for i, params in enumerate(layers_):
-    x_BPD, out = one(x_BPD, (params, bias_LE[i] if block.mixture else None))
+    x_BPD, out = one(x_BPD, (
+        params, bias_LE[i] if block.mixture else None,
+        None if local_L is None else local_L[i]))
     outs.append(out)
   return x_BPD, outs
 
