@@ -62,6 +62,8 @@ setuptools.setup(
             "gcsfs>=2026.2",  # the tests bring a bucket of their own
             "google-cloud-storage>=3.0",
             "hypothesis>=6.100",
+            # The client that `serve` is for.
+            "openai>=2.0", "starlette>=0.40", "uvicorn>=0.30",
             "jsonschema>=4.20",
             # Programs are compiled for TPUs that are not there.
             "libtpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
@@ -91,6 +93,11 @@ setuptools.setup(
         "puzzles": ["reasoning-gym==0.1.25"],
         # Tasks of lm-evaluation-harness on our models (experiments.harness).
         "lm-eval": ["lm-eval>=0.4.9"],
+        # Serve a model over HTTP (experiments.serve).
+        "serve": ["starlette>=0.40", "uvicorn>=0.30"],
+        # Where metrics are shown beside TensorBoard (--sinks).
+        "wandb": ["wandb>=0.31"],
+        "trackio": ["trackio>=0.43"],
         # Tells Latin languages apart in the language reward.
         "language": ["lingua-language-detector>=2.0"],
         # The pages: python -m mkdocs build --strict.

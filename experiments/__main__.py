@@ -7,6 +7,7 @@
 
 Where r1jax is installed, `r1jax NAME` is what `python -m experiments.NAME` is
 in a clone. It sets what launch/env.sh sets, and becomes that process.
+Benchmarks are `python -m r1jax.experiments.benchmarks.NAME`.
 """
 
 from __future__ import annotations

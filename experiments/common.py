@@ -27,9 +27,10 @@ from r1jax.stages.weights import Weights
 from . import flagset
 
 INIT = flags.DEFINE_string(
-    "init", "base", "First parameters: base, file:PATH.safetensors,"
-    " orbax:WORKDIR (its newest checkpoint; WORKDIR@STEP, WORKDIR@best), hf:DIR"
-    " (a folder of a Hugging Face model) or random:PRESET.")
+    "init", "base", "First parameters: base or base:world (they ship along),"
+    " hf:DIR (a Hugging Face folder), orbax:WORKDIR (its newest checkpoint;"
+    " WORKDIR@STEP, WORKDIR@best), peft:DIR (an adapter with its base),"
+    " file:PATH.safetensors or random:PRESET.")
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
     " default: the one that belongs to --init, else the embedded one.")
@@ -74,6 +75,12 @@ def frozen(init: str, began: str = "") -> str:
         ", as when this folder was begun; another folder takes today's"
         if found == began else ""), flush=True)
   return found
+
+
+def frozen_in(*folders: str | os.PathLike) -> str:
+  """--init, frozen as in the first of the folders that has begun with it."""
+  return frozen(INIT.value, next(filter(None, (
+      settings_of(folder).get("init") for folder in folders)), ""))
 
 
 def settled(tokenizer: Tokenizer, template: str, workdir: str = "",

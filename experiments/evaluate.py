@@ -23,12 +23,14 @@ numbers are about the others.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from absl import flags
 from etils import epath
 
 from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.core.prompt import Prompt
 from r1jax.data import templates
 from r1jax.evals import runner
 from r1jax.evals.benchmarks import suites
@@ -144,9 +146,7 @@ def data_set() -> None:
   result = runner.summary(rows)
   left_out = sum(map(len, parts.values())) - len(fitting)
   evaluating.write(out / "generations.jsonl.gz", rows)
-  marked = processes.from_writer(lambda: seen.mark(
-      fitting, SEEN.value, out, data_sets.DATA_DIR.value)
-      ) if SEEN.value else None
+  marked = mark(fitting, out)
   processes.from_writer(lambda: io.write_json(
       out / "result.json", dataclasses.asdict(result) | {
           "contamination": marked,
@@ -160,9 +160,6 @@ def data_set() -> None:
   print(f"{result.n_prompts} problems x {result.n_samples} samples,"
         f" {result.invalid} without a verdict;"
         f" {left_out} problems left out as too long; generations in {out}")
-  if marked:
-    print(f"{marked['marked']} of {marked['problems']} problems share text with"
-          f" {SEEN.value}: {out / seen.FILE}")
   if len(result.by_domain) > 1:
     print("pass@1 by domain: " + "  ".join(
         f"{k}: {v:.3f}" for k, v in result.by_domain.items()))
@@ -180,7 +177,8 @@ def benchmarks() -> None:
   """--suite."""
   chosen, out = suites.named(SUITE.value), epath.Path(OUT.value)
   processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
-  referee, who = judge_of(out), respondent()
+  referee, who = judge_of(out), respondent(
+      [out / one.name for one in chosen])
   results, missing, waiting = {}, {}, []
   for one in chosen:
     try:
@@ -201,7 +199,7 @@ def benchmarks() -> None:
       return
     found = one, cfg, rows, fitting, len(prompts) - len(fitting)
     if one.by_rule:
-      results[one.name] = finished(out, one, cfg, rows, found[-1])
+      results[one.name] = finished(out, *found)
     else:
       waiting.append(found)
   del who  # the judge may need its memory
@@ -217,7 +215,7 @@ def benchmarks() -> None:
       continue
     if rows is None:
       return
-    results[one.name] = finished(out, one, cfg, rows, left_out)
+    results[one.name] = finished(out, one, cfg, rows, fitting, left_out)
   if referee is not None:
     replying.report(JUDGE.value, referee.generate)
   tell(out, [results[one.name] for one in chosen if one.name in results],
@@ -240,12 +238,29 @@ def tell(out: epath.Path, results: list[dict], missing: dict[str, str]
 
 
 def finished(out: epath.Path, one: Benchmark, cfg: EvalConfig,
-             rows: benchmarking.Rows, left_out: int) -> dict:
+             rows: benchmarking.Rows, problems: Sequence[Prompt],
+             left_out: int) -> dict:
   """A benchmark's figures, written and shown."""
+  folder = out / one.name
   result = benchmarking.told(one, rows, cfg, left_out)
-  benchmarking.write(out / one.name, one, rows, result)
+  benchmarking.write(folder, one, rows, result)
   print(benchmarking.table([result], every=True), flush=True)
+  if (marked := mark(problems, folder)) is not None:
+    result["contamination"] = marked
+    processes.from_writer(
+        lambda: io.write_json(folder / benchmarking.RESULT, result))
   return result
+
+
+def mark(problems: Sequence[Prompt], folder: epath.Path) -> dict | None:
+  """Which problems --seen has parts of, written and told; None without it."""
+  if not SEEN.value:
+    return None
+  marked = processes.from_writer(lambda: seen.mark(
+      problems, SEEN.value, folder, data_sets.DATA_DIR.value))
+  print(f"{marked['marked']} of {marked['problems']} problems share text with"
+        f" {SEEN.value}: {folder / seen.FILE}", flush=True)
+  return marked
 
 
 def typed() -> set[str]:
@@ -254,13 +269,14 @@ def typed() -> set[str]:
           if flags.FLAGS[name].present}
 
 
-def respondent() -> Respondent:
-  """Whom --init names."""
+def respondent(folders: Sequence[epath.Path]) -> Respondent:
+  """Whom --init names, as it was when the first of the folders was begun."""
   init = common.INIT.value
   if programs.is_endpoint(init):
     return respondents.behind(dataclasses.replace(
         SERVED.value(), url=init), replying.key())
-  policy, tokenizer = common.policy(EVAL.value().seed, common.mesh())
+  init = common.frozen_in(*folders)
+  policy, tokenizer = common.policy(EVAL.value().seed, common.mesh(), init)
   return respondents.ours(init, policy, tokenizer, asking.template(
       TEMPLATE.value), common.mesh())
 

@@ -85,9 +85,12 @@ def main() -> None:
   out, samples = epath.Path(OUT.value), SAMPLES.value
   check(samples > 0, f"--samples={samples} must be positive")
   prompts = tasks.joined(safety_flags.jailbroken(questions()))
-  cfg, model = answering()
+  init = common.INIT.value
+  if not programs.is_endpoint(init):
+    init = common.frozen_in(out)
+  cfg, model = answering(init)
   workdir_lib.prepare(
-      out, settings(cfg, prompts), workdir_lib.versions(),
+      out, settings(init, cfg, prompts), workdir_lib.versions(),
       remedies={"read": "the model in --init has changed since"},
       otherwise="choose another --out")
   means = replying.means(_reply(), out)
@@ -107,7 +110,7 @@ def main() -> None:
       shown=SHOWN.value, folder=folder):
     return
   cases = safety.cases(prompts, cfg.batch, out, folder=folder)
-  result = {"init": common.INIT.value} | told | {"verdicts": folder}
+  result = {"init": init} | told | {"verdicts": folder}
   result |= safety_report.result(
       cases, controlled=control is not None, by_rules=JUDGE.value == "rules")
   result |= safety_parts.result(cases, controlled=control is not None)
@@ -117,7 +120,7 @@ def main() -> None:
   replying.report(JUDGE.value, generate)
   io.write_json(out / "result.json", result)
   safety_report.write(out, result, {"flags": told | {
-      "init": common.INIT.value, "sets": SETS.value}}, workdir_lib.versions(),
+      "init": init, "sets": SETS.value}}, workdir_lib.versions(),
       more)
   print(safety_report.printed(result), flush=True)
   for heading, header, rows in more:
@@ -168,9 +171,9 @@ def _evenly(prompts: list[Prompt], most: int) -> list[Prompt]:
   return [prompts[at * len(prompts) // most] for at in range(most)]
 
 
-def answering() -> tuple[ReplyConfig, Any]:
-  """How the model of --init answers, and itself; nothing is loaded yet."""
-  cfg, init = ANSWER.value(), common.INIT.value
+def answering(init: str) -> tuple[ReplyConfig, Any]:
+  """How a model answers, and itself; nothing is loaded yet."""
+  cfg = ANSWER.value()
   if programs.is_endpoint(init):
     means = replying.means(cfg, OUT.value)
     means = dataclasses.replace(means, endpoint=dataclasses.replace(
@@ -189,16 +192,20 @@ def answering() -> tuple[ReplyConfig, Any]:
   else:
     cfg = dataclasses.replace(cfg, template=asking.template(cfg.template))
   return cfg, Replier(
-      lambda: common.policy(cfg.seed, common.mesh())[0], context, tokenizer,
-      cfg, common.mesh(), name=init)
+      lambda: common.policy(cfg.seed, common.mesh(), init)[0], context,
+      tokenizer, cfg, common.mesh(), name=init)
 
 
-def settings(cfg: ReplyConfig, prompts: list[Prompt]) -> dict[str, Any]:
+def settings(init: str, cfg: ReplyConfig, prompts: list[Prompt]
+             ) -> dict[str, Any]:
   """What the answers depend on."""
-  init = common.INIT.value
+  read = init
+  if init.startswith("orbax:"):  # of a run that may go on, that step alone
+    folder, step = workdir_lib.named(init.removeprefix("orbax:"))
+    read = f"{folder}/checkpoints/{step}"
   return {
       "init": init, "read": "" if programs.is_endpoint(init)
-      else fingerprints.of(init), "samples": SAMPLES.value,
+      else fingerprints.of(read), "samples": SAMPLES.value,
       "answers": dataclasses.asdict(cfg), "sets": SETS.value,
       "questions": safety.digest([prompt.messages for prompt in prompts])}
 

@@ -19,7 +19,7 @@ from etils import epath
 from r1jax.core import io
 from r1jax.evals.runner import EvalResult
 from r1jax.models import config as model_config
-from r1jax.report import tables
+from r1jax.report import tables, workdir
 from r1jax.sharding import processes
 from r1jax.stages import reporting, zero
 
@@ -38,7 +38,7 @@ def main() -> None:
   folder = top / f"seed_{cfg.seed}"
   if processes.from_writer(lambda: complete(top, folder)):
     return
-  base, tokenizer = common.policy(cfg.seed, common.mesh())
+  base, tokenizer = common.policy(cfg.seed, common.mesh(), began(folder))
   print(f"base: {model_config.describe(base.model.cfg)}\n{cfg.explain()}",
         flush=True)
   results = zero.run(
@@ -52,6 +52,14 @@ def main() -> None:
     print(f"report: {report}", flush=True)
 
   processes.from_writer(finished)
+
+
+def began(folder: epath.Path) -> str:
+  """--init as the run in the folder began: orbax:DIR with its step."""
+  init = common.frozen_in(folder / "init")
+  processes.from_writer(lambda: io.write_json(
+      folder / "init" / workdir.CONFIG, {"config": {"init": init}}))
+  return init
 
 
 def complete(top: epath.Path, folder: epath.Path) -> bool:

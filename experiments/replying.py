@@ -15,7 +15,8 @@ from . import common, flagset
 
 ENDPOINT = flagset.define(EndpointConfig, "endpoint")
 KEY = flags.DEFINE_string(
-    "endpoint_key", "", "Of the endpoint; default: OPENAI_API_KEY.")
+    "endpoint_key", "", "API key of the endpoint; default:"
+    " OPENAI_API_KEY.")
 ANSWERS = "answers"  # folder of what an endpoint said
 _SHOWN = 5  # reasons
 

@@ -29,7 +29,7 @@ SAMPLING = flagset.define(SamplingConfig(
     temperature=0.6, top_p=0.95, max_new_tokens=96))
 TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 QUESTION = flags.DEFINE_string("question", "", "Answer this one and stop.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.")
 
 
 def questions():

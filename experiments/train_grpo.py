@@ -69,7 +69,7 @@ EVAL_DATA = flags.DEFINE_string(
     "eval_data", "", "Data sets evaluated during training; those of --data"
     " unless given.")
 EVAL_SPLIT = flags.DEFINE_string(
-    "eval_split", "validation[:64]", "Their split, of each as many.")
+    "eval_split", "validation[:64]", "Split of each of them, e.g. test[:100].")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from . import start
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/dialogues", "Folder to write.")
 COUNT = flags.DEFINE_integer("count", 2000, "Dialogues.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Of all draws.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of all draws.", lower_bound=0)
 
 
 def main() -> None:

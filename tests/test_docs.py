@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import sys
 
 import pytest
 
+from r1jax.sharding.distributed import DistributedConfig
 from tests.experiments import flagged
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -65,8 +67,8 @@ def test_dead_links_are_seen(tmp_path, text):
 def pages() -> list[pathlib.Path]:
   """What describes today's code: the README and the pages, not the log."""
   return [ROOT / "README.md", *(
-      path for path in documents(ROOT) if path.parent.name in (
-          "docs", "tutorials"))]
+      path for path in documents(ROOT) if path.parent in (
+          ROOT / "docs", ROOT / "docs/tutorials"))]
 
 
 CODE = re.compile(r"`([^`\n]+)`")
@@ -163,9 +165,12 @@ def test_every_flag_is_some_experiments():
           used[match[1]] = path.name
   assert len(used) > 60
   known = flagged.flags_of(sorted({
-      f"experiments.{path.stem}" for path in (ROOT / "experiments").glob(
-          "*.py") if "start.run(" in path.read_text()}))
-  others = {"strict", "nodes", "time"}  # of mkdocs and sbatch
+      module for path in pages()
+      for module, _ in commands(path.read_text())}))
+  # Of mkdocs and sbatch; and those that experiments.start declares.
+  others = {"strict", "nodes", "time"} | {
+      f"distributed.{field.name}"
+      for field in dataclasses.fields(DistributedConfig)}
   assert not {name: page for name, page in used.items()
               if name not in known | others}
 

@@ -68,7 +68,7 @@ def wheel(tmp_path_factory):
   run = subprocess.run(
       [sys.executable, "-m", "pip", "wheel", str(source), "--no-deps",
        "--no-index", "--no-build-isolation", "--quiet", "--wheel-dir",
-       str(out)], capture_output=True, text=True, timeout=300)
+       str(out)], capture_output=True, text=True, timeout=1200)
   assert run.returncode == 0, run.stderr
   (path,) = out.glob("*.whl")
   return path
@@ -91,7 +91,7 @@ def project(wheel, tmp_path_factory):
   subprocess.run(
       [sys.executable, "-m", "pip", "--python", str(python), "install",
        "--no-deps", "--no-index", "--ignore-installed", "--quiet", str(wheel)],
-      check=True, capture_output=True, text=True, timeout=300)
+      check=True, capture_output=True, text=True, timeout=1200)
   folder = top / "project"
   for path, text in ((OWN, "MOST = 9\n"), ("my_task.py", TASK),
                      ("plan.toml", PLAN), ("r1jax/odd.py", "")):
@@ -103,7 +103,7 @@ def project(wheel, tmp_path_factory):
   def run(*words, status=0):
     done = subprocess.run(
         [top / "env/bin" / words[0], *words[1:]], cwd=folder, env=environ,
-        capture_output=True, text=True, timeout=600)
+        capture_output=True, text=True, timeout=1800)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -142,7 +142,7 @@ def test_wheel_imports_from_another_directory(wheel, tmp_path):
   environ = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
   run = subprocess.run(
       [sys.executable, "-c", code, str(tmp_path / "site"), *modules],
-      cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
+      cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=1200)
   assert run.returncode == 0, run.stderr
 
 

@@ -112,12 +112,13 @@ def compare(comparison: Comparison, evidence: Evidence) -> Interval | None:
   """The interval; None where a side has no, or too few, questions."""
   first, second = comparison.first, comparison.second
   values = evidence.get(first.model, {}).get(first.measure, {})
-  binary = _binary(first)
+  kind = {"binary": all(map(_binary, _sides(comparison))),
+          "share": all(map(_share, _sides(comparison)))}
   if second is None:
-    return intervals.mean(values, binary=binary)
+    return intervals.mean(values, **kind)
   others = evidence.get(second.model, {}).get(second.measure, {})
   form = intervals.difference if comparison.paired else intervals.between
-  return form(values, others, binary=binary and _binary(second))
+  return form(values, others, **kind)
 
 
 def what(comparison: Comparison) -> str:
@@ -145,8 +146,7 @@ def _number(comparison: Comparison, evidence: Evidence,
         comparison, evidence, missing)}
   return number | {
       "verdict": decide(interval, comparison.margin),
-      "share": all(MEASURES[s.measure].share if s.measure in MEASURES
-                   else s.measure == WIN for s in _sides(comparison)),
+      "share": all(map(_share, _sides(comparison))),
       "difference": comparison.second is not None,
       "margin": comparison.margin} | interval._asdict()
 
@@ -187,6 +187,11 @@ def _title(measure: str) -> str:
 
 def _binary(side: Side) -> bool:
   return side.measure in MEASURES and MEASURES[side.measure].binary
+
+
+def _share(side: Side) -> bool:
+  return (MEASURES[side.measure].share if side.measure in MEASURES
+          else side.measure == WIN)
 
 
 def _any(verdicts: Iterable[str]) -> str:

@@ -60,7 +60,8 @@ def summary(rows: Iterable[Mapping[str, Any]], marked: Iterable[int]
   """pass@1 with and without the marked problems.
 
   Args:
-    rows: of an evaluation, as `evals.runner` stores them, a sample each.
+    rows: of an evaluation, as `evals.runner` stores them, a sample each; what
+      a judge gave no verdict on does not count.
     marked: ids of problems.
 
   Returns:
@@ -69,6 +70,8 @@ def summary(rows: Iterable[Mapping[str, Any]], marked: Iterable[int]
   """
   by_id: dict[int, list[float]] = {}
   for row in rows:
+    if row.get("judged") and not row["valid"]:
+      continue
     by_id.setdefault(row["id"], []).append(
         row["parts"]["accuracy"] * row["valid"])
   means = {number: float(np.mean(values)) for number, values in by_id.items()}

@@ -33,7 +33,8 @@ def of_run(workdir: str | os.PathLike, measures: Iterable[str]
     for name in names:
       measure = MEASURES[name]
       if found := intervals.mean(
-          measure.values(samples), binary=measure.binary):
+          measure.values(samples), binary=measure.binary,
+          share=measure.share):
         row |= {name: found.value, f"{name}_low": found.low,
                 f"{name}_high": found.high}
     rows.append(row)

@@ -28,7 +28,8 @@ class Estimate(NamedTuple):
   high: float
 
 
-def clustered(values_XQ: np.ndarray, *, share: bool = True) -> Estimate:
+def clustered(values_XQ: np.ndarray, *, share: bool = True,
+              weights_Q: np.ndarray | None = None) -> Estimate:
   """The mean over problems with a cluster-robust interval.
 
   A value is a problem's mean over its samples, which are not independent: Q
@@ -42,23 +43,36 @@ def clustered(values_XQ: np.ndarray, *, share: bool = True) -> Estimate:
   agree it has no width; then the trials are the problems. One problem says
   nothing of the next: its share is anywhere from 0 to 1.
 
+  With weights w that sum to 1 the mean is sum w_q v_q, its error sqrt(Q /
+  (Q - 1) sum (w_q (v_q - mean))^2), which with equal weights is the above, and
+  where all agree the trials are Kish's 1 / sum w_q^2.
+
   Args:
     values_XQ: float, at least one problem; X are any axes, such as simulated
       runs.
     share: the values are in [0, 1]; else the interval is mean +- t error.
+    weights_Q: of the problems, positive; None: they count alike.
 
   Returns:
     Floats, or arrays of shape X.
   """
   values_XQ = np.asarray(values_XQ, np.float64)
-  count = values_XQ.shape[-1]
+  count = alike = values_XQ.shape[-1]
   mean_X = values_XQ.mean(-1)
+  if weights_Q is not None:
+    weights_Q = np.asarray(weights_Q, np.float64) / np.sum(weights_Q)
+    mean_X = values_XQ @ weights_Q
+    alike = 1 / np.sum(weights_Q**2)
   if count == 1:
     wide_X = np.full_like(mean_X, 0.5 if share else np.inf)
     low_X, high_X = (wide_X - 0.5, wide_X + 0.5) if share else (
         -wide_X, wide_X)
     return Estimate(*map(_plain, (mean_X, wide_X, low_X, high_X)))
-  error_X = values_XQ.std(-1, ddof=1) / math.sqrt(count)
+  if weights_Q is None:
+    error_X = values_XQ.std(-1, ddof=1) / math.sqrt(count)
+  else:
+    apart_XQ = weights_Q * (values_XQ - mean_X[..., None])
+    error_X = np.sqrt(count / (count - 1) * (apart_XQ**2).sum(-1))
   t = float(special.stdtrit(count - 1, _TAIL))
   if not share:
     return Estimate(*map(_plain, (
@@ -67,7 +81,7 @@ def clustered(values_XQ: np.ndarray, *, share: bool = True) -> Estimate:
   # What rounding leaves of values that are all alike is no spread.
   agree_X = error_X < 1e-12
   trials_X = np.where(
-      agree_X, count, spread_X / np.where(agree_X, 1.0, error_X) ** 2)
+      agree_X, alike, spread_X / np.where(agree_X, 1.0, error_X) ** 2)
   a_X = t * t / trials_X
   middle_X = (mean_X + a_X / 2) / (1 + a_X)
   half_X = t / (1 + a_X) * np.sqrt(spread_X / trials_X + a_X / trials_X / 4)
@@ -89,11 +103,16 @@ def pass_at_1(correct_QG: np.ndarray) -> Estimate:
 
 
 def mean_pass_at_k(correct_QG: np.ndarray, k: int) -> Estimate:
-  """`pass_at_k` of every problem, and their mean; a sample is right at 1."""
+  """The mean of `pass_values`, see `clustered`."""
+  return clustered(pass_values(correct_QG, k))
+
+
+def pass_values(correct_QG: np.ndarray, k: int) -> np.ndarray:
+  """`pass_at_k` of every problem, [Q]; a sample is right at 1."""
   correct_QG = _checked(correct_QG)
   n = correct_QG.shape[1]
   chance_C = np.array([pass_at_k(n, c, k) for c in range(n + 1)])
-  return clustered(chance_C[(correct_QG >= 1.0).sum(1)])
+  return chance_C[(correct_QG >= 1.0).sum(1)]
 
 
 def powers(n: int) -> list[int]:

@@ -1,27 +1,35 @@
-"""Means and differences with 95 % intervals, resampled by question.
+"""Means and differences with 95 % intervals; what varies are the questions.
 
-Samples of one question are not independent, so what is drawn again is whole
-questions. A value here is one number a question, already a mean over its
-samples; a question without a value is absent.
+Samples of one question are not independent, so what counts is whole questions.
+A value here is one number a question, already a mean over its samples; a
+question without a value is absent.
+
+Shares have closed forms, because percentiles of resampled means hold the truth
+in 89 to 92 % of cases where 30 questions are nearly all right. Other numbers,
+such as lengths, are resampled, each draw in units of its own error: where a few
+are very long that holds the truth more often than percentiles do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from r1jax.evals import preference
+from r1jax.evals import estimators
 
 Values = Mapping[Hashable, float]  # question -> its mean over samples
 
 RESAMPLES = 2000
 SEED = 0
-BOOTSTRAP = "bootstrap"
+BOOTSTRAP = "bootstrap-t"
+PERCENTILES = "bootstrap"
 WILSON = "Wilson"
 NEWCOMBE = "Newcombe"
-_TAILS = (2.5, 97.5)
+_TAILS = (97.5, 2.5)
+# What rounding leaves of values that are all alike.
+_ALIKE = 1e-12
 
 
 class Interval(NamedTuple):
@@ -34,16 +42,19 @@ class Interval(NamedTuple):
   method: str
 
 
-def mean(values: Values, *, binary: bool = False) -> Interval | None:
-  """The mean over questions; percentile bootstrap.
+def mean(values: Values, *, binary: bool = False, share: bool = False,
+         weights: Values | None = None) -> Interval | None:
+  """The mean over questions.
 
-  Where all questions of a quantity that is 0 or 1 agree, resampling would give
-  an interval of no width, so there it is Wilson's, as if each question were one
-  sample.
+  Of shares Wilson's interval for the trials that the spread over questions
+  comes to (`estimators.clustered`), else `_studentised`.
 
   Args:
     values: see above.
-    binary: a sample's value is 0 or 1.
+    binary: a sample's value is 0 or 1. Questions that all agree then still say
+      no more than as many samples; of other numbers they have no width.
+    share: values are in [0, 1]; so they are if `binary`.
+    weights: of questions, of shares alone; None: they count alike.
 
   Returns:
     None with fewer than two questions, which say nothing of a spread.
@@ -51,50 +62,98 @@ def mean(values: Values, *, binary: bool = False) -> Interval | None:
   x_Q = _array(values)
   if len(x_Q) < 2:
     return None
-  if binary and np.ptp(x_Q) == 0:
-    low, high = _wilson(x_Q)
-    return Interval(float(x_Q.mean()), low, high, len(x_Q), WILSON)
-  return Interval(float(x_Q.mean()), *_percentiles(_resampled(x_Q)), len(x_Q),
-                  BOOTSTRAP)
+  weights_Q = None if weights is None else _array(
+      {question: weights[question] for question in values})
+  if binary or share and np.ptp(x_Q) > _ALIKE:
+    found = estimators.clustered(x_Q, weights_Q=weights_Q)
+    return Interval(found.mean, found.low, found.high, len(x_Q), WILSON)
+  return Interval(float(x_Q.mean()), *_studentised(x_Q), len(x_Q), BOOTSTRAP)
 
 
-def difference(first: Values, second: Values, *, binary: bool = False
-               ) -> Interval | None:
-  """first - second over the questions that both have; paired bootstrap.
+def difference(first: Values, second: Values, *, binary: bool = False,
+               share: bool = False) -> Interval | None:
+  """first - second over the questions that both have.
 
-  A question is drawn again with both its values, so that hard questions, which
-  are hard for both, do not widen the interval. Where all questions differ alike
-  and a sample's value is 0 or 1, Newcombe's interval of two shares
-  (Stat. Med. 17:873, method 10), which is wider than a paired one.
+  Hard questions, which are hard for both, do not widen the interval. Where a
+  sample's value is 0 or 1, the questions' differences are split into the shares
+  by which the first is better, p = max(d, 0), and worse, q = max(-d, 0), and
+  the intervals of both are joined as Newcombe joins those of two dependent
+  shares (Stat. Med. 17:2635, method 10; Zou and Donner, Stat. Med. 27:1693):
+  low = p - q - sqrt(a^2 - 2 r a b + b^2) with a = p - p_low, b = q_high - q and
+  r the correlation of p and q over questions. Where no question is worse, q
+  still has an upper end.
+
+  Args:
+    first, second: see above.
+    binary, share: as in `mean`.
 
   Returns:
     None if they share fewer than two questions.
   """
   shared = [question for question in first if question in second]
-  a_Q, b_Q = (_array({q: v[q] for q in shared}) for v in (first, second))
-  if len(a_Q) < 2:
+  d_Q = _array({q: first[q] for q in shared}) - _array(
+      {q: second[q] for q in shared})
+  if len(d_Q) < 2:
     return None
-  value, count = float((a_Q - b_Q).mean()), len(a_Q)
-  if binary and np.ptp(a_Q - b_Q) == 0:
-    return Interval(value, *_newcombe(a_Q, b_Q), count, NEWCOMBE)
-  return Interval(value, *_percentiles(_resampled(a_Q - b_Q)), count, BOOTSTRAP)
+  value, count = float(d_Q.mean()), len(d_Q)
+  if binary:
+    better_Q, worse_Q = np.maximum(d_Q, 0), np.maximum(-d_Q, 0)
+    return Interval(value, *_joined(
+        estimators.clustered(better_Q), estimators.clustered(worse_Q),
+        _correlation(better_Q, worse_Q)), count, NEWCOMBE)
+  low, high = _studentised(d_Q)
+  if share:
+    low, high = max(low, -1.0), min(high, 1.0)
+  return Interval(value, low, high, count, BOOTSTRAP)
 
 
-def between(first: Values, second: Values, *, binary: bool = False
-            ) -> Interval | None:
-  """first - second of two groups of different questions; each drawn by itself.
+def between(first: Values, second: Values, *, binary: bool = False,
+            share: bool = False) -> Interval | None:
+  """first - second of two groups of different questions.
+
+  Of shares Newcombe's interval (Stat. Med. 17:873, method 10) from those of
+  `mean`; of other numbers each group is resampled by itself.
 
   Returns:
     None if either has fewer than two questions.
   """
-  a_Q, b_Q = _array(first), _array(second)
-  if min(len(a_Q), len(b_Q)) < 2:
+  sides = [mean(values, binary=binary, share=share)
+           for values in (first, second)]
+  if None in sides:
     return None
-  value, count = float(a_Q.mean() - b_Q.mean()), len(a_Q) + len(b_Q)
-  if binary and np.ptp(a_Q) == np.ptp(b_Q) == 0:
-    return Interval(value, *_newcombe(a_Q, b_Q), count, NEWCOMBE)
-  drawn = _resampled(a_Q) - _resampled(b_Q, stream=1)
-  return Interval(value, *_percentiles(drawn), count, BOOTSTRAP)
+  a, b = sides
+  value, count = a.value - b.value, a.count + b.count
+  if binary or share:
+    return Interval(value, *_joined(
+        *(estimators.Estimate(x.value, 0.0, x.low, x.high) for x in sides)),
+        count, NEWCOMBE)
+  return Interval(value, *_studentised(_array(first), _array(second)), count,
+                  BOOTSTRAP)
+
+
+def resampled(count: int, number: Callable[[np.ndarray], float]
+              ) -> tuple[float, float] | None:
+  """Percentiles of a number that is no mean over questions, such as a ratio.
+
+  Args:
+    count: of questions, at least two.
+    number: how often each question is drawn, int [count], to the number; NaN
+      where it has none.
+
+  Returns:
+    None with fewer than two questions, or where a draw in twenty has no number.
+  """
+  if count < 2:
+    return None
+  generator = np.random.default_rng((SEED, 0))
+  drawn = np.array([number(np.bincount(
+      generator.integers(count, size=count), minlength=count))
+                    for _ in range(RESAMPLES)], np.float64)
+  kept = drawn[~np.isnan(drawn)]
+  if len(kept) < 0.95 * len(drawn):
+    return None
+  high, low = np.percentile(kept, _TAILS)
+  return float(low), float(high)
 
 
 def _array(values: Values) -> np.ndarray:
@@ -102,24 +161,49 @@ def _array(values: Values) -> np.ndarray:
   return np.array([values[q] for q in sorted(values, key=repr)], np.float64)
 
 
-def _resampled(x_Q: np.ndarray, stream: int = 0) -> np.ndarray:
-  """Means of `RESAMPLES` draws of as many questions, with replacement."""
-  generator = np.random.default_rng((SEED, stream))
-  draws = generator.integers(len(x_Q), size=(RESAMPLES, len(x_Q)))
-  return x_Q[draws].mean(1)
+def _draws(count: int, stream: int = 0) -> np.ndarray:
+  """Numbers of questions, `RESAMPLES` times as many with replacement."""
+  return np.random.default_rng((SEED, stream)).integers(
+      count, size=(RESAMPLES, count))
 
 
-def _percentiles(drawn: np.ndarray) -> tuple[float, float]:
-  low, high = np.percentile(drawn, _TAILS)
+def _studentised(*groups: np.ndarray) -> tuple[float, float]:
+  """Of the first group's mean, less the second's; bootstrap-t.
+
+  value - error t_97.5 and value - error t_2.5, where t are the quantiles of
+  (drawn - value) / (error of the drawn) (Efron and Tibshirani, An Introduction
+  to the Bootstrap, 12.5). A draw of one question alone has no error of its own;
+  the data's is taken.
+  """
+  value, squared, drawn, squares = 0.0, 0.0, 0.0, 0.0
+  for stream, (sign, x_Q) in enumerate(zip((1, -1), groups)):
+    found = x_Q[_draws(len(x_Q), stream)]
+    value += sign * x_Q.mean()
+    squared += x_Q.var(ddof=1) / len(x_Q)
+    drawn = drawn + sign * found.mean(1)
+    squares = squares + found.var(1, ddof=1) / len(x_Q)
+  error = np.sqrt(squared)
+  if error < _ALIKE:
+    return float(value), float(value)
+  errors = np.sqrt(squares)
+  t = (drawn - value) / np.where(errors < _ALIKE, error, errors)
+  low, high = value - error * np.percentile(t, _TAILS)
   return float(low), float(high)
 
 
-def _wilson(x_Q: np.ndarray) -> tuple[float, float]:
-  return preference.interval(float(x_Q.sum()), len(x_Q))
+def _joined(a: estimators.Estimate, b: estimators.Estimate,
+            correlation: float = 0.0) -> tuple[float, float]:
+  """The interval of a - b from those of both."""
+  def length(x: float, y: float) -> float:
+    return float(np.sqrt(max(x * x - 2 * correlation * x * y + y * y, 0.0)))
+
+  value = a.mean - b.mean
+  return (max(value - length(a.mean - a.low, b.high - b.mean), -1.0),
+          min(value + length(a.high - a.mean, b.mean - b.low), 1.0))
 
 
-def _newcombe(a_Q: np.ndarray, b_Q: np.ndarray) -> tuple[float, float]:
-  (a_low, a_high), (b_low, b_high) = _wilson(a_Q), _wilson(b_Q)
-  a, b = float(a_Q.mean()), float(b_Q.mean())
-  return (a - b - float(np.hypot(a - a_low, b_high - b)),
-          a - b + float(np.hypot(a_high - a, b - b_low)))
+def _correlation(a_Q: np.ndarray, b_Q: np.ndarray) -> float:
+  """0 where one of them does not vary."""
+  scale = a_Q.std() * b_Q.std()
+  apart = ((a_Q - a_Q.mean()) * (b_Q - b_Q.mean())).mean()
+  return float(apart / scale) if scale > _ALIKE else 0.0

@@ -227,7 +227,8 @@ def store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
           "measures": dict(row["measures"][g]),
           "parts": {k: v[g] for k, v in row["parts"].items()},
           "valid": row["valid"][g], "length": row["lengths"][g],
-          "truncated": row["truncated"][g]}))
+          "truncated": row["truncated"][g]} | (
+              {"judged": True} if row.get("judged") else {})))
   text = "".join(line + "\n" for line in lines)
   io.write_bytes(rollouts.of_process(path, jax.process_index()),
                  gzip.compress(text.encode(), mtime=0))

@@ -39,12 +39,15 @@ class Problems(NamedTuple):
     correct_QG: in [0, 1], 0 without a verdict.
     lengths_QG: tokens of each answer.
     texts: the answers of each problem.
+    counted_QG: bool, those that count; None: all. What a judge gave no verdict
+      on does not.
   """
 
   rows: list[dict[str, Any]]
   correct_QG: np.ndarray
   lengths_QG: np.ndarray
   texts: list[list[str]]
+  counted_QG: np.ndarray | None = None
 
   @property
   def samples(self) -> int:
@@ -54,15 +57,17 @@ class Problems(NamedTuple):
   def values(self, numbers_Q: np.ndarray | None = None) -> Values:
     """One number a problem, to compare with another model's: pass@1 if None.
 
-    A problem is known by its question, and a question that is there several
-    times also by which of them it is.
+    Then problems of which no sample counts are left out. A problem is known by
+    its question, and a question that is there several times also by which of
+    them it is.
     """
     if numbers_Q is None:
-      numbers_Q = self.correct_QG.mean(1)
+      numbers_Q = _pass_1(self.correct_QG, self.counted_QG)
     seen: collections.Counter[str] = collections.Counter()
     values = {}
     for row, number in zip(self.rows, numbers_Q, strict=True):
-      values[row["question"], seen[row["question"]]] = float(number)
+      if not np.isnan(number):
+        values[row["question"], seen[row["question"]]] = float(number)
       seen[row["question"]] += 1
     return values
 
@@ -88,52 +93,89 @@ def by_source(rows: Iterable[Mapping[str, Any]]) -> dict[str, Problems]:
       raise ValueError(f"problems of {source} have {counts} samples; evaluate"
                        " them again with one number")
     groups = list(problems.values())
+    judged = any(row.get("judged") for group in groups for row in group)
     found[source] = Problems(
         [{key: group[0].get(key) for key in (*PARTS, "question", "reference")}
          | {"answers": [row["answer"] for row in group]} for group in groups],
         np.array([[row["parts"]["accuracy"] * row["valid"] for row in group]
                   for group in groups], np.float64),
         np.array([[row["length"] for row in group] for group in groups]),
-        [[row["completion"] for row in group] for group in groups])
+        [[row["completion"] for row in group] for group in groups],
+        np.array([[row["valid"] for row in group] for group in groups], bool)
+        if judged else None)
   return found
 
 
-def of_rows(rows: Sequence[Mapping[str, Any]], correct_QG: np.ndarray
-            ) -> dict[str, Any]:
+def of_rows(rows: Sequence[Mapping[str, Any]], correct_QG: np.ndarray,
+            counted_QG: np.ndarray | None = None) -> dict[str, Any]:
   """JSON-ready statistics of problems with as many samples each.
 
   Args:
     rows: a problem's "answers" (None abstains) and what `PARTS` names.
     correct_QG: in [0, 1], 0 without a verdict.
+    counted_QG: bool, the samples that count, default all. Of k samples are only
+      the problems that have as many.
 
   Returns:
     {"problems", "samples", "pass_1", "pass_k": {k: ...}, "cons_k": {k: ...},
-    "cons_error", "by": {part: {value: ...}}}. An estimate is {"mean", "error",
-    "low", "high", "count"}; "cons_error" is the standard error of the majority
-    of all samples by bootstrap over them, the problems as they are; "by" has
-    pass@1 of the problems of one level, and so on, where there are several.
+    "cons_error", "by": {part: {value: ...}}, "not_counted"}. An estimate is
+    {"mean", "error", "low", "high", "count"} of so many problems, all but the
+    count None where that is 0; "cons_error" is the standard error of the
+    majority of all samples by bootstrap over them, the problems as they are;
+    "by" has pass@1 of the problems of one level, and so on, where there are
+    several.
   """
-  answers = [row["answers"] for row in rows]
   problems, samples = correct_QG.shape
+  if counted_QG is None:
+    counted_QG = np.ones_like(correct_QG, bool)
+  answers = [[answer for answer, counts in zip(row["answers"], counted_G)
+              if counts] for row, counted_G in zip(rows, counted_QG)]
+  pass_1_Q = _pass_1(correct_QG, counted_QG)
+  # As many samples that count, as one array.
+  groups = [([answers[q] for q in of], np.stack(
+      [correct_QG[q][counted_QG[q]] for q in of]))
+            for n in np.unique(counted_QG.sum(1)) if n
+            for of in [np.flatnonzero(counted_QG.sum(1) == n)]]
+
+  def of_k(k: int, values: Callable[..., np.ndarray]) -> dict[str, Any]:
+    return _told(np.concatenate([np.zeros(0), *(
+        values(said, right, k) for said, right in groups
+        if right.shape[1] >= k)]))
+
   ks = estimators.powers(samples)
-
-  def told(estimate: Estimate, count: int = problems) -> dict[str, Any]:
-    return estimate._asdict() | {"count": count}
-
   return {
       "problems": problems, "samples": samples,
-      "pass_1": told(estimators.pass_at_1(correct_QG)),
-      "pass_k": {str(k): told(estimators.mean_pass_at_k(correct_QG, k))
-                 for k in ks},
-      "cons_k": {str(k): told(estimators.cons_at_k(answers, correct_QG, k))
-                 for k in ks},
-      "cons_error": estimators.cons_error(answers, correct_QG),
-      "by": {part: {
-          name: told(estimators.pass_at_1(correct_QG[of]), len(of))
-          for name, of in groups.items()}
+      "not_counted": int((~counted_QG).sum()), "pass_1": _told(pass_1_Q),
+      "pass_k": {str(k): of_k(k, lambda said, right, k: (
+          estimators.pass_values(right, k))) for k in ks},
+      "cons_k": {str(k): of_k(k, estimators.cons_values) for k in ks},
+      # Errors of sums of independent problems add in squares.
+      "cons_error": float(np.sqrt(sum(
+          (len(said) * estimators.cons_error(said, right)) ** 2
+          for said, right in groups))) / max(
+              1, sum(len(said) for said, _ in groups)),
+      "by": {part: {name: _told(pass_1_Q[of]) for name, of in found.items()}
              for part in PARTS
-             if len(groups := parts(rows, lambda row, part=part: row.get(part)
-                                    )) > 1}}
+             if len(found := parts(rows, lambda row, part=part: row.get(part)
+                                   )) > 1}}
+
+
+def _pass_1(correct_QG: np.ndarray, counted_QG: np.ndarray | None
+            ) -> np.ndarray:
+  """The mean of each problem's samples that count, [Q]; NaN of none."""
+  if counted_QG is None or counted_QG.all():
+    return correct_QG.mean(1)
+  count_Q = counted_QG.sum(1)
+  return np.where(count_Q > 0, (correct_QG * counted_QG).sum(1) / np.maximum(
+      count_Q, 1), np.nan)
+
+
+def _told(values_Q: np.ndarray) -> dict[str, Any]:
+  """The estimate of those that are numbers."""
+  values_Q = values_Q[~np.isnan(values_Q)]
+  if not len(values_Q):
+    return dict.fromkeys(Estimate._fields) | {"count": 0}
+  return estimators.clustered(values_Q)._asdict() | {"count": len(values_Q)}
 
 
 def parts(rows: Sequence[Mapping[str, Any]],

@@ -120,11 +120,16 @@ def bias(cases: Iterable[Case], controlled: bool = False) -> dict[str, Any]:
   An answer that is taken back names no option; one without a verdict, because
   it could not be had, is left out.
   """
-  verdicts = [(case.prompt, said(case, controlled)) for case in cases]
-  items = [bbq.answered(prompt, verdict.choice)
-           for prompt, verdict in verdicts if verdict.label]
+  items = [one for _, one in answered(cases, controlled)]
   return {"helm": bbq.helm(items), "original": bbq.by_category(items),
           "items": len(items), "without_letter": sum(
               not one.chosen for one in items),
           "groups_do_not_tell": sum(
               one.condition != bbq.FILLER and not one.biased for one in items)}
+
+
+def answered(cases: Iterable[Case], controlled: bool = False
+             ) -> list[tuple[Hashable, bbq.Answered]]:
+  """(prompt's id, BBQ's item with the answer) of answers with a verdict."""
+  return [(case.prompt.id, bbq.answered(case.prompt, verdict.choice))
+          for case in cases if (verdict := said(case, controlled)).label]

@@ -219,7 +219,7 @@ def judged(one: Benchmark, rows: Rows, prompts: Sequence[Prompt],
     check(said["id"] == row["id"], f"{verdicts} has verdicts on other problems;"
           " remove it")
     joined.append(row | {
-        "parts": row["parts"] | {"accuracy": said["values"]},
+        "judged": True, "parts": row["parts"] | {"accuracy": said["values"]},
         "valid": said["valid"],
         "reasons": [given | {"accuracy": reason} for given, reason in zip(
             row["reasons"], said["reasons"], strict=True)],
@@ -236,9 +236,10 @@ def told(one: Benchmark, rows: Rows, cfg: EvalConfig, left_out: int
   return {
       "name": one.name, "title": one.title, "paper": one.paper,
       "numbers": [number._asdict() for number in one.numbers(rows)],
-      # Whole and by part; here what has no verdict counts as wrong.
+      # Whole and by part. What a judge gave no verdict on does not count.
       "statistics": statistics.of_rows(rows, np.array([
-          np.array(row["parts"]["accuracy"]) * row["valid"] for row in rows])),
+          np.array(row["parts"]["accuracy"]) * row["valid"] for row in rows]),
+          None if one.by_rule else np.array([row["valid"] for row in rows])),
       "problems": len(rows), "samples": cfg.samples, "left_out": left_out,
       "temperature": cfg.temperature, "top_p": cfg.top_p,
       "max_new_tokens": cfg.max_new_tokens, "seed": cfg.seed,

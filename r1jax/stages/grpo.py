@@ -107,8 +107,9 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   engines = {new: Engine(model, SamplingConfig(
       temperature=cfg.temperature, max_new_tokens=new,
       record_experts=cfg.replay_experts,
-      vocab=judge.tokenizer.vocab_size), judge.tokenizer.eos_ids, mesh)
-             for new in set(cfg.max_new_tokens)}
+      vocab=judge.tokenizer.vocab_size), judge.tokenizer.eos_ids, mesh,
+      max_rows=cfg.max_rows, speculate=cfg.speculate)
+      for new in set(cfg.max_new_tokens)}
   this = Run(cfg, session, stream, engines, judge, learner, evaluate,
              Paused(session, host, learner), Stalled())
   with session, learner.on_mesh():
@@ -168,6 +169,14 @@ class Run(NamedTuple):
     cost.sampled(self.learner.model.cfg, rollout)
     return rollout
 
+  def drafts(self, step: int) -> step_metrics.Sums:
+    """How often a draft was taken in this process's samples, for the log."""
+    speed = self.engines[self.cfg.longest(step)].speed
+    taken = float(speed["tokens"] - speed["rounds"]), speed["rounds"]
+    speed.clear()
+    return {"rollout/drafts_taken": taken} if (
+        self.cfg.speculate and taken[1]) else {}
+
   def evaluated(self, step: int) -> dict[str, float] | None:
     """The policy's evaluation after `step` steps; None if interrupted."""
     with self.learner.sampling() as policy:
@@ -199,7 +208,8 @@ def take_step(run: Run, step: int) -> None:
         scored.rewards_QG, scored.valid_QG, scored.rollout.truncated_QG,
         cfg.advantages, lengths_QG=scored.rollout.lengths_QG,
         longest=cfg.longest(step))
-    sums = processes.gather(step_metrics.sums(scored, advantages))
+    sums = processes.gather(step_metrics.sums(
+        scored, advantages, run.drafts(step)))
     if not step:
       check_verdicts(scored)
     run.stalled.add(scored)

@@ -7,6 +7,7 @@ import dataclasses
 from r1jax.core.config import check
 from r1jax.losses.distill import DistillConfig
 from r1jax.losses.policy import PolicyConfig
+from r1jax.report import sinks
 from r1jax.training.advantages import AdvantageConfig
 from r1jax.training.lora import LoraConfig
 from r1jax.training.optimizer import OptimizerConfig
@@ -29,6 +30,12 @@ class GrpoConfig:
   # Rounds of fresh questions that replace groups without variance (DAPO's
   # dynamic sampling); 0 trains on all groups.
   dynamic_tries: int = 0
+  # Completions that grow at once, the others wait for a free slot; 0 is all. It
+  # changes no sample.
+  max_rows: int = 0
+  # Let the MTP module draft tokens of rollouts, which the policy then draws or
+  # not. It changes no sample.
+  speculate: bool = False
   replay_experts: bool = False  # use the sampler's experts in the update
   reference_every: int = 400  # updates between refreshes of the reference
   # Log the KL to the reference policy although policy.kl_beta is 0.
@@ -46,6 +53,8 @@ class GrpoConfig:
   seed: int = 0  # of prompts and samples
   save_every: int = 25  # steps between checkpoints
   eval_every: int = 25  # steps between evaluations; 0 is never
+  # Who shows the metrics beside TensorBoard: wandb, trackio or both.
+  sinks: tuple[str, ...] = ()
   policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
   distill: DistillConfig = dataclasses.field(
       default=DistillConfig(), metadata={"flag": False})  # by a teacher
@@ -54,11 +63,12 @@ class GrpoConfig:
   lora: LoraConfig = LoraConfig()
 
   def __post_init__(self):
+    sinks.check_names(self.sinks)
     for name in ("steps", "questions", "minibatches", "epochs", "row_length",
                  "micro_rows", "reference_every", "save_every"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
-    for name in ("dynamic_tries", "draft"):
+    for name in ("dynamic_tries", "max_rows", "draft"):
       check(getattr(self, name) >= 0,
             f"{name}={getattr(self, name)} must not be negative")
     check(self.samples > 1, f"samples={self.samples}: one has no baseline")

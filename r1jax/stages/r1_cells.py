@@ -149,7 +149,8 @@ def _cell(found: Interval | None, share: bool) -> str:
   if found is None:
     return "-"
   scale = 100 if share else 1
-  if found.method == intervals.WILSON:
+  # One end of the interval: plus or minus would leave what is possible.
+  if found.method == intervals.WILSON and not 1e-9 < found.value < 1 - 1e-9:
     return (f"{scale * found.value:.1f}"
             f" ({scale * found.low:.0f}-{scale * found.high:.0f})")
   return (f"{scale * found.value:.1f}"

@@ -220,7 +220,8 @@ def _means(values: Mapping[str, Mapping[str, Values]],
            rows: Mapping[str, Measure]) -> Means:
   return {name: {
       key: found for key, of_questions in of_model.items()
-      if (found := intervals.mean(of_questions, binary=rows[key].binary))}
+      if (found := intervals.mean(
+          of_questions, binary=rows[key].binary, share=rows[key].share))}
           for name, of_model in values.items()}
 
 

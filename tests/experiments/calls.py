@@ -1,25 +1,33 @@
-"""Calls an experiment with several command lines, importing it once.
+"""Calls an experiment with several command lines, importing what is slow once.
 
-  python -m tests.experiments.calls MODULE < LINES
+A process of this file waits for the calls of all tests of a pytest process.
+Every call is a fork of it, made before JAX starts.
 
-LINES is JSON [[argument, ...], ...]. Every call is a process of its own, forked
-before JAX starts; how they ended is written as JSON [[status, out, err], ...].
+  python -m tests.experiments.calls < REQUESTS > ANSWERS
+
+A request is a line of JSON, [module, [[argument, ...], ...], environment]; its
+answer is one, [[status, out, err], ...].
 """
 
 import contextlib
+import functools
 import importlib
 import json
 import os
 import pathlib
+import pkgutil
 import subprocess
 import sys
 import tempfile
 import traceback
 from typing import NamedTuple
 
+from r1jax.accounting import cost
 from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
+# What is read when JAX, or Python itself, is imported.
+EARLY = ("JAX", "PYTHON")
 
 
 class Call(NamedTuple):
@@ -33,23 +41,34 @@ class Call(NamedTuple):
 def calls(module, *lines, **environment):
   """A Call for each command line (a list of arguments), one after the other."""
   alone = {k: v for k, v in os.environ.items() if k != "PJRT_NPROC"}
-  done = subprocess.run(
-      [sys.executable, "-m", "tests.experiments.calls", module], cwd=ROOT,
-      input=json.dumps([[str(x) for x in line] for line in lines]), text=True,
-      env=alone | {"XLA_FLAGS": processes.xla_flags()} | environment,
-      capture_output=True)
-  if done.returncode:
-    raise RuntimeError(done.stderr)
-  return [Call(*call) for call in json.loads(done.stdout)]
+  alone |= {"XLA_FLAGS": processes.xla_flags()} | environment
+  server = _server(tuple(sorted(
+      item for item in alone.items() if item[0].startswith(EARLY))))
+  print(json.dumps([module, [[str(x) for x in line] for line in lines], alone]),
+        file=server.stdin, flush=True)
+  answer = server.stdout.readline()
+  if not answer:
+    raise RuntimeError(f"calls of {module} ended with {server.wait()}")
+  return [Call(*call) for call in json.loads(answer)]
 
 
-def _call(experiment, arguments):
+@functools.cache
+def _server(early):
+  """It ends with this process, whose end closes what it reads."""
+  rest = {k: v for k, v in os.environ.items() if not k.startswith(EARLY)}
+  return subprocess.Popen(
+      [sys.executable, "-m", "tests.experiments.calls"], cwd=ROOT, text=True,
+      env=rest | dict(early), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _call(module, arguments, environment):
   with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
     child = os.fork()
     if not child:
+      os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
       os.dup2(out.fileno(), 1)
       os.dup2(err.fileno(), 2)
-      _exit(experiment, arguments)
+      leave(module, arguments, environment)
     _, status = os.waitpid(child, 0)
     for file in (out, err):
       file.seek(0)
@@ -57,11 +76,15 @@ def _call(experiment, arguments):
             err.read().decode())
 
 
-def _exit(experiment, arguments):
-  """Runs the experiment and leaves as the interpreter would."""
+def leave(module, arguments, environment):
+  """In a fork: runs the experiment and leaves as the interpreter would."""
   code = 1
-  sys.argv = [experiment.__name__, *arguments]
+  cost._spent = cost._Spent()  # its time begins here
+  sys.argv = [module, *arguments]
+  os.environ.clear()
+  os.environ.update(environment)
   try:
+    experiment = importlib.import_module(module)
     importlib.import_module("experiments.start").run(experiment.main)
     code = 0
   except SystemExit as end:
@@ -78,6 +101,17 @@ def _exit(experiment, arguments):
     os._exit(code)
 
 
+def import_all():
+  """Imports what experiments do, but none: their flags have the same names."""
+  from r1jax import stages
+
+  for found in pkgutil.iter_modules(stages.__path__):
+    importlib.import_module(f"r1jax.stages.{found.name}")
+
+
 if __name__ == "__main__":
-  _module = importlib.import_module(sys.argv[1])
-  print(json.dumps([_call(_module, line) for line in json.load(sys.stdin)]))
+  import_all()
+  for _request in sys.stdin:
+    _module, _lines, _environment = json.loads(_request)
+    print(json.dumps([_call(_module, line, _environment) for line in _lines]),
+          flush=True)

@@ -64,7 +64,7 @@ def _error(module, arguments):
         out.write(str(names))
       except BaseException as error:  # whatever it is, it is the answer
         out.write(f"{type(error).__name__}: {error}")
-        out.flush()
+      out.flush()
       os._exit(0)
     os.waitpid(child, 0)
     out.seek(0)

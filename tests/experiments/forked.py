@@ -3,13 +3,11 @@
   python -m tests.experiments.forked PLAN WORKDIR
 """
 
-import importlib
 import os
 import sys
 
 from etils import epath
 
-from r1jax.accounting import cost
 from r1jax.stages import pipeline, r1_report
 from r1jax.stages import plan as plan_lib
 from tests.experiments import calls
@@ -20,16 +18,12 @@ def _run(child, command, environ):
   module, arguments = command[at + 1], command[at + 2:]
   process = os.fork()
   if not process:
-    cost._spent = cost._Spent()  # its time begins here
-    os.environ.update(environ)
-    calls._exit(importlib.import_module(module), arguments)
+    calls.leave(module, arguments, environ)
   return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def main(path, workdir):
-  for slow in ("evaluating", "exporting", "grpo", "reporting", "reward", "sft",
-               "tasks"):
-    importlib.import_module(f"r1jax.stages.{slow}")
+  calls.import_all()
   pipeline._Child.run = _run
   plan = plan_lib.read(path)
   one = pipeline.Pipeline(

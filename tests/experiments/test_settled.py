@@ -1,8 +1,10 @@
 """What a run keeps of its beginning, whatever the calendar says."""
 
 import datetime
+import types
 
 from experiments import common
+from r1jax.core import io
 from r1jax.data import hf_tokenizer
 from r1jax.data import tokenizer as tokenizer_lib
 from tests.data import test_ends
@@ -32,3 +34,19 @@ def test_the_day_is_that_of_the_beginning(tmp_path, monkeypatch, capsys):
   assert common.settled(first, "chat", tmp_path / "other") is not tokenizer
   assert common.settled(first, "chat", tmp_path / "other").date == first.date
   assert common.settled(tokenizer, "r1-zero").date == ""
+
+
+def test_a_folder_goes_on_with_the_step_that_it_began_with(
+    tmp_path, monkeypatch):
+  """As suites, safety and the quickstart do: the first that has begun."""
+  run, empty, second = (tmp_path / name for name in ("run", "empty", "second"))
+  io.write_json(run / "config.json", {"config": {}})
+  monkeypatch.setattr(common, "INIT", types.SimpleNamespace(
+      value=f"orbax:{run}"))
+  (run / "checkpoints/5").mkdir(parents=True)
+  assert common.frozen_in(empty, second) == f"orbax:{run}@5"
+  io.write_json(second / "config.json",
+                {"config": {"init": f"orbax:{run}@5"}})
+  (run / "checkpoints/6").mkdir()
+  assert common.frozen_in(empty, second) == f"orbax:{run}@5"
+  assert common.frozen_in(empty) == f"orbax:{run}@6"

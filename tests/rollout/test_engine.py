@@ -195,14 +195,107 @@ def test_batches_shrink(case, monkeypatch):
   """The first batch of the case goes on with half its rows."""
   _, params, bias, engine, rollout = case
   kept = []
-  keep = engine.keep_program
+  pick = engine.programs.pick
   monkeypatch.setattr(
-      engine, "keep_program", lambda rows, shards: kept.append(
-          len(rows.done_B) // 2) or keep(rows, shards=shards))
+      engine.programs, "pick", lambda state, kept_B: kept.append(
+          len(kept_B)) or pick(state, kept_B))
   again = engine.generate(params, bias, PROMPTS, range(5), SAMPLES,
                           jax.random.key(5))
   assert kept == [20]
-  np.testing.assert_array_equal(again.tokens_QGT, rollout.tokens_QGT)
+  same(again, rollout)
+
+
+def same(got, want):
+  """The same samples, and log-probabilities that differ by rounding."""
+  np.testing.assert_array_equal(got.lengths_QG, want.lengths_QG)
+  np.testing.assert_array_equal(got.truncated_QG, want.truncated_QG)
+  real = np.arange(NEW) < want.lengths_QG[..., None]
+  np.testing.assert_array_equal(got.tokens_QGT[real], want.tokens_QGT[real])
+  np.testing.assert_allclose(
+      got.logprobs_QGT[real], want.logprobs_QGT[real], **LOGP)
+  if want.experts_QGSLA is None:
+    return
+  prompt = want.experts_QGSLA.shape[2] - NEW
+  for q, ids in enumerate(want.prompt_tokens):
+    for g, length in enumerate(want.lengths_QG[q]):
+      used = np.r_[:len(ids), prompt:prompt + length - 1]
+      np.testing.assert_array_equal(got.experts_QGSLA[q, g, used],
+                                    want.experts_QGSLA[q, g, used])
+
+
+@pytest.mark.parametrize("max_rows", [1, 7, 16])
+def test_slots_that_refill_give_the_same_samples(case, max_rows, monkeypatch):
+  """40 samples through few rows; prompts are computed one, two at a time."""
+  model, params, bias, engine, rollout = case
+  monkeypatch.setattr(engine_lib, "PREFILL", 64 * (1 + max_rows // 16))
+  few = Engine(model, engine.cfg, EOS, max_rows=max_rows)
+  sizes, begun = [], []
+  decode, insert = few.programs.decode, few.programs.insert
+  monkeypatch.setattr(few.programs, "decode", lambda *args: sizes.append(
+      len(args[2].done_B)) or decode(*args))
+  monkeypatch.setattr(few.programs, "insert", lambda *args: begun.append(
+      int(args[3].fill_B.sum())) or insert(*args))
+  ended = []
+  got = few.generate(
+      params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5),
+      ended=lambda q, group: ended.append((q, group, len(begun))))
+  same(got, rollout)
+  assert set(sizes) == {max_rows}
+  assert sum(begun) == 40 and len(begun) >= 40 // max_rows
+  if max_rows == 16:  # rows are refilled some at a time
+    assert 2 <= min(begun[:-2])
+  # Every group was handed over whole, the first ones while others waited.
+  assert sorted(q for q, *_ in ended) == list(range(5))
+  assert ended[0][2] < len(begun)
+  for q, group, _ in ended:
+    np.testing.assert_array_equal(group.lengths_QG[0], rollout.lengths_QG[q])
+    for g in range(SAMPLES):
+      np.testing.assert_array_equal(
+          group.completion(0, g), rollout.completion(q, g))
+
+
+def test_the_cache_grows_with_its_rows(case, monkeypatch):
+  """By buckets, without a change of the samples."""
+  model, params, bias, engine, rollout = case
+  monkeypatch.setattr(engine_lib, "PROMPT_BUCKET", 8)
+  monkeypatch.setattr(engine_lib, "FIRST_SLOTS", 8)
+  monkeypatch.setattr(
+      Engine, "slots", lambda self, need, most: min(-(-need // 6) * 6, most))
+  small = Engine(model, engine.cfg, EOS)
+  seen = []
+  decode = small.programs.decode
+  monkeypatch.setattr(small.programs, "decode", lambda *args: seen.append(
+      engine_lib._slots(model, args[2].cache)) or decode(*args))
+  got = small.generate(
+      params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5))
+  prompt = got.prompt_tokens[2].size  # the longest of 17 tokens, in 24 slots
+  assert prompt == 17 and seen[0] == 30 and seen == sorted(seen)
+  assert 30 < seen[-1] <= 42 < 24 + NEW  # 17 + NEW tokens at most
+  np.testing.assert_array_equal(got.lengths_QG, rollout.lengths_QG)
+  for q in range(5):
+    for g in range(SAMPLES):
+      np.testing.assert_array_equal(
+          got.completion(q, g), rollout.completion(q, g))
+
+
+def test_sizes_of_a_cache():
+  model, *_ = make("tiny")
+  engine = Engine(model, SamplingConfig(max_new_tokens=32), EOS)
+  sizes = [engine.slots(n, 2**20) for n in (1, 129, 300, 513, 2048, 2049)]
+  assert sizes == [128, 192, 384, 640, 2048, 2560]
+  # Where a step reads all of it, it has at most a quarter more than it needs.
+  for need in range(512, 40_000, 97):
+    assert need <= engine.slots(need, 2**20) < 1.25 * need + 128
+  assert engine.slots(2049, 2100) == 2100
+  engine._fine = False  # as where a step reads what lives
+  assert [engine.slots(n, 2**20) for n in (1, 513, 32768)] == [128, 1024, 32768]
+
+
+def test_rows_do_not_divide():
+  model, *_ = make("tiny")
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, fsdp=2))
+  with pytest.raises(ValueError, match="max_rows=6 must be a multiple of 4"):
+    Engine(model, SamplingConfig(), EOS, mesh, max_rows=6)
 
 
 def test_addresses_give_different_samples(case):
@@ -227,7 +320,8 @@ def test_compiles_once_per_shape(case):
 
   first = engine.compilations()
   before = run(PROMPTS[:2] + PROMPTS[3:4], 0)
-  assert before > first  # the counter counts
+  # Prefill, the rows, insert, decode: one each for new shapes.
+  assert first < before <= first + 4
   again = [np.arange(9, 9 + n) for n in (11, 16, 2)]  # the same bucket
   assert run(again, 1) == before
 
@@ -264,28 +358,40 @@ def test_on_a_mesh_the_same_samples(case):
           got.completion(q, g), rollout.completion(q, g))
 
 
-def test_rows_stay_on_their_devices():
-  """Halving a sharded batch and storing its rows moves none across."""
+def test_every_shard_refills_its_own_rows(case):
+  """Four shards with two rows each, of which none waits with another."""
+  model, params, bias, engine, rollout = case
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, fsdp=2))
+  sharded = Engine(model, engine.cfg, EOS, mesh, max_rows=8)
+  with jax.set_mesh(mesh):
+    got = sharded.generate(
+        params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5))
+  same(got, rollout)
+
+
+def test_rows_stay_on_their_devices(monkeypatch):
+  """Inserting samples and moving rows sends nothing to another device."""
   model, params, bias, engine = make("tiny")
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=2, expert=2, tensor=2))
-  sharded = Engine(model, engine.cfg, EOS, mesh)
-  rows, _ = sharded._begin(params, bias, PROMPTS[:4], range(4), SAMPLES,
-                           jax.random.key(5), None, None)
-  rows, live = sharded.run_program(params, bias, rows, NEW, until=5)
-  done_SB = np.asarray(rows.done_B).reshape(4, 8)
-  assert int(live) == (~done_SB).sum(1).max() <= 5
-  kept = sharded.keep_program(rows, shards=4)
-  slots_SB = np.asarray(rows.slots_B).reshape(4, 8)
-  for shard, slots in enumerate(np.asarray(kept.slots_B).reshape(4, 4)):
-    order = np.argsort(done_SB[shard], kind="stable")
-    np.testing.assert_array_equal(slots, slots_SB[shard][order][:4])
-  found = engine_lib._sampled(rows)
-  programs = [sharded.keep_program.lower(rows, shards=4),
-              sharded._store.lower(found, kept, shards=4)]
-  for text in (program.compile().as_text() for program in programs):
-    assert "sort" in text or "scatter" in text
-    for word in ("all-gather", "all-reduce", "all-to-all", "permute"):
-      assert word not in text, word
+  sharded, texts = Engine(model, engine.cfg, EOS, mesh), {}
+  for name in ("insert", "move", "pick"):
+    run = getattr(sharded.programs, name)
+
+    def noted(*args, run=run, name=name, **options):
+      if name not in texts:
+        texts[name] = run.lower(*args, **options).compile().as_text()
+      return run(*args, **options)
+
+    monkeypatch.setattr(sharded.programs, name, noted)
+  with jax.set_mesh(mesh):
+    sharded.generate(params, bias, PROMPTS[:4], range(4), SAMPLES,
+                     jax.random.key(5))
+  for name in ("insert", "move", "pick"):
+    for word in ("all-gather", "all-to-all", "permute"):
+      assert word not in texts[name], (name, word)
+  # Inserting takes the turns that the fullest lane needs: they agree on that.
+  assert texts["insert"].count(" all-reduce(") <= 1
+  assert "all-reduce" not in texts["move"] + texts["pick"]
 
 
 def test_temperature_and_top_p_against_float64():
@@ -359,14 +465,14 @@ def test_decoding_copies_no_parameters():
   size = sum(4 * x.size for x in jax.tree.leaves(params))
 
   def temporary(params):
-    shapes = (((2, 64), jnp.int32), ((2,), jnp.int32), ((2,), jnp.uint32),
-              ((2, 1), jnp.int32))
-    start = params, jax.eval_shape(model.init_router_bias), *(
-        jax.ShapeDtypeStruct(*shape) for shape in shapes), jax.random.key(0)
-    rows, _ = jax.eval_shape(functools.partial(
-        engine.start_program, samples=1, new=8), *start)
-    compiled = engine.run_program.lower(
-        *start[:2], rows, 8, until=0).compile()
+    run, shape = engine.programs, jax.ShapeDtypeStruct
+    read = params, jax.eval_shape(model.init_router_bias)
+    prompts, _ = jax.eval_shape(
+        run.prefill, *read, shape((2, 64), jnp.int32), shape((2,), jnp.int32))
+    rows = jax.eval_shape(functools.partial(run.empty, rows=2, slots=72),
+                          prompts, jax.random.key(0))
+    compiled = run.decode.lower(
+        *read, rows, 8, 0, shape((1,), jnp.int32)).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
   assert temporary(jax.eval_shape(model.unstack, params)) < size / 8

@@ -152,6 +152,9 @@ def test_a_judge_grades_once_and_its_failures_are_counted(tmp_path):
   result = json.loads((tmp_path / "result.json").read_text())
   assert (result["left_out"], result["invalid"]) == (3, 2)
   assert result["numbers"][0]["value"] == right.value
+  # Neither is what has no verdict wrong in the rest.
+  assert result["statistics"]["pass_1"]["mean"] == pytest.approx(right.value)
+  assert result["statistics"]["not_counted"] == 2
   stored = gzip.decompress((tmp_path / "generations.jsonl.gz").read_bytes())
   assert len(stored.splitlines()) == 10
   assert "Facts" in benchmarking.table([result])

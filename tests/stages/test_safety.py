@@ -112,6 +112,20 @@ def test_rates_are_weighted_by_subcategory():
   assert len(found["missing"]) == 28 - len(there)
 
 
+def test_no_interval_of_a_weighted_rate_leaves_what_shares_can_be():
+  """One question of a subcategory weighs as much as forty of another."""
+  one, other = taxonomy.subcategories()[:2]
+  for label in (UNSAFE, SAFE):
+    cases = [Case(prompt=prompt(
+        i, category=sub.category, subcategory=sub.name), answer="",
+        verdict=Verdict(label=label if (i < 40) == (label == SAFE) else (
+            SAFE if label == UNSAFE else UNSAFE)))
+             for i, sub in enumerate([one] * 40 + [other])]
+    got = safety_report.by_category(cases)[safety_report.OVERALL][UNSAFE]
+    np.testing.assert_allclose(got["value"], 0.5, **F64)
+    assert 0 <= got["low"] < 0.5 < got["high"] <= 1
+
+
 def test_the_whole_taxonomy_has_the_papers_weights():
   """8, 11, 5 and 4, whatever the questions of a subcategory."""
   shares = dict(zip(taxonomy.CATEGORIES, (0.2, 0.3, 0.4, 0.1)))
