@@ -48,6 +48,7 @@ READS = {
     "sample": "model asked joined template",
     "sandbox_check": "joined",
     "scaling": "model asked data joined template out",
+    "serve": "model asked joined template",
     "train_grpo": "model asked data trained joined template workdir export"
                   " eval_data mixture bias_update_speed",
     "train_reward": "model trained joined template workdir export reward_data"
