@@ -98,7 +98,7 @@ def test_a_recipe_shows_in_help():
 
 def test_an_experiment_has_the_flags_that_it_reads():
   started = {path.stem for path in (ROOT / "experiments").glob("*.py")
-             if "  start.run(" in path.read_text()}
+             if "\n  start.run(" in path.read_text()}
   assert started == set(READS)
   known = {*" ".join(SHARED.values()).split(), *OTHERS}
   named = helps.names([f"experiments.{name}" for name in sorted(READS)])
