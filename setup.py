@@ -17,13 +17,22 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=setuptools.find_packages(
-        include=["r1jax", "r1jax.*", "experiments", "experiments.*"]),
+    # A project has its own experiments/; ours are installed inside r1jax.
+    packages=[
+        *setuptools.find_packages(include=["r1jax", "r1jax.*"]),
+        *(f"r1jax.{name}" for name in setuptools.find_packages(
+            include=["experiments", "experiments.*"])),
+        "r1jax.launch",
+    ],
+    package_dir={"r1jax.experiments": "experiments", "r1jax.launch": "launch"},
     package_data={
         "": ["*.html", "*.j2", "*.tsv", "*.txt"],
-        "r1jax": ["assets/**"],
-        "experiments": ["plans/*", "recipes/*.flags"],
+        "r1jax": ["assets/**", "py.typed"],
+        "r1jax.experiments": ["colab/*.ipynb", "plans/*", "recipes/*.flags"],
+        "r1jax.launch": ["*"],
     },
+    entry_points={
+        "console_scripts": ["r1jax = r1jax.experiments.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",
         "ahocorasick_rs>=1.0",
@@ -53,6 +62,8 @@ setuptools.setup(
             "gcsfs>=2026.2",  # the tests bring a bucket of their own
             "google-cloud-storage>=3.0",
             "hypothesis>=6.100",
+            # The client that `serve` is for.
+            "openai>=2.0", "starlette>=0.40", "uvicorn>=0.30",
             "jsonschema>=4.20",
             # Programs are compiled for TPUs that are not there.
             "libtpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
@@ -82,6 +93,11 @@ setuptools.setup(
         "puzzles": ["reasoning-gym==0.1.25"],
         # Tasks of lm-evaluation-harness on our models (experiments.harness).
         "lm-eval": ["lm-eval>=0.4.9"],
+        # Serve a model over HTTP (experiments.serve).
+        "serve": ["starlette>=0.40", "uvicorn>=0.30"],
+        # Where metrics are shown beside TensorBoard (--sinks).
+        "wandb": ["wandb>=0.31"],
+        "trackio": ["trackio>=0.43"],
         # Tells Latin languages apart in the language reward.
         "language": ["lingua-language-detector>=2.0"],
         # The pages: python -m mkdocs build --strict.

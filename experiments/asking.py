@@ -5,10 +5,11 @@ from __future__ import annotations
 from absl import flags
 from etils import epath
 
-from experiments import common
 from r1jax.core import io
 from r1jax.data import templates
 from r1jax.report import workdir as workdir_lib
+
+from . import common
 
 TEMPLATE = ("Prompt template: r1-zero, plain, chat (the tokenizer's own),"
             " chat-think (the same with a thought opened), r1, these with"

@@ -20,7 +20,6 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from experiments import flagset, start
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
@@ -29,6 +28,8 @@ from r1jax.data import decontaminate, duplicates, load, mixture, statistics
 from r1jax.data.builders import record
 from r1jax.report import data_figure
 from r1jax.report.progress import Progress
+
+from . import flagset, start
 
 SOURCES = flags.DEFINE_string(
     "sources", "", "Training data by name, separated by commas; of duplicates"

@@ -21,12 +21,13 @@ import dataclasses
 
 from absl import flags
 
-from experiments import flagset, replying, sampling, start
 from r1jax.core.config import check
 from r1jax.data.selection import Report, SelectConfig
 from r1jax.sharding import processes
 from r1jax.stages import cold_start, dialogues, programs, rewriting
 from r1jax.stages.replies import ReplyConfig
+
+from . import flagset, replying, sampling, start
 
 SELECT = flagset.define(SelectConfig(keep=1))
 WORKDIR = flags.DEFINE_string("workdir", "runs/cold_start", "Folder to write.")

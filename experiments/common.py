@@ -12,7 +12,6 @@ import jax
 from absl import flags
 from etils import epath
 
-from experiments import flagset
 from r1jax.core import io
 from r1jax.core.lock import Lock
 from r1jax.data import hf_tokenizer, preference, templates
@@ -25,10 +24,13 @@ from r1jax.sharding.mesh import MeshConfig, mesh_or_none
 from r1jax.stages import inits, weights
 from r1jax.stages.weights import Weights
 
+from . import flagset
+
 INIT = flags.DEFINE_string(
-    "init", "base", "First parameters: base, file:PATH.safetensors,"
-    " orbax:WORKDIR (its newest checkpoint; WORKDIR@STEP, WORKDIR@best), hf:DIR"
-    " (a folder of a Hugging Face model) or random:PRESET.")
+    "init", "base", "First parameters: base or base:world (they ship along),"
+    " hf:DIR (a Hugging Face folder), orbax:WORKDIR (its newest checkpoint;"
+    " WORKDIR@STEP, WORKDIR@best), peft:DIR (an adapter with its base),"
+    " file:PATH.safetensors or random:PRESET.")
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
     " default: the one that belongs to --init, else the embedded one.")

@@ -30,7 +30,6 @@ import jax
 from absl import flags
 from etils import epath
 
-from experiments import flagset, start
 from r1jax.accounting import chips, compiled
 from r1jax.accounting.compiled import Measured
 from r1jax.checkpoint import hf_config
@@ -45,6 +44,8 @@ from r1jax.sharding.mesh import MeshConfig, devices_of, make_mesh
 from r1jax.stages import aot, estimates, fitting
 from r1jax.stages.aot_config import AheadConfig
 from r1jax.stages.resident import Beside
+
+from . import flagset, start
 
 PRESET = flags.DEFINE_string(
     "preset", "r1-671b", f"Model: {', '.join(presets.PRESETS)}.")
@@ -66,15 +67,15 @@ TOPOLOGY = flags.DEFINE_string(
     " v6e:8x8); cpu or gpu, those of this machine; h200, h100 or a100, one of"
     " them, by an estimate of memory without compiling.")
 PROGRAM = flags.DEFINE_list(
-    "program", ["all"], "reshard, prefill, decode, halve, logprobs, taught (the"
-    " teacher's), score (of reward models), accumulate, apply, some of them,"
-    " update for the last two, or all.")
+    "program", ["all"], "reshard, prefill, insert, decode, halve, logprobs,"
+    " taught (the teacher's), score (of reward models), accumulate, apply, some"
+    " of them, update for the last two, or all.")
 SWEEP = flags.DEFINE_integer(
-    "sweep", 0, "Instead of --mesh.* and --compute.remat try so many of the"
-    " most promising ones on the first --program, and rank them.")
+    "sweep", 0, "Try so many of the most promising meshes and remat policies"
+    " on the first --program and rank them, instead of those given.")
 EFFORT = flags.DEFINE_float(
-    "effort", 0.0, "Of a TPU compiler's optimiser, -1 to 1; 0 is what runs get,"
-    " -1 is done several times sooner.", lower_bound=-1, upper_bound=1)
+    "effort", 0.0, "Effort of the TPU compiler, -1 to 1; 0 is what runs get,"
+    " -1 compiles several times sooner.", lower_bound=-1, upper_bound=1)
 JSON = flags.DEFINE_bool("json", False, "Also print the figures as JSON.")
 AHEAD = flagset.define(AheadConfig)
 MESH = flagset.define(MeshConfig, "mesh")

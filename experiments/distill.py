@@ -17,13 +17,14 @@ from __future__ import annotations
 import jax
 from absl import flags
 
-from experiments import common, flagset, start, train_grpo
 from r1jax.core.config import check
 from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.losses.distill import DistillConfig
 from r1jax.stages import weights
 from r1jax.stages.weights import Weights
+
+from . import common, flagset, start, train_grpo
 
 TEACHER = flags.DEFINE_string(
     "teacher", "", "Parameters of the teacher, as --init; of the same"

@@ -28,7 +28,6 @@ from collections.abc import Sequence
 from absl import flags
 from etils import epath
 
-from experiments import asking, common, data_sets, flagset, replying, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -58,6 +57,8 @@ from r1jax.stages.benchmarking import OtherSettingsError, Referee
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.replies import ReplyConfig
 from r1jax.stages.respondents import Respondent
+
+from . import asking, common, data_sets, flagset, replying, start
 
 EVAL = flagset.define(EvalConfig)
 REWARDS = flagset.define(RewardConfig, "rewards")

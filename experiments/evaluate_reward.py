@@ -19,7 +19,6 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from experiments import common, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data import preference, rewardbench, sft, templates
@@ -27,6 +26,8 @@ from r1jax.evals import rewardbench as scores_lib
 from r1jax.report import reward_figure, workdir
 from r1jax.stages import reward, reward_weights
 from r1jax.stages.scoring import Scoring
+
+from . import common, start
 
 REWARD_DATA = flags.DEFINE_string(
     "reward_data", "", "JSONL files of pairs or labels, separated by commas.")

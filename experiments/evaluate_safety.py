@@ -20,15 +20,6 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import (
-  asking,
-  common,
-  flagset,
-  replying,
-  risk,
-  safety_flags,
-  start,
-)
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -47,6 +38,16 @@ from r1jax.stages import (
   weights,
 )
 from r1jax.stages.replies import Replier, ReplyConfig
+
+from . import (
+  asking,
+  common,
+  flagset,
+  replying,
+  risk,
+  safety_flags,
+  start,
+)
 
 DATA_DIR = flags.DEFINE_string(
     "data_dir", "", "Folder with a folder of its publisher's files for each"

@@ -15,14 +15,15 @@ import sys
 
 from absl import flags
 
-from experiments import common, start
 from r1jax.core.config import check
 from r1jax.stages import exporting
 
+from . import common, start
+
 OUT = flags.DEFINE_string("out", "", "Folder to write; new or empty.")
 DTYPE = flags.DEFINE_enum(
-    "dtype", "bfloat16", ["bfloat16", "float32"], "Of the stored parameters.")
-SHARD_GB = flags.DEFINE_float("shard_gb", 5.0, "Largest file.")
+    "dtype", "bfloat16", ["bfloat16", "float32"], "Of what is stored.")
+SHARD_GB = flags.DEFINE_float("shard_gb", 5.0, "Largest file, in GB.")
 FP8 = flags.DEFINE_bool(
     "fp8", False, "Matrices of the blocks as FP8 (e4m3) with a scale for every"
     " 128 x 128, as in DeepSeek-V3's files; this rounds.")

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import start
 from r1jax.checkpoint import peft
 from r1jax.core.config import check
 from r1jax.models.compute import Compute
 from r1jax.stages import exporting, weights
+
+from . import start
 
 INIT = flags.DEFINE_string(
     "init", "orbax:runs/sft", "The run of the adapter, orbax:WORKDIR.")

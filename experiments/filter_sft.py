@@ -15,12 +15,13 @@ import json
 from absl import flags
 from etils import epath
 
-from experiments import flagset, start
 from r1jax.core import io, scripts
 from r1jax.core.config import check
 from r1jax.data import filters, sft_rows
 from r1jax.data.filters import FilterConfig
 from r1jax.report import tables
+
+from . import flagset, start
 
 DATA = flags.DEFINE_string("sft_data", "", "JSONL file of dialogues.")
 OUT = flags.DEFINE_string("out", "", "JSONL file to write.")

@@ -17,17 +17,19 @@ import json
 
 from absl import flags
 
-from experiments import common, flagset, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.stages.harness import Harness, HarnessConfig, language_model
+
+from . import common, flagset, start
 
 HARNESS = flagset.define(HarnessConfig)
 TASKS = flags.DEFINE_string("tasks", "", "Tasks, separated by commas.")
 INCLUDE = flags.DEFINE_string(
     "include_path", "", "Folder with task files of your own.")
 SHOTS = flags.DEFINE_integer("shots", None, "Examples before each question.")
-LIMIT = flags.DEFINE_integer("limit", None, "Questions of each task.")
+LIMIT = flags.DEFINE_integer(
+    "limit", None, "Questions of each task, at most; default: all.")
 CHAT = flags.DEFINE_bool(
     "chat", False, "Ask by the tokenizer's chat template, examples as turns.")
 OUT = flags.DEFINE_string("out", "runs/harness", "Folder for result.json.")

@@ -19,7 +19,6 @@ import jax
 from absl import flags
 from etils import epath
 
-from experiments import flagset, start
 from r1jax.checkpoint import hf_source
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
@@ -32,6 +31,8 @@ from r1jax.report import progress
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding.mesh import MeshConfig, mesh_or_none
 from r1jax.stages import weights
+
+from . import flagset, start
 
 FROM = flags.DEFINE_string(
     "from", "", "Folder of the Hugging Face model; with --download also a name"

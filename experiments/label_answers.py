@@ -21,11 +21,12 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import data_sets, label_pairs, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.stages import batches, tasks
+
+from . import data_sets, label_pairs, start
 
 flags.set_default(label_pairs.WORKDIR, "runs/labels")
 _AT_ONCE = 256  # answers that are stored together

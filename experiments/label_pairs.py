@@ -30,14 +30,6 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import (
-  asking,
-  common,
-  data_sets,
-  flagset,
-  replying,
-  start,
-)
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -55,26 +47,36 @@ from r1jax.stages import (
 )
 from r1jax.stages.replies import ReplyConfig
 
+from . import (
+  asking,
+  common,
+  data_sets,
+  flagset,
+  replying,
+  start,
+)
+
 ASK = flagset.define(ReplyConfig(
     template="", temperature=1.0, top_p=1.0, max_new_tokens=128))
 REPLY = flagset.define(ReplyConfig(max_new_tokens=2048), "judge")
 POLICIES = flags.DEFINE_string(
     "policies", "", "Whose answers are compared, separated by commas, as --init"
     " names them; default: --init.")
-SPLIT = flags.DEFINE_string("split", "train[:64]", "Questions.")
-SAMPLES = flags.DEFINE_integer("samples", 2, "Of each policy, a question.")
-PAIRS = flags.DEFINE_integer("pairs", 1, "Of each question, at most.")
+SPLIT = flags.DEFINE_string("split", "train[:64]", "Split of --data to ask.")
+SAMPLES = flags.DEFINE_integer("samples", 2, "Answers per policy and question.")
+PAIRS = flags.DEFINE_integer("pairs", 1, "Pairs kept per question, at most.")
 JUDGE = flags.DEFINE_string(
     "judge", os.environ.get("R1JAX_JUDGE_URL", ""),
     "orbax:WORKDIR, hf:DIR, an endpoint's URL, or a Python file.")
 QUERIES = flags.DEFINE_integer(
-    "queries", judge.QUERIES, "Of the judge, a pair; half in either order.")
+    "queries", judge.QUERIES, "Judge's queries per pair, half in each order.")
 NOISE = flags.DEFINE_float(
     "noise", 0.0, "Scale of a Python judge's Bradley-Terry draw.")
 SHOWN = flags.DEFINE_enum(
     "shown", SUMMARY, [SUMMARY, TEXT],
     "What is compared: what follows the thought, or everything.")
-BALANCE = flags.DEFINE_bool("balance", True, "Balance lengths.")
+BALANCE = flags.DEFINE_bool(
+    "balance", True, "Balance the lengths of chosen and rejected answers.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/pairs", "Folder of the stage.")
 _AT_ONCE = 32  # pairs that are stored together
 

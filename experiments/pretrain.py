@@ -16,7 +16,6 @@ import jax
 from absl import flags
 from etils import epath
 
-from experiments import flagset, start
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
@@ -27,6 +26,8 @@ from r1jax.report import figures, workdir, writer
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import inits, pretrain, training_report, weights
+
+from . import flagset, start
 
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")

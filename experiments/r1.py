@@ -25,7 +25,6 @@ from collections.abc import Mapping
 from absl import flags
 from etils import epath
 
-from experiments import recipe, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.report import tables
@@ -34,6 +33,8 @@ from r1jax.stages import forecast, r1_report
 from r1jax.stages import plan as plan_lib
 from r1jax.stages.pipeline import COST, Pipeline
 from r1jax.stages.plan import Stage
+
+from . import command, recipe, start
 
 PLANS = pathlib.Path(__file__).parent / "plans"
 
@@ -79,7 +80,7 @@ def main() -> None:
   rates = forecast.rates(plan, CHIP.value, PRICE.value)
   pipeline = Pipeline(
       plan=plan, workdir=epath.Path(WORKDIR.value), values=values,
-      launch=shlex.split(LAUNCH.value))
+      launch=shlex.split(LAUNCH.value), experiment=command.words)
   stages = pipeline.chosen(FROM.value, UNTIL.value)
   if DRY_RUN.value:
     print(forecast.text(plan, stages, resolved, values, rates))

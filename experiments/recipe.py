@@ -20,10 +20,11 @@ from typing import NamedTuple
 from absl import flags
 from etils import epath
 
-from experiments import flagset
-from experiments.flagset import FlagSet
 from r1jax.core.config import check
 from r1jax.losses import presets as loss_presets
+
+from . import flagset
+from .flagset import FlagSet
 
 FOLDER = pathlib.Path(__file__).parent / "recipes"
 # What is looked for on the command line before it is read.

@@ -19,10 +19,11 @@ import dataclasses
 
 from absl import flags
 
-from experiments import flagset, sampling, start
 from r1jax.data.selection import Report, SelectConfig
 from r1jax.sharding import processes
 from r1jax.stages import dialogues, traces
+
+from . import flagset, sampling, start
 
 SELECT = flagset.define(SelectConfig)
 WORKDIR = flags.DEFINE_string("workdir", "runs/rejection", "Folder to write.")

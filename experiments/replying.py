@@ -7,14 +7,16 @@ import os
 from absl import flags
 from etils import epath
 
-from experiments import common, flagset
 from r1jax.rewards.endpoint import Endpoint, EndpointConfig
 from r1jax.stages.programs import Means
 from r1jax.stages.replies import Replier, ReplyConfig
 
+from . import common, flagset
+
 ENDPOINT = flagset.define(EndpointConfig, "endpoint")
 KEY = flags.DEFINE_string(
-    "endpoint_key", "", "Of the endpoint; default: OPENAI_API_KEY.")
+    "endpoint_key", "", "API key of the endpoint; default:"
+    " OPENAI_API_KEY.")
 ANSWERS = "answers"  # folder of what an endpoint said
 _SHOWN = 5  # reasons
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import start
 from r1jax.evals import published
 from r1jax.report import workdir as workdir_lib
 from r1jax.stages import run_report
 from r1jax.stages import runs as runs_lib
+
+from . import start
 
 RUNS = flags.DEFINE_string(
     "runs", "", "Folders, separated by commas, each perhaps as name=FOLDER.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from experiments import flagset, replying
 from r1jax.safety.risk_control import RiskConfig, RiskControl
 from r1jax.stages import guarding
 from r1jax.stages.programs import Means
 from r1jax.stages.replies import ReplyConfig
+
+from . import flagset, replying
 
 RISK = flagset.define(RiskConfig, "risk")
 REVIEWER = flagset.define(ReplyConfig(temperature=0.0), "reviewer")

@@ -17,7 +17,8 @@ JAILBREAKS = flags.DEFINE_string(
     " {question} in each template.")
 TEMPLATES = flags.DEFINE_integer(
     "jailbreak_templates", 1, "Different templates for each question.")
-SEED = flags.DEFINE_integer("jailbreak_seed", 0, "Of their draw.")
+SEED = flags.DEFINE_integer(
+    "jailbreak_seed", 0, "Seed of the draw of templates.")
 
 
 def jailbroken(parts: Mapping[str, Sequence[Prompt]]

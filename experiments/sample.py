@@ -16,7 +16,6 @@ from collections.abc import Iterator
 import jax
 from absl import flags
 
-from experiments import asking, common, flagset, risk, start
 from r1jax.core import keys
 from r1jax.core.prompt import ask
 from r1jax.rollout.engine import Engine
@@ -24,11 +23,13 @@ from r1jax.rollout.sampling import SamplingConfig
 from r1jax.safety.risk_control import RiskControl
 from r1jax.stages import answering, evaluating
 
+from . import asking, common, flagset, risk, start
+
 SAMPLING = flagset.define(SamplingConfig(
     temperature=0.6, top_p=0.95, max_new_tokens=96))
 TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 QUESTION = flags.DEFINE_string("question", "", "Answer this one and stop.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.")
 
 
 def questions():

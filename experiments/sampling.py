@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from absl import flags
 
-from experiments import asking, common, data_sets, flagset, replying
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.rewards.combine import RewardConfig
@@ -25,6 +24,8 @@ from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
 from r1jax.stages.replies import ReplyConfig
 from r1jax.stages.traces import Judged
+
+from . import asking, common, data_sets, flagset, replying
 
 # As in training.
 SAMPLE = flagset.define(EvalConfig(temperature=1.0, top_p=1.0))

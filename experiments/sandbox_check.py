@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import sandbox_probes, start
 from r1jax.rewards.programs import sandbox, trials
+
+from . import sandbox_probes, start
 
 ONLY = flags.DEFINE_list("only", [], "Names of probes; all by default.")
 ROUNDS = flags.DEFINE_integer(

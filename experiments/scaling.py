@@ -16,7 +16,6 @@ import dataclasses
 from absl import flags
 from etils import epath
 
-from experiments import asking, common, data_sets, flagset, start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.evals import runner, scaling, summaries
@@ -25,6 +24,8 @@ from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import evaluating, judging, tasks
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.forcing import Forcing
+
+from . import asking, common, data_sets, flagset, start
 
 EVAL = flagset.define(EvalConfig)
 REWARDS = flagset.define(RewardConfig, "rewards")

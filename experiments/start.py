@@ -21,13 +21,14 @@ from typing import Any
 import jax
 from absl import app, flags, logging
 
-from experiments import flagset, recipe
 from r1jax.checkpoint import signals
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.sharding import distributed, processes, watchdog
 from r1jax.sharding.distributed import DistributedConfig
 from r1jax.stages import pipeline
+
+from . import flagset, recipe
 
 # What users can mend: bad input, a full disk, gradients that stay non-finite.
 EXPECTED = (ValueError, OSError, FloatingPointError)
@@ -72,6 +73,8 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
     # Simulated devices: a collective that waits for the others holds a thread,
     # and with one thread a device they can wait for each other for ever.
     os.environ.setdefault("PJRT_NPROC", "64")
+  if (here := os.getcwd()) not in sys.path:
+    sys.path.append(here)  # module:function of the user's
   _list_all_flags()
   app.run(wrapped, flags_parser=_parse)
 

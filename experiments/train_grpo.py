@@ -17,16 +17,6 @@ from typing import Any
 
 from absl import flags
 
-from experiments import (
-  asking,
-  common,
-  data_sets,
-  flagset,
-  recipe,
-  start,
-  training,
-)
-from experiments.flagset import FlagSet
 from r1jax.core.prompt import Prompt
 from r1jax.data import mixture
 from r1jax.data.mixture import Mixture
@@ -48,6 +38,17 @@ from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.weights import Handover, Weights
 
+from . import (
+  asking,
+  common,
+  data_sets,
+  flagset,
+  recipe,
+  start,
+  training,
+)
+from .flagset import FlagSet
+
 GRPO = flagset.define(GrpoConfig)
 # As in training.
 EVAL = flagset.define(EvalConfig(temperature=1.0, top_p=1.0), "eval")
@@ -68,7 +69,7 @@ EVAL_DATA = flags.DEFINE_string(
     "eval_data", "", "Data sets evaluated during training; those of --data"
     " unless given.")
 EVAL_SPLIT = flags.DEFINE_string(
-    "eval_split", "validation[:64]", "Their split, of each as many.")
+    "eval_split", "validation[:64]", "Split of each of them, e.g. test[:100].")
 
 
 def main() -> None:

@@ -21,13 +21,14 @@ import sys
 
 from absl import flags
 
-from experiments import common, flagset, start, training
 from r1jax.core.config import check
 from r1jax.data import preference, sft, templates
 from r1jax.sharding import processes
 from r1jax.stages import exporting, reward, reward_weights, training_report
 from r1jax.stages.reward import PreferenceConfig
 from r1jax.stages.weights import Handover
+
+from . import common, flagset, start, training
 
 REWARD = flagset.define(PreferenceConfig)
 WORKDIR = flags.DEFINE_string("workdir", "runs/reward", "Folder of the run.")

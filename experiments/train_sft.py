@@ -16,7 +16,6 @@ import dataclasses
 
 from absl import flags
 
-from experiments import asking, common, flagset, start, training
 from r1jax.core.config import check
 from r1jax.data import sft as data_lib
 from r1jax.data import sft_stream
@@ -24,6 +23,8 @@ from r1jax.sharding import processes
 from r1jax.stages import exporting, sft, training_report
 from r1jax.stages.sft import SftConfig
 from r1jax.stages.weights import Handover
+
+from . import asking, common, flagset, start, training
 
 SFT = flagset.define(SftConfig)
 WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "Folder of the run.")

@@ -10,10 +10,11 @@ from __future__ import annotations
 from absl import flags
 from etils import epath
 
-from experiments import start
 from r1jax.core.config import check
 from r1jax.data import corpus, tokenizer
 from r1jax.data.world import pages
+
+from . import start
 
 _OUT = flags.DEFINE_string("out", None, "The file to write.", required=True)
 _PAGES = flags.DEFINE_enum(

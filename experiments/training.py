@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from experiments import common
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.stages import exporting, inits, weights
 from r1jax.stages.weights import Weights
 from r1jax.training.lora import LoraConfig
+
+from . import common
 
 # As `weights.with_tokenizer`.
 Loader = Callable[..., tuple[Weights, Tokenizer]]

@@ -10,14 +10,15 @@ import json
 from absl import flags
 from etils import epath
 
-from experiments import start
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data.world import dialogues
 
+from . import start
+
 WORKDIR = flags.DEFINE_string("workdir", "runs/dialogues", "Folder to write.")
 COUNT = flags.DEFINE_integer("count", 2000, "Dialogues.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Of all draws.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of all draws.", lower_bound=0)
 
 
 def main() -> None:

@@ -2,13 +2,20 @@
 # repository, makes .venv if it is missing or setup.py has changed, and activates
 # it. It leaves the shell's options alone: a terminal must outlive an error. A
 # .venv that it did not make is used if it has pip, and never removed.
+# Copied out of a wheel (r1jax files --to=DIR) it stays where it is started and
+# takes the python of PATH.
 #   PYTHON=python3.12   the interpreter to make .venv with
 #   R1JAX_JAX=jax       what to install JAX as, e.g. jax[cuda12] or jax[tpu]
 #   R1JAX_EXTRA=test    an extra of setup.py to install as well
 #   R1JAX_VENV=none     the python of PATH instead, as it is (a container)
 
 # In zsh a sourced file is its own $0.
-cd -P "$(dirname "${BASH_SOURCE[0]:-$0}")/.." || return
+top=$(cd -P "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd) || return
+if grep -qs 'name="r1jax"' "$top/setup.py"; then
+  cd "$top" || return
+else
+  R1JAX_VENV=none  # r1jax is installed, and this is no clone of it
+fi
 
 found() {  # whether there is a file of this pattern
   bash -c 'compgen -G "$1"' found "$1" >/dev/null
@@ -114,4 +121,4 @@ tunables=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1
 tunables+=:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-$tunables}
 unset -f found jax_for_this_machine make_venv set_up
-unset cache tunables
+unset cache tunables top

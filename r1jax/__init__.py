@@ -1,3 +1,3 @@
 """r1jax: the DeepSeek-R1 training system in JAX."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -23,7 +23,7 @@ ROWS = (
     {"models"},
     {"checkpoint", "data", "rewards", "rollout", "losses", "accounting"},
     {"training", "evals", "safety"},
-    {"stages"},
+    {"stages", "serving"},
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 HOSTILE = ("pickle", "cloudpickle", "dill", "marshal", "shelve")

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from experiments.benchmarks.output import JSON
 from r1jax.ops import flash
 from r1jax.ops.attention import Segments
 from r1jax.report import tables
+
+from .output import JSON
 
 REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each form.")
 FORMS = flags.DEFINE_list(

@@ -56,12 +56,13 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import start
-from experiments.benchmarks.chaos_run import Chaos
-from experiments.benchmarks.disturbed import Run, Work
-from experiments.benchmarks.output import JSON
 from r1jax.core.config import check
 from r1jax.report import tables
+
+from .. import start
+from .chaos_run import Chaos
+from .disturbed import Run, Work
+from .output import JSON
 
 KILLS = flags.DEFINE_integer("kills", 20, "SIGKILLs.", lower_bound=0)
 TERMS = flags.DEFINE_integer(

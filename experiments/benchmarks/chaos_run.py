@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.disturbed import Attempt, Run
 from r1jax.checkpoint.manager import Manager
 from r1jax.core.config import check
 from r1jax.sharding import watchdog
+
+from .disturbed import Attempt, Run
 
 _GRACE = 30.0  # seconds after SIGTERM
 _MB = 2**20

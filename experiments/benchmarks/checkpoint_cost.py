@@ -42,8 +42,6 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from experiments import start
-from experiments.benchmarks.output import JSON
 from r1jax.checkpoint import manager, trees
 from r1jax.core.types import TokenBatch
 from r1jax.models import presets
@@ -52,6 +50,9 @@ from r1jax.models.model import build
 from r1jax.report import progress, tables
 from r1jax.training import objectives, optimizer
 from r1jax.training import trainer as trainer_lib
+
+from .. import start
+from .output import JSON
 
 INTERVAL = flags.DEFINE_integer(
     "interval", 25, "Steps between saves.", lower_bound=2)

@@ -39,8 +39,6 @@ import jax
 from absl import flags
 from etils import epath
 
-from experiments import common, flagset, quickstart, start
-from experiments.benchmarks.output import JSON
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
@@ -49,11 +47,22 @@ from r1jax.data.corpus import CorpusConfig
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.report import figures, progress, tables, writer
 from r1jax.rewards.combine import RewardConfig
-from r1jax.stages import evaluating, grpo, judging, pretrain, tasks, weights
+from r1jax.stages import (
+    evaluating,
+    grpo,
+    judging,
+    pretrain,
+    tasks,
+    weights,
+    zero,
+)
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.pretrain import PretrainConfig
 from r1jax.stages.weights import Handover, Weights
 from r1jax.training.optimizer import OptimizerConfig
+
+from .. import common, flagset, quickstart, start
+from .output import JSON
 
 # Other pages than the base has read, at a tenth of its learning rate: a habit
 # is learned sooner than adding.
@@ -146,7 +155,7 @@ def train(cell: Cell, cfg: GrpoConfig, base: Weights, tokenizer: Tokenizer,
                          for split in (held_out, "train"))
   rewards = RewardConfig(weights=f"format:{cell.weight:g}")
   evals = dataclasses.replace(
-      quickstart.EVAL, max_new_tokens=cfg.max_new_tokens[-1])
+      zero.EVAL, max_new_tokens=cfg.max_new_tokens[-1])
   engine = evaluating.sampler(evals, base.model, tokenizer, mesh)
   with judging.judge(tokenizer, cfg.template, rewards) as judge:
     grpo.run(cfg, Handover.copied(base), judge, questions, folder, mesh=mesh,
@@ -189,7 +198,7 @@ def finished(cells: Iterable[Cell], top: epath.Path, steps: int
 def config(seed: int, steps: int) -> GrpoConfig:
   """The quickstart's, evaluated at both ends only."""
   return dataclasses.replace(
-      quickstart.config(seed, steps), eval_every=steps)
+      zero.config(seed, steps), eval_every=steps)
 
 
 def write(rows: list[dict[str, Any]], top: epath.Path) -> str:

@@ -36,8 +36,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import flagset, start
-from experiments.benchmarks.output import JSON
 from r1jax.accounting import flops
 from r1jax.core import keys
 from r1jax.core.types import Rollout
@@ -56,6 +54,9 @@ from r1jax.stages.learner import Learner
 from r1jax.training import metrics as metrics_lib
 from r1jax.training.advantages import Advantages
 from r1jax.training.optimizer import OptimizerConfig
+
+from .. import flagset, start
+from .output import JSON
 
 _MATMUL = 2048  # side of the square matrices of the machine's rate
 

@@ -29,8 +29,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import start
-from experiments.benchmarks.output import JSON
 from r1jax.checkpoint import hf_config
 from r1jax.core.types import TokenBatch
 from r1jax.models import presets
@@ -41,6 +39,9 @@ from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import weights
 from r1jax.training import objectives
 from r1jax.training.objectives import LmConfig
+
+from .. import start
+from .output import JSON
 
 MODELS = {"deepseek_v3": "peer-moe", "qwen2": "peer-small"}
 

@@ -30,8 +30,6 @@ import ml_dtypes
 import numpy as np
 from absl import flags
 
-from experiments import flagset, start
-from experiments.benchmarks.output import JSON
 from r1jax.checkpoint import hf_config, hf_files, hf_names, trees
 from r1jax.core.config import check
 from r1jax.models.compute import Compute
@@ -40,6 +38,9 @@ from r1jax.models.model import build
 from r1jax.report import tables
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import weights
+
+from .. import command, flagset, start
+from .output import JSON
 
 GB = flags.DEFINE_float("gb", 2.0, "Size of the checkpoint.", lower_bound=0.01)
 FILES = flags.DEFINE_integer("files", 5, "How many files.", lower_bound=1)
@@ -135,8 +136,8 @@ def _child(folder: str) -> dict[str, float]:
       "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "64", "XLA_FLAGS":
       f"--xla_force_host_platform_device_count={_DEVICES}"}
   done = subprocess.run(
-      [sys.executable, "-m", "experiments.benchmarks.import_memory",
-       *sys.argv[1:], f"--folder={folder}", "--json"],
+      [*command.words("benchmarks.import_memory"), *sys.argv[1:],
+       f"--folder={folder}", "--json"],
       env=environment, capture_output=True, text=True)
   check(done.returncode == 0, f"the import failed: {done.stderr[-2000:]}")
   return json.loads(done.stdout)

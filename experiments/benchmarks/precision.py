@@ -53,8 +53,6 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from experiments import common, quickstart, start
-from experiments.benchmarks.output import JSON
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data import arithmetic
@@ -62,7 +60,7 @@ from r1jax.data import sft as data_lib
 from r1jax.data.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
 from r1jax.report import figures, tables, writer
-from r1jax.stages import grpo, judging, sft, tasks, weights
+from r1jax.stages import grpo, judging, sft, tasks, weights, zero
 from r1jax.stages import learner as learner_lib
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.sft import SftConfig
@@ -72,6 +70,9 @@ from r1jax.training import state as state_lib
 from r1jax.training.lora import LoraConfig
 from r1jax.training.metrics import Metrics
 from r1jax.training.optimizer import OptimizerConfig
+
+from .. import common, quickstart, start
+from .output import JSON
 
 RUNS = flags.DEFINE_list(
     "runs", ["3e-6:200:float32+bfloat16+stochastic+nearest",
@@ -181,7 +182,7 @@ def movement(params: Any, first: Any) -> dict[str, jax.Array]:
 def config(run: Run, seed: int, questions: int, samples: int) -> GrpoConfig:
   """The quickstart's with smaller steps, another learning rate, no warm-up."""
   return dataclasses.replace(
-      quickstart.config(seed, run.updates), questions=questions,
+      zero.config(seed, run.updates), questions=questions,
       samples=samples, micro_rows=4, eval_every=0,
       optimizer=OptimizerConfig(lr=run.lr, rounding=FORMS[run.form].rounding))
 

@@ -45,8 +45,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import start
-from experiments.benchmarks.output import JSON
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -57,6 +55,9 @@ from r1jax.report import tables
 from r1jax.rewards import asked, combine
 from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import judging, weights
+
+from .. import start
+from .output import JSON
 
 WORKDIR = flags.DEFINE_string(
     "workdir", "runs/published_model", "Folder of all parts.")

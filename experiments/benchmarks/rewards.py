@@ -31,14 +31,15 @@ from typing import Any
 
 from absl import flags
 
-from experiments import start
-from experiments.benchmarks import completions, mutations
-from experiments.benchmarks.output import JSON
 from r1jax.core.prompt import Prompt, ask
 from r1jax.report import tables
 from r1jax.rewards import format, rules
 from r1jax.rewards.pool.runner import Item, Pool
 from r1jax.rewards.programs import sandbox
+
+from .. import start
+from . import completions, mutations
+from .output import JSON
 
 WORKERS = flags.DEFINE_integer("workers", 2, "Child processes.", lower_bound=1)
 CHOICES = flags.DEFINE_integer("choices", 100_000, "Multiple-choice items.")

@@ -17,12 +17,13 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import common, start
-from experiments.benchmarks.output import JSON
 from r1jax.data import packing
 from r1jax.models import scalar_head
 from r1jax.stages.scoring import Scoring
 from r1jax.training import logprobs, step
+
+from .. import common, start
+from .output import JSON
 
 REPS = flags.DEFINE_integer("reps", 5, "Timed rounds.", lower_bound=1)
 ROWS = flags.DEFINE_integer("rows", 16, "Rows of a batch.")

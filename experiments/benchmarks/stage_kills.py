@@ -32,13 +32,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import start
-from experiments.benchmarks.output import JSON
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.stages import plan as plan_lib
 from r1jax.stages.pipeline import BEGUN, DONE
+
+from .. import start
+from .output import JSON
 
 PRESET = flags.DEFINE_string("preset", "tiny", "As of experiments.r1.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the moments; the plan's own is 0.")

@@ -360,6 +360,11 @@ _FREE = frozenset((
     "async-done", "partition-id", "replica-id"))
 
 
+# These write over a part of their first operand, and where in the operands that
+# part is: behind what is updated, a scatter has the places.
+_UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
+
+
 def _touched(instruction: Instruction, table, program) -> float:
   """Bytes that one instruction reads and writes in main memory."""
   opcode = instruction.opcode
@@ -371,7 +376,7 @@ def _touched(instruction: Instruction, table, program) -> float:
     parameters = {i.name: int(i.operands[0]) for i in inner
                   if i.opcode == "parameter"}
     read = sum(
-        _read(name, inner, table[instruction.operands[number]].stored)
+        _read(name, inner, table[instruction.operands[number]].stored, program)
         for name, number in parameters.items()
         if number < len(instruction.operands)
         and instruction.operands[number] in table)
@@ -380,9 +385,8 @@ def _touched(instruction: Instruction, table, program) -> float:
   if opcode in ("dynamic-slice", "slice", "gather"):
     whole = sum(o.stored for o in operands[:1])
     return min(instruction.bytes, whole) + instruction.stored
-  if opcode in ("dynamic-update-slice", "scatter"):
-    # Behind what is updated, a scatter has the places.
-    at = 2 if opcode == "scatter" else 1
+  if opcode in _UPDATES:
+    at = _UPDATES[opcode]
     return sum(update.stored + min(update.bytes, instruction.stored)
                for update in operands[at:at + 1])
   if opcode == "copy-start":  # its result names the source as well
@@ -390,17 +394,24 @@ def _touched(instruction: Instruction, table, program) -> float:
   return instruction.stored + sum(o.stored for o in operands)
 
 
-def _read(name, inner, whole) -> float:
+def _read(name, inner, whole, program) -> float:
   """Bytes that a fusion reads of its parameter `name` of `whole` bytes."""
+  if name == inner[-1].name:  # passed on as it is
+    return whole
   users = [i for i in inner if name in i.operands]
   total = 0.0
   for user in users:
     if user.opcode == "bitcast":
-      total += _read(user.name, inner, whole)
+      total += _read(user.name, inner, whole, program)
     elif user.opcode in ("dynamic-slice", "slice", "gather"):
       total += user.bytes
-    elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+    elif user.opcode in _UPDATES and user.operands[0] == name:
       total += 0.0  # written in place
+    elif user.opcode == "fusion":  # a TPU's product may take a slice so
+      inside = program[_called(user)[0]]
+      total += sum(_read(i.name, inside, whole, program) for i in inside
+                   if i.opcode == "parameter"
+                   and user.operands[int(i.operands[0])] == name)
     else:
       return whole
   return min(total, whole)
@@ -416,8 +427,9 @@ def _written(fusion, inner) -> float:
   for part in parts:
     while part.opcode == "bitcast" and part.operands[0] in table:
       part = table[part.operands[0]]
-    if part.opcode == "dynamic-update-slice" and part.operands[1] in table:
-      part = table[part.operands[1]]
+    at = _UPDATES.get(part.opcode)
+    if at is not None and part.operands[at] in table:
+      part = table[part.operands[at]]
     total += part.bytes
   return min(total, fusion.stored) if total else fusion.stored
 

@@ -89,13 +89,13 @@ class Mla(nn.Module):
                     attend, layers.products(self))
     return self._linear(out, self.w_o, 2), cache
 
-  def decode(self, x_BD: jax.Array, cache_BSX: jax.Array, slot: layers.Slot
+  def decode(self, x_BTD: jax.Array, cache_BSX: jax.Array, slot: layers.Slot
              ) -> tuple[jax.Array, jax.Array]:
-    q_nope, q_rope, new_BX = self._project(x_BD, slot.cos, slot.sin)
-    cache_BSX = jax.lax.dynamic_update_slice(
-        cache_BSX, new_BX[:, None], (0, slot.index, 0))
-    out = mla.absorbed(q_nope, q_rope, cache_BSX, self.w_ukv, slot.valid_BS,
-                       1.0, self.compute.products)
+    q_nope, q_rope, new_BTX = self._project(x_BTD, slot.cos, slot.sin)
+    cache_BSX = slot.put(cache_BSX, new_BTX, 1)
+    out = mla.absorbed(
+        q_nope, q_rope, cache_BSX, self.w_ukv, slot.index_B + 1, 1.0,
+        self.compute.products, block=slot.block, longest=slot.longest)
     return self._linear(out, self.w_o, 2), cache_BSX
 
   def _linear(self, x, w, n_in=1, scale=1.0):

@@ -73,15 +73,13 @@ class Gqa(nn.Module):
     cache = (k.swapaxes(2, 3), v)
     return self._affine(out.transpose(0, 2, 1, 3), *self.o, 2), cache
 
-  def decode(self, x_BD: jax.Array, cache: KeysValues, slot: layers.Slot
+  def decode(self, x_BTD: jax.Array, cache: KeysValues, slot: layers.Slot
              ) -> tuple[jax.Array, KeysValues]:
-    q, k, v = self._project(x_BD, slot.cos, slot.sin)
-    keys = jax.lax.dynamic_update_slice_in_dim(
-        cache[0], k[..., None], slot.index, 3)
-    values = jax.lax.dynamic_update_slice_in_dim(
-        cache[1], v[:, :, None], slot.index, 2)
-    out = attention.gqa_decode(q, keys, values, slot.valid_BS, 1.0,
-                               self.compute.products)
+    q, k, v = self._project(x_BTD, slot.cos, slot.sin)
+    keys, values = slot.put(cache[0], k, 3), slot.put(cache[1], v, 2)
+    out = attention.gqa_decode(
+        q, keys, values, slot.index_B + 1, 1.0, self.compute.products,
+        block=slot.block, longest=slot.longest)
     return self._affine(out, *self.o, 2), (keys, values)
 
   def _affine(self, x, w, b, contracted=1):

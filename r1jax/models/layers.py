@@ -34,15 +34,31 @@ class Slot(NamedTuple):
   """What all layers of one decode step share.
 
   Attributes:
-    cos, sin: float32 [B, rotated/2].
-    index: int32 scalar, the cache slot that this token takes in every row.
-    valid_BS: bool, the slots to attend to, `index` among them.
+    cos, sin: float32 [B, T, rotated/2].
+    index_B: int32, the cache slot that each row's first token takes: its
+      position. A token attends to the slots up to its own.
+    longest: int32 scalar, the most slots that a row of interest attends to.
+    block: slots that attention reads at a time, see `attention.decode_block`.
   """
 
   cos: jax.Array
   sin: jax.Array
-  index: jax.Array
-  valid_BS: jax.Array
+  index_B: jax.Array
+  longest: jax.Array
+  block: int
+
+  def put(self, cache: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+    """A cache with every row's tokens in their slots.
+
+    Args:
+      cache: [B, ...], its slots on `axis`.
+      new: [B, T, ...], the same without that axis.
+      axis: counted with B.
+    """
+    return jax.vmap(
+        lambda row, tokens, at: jax.lax.dynamic_update_slice_in_dim(
+            row, jnp.moveaxis(tokens, 0, axis - 1), at, axis - 1))(
+                cache, new, self.index_B)
 
 
 def products(module: nn.Module) -> Products:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from r1jax.models import layers, transformer
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.ops import linear, rope
+from r1jax.ops import attention, linear, rope
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import Place
 
@@ -179,7 +179,8 @@ class Model:
         params["w_head"], ("embed", "vocab"), dtype, self.layout)
 
   def prefill(self, params: Params, bias_LE: jax.Array, tokens_BP: jax.Array,
-              lengths_B: jax.Array) -> tuple[jax.Array, Any, Any]:
+              lengths_B: jax.Array, *, drafts: bool = False
+              ) -> tuple[jax.Array, Any, Any]:
     """Runs right-padded prompts and keeps what decoding needs.
 
     Args:
@@ -187,6 +188,7 @@ class Model:
       bias_LE: router selection bias.
       tokens_BP: int32 prompts, right-padded.
       lengths_B: int32, at least 1.
+      drafts: also what `propose` needs, as one layer more.
 
     Returns:
       (hidden_BD of each prompt's last token, cache with P slots per layer and
@@ -205,9 +207,17 @@ class Model:
     last_BD = jnp.take_along_axis(
         x_BPD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
     hidden_BD = decoder.apply({"params": params}, last_BD, method="finish")
+    cache = tuple(out.latents for out in outs)
+    if drafts:
+      # At a prompt's end the next token is not known: that slot is written
+      # again when it is.
+      _, out = self._decoder(latents=True).apply(
+          {"params": params}, decoder.apply(
+              {"params": params}, x_BPD, method="finish"),
+          jnp.roll(tokens_BP, -1, 1), bias_LE, context, method="predict")
+      cache += (out.latents,)
     experts = [out.experts for out in outs if out.experts is not None]
-    return (hidden_BD, tuple(out.latents for out in outs),
-            jnp.stack(experts, 2) if experts else None)
+    return hidden_BD, cache, jnp.stack(experts, 2) if experts else None
 
   def _stacks(self, params, bias_LE, place
               ) -> Iterator[tuple[transformer.Block, Any, jax.Array | None]]:
@@ -218,10 +228,10 @@ class Model:
                                  latents=True), params[name],
                bias_LE[:self.cfg.n_mixture_layers] if mixture else None)
 
-  def cache_axes(self) -> Any:
+  def cache_axes(self, drafts: bool = False) -> Any:
     """The tree of a cache with tuples of logical axis names as leaves."""
     return (transformer.ATTENTION[self.cfg.attention].CACHE_AXES,
-            ) * self.cfg.n_layers
+            ) * (self.cfg.n_layers + drafts)
 
   def grow(self, cache: Any, slots: int) -> Any:
     """Pads every layer's cache with empty slots up to `slots`."""
@@ -243,39 +253,92 @@ class Model:
                      for name in _STACKS if name in params}
 
   def decode(self, params: Params, bias_LE: jax.Array, tokens_B: jax.Array,
-             positions_B: jax.Array, cache: Any, slot: jax.Array,
-             valid_BS: jax.Array) -> tuple[jax.Array, Any, Any]:
+             positions_B: jax.Array, cache: Any,
+             longest: jax.Array | None = None) -> tuple[jax.Array, Any, Any]:
     """One token per row. Layers are unrolled, so caches update in place.
+
+    A row's token at position i lies in slot i, and attends to those before it.
 
     Args:
       params: as `unstack` returns them, or its argument.
       bias_LE: router selection bias.
       tokens_B: int32.
       positions_B: int32 position of each row's token in its sequence.
-      cache: from `prefill` or `grow`.
-      slot: int32 scalar, where every row's token is cached.
-      valid_BS: bool, slots to attend to, `slot` included.
+      cache: from `prefill` or `grow`, with a slot for every position.
+      longest: int32, one more than the largest position of a row of interest;
+        what other rows get may be meaningless. None if all are.
 
     Returns:
       (hidden_BD, cache, experts_BLA or None).
     """
-    cfg = self.cfg
+    hidden_BTD, cache, experts = self.read(
+        params, bias_LE, tokens_B[:, None], positions_B, cache, longest)
+    return hidden_BTD[:, 0], cache, None if experts is None else experts[:, 0]
+
+  def read(self, params: Params, bias_LE: jax.Array, tokens_BT: jax.Array,
+           positions_B: jax.Array, cache: Any, longest: jax.Array | None = None
+           ) -> tuple[jax.Array, Any, Any]:
+    """A few tokens per row, one behind the other, as `decode`.
+
+    Args:
+      params, bias_LE: as there.
+      tokens_BT: int32; what lies behind a token changes nothing for it.
+      positions_B: int32, of each row's first one.
+      cache: with a slot for every one of them. More of it than this model has
+        layers is left as it is (a draft's, see `propose`).
+      longest: int32, one more than the largest position of a token of interest.
+
+    Returns:
+      (hidden_BTD, cache, experts_BTLA or None).
+    """
     decoder = self._decoder()
-    cos, sin = rope.angles(positions_B, cfg.rope_frequencies(), cfg.rope_scale)
-    at = layers.Slot(cos, sin, slot, valid_BS)
-    x_BD = decoder.apply({"params": params}, tokens_B, method="lookup")
+    at = self._slot(decoder, positions_B, tokens_BT.shape[1], longest)
+    x_BTD = decoder.apply({"params": params}, tokens_BT, method="lookup")
     new_cache, experts = [], []
     for block, stack, biases in self._stacks(params, bias_LE, decoder.place):
       for i, layer in enumerate(_unstacked(stack)):
-        x_BD, layer_cache, chosen = block.apply(
-            {"params": layer}, x_BD, biases[i] if block.mixture else None,
+        x_BTD, layer_cache, chosen = block.apply(
+            {"params": layer}, x_BTD, biases[i] if block.mixture else None,
             cache[len(new_cache)], at, method="decode")
         new_cache.append(layer_cache)
         if block.mixture:
           experts.append(chosen)
-    hidden = decoder.apply({"params": params}, x_BD, method="finish")
-    stacked = jnp.stack(experts, 1) if experts else None
-    return hidden, tuple(new_cache), stacked
+    hidden = decoder.apply({"params": params}, x_BTD, method="finish")
+    stacked = jnp.stack(experts, 2) if experts else None
+    return hidden, (*new_cache, *cache[len(new_cache):]), stacked
+
+  def propose(self, params: Params, bias_LE: jax.Array, hidden_BTD: jax.Array,
+              next_tokens_BT: jax.Array, positions_B: jax.Array, cache: Any,
+              longest: jax.Array | None = None) -> tuple[jax.Array, Any]:
+    """What multi-token prediction says of the token after the next, cached.
+
+    Args:
+      params, bias_LE: as for `read`.
+      hidden_BTD: of T tokens, from `read`.
+      next_tokens_BT: int32, the token after each of them.
+      positions_B: int32, of each row's first one.
+      cache: of the module's one block: the last of what `prefill` with
+        `drafts` gave.
+      longest: as for `read`.
+
+    Returns:
+      (states that through `head` predict the token after `next_tokens_BT`,
+      [B, T, D], and the cache).
+    """
+    decoder = self._decoder()
+    at = self._slot(decoder, positions_B, next_tokens_BT.shape[1], longest)
+    return decoder.apply(
+        {"params": params}, hidden_BTD, next_tokens_BT, bias_LE, cache, at,
+        method="propose")
+
+  def _slot(self, decoder, positions_B, tokens: int, longest) -> layers.Slot:
+    positions_BT = positions_B[:, None] + jnp.arange(tokens)[None]
+    cos, sin = rope.angles(
+        positions_BT, self.cfg.rope_frequencies(), self.cfg.rope_scale)
+    if longest is None:
+      longest = jnp.max(positions_BT) + 1
+    return layers.Slot(cos, sin, positions_B, longest,
+                       attention.decode_block(decoder.place.backend))
 
 
 def _through(block, stack, bias_LE, x_BPD, context):

@@ -71,16 +71,16 @@ class Block(nn.Module):
     axes = ("act_batch", "act_length", "act_embed")
     return constrain(x_BTD, axes, self.place.layout)
 
-  def decode(self, x_BD: jax.Array, bias_E: jax.Array | None, cache: Any,
+  def decode(self, x_BTD: jax.Array, bias_E: jax.Array | None, cache: Any,
              slot: layers.Slot) -> tuple[jax.Array, Any, jax.Array | None]:
     eps = self.cfg.norm_eps
-    y, cache = self.attn.decode(rms_norm(x_BD, self.norm_1, eps), cache, slot)
-    x_BD = x_BD + y
-    h_BD = rms_norm(x_BD, self.norm_2, eps)
+    y, cache = self.attn.decode(rms_norm(x_BTD, self.norm_1, eps), cache, slot)
+    x_BTD = x_BTD + y
+    h_BTD = rms_norm(x_BTD, self.norm_2, eps)
     if not self.mixture:
-      return x_BD + self.ffn(h_BD), cache, None
-    y, chosen, _ = self.ffn(h_BD, bias_E, None)
-    return x_BD + y, cache, chosen
+      return x_BTD + self.ffn(h_BTD), cache, None
+    y, chosen, _ = self.ffn(h_BTD, bias_E, None)
+    return x_BTD + y, cache, chosen
 
 
 class Decoder(nn.Module):
@@ -90,6 +90,7 @@ class Decoder(nn.Module):
   compute: Compute
   place: Place
   balance: bool = False
+  latents: bool = False  # of multi-token prediction
 
   def setup(self):
     cfg, dtype = self.cfg, self.compute.param_dtype
@@ -106,7 +107,8 @@ class Decoder(nn.Module):
       self.w_head = layers.weight(self, "w_head", ("embed", "vocab"), (d, v),
                                   init, dtype)
     if cfg.n_mtp:
-      self.mtp = Mtp(cfg, self.compute, self.place, balance=self.balance)
+      self.mtp = Mtp(cfg, self.compute, self.place, balance=self.balance,
+                     latents=self.latents)
 
   def _scan(self, mixture, length):
     block = Block
@@ -160,6 +162,12 @@ class Decoder(nn.Module):
     bias_E = bias_LE[-1] if self.cfg.n_experts else None
     return self.mtp(hidden_BTD, self.lookup(next_tokens_BT), bias_E, context)
 
+  def propose(self, hidden_BTD, next_tokens_BT, bias_LE, cache, slot):
+    """The same for a few tokens behind a cache; (states, cache)."""
+    bias_E = bias_LE[-1] if self.cfg.n_experts else None
+    return self.mtp.decode(
+        hidden_BTD, self.lookup(next_tokens_BT), bias_E, cache, slot)
+
 
 class Mtp(nn.Module):
   """Multi-token prediction at depth one (V3, section 2.2).
@@ -175,26 +183,38 @@ class Mtp(nn.Module):
   compute: Compute
   place: Place
   balance: bool = False
+  latents: bool = False
 
-  @nn.compact
+  def setup(self):
+    cfg, dtype = self.cfg, self.compute.param_dtype
+    d = cfg.d_model
+    self.e_norm = layers.scale(self, "e_norm", d, dtype)
+    self.h_norm = layers.scale(self, "h_norm", d, dtype)
+    self.w_join = layers.weight(self, "w_join", (None, "embed"), (2 * d, d),
+                                layers.normal(cfg.init_std), dtype)
+    self.norm = layers.scale(self, "norm", d, dtype)
+    self.block = Block(cfg, self.compute, self.place, bool(cfg.n_experts),
+                       latents=self.latents, balance=self.balance)
+
   def __call__(self, hidden_BTD: jax.Array, next_BTD: jax.Array,
                bias_E: jax.Array | None, context: layers.Context
                ) -> tuple[jax.Array, BlockOutput]:
-    cfg, dtype = self.cfg, self.compute.param_dtype
-    d, eps = cfg.d_model, cfg.norm_eps
-    e_norm = layers.scale(self, "e_norm", d, dtype)
-    h_norm = layers.scale(self, "h_norm", d, dtype)
-    w_join = layers.weight(self, "w_join", (None, "embed"), (2 * d, d),
-                           layers.normal(cfg.init_std), dtype)
-    norm = layers.scale(self, "norm", d, dtype)
-    joined = jnp.concatenate([rms_norm(next_BTD, e_norm, eps),
-                              rms_norm(hidden_BTD, h_norm, eps)], -1)
-    block = Block(cfg, self.compute, self.place, bool(cfg.n_experts),
-                  balance=self.balance, name="block")
-    x_BTD, out = block(
-        linear(joined, w_join, how=layers.products(self)), bias_E, None,
-        context)
-    return rms_norm(x_BTD, norm, eps), out
+    x_BTD, out = self.block(
+        self._joined(hidden_BTD, next_BTD), bias_E, None, context)
+    return rms_norm(x_BTD, self.norm, self.cfg.norm_eps), out
+
+  def decode(self, hidden_BTD: jax.Array, next_BTD: jax.Array,
+             bias_E: jax.Array | None, cache: Any, slot: layers.Slot
+             ) -> tuple[jax.Array, Any]:
+    x_BTD, cache, _ = self.block.decode(
+        self._joined(hidden_BTD, next_BTD), bias_E, cache, slot)
+    return rms_norm(x_BTD, self.norm, self.cfg.norm_eps), cache
+
+  def _joined(self, hidden_BTD, next_BTD):
+    eps = self.cfg.norm_eps
+    joined = jnp.concatenate([rms_norm(next_BTD, self.e_norm, eps),
+                              rms_norm(hidden_BTD, self.h_norm, eps)], -1)
+    return linear(joined, self.w_join, how=layers.products(self))
 
 
 def make_context(cfg: ModelConfig, positions_BT: jax.Array,

@@ -53,38 +53,51 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
   return attend(q_BNTH, k_BNSH, v_BNSW).transpose(0, 2, 1, 3)
 
 
-def absorbed(q_nope_BNU: jax.Array, q_rope_BNR: jax.Array,
+def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
              cache_BSX: jax.Array, w_ukv_CNX: jax.Array | Adapted,
-             valid_BS: jax.Array, scale: float,
-             precision: jax.lax.Precision | None = None) -> jax.Array:
+             lengths_B: jax.Array, scale: float,
+             precision: jax.lax.Precision | None = None, *, block: int = 0,
+             longest: jax.Array | None = None) -> jax.Array:
   """Decode: the up-projection is absorbed into queries and outputs.
 
-  Equal to `naive` for one query per row, but reads only the latent cache of
-  C + R values per token. An adapter of the up-projection is absorbed by its
-  factors.
+  Equal to `naive` for the last queries of a row, but reads only the latent
+  cache of C + R values per token. An adapter of the up-projection is absorbed
+  by its factors.
 
   Args:
-    q_nope_BNU: unrotated part of the queries.
-    q_rope_BNR: rotated part of the queries.
-    cache_BSX: [latent (C) | rotated key (R)] per slot.
+    q_nope_BTNU: unrotated part of the queries of T tokens in a row.
+    q_rope_BTNR: rotated part of the queries.
+    cache_BSX: [latent (C) | rotated key (R)] per slot, with them.
     w_ukv_CNX: as in `naive`.
-    valid_BS: bool, slots to attend to; at least one per row.
+    lengths_B: int32, see `attention.gqa_decode`.
     scale: softmax scale.
     precision: of the products, see `linear.precise`.
+    block: slots read at a time, once for scores and values; see
+      `attention.decode_block`.
+    longest: see `attention.gqa_decode`.
 
   Returns:
-    [B, N, W] in the dtype of the queries.
+    [B, T, N, W] in the dtype of the queries.
   """
-  c, u, dtype = w_ukv_CNX.shape[0], q_nope_BNU.shape[-1], q_nope_BNU.dtype
+  c, u, dtype = w_ukv_CNX.shape[0], q_nope_BTNU.shape[-1], q_nope_BTNU.dtype
+  b, t, n, _ = q_nope_BTNU.shape
   w = cast(w_ukv_CNX, dtype)
   product = attention.product(precision, dtype)
-  q_latent_BNC = _keys(product, q_nope_BNU, w, u).astype(dtype)
-  q_BNX = jnp.concatenate([q_latent_BNC, q_rope_BNR], -1)
-  scores_BNS = product("bnx,bsx->bns", q_BNX, cache_BSX) * scale
-  probs = attention.softmax(scores_BNS, valid_BS[:, None])
+  q_latent = _keys(product, q_nope_BTNU.reshape(b * t, n, u), w, u)
+  q_BNX = jnp.concatenate([
+      q_latent.astype(dtype).reshape(b, t * n, c),
+      q_rope_BTNR.reshape(b, t * n, -1)], -1)
   # The rotated key rides along and is cut off: slicing the cache would copy it.
-  mixed_BNX = product("bns,bsx->bnx", probs.astype(cache_BSX.dtype), cache_BSX)
-  return _values(product, mixed_BNX[..., :c].astype(dtype), w, u).astype(dtype)
+  mixed_BNX = attention.over_slots(
+      lambda start, size: jax.lax.dynamic_slice_in_dim(
+          cache_BSX, start, size, 1), cache_BSX,
+      lambda part_BSX: scale * product("bnx,bsx->bns", q_BNX, part_BSX),
+      lambda probs_BNS, part_BSX: product(
+          "bns,bsx->bnx", probs_BNS.astype(cache_BSX.dtype), part_BSX),
+      attention.each_token(lengths_B, t, n), cache_BSX.shape[1], block, longest,
+      q_BNX.shape)
+  mixed = mixed_BNX[..., :c].astype(dtype).reshape(b * t, n, c)
+  return _values(product, mixed, w, u).astype(dtype).reshape(b, t, n, -1)
 
 
 _exact = functools.partial(jnp.einsum, precision=HIGHEST)

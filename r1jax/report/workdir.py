@@ -188,6 +188,8 @@ def _commit(root: str | os.PathLike) -> str:
         text=True).stdout.strip()
 
   try:
+    # A project under git may have this package in an untracked .venv.
+    git("ls-files", "--error-unmatch", ".")
     changed = git("status", "--porcelain", "--untracked-files=no")
     return git("rev-parse", "HEAD") + ("+" if changed else "")
   except (OSError, subprocess.CalledProcessError):

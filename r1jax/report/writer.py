@@ -1,4 +1,4 @@
-"""Metrics of a run: metrics.jsonl, one line a step, and TensorBoard events."""
+"""Metrics of a run: metrics.jsonl, one line a step, and who shows them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from r1jax.core import io
 from r1jax.report import events
+from r1jax.report.sinks import Sink
 
 METRICS = "metrics.jsonl"
 # Seconds between two uploads of a growing file to gs://, where it is written
@@ -25,11 +26,13 @@ class Writer:
 
   A row is one JSON object with "step" (updates done, 1 after the first) and the
   metrics. Non-finite values are written as null (JSON has no NaN) and left out
-  of TensorBoard. In a multi-process run only process 0 makes a writer.
+  of TensorBoard and the sinks. In a multi-process run only process 0 makes a
+  writer.
   """
 
   def __init__(self, workdir: str | os.PathLike, *,
-               resumed: int | None = None) -> None:
+               resumed: int | None = None,
+               sinks: Sequence[Sink] = ()) -> None:
     """Opens the files.
 
     Args:
@@ -38,6 +41,7 @@ class Writer:
         later steps, written before a kill, are dropped (all of them if it
         starts), and TensorBoard is told to forget them, so that each step is
         there once.
+      sinks: who else gets the numbers, as `sinks.opened` gives them.
 
     Raises:
       OSError: the disk is full or read-only.
@@ -52,15 +56,19 @@ class Writer:
     self._next = 0.0
     self._events = events.summaries(
         workdir, 0 if resumed is None else resumed + 1)
+    self._sinks = sinks
 
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Adds one row; values are numbers or scalar arrays."""
-    row = {"step": int(step)}
+    row, numbers = {"step": int(step)}, {}
     for name, value in metrics.items():
       value = value if isinstance(value, (int, str)) else float(value)
       row[name] = value if _finite(value) else None
       if row[name] is not None and not isinstance(value, str):
         self._events.add_scalar(name, value, step)
+        numbers[name] = value
+    for sink in self._sinks:
+      sink.write(row["step"], numbers)
     self._rows.append(_line(row))
 
   def flush(self, *, lazily: bool = False) -> None:
@@ -102,6 +110,8 @@ class Writer:
     """Flushes and closes."""
     self.flush()
     self._events.close()
+    for sink in self._sinks:
+      sink.close()
 
 
 def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:

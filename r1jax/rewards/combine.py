@@ -38,7 +38,8 @@ class RewardConfig:
   """How completions are rewarded.
 
   Attributes:
-    equation: a name in `EQUATIONS`.
+    equation: what is rewarded: r1-zero (accuracy, format), r1-stage1 (and
+      language) or r1-stage2 (and reward models), as in `EQUATIONS`.
     weights: names and weights that override or join those of the equation,
       e.g. "format:0.5,repetition:0.1"; weight 0 logs a part without rewarding
       it.

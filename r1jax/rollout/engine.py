@@ -1,17 +1,19 @@
-"""Prompts in, completions out: prefill, decode until all rows have ended.
+"""Prompts in, completions out, through slots that are refilled.
 
-Rows are the Q x G samples of a batch. A prompt's prefill is computed once and
-repeated for its G rows: prompts sit right-padded in cache slots [0, P), a
-row's i-th new token in slot P + i, the same for all rows. When half of the rows
-have ended the rest moves to a batch of half the size, so that a step costs
-about what its live rows cost; randomness is addressed by (prompt, sample,
-position), so moving changes no sample. A prompt that comes twice has its
-samples numbered on, so they differ.
+Rows are slots for samples. A question's prompt is computed once; its samples
+wait in a queue, begin where rows are free, and are handed over as they end.
+When nothing waits any more the rows that live move to a batch of half the size,
+so that a step costs about what its live rows cost. The cache has room for the
+longest live row and grows with it.
 
-On a mesh every shard of the rows keeps its own: they move within a shard, and
-all shards halve together, when the fullest can. Under several processes each
-brings its own prompts and takes their samples back; what decides on how the
-programs go on is the same number in all of them.
+Randomness is addressed by (prompt, sample, position): a sample depends neither
+on its row, nor on its neighbours, nor on when it began. A prompt that comes
+twice has its samples numbered on, so they differ.
+
+On a mesh every shard has its own rows and its own queue; only the sizes of all
+are the same. Under several processes each brings its own prompts and takes
+their samples back; what decides on how the programs go on is the same number in
+all of them.
 """
 
 from __future__ import annotations
@@ -19,65 +21,50 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.core import keys as keys_lib
 from r1jax.core.config import check
 from r1jax.core.types import Rollout
 from r1jax.models.model import Model, Params
-from r1jax.rollout.sampling import SamplingConfig, sample
+from r1jax.ops import attention
+from r1jax.rollout.programs import CHUNK, NO_DRAFTS, Programs, Rows
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.rollout.slots import Asked, Harvest, Slots
 from r1jax.sharding import processes, rules
 
 # Coarse on purpose: every bucket and every size of batch is a compilation.
 PROMPT_BUCKET = 64
-SMALLEST_BATCH = 64
-
-
-class Rows(NamedTuple):
-  """Device state of a batch of rows; every leaf but `step` leads with B.
-
-  Attributes:
-    step: int32 scalar, tokens sampled so far in live rows.
-    cache: of the model, P + T slots.
-    keys_B: each row's key, to be folded with a position.
-    prompt_lengths_B, limits_B, lengths_B: int32.
-    slots_B: int32, the row's place in its shard before any halving.
-    done_B: bool, the row has ended or met its limit.
-    ended_B: bool, the row's last token is an end-of-sequence id.
-    last_B: int32, the row's latest token.
-    tokens_BT, logprobs_BT: what was sampled.
-    experts_BTLA: experts of each decoded token's position, if recorded.
-  """
-
-  step: jax.Array
-  cache: Any
-  keys_B: jax.Array
-  prompt_lengths_B: jax.Array
-  limits_B: jax.Array
-  lengths_B: jax.Array
-  slots_B: jax.Array
-  done_B: jax.Array
-  ended_B: jax.Array
-  last_B: jax.Array
-  tokens_BT: jax.Array
-  logprobs_BT: jax.Array
-  experts_BTLA: jax.Array | None
+PREFILL = 32_768  # tokens of prompts, padding included, computed at once a lane
+FIRST_SLOTS = 128
+# A batch goes on with half its rows down to so few, or to fewer where a few
+# long completions may go on for long.
+SMALLEST_BATCH, FEWEST, LONG = 64, 8, 512
+# Of the memory that is free when a rollout begins, what its rows may take: the
+# rest is for the prompts' activations and what the programs hold meanwhile.
+ROOM = 0.75
 
 
 class Engine:
   """Samples completions from a model; knows ids, never text.
 
-  Compiled programs are kept per shape (questions, samples, prompt bucket,
-  max_new_tokens, batch of live rows).
+  Compiled programs are kept per shape: prompts computed at once and their
+  bucket, rows, slots of the cache.
+
+  Attributes:
+    speed: tokens, those of this process that were sampled so far, and rounds,
+      how often a row was computed for them: fewer where drafts were taken.
   """
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: frozenset[int],
-               mesh: jax.sharding.Mesh | None = None):
+               mesh: jax.sharding.Mesh | None = None, *,
+               max_rows: int | None = 0, deadline: int = 0,
+               speculate: bool = False):
     """Prepares, without compiling yet.
 
     Args:
@@ -85,41 +72,96 @@ class Engine:
       cfg: how.
       eos_ids: a row ends with the first of these; may be empty.
       mesh: rows are split over its batch axes; None for one device.
+      max_rows: samples that live at once, in all processes; 0 for all that a
+        call asks for; None for as many of them as the devices have memory for,
+        at their longest, where they tell what is free (GPUs and TPUs do).
+      deadline: tokens that a question's samples have, counted from when its
+        first one began; one that begins later has fewer, but one at least. 0
+        for no such end.
+      speculate: let multi-token prediction draft tokens; samples stay what they
+        are, see `Programs`, but for those that a deadline truncates.
 
     Raises:
-      ValueError: an end-of-sequence id lies outside the vocabulary.
+      ValueError: an end-of-sequence id lies outside the vocabulary, `max_rows`
+        do not divide over the lanes, `deadline` is negative, or nothing can
+        draft.
     """
     outside = sorted(i for i in eos_ids if not 0 <= i < model.cfg.vocab_size)
     check(not outside, f"end-of-sequence ids {outside} lie outside the model's"
           f" vocabulary of {model.cfg.vocab_size}")
     self.model = dataclasses.replace(model, layout="decode")
     self.cfg, self.mesh = cfg, mesh
-    self._eos = np.array(sorted(eos_ids), np.int32)
-    self.start_program = jax.jit(
-        self._start_rows, static_argnames=("samples", "new"))
-    self.run_program = jax.jit(
-        self._run_rows, static_argnames=("until",), donate_argnames=("rows",))
-    self.shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
-    shards = functools.partial(jax.jit, static_argnames=("shards",))
-    self.keep_program = shards(_keep_rows)
-    self._store = shards(_store_rows, donate_argnames=("sampled",))
+    self._fits, self.max_rows = max_rows is None, max_rows or 0
+    check(deadline >= 0, f"deadline={deadline} must not be negative")
+    self.deadline = deadline
+    shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
+    self.lanes = math.lcm(shards, jax.process_count())
+    check(self.max_rows >= 0 and self.max_rows % self.lanes == 0,
+          f"max_rows={max_rows} must be a multiple of {self.lanes}, the parts"
+          " that devices and processes split rows into; 0 is for all")
+    check(model.cfg.n_mtp > 0 or not speculate, NO_DRAFTS)
+    self.ahead = int(speculate)  # tokens that a step reads beyond the latest
+    self.speed: collections.Counter[str] = collections.Counter()
+    self._own_lanes = self.lanes // jax.process_count()
+    self.programs = Programs(
+        self.model, cfg, np.array(sorted(eos_ids), np.int32), self.lanes,
+        drafts=speculate)
+    platform = (jax.default_backend() if mesh is None
+                else mesh.devices.flat[0].platform)
+    self._fine = not attention.decode_block(platform)
 
   def compilations(self) -> int:
     """Programs compiled so far, for tests and logs."""
-    # jit's own counter; there is no public one.
-    return sum(f._cache_size() for f in (
-        self.start_program, self.run_program, self.keep_program, self._store))
+    return self.programs.compilations()
 
   def halves(self, rows: int) -> bool:
     """Whether a batch of so many rows gives way to one of half as many."""
-    half, odd = divmod(rows, 2 * self.shards)
-    return not odd and half * self.shards >= SMALLEST_BATCH
+    half, odd = divmod(rows, 2 * self.lanes)
+    least = FEWEST if self.cfg.max_new_tokens >= LONG else SMALLEST_BATCH
+    return not odd and half * self.lanes >= min(least, SMALLEST_BATCH)
+
+  def slots(self, need: int, most: int) -> int:
+    """Slots of a cache for rows of `need` tokens, where the longest is `most`.
+
+    Where a step reads the whole cache it grows by a quarter of a power of two,
+    else it doubles. More sizes would be more programs to compile.
+    """
+    slots = FIRST_SLOTS
+    while slots < need:
+      quarter = max(64 if slots < 256 else 128, 2**(slots.bit_length() - 3))
+      slots += quarter if self._fine else slots
+    return min(slots, most)
+
+  def rows_each(self, total: int, room: int = 0) -> int:
+    """Rows of every lane for so many samples of one process.
+
+    `room` is the most that there is memory for, 0 if that is not known.
+    """
+    stretch = -(-total // self._own_lanes)
+    return min(self.max_rows // self.lanes or stretch, room or stretch, stretch)
+
+  def prompts_at_once(self, questions: int, samples: int, length: int,
+                      room: int = 0) -> int:
+    """Prompts that are computed at once in each lane: as many as fill its rows.
+
+    Args:
+      questions: of one process.
+      samples: of each.
+      length: of a prompt, padded.
+      room: see `rows_each`.
+    """
+    # The samples of a lane may begin within a question.
+    within = questions * samples // self._own_lanes % samples > 0
+    rows = self.rows_each(questions * samples, room)
+    count = -(-rows // samples) + within
+    return max(1, min(count, questions, PREFILL // length))
 
   def generate(self, params: Params, bias_LE: jax.Array,
                prompts: Sequence[np.ndarray], prompt_ids: Sequence[int],
                samples: int, key: jax.Array, *,
                limits_QG: np.ndarray | None = None,
-               repeats_Q: Sequence[int] | None = None) -> Rollout:
+               repeats_Q: Sequence[int] | None = None,
+               ended: Callable[[int, Rollout], None] | None = None) -> Rollout:
     """Draws `samples` completions of every prompt.
 
     Args:
@@ -136,16 +178,24 @@ class Engine:
       repeats_Q: how often each prompt's address was used under this key before:
         its samples are then numbered on from there, and differ. By default that
         is counted in this call, over all processes.
+      ended: called with a question's index and its samples, a rollout of one
+        question, when the last of them has ended and others still grow.
 
     Raises:
       ValueError: no or empty prompts, or one that with max_new_tokens exceeds
         the model's context, in any process.
     """
-    rows, prompt_experts = self._begin(
-        params, bias_LE, prompts, prompt_ids, samples, key, limits_QG,
-        repeats_Q)
-    harvest = self._decode(params, bias_LE, rows)
-    return self._rollout(prompts, prompt_ids, samples, harvest, prompt_experts)
+    asked = self._asked(prompts, prompt_ids, samples, limits_QG, repeats_Q)
+    harvest = Harvest(asked, self.cfg.max_new_tokens)
+    missing = np.full(len(prompts), samples)
+    for done in self._rounds(params, bias_LE, asked, key, harvest):
+      for question in np.array(done, int) // samples:
+        missing[question] -= 1
+        if ended and not missing[question]:
+          ended(int(question), harvest.rollout(question, question + 1))
+    self.speed.update(
+        tokens=int(harvest.lengths_N.sum()), rounds=harvest.rounds)
+    return harvest.rollout()
 
   def stream(self, params: Params, bias_LE: jax.Array, prompt: np.ndarray,
              prompt_id: int, key: jax.Array, *, chunk: int = 4
@@ -154,24 +204,20 @@ class Engine:
 
     The same ids as sample 0 of `generate`.
     """
-    rows, _ = self._begin(params, bias_LE, [prompt], [prompt_id], 1, key, None,
-                          [0])
-    shown = 0
-    while True:
-      length = int(rows.lengths_B[0])
-      yield np.asarray(rows.tokens_BT)[0, shown:length].tolist()
-      if bool(rows.done_B[0]):
-        return
+    asked = self._asked([prompt], [prompt_id], 1, None, [0])
+    harvest, shown = Harvest(asked, self.cfg.max_new_tokens), 0
+    chunk = max(1, min(chunk, CHUNK) - self.ahead)
+    for _ in self._rounds(params, bias_LE, asked, key, harvest,
+                          first=1, chunk=chunk):
+      length = int(harvest.lengths_N[0])
+      yield harvest.tokens_NT[0, shown:length].tolist()
       shown = length
-      rows, _ = self.run_program(
-          params, bias_LE, rows, shown + chunk, until=0)
 
-  def _begin(self, params, bias_LE, prompts, prompt_ids, samples, key,
-             limits_QG, repeats_Q):
-    """Checks and pads prompts, then starts their rows."""
-    lengths = np.array([len(p) for p in prompts], np.int32)
+  def _asked(self, prompts, prompt_ids, samples, limits_QG, repeats_Q) -> Asked:
+    """Checks and pads prompts."""
+    lengths_Q = np.array([len(p) for p in prompts], np.int32)
     new = self.cfg.max_new_tokens
-    longest = self._check(lengths, new)
+    longest = self._check(lengths_Q, new)
     padded = -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET
     tokens_QP = np.zeros((len(prompts), padded), np.int32)
     for row, prompt in zip(tokens_QP, prompts, strict=True):
@@ -180,12 +226,11 @@ class Engine:
       limits_QG = np.full((len(prompts), samples), new, np.int32)
     if repeats_Q is None:
       repeats_Q = _repeats(prompt_ids)
-    firsts_Q = np.asarray(repeats_Q, np.uint32) * np.uint32(samples)
-    inputs = (tokens_QP, lengths, np.asarray(prompt_ids, np.uint32),
-              limits_QG.astype(np.int32))
-    return self.start_program(
-        params, bias_LE, *(self._place(x) for x in inputs), key,
-        self._place(firsts_Q), samples=samples, new=new)
+    return Asked(
+        tuple(np.asarray(p, np.int32) for p in prompts), tokens_QP, lengths_Q,
+        np.asarray(prompt_ids, np.uint32),
+        np.asarray(repeats_Q, np.uint32) * np.uint32(samples),
+        limits_QG.astype(np.int32), self.deadline)
 
   def _check(self, lengths_Q: np.ndarray, new: int) -> int:
     """Tokens of the longest prompt of all processes, if all are in order."""
@@ -195,9 +240,6 @@ class Engine:
     check(most > 0, "there is no prompt to complete")
     check(most == -fewest, f"one process brings {most} prompts, another"
           f" {-fewest}; give as many to each")
-    total = most * jax.process_count()
-    check(total % self.shards == 0, f"{total} questions do not divide over"
-          f" {self.shards} devices; sample a multiple of that at once")
 
     def name(length):
       indices = np.flatnonzero(lengths_Q == length)
@@ -210,135 +252,177 @@ class Engine:
         f" max_new_tokens={new}")
     return longest
 
-  def _place(self, x):
+  def _place(self, tree: Any) -> Any:
     """The rows of all processes on the devices."""
     if self.mesh is None:
-      return jnp.asarray(x)
-    return processes.rows(x, rules.batch_sharding(self.mesh, "decode"))
+      return jax.tree.map(jnp.asarray, tree)
+    return processes.rows(tree, rules.batch_sharding(self.mesh, "decode"))
 
-  def _start_rows(self, params, bias_LE, tokens_QP, lengths_Q, ids_Q, limits_QG,
-                  key, firsts_Q=None, *, samples, new):
-    """Prefills Q prompts, repeats them G times, samples the first tokens.
+  def _rounds(self, params, bias_LE, asked: Asked, key, harvest: Harvest, *,
+              first: int = CHUNK, chunk: int = CHUNK) -> Iterator[list[int]]:
+    """Decodes all samples; of every run gives those that are done.
 
-    `firsts_Q` are the numbers of the prompts' first samples, 0 if None.
+    A run samples at most `chunk` tokens of each, the first at most `first`.
+    What it brought is given when the next one has begun, so that the device
+    works while it is looked at.
     """
-    model = self.model
-    hidden_QD, cache, experts = model.prefill(
-        params, bias_LE, tokens_QP, lengths_Q)
-    address = jax.vmap(jax.vmap(keys_lib.fold, (None, None, 0)), (None, 0, 0))
-    firsts_Q = jnp.zeros_like(ids_Q) if firsts_Q is None else firsts_Q
-    numbers_QG = firsts_Q[:, None] + jnp.arange(samples, dtype=jnp.uint32)[None]
-    keys_B = address(key, ids_Q, numbers_QG).reshape(-1)
-    repeat = functools.partial(jnp.repeat, repeats=samples, axis=0)
-    cache = jax.tree.map(repeat, model.grow(cache, tokens_QP.shape[1] + new))
-    b = keys_B.shape[0]
-    recorded = None
-    if self.cfg.record_experts and experts is not None:
-      recorded = jnp.zeros((b, new, *experts.shape[2:]), jnp.int32)
-    zeros_B = jnp.zeros((b,), jnp.int32)
-    rows = Rows(
-        step=jnp.int32(0), cache=cache, keys_B=keys_B,
-        prompt_lengths_B=repeat(lengths_Q), limits_B=limits_QG.reshape(-1),
-        lengths_B=zeros_B, slots_B=jnp.arange(b) % (b // self.shards),
-        done_B=zeros_B > 0, ended_B=zeros_B > 0,
-        last_B=zeros_B, tokens_BT=jnp.zeros((b, new), jnp.int32),
-        logprobs_BT=jnp.zeros((b, new), jnp.float32), experts_BTLA=recorded)
-    rows = self._append(params, rows, repeat(hidden_QD))
-    rows = jax.tree.map(
-        lambda axes, x: rules.constrain(x, axes, "decode"),
-        self.row_axes(rows), rows, is_leaf=rules.is_axes)
-    return rows, experts if self.cfg.record_experts else None
-
-  def row_axes(self, rows: Rows) -> Rows:
-    """Logical axis names of every leaf of `rows`: how a mesh splits them."""
-    axes = jax.tree.map(
-        lambda x: ("act_batch",)[:x.ndim] + (None,) * (x.ndim - 1),
-        rows._replace(cache=None))
-    return axes._replace(cache=self.model.cache_axes())
-
-  def _append(self, params, rows: Rows, hidden_BD) -> Rows:
-    """Samples one token for every live row from its hidden state."""
-    logits = jnp.dot(hidden_BD, self.model.head(params).astype(hidden_BD.dtype),
-                     precision=self.model.compute.products,
-                     preferred_element_type=jnp.float32)
-    keys = jax.vmap(jax.random.fold_in, (0, None))(rows.keys_B, rows.step)
-    tokens_B, logprobs_B = sample(
-        logits, keys, self.cfg.temperature, self.cfg.top_p, self.cfg.vocab)
-    ended_B = jnp.any(tokens_B[:, None] == self._eos[None], -1)
-    live_B = ~rows.done_B
-    lengths_B = jnp.where(live_B, rows.step + 1, rows.lengths_B)
-    put = functools.partial(jax.lax.dynamic_update_slice_in_dim,
-                            start_index=rows.step, axis=1)
-    return rows._replace(
-        step=rows.step + 1, lengths_B=lengths_B,
-        ended_B=rows.ended_B | (live_B & ended_B),
-        done_B=rows.done_B | ended_B | (lengths_B >= rows.limits_B),
-        last_B=tokens_B, tokens_BT=put(rows.tokens_BT, tokens_B[:, None]),
-        logprobs_BT=put(rows.logprobs_BT, logprobs_B[:, None]))
-
-  def _run_rows(self, params, bias_LE, rows: Rows, stop: jax.Array, *,
-                until: int) -> tuple[Rows, jax.Array]:
-    """Decodes until at most `until` rows of each shard live, or to `stop`.
-
-    Returns:
-      (rows after at most `stop` tokens, live rows of the fullest shard).
-    """
-    slots = jnp.arange(_slots(self.model, rows.cache))
-    prompt_slots = slots.shape[0] - rows.tokens_BT.shape[1]
-    in_prompt_BS = slots[None] < rows.prompt_lengths_B[:, None]
-
-    def body(rows):
-      slot = prompt_slots + rows.step - 1
-      sampled_S = (slots >= prompt_slots) & (slots <= slot)
-      valid_BS = in_prompt_BS | sampled_S[None]
-      hidden, cache, experts = self.model.decode(
-          params, bias_LE, rows.last_B, rows.prompt_lengths_B + rows.step - 1,
-          rows.cache, slot, valid_BS)
-      recorded = rows.experts_BTLA
-      if recorded is not None:
-        recorded = jax.lax.dynamic_update_slice_in_dim(
-            recorded, experts[:, None], rows.step - 1, 1)
-      rows = rows._replace(cache=cache, experts_BTLA=recorded)
-      return self._append(params, rows, hidden)
-
-    def live(rows):
-      return jnp.max(jnp.sum(~rows.done_B.reshape(self.shards, -1), 1))
-
-    rows = jax.lax.while_loop(
-        lambda rows: (live(rows) > until) & (rows.step < stop), body, rows)
-    return rows, live(rows)
-
-  def _decode(self, params, bias_LE, rows: Rows) -> dict[str, np.ndarray]:
-    """Runs all rows to their end, halving the batch as they finish."""
-    sampled = None
+    most = asked.tokens_QP.shape[1] + self.cfg.max_new_tokens + self.ahead
+    room = self._room(params, bias_LE, asked.tokens_QP.shape[1], most)
+    rows_each = self.rows_each(asked.limits_QG.size, room)
+    slots = Slots(self._own_lanes, rows_each, asked.limits_QG.size)
+    prompts = _Prompts(self, asked, harvest, room)
+    rows, steps, done = None, first, None
     while True:
-      shrinks = self.halves(len(rows.done_B))
-      rows, live = self.run_program(
-          params, bias_LE, rows, rows.tokens_BT.shape[1],
-          until=len(rows.done_B) // 2 // self.shards if shrinks else 0)
-      if sampled is None:
-        sampled = _sampled(rows)  # every row is in its place
-      else:
-        sampled = self._store(sampled, rows, shards=self.shards)
-      if not int(live):
-        return processes.own_rows(sampled)
-      rows = self.keep_program(rows, shards=self.shards)
+      while _any(slots.live_S <= slots.floors_S):
+        prompts.ready(params, bias_LE, slots)
+        if rows is None:
+          rows = self.programs.empty(
+              prompts.cache, key, rows=rows_each * self.lanes,
+              slots=self.slots(asked.tokens_QP.shape[1] + 1, most))
+        fill = slots.fill(asked, prompts.begin_S, prompts.count)
+        rows = self.programs.insert(rows, prompts.cache, key, self._place(fill))
+      waiting, live, longest = processes.largest(
+          slots.waiting_S.max(), slots.live_S.max(),
+          _longest(asked, slots, harvest) + self.ahead)
+      if not waiting:
+        prompts.drop()
+      if not live:
+        yield done
+        return
+      rows = self._resized(
+          rows, slots, slots.held_SR.shape[1] if waiting else live, longest,
+          most)
+      size = slots.held_SR.shape[1]
+      until = size // 2 if not waiting and self.halves(
+          size * self.lanes) else 0
+      left = _slots(self.model, rows.cache) - longest + 1
+      rows, found = self.programs.decode(
+          params, bias_LE, rows, np.int32(min(steps, left, CHUNK - self.ahead)),
+          np.int32(until), self._place(slots.floors_S))
+      if done is not None:
+        yield done
+      done = harvest.take(slots, *processes.own_rows(
+          (found, rows.sampled_B, rows.done_B, rows.ended_B)))
+      steps = chunk
 
-  def _rollout(self, prompts, prompt_ids, samples, harvest, prompt_experts):
-    q = len(prompts)
-    shaped = {k: v.reshape(q, samples, *v.shape[1:])
-              for k, v in harvest.items()}
-    experts = None
-    if prompt_experts is not None:
-      before = processes.own_rows(prompt_experts)
-      before = np.repeat(before[:, None], samples, 1)
-      experts = np.concatenate([before, shaped["experts_BTLA"]], 2)
-    return Rollout(
-        prompt_tokens=tuple(np.asarray(p, np.int32) for p in prompts),
-        prompt_ids_Q=np.asarray(prompt_ids, np.int64),
-        tokens_QGT=shaped["tokens_BT"], lengths_QG=shaped["lengths_B"],
-        truncated_QG=~shaped["ended_B"], logprobs_QGT=shaped["logprobs_BT"],
-        experts_QGSLA=experts)
+  def _room(self, params, bias_LE, prompt: int, most: int) -> int:
+    """Rows of every lane, of `most` slots, that there is memory for.
+
+    A power of two, for few sizes to compile; 0 if the devices do not tell.
+    """
+    if not self._fits:
+      return 0
+    free = _free(self.mesh)
+    fit = 0 if free is None else max(1, int(
+        ROOM * free / self._row_bytes(params, bias_LE, prompt, most)))
+    least = -processes.largest(-fit)[0]
+    return least and 2**(least.bit_length() - 1)
+
+  def _row_bytes(self, params, bias_LE, prompt: int, most: int) -> float:
+    """What a device holds for one row of every lane at its longest."""
+    shape, run = jax.ShapeDtypeStruct, self.programs
+    prompts, _ = jax.eval_shape(
+        run.prefill, params, bias_LE, shape((self.lanes, prompt), jnp.int32),
+        shape((self.lanes,), jnp.int32))
+    rows = jax.eval_shape(
+        functools.partial(run.empty, rows=self.lanes, slots=most), prompts,
+        jax.random.key(0))
+    axes = run.axes(rows).cache
+    cache = sum(jax.tree.leaves(jax.tree.map(
+        self._bytes, axes, rows.cache, is_leaf=rules.is_axes)))
+    # A layer twice while it grows; logits, their exponentials and a copy.
+    return cache * (1 + 1 / self.model.cfg.n_layers) + (
+        3 * 4 * self.model.cfg.vocab_size)
+
+  def _bytes(self, axes, x) -> int:
+    """Of the part of an array that lies on one device."""
+    shape = x.shape
+    if self.mesh is not None:
+      shape = jax.sharding.NamedSharding(self.mesh, rules.fitted(
+          axes, shape, dict(self.mesh.shape), "decode")).shard_shape(shape)
+    return math.prod(shape) * x.dtype.itemsize
+
+  def _resized(self, rows: Rows, slots: Slots, live: int, longest: int,
+               most: int) -> Rows:
+    """`rows` in the smallest batch for the live ones, with room for them.
+
+    Layer by layer, so that two caches never meet.
+    """
+    size, now = slots.held_SR.shape[1], _slots(self.model, rows.cache)
+    rows_each = size
+    while self.halves(rows_each * self.lanes) and live <= rows_each // 2:
+      rows_each //= 2
+    wanted = max(now, self.slots(longest, most))
+    if (rows_each, wanted) == (size, now):
+      return rows
+    kept_B = self._place(slots.keep(rows_each))
+    state, cache = self.programs.pick(tuple(rows[1:]), kept_B), []
+    for layer in rows.cache:
+      cache.append(self.programs.move(layer, kept_B, slots=wanted))
+      for leaf in jax.tree.leaves(layer):
+        leaf.delete()
+    return Rows(tuple(cache), *state)
+
+
+class _Prompts:
+  """The prompts whose samples begin next, computed some at a time.
+
+  Attributes:
+    count: prompts of each lane that are computed at once.
+    cache: of those that are; None before the first and after the last.
+    begin_S: int, the first question of each lane in it.
+  """
+
+  def __init__(self, engine: Engine, asked: Asked, harvest: Harvest,
+               room: int):
+    q, padded = asked.tokens_QP.shape
+    self._engine, self._asked, self._harvest = engine, asked, harvest
+    self.count = engine.prompts_at_once(q, asked.samples, padded, room)
+    self.cache, self.begin_S = None, None
+
+  def ready(self, params: Params, bias_LE: jax.Array, slots: Slots) -> None:
+    """Computes prompts if a lane's next sample has none."""
+    # A lane without waiting samples wants no prompt.
+    next_S = np.where(slots.waiting_S > 0, slots.next_S, -1)
+    next_S = np.where(next_S < 0, -1, next_S // self._asked.samples)
+    if self.cache is not None and not _any(
+        (next_S >= 0) & (next_S >= self.begin_S + self.count)):
+      return
+    self.cache, self.begin_S = None, np.maximum(next_S, 0)  # two never meet
+    questions = np.minimum(
+        self.begin_S[:, None] + np.arange(self.count),
+        len(self._asked.lengths_Q) - 1).reshape(-1)
+    self.cache, experts = self._engine.programs.prefill(
+        params, bias_LE, *self._engine._place((
+            self._asked.tokens_QP[questions],
+            self._asked.lengths_Q[questions])))
+    if experts is not None:
+      self._harvest.prompts(questions, processes.own_rows(experts))
+
+  def drop(self) -> None:
+    """Frees the cache; for when nothing waits."""
+    self.cache = None
+
+
+def _free(mesh: jax.sharding.Mesh | None) -> int | None:
+  """Bytes free on the fullest of this process's devices; None if unknown."""
+  devices = jax.local_devices()[:1] if mesh is None else mesh.local_devices
+  told = [device.memory_stats() or {} for device in devices]
+  if not all("bytes_limit" in stats for stats in told):
+    return None
+  return min(x["bytes_limit"] - x["bytes_in_use"] for x in told)
+
+
+def _any(flags: np.ndarray) -> bool:
+  """Whether one is set, in any process."""
+  return bool(processes.largest(int(flags.any()))[0])
+
+
+def _longest(asked: Asked, slots: Slots, harvest: Harvest) -> int:
+  """Tokens of the longest live row of this process, its prompt included."""
+  live = slots.held_SR[slots.held_SR >= 0]
+  lengths = asked.lengths_Q[live // asked.samples] + harvest.lengths_N[live]
+  return int(lengths.max(initial=0))
 
 
 def _repeats(prompt_ids: Sequence[int]) -> list[int]:
@@ -351,45 +435,6 @@ def _repeats(prompt_ids: Sequence[int]) -> list[int]:
     repeats.append(seen[address])
     seen[address] += 1
   return repeats
-
-
-def _sampled(rows: Rows) -> dict[str, jax.Array]:
-  """What the caller wants of the rows."""
-  names = "tokens_BT", "lengths_B", "ended_B", "logprobs_BT", "experts_BTLA"
-  return {name: getattr(rows, name) for name in names
-          if getattr(rows, name) is not None}
-
-
-def _by_shard(x: jax.Array, shards: int) -> jax.Array:
-  """[B, ...] -> [shards, B / shards, ...]."""
-  return x.reshape(shards, x.shape[0] // shards, *x.shape[1:])
-
-
-def _store_rows(sampled: dict[str, jax.Array], rows: Rows, *, shards: int
-                ) -> dict[str, jax.Array]:
-  """`sampled` with the rows at their first places."""
-  slots_SB = _by_shard(rows.slots_B, shards)
-
-  def put(all_rows, some):
-    placed = jax.vmap(lambda a, slots, x: a.at[slots].set(x))(
-        _by_shard(all_rows, shards), slots_SB, _by_shard(some, shards))
-    return placed.reshape(all_rows.shape)
-
-  return jax.tree.map(put, sampled, _sampled(rows))
-
-
-def _keep_rows(rows: Rows, *, shards: int) -> Rows:
-  """Half of the rows of every shard: its live ones, then ended ones."""
-  done_SB = _by_shard(rows.done_B, shards)
-  kept_SB = jnp.argsort(done_SB, axis=1, stable=True)[:, :done_SB.shape[1] // 2]
-
-  def keep(x):
-    if x.ndim == 0:
-      return x
-    some = jax.vmap(lambda a, kept: a[kept])(_by_shard(x, shards), kept_SB)
-    return some.reshape(-1, *x.shape[1:])
-
-  return jax.tree.map(keep, rows)
 
 
 def _slots(model: Model, cache: Any) -> int:

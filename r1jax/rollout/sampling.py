@@ -60,13 +60,7 @@ def sample(logits_BV: jax.Array, keys_B: jax.Array, temperature: float,
     (tokens int32 [B], float32 log-probabilities [B] under the distribution
     drawn from; for greedy, under the untempered one).
   """
-  logits_BV = logits_BV.astype(jnp.float32)
-  if 0 < vocab < logits_BV.shape[-1]:
-    known_V = jnp.arange(logits_BV.shape[-1]) < vocab
-    logits_BV = jnp.where(known_V, logits_BV, -jnp.inf)
-  # The largest is 0 before the division, so that none overflows by it.
-  logits_BV -= jnp.max(logits_BV, -1, keepdims=True)
-  logits_BV /= temperature or 1.0
+  logits_BV = _shifted(logits_BV, vocab) / (temperature or 1.0)
   weights_BV = jnp.exp(logits_BV)
   if temperature == 0:
     tokens_B = jnp.argmax(logits_BV, -1).astype(jnp.int32)
@@ -74,11 +68,50 @@ def sample(logits_BV: jax.Array, keys_B: jax.Array, temperature: float,
     if top_p < 1:
       weights_BV = nucleus(weights_BV, top_p)
     tokens_B = invert(weights_BV, jax.vmap(jax.random.uniform)(keys_B))
+  return tokens_B, _logprobs(logits_BV, weights_BV, tokens_B)
+
+
+def sample_each(logits_BV: jax.Array, keys_B: jax.Array,
+                temperature_B: jax.Array, top_p_B: jax.Array, vocab: int = 0
+                ) -> tuple[jax.Array, jax.Array]:
+  """As `sample`, with a temperature and a top-p of each row's own.
+
+  Args:
+    logits_BV, keys_B, vocab: as there.
+    temperature_B, top_p_B: float32.
+  """
+  greedy_B = temperature_B == 0
+  cut_B = (top_p_B < 1) & ~greedy_B
+  logits_BV = (_shifted(logits_BV, vocab)
+               / jnp.where(greedy_B, 1.0, temperature_B)[:, None])
+  whole_BV = jnp.exp(logits_BV)
+  weights_BV = jax.lax.cond(  # a nucleus costs more than all the rest
+      jnp.any(cut_B), lambda: jnp.where(
+          cut_B[:, None], nucleus(whole_BV, top_p_B), whole_BV),
+      lambda: whole_BV)
+  tokens_B = jnp.where(
+      greedy_B, jnp.argmax(logits_BV, -1).astype(jnp.int32),
+      invert(weights_BV, jax.vmap(jax.random.uniform)(keys_B)))
+  return tokens_B, _logprobs(logits_BV, weights_BV, tokens_B)
+
+
+def _shifted(logits_BV: jax.Array, vocab: int) -> jax.Array:
+  """float32 logits of the ids that are drawn, the largest of a row 0."""
+  logits_BV = logits_BV.astype(jnp.float32)
+  if 0 < vocab < logits_BV.shape[-1]:
+    known_V = jnp.arange(logits_BV.shape[-1]) < vocab
+    logits_BV = jnp.where(known_V, logits_BV, -jnp.inf)
+  # Before the division by the temperature, so that none overflows by it.
+  return logits_BV - jnp.max(logits_BV, -1, keepdims=True)
+
+
+def _logprobs(logits_BV, weights_BV, tokens_B):
+  """Of the tokens, under the distribution of the weights."""
   token_logits_B = jnp.take_along_axis(logits_BV, tokens_B[:, None], -1)[:, 0]
-  return tokens_B, token_logits_B - jnp.log(_total(_blocks(weights_BV)))
+  return token_logits_B - jnp.log(_total(_blocks(weights_BV)))
 
 
-def nucleus(weights_BV: jax.Array, top_p: float) -> jax.Array:
+def nucleus(weights_BV: jax.Array, top_p: float | jax.Array) -> jax.Array:
   """The weights with 0 outside the nucleus.
 
   A token is kept if all that are likelier together have less than `top_p`: the
@@ -90,7 +123,7 @@ def nucleus(weights_BV: jax.Array, top_p: float) -> jax.Array:
 
   Args:
     weights_BV: float32 in [0, 1], the largest of each row 1.
-    top_p: in (0, 1).
+    top_p: in (0, 1), of all rows or [B].
   """
   blocks = _blocks(weights_BV)
   goal_B = top_p * _total(blocks)

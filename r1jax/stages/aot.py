@@ -7,6 +7,7 @@ be there. Beside each stands what it should cost, counted from the config.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -19,8 +20,9 @@ from jax.sharding import Mesh, NamedSharding
 from r1jax.accounting import flops, memory
 from r1jax.core.config import check
 from r1jax.models.model import Model
-from r1jax.ops import ragged_exchange
+from r1jax.ops import attention, ragged_exchange
 from r1jax.rollout.engine import Engine
+from r1jax.rollout.programs import CHUNK, Fill, Rows
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import rules
 from r1jax.stages import resident
@@ -35,9 +37,9 @@ class Program:
   """A program to compile.
 
   Attributes:
-    name: `reshard`, `prefill`, `decode`, `halve`, `logprobs`, `taught` (the
-      teacher's), `score` (of the largest reward model), `accumulate` or
-      `apply`.
+    name: `reshard`, `prefill`, `insert`, `decode`, `halve` (of a layer's
+      cache), `logprobs`, `taught` (the teacher's), `score` (of the largest
+      reward model), `accumulate` or `apply`.
     lower: () -> `jax.stages.Lowered`.
     arguments: what it reads, by kind (`resident.KINDS`), trees of
       `jax.ShapeDtypeStruct` with shardings.
@@ -90,10 +92,10 @@ def programs(model: Model, cfg: AheadConfig, mesh: Mesh,
   arrays = resident.arrays(model, cfg, mesh, beside)
   engine = Engine(model, SamplingConfig(
       max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh)
-  rows = _rows(model, cfg, mesh, engine, arrays)
-  held = resident.phases(cfg, arrays, rows)
-  made = [_reshard(model, mesh, arrays, held),
-          *_sampling(model, cfg, mesh, engine, arrays, rows, held)]
+  rows, prompts = _rows(cfg, mesh, engine, arrays)
+  held = resident.phases(cfg, arrays, rows, prompts)
+  made = [_reshard(model, mesh, arrays, held), *_sampling(
+      model, cfg, mesh, engine, arrays, rows, prompts, held)]
   if cfg.reads_reference or not cfg.on_policy:
     made.append(_logprobs(model, cfg, mesh, arrays, held))
   if cfg.distill.factor:
@@ -277,62 +279,83 @@ def _reshard(model, mesh, arrays, held) -> Program:
                  {arrays.policy: arrays.compute}, held["reshard"])
 
 
-def _prompts(cfg, mesh):
-  """Arguments of the engine's start behind parameters and router bias."""
-  prompts = cfg.rows // cfg.samples
-  shapes = (((prompts, cfg.prompt), jnp.int32), ((prompts,), jnp.int32),
-            ((prompts,), jnp.uint32), ((prompts, cfg.samples), jnp.int32))
-  place = rules.batch_sharding(mesh, "decode")
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  return (*(jax.ShapeDtypeStruct(*s, sharding=place) for s in shapes),
-          resident.whole(key, mesh),
-          jax.ShapeDtypeStruct((prompts,), jnp.uint32, sharding=place))
-
-
-def _rows(model, cfg, mesh, engine, arrays):
-  """State of all rows that are decoded."""
-  with jax.set_mesh(mesh):
-    rows, _ = jax.eval_shape(
-        lambda *args: engine.start_program(
-            *args, samples=cfg.samples, new=cfg.length - cfg.prompt),
-        arrays.decoding, arrays.state.router_bias_LE, *_prompts(cfg, mesh))
-  return jax.tree.map(
-      lambda axes, x: jax.ShapeDtypeStruct(
-          x.shape, x.dtype, sharding=NamedSharding(mesh, rules.fitted(
-              axes, x.shape, dict(mesh.shape), "decode"))),
-      engine.row_axes(rows), rows, is_leaf=rules.is_axes)
-
-
-def _sampling(model, cfg, mesh, engine, arrays, rows, held
+def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
               ) -> Iterator[Program]:
-  """Prefill of the prompts, decoding after them, and the halving of rows."""
+  """Prefill of the prompts, their samples' begin, and decoding after them."""
   params, bias_LE = arrays.decoding, arrays.state.router_bias_LE
   # As it comes to the programs: what they do not read is not their argument.
   given = {"decoding copy": _main(params), "other": bias_LE}
   head = 2 * model.cfg.d_model * model.cfg.vocab_size
-  prompts, new = _prompts(cfg, mesh), cfg.length - cfg.prompt
-  count = cfg.rows // cfg.samples
+  asked, run = _asked(cfg, mesh, engine), engine.programs
+  count, length = asked[0].shape
   yield Program(
-      "prefill", _under(mesh, engine.start_program, params, bias_LE, *prompts,
-                        samples=cfg.samples, new=new),
-      given | {"batch": prompts}, held["prefill"],
-      flops=(count * cfg.prompt * (flops.forward(
-          model.cfg, (cfg.prompt + 1) / 2) - head)
-          + (count + cfg.rows) * head / 2) / mesh.size,
-      trips=_rounds(model, cfg, mesh, (count, cfg.prompt), "decode"))
-  stop = resident.whole(jax.ShapeDtypeStruct((), jnp.int32), mesh)
+      "prefill", _under(mesh, run.prefill, params, bias_LE, *asked),
+      # Nothing is drawn yet, so the head and the norm before it are not read.
+      given | {"batch": asked, "decoding copy": {
+          name: part for name, part in _main(params).items()
+          if name not in ("norm", "w_head")}}, held["prefill"],
+      flops=count * length * (flops.forward(
+          model.cfg, (length + 1) / 2) - head) / mesh.size,
+      trips=_rounds(model, cfg, mesh, (count, length), "decode"))
+  place = rules.batch_sharding(mesh, "decode")
+  key = resident.whole(jax.eval_shape(lambda: jax.random.key(0)), mesh)
+  fill = Fill(*(
+      jax.ShapeDtypeStruct((cfg.rows,), dtype, sharding=place) for dtype in (
+          jnp.bool_, *4 * (jnp.int32,), *2 * (jnp.uint32,))))
   yield Program(
-      "decode", _under(mesh, engine.run_program, params, bias_LE, rows, stop,
-                       until=0),
-      given | {"cache": rows, "other": (bias_LE, stop)}, held["decode"],
+      "insert", _under(mesh, run.insert, rows, prompts, key, fill),
+      {"cache": (rows, prompts), "batch": (key, fill)}, held["insert"])
+  scalar = resident.whole(jax.ShapeDtypeStruct((), jnp.int32), mesh)
+  floors_S = jax.ShapeDtypeStruct((engine.lanes,), jnp.int32, sharding=place)
+  control, steps = (scalar, scalar, floors_S), min(
+      CHUNK, cfg.length - cfg.prompt)
+  block = attention.decode_block(mesh.devices.flat[0].platform)
+  yield Program(
+      "decode", _under(mesh, run.decode, params, bias_LE, rows, *control),
+      given | {"cache": rows, "batch": control}, held["decode"],
       flops=cfg.rows * flops.forward(
           model.cfg, cfg.length, absorbed=model.cfg.attention == "mla"
       ) / mesh.size,
-      steps=new, trips={"while": new})
+      # Blocks are turns of a loop inside the loop over tokens.
+      steps=steps, trips={attention.BLOCKS: -(-cfg.length // (block or 1)),
+                          "while": steps})
   if engine.halves(cfg.rows):
+    kept_B = jax.ShapeDtypeStruct((cfg.rows // 2,), jnp.int32, sharding=place)
     yield Program(
-        "halve", _under(mesh, engine.keep_program, rows, shards=engine.shards),
-        {"cache": rows}, held["halve"])
+        "halve", _under(mesh, run.move, rows.cache[0], kept_B,
+                        slots=cfg.length),
+        {"cache": (rows.cache[0], kept_B)}, held["halve"])
+
+
+def _asked(cfg, mesh, engine) -> tuple[jax.ShapeDtypeStruct, ...]:
+  """The prompts that are computed at once, and their lengths."""
+  count = engine.lanes * engine.prompts_at_once(
+      cfg.rows // cfg.samples, cfg.samples, cfg.prompt)
+  place = rules.batch_sharding(mesh, "decode")
+  return (jax.ShapeDtypeStruct((count, cfg.prompt), jnp.int32, sharding=place),
+          jax.ShapeDtypeStruct((count,), jnp.int32, sharding=place))
+
+
+def _rows(cfg, mesh, engine, arrays) -> tuple[Rows, Any]:
+  """State of all rows that are decoded, and the prompts' cache."""
+  run, key = engine.programs, jax.eval_shape(lambda: jax.random.key(0))
+
+  def placed(axes, tree):
+    return jax.tree.map(
+        lambda names, x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=NamedSharding(mesh, rules.fitted(
+                names, x.shape, dict(mesh.shape), "decode"))),
+        axes, tree, is_leaf=rules.is_axes)
+
+  with jax.set_mesh(mesh):
+    prompts, _ = jax.eval_shape(
+        run.prefill, arrays.decoding, arrays.state.router_bias_LE,
+        *_asked(cfg, mesh, engine))
+    rows = jax.eval_shape(
+        functools.partial(run.empty, rows=cfg.rows, slots=cfg.length),
+        prompts, key)
+  axes = run.axes(rows)
+  return placed(axes, rows), placed(axes.cache, prompts)
 
 
 def _under(mesh, run, *args, **static) -> Callable[[], jax.stages.Lowered]:

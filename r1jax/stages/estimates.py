@@ -44,21 +44,22 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
   logits = 4 * c.vocab_size * min(CHUNK, tokens)
   stacks = {name: part for name, part in arrays.compute.items()
             if name.endswith("_blocks")}
-  cache = programs["decode"].held.device["cache"]
+  cache, inserted = (programs[name].held.device["cache"]
+                     for name in ("decode", "insert"))
   prompts = cfg.rows // cfg.samples
   made = {
       "reshard": {"the decoding copy": size(arrays.decoding)},
       "prefill": {
-          "the cache, filled": cache,
           "the layers' parameters, stacked": size(stacks),
-          "the prompts' own cache": cache // cfg.samples,
+          "the prompts' cache": inserted - cache,
           "a layer's activations": math.ceil(
               layer * prompts * cfg.prompt / tokens)},
       "decode": {
           "logits of all rows, and their order": (
               2 * 4 * cfg.rows * c.vocab_size),
           "scores of a layer": 4 * cfg.rows * c.n_heads * cfg.length},
-      "halve": {"half of the cache": cache // 2},
+      "insert": {},
+      "halve": {"half of a layer's cache": cache // 2 // c.n_layers},
       "logprobs": {
           "a layer's activations": layer,
           "logits of a chunk, and their exponentials": 2 * logits},

@@ -133,7 +133,7 @@ def hints(program: Program, m: Measured, chip: chips.Chip | None,
           if program.resident.get(kind)]
   if idle:
     yield f"--offload={','.join(idle)} keeps that in host memory meanwhile"
-  if m.name in ("prefill", "decode", "halve"):
+  if m.name in ("prefill", "insert", "decode", "halve"):
     yield "fewer --rows of a step, or more chips on --mesh.expert"
   yield "a larger --topology"
 

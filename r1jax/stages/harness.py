@@ -46,7 +46,7 @@ class HarnessConfig:
   """How much is done at once."""
 
   batch: int = 16  # generations at once
-  tokens: int = 8192  # of a batch whose likelihood is asked
+  tokens: int = 8192  # of a batch of log-likelihoods
   max_length: int = 0  # longest sequence; 0: the model's context
   seed: int = 0  # of the samples
 

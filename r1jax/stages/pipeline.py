@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -47,12 +47,15 @@ class Pipeline:
     values: what stands for `plan.VALUES`, from `Plan.values`.
     launch: words before every command, such as ("srun",), but not before
       those that run alone.
+    experiment: the command of an experiment by its name, without flags.
   """
 
   plan: Plan
   workdir: epath.Path
   values: Mapping[str, str]
   launch: Sequence[str] = ()
+  experiment: Callable[[str], Sequence[str]] = lambda name: _module(
+      f"experiments.{name}")
 
   def folder(self, name: str) -> epath.Path:
     """Of a stage."""
@@ -63,7 +66,8 @@ class Pipeline:
     flags = {stage.out: os.fspath(self.folder(stage.name))} | {
         name: self.filled(value) for name, value in stage.flags.items()}
     launch = () if stage.alone else self.launch
-    return [*launch, sys.executable, "-m", stage.module,
+    start = _module if "." in stage.run else self.experiment
+    return [*launch, *start(stage.run),
             *(f"--{name}={value}" for name, value in flags.items())]
 
   def filled(self, text: str) -> str:
@@ -244,6 +248,10 @@ def _alone(workdir: epath.Path) -> Iterator[tuple[int, ...]]:
             " killed; waiting for its end (Ctrl-C leaves)", flush=True)
       fcntl.flock(file, fcntl.LOCK_EX)
     yield (file.fileno(),)
+
+
+def _module(name: str) -> list[str]:
+  return [sys.executable, "-m", name]
 
 
 def shown(command: Sequence[str]) -> str:

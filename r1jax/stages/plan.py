@@ -1,7 +1,7 @@
 """A plan: the stages of a pipeline, as data in TOML.
 
   [stages.zero]                   # its folder: WORKDIR/zero
-  run = "train_grpo"              # experiments.train_grpo; a.b is that module
+  run = "train_grpo"              # that experiment; a.b is that module
   flags = {init = "{init}", seed = "{seed}", steps = 80}
 
   [stages.labels]
@@ -48,7 +48,7 @@ class Stage:
 
   Attributes:
     name: of the stage and of its folder.
-    run: the module.
+    run: the experiment, or with a dot in it the module.
     out: the flag that takes the folder.
     part: of the table of costs; stages of one part are summed.
     flags: flag to value as text, placeholders in it.
@@ -63,11 +63,6 @@ class Stage:
   flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
   expect: Mapping[str, float] = dataclasses.field(default_factory=dict)
   alone: bool = False
-
-  @property
-  def module(self) -> str:
-    """What python -m takes."""
-    return self.run if "." in self.run else f"experiments.{self.run}"
 
   @property
   def places(self) -> tuple[str, ...]:

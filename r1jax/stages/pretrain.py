@@ -15,6 +15,7 @@ from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data import pipeline
 from r1jax.data.tokenizer import Tokenizer, check_fits
+from r1jax.report import sinks
 from r1jax.sharding import processes
 from r1jax.stages.session import Session
 from r1jax.stages.weights import Handover
@@ -38,12 +39,15 @@ class PretrainConfig:
   bias_update_speed: float = 1e-3
   seed: int = 0  # of parameters and documents
   save_every: int = 500  # updates between checkpoints
+  # Who shows the metrics beside TensorBoard: wandb, trackio or both.
+  sinks: tuple[str, ...] = ()
   lm: LmConfig = LmConfig(mtp=0.1, balance=1e-4)
   optimizer: OptimizerConfig = OptimizerConfig(
       lr=3e-3, weight_decay=0.1, warmup_steps=None, schedule="cosine",
       final_fraction=0.05)
 
   def __post_init__(self):
+    sinks.check_names(self.sinks)
     for name in ("steps", "rows", "row_length", "micro_batches", "save_every"):
       check(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be"
             " positive")

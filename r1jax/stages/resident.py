@@ -38,13 +38,14 @@ from r1jax.training.step import Sums
 # teacher: of a student, in the compute dtype, with its router bias.
 # reward models: likewise, all of them.
 # gradient sums: float32, of what is trained.
-# cache: of all rows that are decoded, and the rows' own state.
+# cache: of all rows that are decoded, the rows' own state, and before they
+#   begin the cache of their prompts.
 # batch: the micro-batches of a step.
 # other: router bias, counters.
 KINDS = ("masters", "moments", "compute copy", "decoding copy", "reference",
          "teacher", "reward models", "gradient sums", "cache", "batch", "other")
-PHASES = ("reshard", "prefill", "decode", "halve", "logprobs", "taught",
-          "score", "accumulate", "apply")
+PHASES = ("reshard", "prefill", "insert", "decode", "halve", "logprobs",
+          "taught", "score", "accumulate", "apply")
 HELD = ("mtp",)  # what reinforcement learning does not train
 OFFLOADED = {"optimizer": "moments", "reference": "reference",
              "rewards": "reward models"}
@@ -153,7 +154,8 @@ def arrays(model: Model, cfg: AheadConfig, mesh: Mesh,
                              cfg, mesh))
 
 
-def phases(cfg: AheadConfig, arrays: Arrays, rows: Any) -> dict[str, Held]:
+def phases(cfg: AheadConfig, arrays: Arrays, rows: Any, prompts: Any
+           ) -> dict[str, Held]:
   """What is alive in every phase.
 
   An evaluation is a rollout beside which the step's batch is alive as well.
@@ -162,6 +164,7 @@ def phases(cfg: AheadConfig, arrays: Arrays, rows: Any) -> dict[str, Held]:
     cfg: the sizes.
     arrays: what the function `arrays` gives.
     rows: state of all rows that are decoded, shapes.
+    prompts: the cache of the prompts that are computed at once, shapes.
   """
   size = memory.shard_bytes
   state, count = arrays.state, cfg.epochs * cfg.minibatches * cfg.micro_batches
@@ -198,6 +201,7 @@ def phases(cfg: AheadConfig, arrays: Arrays, rows: Any) -> dict[str, Held]:
   decoding = Held(sampling | {"cache": size(rows)}, host)
   return {
       "reshard": Held(resting, host), "prefill": Held(sampling, host),
+      "insert": Held(sampling | {"cache": size((rows, prompts))}, host),
       "decode": decoding, "halve": decoding,
       "logprobs": Held(reading | {"batch": scored}, host),
       "taught": Held(reading | {"batch": placed + max(0, fixed - 1) * mask},

@@ -19,7 +19,7 @@ from r1jax.data import preference as data_lib
 from r1jax.data.preference import PAIRWISE, POINTWISE, Example, Packed
 from r1jax.data.tokenizer import Tokenizer, check_fits
 from r1jax.evals import preference as evals
-from r1jax.report import reward_figure, writer
+from r1jax.report import reward_figure, sinks, writer
 from r1jax.sharding import processes, rules
 from r1jax.stages import reward_weights
 from r1jax.stages.scoring import Scoring
@@ -56,6 +56,8 @@ class PreferenceConfig:
   seed: int = 0  # of the order of the data, the head and a LoRA adapter
   save_every: int = 100  # updates between checkpoints
   eval_every: int = 100  # updates between evaluations; 0 is never
+  # Who shows the metrics beside TensorBoard: wandb, trackio or both.
+  sinks: tuple[str, ...] = ()
   validation: float = 0.1  # share of prompts of --reward_data that are held out
   # auto (the tokenizer's own chat template, else plain), plain, chat, r1-zero,
   # chat-think, r1, file:PATH
@@ -65,6 +67,7 @@ class PreferenceConfig:
   lora: LoraConfig = LoraConfig()
 
   def __post_init__(self):
+    sinks.check_names(self.sinks)
     check(self.loss in (PAIRWISE, POINTWISE),
           f"loss={self.loss!r}: choose {PAIRWISE} or {POINTWISE}")
     for name in ("rows", "row_length", "micro_batches", "save_every"):

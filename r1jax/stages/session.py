@@ -21,6 +21,7 @@ from r1jax.core.lock import Lock
 from r1jax.core.types import TokenBatch
 from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.tokenizer import Tokenizer
+from r1jax.report import sinks
 from r1jax.report import workdir as workdir_lib
 from r1jax.report.progress import Progress
 from r1jax.report.writer import Writer
@@ -76,7 +77,8 @@ class Session:
 
     Args:
       workdir: folder of the run, local or gs://.
-      config: every setting as resolved; `steps` may differ on resuming.
+      config: every setting as resolved; `steps` and `sinks` may differ on
+        resuming.
       tokenizer: of the run, which keeps its files.
       title: of the progress bar.
       total: steps in all.
@@ -99,12 +101,17 @@ class Session:
     self.workdir = epath.Path(workdir)
     self.title, self.total, self.shown = title, total, shown
     self._skip_damaged = skip_damaged
+    self._sinks = lambda: sinks.opened(
+        config.get("sinks", ()), workdir, config, resumes=self.resumes)
 
     self._lock: Lock | None = None  # of process 0, which has it for all
 
     def take() -> None:
       self._lock = workdir_lib.take(
-          workdir, config, workdir_lib.versions(), ignore=("steps",),
+          workdir, config, workdir_lib.versions(),
+          # Unless there is a deadline, no sample depends on the rows.
+          ignore=("steps", "sinks") if config.get("rollout_deadline") else (
+              "steps", "sinks", "max_rows", "speculate"),
           remedies=_REMEDIES | dict(remedies or {}))
       tokenizer_lib.keep(tokenizer, workdir)
 
@@ -202,8 +209,10 @@ class Session:
   def __enter__(self) -> Session:
     self.writer = None
     if processes.is_writer():
-      self.writer = Writer(
-          self.workdir, resumed=self.step if self.resumes else None)
+      with self._giving_back():
+        self.writer = Writer(
+            self.workdir, resumed=self.step if self.resumes else None,
+            sinks=self._sinks())
     self._cost = cost.Record(self.workdir)
     self.preemption.__enter__()
     self.progress = Progress(self.title, self.total, start=self.step,

@@ -16,7 +16,7 @@ from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data.sft import Example, Packed
 from r1jax.data.tokenizer import Tokenizer, check_fits
-from r1jax.report import writer
+from r1jax.report import sinks, writer
 from r1jax.sharding import processes
 from r1jax.stages.session import Session
 from r1jax.stages.weights import Handover, Weights
@@ -48,6 +48,8 @@ class SftConfig:
   seed: int = 0  # of the order of the data and of a LoRA adapter
   save_every: int = 100  # updates between checkpoints
   eval_every: int = 100  # updates between evaluations; 0 is never
+  # Who shows the metrics beside TensorBoard: wandb, trackio or both.
+  sinks: tuple[str, ...] = ()
   template: str = "r1-zero"  # or plain, chat, chat-think, r1, file:PATH
   lm: LmConfig = LmConfig()
   optimizer: OptimizerConfig = OptimizerConfig(
@@ -55,6 +57,7 @@ class SftConfig:
   lora: LoraConfig = LoraConfig()
 
   def __post_init__(self):
+    sinks.check_names(self.sinks)
     for name in ("rows", "row_length", "micro_batches", "save_every"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")

@@ -20,7 +20,7 @@ class OptimizerConfig:
 
   Attributes:
     lr: peak learning rate.
-    b1, b2, eps: Adam's.
+    b1, b2, eps: AdamW's beta 1, beta 2 and epsilon.
     weight_decay: decoupled, times the learning rate, on matrices only (not on
       norms and biases).
     clip: largest global norm of the gradient; 0 is no clipping.

@@ -66,6 +66,66 @@ def test_bytes_of_a_product_and_of_a_slice_of_a_stack():
   assert 4 * 1000 * layers * 2 < found.touched < 4 * 1000 * layers * 6
 
 
+def test_a_scatter_into_a_cache_touches_what_it_writes():
+  """Of rows that write at places of their own, alone or within a fusion."""
+  rows, slots, width, turns = 8, 500, 20, 3
+
+  def put(cache, new, at):
+    return jax.vmap(lambda row, x, at: jax.lax.dynamic_update_slice(
+        row, x[None], (at, 0)))(cache, new, at)
+
+  def f(cache, new, at):
+    return jax.lax.fori_loop(
+        0, turns, lambda i, c: put(c, new + i, at + i), cache)
+
+  shapes = [jax.ShapeDtypeStruct(s, d) for s, d in (
+      ((rows, slots, width), jnp.float32), ((rows, width), jnp.float32),
+      ((rows,), jnp.int32))]
+  program = jax.jit(f, donate_argnums=0).lower(*shapes).compile()
+  text = program.as_text()
+  assert "scatter" in text
+  written = 4 * rows * width
+  assert turns * written < hlo.costs(text).touched < turns * 10 * written
+  # Whereas the cache is fifty times as much.
+  assert turns * 10 * written < 4 * rows * slots * width
+
+
+def test_a_slice_within_a_fusion_within_a_fusion():
+  """So a TPU's product reads a block of a cache; another passes all of it on.
+  """
+  slots, block, width = 4000, 500, 30
+  whole, part = f"f32[{slots},{width}]", f"f32[{block},{width}]"
+  row, out = f"f32[{width}]", f"f32[{block}]"
+  text = f"""
+%cut (a: {whole}, at: s32[]) -> {part} {{
+  %a = {whole} parameter(0)
+  %at = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %s = {part} dynamic-slice(%a, %at, %zero)
+}}
+%same (b: {row}) -> {row} {{
+  ROOT %b = {row} parameter(0)
+}}
+%product (c: {whole}, d: {row}, e: s32[]) -> {out} {{
+  %c = {whole} parameter(0)
+  %d = {row} parameter(1)
+  %e = s32[] parameter(2)
+  %part = {part} fusion(%c, %e), kind=kLoop, calls=%cut
+  %row = {row} fusion(%d), kind=kLoop, calls=%same
+  ROOT %p = {out} custom-call(%part, %row)
+}}
+ENTRY %main (x: {whole}, y: {row}, z: s32[]) -> {out} {{
+  %x = {whole} parameter(0)
+  %y = {row} parameter(1)
+  %z = s32[] parameter(2)
+  ROOT %f = {out} fusion(%x, %y, %z), kind=kOutput, calls=%product
+}}
+"""
+  touched = hlo.costs(text).touched
+  exact = 4 * (block * width + width + block)
+  assert exact <= touched <= exact + 8  # and the place
+
+
 @pytest.mark.parametrize("kind", ["all-gather", "all-reduce", "reduce-scatter"])
 def test_collectives_of_a_mesh(kind):
   mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))

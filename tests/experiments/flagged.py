@@ -31,12 +31,6 @@ def errors(lines):
   return json.loads(done.stdout)
 
 
-def flags_of(modules):
-  """The names of all flags that these modules declare or import."""
-  answers = errors([(module, None) for module in modules])
-  return {name for answer in answers for name in answer.split()}
-
-
 def _parse(module, arguments):
   importlib.import_module(module)
   if arguments is None:
@@ -64,7 +58,7 @@ def _error(module, arguments):
         out.write(str(names))
       except BaseException as error:  # whatever it is, it is the answer
         out.write(f"{type(error).__name__}: {error}")
-        out.flush()
+      out.flush()
       os._exit(0)
     os.waitpid(child, 0)
     out.seek(0)

@@ -87,7 +87,7 @@ def test_a_sweep(answers):
 
 
 @pytest.mark.parametrize("number,message", [
-    (2, "program='updates': choose all or some of reshard, prefill, decode"),
+    (2, "program='updates': choose all or some of reshard, prefill, insert"),
     (3, "tinny"),
     (4, "rows=3 do not divide by samples=2"),
     (5, "length is 4096 tokens, the model's context is"),
@@ -106,7 +106,8 @@ def test_a_published_shape_on_a_gpu_that_is_not_here(answers):
   out = succeeds(answers[9])
   found = {row["name"]: row for row in figures(out)["rows"]}
   assert list(found) == [
-      "reshard", "prefill", "decode", "logprobs", "accumulate", "apply"]
+      "reshard", "prefill", "insert", "decode", "halve", "logprobs",
+      "accumulate", "apply"]
   size = 7_615_616_512
   held = found["accumulate"]["held"]
   assert held["device"]["masters"] == 4 * size
@@ -123,4 +124,4 @@ def test_a_published_shape_on_a_gpu_that_is_not_here(answers):
     total = sum(row["held"]["device"].values()) + sum(
         row["transient"].values())
     assert 60 * GIB < total < 139 * GIB
-  assert out.count("yes") == 6 and "device + host" in out
+  assert out.count("yes") == 8 and "device + host" in out

@@ -41,7 +41,7 @@ def test_seeds_vary_slowest():
 
 def test_the_grid_trains_as_the_quickstart_does():
   mine = emergence.config(2, 80)
-  theirs = emergence.quickstart.config(2, 80)
+  theirs = emergence.zero.config(2, 80)
   assert mine == dataclasses.replace(theirs, eval_every=80)
 
 

@@ -40,6 +40,7 @@ SIZES = {
         EVAL_SAMPLES=SAMPLES),
     "inspect_rollouts": dict(
         STEPS=2, QUESTIONS=4, SAMPLES=SAMPLES, EVAL_SAMPLES=SAMPLES),
+    "r1": dict(PRESET="tiny", FOLDER="runs/r1_tiny"),
 }
 
 
@@ -111,9 +112,15 @@ def execute(name, folder, **sizes):
       "argv": [sys.executable, "-m", "ipykernel_launcher", "-f",
                "{connection_file}"],
       "display_name": "Python 3", "language": "python"}))
+  # The command of this repository, whatever is installed.
+  shell = folder / "bin" / "r1jax"
+  shell.parent.mkdir()
+  shell.write_text(f'#!/bin/sh\nexec {sys.executable} -m experiments "$@"\n')
+  shell.chmod(0o755)
   environment = {k: v for k, v in os.environ.items() if k != "PJRT_NPROC"} | {
       "XLA_FLAGS": processes.xla_flags(), "PYTHONPATH": str(ROOT),
-      "IPYTHONDIR": str(folder / "ipython")}
+      "IPYTHONDIR": str(folder / "ipython"),
+      "PATH": os.pathsep.join([str(shell.parent), os.environ["PATH"]])}
   work = folder / "work"
   work.mkdir()
   with pytest.MonkeyPatch.context() as patch:
@@ -249,6 +256,26 @@ def test_inspection_of_the_quickstart(quickstart, tmp_path):
   ran = execute("inspect_rollouts", tmp_path, RUN=str(workdir))
   assert not (ran.folder / "runs").exists()  # nothing was trained
   inspected(ran, workdir)
+
+
+@pytest.mark.slow  # the tiny plan: five minutes of one core
+def test_r1_from_top_to_bottom(tmp_path):
+  ran = execute("r1", tmp_path, **SIZES["r1"])
+  is_quiet(ran)
+  folder = ran.folder / "runs/r1_tiny"
+  begun = re.findall(r"^\[(\d+)/(\d+)\] \w+$", ran.text("run"), re.MULTILINE)
+  assert begun == [(str(i + 1), str(len(begun))) for i in range(len(begun))]
+  assert ran.text("run").endswith("done\n") and len(begun) > 10
+  assert all(f"\n{path.parent.name}" in ran.text("plan")
+             for path in folder.glob("*/done.json"))
+  header, _, *rows = ran.text("table").splitlines()
+  assert header.split() == ["base", "r1"] and len(rows) > 5
+  assert {line.split("  ")[0] for line in ran.text("claims").splitlines()} <= {
+      "holds", "does not", "not decided"}
+  assert len(ran.data("figures", "image/png")) == len(
+      list((folder / "figures").glob("*.png"))) > 0
+  assert len(ran.text("ask").splitlines()) >= 2
+  assert (folder / "report.html").exists()
 
 
 def test_all_are_here():

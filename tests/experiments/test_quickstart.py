@@ -10,7 +10,7 @@ from experiments import quickstart
 from r1jax.core import config as config_lib
 from r1jax.data import corpus
 from r1jax.report import tables
-from r1jax.stages import evaluating, judging, reporting, tasks, weights
+from r1jax.stages import evaluating, judging, reporting, tasks, weights, zero
 from tests.stages import cases
 
 # The issue's bar on all 256 test problems; on 64 its standard error is 0.05.
@@ -19,7 +19,7 @@ SMALL = dict(batch=4, max_new_tokens=8)
 DECODINGS = {
     way: (dataclasses.replace(
         evals, samples=min(evals.samples, 3), **SMALL), suffix)
-    for way, (evals, suffix) in quickstart.DECODINGS.items()}
+    for way, (evals, suffix) in zero.DECODINGS.items()}
 CONFIG = cases.config(
     steps=1, questions=4, row_length=96, max_new_tokens=(8,))
 
@@ -29,7 +29,7 @@ def run(folder):
   judged = contextlib.nullcontext(cases.judge())
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(judging, "judge", lambda tokenizer, template: judged)
-    return quickstart.run(
+    return zero.run(
         CONFIG, DECODINGS, cases.policy(cases.DENSE), cases.tokenizer(),
         folder, test="test[:6]", held_out="validation[:2]")
 
@@ -54,7 +54,7 @@ def test_both_models_are_evaluated_in_three_ways(ran):
 
 def test_the_ways_are_the_papers_training_and_evaluation_and_greedy():
   found = [(e.temperature, e.top_p, e.samples)
-           for e, _ in quickstart.DECODINGS.values()]
+           for e, _ in zero.DECODINGS.values()]
   assert found == [(1.0, 1.0, 16), (0.6, 0.95, 16), (0.0, 1.0, 1)]
 
 
@@ -62,7 +62,7 @@ def test_a_rerun_reads_what_is_there(ran, monkeypatch):
   folder, results = ran
   monkeypatch.setattr(evaluating, "evaluate", None)  # nothing samples
   # That a run which is done trains no more is tested with it.
-  monkeypatch.setattr(quickstart.grpo, "run", lambda *args, **kwargs: None)
+  monkeypatch.setattr(zero.grpo, "run", lambda *args, **kwargs: None)
   assert run(folder) == results
 
 
@@ -109,7 +109,7 @@ def test_the_base_was_made_from_the_default_corpus():
 def test_the_base_guesses_greedily_too():
   """Its most likely page must not be a worked one."""
   base, tokenizer = weights.with_tokenizer("base")
-  greedy = dataclasses.replace(quickstart.DECODINGS["greedy"][0],
+  greedy = dataclasses.replace(zero.DECODINGS["greedy"][0],
                                max_new_tokens=48)
   with judging.judge(tokenizer, "r1-zero") as judge:
     found = evaluating.evaluate(

@@ -2,21 +2,23 @@
 
 import dataclasses
 import itertools
+import json
 import re
 
 import pytest
 from absl import flags
 
-from experiments import flagset, quickstart, recipe
+from experiments import flagset, recipe
 from r1jax.losses import presets
 from r1jax.models.compute import Compute
 from r1jax.rewards.combine import RewardConfig
 from r1jax.sharding.mesh import MeshConfig
+from r1jax.stages import zero
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
 from tests.experiments import helps
 from tests.experiments.calls import calls
-from tests.experiments.test_commands import fails
+from tests.experiments.test_commands import fails, succeeds
 
 EVAL = EvalConfig(temperature=1.0, top_p=1.0)
 # What a recipe must not take from the embedded base's defaults by silence.
@@ -28,7 +30,7 @@ STATED = {
     "optimizer.clip", "eval.temperature", "eval.top_p", "eval.samples",
     "eval.max_new_tokens", "eval_every", "save_every"}
 HEADER = ("Source: ", "Command: python -m experiments.train_grpo ",
-          "Hardware: ", "Memory: ", "Expected curve: ")
+          "Hardware: ", "Memory: ", "Cost: ", "Expected curve: ")
 
 
 def resolved(*arguments):
@@ -71,6 +73,55 @@ def test_every_recipe_resolves(name):
     assert f"--recipe={name} " in comments.replace("\\ ", "")
 
 
+# What compile_ahead is told of a recipe, by its flags.
+SIZES = {"samples": "samples", "micro_rows": "micro_rows",
+         "length": "row_length", "offload": "offload", "mesh.data": "mesh.data",
+         "mesh.fsdp": "mesh.fsdp", "mesh.expert": "mesh.expert"}
+
+
+def ahead(name):
+  """The flags of compile_ahead in a recipe's header; {} without any."""
+  memory = recipe.find(name).read_text().partition("# Memory: ")[2].partition(
+      "\n# Cost: ")[0].replace("\n#", "")
+  found = re.search(r"\((--preset=.*?)\)", memory)
+  return dict(word.removeprefix("--").split("=") for word in
+              found[1].split()) if found else {}
+
+
+@pytest.mark.parametrize("name,share", [
+    ("dr-grpo", 8), ("qwen2.5-1.5b-gpu", 1), ("qwen2.5-7b-v5e", 1)])
+def test_memory_is_that_of_the_recipes_sizes(name, share):
+  """share: of how many devices one was computed alone."""
+  told, settings = ahead(name), {x.name: x.value for x in recipe.read(
+      recipe.find(name))}
+  rows = int(settings["questions"]) * int(settings["samples"])
+  assert int(told["rows"]) * share == rows
+  assert int(told["micro_rows"]) * share == int(settings.pop("micro_rows"))
+  for flag, own in SIZES.items():
+    assert own not in settings or told[flag] == settings[own], flag
+  assert int(told["prompt"]) <= int(settings["row_length"]) - int(
+      settings["max_new_tokens"])
+
+
+@pytest.mark.slow  # compiles seven programs
+def test_the_small_recipe_compiles():
+  settings = {x.name: x.value for x in recipe.read(recipe.find("embedded"))}
+  rows = int(settings["questions"]) * int(settings["samples"])
+  call, = calls("experiments.compile_ahead", [
+      "--preset=base-arith", "--topology=cpu", f"--rows={rows}", "--prompt=64",
+      f"--samples={settings['samples']}", f"--length={settings['row_length']}",
+      f"--micro_rows={settings['micro_rows']}", "--json"])
+  found = json.loads(succeeds(call).splitlines()[-1])["rows"]
+  assert {"reshard", "prefill", "decode", "logprobs", "accumulate",
+          "apply"} <= {row["name"] for row in found}
+  assert all(row["compile_s"] > 0 for row in found)
+
+
+def test_every_memory_that_was_computed_is_held_to_its_recipe():
+  assert {name for name in recipe.names() if ahead(name)} - {"embedded"} == {
+      "dr-grpo", "qwen2.5-1.5b-gpu", "qwen2.5-7b-v5e"}
+
+
 def test_the_real_command_knows_their_flags():
   """train_grpo itself, not the flags above."""
   recipe_flag = "--recipe=qwen2.5-7b-v5e"
@@ -86,7 +137,7 @@ def test_embedded_is_the_quickstarts_and_what_train_grpo_does_by_itself():
   sets, values = resolved()
   assert values.recipe == "embedded"
   assert [x.value() for x in sets] == [
-      quickstart.config(0, 80), EVAL, RewardConfig(), Compute(), MeshConfig()]
+      zero.config(0, 80), EVAL, RewardConfig(), Compute(), MeshConfig()]
   assert recipe.explain("embedded", "", sets) == (
       "recipe embedded\n  it sets steps=80 eval_every=10 optimizer.lr=0.0002"
       " optimizer.warmup_steps=5")

@@ -9,6 +9,7 @@ import pytest
 
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
+from r1jax.ops import attention
 from tests.models import cases
 
 F32 = dict(rtol=1e-4, atol=2e-5)
@@ -33,12 +34,15 @@ def _whole(name):
   return cases.run(CONFIGS[name], tokens, positions, segments)
 
 
-def _decode(cfg, valid_of_step):
-  """Teacher-forced: (hidden, experts) after the prompt and each new token."""
+def _decode(cfg, skip=0):
+  """Teacher-forced: (hidden, experts) after the prompt and each new token.
+
+  New tokens come `skip` positions late.
+  """
   model = build(cfg)
   p, bias = cases.f32(cases.params(cfg)), cases.f32(cases.bias(cfg))
   prefill = cases.jit(model.prefill)
-  step = cases.jit(model.decode)
+  step = cases.jit(lambda *args: model.decode(*args))  # compiled anew
   hidden, cache, prompt_experts = prefill(
       model.unstack(p), bias, jnp.asarray(PROMPTS), jnp.asarray(LENGTHS))
   cache = model.grow(cache, SLOTS)
@@ -47,21 +51,15 @@ def _decode(cfg, valid_of_step):
   for i in range(NEW):
     hidden, cache, chosen = step(
         unstacked if i % 2 else p, bias, jnp.asarray(COMPLETIONS[:, i]),
-        jnp.asarray(LENGTHS + i), cache, jnp.int32(P + i),
-        jnp.asarray(valid_of_step(i)))
+        jnp.asarray(LENGTHS + i + skip), cache)
     found.append((hidden, chosen))
   return jax.device_get((found, cache, prompt_experts))
-
-
-def _valid(i):
-  slots = np.arange(SLOTS)[None]
-  return (slots < LENGTHS[:, None]) | ((slots >= P) & (slots <= P + i))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_prefill_and_decode_is_forward(name):
   cfg, whole = CONFIGS[name], _whole(name)
-  found, cache, prompt_experts = _decode(cfg, _valid)
+  found, cache, prompt_experts = _decode(cfg)
   assert len(cache) == cfg.n_layers
   assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(cache))
   for i, (hidden, chosen) in enumerate(found):
@@ -118,10 +116,19 @@ def test_mla_caches_rank_plus_rope_values_a_token():
 
 
 def test_case_sees_the_padding_of_short_prompts():
-  """Rows attending to the slots between prompt and completion go wrong."""
+  """Rows that leave a slot of padding behind their prompt go wrong."""
   whole = _whole("v3").hidden_BTD
-  found, _, _ = _decode(cases.V3, lambda i: np.tile(
-      np.arange(SLOTS)[None] <= P + i, (3, 1)))
+  found, _, _ = _decode(cases.V3, skip=1)
   for row, length in enumerate(LENGTHS):
     gap = np.abs(found[-1][0][row] - whole[row, length - 1 + NEW]).max()
     assert gap > 1e-2
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_by_blocks_the_same(name, monkeypatch):
+  """As accelerators read the cache; and that is another program."""
+  whole, _, _ = _decode(CONFIGS[name])
+  monkeypatch.setattr(attention, "decode_block", lambda backend: 5)
+  found, _, _ = _decode(CONFIGS[name])
+  for (got, _), (want, _) in zip(found, whole, strict=True):
+    np.testing.assert_allclose(got, want, **F32)

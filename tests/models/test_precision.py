@@ -78,22 +78,18 @@ def programs(name, compute, adapter=None):
         join(tree), bias_LE, batch).terms.values())
 
   engine = Engine(model, SamplingConfig(max_new_tokens=4), frozenset())
-  rows, _ = jax.eval_shape(
-      functools.partial(engine._start_rows, samples=2, new=4), params, bias_LE,
-      jnp.ones((2, 8), jnp.int32), jnp.full(2, 8), jnp.arange(2),
-      jnp.full((2, 2), 4), jax.random.key(0))
+  run, asked = engine.programs, (jnp.ones((2, 8), jnp.int32), jnp.full(2, 8))
+  prompts, _ = jax.eval_shape(run.prefill, params, bias_LE, *asked)
+  rows = jax.eval_shape(functools.partial(run.empty, rows=4, slots=12),
+                        prompts, jax.random.key(0))
   return {
       "grpo": products(jax.grad(functools.partial(loss, grpo)), trained),
       "lm": products(jax.grad(functools.partial(loss, lm)), trained),
       "logprobs": products(
           logprobs.make_logprobs(model), join(trained), bias_LE, batch),
-      "prefill": products(
-          functools.partial(engine._start_rows, samples=2, new=4),
-          join(trained), bias_LE, jnp.ones((2, 8), jnp.int32), jnp.full(2, 8),
-          jnp.arange(2), jnp.full((2, 2), 4), jax.random.key(0)),
+      "prefill": products(run.prefill, join(trained), bias_LE, *asked),
       "decode": products(
-          functools.partial(engine._run_rows, until=0), join(trained), bias_LE,
-          rows, 4)}
+          run.decode, join(trained), bias_LE, rows, 4, 0, jnp.zeros(1, int))}
 
 
 @pytest.mark.parametrize("name,settings", [

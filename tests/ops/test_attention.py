@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,14 +81,67 @@ def test_case_sees_scale_segments_and_head_order(broken):
   assert np.abs(_expected(**broken) - _expected()).max() > 1e-2
 
 
-def test_gqa_decode_is_the_last_row_of_attend():
-  valid = np.array([[1, 0, 1, 1, 0], [0, 1, 0, 0, 1]], bool)
-  got = jax.jit(attention.gqa_decode, static_argnums=4)(
-      *_f32(Q[:, 0], KEYS.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
-      jnp.asarray(valid), SCALE)
-  expected = [reference.gqa(Q[b, :1], KEYS[b], VALUES[b], valid[b:b + 1],
-                            SCALE)[0] for b in range(B)]
-  np.testing.assert_allclose(got, expected, **F32)
+def _decode(lengths, **options):
+  return jax.jit(functools.partial(attention.gqa_decode, **options),
+                 static_argnums=4)(
+      *_f32(Q[:, :1], KEYS.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
+      jnp.asarray(lengths), SCALE)[:, 0]
+
+
+def _reads(lengths):
+  """float64: row b reads the first lengths[b] slots."""
+  return np.array([reference.gqa(
+      Q[b, :1], KEYS[b], VALUES[b], np.arange(T)[None] < lengths[b],
+      SCALE)[0] for b in range(B)])
+
+
+# By blocks of 2 the last of 5 slots reaches back into the block before.
+@pytest.mark.parametrize("block", [0, 1, 2, 3, 5, 7])
+@pytest.mark.parametrize("lengths", [(1, T), (3, 2), (4, 4)])
+def test_gqa_decode_is_the_last_row_of_attend(block, lengths):
+  got = _decode(lengths, block=block)
+  np.testing.assert_allclose(got, _reads(lengths), **F32)
+  # The lengths matter.
+  assert np.abs(_reads(lengths) - _reads((2, 3))).max() > 1e-2
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_each_token_of_a_few_reads_one_slot_more(block):
+  lengths, tokens = (1, T - 2), 3
+  got = jax.jit(functools.partial(attention.gqa_decode, block=block),
+                static_argnums=4)(
+      *_f32(Q[:, :tokens], KEYS.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
+      jnp.asarray(lengths), SCALE)
+  assert got.shape == (B, tokens, N, VALUES.shape[-1])
+  for t in range(tokens):
+    want = np.array([reference.gqa(
+        Q[b, t:t + 1], KEYS[b], VALUES[b],
+        np.arange(T)[None] < lengths[b] + t, SCALE)[0] for b in range(B)])
+    np.testing.assert_allclose(got[:, t], want, **F32)
+    if t:  # one slot fewer is seen
+      assert np.abs(want - np.array([reference.gqa(
+          Q[b, t:t + 1], KEYS[b], VALUES[b],
+          np.arange(T)[None] < lengths[b] + t - 1, SCALE)[0]
+          for b in range(B)])).max() > 1e-2
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_row_of_no_interest_costs_no_blocks(block):
+  """What is read ends with the longest row of interest."""
+  got = _decode((T, 2), block=block, longest=jnp.int32(2))
+  np.testing.assert_allclose(got[1], _reads((T, 2))[1], **F32)
+  assert np.abs(got[0] - _reads((T, 2))[0]).max() > 1e-2
+
+
+def test_the_softmax_runs_along_without_overflow():
+  """Scores that grow from block to block by more than exp can hold."""
+  grow = 300.0 * np.arange(T)[None, :, None, None]
+  keys, queries = np.ones_like(KEYS) * grow, np.ones_like(Q)
+  got = attention.gqa_decode(
+      *_f32(queries[:, :1], keys.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
+      jnp.full(B, T), 1.0, block=1)[:, 0]
+  want = np.repeat(VALUES[:, -1], N // K, axis=1)
+  np.testing.assert_allclose(got, want, **F32)
 
 
 def test_gradients_are_those_of_the_reference():
@@ -122,11 +177,3 @@ def test_gradients_are_those_of_the_reference():
       array[index] = kept
       np.testing.assert_allclose(
           expected[index], (ends[0] - ends[1]) / 2e-5, **DIFFERENCES)
-
-
-def test_softmax_is_float32_and_ignores_what_is_not_allowed():
-  scores = jnp.asarray([[3.0, 1e4, 1.0]], jnp.bfloat16)
-  got = attention.softmax(scores, jnp.array([[True, False, True]]))
-  assert got.dtype == jnp.float32
-  a = 1 / (1 + np.exp(-2.0))
-  np.testing.assert_allclose(got, [[a, 0, 1 - a]], **F32)

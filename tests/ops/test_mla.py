@@ -1,6 +1,9 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from r1jax.ops import attention, mla
 from r1jax.ops.linear import Adapted
@@ -17,6 +20,8 @@ W_UKV = RNG.normal(size=(C, N, U + W)) * 0.3
 ALLOWED = RNG.random(size=(B, T, S)) < 0.5
 ALLOWED[:, :, 1] = True
 SCALE = 0.3
+LENGTHS = np.array([[1, 4, 5], [3, 2, 4]])  # slots that a decode step reads
+SEEN = np.arange(S) < LENGTHS[..., None]
 
 
 def _expected(scale=SCALE, drop=(), w_ukv=W_UKV, allowed=ALLOWED):
@@ -38,20 +43,40 @@ def test_naive():
   np.testing.assert_allclose(got, _expected(), **F32)
 
 
-def test_absorbed_is_naive():
-  absorbed = jax.jit(mla.absorbed, static_argnums=5)
+# By blocks of 2 the last of 5 slots reaches back into the block before.
+@pytest.mark.parametrize("block", [0, 1, 2, 3])
+def test_absorbed_is_naive(block):
+  absorbed = jax.jit(functools.partial(mla.absorbed, block=block),
+                     static_argnums=5)
   cache = np.concatenate([LATENT, K_ROPE], -1)
   for t in range(T):
-    got = absorbed(*_f32(Q_NOPE[:, t], Q_ROPE[:, t], cache, W_UKV),
-                   jnp.asarray(ALLOWED[:, t]), SCALE)
-    np.testing.assert_allclose(got, _expected()[:, t], **F32)
+    got = absorbed(*_f32(Q_NOPE[:, t:t + 1], Q_ROPE[:, t:t + 1], cache, W_UKV),
+                   jnp.asarray(LENGTHS[:, t]), SCALE)[:, 0]
+    np.testing.assert_allclose(
+        got, _expected(allowed=SEEN)[:, t], **F32)
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_absorbed_takes_a_few_tokens(block):
+  """Each sees one slot more than the one before."""
+  first = np.array([1, 3])
+  got = jax.jit(functools.partial(mla.absorbed, block=block), static_argnums=5)(
+      *_f32(Q_NOPE, Q_ROPE, np.concatenate([LATENT, K_ROPE], -1), W_UKV),
+      jnp.asarray(first), SCALE)
+  lengths = first[:, None, None] + np.arange(T)[:, None]
+  want = _expected(allowed=np.arange(S) < lengths)
+  np.testing.assert_allclose(got, want, **F32)
+  all_alike = _expected(allowed=np.broadcast_to(
+      np.arange(S) < first[:, None, None], SEEN.shape[:2] + (S,)))
+  assert np.abs(want - all_alike)[:, 1:].max() > 1e-2
 
 
 def test_an_adapted_up_projection_goes_by_its_factors():
   """In both: what the sum of base and adapter would give, never formed."""
   rng = np.random.default_rng(5)
   a, b = rng.normal(size=(C, 2)) * 0.3, rng.normal(size=(2, N, U + W))
-  want = _expected(w_ukv=W_UKV + 1.5 * np.einsum("cr,rnx->cnx", a, b))
+  summed = W_UKV + 1.5 * np.einsum("cr,rnx->cnx", a, b)
+  want = _expected(w_ukv=summed)
   assert np.abs(want - _expected()).max() > 0.1
   w = Adapted(*_f32(W_UKV, a, b), 1.5)
 
@@ -64,14 +89,15 @@ def test_an_adapted_up_projection_goes_by_its_factors():
   absorbed = jax.jit(mla.absorbed, static_argnums=5)
   cache = np.concatenate([LATENT, K_ROPE], -1)
   for t in range(T):
-    got = absorbed(*_f32(Q_NOPE[:, t], Q_ROPE[:, t], cache), w,
-                   jnp.asarray(ALLOWED[:, t]), SCALE)
-    np.testing.assert_allclose(got, want[:, t], rtol=1e-5, atol=1e-5)
+    got = absorbed(*_f32(Q_NOPE[:, t:t + 1], Q_ROPE[:, t:t + 1], cache), w,
+                   jnp.asarray(LENGTHS[:, t]), SCALE)[:, 0]
+    np.testing.assert_allclose(
+        got, _expected(w_ukv=summed, allowed=SEEN)[:, t], rtol=1e-5, atol=1e-5)
 
 
 def test_case_sees_each_term():
   values_first = np.concatenate([W_UKV[..., W:], W_UKV[..., :W]], -1)
   for broken in (dict(scale=1.0), dict(drop={"rope"}),
                  dict(w_ukv=values_first),
-                 dict(allowed=np.ones_like(ALLOWED))):
+                 dict(allowed=np.ones_like(ALLOWED)), dict(allowed=SEEN)):
     assert np.abs(_expected(**broken) - _expected()).max() > 1e-2

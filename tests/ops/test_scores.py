@@ -76,11 +76,12 @@ def test_gqa_decode():
   q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in case())
   want = expected(SCALE)
   for t in (T // 2, T - 1):
-    got = attention.gqa_decode(
-        q[:, :, t], k.swapaxes(2, 3), v, jnp.broadcast_to(
-            jnp.arange(T) <= t, (B, T)), SCALE)
-    assert got.dtype == jnp.bfloat16
-    assert error(got, want[:, :, t]) <= BOUND
+    for block in (0, 16):
+      got = attention.gqa_decode(
+          q[:, :, t][:, None], k.swapaxes(2, 3), v, jnp.full(B, t + 1), SCALE,
+          block=block)[:, 0]
+      assert got.dtype == jnp.bfloat16
+      assert error(got, want[:, :, t]) <= BOUND
 
 
 @pytest.mark.parametrize("fault", ["queries", "scores"])
@@ -102,28 +103,32 @@ def test_latent_decode():
 
   def run(scores):
     with pytest.MonkeyPatch.context() as patch:
-      softmax = attention.softmax
-      patch.setattr(attention, "softmax",
-                    lambda x, valid: softmax(scores(x), valid))
+      over = attention.over_slots
+      patch.setattr(
+          attention, "over_slots", lambda read, whole, score, *rest: over(
+              read, whole, lambda part: scores(score(part)), *rest))
       return mla.absorbed(*(jnp.asarray(x, jnp.bfloat16) for x in (
-          q_nope, q_rope, cache, w_ukv)), jnp.ones((rows, s), bool), scale)
+          q_nope[:, None], q_rope[:, None], cache, w_ukv)),
+          jnp.full(rows, s), scale)[:, 0]
 
   def exact(x):
     assert x.dtype == jnp.float32
     return x
 
   assert error(run(exact), want) <= LATENT_BOUND
-  assert error(run(lambda x: x.astype(jnp.bfloat16)), want) > 1.4 * LATENT_BOUND
+  rounded = run(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32))
+  assert error(rounded, want) > 1.4 * LATENT_BOUND
 
 
-@pytest.mark.parametrize("form", ["naive", "blocks", "splash", "decode"])
+@pytest.mark.parametrize(
+    "form", ["naive", "blocks", "splash", "decode", "decode by blocks"])
 def test_no_score_is_bfloat16(form):
   """In the program itself: no array of the scores' shape before exp."""
-  if form == "decode":
+  if form.startswith("decode"):
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in case())
     program = jax.make_jaxpr(lambda q, k, v: attention.gqa_decode(
-        q[:, :, 0], k.swapaxes(2, 3), v, jnp.ones((B, T), bool), SCALE))(
-            q, k, v)
+        q[:, :, :1].swapaxes(1, 2), k.swapaxes(2, 3), v, jnp.full(B, T), SCALE,
+        block=16 if "by" in form else 0))(q, k, v)
   else:
     program = jax.make_jaxpr(lambda: whole(form, SCALE))()
   kinds = []

@@ -86,10 +86,9 @@ def stepwise(cfg, params, bias, tokens, prompt):
         params, bias, tokens[:, :prompt], jnp.full((b,), prompt, jnp.int32))
 
     def step(cache, at):
-      valid = jnp.broadcast_to(jnp.arange(t)[None] <= at, (b, t))
       hidden, cache, _ = model.decode(
           params, bias, jax.lax.dynamic_index_in_dim(tokens, at, 1, False),
-          jnp.full((b,), at), cache, at, valid)
+          jnp.full((b,), at), cache)
       return cache, hidden
 
     _, rest = jax.lax.scan(step, model.grow(cache, t), jnp.arange(prompt, t))

@@ -67,6 +67,10 @@ def test_versions_and_commit(tmp_path):
   assert len(clean) == 40
   (tmp_path / "a").write_text("2")
   assert workdir.versions([], root=tmp_path)["commit"] == clean + "+"
+  installed = tmp_path / ".venv/r1jax"
+  installed.mkdir(parents=True)
+  (installed / "b").write_text("1")
+  assert not workdir.versions([], root=installed)["commit"]
 
 
 def test_a_result_is_not_replaced_by_another(tmp_path):

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.core import keys as keys_lib
 from r1jax.core.prompt import ask
 from r1jax.data import arithmetic, packing, templates
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.rollout import engine as engine_lib
+from r1jax.rollout import sampling
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import mesh as mesh_lib
@@ -121,6 +123,25 @@ def test_logprobs_agree_with_the_trainer(case):
       np.testing.assert_array_equal(used, experts[i, :len(ids) - 1])
 
 
+def test_samples_are_those_of_a_loop_without_a_cache(case):
+  """The whole sequence forward for every token, keys by address."""
+  *_, rollout = case
+  where = [(q, g) for q in range(len(PROMPTS)) for g in range(SAMPLES)]
+  keys = jax.vmap(lambda at: keys_lib.fold(jax.random.key(5), *at))(
+      np.array(where, np.uint32))
+  rows, live = [list(PROMPTS[q]) for q, _ in where], np.ones(len(where), bool)
+  for step in range(NEW):
+    logits, _ = teacher(case, rows)
+    last = np.stack([x[len(ids) - 1] for x, ids in zip(logits, rows)])
+    tokens, _ = sampling.sample(
+        last, jax.vmap(jax.random.fold_in, (0, None))(keys, step), 1.0, 1.0)
+    for row in np.flatnonzero(live):
+      rows[row].append(int(tokens[row]))
+      live[row] = rows[row][-1] not in EOS
+  for (q, g), ids in zip(where, rows, strict=True):
+    assert rollout.completion(q, g).tolist() == ids[len(PROMPTS[q]):]
+
+
 def test_the_agreement_has_teeth(case):
   """Wrong positions would be seen."""
   *_, rollout = case
@@ -195,14 +216,142 @@ def test_batches_shrink(case, monkeypatch):
   """The first batch of the case goes on with half its rows."""
   _, params, bias, engine, rollout = case
   kept = []
-  keep = engine.keep_program
+  pick = engine.programs.pick
   monkeypatch.setattr(
-      engine, "keep_program", lambda rows, shards: kept.append(
-          len(rows.done_B) // 2) or keep(rows, shards=shards))
+      engine.programs, "pick", lambda state, kept_B: kept.append(
+          len(kept_B)) or pick(state, kept_B))
   again = engine.generate(params, bias, PROMPTS, range(5), SAMPLES,
                           jax.random.key(5))
   assert kept == [20]
-  np.testing.assert_array_equal(again.tokens_QGT, rollout.tokens_QGT)
+  same(again, rollout)
+
+
+def same(got, want):
+  """The same samples, and log-probabilities that differ by rounding."""
+  np.testing.assert_array_equal(got.lengths_QG, want.lengths_QG)
+  np.testing.assert_array_equal(got.truncated_QG, want.truncated_QG)
+  real = np.arange(NEW) < want.lengths_QG[..., None]
+  np.testing.assert_array_equal(got.tokens_QGT[real], want.tokens_QGT[real])
+  np.testing.assert_allclose(
+      got.logprobs_QGT[real], want.logprobs_QGT[real], **LOGP)
+  if want.experts_QGSLA is None:
+    return
+  prompt = want.experts_QGSLA.shape[2] - NEW
+  for q, ids in enumerate(want.prompt_tokens):
+    for g, length in enumerate(want.lengths_QG[q]):
+      used = np.r_[:len(ids), prompt:prompt + length - 1]
+      np.testing.assert_array_equal(got.experts_QGSLA[q, g, used],
+                                    want.experts_QGSLA[q, g, used])
+
+
+@pytest.mark.parametrize("max_rows", [1, 7, 16])
+def test_slots_that_refill_give_the_same_samples(case, max_rows, monkeypatch):
+  """40 samples through few rows; prompts are computed one, two at a time."""
+  model, params, bias, engine, rollout = case
+  monkeypatch.setattr(engine_lib, "PREFILL", 64 * (1 + max_rows // 16))
+  few = Engine(model, engine.cfg, EOS, max_rows=max_rows)
+  sizes, begun = [], []
+  decode, insert = few.programs.decode, few.programs.insert
+  monkeypatch.setattr(few.programs, "decode", lambda *args: sizes.append(
+      len(args[2].done_B)) or decode(*args))
+  monkeypatch.setattr(few.programs, "insert", lambda *args: begun.append(
+      int(args[3].fill_B.sum())) or insert(*args))
+  ended = []
+  got = few.generate(
+      params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5),
+      ended=lambda q, group: ended.append((q, group, len(begun))))
+  same(got, rollout)
+  assert set(sizes) == {max_rows}
+  assert sum(begun) == 40 and len(begun) >= 40 // max_rows
+  if max_rows == 16:  # rows are refilled some at a time
+    assert 2 <= min(begun[:-2])
+  # Every group was handed over whole, the first ones while others waited.
+  assert sorted(q for q, *_ in ended) == list(range(5))
+  assert ended[0][2] < len(begun)
+  for q, group, _ in ended:
+    np.testing.assert_array_equal(group.lengths_QG[0], rollout.lengths_QG[q])
+    for g in range(SAMPLES):
+      np.testing.assert_array_equal(
+          group.completion(0, g), rollout.completion(q, g))
+
+
+def test_the_order_of_the_queue_changes_no_sample(case):
+  model, params, bias, engine, rollout = case
+  few, order = Engine(model, engine.cfg, EOS, max_rows=7), [3, 0, 4, 2, 1]
+  got = few.generate(params, bias, [PROMPTS[q] for q in order], order, SAMPLES,
+                     jax.random.key(5))
+  for row, q in enumerate(order):
+    for g in range(SAMPLES):
+      ids = rollout.completion(q, g)
+      np.testing.assert_array_equal(got.completion(row, g), ids)
+      np.testing.assert_allclose(
+          got.logprobs_QGT[row, g, :len(ids)],
+          rollout.logprobs_QGT[q, g, :len(ids)], **LOGP)
+
+
+def test_the_cache_grows_with_its_rows(case, monkeypatch):
+  """By buckets, without a change of the samples."""
+  model, params, bias, engine, rollout = case
+  monkeypatch.setattr(engine_lib, "PROMPT_BUCKET", 8)
+  monkeypatch.setattr(engine_lib, "FIRST_SLOTS", 8)
+  monkeypatch.setattr(
+      Engine, "slots", lambda self, need, most: min(-(-need // 6) * 6, most))
+  small = Engine(model, engine.cfg, EOS)
+  seen = []
+  decode = small.programs.decode
+  monkeypatch.setattr(small.programs, "decode", lambda *args: seen.append(
+      engine_lib._slots(model, args[2].cache)) or decode(*args))
+  got = small.generate(
+      params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5))
+  prompt = got.prompt_tokens[2].size  # the longest of 17 tokens, in 24 slots
+  assert prompt == 17 and seen[0] == 30 and seen == sorted(seen)
+  assert 30 < seen[-1] <= 42 < 24 + NEW  # 17 + NEW tokens at most
+  np.testing.assert_array_equal(got.lengths_QG, rollout.lengths_QG)
+  for q in range(5):
+    for g in range(SAMPLES):
+      np.testing.assert_array_equal(
+          got.completion(q, g), rollout.completion(q, g))
+
+
+def test_sizes_of_a_cache():
+  model, *_ = make("tiny")
+  engine = Engine(model, SamplingConfig(max_new_tokens=32), EOS)
+  sizes = [engine.slots(n, 2**20) for n in (1, 129, 300, 513, 2048, 2049)]
+  assert sizes == [128, 192, 384, 640, 2048, 2560]
+  # Where a step reads all of it, it has at most a quarter more than it needs.
+  for need in range(512, 40_000, 97):
+    assert need <= engine.slots(need, 2**20) < 1.25 * need + 128
+  assert engine.slots(2049, 2100) == 2100
+  engine._fine = False  # as where a step reads what lives
+  assert [engine.slots(n, 2**20) for n in (1, 513, 32768)] == [128, 1024, 32768]
+
+
+def test_as_many_rows_as_there_is_memory_for(case, monkeypatch):
+  model, params, bias, engine, rollout = case
+  fits, sizes = Engine(model, engine.cfg, EOS, max_rows=None), []
+  decode, cfg = fits.programs.decode, model.cfg
+  monkeypatch.setattr(fits.programs, "decode", lambda *args: sizes.append(
+      len(args[2].done_B)) or decode(*args))
+  width = (cfg.kv_rank + cfg.rope_dim if cfg.attention == "mla"
+           else 2 * cfg.n_kv_heads * cfg.head_dim)
+  row = 4 * (width * (cfg.n_layers + 1) * (64 + NEW) + 3 * cfg.vocab_size)
+  run = functools.partial(fits.generate, params, bias, PROMPTS, range(5),
+                          SAMPLES, jax.random.key(5))
+  for rows, used in ((7.99, 4), (8.01, 8)):
+    sizes.clear()
+    monkeypatch.setattr(engine_lib, "_free", lambda mesh, rows=rows: int(
+        rows * row / engine_lib.ROOM))
+    same(run(), rollout)
+    assert set(sizes) == {used}
+  monkeypatch.setattr(engine_lib, "_free", lambda mesh: None)
+  assert fits._room(params, bias, 64, 64 + NEW) == 0  # all
+
+
+def test_rows_do_not_divide():
+  model, *_ = make("tiny")
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, fsdp=2))
+  with pytest.raises(ValueError, match="max_rows=6 must be a multiple of 4"):
+    Engine(model, SamplingConfig(), EOS, mesh, max_rows=6)
 
 
 def test_addresses_give_different_samples(case):
@@ -227,7 +376,8 @@ def test_compiles_once_per_shape(case):
 
   first = engine.compilations()
   before = run(PROMPTS[:2] + PROMPTS[3:4], 0)
-  assert before > first  # the counter counts
+  # Prefill, the rows, insert, decode: one each for new shapes.
+  assert first < before <= first + 4
   again = [np.arange(9, 9 + n) for n in (11, 16, 2)]  # the same bucket
   assert run(again, 1) == before
 
@@ -241,6 +391,27 @@ def test_limits_cut_rows(case):
     for g in range(SAMPLES):
       np.testing.assert_array_equal(
           cut.completion(q, g), rollout.completion(q, g)[:limits[q, g]])
+
+
+def test_a_group_ends_at_its_deadline(case):
+  """Through one row, so that every sample begins where the last one ended."""
+  model, params, bias, engine, rollout = case
+  for max_rows in (0, 1):
+    late = Engine(model, engine.cfg, EOS, max_rows=max_rows, deadline=12)
+    got = late.generate(params, bias, PROMPTS[:2], range(2), SAMPLES,
+                        jax.random.key(5))
+    cut = 0
+    for q in range(2):
+      left = 12
+      for g in range(SAMPLES):
+        whole = rollout.completion(q, g)
+        want = whole[:max(left, 1)]
+        np.testing.assert_array_equal(got.completion(q, g), want)
+        assert got.truncated_QG[q, g] == (
+            rollout.truncated_QG[q, g] or len(want) < len(whole))
+        cut += len(want) < len(whole)
+        left -= len(want) * max_rows
+    assert cut
 
 
 def test_stream_gives_sample_0_piece_by_piece(case):
@@ -264,28 +435,43 @@ def test_on_a_mesh_the_same_samples(case):
           got.completion(q, g), rollout.completion(q, g))
 
 
-def test_rows_stay_on_their_devices():
-  """Halving a sharded batch and storing its rows moves none across."""
+@pytest.mark.parametrize("shards", [2, 4, 8])
+def test_every_shard_refills_its_own_rows(case, shards):
+  """Eight rows in all, of which none waits with another shard's."""
+  model, params, bias, engine, rollout = case
+  mesh = mesh_lib.make_mesh(
+      mesh_lib.MeshConfig(data=shards, fsdp=8 // shards))
+  sharded = Engine(model, engine.cfg, EOS, mesh, max_rows=8)
+  assert sharded.lanes == shards
+  with jax.set_mesh(mesh):
+    got = sharded.generate(
+        params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5))
+  same(got, rollout)
+
+
+def test_rows_stay_on_their_devices(monkeypatch):
+  """Inserting samples and moving rows sends nothing to another device."""
   model, params, bias, engine = make("tiny")
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=2, expert=2, tensor=2))
-  sharded = Engine(model, engine.cfg, EOS, mesh)
-  rows, _ = sharded._begin(params, bias, PROMPTS[:4], range(4), SAMPLES,
-                           jax.random.key(5), None, None)
-  rows, live = sharded.run_program(params, bias, rows, NEW, until=5)
-  done_SB = np.asarray(rows.done_B).reshape(4, 8)
-  assert int(live) == (~done_SB).sum(1).max() <= 5
-  kept = sharded.keep_program(rows, shards=4)
-  slots_SB = np.asarray(rows.slots_B).reshape(4, 8)
-  for shard, slots in enumerate(np.asarray(kept.slots_B).reshape(4, 4)):
-    order = np.argsort(done_SB[shard], kind="stable")
-    np.testing.assert_array_equal(slots, slots_SB[shard][order][:4])
-  found = engine_lib._sampled(rows)
-  programs = [sharded.keep_program.lower(rows, shards=4),
-              sharded._store.lower(found, kept, shards=4)]
-  for text in (program.compile().as_text() for program in programs):
-    assert "sort" in text or "scatter" in text
-    for word in ("all-gather", "all-reduce", "all-to-all", "permute"):
-      assert word not in text, word
+  sharded, texts = Engine(model, engine.cfg, EOS, mesh), {}
+  for name in ("insert", "move", "pick"):
+    run = getattr(sharded.programs, name)
+
+    def noted(*args, run=run, name=name, **options):
+      if name not in texts:
+        texts[name] = run.lower(*args, **options).compile().as_text()
+      return run(*args, **options)
+
+    monkeypatch.setattr(sharded.programs, name, noted)
+  with jax.set_mesh(mesh):
+    sharded.generate(params, bias, PROMPTS[:4], range(4), SAMPLES,
+                     jax.random.key(5))
+  for name in ("insert", "move", "pick"):
+    for word in ("all-gather", "all-to-all", "permute"):
+      assert word not in texts[name], (name, word)
+  # Inserting takes the turns that the fullest lane needs: they agree on that.
+  assert texts["insert"].count(" all-reduce(") <= 1
+  assert "all-reduce" not in texts["move"] + texts["pick"]
 
 
 def test_temperature_and_top_p_against_float64():
@@ -328,6 +514,8 @@ def test_bad_input():
     engine.generate(params, bias, [np.arange(3), np.arange(0)], [0, 1], 2, key)
   with pytest.raises(ValueError, match="vocabulary of 61"):
     Engine(model, dataclasses.replace(engine.cfg), frozenset({61}))
+  with pytest.raises(ValueError, match="deadline=-1"):
+    Engine(model, engine.cfg, EOS, deadline=-1)
 
 
 def test_a_prompt_that_comes_again_has_other_samples():
@@ -359,14 +547,14 @@ def test_decoding_copies_no_parameters():
   size = sum(4 * x.size for x in jax.tree.leaves(params))
 
   def temporary(params):
-    shapes = (((2, 64), jnp.int32), ((2,), jnp.int32), ((2,), jnp.uint32),
-              ((2, 1), jnp.int32))
-    start = params, jax.eval_shape(model.init_router_bias), *(
-        jax.ShapeDtypeStruct(*shape) for shape in shapes), jax.random.key(0)
-    rows, _ = jax.eval_shape(functools.partial(
-        engine.start_program, samples=1, new=8), *start)
-    compiled = engine.run_program.lower(
-        *start[:2], rows, 8, until=0).compile()
+    run, shape = engine.programs, jax.ShapeDtypeStruct
+    read = params, jax.eval_shape(model.init_router_bias)
+    prompts, _ = jax.eval_shape(
+        run.prefill, *read, shape((2, 64), jnp.int32), shape((2,), jnp.int32))
+    rows = jax.eval_shape(functools.partial(run.empty, rows=2, slots=72),
+                          prompts, jax.random.key(0))
+    compiled = run.decode.lower(
+        *read, rows, 8, 0, shape((1,), jnp.int32)).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
   assert temporary(jax.eval_shape(model.unstack, params)) < size / 8

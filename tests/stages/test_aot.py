@@ -47,7 +47,8 @@ def measured(kind, name, remat="full", cfg=CONFIG):
       expected_flops=program.flops, steps=program.steps, trips=program.trips)
 
 
-NAMES = ("reshard", "prefill", "decode", "logprobs", "accumulate", "apply")
+NAMES = ("reshard", "prefill", "insert", "decode", "logprobs", "accumulate",
+         "apply")
 
 
 def test_names():

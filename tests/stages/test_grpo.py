@@ -106,6 +106,17 @@ def test_the_policy_moves_and_the_reference_stays(smoke):
   assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(first, last))
 
 
+def test_drafts_and_few_slots_change_no_step(smoke, tmp_path):
+  rows, _ = train(tmp_path, steps=2, speculate=True, max_rows=4)
+  assert all(0 <= row.pop("rollout/drafts_taken") <= 1 for row in rows)
+  for found, wanted in zip(rows, writer.read(smoke.workdir)[1:3], strict=True):
+    for name in ("reward/combined", "rollout/length_mean", "loss"):
+      np.testing.assert_allclose(found[name], wanted[name], **SAME_UPDATE)
+  for step in (1, 2):
+    assert [s["completion"] for s in rollouts.read(tmp_path, step)] == [
+        s["completion"] for s in rollouts.read(smoke.workdir, step)]
+
+
 def test_nothing_compiles_after_the_first_step(smoke):
   assert smoke.compiled[0] == smoke.compiled[-1]
   assert min(smoke.compiled[0]) > 0

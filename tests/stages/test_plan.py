@@ -39,8 +39,8 @@ def test_stages_come_behind_what_they_read(tmp_path):
   assert first.flags == {
       "init": "{init}", "seed": "{seed}", "rewards.format": "think",
       "judge.batch": "2", "even": "true", "sizes": "1,2", "lr": "0.0002"}
-  assert first.module == "experiments.train_grpo" and first.out == "workdir"
-  assert second.module == "my.module" and second.reads == ("first",)
+  assert first.run == "train_grpo" and first.out == "workdir"
+  assert second.run == "my.module" and second.reads == ("first",)
   # Like the second, but for what it says itself.
   assert last.flags == second.flags | {"steps": "9", "init": "orbax:{second}"}
   assert last.out == "out" and last.expect == {"length": 40}

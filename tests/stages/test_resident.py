@@ -56,6 +56,7 @@ class Watch:
     self.before = jax.live_arrays()  # kept, so that no address comes again
     self.found, self.rest = {}, set()
     self.batches, self.references, self.rewards = [], [], []
+    self.copies = []
 
   def learner(self, learner):
     """Watches the programs of a learner."""
@@ -79,12 +80,20 @@ class Watch:
 
   def engine(self, engine):
     """Watches the programs of an engine."""
-    engine.start_program = Watched(
-        engine.start_program,
-        lambda a: self.look("prefill", {"decoding copy": a[0]}))
-    engine.run_program = Watched(
-        engine.run_program, lambda a: self.look(
+    run = engine.programs
+    run.prefill = Watched(run.prefill, self.prefill)
+    run.insert = Watched(
+        run.insert, lambda a: self.look("insert", {
+            "decoding copy": [ref() for ref in self.copies],
+            "cache": a[:2]}))
+    run.decode = Watched(
+        run.decode, lambda a: self.look(
             "decode", {"decoding copy": a[0], "cache": a[2]}))
+
+  def prefill(self, args):
+    """Before prompts are computed."""
+    self.copies = [weakref.ref(x) for x in jax.tree.leaves(args[0])]
+    self.look("prefill", {"decoding copy": args[0]})
 
   def reward(self, asked):
     """Watches a reward model."""
@@ -184,8 +193,8 @@ def watched(tmp_path, monkeypatch, cfg, compute, mesh, model):
       return found
 
   class Engine(engine_lib.Engine):
-    def __init__(self, *args):
-      super().__init__(*args)
+    def __init__(self, *args, **options):
+      super().__init__(*args, **options)
       watch.engine(self)
 
   monkeypatch.setattr(learner_lib, "Learner", Learner)

@@ -1,0 +1,55 @@
+"""The files that come along: launch scripts, plans, recipes, notebooks.
+
+  r1jax files            # where they lie
+  r1jax files --to=.     # copies of them, to change: ./launch, ./plans, ...
+
+Launch scripts that are copied start what is installed:
+`bash launch/local.sh 2 -- r1jax train_grpo --workdir=runs/two`.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+
+from absl import flags
+
+from r1jax.core.config import check
+
+from . import start
+
+_FOLDER = pathlib.Path(__file__).parent
+# In a wheel, too, launch/ lies beside the experiments.
+FOLDERS = {
+    "launch": _FOLDER.parent / "launch", "plans": _FOLDER / "plans",
+    "recipes": _FOLDER / "recipes", "notebooks": _FOLDER / "colab"}
+
+TO = flags.DEFINE_string(
+    "to", "", "Copy them into this folder; nothing is overwritten.")
+
+
+def main() -> None:
+  if TO.value:
+    copy(pathlib.Path(TO.value))
+  else:
+    for name, folder in FOLDERS.items():
+      print(f"{name:<10} {folder}")
+
+
+def copy(to: pathlib.Path) -> None:
+  """Copies all into a folder.
+
+  Raises:
+    ValueError: it has a folder of such a name.
+  """
+  there = [name for name in FOLDERS if (to / name).exists()]
+  check(not there, f"{to} has {', '.join(there)} already; move it aside, or"
+        " choose another --to")
+  for name, folder in FOLDERS.items():
+    shutil.copytree(folder, to / name,
+                    ignore=shutil.ignore_patterns("__pycache__"))
+    print(to / name)
+
+
+if __name__ == "__main__":
+  start.run(main, devices=False)

@@ -1,0 +1,128 @@
+"""Serves a model over HTTP, as OpenAI's clients speak it.
+
+  python -m experiments.serve --init=orbax:runs/r1/r1 --port=8000
+  client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+  client.chat.completions.create(model="orbax:runs/r1/r1", messages=[...])
+
+Clients share --max_rows rows; who comes later waits. One that leaves frees its
+rows. --risk.reviewer puts answers under risk control. Needs the extra:
+pip install -e '.[serve]'.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+import threading
+
+from absl import flags
+
+from r1jax.core.config import check
+from r1jax.rollout.serving import Serving
+from r1jax.training import reshard
+
+from . import asking, common, risk, start
+
+TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
+HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "Address to listen at. Any but this machine's own"
+    " needs --token.")
+PORT = flags.DEFINE_integer("port", 8000, "To listen at; 0 takes a free one.")
+NAME = flags.DEFINE_string(
+    "name", "", "Of the model, as clients ask for it; default: --init.")
+TOKEN = flags.DEFINE_string(
+    "token", "", "That clients have to give (Authorization: Bearer TOKEN);"
+    " default: the environment's R1JAX_TOKEN.")
+ROWS = flags.DEFINE_integer(
+    "max_rows", 32, "Completions sampled at once.", lower_bound=1)
+WAITING = flags.DEFINE_integer(
+    "max_waiting", 256, "Completions that may wait for a row; more are told to"
+    " come again (429).", lower_bound=0)
+CONTEXT = flags.DEFINE_integer(
+    "context", 0, "Most tokens of a prompt with its completion; default: the"
+    " model's.", lower_bound=0)
+NEW = flags.DEFINE_integer(
+    "max_new_tokens", 0, "Most new tokens of an answer; 0: what the context"
+    " leaves.", lower_bound=0)
+BODY = flags.DEFINE_integer(
+    "max_body", 1 << 20, "Bytes of a request.", lower_bound=1)
+SPECULATE = flags.DEFINE_bool(
+    "speculate", False, "Let multi-token prediction draft tokens; answers stay"
+    " the same.")
+GRACE = 5  # seconds in which answers under way may end after a signal
+ANSWERS = "/v1/chat/completions"
+
+
+def main() -> None:
+  check(all(map(importlib.util.find_spec, ("starlette", "uvicorn"))),
+        "serving needs starlette and uvicorn; pip install -e '.[serve]'")
+  import uvicorn  # of an extra
+
+  from r1jax.serving.answers import Answerer
+  from r1jax.serving.app import Limits, Server
+
+  token = TOKEN.value or os.environ.get("R1JAX_TOKEN", "")
+  check(bool(token) or _local(HOST.value), f"host={HOST.value!r} can be reached"
+        " from other machines; give --token=TEXT, or --host=127.0.0.1")
+  template = asking.template(TEMPLATE.value)
+  mesh = common.mesh()
+  policy, tokenizer = common.policy(0, mesh, computing=True)
+  tokenizer = common.settled(tokenizer, template)
+  params = reshard.Decoding(policy.model, mesh, policy.params).there(
+      policy.params, donate=True)
+  serving = Serving(
+      policy.model, params, policy.router_bias_LE, tokenizer.eos_ids,
+      max_rows=ROWS.value, max_waiting=WAITING.value,
+      context=CONTEXT.value or policy.model.cfg.max_position,
+      vocab=tokenizer.vocab_size, speculate=SPECULATE.value, mesh=mesh)
+  control = risk.control()
+  name = NAME.value or common.INIT.value
+  server = uvicorn.Server(uvicorn.Config(
+      Server(name, serving,
+             Answerer(serving, tokenizer, template, most=NEW.value,
+                      control=control),
+             tokenizer, Limits(BODY.value, token, control is None)).app,
+      host=HOST.value, port=PORT.value, log_level="warning",
+      timeout_graceful_shutdown=GRACE))
+  server.config.load()
+  _serve(server, serving, name)
+  for line in control.lines() if control else []:
+    print(line, flush=True)
+  if serving.failure is not None:
+    raise serving.failure
+
+
+def _serve(server, serving: Serving, name: str) -> None:
+  """Until a signal, or the model's failure."""
+  socket = server.config.bind_socket()
+  host, port = socket.getsockname()[:2]
+
+  def work() -> None:
+    try:
+      serving.work()
+    except Exception:  # raised by `main`
+      server.should_exit = True
+
+  worker = threading.Thread(target=work, name="model", daemon=True)
+  worker.start()
+  shown = f"[{host}]" if ":" in host else host
+  print(f"{name!r} is served at http://{shown}:{port}{ANSWERS}; Ctrl-C ends it",
+        flush=True)
+  try:
+    server.run(sockets=[socket])
+  finally:
+    serving.close()
+    worker.join()
+
+
+def _local(host: str) -> bool:
+  """Whether only this machine can reach it."""
+  try:
+    return ipaddress.ip_address(host).is_loopback
+  except ValueError:
+    return host == "localhost"
+
+
+if __name__ == "__main__":
+  start.run(main)

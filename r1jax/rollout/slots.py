@@ -1,0 +1,208 @@
+"""The host side of the engine: who waits, who sits where, what they said."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from r1jax.core.types import Rollout
+from r1jax.rollout.programs import Fill, Sampled
+
+# Freed rows of a lane are refilled together, when they are this share of it: a
+# refill costs a turn of the host, which all other rows wait for.
+REFILL = 1 / 8
+
+
+class Asked(NamedTuple):
+  """The samples that a call wants, question by question; all NumPy.
+
+  Attributes:
+    prompts: Q arrays of int32 ids.
+    tokens_QP: them, right-padded.
+    lengths_Q: int32, their tokens.
+    ids_Q, firsts_Q: uint32, their addresses, and the number of each one's first
+      sample there.
+    limits_QG: int32, the longest completions.
+    deadline: tokens that a question's samples have, counted from when its first
+      one began; 0 for as many as their limits.
+  """
+
+  prompts: tuple[np.ndarray, ...]
+  tokens_QP: np.ndarray
+  lengths_Q: np.ndarray
+  ids_Q: np.ndarray
+  firsts_Q: np.ndarray
+  limits_QG: np.ndarray
+  deadline: int = 0
+
+  @property
+  def samples(self) -> int:
+    return self.limits_QG.shape[1]
+
+
+class Slots:
+  """Which sample of this process is in which row, and which still wait.
+
+  Samples are numbered question by question; those of a lane are a stretch of
+  them, which begin in order.
+
+  Attributes:
+    held_SR: int, the sample in each row of each of this process's lanes, -1 for
+      none.
+    next_S, stop_S: int, the first sample of each lane that waits, and the end
+      of its stretch.
+    steps: tokens that a row which always lives has sampled so far.
+  """
+
+  def __init__(self, lanes: int, rows: int, total: int):
+    ends = np.arange(lanes + 1) * total // lanes
+    self.held_SR = np.full((lanes, rows), -1)
+    self.next_S, self.stop_S = ends[:-1].copy(), ends[1:].copy()
+    self.steps, self._began = 0, {}
+
+  @property
+  def waiting_S(self) -> np.ndarray:
+    return self.stop_S - self.next_S
+
+  @property
+  def live_S(self) -> np.ndarray:
+    return (self.held_SR >= 0).sum(1)
+
+  @property
+  def floors_S(self) -> np.ndarray:
+    """int32: a lane with so few live rows takes new samples; -1 if none wait.
+    """
+    rows = self.held_SR.shape[1]
+    enough_S = np.minimum(max(1, int(rows * REFILL)), self.waiting_S)
+    return np.where(self.waiting_S > 0, rows - enough_S, -1).astype(np.int32)
+
+  def fill(self, asked: Asked, begin_S: np.ndarray, count: int) -> Fill:
+    """Seats the next samples of every lane in its free rows.
+
+    Args:
+      asked: what the call wants.
+      begin_S, count: the first question of each lane's prefilled ones, and
+        their number: others' samples go on waiting.
+    """
+    lanes, rows = self.held_SR.shape
+    sample_SR = np.full((lanes, rows), -1)
+    for lane in range(lanes):
+      free = np.flatnonzero(self.held_SR[lane] < 0)
+      end = min(self.stop_S[lane], (begin_S[lane] + count) * asked.samples)
+      new = np.arange(self.next_S[lane], end)[:len(free)]
+      sample_SR[lane, free[:len(new)]] = new
+      self.next_S[lane] += len(new)
+    fill_SR = sample_SR >= 0
+    self.held_SR = np.where(fill_SR, sample_SR, self.held_SR)
+    sample_SR = np.maximum(sample_SR, 0)
+    question_SR, number_SR = np.divmod(sample_SR, asked.samples)
+    lengths_SR = asked.lengths_Q[question_SR]
+    limits_SR = asked.limits_QG[question_SR, number_SR]
+    if asked.deadline:
+      began_SR = np.array([[
+          self._began.setdefault(q, self.steps) if new else self.steps
+          for q, new in zip(*row)] for row in zip(question_SR, fill_SR)])
+      left_SR = asked.deadline - (self.steps - began_SR)
+      limits_SR = np.minimum(limits_SR, np.maximum(left_SR, 1))
+    sources_SR = np.clip(question_SR - begin_S[:, None], 0, count - 1)
+    return Fill(*(x.reshape(-1) for x in (
+        fill_SR, sources_SR.astype(np.int32), lengths_SR,
+        asked.tokens_QP[question_SR, lengths_SR - 1],
+        limits_SR.astype(np.int32), asked.ids_Q[question_SR],
+        (asked.firsts_Q[question_SR] + number_SR).astype(np.uint32))))
+
+  def keep(self, rows: int) -> np.ndarray:
+    """Goes on with so many rows a lane, live ones first.
+
+    Returns:
+      int32 [lanes * rows], for every new row the one of its lane that it was.
+    """
+    kept_SR = np.argsort(self.held_SR < 0, 1, kind="stable")[:, :rows]
+    self.held_SR = np.take_along_axis(self.held_SR, kept_SR, 1)
+    return kept_SR.astype(np.int32).reshape(-1)
+
+
+class Harvest:
+  """What the samples of a call came to.
+
+  Attributes:
+    tokens_NT, logprobs_NT: of every sample.
+    lengths_N: int32, tokens so far.
+    ended_N: bool, whether the last is an end-of-sequence id.
+    rounds: how often rows were computed for them.
+  """
+
+  def __init__(self, asked: Asked, new: int):
+    total = asked.limits_QG.size
+    self._asked = asked
+    self.tokens_NT = np.zeros((total, new), np.int32)
+    self.logprobs_NT = np.zeros((total, new), np.float32)
+    self.lengths_N = np.zeros(total, np.int32)
+    self.ended_N = np.zeros(total, bool)
+    self.rounds = 0
+    self._experts: tuple[np.ndarray, np.ndarray] | None = None
+
+  def prompts(self, questions: np.ndarray, experts_NPLA: np.ndarray) -> None:
+    """Takes the experts of prompts."""
+    if self._experts is None:
+      q, g = self._asked.limits_QG.shape
+      prompt, *rest = experts_NPLA.shape[1:]
+      self._experts = (
+          np.zeros((q, prompt, *rest), np.int32),
+          np.zeros((q * g, self.tokens_NT.shape[1], *rest), np.int32))
+    self._experts[0][questions] = experts_NPLA
+
+  def take(self, slots: Slots, found: Sampled, sampled_B: np.ndarray,
+           done_B: np.ndarray, ended_B: np.ndarray) -> list[int]:
+    """Adds what a run of decoding gave and frees the rows that are done.
+
+    Args:
+      slots: of the rows.
+      found: sampled, NumPy.
+      sampled_B, done_B, ended_B: of the rows after it.
+
+    Returns:
+      The samples that are done.
+    """
+    held_B, done, steps = slots.held_SR.reshape(-1), [], 0
+    self.rounds += int(found.rounds_B.sum())
+    for row in np.flatnonzero(held_B >= 0):
+      sample = held_B[row]
+      begin, end = self.lengths_N[sample], sampled_B[row]
+      new = end - begin
+      steps = max(steps, int(new))
+      self.tokens_NT[sample, begin:end] = found.tokens[row, :new]
+      self.logprobs_NT[sample, begin:end] = found.logprobs[row, :new]
+      if found.experts is not None:
+        # Of the token before: for a sample's first one that is the prompt's.
+        first = int(begin == 0)
+        self._experts[1][sample, begin + first - 1:end - 1] = (
+            found.experts[row, first:new])
+      self.lengths_N[sample] = end
+      if done_B[row]:
+        self.ended_N[sample] = ended_B[row]
+        done.append(int(sample))
+    slots.steps += steps
+    slots.held_SR = np.where(
+        done_B.reshape(slots.held_SR.shape), -1, slots.held_SR)
+    return done
+
+  def rollout(self, begin: int = 0, end: int | None = None) -> Rollout:
+    """The samples of the questions from `begin` to before `end`."""
+    of, asked = slice(begin, end), self._asked
+
+    def shaped(x):
+      return x.reshape(*asked.limits_QG.shape, *x.shape[1:])[of]
+
+    experts = None
+    if self._experts is not None:
+      prompts, new = self._experts
+      before = np.repeat(prompts[of][:, None], asked.samples, 1)
+      experts = np.concatenate([before, shaped(new)], 2)
+    return Rollout(
+        prompt_tokens=asked.prompts[of],
+        prompt_ids_Q=asked.ids_Q[of].astype(np.int64),
+        tokens_QGT=shaped(self.tokens_NT), lengths_QG=shaped(self.lengths_N),
+        truncated_QG=~shaped(self.ended_N),
+        logprobs_QGT=shaped(self.logprobs_NT), experts_QGSLA=experts)

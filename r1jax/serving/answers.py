@@ -1,0 +1,260 @@
+"""What a request comes to: prompts, wishes, and pieces as they are drawn."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import NamedTuple
+
+import anyio
+import numpy as np
+from starlette.concurrency import iterate_in_threadpool
+
+from r1jax.core.prompt import Message, ask
+from r1jax.data import templates
+from r1jax.data.tokenizer import Tokenizer
+from r1jax.rollout.serving import CANCELLED, STOP, Serving, Told, Wish
+from r1jax.safety.risk_control import RiskControl
+from r1jax.serving.requests import Refused, Request
+from r1jax.serving.text import Apart, Piece, Stopped
+
+FILTERED = "content_filter"  # risk control took the answer back
+
+
+class Asked(NamedTuple):
+  """A prompt as the model gets it.
+
+  Attributes:
+    ids: of it.
+    tail: the beginning of the answer that it has.
+    messages: what risk control reads.
+  """
+
+  ids: np.ndarray
+  tail: str
+  messages: Sequence[Message]
+
+
+class Part(NamedTuple):
+  """A part of a choice.
+
+  Attributes:
+    choice: its number.
+    piece: new text.
+    tokens, logprobs: drawn since the last part; a stop's and an end's too.
+    finished: "" if more follows, else why it ended.
+    replaces: whether it stands in the place of all before it.
+  """
+
+  choice: int
+  piece: Piece
+  tokens: list[int]
+  logprobs: list[float]
+  finished: str = ""
+  replaces: bool = False
+
+
+class Answerer:
+  """Texts in, texts out, of a model that serves."""
+
+  def __init__(self, serving: Serving, tokenizer: Tokenizer, template: str,
+               *, most: int = 0, control: RiskControl | None = None):
+    """Prepares.
+
+    Args:
+      serving: of the model.
+      tokenizer: of the model.
+      template: of chats.
+      most: most new tokens of an answer, whatever is asked for; 0 for what the
+        context has room for.
+      control: of answers, before they leave.
+    """
+    self._serving, self._tokenizer = serving, tokenizer
+    self._template, self._most, self._control = template, most, control
+    self._rendering = threading.Lock()  # one chat at a time in the child
+
+  def asked(self, request: Request) -> list[Asked]:
+    """The prompts of a request; may take a moment, call it in a thread.
+
+    Raises:
+      Refused: one is empty, of ids the tokenizer does not know, or refused by
+        the chat template.
+    """
+    if request.messages is None:
+      return [self._raw(prompt) for prompt in request.prompts]
+    try:
+      with self._rendering:
+        rendered = templates.prompt(
+            request.messages, self._template, self._tokenizer)
+    except ValueError as error:
+      raise Refused(str(error), "messages") from error
+    return [Asked(np.array(rendered.ids, np.int32), rendered.tail,
+                  request.messages)]
+
+  def _raw(self, prompt: str | list[int]) -> Asked:
+    tokenizer = self._tokenizer
+    if isinstance(prompt, str):
+      ids = tokenizer.encode(prompt)
+      bos = tokenizer.bos_id
+      ids = ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+    else:
+      outside = [i for i in prompt if not 0 <= i < tokenizer.vocab_size]
+      if outside:
+        raise Refused(f"token id {outside[0]} is not one of the"
+                      f" {tokenizer.vocab_size} of the tokenizer", "prompt")
+      ids, prompt = prompt, tokenizer.decode(prompt)
+    if not ids:
+      raise Refused("the prompt has no tokens", "prompt")
+    return Asked(np.array(ids, np.int32), "", ask(prompt))
+
+  def limit(self, request: Request, prompts: Sequence[Asked]) -> int:
+    """New tokens of each answer.
+
+    Raises:
+      Refused: a prompt leaves no room for as many as were asked for.
+    """
+    context, longest = self._serving.context, max(len(p.ids) for p in prompts)
+    room = context - longest
+    most = min(room, self._most or room)
+    wanted = request.limit or max(most, 1)
+    if room < wanted:
+      raise Refused(
+          f"the prompt has {longest} tokens and {wanted} new ones are asked"
+          f" for; the context is {context} tokens long",
+          "messages" if request.messages else "prompt",
+          code="context_length_exceeded")
+    if wanted > most:
+      raise Refused(f"{wanted} new tokens are asked for; this server gives at"
+                    f" most {self._most}", "max_tokens")
+    return wanted
+
+  async def parts(self, request: Request, prompts: Sequence[Asked], limit: int
+                  ) -> AsyncIterator[Part]:
+    """The choices of a request, n of each prompt, as they grow, interleaved.
+
+    The rows are freed when the iterator is closed.
+
+    Raises:
+      rollout.serving.Full: too many wait.
+      RuntimeError: the model failed.
+    """
+    choices = [_Choice(asked, number, request, limit)
+               for asked in prompts for number in range(request.n)]
+    parts: asyncio.Queue[Part | BaseException] = asyncio.Queue()
+
+    async def follow(number: int, choice: _Choice) -> None:
+      try:
+        async for part in self._of(number, choice, request):
+          await parts.put(part)
+      except Exception as error:  # raised where the parts are read
+        await parts.put(error)
+
+    tasks = []
+    try:
+      self._serving.ask([choice.wish for choice in choices])
+      tasks = [asyncio.create_task(follow(*pair))
+               for pair in enumerate(choices)]
+      left = len(choices)
+      while left:
+        part = await parts.get()
+        if isinstance(part, BaseException):
+          raise part
+        yield part
+        left -= bool(part.finished)
+    finally:
+      for choice in choices:
+        choice.wish.cancelled = True
+      for task in tasks:
+        task.cancel()
+
+  async def _of(self, number: int, choice: _Choice, request: Request
+                ) -> AsyncIterator[Part]:
+    """One choice as it grows."""
+    apart = Apart() if request.messages is not None else None
+
+    def piece(text: str, last: bool) -> Piece:
+      if apart is None:
+        return Piece("", text)
+      first, rest = apart.add(text), apart.end() if last else Piece()
+      return Piece(first.thought + rest.thought, first.content + rest.content)
+
+    taken_back = False
+    async for text, back in self._controlled(choice):
+      if back:
+        # What a thought had begun to say is over; this is no part of it.
+        taken_back = True
+        yield Part(number, Piece("", text), *choice.drawn(), replaces=True)
+      else:
+        yield Part(number, piece(text, False), *choice.drawn())
+    yield Part(number, Piece() if taken_back else piece("", True),
+               *choice.drawn(), FILTERED if taken_back else choice.finished)
+
+  async def _controlled(self, choice: _Choice
+                        ) -> AsyncIterator[tuple[str, bool]]:
+    """(text, whether it stands in the place of all before)."""
+    texts = choice.texts(self._tokenizer)
+    if self._control is None:
+      async for text in texts:
+        yield text, False
+      return
+
+    def waiting() -> Iterator[str]:
+      # `RiskControl` works in a thread: its reviewer may take a while.
+      while (text := anyio.from_thread.run(_next, texts)) is not None:
+        yield text
+
+    async for part in iterate_in_threadpool(
+        self._control.stream(choice.asked.messages, waiting())):
+      yield part.text, part.retracts
+
+
+class _Choice:
+  """One completion under way.
+
+  Attributes:
+    asked: its prompt.
+    wish: what the model is asked.
+    finished: why it ended, when it has.
+  """
+
+  def __init__(self, asked: Asked, number: int, request: Request, limit: int):
+    loop = asyncio.get_running_loop()
+    self._told: asyncio.Queue[Told] = asyncio.Queue()
+
+    def tell(told: Told) -> None:
+      if not loop.is_closed():
+        loop.call_soon_threadsafe(self._told.put_nowait, told)
+
+    self.asked, self.finished, self._stops = asked, "", request.stops
+    self._tokens: list[int] = []
+    self._logprobs: list[float] = []
+    self.wish = Wish(
+        prompt=asked.ids, limit=limit, temperature=request.temperature,
+        top_p=request.top_p, seed=request.seed, number=number, tell=tell)
+
+  async def texts(self, tokenizer: Tokenizer) -> AsyncIterator[str]:
+    """What is said, as it is drawn."""
+    text = Stopped(tokenizer, self.asked.tail, self._stops)
+    while not self.finished:
+      told = await self._told.get()
+      if told.error or told.finished == CANCELLED:
+        raise RuntimeError(told.error or "the answer was cancelled")
+      self._tokens += told.tokens
+      self._logprobs += told.logprobs
+      yield text.add(told.tokens)
+      if text.met:
+        self.wish.cancelled, self.finished = True, STOP
+      elif told.finished:
+        self.finished = told.finished
+    yield text.end()
+
+  def drawn(self) -> tuple[list[int], list[float]]:
+    """Tokens and their log-probabilities since the last call."""
+    drawn = self._tokens, self._logprobs
+    self._tokens, self._logprobs = [], []
+    return drawn
+
+
+async def _next(texts: AsyncIterator[str]) -> str | None:
+  return await anext(texts, None)

@@ -1,0 +1,304 @@
+"""OpenAI's HTTP form around a model: /v1/chat/completions, /v1/completions.
+
+What leaves is what the official client reads; `reasoning_content` stands beside
+`content`, as open servers of reasoning models have it. Every refusal is a JSON
+object with a sentence that names the field.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as Http
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from r1jax.data.tokenizer import Tokenizer
+from r1jax.rollout.serving import Full, Serving
+from r1jax.serving import requests
+from r1jax.serving.answers import Answerer, Part
+from r1jax.serving.requests import Refused, Request
+
+_RETRY = "1"  # seconds after which a full server may be asked again
+
+
+class Limits(NamedTuple):
+  """What a client may send, and whether it must say who it is.
+
+  Attributes:
+    body: bytes of a request.
+    token: that clients give as a bearer; "" asks for none.
+    logprobs: whether they are given: under risk control they would tell what
+      was taken back.
+  """
+
+  body: int
+  token: str = ""
+  logprobs: bool = True
+
+
+class Server:
+  """The routes; one model under one name."""
+
+  def __init__(self, name: str, serving: Serving, answerer: Answerer,
+               tokenizer: Tokenizer, limits: Limits):
+    """Opens no socket; `app` is what a server of ASGI runs."""
+    self._name, self._serving, self._answerer = name, serving, answerer
+    self._tokenizer, self._limits = tokenizer, limits
+    self._began = int(time.time())
+    self.app = Starlette(
+        routes=[
+            Route("/health", self._guarded(self._health, free=True)),
+            Route("/v1/models", self._guarded(self._models)),
+            Route("/v1/models/{name:path}", self._guarded(self._model)),
+            Route("/v1/chat/completions", self._guarded(self._chat),
+                  methods=["POST"]),
+            Route("/v1/completions", self._guarded(self._text),
+                  methods=["POST"])],
+        exception_handlers={HTTPException: _unrouted})
+
+  def _guarded(self, answer: Callable[[Http], Awaitable[Response]],
+               free: bool = False) -> Callable[[Http], Awaitable[Response]]:
+    """`answer`, for those who may ask; what is refused in JSON."""
+    async def guarded(http: Http) -> Response:
+      try:
+        if not free:
+          self._check_token(http)
+        return await answer(http)
+      except Refused as error:
+        return _error(error)
+      except Full as error:
+        return _error(Refused(f"{error}; ask again later", status=429,
+                              code="queue_full"))
+      except ClientDisconnect:
+        return Response(status_code=499)  # nobody reads it
+      except RuntimeError as error:
+        return _error(Refused(str(error), status=503, code="unavailable"))
+
+    return guarded
+
+  def _check_token(self, http: Http) -> None:
+    given = http.headers.get("authorization", "").encode()
+    wanted = f"Bearer {self._limits.token}".encode()
+    if self._limits.token and not hmac.compare_digest(given, wanted):
+      raise Refused("give the server's token: Authorization: Bearer ...",
+                    status=401, code="invalid_api_key")
+
+  async def _health(self, http: Http) -> Response:
+    failed = self._serving.failure is not None
+    return JSONResponse(
+        {"status": "failed" if failed else "ok", "live": self._serving.live,
+         "waiting": self._serving.waiting}, 503 if failed else 200)
+
+  async def _models(self, http: Http) -> Response:
+    return JSONResponse({"object": "list", "data": [self._card()]})
+
+  async def _model(self, http: Http) -> Response:
+    self._check_name(http.path_params["name"])
+    return JSONResponse(self._card())
+
+  def _card(self) -> dict[str, Any]:
+    return {"id": self._name, "object": "model", "created": self._began,
+            "owned_by": "r1jax", "max_model_len": self._serving.context}
+
+  def _check_name(self, name: str) -> None:
+    if name != self._name:
+      raise Refused(f"model {name[:80]!r} is not here; this server has"
+                    f" {self._name!r}", "model", status=404,
+                    code="model_not_found")
+
+  async def _chat(self, http: Http) -> Response:
+    return await self._answered(http, chat=True)
+
+  async def _text(self, http: Http) -> Response:
+    return await self._answered(http, chat=False)
+
+  async def _answered(self, http: Http, *, chat: bool) -> Response:
+    request = requests.read(await self._body(http), chat=chat)
+    self._check_name(request.model)
+    if request.logprobs and not self._limits.logprobs:
+      raise Refused("logprobs are not given under risk control", "logprobs")
+    prompts = await run_in_threadpool(self._answerer.asked, request)
+    limit = self._answerer.limit(request, prompts)
+    reply = _Reply(request, self._tokenizer, sum(len(p.ids) for p in prompts)
+                   * request.n, self._name)
+    parts = self._answerer.parts(request, prompts, limit)
+    if request.stream:
+      # The first part is waited for here, so that a full queue is a status.
+      first = await anext(parts)
+      return StreamingResponse(
+          reply.stream(first, parts), media_type="text/event-stream",
+          headers={"Cache-Control": "no-cache"})
+    return await self._whole(http, reply, parts, len(prompts) * request.n)
+
+  async def _whole(self, http: Http, reply: _Reply,
+                   parts: AsyncIterator[Part], choices: int) -> Response:
+    """All of it at once, unless the client leaves before."""
+    gathered = asyncio.create_task(reply.whole(parts, choices))
+    left = asyncio.create_task(_gone(http))
+    try:
+      await asyncio.wait((gathered, left),
+                         return_when=asyncio.FIRST_COMPLETED)
+      if not gathered.done():
+        raise ClientDisconnect
+      return JSONResponse(gathered.result())
+    finally:
+      for task in (gathered, left):
+        task.cancel()
+      await asyncio.gather(gathered, left, return_exceptions=True)
+      await parts.aclose()
+
+  async def _body(self, http: Http) -> bytes:
+    body, most = bytearray(), self._limits.body
+    async for chunk in http.stream():
+      body += chunk
+      if len(body) > most:
+        raise Refused(f"the body has more than {most} bytes", status=413,
+                      code="body_too_large")
+    return bytes(body)
+
+
+class _Reply:
+  """Parts of choices in OpenAI's form."""
+
+  def __init__(self, request: Request, tokenizer: Tokenizer,
+               prompt_tokens: int, name: str):
+    self._request, self._tokenizer = request, tokenizer
+    self._prompt_tokens, self._tokens = prompt_tokens, 0
+    self._chat = request.messages is not None
+    kind = "chat.completion" if self._chat else "text_completion"
+    streamed = f"{kind}.chunk" if self._chat and request.stream else kind
+    self._head = {
+        "id": f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}",
+        "object": streamed, "created": int(time.time()), "model": name}
+    self._offsets: dict[int, int] = {}
+
+  async def whole(self, parts: AsyncIterator[Part], choices: int
+                  ) -> dict[str, Any]:
+    """The reply to a request that does not stream."""
+    texts = [["", ""] for _ in range(choices)]
+    finished = [""] * choices
+    drawn: list[list[dict[str, Any]]] = [[] for _ in range(choices)]
+    async for part in parts:
+      at = part.choice
+      if part.replaces:
+        texts[at] = ["", ""]
+      texts[at][0] += part.piece.thought
+      texts[at][1] += part.piece.content
+      finished[at] = part.finished
+      drawn[at] += self._drawn(part)
+    return self._head | {
+        "choices": [{"index": at, "finish_reason": finished[at],
+                     "logprobs": self._logprobs(drawn[at], at),
+                     **self._said(*texts[at])} for at in range(choices)],
+        "usage": self._usage()}
+
+  def _said(self, thought: str, content: str) -> dict[str, Any]:
+    if not self._chat:
+      return {"text": content}
+    message = {"role": "assistant", "content": content, "refusal": None}
+    return {"message": message | (
+        {"reasoning_content": thought} if thought else {})}
+
+  async def stream(self, first: Part, parts: AsyncIterator[Part]
+                   ) -> AsyncIterator[str]:
+    """The events of a request that streams."""
+    begun: set[int] = set()
+    try:
+      for line in self._events(first, begun):
+        yield line
+      async for part in parts:
+        for line in self._events(part, begun):
+          yield line
+      if self._request.usage:
+        yield _event(self._head | {"choices": [], "usage": self._usage()})
+      yield "data: [DONE]\n\n"
+    except RuntimeError as error:  # the status is sent; this is all there is
+      yield _event(_object(Refused(str(error), status=503)))
+    finally:
+      await parts.aclose()
+
+  def _events(self, part: Part, begun: set[int]) -> list[str]:
+    drawn = self._drawn(part)
+    delta: dict[str, Any] = {}
+    if self._chat and part.choice not in begun:
+      delta = {"role": "assistant"}
+    begun.add(part.choice)
+    if part.piece.thought:
+      delta["reasoning_content"] = part.piece.thought
+    if part.piece.content:
+      delta["content"] = part.piece.content
+    if not delta and not part.finished and not drawn:
+      return []
+    said = {"delta": delta} if self._chat else {"text": part.piece.content}
+    return [_event(self._head | {"choices": [{
+        "index": part.choice, "finish_reason": part.finished or None,
+        "logprobs": self._logprobs(drawn, part.choice), **said}]}
+        | ({"usage": None} if self._request.usage else {}))]
+
+  def _drawn(self, part: Part) -> list[dict[str, Any]]:
+    self._tokens += len(part.tokens)
+    if not self._request.logprobs:
+      return []
+    texts = [self._tokenizer.decode([i]) for i in part.tokens]
+    return [{"token": text, "logprob": value, "bytes": list(text.encode()),
+             "top_logprobs": []}
+            for text, value in zip(texts, part.logprobs, strict=True)]
+
+  def _logprobs(self, drawn: Sequence[dict[str, Any]], choice: int
+                ) -> dict[str, Any] | None:
+    if not self._request.logprobs:
+      return None
+    if self._chat:
+      return {"content": list(drawn), "refusal": None}
+    offsets = []
+    for token in drawn:
+      offsets.append(self._offsets.get(choice, 0))
+      self._offsets[choice] = offsets[-1] + len(token["token"])
+    return {"tokens": [t["token"] for t in drawn],
+            "token_logprobs": [t["logprob"] for t in drawn],
+            "top_logprobs": None, "text_offset": offsets}
+
+  def _usage(self) -> dict[str, int]:
+    return {"prompt_tokens": self._prompt_tokens,
+            "completion_tokens": self._tokens,
+            "total_tokens": self._prompt_tokens + self._tokens}
+
+
+async def _gone(http: Http) -> None:
+  """Returns when the client has left."""
+  while (await http.receive())["type"] != "http.disconnect":
+    pass
+
+
+async def _unrouted(http: Http, error: HTTPException) -> Response:
+  return _error(Refused(
+      f"{http.method} {http.url.path} is not served here",
+      status=error.status_code, code="not_found"))
+
+
+def _error(error: Refused) -> Response:
+  headers = {"Retry-After": _RETRY} if error.status == 429 else {}
+  if error.status == 401:
+    headers["WWW-Authenticate"] = "Bearer"
+  return JSONResponse(_object(error), error.status, headers)
+
+
+def _object(error: Refused) -> dict[str, Any]:
+  kind = "invalid_request_error" if error.status < 500 else "server_error"
+  return {"error": {"message": error.message, "type": kind,
+                    "param": error.param, "code": error.code}}
+
+
+def _event(value: dict[str, Any]) -> str:
+  return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

@@ -1,0 +1,118 @@
+"""Ids of one answer to text as they come: up to a stop, thought apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from r1jax.core.thoughts import CLOSE, OPEN
+from r1jax.data.tokenizer import TextStream, Tokenizer
+
+
+class Stopped:
+  """Text of an answer as its ids come, which ends before a stop.
+
+  Attributes:
+    met: whether a stop was.
+  """
+
+  def __init__(self, tokenizer: Tokenizer, tail: str, stops: Sequence[str]):
+    """Begins.
+
+    Args:
+      tokenizer: of the model; its ends have no text.
+      tail: the beginning of the answer that the prompt has.
+      stops: none empty.
+    """
+    self._ends = tokenizer.eos_ids
+    self._text, self._stops, self.met = TextStream(tokenizer), stops, False
+    self._held = ""
+    self._tail = tail
+
+  def add(self, ids: Iterable[int]) -> str:
+    """The text that is sure to be part of the answer; may be empty."""
+    return self._passed(
+        self._text.add(i for i in ids if i not in self._ends))
+
+  def end(self) -> str:
+    """What was held back; the ids are over."""
+    text = self._passed("" if self.met else self._text.end())
+    text, self._held = text + self._held, ""
+    return text
+
+  def _passed(self, new: str) -> str:
+    if self.met:
+      return ""
+    self._held += new
+    found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+    if found:
+      self.met, text, self._held = True, self._held[:min(found)], ""
+    else:
+      kept = _beginning(self._held, self._stops)
+      text = self._held[:len(self._held) - kept]
+      self._held = self._held[len(text):]
+    tail, self._tail = self._tail, ""
+    return tail + text
+
+
+class Piece(NamedTuple):
+  """A part of an answer: of its thought, or of what follows."""
+
+  thought: str = ""
+  content: str = ""
+
+
+class Apart:
+  """Thought and what follows, told apart as the text grows.
+
+  A thought is what stands first, up to the first `</think>`; `thoughts.split`,
+  which sees the whole text, takes the last. Blanks around both are dropped.
+  """
+
+  def __init__(self):
+    self._state, self._held, self._shown = "begin", "", False
+
+  def add(self, text: str) -> Piece:
+    """What `text` makes sure."""
+    self._held += text
+    thought = ""
+    if self._state == "begin":
+      begun = self._held.lstrip()
+      if begun.startswith(OPEN):
+        self._state, self._held = "thought", begun[len(OPEN):]
+      elif not OPEN.startswith(begun):
+        self._state = "content"
+    if self._state == "thought":
+      before, closed, after = self._held.partition(CLOSE)
+      if closed:
+        thought = self._blank(before).rstrip()
+        self._state, self._held, self._shown = "content", after, False
+      else:
+        sure = len(before) - _beginning(before, (CLOSE,))
+        sure = len(before[:sure].rstrip())  # blanks may be its last
+        thought, self._held = self._blank(before[:sure]), before[sure:]
+    if self._state != "content":
+      return Piece(thought)
+    sure = len(self._held.rstrip())
+    content = self._blank(self._held[:sure])
+    self._held = self._held[sure:] if self._shown else ""
+    return Piece(thought, content)
+
+  def end(self) -> Piece:
+    """What was held back."""
+    text, self._held = self._held.rstrip(), ""
+    text = self._blank(text)
+    return Piece(text) if self._state == "thought" else Piece("", text)
+
+  def _blank(self, text: str) -> str:
+    """Without blanks before the part's first character."""
+    text = text if self._shown else text.lstrip()
+    self._shown = self._shown or bool(text)
+    return text
+
+
+def _beginning(text: str, words: Collection[str]) -> int:
+  """Length of the longest end of a text that begins one of the words."""
+  longest = min(len(text), max((len(w) for w in words), default=1) - 1)
+  return next((n for n in range(longest, 0, -1)
+               if any(w.startswith(text[-n:]) for w in words)), 0)

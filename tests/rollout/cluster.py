@@ -1,0 +1,53 @@
+"""The engine in a process of a cluster, for test_processes.py.
+
+  python -m tests.rollout.cluster
+
+on four devices in all. Prints the samples of this process's questions, through
+few rows, where every device has its own rows and where all share each of them.
+"""
+
+import json
+
+import jax
+import numpy as np
+
+from r1jax.models import presets
+from r1jax.models.model import build
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+from r1jax.sharding import distributed, processes
+from r1jax.sharding.mesh import MeshConfig, make_mesh
+
+MESHES = {"data": dict(data=4), "tensor": dict(data=1, tensor=4)}
+PROMPTS = [np.arange(5, 5 + n) for n in (3, 7, 17, 4)]
+SAMPLES = 3
+
+
+def engine(mesh=None, **options):
+  """(engine, parameters, router bias) of a small mixture."""
+  model = build(presets.get("tiny"))
+  params = jax.jit(model.init)(jax.random.key(0))
+  return Engine(model, SamplingConfig(max_new_tokens=9),
+                frozenset({2, 3, 40}), mesh, **options), params, (
+                    model.init_router_bias())
+
+
+def drawn(made, prompts, ids, params, bias):
+  """{address: [tokens, rounded log-probabilities] of every sample}."""
+  rollout = made.generate(params, bias, prompts, ids, SAMPLES,
+                          jax.random.key(5))
+  return {str(i): [[rollout.completion(q, g).tolist(),
+                    rollout.logprobs_QGT[q, g, :n].tolist()]
+                   for g, n in enumerate(rollout.lengths_QG[q])]
+          for q, i in enumerate(ids)}
+
+
+if __name__ == "__main__":
+  distributed.initialize()
+  for name, sizes in MESHES.items():
+    mesh = make_mesh(MeshConfig(**sizes))
+    with jax.set_mesh(mesh):
+      made, *rest = engine(mesh, max_rows=4)
+      ids = processes.part(range(len(PROMPTS)))
+      found = drawn(made, [PROMPTS[i] for i in ids], ids, *rest)
+    print("RESULT", json.dumps([name, found]), flush=True)

@@ -1,0 +1,27 @@
+"""The samples of two processes, each with rows and a queue of its own."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests import processes
+from tests.rollout import cluster
+
+
+@pytest.mark.slow
+def test_two_processes_draw_what_one_draws():
+  started = processes.start(2, 2, "-m", "tests.rollout.cluster")
+  made, *rest = cluster.engine()
+  want = cluster.drawn(made, cluster.PROMPTS, range(4), *rest)
+  found = {name: {} for name in cluster.MESHES}
+  for line in processes.results(started):
+    name, drawn = json.loads(line)
+    found[name] |= drawn
+  for drawn in found.values():
+    assert drawn.keys() == want.keys()
+    for address, samples in want.items():
+      for (ids, logprobs), (got, near) in zip(
+          samples, drawn[address], strict=True):
+        assert got == ids
+        np.testing.assert_allclose(near, logprobs, rtol=0, atol=1e-5)

@@ -1,0 +1,52 @@
+"""What a step of decoding touches: what lives, not what may come."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from r1jax.accounting import hlo, memory
+from r1jax.models import presets
+from r1jax.models.model import build
+from r1jax.rollout.engine import Engine
+from r1jax.rollout.sampling import SamplingConfig
+
+LONGEST = 32_768  # of prompt and completion
+# Beside weights and live cache: scores, activations, what is written.
+BESIDE = 1.15
+GQA = dataclasses.replace(
+    presets.TINY_DENSE, d_model=128, n_layers=2, n_heads=4, n_kv_heads=2,
+    head_dim=64, d_ff=256, max_position=LONGEST)
+MLA = dataclasses.replace(
+    presets.TINY, d_model=128, n_layers=2, n_dense_layers=2, n_experts=0,
+    n_mtp=0, n_heads=4, kv_rank=112, rope_dim=16, d_ff=256,
+    max_position=LONGEST)
+
+
+def step(cfg, live):
+  """(bytes of a step, of weights, of the live cache); nothing is run."""
+  model, shape = build(cfg), jax.ShapeDtypeStruct
+  params = jax.eval_shape(
+      model.unstack, jax.eval_shape(model.init, jax.random.key(0)))
+  bias = jax.eval_shape(model.init_router_bias)
+  engine = Engine(
+      model, SamplingConfig(max_new_tokens=LONGEST - 64), frozenset({0}))
+  run, slots = engine.programs, engine.slots(live, LONGEST)
+  prompts, _ = jax.eval_shape(run.prefill, params, bias, shape(
+      (4, 64), jnp.int32), shape((4,), jnp.int32))
+  rows = jax.eval_shape(functools.partial(run.empty, rows=16, slots=slots),
+                        prompts, jax.random.key(0))
+  text = run.decode.lower(
+      params, bias, rows, 1, 0, shape((1,), jnp.int32)).compile().as_text()
+  return (hlo.costs(text, {"while": 1}).touched, memory.shard_bytes(params),
+          memory.shard_bytes(rows.cache) * live / slots)
+
+
+# The latent is read twice on CPU: for the scores, and again for the values.
+@pytest.mark.parametrize("cfg,reads", [(GQA, 1), (MLA, 2)])
+def test_a_step_touches_weights_and_what_lives(cfg, reads):
+  touched, weights, cache = step(cfg, 2048)
+  assert cache > 4 * weights  # what is bounded is the cache's part
+  assert weights + cache < touched < BESIDE * (weights + reads * cache)
