@@ -31,12 +31,16 @@ class GrpoConfig:
   # Rounds of fresh questions that replace groups without variance (DAPO's
   # dynamic sampling); 0 trains on all groups.
   dynamic_tries: int = 0
-  # Completions that grow at once, the others wait for a free slot; 0 is all. It
-  # changes no sample.
+  # Completions that grow at once, the others wait for a free slot; 0 is as many
+  # as the devices have memory for (all, on a CPU). It changes no sample.
   max_rows: int = 0
   # Let the MTP module draft tokens of rollouts, which the policy then draws or
   # not. It changes no sample.
   speculate: bool = False
+  # Tokens that a question's samples have, counted from when the first of them
+  # began: what is unfinished then is truncated, the fewer `max_rows` the more.
+  # 0 is no such end.
+  rollout_deadline: int = 0
   replay_experts: bool = False  # use the sampler's experts in the update
   reference_every: int = 400  # updates between refreshes of the reference
   # Log the KL to the reference policy although policy.kl_beta is 0.
@@ -71,7 +75,7 @@ class GrpoConfig:
                  "micro_rows", "reference_every", "save_every"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
-    for name in ("dynamic_tries", "max_rows", "draft"):
+    for name in ("dynamic_tries", "max_rows", "rollout_deadline", "draft"):
       check(getattr(self, name) >= 0,
             f"{name}={getattr(self, name)} must not be negative")
     check(self.samples > 1, f"samples={self.samples}: one has no baseline")
