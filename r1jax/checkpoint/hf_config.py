@@ -1,9 +1,8 @@
 """config.json of Hugging Face checkpoints <-> ModelConfig.
 
-Families: see `ARCHITECTURES`, from the fields of the published files and from
-those that transformers 5 writes. Every field is read, known to be harmless, by
-its name certain to be and reported, or an error: whether an unknown one changes
-the mathematics cannot be known here.
+Families: see `ARCHITECTURES`, as published and as transformers 5 writes them.
+Every field is read, known to be harmless, by its name certain to be and
+reported, or an error: whether it changes the mathematics cannot be known here.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any
 
+from r1jax.checkpoint import hf_gemma
 from r1jax.checkpoint.hf_fields import HARMLESS, REQUIRED, Fields
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
@@ -28,12 +28,12 @@ ARCHITECTURES = {
     "mistral": "MistralForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
     "kimi_k2": "DeepseekV3ForCausalLM",
+    hf_gemma.FAMILY: "Gemma3ForCausalLM",
 }
 CLASSIFIER = "ForSequenceClassification"
 _V3 = ("deepseek_v3", "kimi_k2")
 _DEEPSEEK = (*_V3, "deepseek_v2")
-# What other families would need.
-_MISSING = {
+_MISSING = {  # what other families would need
     "glm4_moe": "rotation of a part of each head, and a selection bias beside"
     " grouped queries",
     "qwen3_next": "linear attention (gated DeltaNet with a short convolution),"
@@ -41,23 +41,21 @@ _MISSING = {
     "gpt_oss": "attention sinks, windows in every other layer, experts with"
     " biases and a clamped activation, MXFP4 weights",
     "deepseek_v32": "sparse attention by an indexer (index_topk)",
-    "gemma3_text": "windows in five of six layers with a rotation of their"
-    " own, norms behind each part of a block, GELU",
+    "gemma3": "the images; its text model alone is gemma3_text",
     "mixtral": "its names of the experts' weights",
     "qwen2_moe": "a shared expert behind a gate",
 }
-_MISSING["gemma3"] = _MISSING["gemma3_text"] + ", and the images"
-_MOST_LAYERS, _MOST_EXPERTS = 1 << 12, 1 << 16
-_MOST_MODULES = 1 << 20  # experts of all layers
+# Modules are the experts of all layers.
+_MOST_LAYERS, _MOST_EXPERTS, _MOST_MODULES = 1 << 12, 1 << 16, 1 << 20
 
 # Says nothing while use_sliding_window is false.
 _HARMLESS_QWEN = frozenset(("max_window_layers", "sliding_window"))
-
 _FP8 = {"quant_method": ("fp8",), "fmt": ("e4m3",),
         "weight_block_size": ([128, 128],),
         "activation_scheme": ("dynamic",), "scale_fmt": ("ue8m0", "float")}
 # The tensors themselves tell which are quantised.
 _FP8_HARMLESS = ("modules_to_not_convert", "ignored_layers")
+
 
 def family_of(fields: dict[str, Any]) -> str:
   """The `model_type` of a config.json.
@@ -81,6 +79,8 @@ def family_for(cfg: ModelConfig) -> str:
     return "deepseek_v2" if v2 else "deepseek_v3"
   if cfg.n_experts:
     return "qwen3_moe"
+  if cfg.post_norms:
+    return hf_gemma.FAMILY
   if cfg.qk_norm:
     return "qwen3"
   return "qwen2" if cfg.qkv_bias and not cfg.o_bias else "llama"
@@ -110,11 +110,11 @@ def from_hf(fields: dict[str, Any],
   family = family_of(fields)
   f = Fields(fields)
   f.take("model_type")
-  f.expect("hidden_act", ("silu",))
-  f.expect("attention_dropout", (0,))
-  f.expect("mlp_bias", (False,))
-  for name in ("is_encoder_decoder", "is_decoder", "add_cross_attention"):
-    f.expect(name, (False,))
+  gemma = family == hf_gemma.FAMILY
+  f.expect("hidden_act", ("gelu_pytorch_tanh" if gemma else "silu",))
+  for name in ("attention_dropout", "mlp_bias", "is_encoder_decoder",
+               "is_decoder", "add_cross_attention"):
+    f.expect(name, (0,))
   f.expect("partial_rotary_factor", (1,))
   _check_quantization(f.take("quantization_config", None))
   values = dict(
@@ -126,15 +126,18 @@ def from_hf(fields: dict[str, Any],
       max_position=f.size("max_position_embeddings", most=1 << 30),
       norm_eps=f.number("rms_norm_eps", 1e-6, least=0, most=1),
       init_std=f.number("initializer_range", 0.02, least=0, most=100),
-      tie_embeddings=f.flag("tie_word_embeddings", False))
+      tie_embeddings=f.flag("tie_word_embeddings", gemma))
   if family in _DEEPSEEK:
     values |= _read_mla(f, values["n_heads"])
     values |= _read_experts(f, family, values["n_layers"])
+  elif gemma:
+    values |= hf_gemma.read(f, values, report)
   else:
     values |= _read_gqa(f, family, values)
   if family == "qwen3_moe":
     values |= _read_qwen_experts(f, values["n_layers"])
-  values |= _read_rope(f, values["max_position"], family in _DEEPSEEK)
+  values |= {} if gemma else _read_rope(
+      f, values["max_position"], family in _DEEPSEEK)
   modules = values["n_layers"] * values.get("n_experts", 0)
   check(modules <= _MOST_MODULES, f"config.json: {values['n_layers']} layers of"
         f" {values.get('n_experts')} experts are {modules}, more than any model"
@@ -394,9 +397,12 @@ def to_hf(cfg: ModelConfig, family: str, *, bos_id: int | None,
       "bos_token_id": bos_id, "eos_token_id": eos[0] if len(eos) == 1 else eos
       or None, "pad_token_id": pad_id}
   rope = _canonical_rope(cfg)
-  fields |= _write_rope(rope, cfg.attention == "mla")
-  fields |= (_write_deepseek if family in _DEEPSEEK else _write_gqa)(
-      cfg, family)
+  if family == hf_gemma.FAMILY:
+    del fields["hidden_act"]
+    fields |= hf_gemma.write(cfg)
+  else:
+    fields |= _write_rope(rope, mla)
+    fields |= (_write_deepseek if mla else _write_gqa)(cfg, family)
   wanted = dataclasses.replace(cfg, rope=rope)
   difference = config_lib.difference(
       config_lib.to_dict(wanted), config_lib.to_dict(from_hf(fields)))

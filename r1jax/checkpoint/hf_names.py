@@ -2,8 +2,8 @@
 
 `table` gives one Entry for each kind of tensor; the same entries serve import
 and export. Names are those of the published files of DeepSeek-V2 and V3, Qwen2,
-Qwen3 and Llama. Rotary halves and pairs are kept as each family has them (see
-`r1jax.ops.rope`), so no weight is permuted.
+Qwen3, Llama and Gemma 3. Rotary halves and pairs are kept as each family has
+them (see `r1jax.ops.rope`), so no weight is permuted.
 
 DeepSeek-V3 stores its MTP module as layer `n_layers`, together with copies of
 the main embedding and head. The copies are written on the way out, as in the
@@ -43,6 +43,13 @@ SCORE: Row = ("score.weight", "score", "transpose")
 NORMS: tuple[Row, ...] = (
     ("input_layernorm.weight", "norm_1", "vector"),
     ("post_attention_layernorm.weight", "norm_2", "vector"),
+)
+# Gemma's four; the second has the name of another norm elsewhere.
+SANDWICH: tuple[Row, ...] = (
+    ("input_layernorm.weight", "norm_1", "vector"),
+    ("post_attention_layernorm.weight", "post_1", "vector"),
+    ("pre_feedforward_layernorm.weight", "norm_2", "vector"),
+    ("post_feedforward_layernorm.weight", "post_2", "vector"),
 )
 QUERY: tuple[Row, ...] = (
     ("self_attn.q_proj.weight", "attn.w_q", "split_heads"),)
@@ -230,7 +237,7 @@ def table(cfg: ModelConfig, scalar: bool = False) -> tuple[Entry, ...]:
 
 
 def _block(cfg, mixture, path, layers, prefix="model.layers.{layer}."):
-  rows = NORMS + _attention(cfg)
+  rows = (SANDWICH if cfg.post_norms else NORMS) + _attention(cfg)
   if not mixture:
     rows += FEED_FORWARD
   else:

@@ -45,7 +45,7 @@ class RopeConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-  """A decoder: DeepSeek-V2/V3 (`mla`) or Qwen2/Llama (`gqa`).
+  """A decoder: DeepSeek-V2/V3 (`mla`) or Qwen2/Llama/Gemma 3 (`gqa`).
 
   The first `n_dense_layers` have a dense feed-forward of width `d_ff`, the
   rest `n_experts` routed experts of width `d_expert`, `n_activated` of them per
@@ -53,6 +53,13 @@ class ModelConfig:
   `q_rank=0` projects queries directly. `max_position` is the longest context;
   YaRN acts when it exceeds `rope.original`, as in DeepSeek's own code.
   `qk_norm` normalises each head's queries and keys before RoPE (Qwen3).
+
+  Gemma 3 (arXiv:2503.19786): `post_norms` are behind each part of a block,
+  `norm_offset` is added to the gain of every norm, `embed_scale` multiplies
+  embeddings (not the head), `activation` is the gate's, and `query_scale` what
+  scores are multiplied by in place of 1/sqrt(head width). All layers but every
+  `global_every`th rotate with base `local_theta`, without scaling. There is no
+  sliding window: a context that is no longer than it has none either.
   """
 
   attention: str = "mla"
@@ -76,6 +83,13 @@ class ModelConfig:
   qkv_bias: bool = False
   o_bias: bool = False
   qk_norm: bool = False
+  post_norms: bool = False
+  norm_offset: float = 0.0
+  embed_scale: float = 1.0
+  activation: str = "silu"
+  query_scale: float | None = None
+  local_theta: float | None = None
+  global_every: int = 1
   n_dense_layers: int = 0
   n_experts: int = 0
   n_shared: int = 0
@@ -100,6 +114,13 @@ class ModelConfig:
             f"n_heads={self.n_heads} is no multiple of"
             f" n_kv_heads={self.n_kv_heads}")
       check(self.n_mtp == 0, "multi-token prediction needs attention='mla'")
+    check(self.activation in ("silu", "gelu"),
+          f"activation={self.activation!r}: choose silu or gelu")
+    check(self.global_every > 0,
+          f"global_every={self.global_every} must be positive")
+    check(self.activation == "silu" and self.local_theta is None
+          or not self.n_experts, "layers with experts have silu gates and one"
+          " rotation")
     check(self.rotated % 2 == 0, f"rotated width {self.rotated} must be even")
     if self.n_experts:
       self._check_experts()
@@ -135,6 +156,8 @@ class ModelConfig:
   @property
   def softmax_scale(self) -> float:
     """1/sqrt(head width), in latent attention times YaRN's m^2."""
+    if self.query_scale is not None:
+      return self.query_scale
     if self.attention == "gqa":
       return self.head_dim ** -0.5
     scale = (self.nope_dim + self.rope_dim) ** -0.5
@@ -158,6 +181,18 @@ class ModelConfig:
       return rope.llama3(freqs, r.factor, r.original, r.low_factor,
                          r.high_factor)
     return freqs
+
+  def local_frequencies(self) -> np.ndarray | None:
+    """Those of the layers with a rotation of their own, if there are any."""
+    if self.local_theta is None:
+      return None
+    return rope.frequencies(self.rotated, self.local_theta)
+
+  def local_layers(self) -> np.ndarray | None:
+    """bool [n_layers], which layers these are; None if there are none."""
+    if self.local_theta is None:
+      return None
+    return np.arange(1, self.n_layers + 1) % self.global_every != 0
 
   def check_length(self, length: int, what: str) -> None:
     """Raises ValueError when `what` of `length` tokens exceeds the context."""

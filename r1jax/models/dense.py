@@ -1,4 +1,4 @@
-"""Layers of the dense students (Qwen2.5, Llama 3): GQA and SwiGLU."""
+"""Layers of dense models (Qwen, Llama, Gemma 3): GQA, gated feed-forward."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Gqa(nn.Module):
 
 
 class FeedForward(nn.Module):
-  """SwiGLU of the given width."""
+  """SwiGLU of the given width, or GEGLU."""
 
   cfg: ModelConfig
   compute: Compute
@@ -113,4 +113,4 @@ class FeedForward(nn.Module):
     return swiglu(x, layers.weight(self, "w_gate", up, (d, f), init, dtype),
                   layers.weight(self, "w_up", up, (d, f), init, dtype),
                   layers.weight(self, "w_down", down, (f, d), init, dtype),
-                  layers.products(self))
+                  layers.products(self), cfg.activation)

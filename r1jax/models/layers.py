@@ -23,11 +23,17 @@ class Context(NamedTuple):
   Attributes:
     cos, sin: float32 [B, T, rotated/2].
     segments_BT: int32, 0 is padding; attention stays within them.
+    local: cos and sin of local layers, if they have others.
   """
 
   cos: jax.Array
   sin: jax.Array
   segments_BT: jax.Array
+  local: tuple[jax.Array, jax.Array] | None = None
+
+  def of(self, is_local: jax.Array | bool | None) -> Context:
+    """As a layer sees it."""
+    return self._replace(**_turned(self, is_local))
 
 
 class Slot(NamedTuple):
@@ -39,6 +45,7 @@ class Slot(NamedTuple):
       position. A token attends to the slots up to its own.
     longest: int32 scalar, the most slots that a row of interest attends to.
     block: slots that attention reads at a time, see `attention.decode_block`.
+    local: cos and sin of local layers, if they have others.
   """
 
   cos: jax.Array
@@ -46,6 +53,7 @@ class Slot(NamedTuple):
   index_B: jax.Array
   longest: jax.Array
   block: int
+  local: tuple[jax.Array, jax.Array] | None = None
 
   def put(self, cache: jax.Array, new: jax.Array, axis: int) -> jax.Array:
     """A cache with every row's tokens in their slots.
@@ -59,6 +67,20 @@ class Slot(NamedTuple):
         lambda row, tokens, at: jax.lax.dynamic_update_slice_in_dim(
             row, jnp.moveaxis(tokens, 0, axis - 1), at, axis - 1))(
                 cache, new, self.index_B)
+
+  def of(self, is_local: jax.Array | bool | None) -> Slot:
+    """As a layer sees it."""
+    return self._replace(**_turned(self, is_local))
+
+
+def _turned(shared: Context | Slot, is_local: jax.Array | bool | None
+            ) -> dict[str, Any]:
+  """The rotation of a layer."""
+  if shared.local is None:
+    return {}
+  cos, sin = (jnp.where(is_local, own, common) for own, common in zip(
+      shared.local, (shared.cos, shared.sin)))
+  return {"cos": cos, "sin": sin, "local": None}
 
 
 def products(module: nn.Module) -> Products:
@@ -142,5 +164,11 @@ def weight(module: nn.Module, name: str, axes: tuple[str | None, ...],
 
 
 def scale(module: nn.Module, name: str, size: int, dtype: str) -> jax.Array:
-  """The gain of an RMSNorm, [size], ones at first; whole on every device."""
-  return weight(module, name, (None,), (size,), nn.initializers.ones, dtype)
+  """The gain of an RMSNorm, [size], 1 at first; whole on every device.
+
+  With an offset it is the sum, in float32, of that and what is kept (Gemma).
+  """
+  offset = module.cfg.norm_offset
+  kept = weight(module, name, (None,), (size,),
+                nn.initializers.constant(1.0 - offset), dtype)
+  return kept.astype(jnp.float32) + offset if offset else kept

@@ -294,12 +294,14 @@ class Model:
     decoder = self._decoder()
     at = self._slot(decoder, positions_B, tokens_BT.shape[1], longest)
     x_BTD = decoder.apply({"params": params}, tokens_BT, method="lookup")
-    new_cache, experts = [], []
+    new_cache, experts, local_L = [], [], self.cfg.local_layers()
     for block, stack, biases in self._stacks(params, bias_LE, decoder.place):
       for i, layer in enumerate(_unstacked(stack)):
         x_BTD, layer_cache, chosen = block.apply(
             {"params": layer}, x_BTD, biases[i] if block.mixture else None,
-            cache[len(new_cache)], at, method="decode")
+            cache[len(new_cache)],
+            at if local_L is None else at.of(local_L[len(new_cache)]),
+            method="decode")
         new_cache.append(layer_cache)
         if block.mixture:
           experts.append(chosen)
@@ -338,7 +340,8 @@ class Model:
     if longest is None:
       longest = jnp.max(positions_BT) + 1
     return layers.Slot(cos, sin, positions_B, longest,
-                       attention.decode_block(decoder.place.backend))
+                       attention.decode_block(decoder.place.backend),
+                       transformer.local_angles(self.cfg, positions_BT))
 
 
 def _through(block, stack, bias_LE, x_BPD, context):
@@ -348,16 +351,21 @@ def _through(block, stack, bias_LE, x_BPD, context):
   compile. Unstacked layers are stacked for it, a copy until they are passed.
   """
   def one(x_BPD, layer):
-    params, bias_E = layer
-    return block.apply({"params": params}, x_BPD, bias_E, None, context)
+    params, bias_E, is_local = layer
+    return block.apply({"params": params}, x_BPD, bias_E, None, is_local,
+                       context)
 
   layers_ = _unstacked(stack)
+  local_L = None if block.mixture else block.cfg.local_layers()
   if block.compute.unrolled(len(layers_), block.place.backend) < len(layers_):
-    x_BPD, out = jax.lax.scan(one, x_BPD, (_stacked(stack), bias_LE))
+    x_BPD, out = jax.lax.scan(
+        one, x_BPD, (_stacked(stack), bias_LE, local_L))
     return x_BPD, _unstacked(out)
   outs = []
   for i, params in enumerate(layers_):
-    x_BPD, out = one(x_BPD, (params, bias_LE[i] if block.mixture else None))
+    x_BPD, out = one(x_BPD, (
+        params, bias_LE[i] if block.mixture else None,
+        None if local_L is None else local_L[i]))
     outs.append(out)
   return x_BPD, outs
 

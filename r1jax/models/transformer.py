@@ -32,7 +32,10 @@ class BlockOutput(NamedTuple):
 
 
 class Block(nn.Module):
-  """Pre-norm residual block: x += attention(norm x); x += ffn(norm x)."""
+  """Pre-norm residual block: x += attention(norm x); x += ffn(norm x).
+
+  With `post_norms` what is added is normed as well.
+  """
 
   cfg: ModelConfig
   compute: Compute
@@ -45,27 +48,39 @@ class Block(nn.Module):
     cfg, dtype = self.cfg, self.compute.param_dtype
     self.norm_1 = layers.scale(self, "norm_1", cfg.d_model, dtype)
     self.norm_2 = layers.scale(self, "norm_2", cfg.d_model, dtype)
+    if cfg.post_norms:
+      self.post_1 = layers.scale(self, "post_1", cfg.d_model, dtype)
+      self.post_2 = layers.scale(self, "post_2", cfg.d_model, dtype)
     self.attn = ATTENTION[cfg.attention](cfg, self.compute, self.place)
     self.ffn = (Mixture(cfg, self.compute, self.place) if self.mixture else
                 FeedForward(cfg, self.compute, self.place, cfg.d_ff))
 
   def __call__(self, x_BTD: jax.Array, bias_E: jax.Array | None,
-               replay_BTA: jax.Array | None, context: layers.Context
-               ) -> tuple[jax.Array, BlockOutput]:
+               replay_BTA: jax.Array | None, is_local: jax.Array | None,
+               context: layers.Context) -> tuple[jax.Array, BlockOutput]:
     cfg = self.cfg
-    y, cache = self.attn(rms_norm(x_BTD, self.norm_1, cfg.norm_eps), context)
-    x_BTD = self._placed(x_BTD + y)
+    y, cache = self.attn(rms_norm(x_BTD, self.norm_1, cfg.norm_eps),
+                         context.of(is_local))
+    x_BTD = self._placed(x_BTD + self._after(y, 1))
     h_BTD = rms_norm(x_BTD, self.norm_2, cfg.norm_eps)
     out = BlockOutput(latents=cache if self.latents else None)
     if not self.mixture:
-      return self._placed(x_BTD + self.ffn(h_BTD)), out
+      return self._placed(x_BTD + self._after(self.ffn(h_BTD), 2)), out
     y, chosen_BTA, scores_BTE = self.ffn(h_BTD, bias_E, replay_BTA)
+    y = self._after(y, 2)
     out = out._replace(experts=chosen_BTA, load_E=router.load(
         chosen_BTA, context.segments_BT > 0, cfg.n_experts))
     if self.balance:
       out = out._replace(balance=router.balance_loss(
           scores_BTE, context.segments_BT, cfg.n_activated))
     return self._placed(x_BTD + y), out
+
+  def _after(self, y, part):
+    """What a part adds."""
+    if not self.cfg.post_norms:
+      return y
+    return rms_norm(y, self.post_1 if part == 1 else self.post_2,
+                    self.cfg.norm_eps)
 
   def _placed(self, x_BTD):
     axes = ("act_batch", "act_length", "act_embed")
@@ -75,12 +90,12 @@ class Block(nn.Module):
              slot: layers.Slot) -> tuple[jax.Array, Any, jax.Array | None]:
     eps = self.cfg.norm_eps
     y, cache = self.attn.decode(rms_norm(x_BTD, self.norm_1, eps), cache, slot)
-    x_BTD = x_BTD + y
+    x_BTD = x_BTD + self._after(y, 1)
     h_BTD = rms_norm(x_BTD, self.norm_2, eps)
     if not self.mixture:
-      return x_BTD + self.ffn(h_BTD), cache, None
+      return x_BTD + self._after(self.ffn(h_BTD), 2), cache, None
     y, chosen, _ = self.ffn(h_BTD, bias_E, None)
-    return x_BTD + y, cache, chosen
+    return x_BTD + self._after(y, 2), cache, chosen
 
 
 class Decoder(nn.Module):
@@ -119,7 +134,7 @@ class Decoder(nn.Module):
       block = nn.remat(Block, policy=policy, prevent_cse=unroll > 1)
     scanned = nn.scan(
         block, variable_axes={"params": 0}, split_rngs={"params": True},
-        in_axes=(0, 0, nn.broadcast), length=length, unroll=unroll,
+        in_axes=(0, 0, 0, nn.broadcast), length=length, unroll=unroll,
         metadata_params={nn.PARTITION_NAME: "layers"})
     return scanned(self.cfg, self.compute, self.place, mixture,
                    balance=self.balance)
@@ -131,10 +146,11 @@ class Decoder(nn.Module):
     cfg = self.cfg
     x_BTD, mixture = self.lookup(tokens_BT), BlockOutput()
     if cfg.n_layers - cfg.n_mixture_layers:
-      x_BTD, _ = self.dense_blocks(x_BTD, None, None, context)
+      x_BTD, _ = self.dense_blocks(
+          x_BTD, None, None, cfg.local_layers(), context)
     if cfg.n_mixture_layers:
       x_BTD, mixture = self.mixture_blocks(
-          x_BTD, bias_LE[:cfg.n_mixture_layers], replay_LBTA, context)
+          x_BTD, bias_LE[:cfg.n_mixture_layers], replay_LBTA, None, context)
     return self.finish(x_BTD), mixture
 
   def everything(self, tokens_BT, bias_LE, context):
@@ -151,7 +167,9 @@ class Decoder(nn.Module):
       embed = gather_part(
           embed, ("vocab", "embed"), self.compute.dtype, layout)
       embed = constrain(embed, ("act_vocab", None), layout)
-    return embedding.lookup(embed, tokens).astype(self.compute.dtype)
+    x = embedding.lookup(embed, tokens).astype(self.compute.dtype)
+    scale = self.cfg.embed_scale
+    return x if scale == 1 else x * jnp.asarray(scale, x.dtype)
 
   def finish(self, x: jax.Array) -> jax.Array:
     """The final norm."""
@@ -200,7 +218,7 @@ class Mtp(nn.Module):
                bias_E: jax.Array | None, context: layers.Context
                ) -> tuple[jax.Array, BlockOutput]:
     x_BTD, out = self.block(
-        self._joined(hidden_BTD, next_BTD), bias_E, None, context)
+        self._joined(hidden_BTD, next_BTD), bias_E, None, None, context)
     return rms_norm(x_BTD, self.norm, self.cfg.norm_eps), out
 
   def decode(self, hidden_BTD: jax.Array, next_BTD: jax.Array,
@@ -221,4 +239,11 @@ def make_context(cfg: ModelConfig, positions_BT: jax.Array,
                  segments_BT: jax.Array) -> layers.Context:
   """Rotations and segments of a full-sequence pass."""
   cos, sin = rope.angles(positions_BT, cfg.rope_frequencies(), cfg.rope_scale)
-  return layers.Context(cos, sin, segments_BT)
+  return layers.Context(cos, sin, segments_BT, local_angles(cfg, positions_BT))
+
+
+def local_angles(cfg: ModelConfig, positions: jax.Array
+                 ) -> tuple[jax.Array, jax.Array] | None:
+  """Rotations of the layers that have their own."""
+  freqs = cfg.local_frequencies()
+  return None if freqs is None else rope.angles(positions, freqs)

@@ -219,9 +219,15 @@ def _contract(n_in, flat, x, w, *, precision, dtype):
 
 
 def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array,
-           w_down: jax.Array, how: Products = PLAIN) -> jax.Array:
-  """Gated feed-forward: W_down(silu(W_gate x) * W_up x). x [..., D] -> same."""
+           w_down: jax.Array, how: Products = PLAIN, activation: str = "silu"
+           ) -> jax.Array:
+  """Gated feed-forward: W_down(silu(W_gate x) * W_up x). x [..., D] -> same.
+
+  With activation="gelu" it is GELU by its approximation with tanh, as Gemma's.
+  """
   gate, up = (linear(x, w, how=how) for w in (w_gate, w_up))
+  if activation == "gelu":
+    return linear(jax.nn.gelu(gate, approximate=True) * up, w_down, how=how)
   return linear(gated(gate, up), w_down, how=how)
 
 

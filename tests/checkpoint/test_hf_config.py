@@ -393,7 +393,7 @@ def test_all_layers_dense():
     (R1, {"model_type": "glm4_moe"}, "glm4_moe' is not .* would need rotation"),
     (R1, {"model_type": "gpt_oss"}, "gpt_oss' is not .* attention sinks"),
     (R1, {"model_type": "qwen3_next"}, "qwen3_next' is not .* DeltaNet"),
-    (R1, {"model_type": "gemma3_text"}, "gemma3_text' is not .* windows"),
+    (R1, {"model_type": "gemma3"}, "gemma3' is not .* the images"),
     (R1, {"model_type": ["llama"]}, r"model_type=\['llama'\] is not"),
     (QWEN3_MOE, {"decoder_sparse_step": 2}, "decoder_sparse_step=2"),
     (QWEN3_MOE, {"mlp_only_layers": [1]}, r"mlp_only_layers=\[1\] is not"),
@@ -533,3 +533,52 @@ def test_a_file_that_is_no_object(fields):
   for read in (hf_config.from_hf, hf_config.family_of, hf_config.is_scalar):
     with pytest.raises(ValueError, match="the file is .* not an object"):
       read(fields)
+
+
+# As gemma-3-1b's file.
+GEMMA = {
+    "architectures": ["Gemma3ForCausalLM"], "attention_bias": False,
+    "attn_logit_softcapping": None, "cache_implementation": "hybrid",
+    "final_logit_softcapping": None, "head_dim": 256, "hidden_activation":
+    "gelu_pytorch_tanh", "hidden_size": 1152, "intermediate_size": 6912,
+    "max_position_embeddings": 32768, "model_type": "gemma3_text",
+    "num_attention_heads": 4, "num_hidden_layers": 26,
+    "num_key_value_heads": 1, "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-6, "rope_local_base_freq": 10000, "rope_scaling": None,
+    "rope_theta": 1000000, "sliding_window": 512, "sliding_window_pattern": 6,
+    "vocab_size": 262144}
+
+
+def test_a_window_bounds_the_context_of_gemma_and_is_told():
+  told = []
+  cfg = hf_config.from_hf(GEMMA, told.append)
+  assert cfg.max_position == 512 and cfg.tie_embeddings
+  assert "longest context is 512 tokens instead of 32768" in told[0]
+  assert (cfg.rope.theta, cfg.local_theta) == (1e6, 1e4)
+  assert [i for i, x in enumerate(cfg.local_layers()) if not x] == [
+      5, 11, 17, 23]
+  assert cfg.query_scale == 1 / 16 and cfg.embed_scale == math.sqrt(1152)
+  short = told.clear() or hf_config.from_hf(
+      GEMMA | {"max_position_embeddings": 400}, told.append)
+  assert short.max_position == 400 and not told
+  # And out again, as transformers and as the published file spell it.
+  fields = hf_config.to_hf(cfg, "gemma3_text", bos_id=2, eos_ids=[1])
+  assert fields["sliding_window"] == 512
+  assert fields["query_pre_attn_scalar"] == 256
+  assert hf_config.family_for(cfg) == "gemma3_text"
+
+
+@pytest.mark.parametrize("change,message", [
+    ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0 is not"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+     "rope_scaling=.* in gemma3_text"),
+    ({"layer_types": ["sliding_attention"] * 3}, "for each of 26"),
+    ({"layer_types": ["full_attention"] + ["sliding_attention"] * 25},
+     "only one with every n-th"),
+    ({"rope_parameters": {"full_attention": {"rope_theta": 5.0}}},
+     "base of full_attention is 1000000 and, in rope_parameters, 5.0"),
+    ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+    ({"hidden_activation": "silu"}, "hidden_activation='silu'")])
+def test_what_gemma_may_not_say(change, message):
+  with pytest.raises(ValueError, match=message):
+    hf_config.from_hf(GEMMA | change)

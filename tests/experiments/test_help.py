@@ -34,6 +34,7 @@ READS = {
     "evaluate_safety": "model asked data_dir joined template out",
     "export_hf": "model joined out",
     "export_lora": "init joined out",
+    "files": "",
     "filter_sft": "joined sft_data out",
     "harness": "model joined out",
     "import_hf": "tokenizer compute.dtype mesh.fsdp joined workdir",
@@ -47,6 +48,7 @@ READS = {
     "sample": "model asked joined template",
     "sandbox_check": "joined",
     "scaling": "model asked data joined template out",
+    "serve": "model asked joined template",
     "train_grpo": "model asked data trained joined template workdir export"
                   " eval_data mixture bias_update_speed",
     "train_reward": "model trained joined template workdir export reward_data"
@@ -96,7 +98,7 @@ def test_a_recipe_shows_in_help():
 
 def test_an_experiment_has_the_flags_that_it_reads():
   started = {path.stem for path in (ROOT / "experiments").glob("*.py")
-             if "  start.run(" in path.read_text()}
+             if "\n  start.run(" in path.read_text()}
   assert started == set(READS)
   known = {*" ".join(SHARED.values()).split(), *OTHERS}
   named = helps.names([f"experiments.{name}" for name in sorted(READS)])

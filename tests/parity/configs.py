@@ -39,6 +39,10 @@ def _llama3(**more):
 _MOE = _GQA | dict(
     num_experts=9, num_experts_per_tok=3, moe_intermediate_size=17)
 _OPEN = dict(sliding_window=None)
+# Row 0 of the embedding has a gradient where nothing pads.
+_GEMMA = {k: v for k, v in _GQA.items() if k != "rope_theta"} | dict(
+    head_dim=10, query_pre_attn_scalar=7, sliding_window=128,
+    pad_token_id=None)
 _KIMI = _yarn(mscale=1.0, mscale_all_dim=1.0, beta_fast=1.0, beta_slow=1.0)
 
 CONFIGS = {
@@ -137,6 +141,24 @@ CONFIGS = {
         "one": _V3 | dict(num_experts_per_tok=1, tie_word_embeddings=True),
         "shared": _V3 | _KIMI | dict(n_shared_experts=2, q_lora_rank=None),
     },
+    "gemma3_text": {
+        "plain": _GEMMA | dict(num_hidden_layers=3, sliding_window_pattern=2),
+        "local": _GEMMA,
+        "bases": _GEMMA | dict(
+            num_hidden_layers=3, layer_types=[
+                "sliding_attention", "full_attention", "sliding_attention"],
+            rope_parameters={"full_attention": dict(
+                rope_type="default", rope_theta=300.0), "sliding_attention":
+                             dict(rope_type="default", rope_theta=20.0)}),
+        "untied": _GEMMA | dict(
+            tie_word_embeddings=False, sliding_window_pattern=1),
+        "all-heads": _GEMMA | dict(
+            num_key_value_heads=6, head_dim=14, query_pre_attn_scalar=14,
+            sliding_window_pattern=2),
+        "wide": _GEMMA | dict(
+            num_key_value_heads=1, rms_norm_eps=1e-3, sliding_window_pattern=2,
+            sliding_window=4096),
+    },
     "llama": {
         "plain": _GQA | dict(num_key_value_heads=6),
         "bias": _GQA | dict(attention_bias=True),
@@ -155,7 +177,8 @@ NAMES = tuple(f"{family}:{name}" for family, configs in CONFIGS.items()
 
 # Whose mathematics others have already; the rest runs with -m slow.
 _ALIKE = {"mistral": ("plain",), "kimi_k2": ("yarn",),
-          "qwen3_moe": ("plain", "dense-first", "yarn")}
+          "qwen3_moe": ("plain", "dense-first", "yarn"),
+          "gemma3_text": ("plain", "untied")}
 
 
 def parameters():
@@ -172,7 +195,7 @@ SENSITIVE = (
     "deepseek_v3:plain", "deepseek_v3:yarn", "deepseek_v3:llama3",
     "deepseek_v2:limited", "deepseek_v2:yarn-factor", "qwen2:tied",
     "qwen2:yarn", "qwen3:bias", "qwen3_moe:dense-first", "qwen3:yarn-mscales",
-    "llama:llama3", "llama:yarn-bias")
+    "gemma3_text:plain", "llama:llama3", "llama:yarn-bias")
 
 
 def get(name):

@@ -39,8 +39,8 @@ def make(family, fields, seed=0):
   with torch.no_grad():
     for name in sorted(state):
       drawn = torch.randn(state[name].shape)
-      if "norm" in name:
-        drawn = 1 + 0.3 * drawn
+      if "norm" in name:  # gains about 1, of which Gemma keeps what is beyond
+        drawn = (family != "gemma3_text") + 0.3 * drawn
       else:
         drawn *= 0.1 if "correction_bias" in name else 0.25
       state[name].copy_(drawn)
