@@ -111,13 +111,14 @@ def collect(cfg: EvalConfig, generate: runner.Generate, judge: Judge,
   def work(live: Sequence[tuple[int, Prompt]]) -> list[dict[str, Any]]:
     # The shapes never change: the last batch is filled with repeats.
     numbers = processes.part(range(cfg.batch), "problems of a batch")
-    rollout, texts = generate(
-        [live[min(number, len(live) - 1)][1] for number in numbers])
+    asked = [live[min(number, len(live) - 1)][1] for number in numbers]
+    rollout, texts = generate(asked)
     ours = [prompt for _, prompt in live[numbers.start:numbers.stop]]
+    judged = ours or asked[:1]  # as `runner.evaluate`
+    scored = judge.submit(
+        runner.first(rollout, len(judged)), judged, texts[:len(judged)])()
     if not ours:
       return []
-    scored = judge.submit(
-        runner.first(rollout, len(ours)), ours, texts[:len(ours)])()
     rows = runner.of_problems(
         scored, ours, live[0][0] + numbers.start, ruled=ruled)
     return [row | {"tail": judge.tail(prompt)}

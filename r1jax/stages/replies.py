@@ -22,6 +22,7 @@ from r1jax.models.compute import Compute
 from r1jax.rewards import response
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
+from r1jax.sharding import processes
 from r1jax.stages import evaluating, weights
 from r1jax.stages.weights import Weights
 
@@ -85,7 +86,7 @@ class Replier:
     self._template = templates.read(
         preference.template_for(cfg.template, tokenizer))
     self._tokenizer = templates.ended(tokenizer, self._template)
-    templates.prompt(  # before the work
+    self._empty = templates.prompt(  # also: an error comes before the work
         [{"role": "user", "content": ""}], self._template, tokenizer)
 
   @functools.cached_property
@@ -133,18 +134,21 @@ class Replier:
                count: int) -> list[list[_Answer] | None]:
     answers: list[list[_Answer] | None] = [None] * len(rendered)
     asked = [(at, one) for at, one in enumerate(rendered) if one]
-    if not asked:
+    # Processes sample together: one without questions asks an empty one.
+    rounds, = processes.largest(-(-len(asked) // self._cfg.batch))
+    if not rounds:
       return answers
     engine, params, bias_LE = self._ready
     key = jax.random.key(self._cfg.seed)
-    for start in range(0, len(asked), self._cfg.batch):
-      part = asked[start:start + self._cfg.batch]
+    for number in range(rounds):
+      part = asked[number * self._cfg.batch:][:self._cfg.batch]
       # The last batch is as large as the others: one shape.
-      full = part + part[:1] * (self._cfg.batch - len(part))
+      full = [(one, ids[at]) for at, one in part] or [(self._empty, 0)]
+      full += full[:1] * (self._cfg.batch - len(full))
       with cost.phase("sample"):
         rollout = engine.generate(
-            params, bias_LE, [np.array(one.ids, np.int32) for _, one in full],
-            [ids[at] for at, _ in full], count, key)
+            params, bias_LE, [np.array(one.ids, np.int32) for one, _ in full],
+            [address for _, address in full], count, key)
       cost.sampled(engine.model.cfg, rollout)
       for row, (at, one) in enumerate(part):
         answers[at] = [_Answer(

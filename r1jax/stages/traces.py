@@ -96,10 +96,10 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
         [p.id for p in asked], cfg.samples, key)
     cost.sampled(policy.model.cfg, rollout)
     ours = live[numbers.start:numbers.stop]
-    if not ours:
-      return []
-    rollout = runner.first(rollout, len(ours))
-    return _rows(judge.submit(rollout, ours)(), judge, judged)
+    some = ours or asked[:1]  # as `runner.evaluate`
+    rows = _rows(judge.submit(runner.first(rollout, len(some)), some)(), judge,
+                 judged)
+    return rows if ours else []
 
   return batches.store(
       epath.Path(workdir) / FOLDER, prompts, cfg.batch, work, title=title,
