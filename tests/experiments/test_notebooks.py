@@ -96,8 +96,11 @@ class Ran(NamedTuple):
     return found
 
 
-def execute(name, folder, **sizes):
-  """Runs a notebook in `folder`, with `sizes` after its own parameters."""
+def execute(name, folder, timeout=300, **sizes):
+  """Runs a notebook in `folder`, with `sizes` after its own parameters.
+
+  A cell that takes longer than `timeout` seconds hangs.
+  """
   notebook = read(name)
   first, known = parameters(notebook)
   assert set(sizes) <= set(known)
@@ -126,7 +129,7 @@ def execute(name, folder, **sizes):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("JUPYTER_PATH", str(folder))
     nbclient.NotebookClient(
-        notebook, kernel_name="python3", timeout=300,
+        notebook, kernel_name="python3", timeout=timeout,
         resources={"metadata": {"path": str(work)}}).execute(env=environment)
   return Ran({cell.id: cell for cell in notebook.cells}, work)
 
@@ -260,7 +263,7 @@ def test_inspection_of_the_quickstart(quickstart, tmp_path):
 
 @pytest.mark.slow  # the tiny plan: five minutes of one core
 def test_r1_from_top_to_bottom(tmp_path):
-  ran = execute("r1", tmp_path, **SIZES["r1"])
+  ran = execute("r1", tmp_path, timeout=3600, **SIZES["r1"])
   is_quiet(ran)
   folder = ran.folder / "runs/r1_tiny"
   begun = re.findall(r"^\[(\d+)/(\d+)\] \w+$", ran.text("run"), re.MULTILINE)
