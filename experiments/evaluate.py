@@ -30,11 +30,11 @@ from etils import epath
 
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.core.prompt import Prompt
+from r1jax.core.prompt import Prompt, ask
 from r1jax.data import templates
 from r1jax.evals import runner
 from r1jax.evals.benchmarks import suites
-from r1jax.evals.benchmarks.benchmark import Benchmark
+from r1jax.evals.benchmarks.benchmark import BARE, Benchmark
 from r1jax.report import tables
 from r1jax.rewards.combine import RewardConfig
 from r1jax.rewards.endpoint import EndpointConfig
@@ -256,8 +256,11 @@ def mark(problems: Sequence[Prompt], folder: epath.Path) -> dict | None:
   """Which problems --seen has parts of, written and told; None without it."""
   if not SEEN.value:
     return None
+  # Without the wording and the examples that a benchmark puts around them.
+  bare = [dataclasses.replace(one, messages=ask(
+      one.metadata.get(BARE, one.question))) for one in problems]
   marked = processes.from_writer(lambda: seen.mark(
-      problems, SEEN.value, folder, data_sets.DATA_DIR.value))
+      bare, SEEN.value, folder, data_sets.DATA_DIR.value))
   print(f"{marked['marked']} of {marked['problems']} problems share text with"
         f" {SEEN.value}: {folder / seen.FILE}", flush=True)
   return marked

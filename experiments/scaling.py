@@ -49,12 +49,13 @@ def main() -> None:
         f" --max_new_tokens={cfg.max_new_tokens}")
   rewards = {k: v for k, v in dataclasses.asdict(REWARDS.value()).items()
              if k != "workers"}
+  init = common.frozen(common.INIT.value)
   out = common.take(OUT.value, {
-      "init": common.frozen(common.INIT.value), "data": data_sets.DATA.value,
+      "init": init, "data": data_sets.DATA.value,
       "split": SPLIT.value, "template": template, "budgets": budgets,
       "close": CLOSE.value, "answer_tokens": ANSWER.value, "rewards": rewards,
       "sampling": dataclasses.asdict(cfg)})
-  policy, tokenizer = common.policy(cfg.seed, common.mesh())
+  policy, tokenizer = common.policy(cfg.seed, common.mesh(), init)
   parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   limit = (policy.model.cfg.max_position - cfg.max_new_tokens - ANSWER.value

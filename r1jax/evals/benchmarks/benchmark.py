@@ -14,6 +14,7 @@ from r1jax.evals.benchmarks.statistic import Numbers
 from r1jax.rewards.score import Rule
 
 QUESTION = "{question}"
+BARE = "bare"  # in a prompt's metadata, its question before it was worded
 
 # Who says what an answer is worth.
 RULE = "rule"  # the prompt's verifier
@@ -83,7 +84,7 @@ class Benchmark:
 
 def asked(benchmark: Benchmark, prompts: Sequence[Prompt],
           examples: Sequence[Prompt] = (), wording: str = "") -> list[Prompt]:
-  """The questions as the model gets them.
+  """The questions as the model gets them; as they were in metadata[BARE].
 
   Args:
     benchmark: whose.
@@ -112,7 +113,7 @@ def _asked(benchmark: Benchmark, prompt: Prompt, examples: Sequence[Prompt],
     question = "\n\n".join([
         *(f"{one.question}\n\n{benchmark.shown(one)}" for one in shown),
         question])
-  metadata = dict(prompt.metadata)
+  metadata = prompt.metadata | {BARE: prompt.question}
   level = metadata.get(benchmark.level)
   if benchmark.level == "language":
     level = prompt.language

@@ -118,6 +118,8 @@ def test_questions_with_wording_shots_and_levels():
   asked = benchmark.asked(one, prompts, examples)
   assert [p.id for p in asked] == [0, 1, 2, 4]
   assert [p.metadata["level"] for p in asked] == ["k0", "k1", "k2", "k4"]
+  assert [p.metadata[benchmark.BARE] for p in asked] == [
+      p.question for i, p in enumerate(prompts) if i != 3]
   *shots, question = asked[0].question.split("\n\nBox it: ")
   assert question == "What is 0?" and shots[0].count("It is 10") == 2
   assert asked == benchmark.asked(one, prompts[::-1], examples)[::-1]
