@@ -47,6 +47,9 @@ NEW = flags.DEFINE_integer(
     " leaves.", lower_bound=0)
 BODY = flags.DEFINE_integer(
     "max_body", 1 << 20, "Bytes of a request.", lower_bound=1)
+SPECULATE = flags.DEFINE_bool(
+    "speculate", False, "Let multi-token prediction draft tokens; answers stay"
+    " the same.")
 GRACE = 5  # seconds in which answers under way may end after a signal
 ANSWERS = "/v1/chat/completions"
 
@@ -72,7 +75,7 @@ def main() -> None:
       policy.model, params, policy.router_bias_LE, tokenizer.eos_ids,
       max_rows=ROWS.value, max_waiting=WAITING.value,
       context=CONTEXT.value or policy.model.cfg.max_position,
-      vocab=tokenizer.vocab_size, mesh=mesh)
+      vocab=tokenizer.vocab_size, speculate=SPECULATE.value, mesh=mesh)
   control = risk.control()
   name = NAME.value or common.INIT.value
   server = uvicorn.Server(uvicorn.Config(

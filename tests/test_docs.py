@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import re
@@ -93,8 +94,8 @@ def missing(text: str) -> list[str]:
         found.append(code)
     elif module := MODULE.match(code):
       path = ROOT / module[1].replace(".", "/")
-      if not path.with_suffix(".py").exists() and not path.is_dir():
-        # `experiments.world_judge:review` and the like name a function.
+      there = path.with_suffix(".py").exists() or path.is_dir()
+      if not there and module[1] != "experiments.NAME":
         found.append(code)
   for names, where in NAMED.findall(text):
     if (path := ROOT / where).exists():
@@ -126,7 +127,8 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
       if match := re.search(r"python -m (experiments[\w.]+)(.*)", line):
         found.append((match[1], shlex.split(match[2], comments=True)))
   for code in CODE.findall(prose_only(text)):
-    if match := re.match(r"python -m (experiments[\w.]+)( .*)?$", code):
+    match = re.match(r"python -m (experiments[\w.]+)( .*)?$", code)
+    if match and match[1] != "experiments.NAME":  # stands for each of them
       found.append((match[1], shlex.split(match[2] or "")))
   return found
 
@@ -136,14 +138,21 @@ def prose_only(text: str) -> str:
   return re.sub(r"(?ms)^```.*?^```", "", text)
 
 
-def test_every_command_has_flags_that_its_experiment_takes():
-  lines = list(dict.fromkeys(
-      (module, tuple(arguments)) for path in pages()
-      for module, arguments in commands(path.read_text())))
-  assert len(lines) > 50
-  assert not [
-      (line, error) for line, error in zip(
-          lines, flagged.errors(lines), strict=True) if error]
+@pytest.fixture(scope="module")
+def answers():
+  """{(module, arguments): error}, and the names of flags under None."""
+  lines = {(module, tuple(arguments)) for path in pages()
+           for module, arguments in commands(path.read_text())}
+  modules = {module for module, _ in lines} | {
+      "experiments.import_hf", "experiments.files"}
+  asked = sorted(lines) + [(module, None) for module in sorted(modules)]
+  return dict(zip(asked, flagged.errors(asked), strict=True))
+
+
+def test_every_command_has_flags_that_its_experiment_takes(answers):
+  assert len(answers) > 50
+  assert not {line: error for line, error in answers.items()
+              if error and line[1] is not None}
 
 
 FLAG = re.compile(r"^--([\w.]+\w)(?:=.*)?$")
@@ -151,7 +160,7 @@ FLAG = re.compile(r"^--([\w.]+\w)(?:=.*)?$")
 FOREIGN = re.compile(r"glossary\.md$")
 
 
-def test_every_flag_is_some_experiments():
+def test_every_flag_is_some_experiments(answers):
   used = {}
   for path in pages():
     columns = prose_only(path.read_text())
@@ -164,11 +173,10 @@ def test_every_flag_is_some_experiments():
         if match := FLAG.match(word):
           used[match[1]] = path.name
   assert len(used) > 60
-  known = flagged.flags_of(sorted({
-      module for path in pages()
-      for module, _ in commands(path.read_text())}))
+  known = {name for line, names in answers.items() if line[1] is None
+           for name in names.split()}
   # Of mkdocs and sbatch; and those that experiments.start declares.
-  others = {"strict", "nodes", "time"} | {
+  others = {"strict", "nodes", "time", "help"} | {
       f"distributed.{field.name}"
       for field in dataclasses.fields(DistributedConfig)}
   assert not {name: page for name, page in used.items()
@@ -184,3 +192,15 @@ def test_pages_build_without_a_warning(tmp_path):
       env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
   assert done.returncode == 0, done.stderr
   assert "policy_loss" in (tmp_path / "api/losses/index.html").read_text()
+
+
+def test_the_script_of_architecture_lists_every_module():
+  place = importlib.util.spec_from_file_location(
+      "architecture", ROOT / "docs/architecture.py")
+  script = importlib.util.module_from_spec(place)
+  place.loader.exec_module(script)
+  text = script.written((ROOT / "ARCHITECTURE.md").read_text(), ROOT)
+  for path in (ROOT / "r1jax").rglob("*.py"):
+    if path.stem != "__init__":
+      assert f"| `{path.name}` | {script.holds(path)} |" in text
+  assert script.written(text, ROOT) == text

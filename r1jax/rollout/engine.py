@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ from r1jax.core.config import check
 from r1jax.core.types import Rollout
 from r1jax.models.model import Model, Params
 from r1jax.ops import attention
-from r1jax.rollout.programs import CHUNK, Programs, Rows
+from r1jax.rollout.programs import CHUNK, NO_DRAFTS, Programs, Rows
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.rollout.slots import Asked, Harvest, Slots
 from r1jax.sharding import processes, rules
@@ -44,6 +45,9 @@ FIRST_SLOTS = 128
 # A batch goes on with half its rows down to so few, or to fewer where a few
 # long completions may go on for long.
 SMALLEST_BATCH, FEWEST, LONG = 64, 8, 512
+# Of the memory that is free when a rollout begins, what its rows may take: the
+# rest is for the prompts' activations and what the programs hold meanwhile.
+ROOM = 0.75
 
 
 class Engine:
@@ -58,7 +62,8 @@ class Engine:
   """
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: frozenset[int],
-               mesh: jax.sharding.Mesh | None = None, *, max_rows: int = 0,
+               mesh: jax.sharding.Mesh | None = None, *,
+               max_rows: int | None = 0, deadline: int = 0,
                speculate: bool = False):
     """Prepares, without compiling yet.
 
@@ -68,26 +73,33 @@ class Engine:
       eos_ids: a row ends with the first of these; may be empty.
       mesh: rows are split over its batch axes; None for one device.
       max_rows: samples that live at once, in all processes; 0 for all that a
-        call asks for.
+        call asks for; None for as many of them as the devices have memory for,
+        at their longest, where they tell what is free (GPUs and TPUs do).
+      deadline: tokens that a question's samples have, counted from when its
+        first one began; one that begins later has fewer, but one at least. 0
+        for no such end.
       speculate: let multi-token prediction draft tokens; samples stay what they
-        are, see `Programs`.
+        are, see `Programs`, but for those that a deadline truncates.
 
     Raises:
       ValueError: an end-of-sequence id lies outside the vocabulary, `max_rows`
-        do not divide over the lanes, or nothing can draft.
+        do not divide over the lanes, `deadline` is negative, or nothing can
+        draft.
     """
     outside = sorted(i for i in eos_ids if not 0 <= i < model.cfg.vocab_size)
     check(not outside, f"end-of-sequence ids {outside} lie outside the model's"
           f" vocabulary of {model.cfg.vocab_size}")
     self.model = dataclasses.replace(model, layout="decode")
-    self.cfg, self.mesh, self.max_rows = cfg, mesh, max_rows
+    self.cfg, self.mesh = cfg, mesh
+    self._fits, self.max_rows = max_rows is None, max_rows or 0
+    check(deadline >= 0, f"deadline={deadline} must not be negative")
+    self.deadline = deadline
     shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
     self.lanes = math.lcm(shards, jax.process_count())
-    check(max_rows >= 0 and max_rows % self.lanes == 0,
+    check(self.max_rows >= 0 and self.max_rows % self.lanes == 0,
           f"max_rows={max_rows} must be a multiple of {self.lanes}, the parts"
           " that devices and processes split rows into; 0 is for all")
-    check(model.cfg.n_mtp > 0 or not speculate, "speculate needs a model with a"
-          " module of multi-token prediction; this one has none, leave it out")
+    check(model.cfg.n_mtp > 0 or not speculate, NO_DRAFTS)
     self.ahead = int(speculate)  # tokens that a step reads beyond the latest
     self.speed: collections.Counter[str] = collections.Counter()
     self._own_lanes = self.lanes // jax.process_count()
@@ -120,22 +132,28 @@ class Engine:
       slots += quarter if self._fine else slots
     return min(slots, most)
 
-  def rows_each(self, total: int) -> int:
-    """Rows of every lane for so many samples of one process."""
-    stretch = -(-total // self._own_lanes)
-    return min(self.max_rows // self.lanes or stretch, stretch)
+  def rows_each(self, total: int, room: int = 0) -> int:
+    """Rows of every lane for so many samples of one process.
 
-  def prompts_at_once(self, questions: int, samples: int, length: int) -> int:
+    `room` is the most that there is memory for, 0 if that is not known.
+    """
+    stretch = -(-total // self._own_lanes)
+    return min(self.max_rows // self.lanes or stretch, room or stretch, stretch)
+
+  def prompts_at_once(self, questions: int, samples: int, length: int,
+                      room: int = 0) -> int:
     """Prompts that are computed at once in each lane: as many as fill its rows.
 
     Args:
       questions: of one process.
       samples: of each.
       length: of a prompt, padded.
+      room: see `rows_each`.
     """
     # The samples of a lane may begin within a question.
     within = questions * samples // self._own_lanes % samples > 0
-    count = -(-self.rows_each(questions * samples) // samples) + within
+    rows = self.rows_each(questions * samples, room)
+    count = -(-rows // samples) + within
     return max(1, min(count, questions, PREFILL // length))
 
   def generate(self, params: Params, bias_LE: jax.Array,
@@ -212,7 +230,7 @@ class Engine:
         tuple(np.asarray(p, np.int32) for p in prompts), tokens_QP, lengths_Q,
         np.asarray(prompt_ids, np.uint32),
         np.asarray(repeats_Q, np.uint32) * np.uint32(samples),
-        limits_QG.astype(np.int32))
+        limits_QG.astype(np.int32), self.deadline)
 
   def _check(self, lengths_Q: np.ndarray, new: int) -> int:
     """Tokens of the longest prompt of all processes, if all are in order."""
@@ -242,15 +260,18 @@ class Engine:
 
   def _rounds(self, params, bias_LE, asked: Asked, key, harvest: Harvest, *,
               first: int = CHUNK, chunk: int = CHUNK) -> Iterator[list[int]]:
-    """Decodes all samples; after every run gives those that are done.
+    """Decodes all samples; of every run gives those that are done.
 
     A run samples at most `chunk` tokens of each, the first at most `first`.
+    What it brought is given when the next one has begun, so that the device
+    works while it is looked at.
     """
-    rows_each = self.rows_each(asked.limits_QG.size)
-    slots = Slots(self._own_lanes, rows_each, asked.limits_QG.size)
-    prompts = _Prompts(self, asked, harvest)
     most = asked.tokens_QP.shape[1] + self.cfg.max_new_tokens + self.ahead
-    rows, steps = None, first
+    room = self._room(params, bias_LE, asked.tokens_QP.shape[1], most)
+    rows_each = self.rows_each(asked.limits_QG.size, room)
+    slots = Slots(self._own_lanes, rows_each, asked.limits_QG.size)
+    prompts = _Prompts(self, asked, harvest, room)
+    rows, steps, done = None, first, None
     while True:
       while _any(slots.live_S <= slots.floors_S):
         prompts.ready(params, bias_LE, slots)
@@ -266,6 +287,7 @@ class Engine:
       if not waiting:
         prompts.drop()
       if not live:
+        yield done
         return
       rows = self._resized(
           rows, slots, slots.held_SR.shape[1] if waiting else live, longest,
@@ -273,13 +295,52 @@ class Engine:
       size = slots.held_SR.shape[1]
       until = size // 2 if not waiting and self.halves(
           size * self.lanes) else 0
-      room = _slots(self.model, rows.cache) - longest + 1
+      left = _slots(self.model, rows.cache) - longest + 1
       rows, found = self.programs.decode(
-          params, bias_LE, rows, np.int32(min(steps, room, CHUNK - self.ahead)),
+          params, bias_LE, rows, np.int32(min(steps, left, CHUNK - self.ahead)),
           np.int32(until), self._place(slots.floors_S))
-      yield harvest.take(slots, *processes.own_rows(
+      if done is not None:
+        yield done
+      done = harvest.take(slots, *processes.own_rows(
           (found, rows.sampled_B, rows.done_B, rows.ended_B)))
       steps = chunk
+
+  def _room(self, params, bias_LE, prompt: int, most: int) -> int:
+    """Rows of every lane, of `most` slots, that there is memory for.
+
+    A power of two, for few sizes to compile; 0 if the devices do not tell.
+    """
+    if not self._fits:
+      return 0
+    free = _free(self.mesh)
+    fit = 0 if free is None else max(1, int(
+        ROOM * free / self._row_bytes(params, bias_LE, prompt, most)))
+    least = -processes.largest(-fit)[0]
+    return least and 2**(least.bit_length() - 1)
+
+  def _row_bytes(self, params, bias_LE, prompt: int, most: int) -> float:
+    """What a device holds for one row of every lane at its longest."""
+    shape, run = jax.ShapeDtypeStruct, self.programs
+    prompts, _ = jax.eval_shape(
+        run.prefill, params, bias_LE, shape((self.lanes, prompt), jnp.int32),
+        shape((self.lanes,), jnp.int32))
+    rows = jax.eval_shape(
+        functools.partial(run.empty, rows=self.lanes, slots=most), prompts,
+        jax.random.key(0))
+    axes = run.axes(rows).cache
+    cache = sum(jax.tree.leaves(jax.tree.map(
+        self._bytes, axes, rows.cache, is_leaf=rules.is_axes)))
+    # A layer twice while it grows; logits, their exponentials and a copy.
+    return cache * (1 + 1 / self.model.cfg.n_layers) + (
+        3 * 4 * self.model.cfg.vocab_size)
+
+  def _bytes(self, axes, x) -> int:
+    """Of the part of an array that lies on one device."""
+    shape = x.shape
+    if self.mesh is not None:
+      shape = jax.sharding.NamedSharding(self.mesh, rules.fitted(
+          axes, shape, dict(self.mesh.shape), "decode")).shard_shape(shape)
+    return math.prod(shape) * x.dtype.itemsize
 
   def _resized(self, rows: Rows, slots: Slots, live: int, longest: int,
                most: int) -> Rows:
@@ -312,10 +373,11 @@ class _Prompts:
     begin_S: int, the first question of each lane in it.
   """
 
-  def __init__(self, engine: Engine, asked: Asked, harvest: Harvest):
+  def __init__(self, engine: Engine, asked: Asked, harvest: Harvest,
+               room: int):
     q, padded = asked.tokens_QP.shape
     self._engine, self._asked, self._harvest = engine, asked, harvest
-    self.count = engine.prompts_at_once(q, asked.samples, padded)
+    self.count = engine.prompts_at_once(q, asked.samples, padded, room)
     self.cache, self.begin_S = None, None
 
   def ready(self, params: Params, bias_LE: jax.Array, slots: Slots) -> None:
@@ -340,6 +402,15 @@ class _Prompts:
   def drop(self) -> None:
     """Frees the cache; for when nothing waits."""
     self.cache = None
+
+
+def _free(mesh: jax.sharding.Mesh | None) -> int | None:
+  """Bytes free on the fullest of this process's devices; None if unknown."""
+  devices = jax.local_devices()[:1] if mesh is None else mesh.local_devices
+  told = [device.memory_stats() or {} for device in devices]
+  if not all("bytes_limit" in stats for stats in told):
+    return None
+  return min(x["bytes_limit"] - x["bytes_in_use"] for x in told)
 
 
 def _any(flags: np.ndarray) -> bool:

@@ -21,6 +21,8 @@ from r1jax.models.model import Model, Params
 from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
 from r1jax.sharding import rules
 
+NO_DRAFTS = ("speculate needs a model with a module of multi-token prediction;"
+             " this one has none, leave it out")
 CHUNK = 128  # most tokens that a run of `decode` samples of a row
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from r1jax.core.config import check
 from r1jax.models.model import Model, Params
-from r1jax.rollout.programs import Drawn, Fill, Programs
+from r1jax.rollout.programs import NO_DRAFTS, Drawn, Fill, Programs
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import rules
 
@@ -92,7 +92,7 @@ class Serving:
 
   def __init__(self, model: Model, params: Params, bias_LE: jax.Array,
                eos_ids: frozenset[int], *, max_rows: int, max_waiting: int,
-               context: int, vocab: int = 0,
+               context: int, vocab: int = 0, speculate: bool = False,
                mesh: jax.sharding.Mesh | None = None):
     """Prepares, without compiling yet.
 
@@ -105,11 +105,12 @@ class Serving:
       max_waiting: that may wait beside them.
       context: most tokens of a prompt with its completion.
       vocab: ids below this are drawn; 0 for all.
+      speculate: let multi-token prediction draft, see `Engine`.
       mesh: rows are split over its batch axes; None for one device.
 
     Raises:
-      ValueError: rows that do not divide over the mesh, or a context that is
-        longer than the model's.
+      ValueError: rows that do not divide over the mesh, a context that is
+        longer than the model's, or nothing that can draft.
     """
     model.cfg.check_length(context, f"context={context}")
     lanes = 1 if mesh is None else rules.batch_shards(mesh, "decode")
@@ -117,11 +118,14 @@ class Serving:
           f" a positive multiple of {lanes}, the parts that devices split rows"
           " into")
     check(max_waiting >= 0, f"max_waiting={max_waiting} must not be negative")
+    check(model.cfg.n_mtp > 0 or not speculate, NO_DRAFTS)
     self.failure: BaseException | None = None
     self.context, self._mesh, self._max_waiting = context, mesh, max_waiting
     self._programs = Programs(
         dataclasses.replace(model, layout="decode"),
-        SamplingConfig(vocab=vocab), np.array(sorted(eos_ids), np.int32), lanes)
+        SamplingConfig(vocab=vocab), np.array(sorted(eos_ids), np.int32), lanes,
+        drafts=speculate)
+    self._ahead = int(speculate)  # tokens that a step reads beyond the latest
     self._end = jax.jit(_end, donate_argnums=0)
     self._weights = params, bias_LE
     self._rows: Any = None
@@ -199,7 +203,7 @@ class Serving:
   def _wanted(self) -> bool:
     """Waits for something to do; False if there will be nothing more."""
     with self._changed:
-      if not self.live and not self._waiting:
+      if not (self.live or self._waiting) and self._slots > FIRST_SLOTS:
         self._rows = None  # a long cache is not kept for nobody
       self._changed.wait_for(
           lambda: self._closed or self._waiting or self.live)
@@ -212,8 +216,9 @@ class Serving:
     live = [row for row, wish in enumerate(self._held) if wish]
     if not live:
       return
-    self._make_room(int(self._lengths[live].max()) + 1)
-    room = self._slots - int(self._lengths[live].max()) + 1
+    longest = int(self._lengths[live].max()) + self._ahead
+    self._make_room(longest + 1)
+    room = self._slots - longest + 1
     # A row that ends makes place for one who waits.
     floors_S = np.full(self._lanes, -1)
     if self._waiting:
@@ -298,7 +303,7 @@ class Serving:
     slots = FIRST_SLOTS if self._rows is None else self._slots
     while slots < need:
       slots *= 2
-    slots = max(min(slots, self.context), need)
+    slots = max(min(slots, self.context + self._ahead), need)
     if self._rows is None:
       self._rows = self._programs.empty(
           prompts, jax.random.key(0), rows=len(self._held), slots=slots)

@@ -24,6 +24,8 @@ class Asked(NamedTuple):
     ids_Q, firsts_Q: uint32, their addresses, and the number of each one's first
       sample there.
     limits_QG: int32, the longest completions.
+    deadline: tokens that a question's samples have, counted from when its first
+      one began; 0 for as many as their limits.
   """
 
   prompts: tuple[np.ndarray, ...]
@@ -32,6 +34,7 @@ class Asked(NamedTuple):
   ids_Q: np.ndarray
   firsts_Q: np.ndarray
   limits_QG: np.ndarray
+  deadline: int = 0
 
   @property
   def samples(self) -> int:
@@ -49,12 +52,14 @@ class Slots:
       none.
     next_S, stop_S: int, the first sample of each lane that waits, and the end
       of its stretch.
+    steps: tokens that a row which always lives has sampled so far.
   """
 
   def __init__(self, lanes: int, rows: int, total: int):
     ends = np.arange(lanes + 1) * total // lanes
     self.held_SR = np.full((lanes, rows), -1)
     self.next_S, self.stop_S = ends[:-1].copy(), ends[1:].copy()
+    self.steps, self._began = 0, {}
 
   @property
   def waiting_S(self) -> np.ndarray:
@@ -93,11 +98,18 @@ class Slots:
     sample_SR = np.maximum(sample_SR, 0)
     question_SR, number_SR = np.divmod(sample_SR, asked.samples)
     lengths_SR = asked.lengths_Q[question_SR]
+    limits_SR = asked.limits_QG[question_SR, number_SR]
+    if asked.deadline:
+      began_SR = np.array([[
+          self._began.setdefault(q, self.steps) if new else self.steps
+          for q, new in zip(*row)] for row in zip(question_SR, fill_SR)])
+      left_SR = asked.deadline - (self.steps - began_SR)
+      limits_SR = np.minimum(limits_SR, np.maximum(left_SR, 1))
     sources_SR = np.clip(question_SR - begin_S[:, None], 0, count - 1)
     return Fill(*(x.reshape(-1) for x in (
         fill_SR, sources_SR.astype(np.int32), lengths_SR,
         asked.tokens_QP[question_SR, lengths_SR - 1],
-        asked.limits_QG[question_SR, number_SR], asked.ids_Q[question_SR],
+        limits_SR.astype(np.int32), asked.ids_Q[question_SR],
         (asked.firsts_Q[question_SR] + number_SR).astype(np.uint32))))
 
   def keep(self, rows: int) -> np.ndarray:
@@ -153,12 +165,13 @@ class Harvest:
     Returns:
       The samples that are done.
     """
-    held_B, done = slots.held_SR.reshape(-1), []
+    held_B, done, steps = slots.held_SR.reshape(-1), [], 0
     self.rounds += int(found.rounds_B.sum())
     for row in np.flatnonzero(held_B >= 0):
       sample = held_B[row]
       begin, end = self.lengths_N[sample], sampled_B[row]
       new = end - begin
+      steps = max(steps, int(new))
       self.tokens_NT[sample, begin:end] = found.tokens[row, :new]
       self.logprobs_NT[sample, begin:end] = found.logprobs[row, :new]
       if found.experts is not None:
@@ -170,6 +183,7 @@ class Harvest:
       if done_B[row]:
         self.ended_N[sample] = ended_B[row]
         done.append(int(sample))
+    slots.steps += steps
     slots.held_SR = np.where(
         done_B.reshape(slots.held_SR.shape), -1, slots.held_SR)
     return done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.judging import Judge
 from r1jax.training.advantages import AdvantageConfig, group_advantages
 
-# (questions, how often each came before in this step) -> their samples.
-Generate = Callable[[Sequence[Prompt], Sequence[int]], Rollout]
+# (questions, how often each came before in this step, ended=called with the
+# number of a question and its samples as soon as they have ended)
+# -> all samples.
+Generate = Callable[..., Rollout]
 
 
 class Collected(NamedTuple):
@@ -27,17 +30,19 @@ class Collected(NamedTuple):
     rollout: of this process.
     verdicts: -> the judgement; waits for it.
     metrics: of dynamic sampling, if it is on.
+    waited: seconds that were spent waiting for verdicts, between rounds.
   """
 
   rollout: Rollout
   verdicts: Callable[[], Scored]
   metrics: dict[str, float]
+  waited: float
 
 
 def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
             generate: Generate, judge: Judge, done: list[Rollout],
             interrupted: Callable[[], bool]) -> Collected | None:
-  """Samples the step's questions and starts to judge them.
+  """Samples the step's questions and judges them, those that end first first.
 
   With `dynamic_tries` groups whose rewards are all alike, which have nothing to
   teach, give way to groups of fresh questions (DAPO, arXiv:2503.14476, section
@@ -58,6 +63,7 @@ def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
   """
   asked: collections.Counter = collections.Counter()
   rounds: list[Scored] = []
+  waited = 0.0
   for number in range(1 + cfg.dynamic_tries):
     questions = next(stream)
     repeats = []
@@ -66,14 +72,17 @@ def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
       asked[prompt.id] += 1
     questions, repeats = (processes.part(x, "questions")
                           for x in (questions, repeats))
+    judging = judge.begin(questions)
     if number == len(done):
-      done.append(generate(questions, repeats))
+      done.append(generate(questions, repeats, ended=judging.add))
     if interrupted():
       return None
-    verdicts = judge.submit(done[number], questions)
+    verdicts = judging.submit(done[number])
     if not cfg.dynamic_tries:
-      return Collected(done[number], verdicts, {})
+      return Collected(done[number], verdicts, {}, waited)
+    began = time.perf_counter()
     rounds.append(verdicts())
+    waited += time.perf_counter() - began
     wanted = len(questions)
     missing, = processes.largest(wanted - sum(_varied(s).sum() for s in rounds))
     if missing <= 0:
@@ -85,7 +94,7 @@ def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
   return Collected(scored.rollout, lambda: scored, {
       "dynamic/rounds": float(len(rounds)),
       "dynamic/varied_fraction": float(varied_Q.mean()),
-      "dynamic/filled_fraction": float((~varied_Q[order]).mean())})
+      "dynamic/filled_fraction": float((~varied_Q[order]).mean())}, waited)
 
 
 def _varied(scored: Scored) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 From the flags alone, no device is asked. What flags do not say, mean lengths
 above all, the plan does (`expect`): prompt, length, tokens (of a row), rows,
-questions, policies. Not counted are evaluations during training, reward models
+questions, harmful (those of them that are asked in jailbreaks too), policies.
+Not counted are evaluations during training, reward models
 in the loop, and models that judge or rewrite.
 """
 
@@ -31,8 +32,9 @@ HEADER = ["stage", "reads", "updates", "samples", "tokens", "FLOPs",
 # Shares of a chip's peak, where a plan names none: decoding waits for memory.
 # Of a plan's own `flops_per_s` they are 1.
 SAMPLING, TRAINING = 0.03, 0.3
-_DRAWN = {"evaluate": 16, "rejection": 16, "cold_start": 16, "label_pairs": 2,
-          "label_answers": 2}  # samples a question by default
+# Samples a question by default.
+_DRAWN = {"evaluate": 16, "evaluate_safety": 1, "rejection": 16,
+          "cold_start": 16, "label_pairs": 2, "label_answers": 2}
 
 
 class Amount(NamedTuple):
@@ -159,13 +161,17 @@ def _drawn(kind, flags, expect, model) -> Amount | None:
   questions = expect.get("questions") or _sliced(flags)
   if not questions:
     return None
+  if flags.get("jailbreaks"):
+    questions += expect.get("harmful", questions) * flags.number(
+        "jailbreak_templates", 1)
   policies = [init for init in flags.get("policies", "").split(",") if init]
   questions *= expect.get("policies", max(1, len(policies)))
   samples = questions * flags.number("samples", _DRAWN[kind])
   cfg = model((policies or [flags.get("init", "base")])[-1])
   return _decoded(
       cfg, questions, samples, expect.get("prompt", 64),
-      expect.get("length", flags.number("max_new_tokens", 96)))
+      expect.get("length", flags.number(
+          "max_new_tokens", 512 if kind == "evaluate_safety" else 96)))
 
 
 def _decoded(cfg, questions, samples, prompt, length) -> Amount:

@@ -108,8 +108,8 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
       temperature=cfg.temperature, max_new_tokens=new,
       record_experts=cfg.replay_experts,
       vocab=judge.tokenizer.vocab_size), judge.tokenizer.eos_ids, mesh,
-      max_rows=cfg.max_rows, speculate=cfg.speculate)
-      for new in set(cfg.max_new_tokens)}
+      max_rows=cfg.max_rows or None, deadline=cfg.rollout_deadline,
+      speculate=cfg.speculate) for new in set(cfg.max_new_tokens)}
   this = Run(cfg, session, stream, engines, judge, learner, evaluate,
              Paused(session, host, learner), Stalled())
   with session, learner.on_mesh():
@@ -157,15 +157,20 @@ class Run(NamedTuple):
   stalled: Stalled
 
   def sampled(self, step: int, questions: Sequence[Prompt],
-              repeats: Sequence[int]) -> Rollout:
-    """The samples of this process's questions in rollout `step`."""
+              repeats: Sequence[int], *,
+              ended: Callable[[int, Rollout], None] | None = None) -> Rollout:
+    """The samples of this process's questions in rollout `step`.
+
+    `ended` is called with the number of a question and its samples when they
+    have ended, while others grow.
+    """
     cfg = self.cfg
     with self.learner.sampling() as policy:
       rollout = self.engines[cfg.longest(step)].generate(
           policy, self.learner.state.router_bias_LE,
           [self.judge.tokens(p) for p in questions], [p.id for p in questions],
           cfg.samples, keys.fold(jax.random.key(cfg.seed), step),
-          repeats_Q=repeats)
+          repeats_Q=repeats, ended=ended)
     cost.sampled(self.learner.model.cfg, rollout)
     return rollout
 
@@ -193,7 +198,7 @@ def take_step(run: Run, step: int) -> None:
     collected = collect(
         cfg, run.stream, functools.partial(run.sampled, step), run.judge,
         rollouts, session.interrupted)
-    clock.lap("rollout")
+    clock.lap("rollout", rewards=collected.waited if collected else 0.0)
     if collected is None:
       return paused.save_rollouts(step, rollouts, drawn)
     packed = minibatches.pack(
@@ -202,6 +207,7 @@ def take_step(run: Run, step: int) -> None:
     count_reads(cfg, learner, packed)
     placed = learner.place(packed)
     fixed = learner.fixed_logprobs(placed[:cfg.minibatches])
+    jax.block_until_ready(fixed)  # else its time would count as a wait
     clock.lap("logprobs")  # the device works while children judge
     scored = collected.verdicts()
     advantages = group_advantages(
@@ -209,7 +215,7 @@ def take_step(run: Run, step: int) -> None:
         cfg.advantages, lengths_QG=scored.rollout.lengths_QG,
         longest=cfg.longest(step))
     sums = processes.gather(step_metrics.sums(
-        scored, advantages, run.drafts(step)))
+        scored, advantages, run.drafts(step), deadline=cfg.rollout_deadline))
     if not step:
       check_verdicts(scored)
     run.stalled.add(scored)
@@ -366,8 +372,12 @@ class Clock:
     self.laps: dict[str, float] = {}
     self._last = time.perf_counter()
 
-  def lap(self, name: str) -> None:
+  def lap(self, name: str, **others: float) -> None:
+    """Ends a lap, of which some seconds belong to others by name."""
     now = time.perf_counter()
-    self.laps[name], self._last = now - self._last, now
-    cost.took(name, self.laps[name])
+    spent = {name: now - self._last - sum(others.values())} | others
+    self._last = now
+    for part, seconds in spent.items():
+      self.laps[part] = self.laps.get(part, 0.0) + seconds
+      cost.took(part, seconds)
     watchdog.mark(f"a step's {name}")

@@ -18,24 +18,29 @@ class GrpoConfig:
   """Settings of `grpo.run`; the defaults fit the embedded base."""
 
   steps: int = 100  # rollouts, each followed by minibatches * epochs updates
-  questions: int = 16  # per rollout
-  samples: int = 16  # per question, the group (R1: 16)
-  minibatches: int = 1  # random parts of a rollout, one update each (R1: 16)
+  questions: int = 16  # questions per rollout
+  samples: int = 16  # samples per question: the group (R1: 16)
+  minibatches: int = 1  # updates a rollout is split into, at random (R1: 16)
   epochs: int = 1  # passes over a rollout (R1: 1)
   row_length: int = 256  # tokens of a packed row
   micro_rows: int = 24  # rows of a micro-batch
-  temperature: float = 1.0  # of the rollout (R1-Zero: 1)
-  max_new_tokens: tuple[int, ...] = (96,)  # longest completion, by stage
+  temperature: float = 1.0  # sampling temperature of rollouts (R1-Zero: 1)
+  # Longest completion in tokens; several are stages that `stage_steps` divides.
+  max_new_tokens: tuple[int, ...] = (96,)
   stage_steps: tuple[int, ...] = ()  # rollouts before stages 2, 3, ...
   # Rounds of fresh questions that replace groups without variance (DAPO's
   # dynamic sampling); 0 trains on all groups.
   dynamic_tries: int = 0
-  # Completions that grow at once, the others wait for a free slot; 0 is all. It
-  # changes no sample.
+  # Completions that grow at once, the others wait for a free slot; 0 is as many
+  # as the devices have memory for (all, on a CPU). It changes no sample.
   max_rows: int = 0
   # Let the MTP module draft tokens of rollouts, which the policy then draws or
   # not. It changes no sample.
   speculate: bool = False
+  # Tokens that a question's samples have, counted from when the first of them
+  # began: what is unfinished then is truncated, the fewer `max_rows` the more.
+  # 0 is no such end.
+  rollout_deadline: int = 0
   replay_experts: bool = False  # use the sampler's experts in the update
   reference_every: int = 400  # updates between refreshes of the reference
   # Log the KL to the reference policy although policy.kl_beta is 0.
@@ -46,11 +51,13 @@ class GrpoConfig:
   # Step of the router bias (V3: 0.001 in pre-training).
   bias_update_speed: float = 0.0
   balance: float = 0.0  # factor of the sequence-wise balance loss during RL
-  template: str = "r1-zero"  # or plain, chat, chat-think, r1, file:PATH
-  # optimizer, reference, rewards (reward models): on the host while idle
+  # Prompt template: r1-zero, plain, chat, chat-think, r1 or file:PATH.
+  template: str = "r1-zero"
+  # What lies in host memory while idle: optimizer, reference, rewards (reward
+  # models).
   offload: tuple[str, ...] = ()
   driver: str = "mesh"  # mesh, or pmap (replicas; the first device samples)
-  seed: int = 0  # of prompts and samples
+  seed: int = 0  # seed of the order of prompts and of samples
   save_every: int = 25  # steps between checkpoints
   eval_every: int = 25  # steps between evaluations; 0 is never
   # Who shows the metrics beside TensorBoard: wandb, trackio or both.
@@ -68,7 +75,7 @@ class GrpoConfig:
                  "micro_rows", "reference_every", "save_every"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
-    for name in ("dynamic_tries", "max_rows", "draft"):
+    for name in ("dynamic_tries", "max_rows", "rollout_deadline", "draft"):
       check(getattr(self, name) >= 0,
             f"{name}={getattr(self, name)} must not be negative")
     check(self.samples > 1, f"samples={self.samples}: one has no baseline")

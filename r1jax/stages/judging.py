@@ -6,7 +6,7 @@ import collections
 import contextlib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -82,17 +82,28 @@ class Judge(NamedTuple):
     """
     self.check(prompts)
     texts = self.texts(rollout) if texts is None else texts
-    items = combine.items(
-        prompts, [self.tail(prompt) for prompt in prompts], texts)
+    items = self._items(prompts, texts)
     pending = self.pool.submit(items)
+    return lambda: self._scored(rollout, prompts, texts, items,
+                                pending.result())
 
-    def verdicts() -> Scored:
-      judged = models_lib.merge(
-          pending.result(), models_lib.score(self.models, items))
-      _report(judged)
-      return combine.scored(self.rewards, rollout, prompts, texts, judged)
+  def begin(self, prompts: Sequence[Prompt]) -> Begun:
+    """Judges samples of these questions while others of them still grow.
 
-    return verdicts
+    Raises:
+      SandboxError, ValueError: see `check`.
+    """
+    self.check(prompts)
+    return Begun(self, prompts)
+
+  def _items(self, prompts, texts):
+    return combine.items(
+        prompts, [self.tail(prompt) for prompt in prompts], texts)
+
+  def _scored(self, rollout, prompts, texts, items, ruled) -> Scored:
+    judged = models_lib.merge(ruled, models_lib.score(self.models, items))
+    _report(judged)
+    return combine.scored(self.rewards, rollout, prompts, texts, judged)
 
   def check(self, prompts: Sequence[Prompt]) -> None:
     """Makes sure that there is what judges these prompts.
@@ -107,6 +118,31 @@ class Judge(NamedTuple):
       check(name not in self.missing, f"prompt {prompt.id} of {prompt.source!r}"
             f" belongs to the reward model {name!r}: give"
             f" --rewards.{name}=orbax:WORKDIR, or leave such prompts out")
+
+
+class Begun:
+  """The judgement of a rollout, begun before it is complete."""
+
+  def __init__(self, judge: Judge, prompts: Sequence[Prompt]):
+    self._judge, self._prompts = judge, prompts
+    self._groups: dict[int, tuple[tuple[str, ...], Any, Any]] = {}
+
+  def add(self, question: int, group: Rollout) -> None:
+    """Starts to judge the samples of one question, a rollout of it alone."""
+    judge = self._judge
+    (texts,) = judge.texts(group)
+    items = judge._items([self._prompts[question]], [texts])
+    self._groups[question] = texts, items, judge.pool.submit(items)
+
+  def submit(self, rollout: Rollout) -> Callable[[], Scored]:
+    """As `Judge.submit`, of the whole rollout, its groups added or none."""
+    if not self._groups:
+      return self._judge.submit(rollout, self._prompts)
+    groups = [self._groups[q] for q in range(len(self._prompts))]
+    texts, items, pending = zip(*groups, strict=True)
+    return lambda: self._judge._scored(
+        rollout, self._prompts, texts, sum(items, []),
+        [score for future in pending for score in future.result()])
 
 
 def _report(scores: Sequence[Mapping[str, Score]]) -> None:

@@ -100,7 +100,9 @@ def write(workdir: str | os.PathLike, section: Mapping[str, Any], *,
   runs = {name: workdir / folder
           for name, folder in section.get("runs", {}).items()}
   drawn, notes = draw(workdir / "figures", runs, means, rows)
-  judged = judge(values, models, runs, section)
+  judged = judge(values, models, runs, section, {
+      name: safety_parts.evidence(workdir / folder)
+      for name, folder in section.get("safety", {}).items()})
   shown = _tables(workdir, section, models, means, rows)
   for heading, header, cells in shown:
     if cells:
@@ -145,9 +147,10 @@ def read(workdir: epath.Path, folders: Mapping[str, str]) -> Models:
 
 
 def judge(values: Mapping[str, Mapping[str, Values]], models: Models,
-          runs: Mapping[str, epath.Path], section: Mapping[str, Any]
+          runs: Mapping[str, epath.Path], section: Mapping[str, Any],
+          safety: Mapping[str, Mapping[str, Interval]] | None = None
           ) -> list[dict[str, Any]]:
-  """All claims, see `claims.judge`."""
+  """All claims, see `claims.judge`; `safety` as `safety_parts.evidence`."""
   evidence = {name: dict(of_model) for name, of_model in values.items()}
   if "zero" in models.samples:
     levels = list(measures.by_level(
@@ -157,6 +160,8 @@ def judge(values: Mapping[str, Mapping[str, Values]], models: Models,
                            claims_lib.HARDEST: levels[-1]}
   if "hacked" in runs:
     evidence.setdefault("hacked", {}).update(proxy(writer.read(runs["hacked"])))
+  for name, found in (safety or {}).items():
+    evidence.setdefault(name, {}).update(found)
   names = {key: section[key] for key in ("timely", "distilled", "reinforced")
            if key in section}
   return [claims_lib.judge(claim, evidence, models.missing)

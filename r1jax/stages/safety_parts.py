@@ -13,7 +13,8 @@ from typing import Any
 from etils import epath
 
 from r1jax.core import io
-from r1jax.evals import intervals
+from r1jax.evals import claims, intervals
+from r1jax.evals.intervals import Interval
 from r1jax.report.html import Table
 from r1jax.safety import jailbreaks, languages, scores
 from r1jax.safety.verdicts import (
@@ -146,6 +147,20 @@ def of_models(folders: Mapping[str, str | os.PathLike]) -> Table:
   return _JAILBREAKS, _COLUMNS, rows
 
 
+def evidence(folder: str | os.PathLike) -> dict[str, Interval]:
+  """What `evals.claims` reads of a safety evaluation, of what there is."""
+  path = epath.Path(folder) / RESULT
+  found = io.read_json(path) if path.exists() else {}
+  asked = found.get("jailbreaks", {})
+  plain, controlled = asked.get(WITHOUT, {}), asked.get(WITH, {})
+  made = {
+      claims.RAISED: plain.get(UNSAFE, {}).get(RAISED),
+      claims.LOWERED: found.get("lowered", {}).get(JAILBROKEN),
+      claims.OVER_REFUSAL: plain.get("over_refusal"),
+      claims.OVER_REFUSAL_WITH: controlled.get("over_refusal")}
+  return {name: Interval(**one) for name, one in made.items() if one}
+
+
 def _jailbreaks(name: str, found: Mapping[str, Any]) -> list[list[str]]:
   rows = [[name + _NAMES[way], str(one["questions"]),
            *(_cell(one[UNSAFE][key]) for key in (ASKED, JAILBROKEN, RAISED)),
@@ -200,7 +215,7 @@ def _rates(cases: Sequence[Case], label: str, controlled: bool
   return {key: sum(part) / len(part) for key, part in values.items()}
 
 
-def _told(interval: intervals.Interval | None) -> dict[str, Any] | None:
+def _told(interval: Interval | None) -> dict[str, Any] | None:
   return interval and interval._asdict()
 
 

@@ -109,7 +109,9 @@ class Session:
     def take() -> None:
       self._lock = workdir_lib.take(
           workdir, config, workdir_lib.versions(),
-          ignore=("steps", "sinks", "max_rows", "speculate"),
+          # Unless there is a deadline, no sample depends on the rows.
+          ignore=("steps", "sinks") if config.get("rollout_deadline") else (
+              "steps", "sinks", "max_rows", "speculate"),
           remedies=_REMEDIES | dict(remedies or {}))
       tokenizer_lib.keep(tokenizer, workdir)
 

@@ -14,14 +14,21 @@ from r1jax.training.advantages import Advantages
 Sums = dict[str, tuple[float, int]]  # name -> (sum, how many)
 
 
-def sums(scored: Scored, advantages: Advantages, others: Sums
-         ) -> dict[str, Any]:
-  """What this process knows of a step, JSON-ready, for `merged`."""
+def sums(scored: Scored, advantages: Advantages, others: Sums, *,
+         deadline: int = 0) -> dict[str, Any]:
+  """What this process knows of a step, JSON-ready, for `merged`.
+
+  With a deadline it counts the samples that ended by it: those truncated before
+  they were as long as they may be.
+  """
   lengths_QG = scored.rollout.lengths_QG
   means = reward_sums(scored) | measure_sums(scored) | {
       "rollout/length_mean": _sum(lengths_QG),
       "rollout/truncated_fraction": _sum(scored.rollout.truncated_QG),
       "rewards/invalid_fraction": _sum(~scored.valid_QG)} | others
+  if deadline:
+    means["rollout/deadline_fraction"] = _sum(scored.rollout.truncated_QG & (
+        lengths_QG < scored.rollout.tokens_QGT.shape[2]))
   # Fractions of as many groups and samples in every process.
   means |= {f"advantage/{k}": (float(v), 1) for k, v in advantages.info.items()}
   prompts = sum(map(len, scored.rollout.prompt_tokens))

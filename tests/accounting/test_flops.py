@@ -107,15 +107,13 @@ def test_decode_is_what_the_model_multiplies(name):
   ints = jax.ShapeDtypeStruct((b,), jnp.int32)
   tokens = jax.ShapeDtypeStruct((b, s), jnp.int32)
 
-  def run(model, params, bias, tokens_B, slot, valid, tokens_BP):
+  def run(model, params, bias, tokens_B, tokens_BP):
     cache = jax.eval_shape(model.prefill, params, bias, tokens_BP, tokens_B)[1]
     cache = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), cache)
-    hidden, _, _ = model.decode(
-        params, bias, tokens_B, tokens_B, cache, slot, valid)
+    hidden, _, _ = model.decode(params, bias, tokens_B, tokens_B, cache)
     return hidden @ model.head(params)
 
-  got = traced(cfg, run, ints, jax.ShapeDtypeStruct((), jnp.int32),
-               jax.ShapeDtypeStruct((b, s), jnp.bool_), tokens)
+  got = traced(cfg, run, ints, tokens)
   got -= combine(cfg, b)
   absorbed = cfg.attention == "mla"
   # The model also weighs the rotated part of the cache, and drops the result.

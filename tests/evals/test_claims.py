@@ -113,5 +113,30 @@ def one_sided(claim, favour):
       if side:
         of_model = evidence.setdefault(side.model, {})
         of_model.setdefault(side.measure, {
-            f"{i}?": level + 0.001 * (i % 7) for i in range(60)})
+            f"{i}?": level + 0.001 * (i % 7) for i in range(60)}
+            if side.measure not in claims.SAFETY else intervals.Interval(
+                favour * 0.2, favour * 0.2 - 0.1, favour * 0.2 + 0.1, 60, ""))
   return evidence
+
+
+def test_safety_is_an_interval_made_elsewhere():
+  """Both halves are needed; over-refusal is shown and decides nothing."""
+  claim, = (c for c in claims.claims() if "risk control" in c.sentence)
+
+  def of(raised, lowered, refused=(0.9, 0.8, 1.0)):
+    return {"r1": {name: intervals.Interval(*ends, 60, "Newcombe")
+                   for name, ends in (
+                       (claims.RAISED, raised), (claims.LOWERED, lowered),
+                       (claims.OVER_REFUSAL, refused)) if ends}}
+
+  up, open_, down = (0.2, 0.1, 0.3), (0.05, -0.02, 0.1), (-0.2, -0.3, -0.1)
+  for raised, lowered, expected in (
+      (up, up, HOLDS), (up, open_, OPEN), (down, up, FAILS), (up, down, FAILS),
+      (up, None, OPEN)):
+    got = claims.judge(claim, of(raised, lowered))
+    assert got["verdict"] == expected
+  first, second, refused, lacking = got["numbers"]
+  assert (first["value"], first["low"], first["difference"]) == (0.2, 0.1, True)
+  assert refused["verdict"] == claims.BESIDE and not refused["difference"]
+  reason = "no safety evaluation of R1 with jailbreaks and risk control"
+  assert second["reason"] == lacking["reason"] == reason

@@ -31,12 +31,6 @@ def errors(lines):
   return json.loads(done.stdout)
 
 
-def flags_of(modules):
-  """The names of all flags that these modules declare or import."""
-  answers = errors([(module, None) for module in modules])
-  return {name for answer in answers for name in answer.split()}
-
-
 def _parse(module, arguments):
   importlib.import_module(module)
   if arguments is None:

@@ -82,43 +82,6 @@ def children(pid):
   return found
 
 
-def test_local_a_killed_process_ends_all_and_the_same_command_resumes(
-    model_file, tmp_path):
-  workdir = tmp_path / "run"
-  command = pretrain(model_file, workdir, ENDLESS)
-  first = local(2, command, tmp_path)
-  try:
-    wait_for_step(workdir, 12, first, tmp_path)
-    os.kill(children(first.pid)[1], signal.SIGKILL)
-    status = first.wait(timeout=60)
-  finally:
-    first.kill()
-  err = (tmp_path / "err").read_text()
-  assert status == 128 + signal.SIGKILL
-  assert "process 1 of 2 on " in err and "was ended by signal 9" in err
-  assert "stopped answering 6 s ago, after step" in err  # process 0 knows too
-  killed = steps_done(workdir)
-
-  second = local(2, command, tmp_path)
-  try:
-    wait_for_step(workdir, killed + 3, second, tmp_path)
-    second.send_signal(signal.SIGTERM)
-    status = second.wait(timeout=60)
-  finally:
-    second.kill()
-  err = (tmp_path / "err").read_text()
-  assert status == 75, err
-  assert "ended with status" not in err
-  saved = steps_done(workdir)
-  assert f"SIGTERM: saved after step {saved}" in err
-  assert "resuming" in err and "after step 10" in err.partition("SIGTERM")[0]
-  manager = Manager(workdir / "checkpoints", read_only=True)
-  assert manager.latest_step() == saved > killed
-  manager.close()
-  rows = [row["step"] for row in writer.read(workdir)]
-  assert rows == list(range(1, saved + 1))
-
-
 def test_local_says_what_failed_and_with_which_status(model_file, tmp_path):
   bad = pretrain(model_file, tmp_path / "run", 3)
   launcher = local(2, [*bad, "--rows=3"], tmp_path)
@@ -129,6 +92,23 @@ def test_local_says_what_failed_and_with_which_status(model_file, tmp_path):
   assert "[1] error: 3 rows of a micro-batch" in err or (
       "process 0 of 2" in err)
   assert "Traceback" not in err and not (tmp_path / "run").exists()
+
+
+def test_local_a_signal_reaches_all_and_saved_is_no_failure(tmp_path):
+  """Stubs in the place of runs: 75 says that they have saved."""
+  stub = ("trap 'exit 75' TERM; echo up >\"$UP/$JAX_PROCESS_ID\"; sleep 99 &"
+          " wait")
+  launcher = local(2, ["bash", "-c", stub], tmp_path, UP=str(tmp_path))
+  try:
+    deadline = time.monotonic() + 60
+    while not all((tmp_path / str(i)).exists() for i in range(2)):
+      assert time.monotonic() < deadline and launcher.poll() is None
+      time.sleep(0.05)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(timeout=60) == 75
+  finally:
+    launcher.kill()
+  assert "ended with status" not in (tmp_path / "err").read_text()
 
 
 def test_local_devices_and_usage(tmp_path):
@@ -209,30 +189,49 @@ def _free(port):
     return sock.connect_ex(("localhost", port)) != 0
 
 
-def test_slurm_a_preempted_job_saves_and_queues_itself_again(
+def test_a_killed_process_ends_all_and_a_queued_job_goes_on(
     model_file, tmp_path, slurm):
-  start, job = slurm
+  """By local.sh first, then by SLURM, which preempts it."""
   workdir = tmp_path / "run"
-  first = start(pretrain(model_file, workdir, ENDLESS), 0)
+  command = pretrain(model_file, workdir, ENDLESS)
+  first = local(2, command, tmp_path)
   try:
-    wait_for_step(workdir, 2, first, tmp_path)
-    first.send_signal(signal.SIGTERM)
-    assert first.wait(timeout=60) == 0, (tmp_path / "err").read_text()
+    wait_for_step(workdir, 12, first, tmp_path)
+    os.kill(children(first.pid)[1], signal.SIGKILL)
+    status = first.wait(timeout=60)
   finally:
     first.kill()
-  saved = steps_done(workdir)
-  assert f"SIGTERM: saved after step {saved}" in (tmp_path / "err").read_text()
-  assert (tmp_path / "scontrol").read_text() == f"requeue {job}\n"
+  err = (tmp_path / "err").read_text()
+  assert status == 128 + signal.SIGKILL
+  assert "process 1 of 2 on " in err and "was ended by signal 9" in err
+  assert "stopped answering 6 s ago, after step" in err  # process 0 knows too
+  killed = steps_done(workdir)
 
-  again = start(pretrain(model_file, workdir, saved + 2), 1)
-  assert again.wait(timeout=120) == 0, (tmp_path / "err").read_text()
-  assert steps_done(workdir) == saved + 2
-  assert (tmp_path / "scontrol").read_text() == f"requeue {job}\n"  # no other
-  assert (tmp_path / "srun").read_text() == "--kill-on-bad-exit=1\n" * 2
+  start, job = slurm
+  second = start(command, 1)
+  try:
+    wait_for_step(workdir, killed + 3, second, tmp_path)
+    second.send_signal(signal.SIGTERM)
+    status = second.wait(timeout=60)
+  finally:
+    second.kill()
+  err = (tmp_path / "err").read_text()
+  assert status == 0, err
+  saved = steps_done(workdir)
+  assert f"SIGTERM: saved after step {saved}" in err
+  assert "resuming" in err and "after step 10" in err.partition("SIGTERM")[0]
+  manager = Manager(workdir / "checkpoints", read_only=True)
+  assert manager.latest_step() == saved > killed
+  manager.close()
+  rows = [row["step"] for row in writer.read(workdir)]
+  assert rows == list(range(1, saved + 1))
+  assert (tmp_path / "scontrol").read_text() == f"requeue {job}\n"
+  assert (tmp_path / "srun").read_text() == "--kill-on-bad-exit=1\n"
 
 
 @pytest.mark.parametrize("status,restarts,queued", [
-    (1, 0, False), (75, 0, True), (137, 3, True), (75, 100, False)])
+    (0, 1, False), (1, 0, False), (75, 0, True), (137, 3, True),
+    (75, 100, False)])
 def test_slurm_only_what_can_succeed_is_tried_again(
     tmp_path, slurm, status, restarts, queued):
   start, _ = slurm

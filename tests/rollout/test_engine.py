@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.core import keys as keys_lib
 from r1jax.core.prompt import ask
 from r1jax.data import arithmetic, packing, templates
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.rollout import engine as engine_lib
+from r1jax.rollout import sampling
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import mesh as mesh_lib
@@ -119,6 +121,25 @@ def test_logprobs_agree_with_the_trainer(case):
       used = np.concatenate(
           [row[:n], row[prompt_slots:prompt_slots + len(ids) - n - 1]])
       np.testing.assert_array_equal(used, experts[i, :len(ids) - 1])
+
+
+def test_samples_are_those_of_a_loop_without_a_cache(case):
+  """The whole sequence forward for every token, keys by address."""
+  *_, rollout = case
+  where = [(q, g) for q in range(len(PROMPTS)) for g in range(SAMPLES)]
+  keys = jax.vmap(lambda at: keys_lib.fold(jax.random.key(5), *at))(
+      np.array(where, np.uint32))
+  rows, live = [list(PROMPTS[q]) for q, _ in where], np.ones(len(where), bool)
+  for step in range(NEW):
+    logits, _ = teacher(case, rows)
+    last = np.stack([x[len(ids) - 1] for x, ids in zip(logits, rows)])
+    tokens, _ = sampling.sample(
+        last, jax.vmap(jax.random.fold_in, (0, None))(keys, step), 1.0, 1.0)
+    for row in np.flatnonzero(live):
+      rows[row].append(int(tokens[row]))
+      live[row] = rows[row][-1] not in EOS
+  for (q, g), ids in zip(where, rows, strict=True):
+    assert rollout.completion(q, g).tolist() == ids[len(PROMPTS[q]):]
 
 
 def test_the_agreement_has_teeth(case):
@@ -254,6 +275,20 @@ def test_slots_that_refill_give_the_same_samples(case, max_rows, monkeypatch):
           group.completion(0, g), rollout.completion(q, g))
 
 
+def test_the_order_of_the_queue_changes_no_sample(case):
+  model, params, bias, engine, rollout = case
+  few, order = Engine(model, engine.cfg, EOS, max_rows=7), [3, 0, 4, 2, 1]
+  got = few.generate(params, bias, [PROMPTS[q] for q in order], order, SAMPLES,
+                     jax.random.key(5))
+  for row, q in enumerate(order):
+    for g in range(SAMPLES):
+      ids = rollout.completion(q, g)
+      np.testing.assert_array_equal(got.completion(row, g), ids)
+      np.testing.assert_allclose(
+          got.logprobs_QGT[row, g, :len(ids)],
+          rollout.logprobs_QGT[q, g, :len(ids)], **LOGP)
+
+
 def test_the_cache_grows_with_its_rows(case, monkeypatch):
   """By buckets, without a change of the samples."""
   model, params, bias, engine, rollout = case
@@ -289,6 +324,27 @@ def test_sizes_of_a_cache():
   assert engine.slots(2049, 2100) == 2100
   engine._fine = False  # as where a step reads what lives
   assert [engine.slots(n, 2**20) for n in (1, 513, 32768)] == [128, 1024, 32768]
+
+
+def test_as_many_rows_as_there_is_memory_for(case, monkeypatch):
+  model, params, bias, engine, rollout = case
+  fits, sizes = Engine(model, engine.cfg, EOS, max_rows=None), []
+  decode, cfg = fits.programs.decode, model.cfg
+  monkeypatch.setattr(fits.programs, "decode", lambda *args: sizes.append(
+      len(args[2].done_B)) or decode(*args))
+  width = (cfg.kv_rank + cfg.rope_dim if cfg.attention == "mla"
+           else 2 * cfg.n_kv_heads * cfg.head_dim)
+  row = 4 * (width * (cfg.n_layers + 1) * (64 + NEW) + 3 * cfg.vocab_size)
+  run = functools.partial(fits.generate, params, bias, PROMPTS, range(5),
+                          SAMPLES, jax.random.key(5))
+  for rows, used in ((7.99, 4), (8.01, 8)):
+    sizes.clear()
+    monkeypatch.setattr(engine_lib, "_free", lambda mesh, rows=rows: int(
+        rows * row / engine_lib.ROOM))
+    same(run(), rollout)
+    assert set(sizes) == {used}
+  monkeypatch.setattr(engine_lib, "_free", lambda mesh: None)
+  assert fits._room(params, bias, 64, 64 + NEW) == 0  # all
 
 
 def test_rows_do_not_divide():
@@ -337,6 +393,27 @@ def test_limits_cut_rows(case):
           cut.completion(q, g), rollout.completion(q, g)[:limits[q, g]])
 
 
+def test_a_group_ends_at_its_deadline(case):
+  """Through one row, so that every sample begins where the last one ended."""
+  model, params, bias, engine, rollout = case
+  for max_rows in (0, 1):
+    late = Engine(model, engine.cfg, EOS, max_rows=max_rows, deadline=12)
+    got = late.generate(params, bias, PROMPTS[:2], range(2), SAMPLES,
+                        jax.random.key(5))
+    cut = 0
+    for q in range(2):
+      left = 12
+      for g in range(SAMPLES):
+        whole = rollout.completion(q, g)
+        want = whole[:max(left, 1)]
+        np.testing.assert_array_equal(got.completion(q, g), want)
+        assert got.truncated_QG[q, g] == (
+            rollout.truncated_QG[q, g] or len(want) < len(whole))
+        cut += len(want) < len(whole)
+        left -= len(want) * max_rows
+    assert cut
+
+
 def test_stream_gives_sample_0_piece_by_piece(case):
   _, params, bias, engine, rollout = case
   for q in (1, 3):
@@ -358,11 +435,14 @@ def test_on_a_mesh_the_same_samples(case):
           got.completion(q, g), rollout.completion(q, g))
 
 
-def test_every_shard_refills_its_own_rows(case):
-  """Four shards with two rows each, of which none waits with another."""
+@pytest.mark.parametrize("shards", [2, 4, 8])
+def test_every_shard_refills_its_own_rows(case, shards):
+  """Eight rows in all, of which none waits with another shard's."""
   model, params, bias, engine, rollout = case
-  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, fsdp=2))
+  mesh = mesh_lib.make_mesh(
+      mesh_lib.MeshConfig(data=shards, fsdp=8 // shards))
   sharded = Engine(model, engine.cfg, EOS, mesh, max_rows=8)
+  assert sharded.lanes == shards
   with jax.set_mesh(mesh):
     got = sharded.generate(
         params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5))
@@ -434,6 +514,8 @@ def test_bad_input():
     engine.generate(params, bias, [np.arange(3), np.arange(0)], [0, 1], 2, key)
   with pytest.raises(ValueError, match="vocabulary of 61"):
     Engine(model, dataclasses.replace(engine.cfg), frozenset({61}))
+  with pytest.raises(ValueError, match="deadline=-1"):
+    Engine(model, engine.cfg, EOS, deadline=-1)
 
 
 def test_a_prompt_that_comes_again_has_other_samples():

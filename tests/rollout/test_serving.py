@@ -1,4 +1,7 @@
-"""Wishes that come at any time, against the engine that knows all at once."""
+"""Wishes that come at any time, against the engine that knows all at once.
+
+The model that can draft does, the engine does not.
+"""
 
 import dataclasses
 import functools
@@ -44,7 +47,7 @@ def case(request):
   params = model.unstack(params)
   bias = model.init_router_bias()
   serving = Serving(model, params, bias, EOS, max_rows=3, max_waiting=5,
-                    context=128, vocab=97)
+                    context=128, vocab=97, speculate=model.cfg.n_mtp > 0)
   worker = threading.Thread(target=serving.work, daemon=True)
   worker.start()
   yield model, params, bias, serving

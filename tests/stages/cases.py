@@ -40,6 +40,7 @@ CONFIG = GrpoConfig(
     max_new_tokens=(12,), template="plain", save_every=2, eval_every=0,
     policy=PolicyConfig(kl_beta=0.1),
     optimizer=OptimizerConfig(lr=0.3, eps=1.0))
+STEP = CONFIG.questions * CONFIG.samples  # samples of a step
 
 
 class Tokenizer(SentencePieceTokenizer):
@@ -55,15 +56,18 @@ class Pool:
 
   Attributes:
     first: step (from 1) -> accuracy of that step's first sample.
+    seen: samples so far.
   """
 
   def __init__(self, first=None):
-    self.first, self.step = first or {}, 0
+    self.first, self.step, self.seen = first or {}, 0, 0
 
   def submit(self, items):
-    self.step += 1
+    """Groups come as they end: a step is so many items as it has samples."""
+    done, before = divmod(self.seen, STEP)
+    self.step, self.seen = 1 + done, self.seen + len(items)
     scores = [_score(text) for *_, text in items]
-    if self.step in self.first:
+    if self.step in self.first and not before:
       scores[0]["accuracy"] = self.first[self.step]
     future = concurrent.futures.Future()
     future.set_result(scores)

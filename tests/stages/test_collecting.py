@@ -2,6 +2,7 @@
 """
 
 import concurrent.futures
+import types
 
 import numpy as np
 import pytest
@@ -30,9 +31,9 @@ class Pool:
     return future
 
 
-def generated(questions, repeats, experts=None):
+def generated(questions, repeats, experts=None, ended=None):
   q = len(questions)
-  del repeats
+  del repeats, ended
   return collecting.Rollout(
       prompt_tokens=tuple(np.full(3 + p.id % 3, p.id, np.int32)
                           for p in questions),
@@ -87,6 +88,35 @@ def test_after_the_last_round_the_rest_is_filled():
   assert found.metrics["dynamic/filled_fraction"] == 0.75
 
 
+def test_waits_between_rounds_are_counted(monkeypatch):
+  """A clock that only verdicts move, by 3 seconds each."""
+  x, now = ids(), [0.0]
+
+  class Slow(Pool):
+    def submit(self, items):
+      future = super().submit(items)
+
+      def result():
+        now[0] += 3
+        return future.result()
+
+      return types.SimpleNamespace(result=result)
+
+  monkeypatch.setattr(collecting, "time", types.SimpleNamespace(
+      perf_counter=lambda: now[0]))
+  batches = x[:4], x[4:8], x[8:12]
+  for tries, waited in ((2, 9.0), (0, 0.0)):
+    found = collect(
+        cases.config(questions=4, dynamic_tries=tries), stream(*batches),
+        generated, cases.judge(Slow({x[2]})), [], lambda: False)
+    assert found.waited == waited
+    clock = grpo.Clock()
+    clock.lap("rollout", rewards=found.waited)
+    clock.lap("rewards")
+    assert clock.laps["rewards"] >= waited
+    assert clock.laps["rollout"] + waited < 1
+
+
 def test_without_tries_nothing_is_replaced():
   x = ids()
   found, rounds = collected(set(), x[:4], tries=0)
@@ -98,7 +128,8 @@ def test_an_interrupted_step_is_done_again_from_its_rollouts():
   x, asked = ids(), []
   batches = x[:4], x[4:8], x[8:12]
 
-  def counting(questions, repeats):
+  def counting(questions, repeats, ended):
+    del ended
     asked.append([p.id for p in questions])
     return generated(questions, repeats)
 
@@ -119,7 +150,8 @@ def test_recorded_experts_of_prompts_of_different_lengths():
   x = ids()
   shapes = {x[0]: 16, x[4]: 20}  # slots of the prompt
 
-  def with_experts(questions, repeats):
+  def with_experts(questions, repeats, ended):
+    del ended
     slots = shapes[questions[0].id] + 12
     experts = np.random.default_rng(slots).integers(
         0, 8, (4, 2, slots, 1, 2), np.int32)

@@ -118,6 +118,20 @@ def test_samples_of_questions():
   assert amount("evaluate", {"split": "test"}) is None
 
 
+def test_safety_asks_the_harmful_ones_again_in_jailbreaks():
+  flags = {"jailbreaks": "world", "jailbreak_templates": "2", "samples": "3"}
+  found = amount("evaluate_safety", flags, questions=10, harmful=4, prompt=5,
+                 length=7)
+  assert found.samples == (10 + 4 * 2) * 3
+  np.testing.assert_allclose(found.sampling, 54 * decoding(5, 7), 1e-12)
+  plain = amount("evaluate_safety", {}, questions=10, harmful=4, prompt=5,
+                 length=7)
+  assert plain.samples == 10
+  # Of a slice, and without a count of harmful ones, all are.
+  assert amount("evaluate_safety", {"jailbreaks": "world",
+                                    "split": "test[:8]"}).samples == 16
+
+
 def test_the_table_of_a_plan(tmp_path):
   plan, values = plan_of(tmp_path)
   rates = forecast.rates(plan)

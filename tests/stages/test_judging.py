@@ -70,6 +70,35 @@ def test_the_format_reward_reads_what_the_template_opened(
   assert scored.texts[0] == (said,)
 
 
+def test_groups_that_end_early_are_judged_early():
+  """In any order, to the same judgement."""
+  judge, prompts = cases.judge(), cases.prompts()[:3]
+  rows = [[5 + q, 9, min(judge.tokenizer.eos_ids)] for q in range(3)]
+  rollout = _rollout([judge.tokens(p) for p in prompts], rows)
+  want = judge.submit(rollout, prompts)()
+  seen, pool = [], judge.pool
+
+  class Watched:
+    def submit(self, items):
+      seen.append([prompt.id for prompt, *_ in items])
+      return pool.submit(items)
+
+  judge = judge._replace(pool=Watched())
+  begun = judge.begin(prompts)
+  for q in (2, 0, 1):
+    begun.add(q, _rollout([judge.tokens(prompts[q])], [rows[q]]))
+  assert seen == [[prompts[q].id] for q in (2, 0, 1)]
+  got = begun.submit(rollout)()
+  assert len(seen) == 3  # nothing is judged again
+  assert (got.prompts, got.texts, got.reasons) == (
+      tuple(want.prompts), want.texts, want.reasons)
+  np.testing.assert_array_equal(got.rewards_QG, want.rewards_QG)
+  # A rollout from before an interruption is judged as a whole.
+  whole = judge.begin(prompts).submit(rollout)()
+  assert len(seen) == 4 and len(seen[3]) == 3
+  np.testing.assert_array_equal(whole.rewards_QG, want.rewards_QG)
+
+
 def test_missing_verdicts_are_told_with_their_commonest_reason(monkeypatch):
   said = []
   monkeypatch.setattr(judging.logging, "log_first_n",

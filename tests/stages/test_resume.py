@@ -171,7 +171,7 @@ def test_killed_before_the_first_checkpoint_it_starts_anew(tmp_path):
 
   class Broken(cases.Pool):
     def submit(self, items):
-      if self.step == 1:
+      if self.seen == cases.STEP:
         raise RuntimeError("killed")
       return super().submit(items)
 

@@ -1,10 +1,13 @@
 """Jailbreaks, languages and risk control in a result, from cases by hand."""
 
+import dataclasses
 import json
 
 import pytest
 
+from r1jax.core import io
 from r1jax.core.prompt import Prompt, ask
+from r1jax.evals import claims
 from r1jax.safety import jailbreaks
 from r1jax.safety.jailbreaks import Template
 from r1jax.safety.verdicts import Case, Verdict
@@ -133,3 +136,19 @@ def test_tables_have_a_row_for_each_way():
   assert made["Languages"][1][-1][0] == "all"
   assert made["Risk control"][1] == [["10", "5", "4", "2"]]
   assert len(safety_parts.tables(safety_parts.result(CASES))[0][2]) == 1
+
+
+def test_what_claims_read_of_it(tmp_path):
+  assert safety_parts.evidence(tmp_path) == {}  # no evaluation
+  cases = [*CASES, case(dataclasses.replace(HARMLESS, id=10), "safe")]
+  found = safety_parts.result(cases, controlled=True)
+  io.write_json(tmp_path / "result.json", found)
+  got = safety_parts.evidence(tmp_path)
+  assert {name: one.value for name, one in got.items()} == pytest.approx({
+      claims.RAISED: 2 / 3, claims.LOWERED: 2 / 3, claims.OVER_REFUSAL: 0,
+      claims.OVER_REFUSAL_WITH: 0.5})
+  assert got[claims.LOWERED]._asdict() == found["lowered"][JAILBROKEN]
+  # Without risk control, what it would have done is not there.
+  io.write_json(tmp_path / "result.json", safety_parts.result(cases))
+  assert set(safety_parts.evidence(tmp_path)) == {
+      claims.RAISED, claims.OVER_REFUSAL}
