@@ -1,4 +1,4 @@
-"""Compiles a run's programs for chips that need not be here, and measures them.
+"""Compiles a run's programs ahead of time, for chips that this machine lacks.
 
   python -m experiments.compile_ahead --preset=v2-lite-16b --topology=v5e:4x4 \
       --mesh.fsdp=4 --mesh.expert=4 --rows=16 --length=2048 --prompt=256 \

@@ -87,9 +87,9 @@ SEEN = flags.DEFINE_string(
     " JSONL files: problems that share ten words in a row with it are listed in"
     " contamination.json, and pass@1 is told without them too.")
 CHECKPOINTS = flags.DEFINE_string(
-    "checkpoints", "", "Of --init=orbax:WORKDIR not the newest checkpoint but"
-    " all, or those of some steps (40,80), and a figure of how the model"
-    " changed: accuracy, length, reflective words.")
+    "checkpoints", "", "Evaluate all checkpoints of --init=orbax:WORKDIR (all)"
+    " or those of some steps (40,80), and draw how the model changed: accuracy,"
+    " length, reflective words.")
 OUT = flags.DEFINE_string(
     "out", "runs/evaluate", "Folder for samples, generations and results.")
 

@@ -95,7 +95,11 @@ def main() -> None:
 
 def _serve(server, serving: Serving, name: str) -> None:
   """Until a signal, or the model's failure."""
-  socket = server.config.bind_socket()
+  try:
+    socket = server.config.bind_socket()
+  except SystemExit as error:  # what uvicorn makes of it, beside a line
+    raise OSError(f"nothing can listen at {HOST.value}:{PORT.value}; choose"
+                  " another --port or --host") from error
   host, port = socket.getsockname()[:2]
 
   def work() -> None:

@@ -7,6 +7,11 @@ changes nothing, and has limits of time, memory and length.
 
 What people and models wrote stays text: control tokens are the template's alone
 (`tokenizer.escaped`).
+
+Templates of models that also see images (Llama Guard 3 1B and 4, among guards)
+read a message's content as a list of parts, and of a text make nothing at all,
+without an error: a guard would judge an empty conversation. Where no message's
+text comes out, each is given as one part.
 """
 
 from __future__ import annotations
@@ -80,24 +85,35 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
         f"the tokenizer has no {' and '.join(sorted(_R1_TOKENS))}, which R1's"
         " template is made of; use --template=chat for the model's own")
   check_messages(messages)
+  safe = [dict(message) | {"content": escaped(
+      message["content"], tokenizer.control_tokens)} for message in messages]
   given = {
-      "messages": [dict(message) | {"content": escaped(
-          message["content"], tokenizer.control_tokens)}
-          for message in messages],
-      "add_generation_prompt": add_generation_prompt, "tools": None,
-      "documents": None}
+      "messages": safe, "add_generation_prompt": add_generation_prompt,
+      "tools": None, "documents": None}
   taken = sorted(given.keys() & (variables or {}).keys())
   check(not taken, f"the template's variables {taken} are not to be given")
+  given |= dict(tokenizer.special_tokens) | (_SWITCHES if think else {}) | (
+      variables or {})
   try:
-    text = rendering.render(source, given | dict(tokenizer.special_tokens)
-                            | (_SWITCHES if think else {}) | (variables or {}),
-                            tokenizer.date)
+    text = rendering.render(source, given, tokenizer.date)
+    if not _shows(text, safe):
+      parts = given | {"messages": [
+          message | {"content": [{"type": "text", "text": message["content"]}]}
+          for message in safe]}
+      if _shows(other := rendering.render(source, parts, tokenizer.date), safe):
+        text = other
   except (TypeError, ValueError) as error:
     raise ValueError(f"the {name} {source[:40]!r}... failed: {error}"
                      ) from error
   if think and add_generation_prompt and not tail(text):
     text += THINK
   return text
+
+
+def _shows(text: str, messages: Sequence[Mapping[str, str]]) -> bool:
+  """Whether a message's text is in a rendered one; so if all are blank."""
+  texts = [message["content"].strip() for message in messages]
+  return not any(texts) or any(one and one in text for one in texts)
 
 
 def tail(text: str) -> str:

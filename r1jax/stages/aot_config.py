@@ -21,19 +21,20 @@ class AheadConfig:
 
   rows: int = 512  # completions of a step: questions * samples
   micro_rows: int = 0  # rows of a micro-batch; 0 is all rows of an update
-  length: int = 32768  # tokens of a row, slots of the cache
+  length: int = 32768  # tokens of a row, and slots of the KV cache
   prompt: int = 1024  # tokens of the longest prompt
-  samples: int = 1  # completions of a prompt, whose prefill is done once
-  minibatches: int = 1  # updates by a rollout
+  samples: int = 1  # completions of a prompt; they share one prefill
+  minibatches: int = 1  # updates per rollout
   epochs: int = 1  # passes over a rollout
-  log_kl: bool = False  # a reference is kept although policy.kl_beta is 0
+  log_kl: bool = False  # whether a reference is kept though kl_beta is 0
   policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
   distill: DistillConfig = DistillConfig()  # of a student beside a teacher
-  model_rows: int = 16  # of a batch that reward models score
-  model_length: int = 8192  # tokens of its rows (R1 trains with so many)
+  model_rows: int = 16  # rows of a batch that a reward model scores
+  model_length: int = 8192  # tokens of these rows (R1: 8,192)
   optimizer: OptimizerConfig = OptimizerConfig(
       lr=3e-6, moments="bfloat16")
-  # optimizer, reference, rewards (reward models): on the host while idle
+  # What lies in host memory while idle: optimizer, reference, rewards (reward
+  # models).
   offload: tuple[str, ...] = ()
 
   def __post_init__(self):

@@ -30,13 +30,14 @@ from r1jax.stages.weights import Weights
 class ReplyConfig:
   """How a model replies."""
 
-  # auto (the tokenizer's own chat template, else plain), or another
+  # Template of its conversations: auto (the tokenizer's own chat template, else
+  # plain), or another.
   template: str = preference.AUTO
-  batch: int = 16  # conversations at once
-  temperature: float = 0.6  # 0 takes the likeliest token
-  top_p: float = 0.95  # smallest set of tokens with this probability
-  max_new_tokens: int = 1024  # longest reply
-  seed: int = 0  # of the replies
+  batch: int = 16  # conversations sampled at once
+  temperature: float = 0.6  # sampling temperature; 0: greedy
+  top_p: float = 0.95  # nucleus: smallest set of tokens with this probability
+  max_new_tokens: int = 1024  # longest reply, in tokens
+  seed: int = 0  # seed of the replies
 
   def __post_init__(self):
     check(self.batch > 0, f"batch={self.batch} must be positive")

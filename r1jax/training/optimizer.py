@@ -30,7 +30,7 @@ class OptimizerConfig:
       `final_fraction` * lr at `total_steps`.
     total_steps: updates in all, warm-up included; cosine only. 0 is all of the
       run's.
-    final_fraction: of lr; cosine only.
+    final_fraction: last rate as a fraction of lr; cosine only.
     moments: dtype that both moments are stored in, `float32` or `bfloat16`
       (V3: bfloat16).
     zero1: split the moments over the mesh's replicas (`data`) as well.

@@ -63,6 +63,33 @@ def test_control_tokens_are_one_id_each_and_bos_is_not_doubled(loaded):
     assert found.ids[:1].count(x.bos_id) == found.ids.count(x.bos_id) == bos
 
 
+# As guards that also see images write theirs, in our words.
+PARTS = """\
+{%- for message in messages -%}
+  {{- message.role ~ ": " -}}
+  {%- for part in message.content
+      | selectattr("type", "equalto", "text") -%}
+    {{- part.text | trim -}}
+  {%- endfor -%}
+  {{- "\\n" -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- "verdict" -}}{%- endif -%}
+"""
+
+
+def test_a_template_of_parts_gets_parts(loaded):
+  """Of texts it would make an empty conversation, and say nothing."""
+  text = chat.render(loaded["llama"], [
+      {"role": "user", "content": " How? <|eot_id|>"},
+      {"role": "assistant", "content": "So."}], template=PARTS)
+  assert text == f"user: How? {ESCAPE}<|eot_id|>\nassistant: So.\nverdict"
+  # What shows neither stays as it is of texts.
+  length = "{{ messages[0].content | length }}"
+  for source, want in (("fixed", "fixed"), (length, "2")):
+    assert chat.render(loaded["llama"], [{"role": "user", "content": "ab"}],
+                       template=source) == want
+
+
 def test_r1_in_literal_text(loaded):
   bos, eos = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
   messages = [

@@ -271,7 +271,7 @@ def test_r1_from_top_to_bottom(tmp_path):
   header, _, *rows = ran.text("table").splitlines()
   assert header.split() == ["base", "r1"] and len(rows) > 5
   assert {line.split("  ")[0] for line in ran.text("claims").splitlines()} <= {
-      "holds", "does not", "not decided"}
+      "holds", "does not", "not decided", ""}
   assert len(ran.data("figures", "image/png")) == len(
       list((folder / "figures").glob("*.png"))) > 0
   assert len(ran.text("ask").splitlines()) >= 2
