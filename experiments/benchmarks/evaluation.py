@@ -1,0 +1,134 @@
+"""An evaluation's tokens a second, beside those of its engine alone.
+
+  python -m experiments.benchmarks.evaluation [--init=base] [--json]
+      [--data=arith] [--split=train] [--problems=500] [--samples=16]
+
+The same problems are answered twice, batch by batch, with the same tokens: by
+the engine, from ids to ids, and by `evaluating.collect`, which also phrases,
+decodes, judges and stores as `experiments.evaluate` does. One batch of each
+comes first, untimed: it compiles, and starts the processes of the judge. Told
+is also what of the evaluation is not the engine's, of which scoring is a part,
+in percent of the engine's time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+from r1jax.core.config import check
+from r1jax.core.prompt import Prompt
+from r1jax.rollout.engine import Engine
+from r1jax.stages import evaluating, judging, tasks
+from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.judging import Judge
+from r1jax.stages.weights import Weights
+
+from .. import asking, common, data_sets, flagset, start
+from .output import JSON
+
+EVAL = flagset.define(EvalConfig())
+SPLIT = flags.DEFINE_string("split", "train", "Problems.")
+PROBLEMS = flags.DEFINE_integer("problems", 500, "How many.", lower_bound=1)
+TEMPLATE = flags.DEFINE_string("template", "r1-zero", asking.TEMPLATE)
+
+
+def main() -> None:
+  cfg, template = EVAL.value(), asking.template(TEMPLATE.value)
+  policy, tokenizer = common.policy(cfg.seed, common.mesh(), computing=True)
+  engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
+  limit = policy.model.cfg.max_position - cfg.max_new_tokens
+  parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
+  with judging.judge(tokenizer, template, None,
+                     tasks.verifiers(data_sets.DATA.value)) as judge:
+    prompts = tasks.joined(tasks.all_fitting(
+        parts, judge, limit, SPLIT.value))[:PROBLEMS.value]
+    check(len(prompts) == PROBLEMS.value, f"--problems={PROBLEMS.value}: there"
+          f" are {len(prompts)}; give another --split")
+    found = measure(cfg, engine, judge, policy, prompts)
+  if JSON.value:
+    print(json.dumps(found))
+  else:
+    print("\n".join(f"{name}: {value:.4g}" for name, value in found.items()))
+
+
+def measure(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
+            prompts: Sequence[Prompt]) -> dict[str, float]:
+  """What `main` prints.
+
+  Returns:
+    `problems`, `samples`, `tokens` drawn of repeats in the last batch too;
+    `engine_s` and `evaluation_s`, and tokens a second of both; `kept`, the
+    second as a share of the first; `engine_inside_s`, seconds of the evaluation
+    within the engine, and `added`, all others in terms of these.
+  """
+  params = evaluating.laid_out(policy, engine, donate=True)
+  timed = _Timed(engine)
+  generate = evaluating.generating(
+      cfg, timed, judge, params, policy.router_bias_LE)
+
+  def evaluate(problems: Sequence[Prompt]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+      began = time.perf_counter()
+      rows = evaluating.collect(cfg, generate, judge, problems, folder)
+      evaluating.write(os.path.join(folder, "generations.jsonl.gz"), rows)
+      return time.perf_counter() - began
+
+  def alone(problems: Sequence[Prompt]) -> float:
+    ids = [judge.tokens(prompt) for prompt in problems]
+    seconds = 0.0
+    for first in range(0, len(problems), cfg.batch):
+      # As in an evaluation, the last batch is filled with its last problem.
+      batch = [min(first + i, len(problems) - 1) for i in range(cfg.batch)]
+      began = time.perf_counter()
+      engine.generate(params, policy.router_bias_LE, [ids[i] for i in batch],
+                      [problems[i].id for i in batch], cfg.samples, timed.key)
+      seconds += time.perf_counter() - began
+    return seconds
+
+  evaluate(prompts[:cfg.batch])
+  alone(prompts[:cfg.batch])
+  timed.start()
+  whole = evaluate(prompts)
+  inside, tokens = timed.seconds, timed.tokens
+  bare = alone(prompts)
+  return {
+      "problems": len(prompts), "samples": cfg.samples, "tokens": tokens,
+      "engine_s": bare, "engine_tokens_per_s": tokens / bare,
+      "evaluation_s": whole, "evaluation_tokens_per_s": tokens / whole,
+      "kept": bare / whole, "engine_inside_s": inside,
+      "added": (whole - inside) / inside}
+
+
+class _Timed:
+  """An engine that counts its tokens and seconds."""
+
+  def __init__(self, engine: Engine):
+    self._engine, self.model = engine, engine.model
+    self.key: jax.Array | None = None  # that it was last called with
+    self.start()
+
+  def start(self) -> None:
+    self.seconds, self.tokens = 0.0, 0
+
+  def generate(self, params: Any, bias_LE: Any, prompts: Any, prompt_ids: Any,
+               samples: int, key: Any) -> Any:
+    """As the engine's; a rollout comes as arrays of the host, so it is done."""
+    began = time.perf_counter()
+    rollout = self._engine.generate(
+        params, bias_LE, prompts, prompt_ids, samples, key)
+    self.seconds += time.perf_counter() - began
+    self.tokens += int(rollout.lengths_QG.sum())
+    self.key = key  # the engine alone draws the same tokens with it
+    return rollout
+
+
+if __name__ == "__main__":
+  start.run(main)
