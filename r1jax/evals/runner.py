@@ -111,11 +111,14 @@ def evaluate(
         return None
       live = list(prompts[start:start + batch_size])
       numbers = processes.part(range(batch_size), "problems of a batch")
-      rollout, texts = generate(
-          [live[min(number, len(live) - 1)] for number in numbers])
+      asked = [live[min(number, len(live) - 1)] for number in numbers]
+      rollout, texts = generate(asked)
       ours = live[numbers.start:numbers.stop]
+      # Reward models score for all processes together: one that has none of the
+      # last problems scores a copy, too.
+      judged = ours or asked[:1]
+      scored = score(first(rollout, len(judged)), judged, texts[:len(judged)])
       if ours:
-        scored = score(first(rollout, len(ours)), ours, texts[:len(ours)])
         rows += of_problems(scored, ours, start + numbers.start)
       if shown:
         shown.step({}, len(live))

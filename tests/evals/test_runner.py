@@ -10,6 +10,7 @@ import pytest
 from r1jax.core.prompt import Prompt, ask
 from r1jax.core.types import Rollout
 from r1jax.evals import runner
+from r1jax.evals.runner import once
 from r1jax.rewards import combine, format, response
 from r1jax.rewards.maths import answer
 
@@ -125,6 +126,32 @@ def test_measurements_behind_verdicts_are_stored(tmp_path):
            for line in gzip.decompress(path.read_bytes()).splitlines()]
   assert [r["measures"] for r in lines] == [
       {"accuracy/done": g} for g in range(G)] * 2
+
+
+def test_every_process_scores_every_batch(monkeypatch):
+  """Reward models score together; a process without problems scores a copy."""
+  seen, ours, whole = [], {}, run(5).pass1
+
+  def score(rollout, batch, texts):
+    seen.append([p.id for p in batch])
+    return judge(rollout, batch, texts)
+
+  def one_of_two(own):
+    monkeypatch.setattr(runner.processes, "part", lambda numbers, what: (
+        numbers[2 * own:2 * own + 2]))
+    monkeypatch.setattr(runner.processes, "gather", lambda rows: [
+        rows, ours.get("rows", [])])
+    return run(5, score=score)
+
+  with pytest.raises(RuntimeError, match="exactly once"):  # the other's missing
+    monkeypatch.setattr(runner, "once", lambda rows, prompts: (
+        ours.update(rows=rows), once(rows, prompts))[1])
+    one_of_two(0)
+  assert [row["id"] for row in ours["rows"]] == [100, 101, 104]
+  assert seen == [[100, 101], [104]]
+  seen.clear()
+  assert one_of_two(1).pass1 == whole
+  assert seen[:2] == [[102, 103], [104]]  # the copy, of which no row is kept
 
 
 def test_a_sample_without_verdict_counts_as_wrong():
