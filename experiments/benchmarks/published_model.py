@@ -135,8 +135,14 @@ def model(top: pathlib.Path) -> dict[str, Any]:
   given = dict(gguf_file=file.name)
   transformers.AutoTokenizer.from_pretrained(source, **given).save_pretrained(
       top / "model")
-  found = transformers.AutoModelForCausalLM.from_pretrained(
+  read = transformers.AutoModelForCausalLM.from_pretrained(
       source, dtype=torch.float32, **given)
+  # What was read from GGUF counts as quantised, and is not saved.
+  fields = read.config.to_dict()
+  fields.pop("quantization_config", None)
+  found = transformers.AutoModelForCausalLM.from_config(
+      type(read.config).from_dict(fields), dtype=torch.float32)
+  found.load_state_dict(read.state_dict())
   found.save_pretrained(top / "model")
   return {"file": file.name, "version": importlib.metadata.version(PACKAGE),
           "parameters": sum(p.numel() for p in found.parameters())}

@@ -138,7 +138,9 @@ CONFIGS = {
         "deep": _V3 | _KIMI | dict(
             num_hidden_layers=4, first_k_dense_replace=2, rope_theta=5e4),
         "scaled": _V3 | dict(routed_scaling_factor=2.827, rms_norm_eps=1e-3),
-        "one": _V3 | dict(num_experts_per_tok=1, tie_word_embeddings=True),
+        # Normalised, one gate is 1 and the router's gradient noise about 0.
+        "one": _V3 | dict(num_experts_per_tok=1, norm_topk_prob=False,
+                          tie_word_embeddings=True),
         "shared": _V3 | _KIMI | dict(n_shared_experts=2, q_lora_rank=None),
     },
     "gemma3_text": {
