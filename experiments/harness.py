@@ -1,6 +1,6 @@
 """Tasks of lm-evaluation-harness on a model of ours.
 
-  pip install 'r1jax[lm-eval]'
+  pip install -e '.[lm-eval]'
   python -m experiments.harness --init=orbax:runs/r1 --tasks=gsm8k,mmlu
   python -m experiments.harness --init=hf:DIR --tasks=my_task \\
       --include_path=MY_TASKS --chat --limit=100
@@ -38,7 +38,7 @@ OUT = flags.DEFINE_string("out", "runs/harness", "Folder for result.json.")
 def main() -> None:
   check(bool(TASKS.value), "--tasks=NAME,... must be given")
   check(importlib.util.find_spec("lm_eval") is not None, "lm-evaluation-harness"
-        " is not installed: pip install 'r1jax[lm-eval]'")
+        " is not installed: pip install -e '.[lm-eval]'")
   import lm_eval
   from lm_eval import tasks, utils
 

@@ -19,7 +19,7 @@ from r1jax.sharding import mesh
 def tpu(name: str) -> np.ndarray:
   """The devices of a TPU topology such as `v5e:4x4`; skips without libtpu."""
   if importlib.util.find_spec("libtpu") is None:
-    pytest.skip("compiling for a TPU needs libtpu: pip install 'r1jax[aot]'")
+    pytest.skip("compiling for a TPU needs libtpu: pip install -e '.[aot]'")
   # libtpu reads XLA_FLAGS with its first program, and ends the process at one
   # of the CPU's that it does not know.
   with pytest.MonkeyPatch.context() as patch:

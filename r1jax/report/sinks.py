@@ -88,7 +88,7 @@ def opened(names: Sequence[str], workdir: str | os.PathLike,
     # A folder of that name, as wandb leaves them, is a package without origin.
     check(getattr(importlib.util.find_spec(name), "origin", None) is not None,
           f"sinks={name} needs the package {name}: pip install"
-          f" 'r1jax[{name}]'")
+          f" -e '.[{name}]'")
   if not names:
     return []
   path = epath.Path(workdir) / _ID

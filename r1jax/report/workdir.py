@@ -125,7 +125,7 @@ def resumes(
   """
   check(not os.fspath(workdir).startswith("gs://")
         or importlib.util.find_spec("gcsfs") is not None,
-        f"{workdir} needs gcsfs: pip install 'r1jax[gcs]'")
+        f"{workdir} needs gcsfs: pip install -e '.[gcs]'")
   path, config = epath.Path(workdir) / CONFIG, _plain(config)
   if not path.exists():
     left = [name for name in _OF_A_RUN if (path.parent / name).exists()]

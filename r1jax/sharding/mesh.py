@@ -97,7 +97,7 @@ def devices_of(topology: str) -> Sequence[jax.Device]:
           f"topology={topology!r}: this machine has none ({error})") from error
   if importlib.util.find_spec("libtpu") is None:
     raise ValueError(f"topology={topology!r} needs libtpu, XLA's compiler for"
-                     " TPUs: pip install 'r1jax[aot]'")
+                     " TPUs: pip install -e '.[aot]'")
   # libtpu would ask a TPU's metadata server, complain that there is none, and
   # lock out other processes. Any answers will do: they say nothing of topology.
   for name, value in (("TPU_SKIP_MDS_QUERY", "1"),

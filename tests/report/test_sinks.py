@@ -86,7 +86,7 @@ def test_what_cannot_be_is_said_in_a_sentence(tmp_path, monkeypatch, spec):
   GrpoConfig(sinks=("wandb", "trackio"))  # known, whatever is installed here
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
   with pytest.raises(ValueError, match=r"^sinks=wandb needs the package wandb:"
-                     r" pip install 'r1jax\[wandb\]'"):
+                     r" pip install -e '.\[wandb\]'"):
     sinks.opened(["wandb"], tmp_path, {}, resumes=False)
   assert not sinks.opened([], tmp_path, {}, resumes=False)
   assert not list(tmp_path.iterdir())

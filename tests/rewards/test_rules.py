@@ -58,6 +58,6 @@ def test_programs_need_a_sandbox(monkeypatch, verifier):
 
 def test_puzzles_need_their_library(monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(ValueError, match="pip install 'r1jax.puzzles.'"):
+  with pytest.raises(ValueError, match="pip install -e '..puzzles.'"):
     rules.check([_prompt("puzzle")])
   assert puzzles.MISSING

@@ -93,7 +93,7 @@ def _create():
   except ModuleNotFoundError:
     raise ValueError(
         "the puzzles of 'gym' need reasoning-gym (and a C compiler for one of"
-        " its parts): pip install 'r1jax[puzzles]'") from None
+        " its parts): pip install -e '.[puzzles]'") from None
 
   version = importlib.metadata.version("reasoning-gym")
   if version != "0.1.25":

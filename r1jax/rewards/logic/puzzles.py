@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Entry = Mapping[str, Any]
 
 MISSING = ("these puzzles need reasoning-gym (and a C compiler for one of its"
-           " parts): pip install 'r1jax[puzzles]'")
+           " parts): pip install -e '.[puzzles]'")
 
 _MAX_CHARS = 10_000  # of an answer; the largest grid has 2,000
 _DECIMAL = r"[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?"
