@@ -150,4 +150,7 @@ def test_what_the_plans_name_in_the_package_is_there(preset):
     for value in stage.flags.values():
       if "{plan}" in value:
         path = one.filled(value).removeprefix("file:")
+        path, _, function = path.partition(".py:")
+        path = f"{path}.py" if function else path
         assert pathlib.Path(path).is_file(), path
+        assert f"def {function}" in pathlib.Path(path).read_text()
