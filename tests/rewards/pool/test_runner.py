@@ -196,13 +196,14 @@ def test_the_peak_is_of_memory_that_was_used():
   code = ("from r1jax.rewards.pool import worker\n"
           "worker._SPENT = 0\n"
           "before = worker.peak()\n"
-          "held = b'x' * (1 << 27)\n"
+          "held = b'x' * (1 << 28)\n"
           "print(before, worker.peak())\n")
   done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True,
                         capture_output=True, check=True)
   unit = 1 if sys.platform == "darwin" else 1024
   before, after = (unit * int(kib) for kib in done.stdout.split())
-  assert 0 < before < 1 << 27 <= after - before < 1 << 28
+  # Imports may have freed some of what was their peak.
+  assert 0 < before < 1 << 27 <= after - before < 1 << 29
 
 
 def test_prints_do_not_forge_verdicts(capfd):
