@@ -17,14 +17,13 @@ from r1jax.core.lock import Lock
 from r1jax.data import hf_tokenizer, preference, templates
 from r1jax.data import tokenizer as tokenizer_lib
 from r1jax.data.tokenizer import Tokenizer
-from r1jax.models.compute import Compute
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes
-from r1jax.sharding.mesh import MeshConfig, mesh_or_none
+from r1jax.sharding.mesh import mesh_or_none
 from r1jax.stages import inits, weights
 from r1jax.stages.weights import Weights
 
-from . import flagset
+from .computing import COMPUTE, MESH
 
 INIT = flags.DEFINE_string(
     "init", "base", "First parameters: base or base:world (they ship along),"
@@ -34,8 +33,6 @@ INIT = flags.DEFINE_string(
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
     " default: the one that belongs to --init, else the embedded one.")
-COMPUTE = flagset.define(Compute, "compute")
-MESH = flagset.define(MeshConfig, "mesh")
 
 # What to do about settings that are not flags.
 REMEDIES = {

@@ -47,7 +47,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.report import tables
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.sharding.mesh import MeshConfig, mesh_or_none
+from r1jax.sharding.mesh import mesh_or_none
 from r1jax.stages import grpo, weights
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.learner import Learner
@@ -55,7 +55,8 @@ from r1jax.training import metrics as metrics_lib
 from r1jax.training.advantages import Advantages
 from r1jax.training.optimizer import OptimizerConfig
 
-from .. import flagset, start
+from .. import start
+from ..computing import COMPUTE, MESH
 from .output import JSON
 
 _MATMUL = 2048  # side of the square matrices of the machine's rate
@@ -102,8 +103,6 @@ WORKLOADS = {
     "peer-moe": Workload(model="peer-moe", questions=32, samples=1),
 }
 
-COMPUTE = flagset.define(Compute, "compute")
-MESH = flagset.define(MeshConfig, "mesh")
 PRESET = flags.DEFINE_enum("preset", "peer-small", list(WORKLOADS), "Workload.")
 REPS = flags.DEFINE_integer(
     "reps", 3, "Steps measured after a warm-up.", lower_bound=1)

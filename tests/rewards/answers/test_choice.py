@@ -132,24 +132,24 @@ def test_fast():
   prompt = Prompt(
       id=1, domain="stem", source="test", messages=ask("?"), verifier="choice",
       reference={"answer": "B", "options": {"A": "x", "B": "y"}})
-  start = time.process_time()
+  start = time.thread_time()
   for _ in range(1000):
     for part in parts:
       assert choice.verify(prompt, part).value == 1.0
   # Several times slower than one idle core.
-  assert 2000 / (time.process_time() - start) > 2000
+  assert 2000 / (time.thread_time() - start) > 2000
 
 
 def test_long_and_hostile_texts_take_linear_time():
   pieces = ("A ", "(A)", "A\n", "A or ", "The answer is ", "answer is A, ",
             "\\boxed{", "\\boxed{A}", "选", "选A", "B is ", "*", "A.", " ",
             "(", "A, ", "C is correct. ", "\n", "(A) x\n", "option ")
-  start = time.process_time()
+  start = time.thread_time()
   for piece in pieces:
     for wrapper in ("%s", "<answer>%s</answer>", "\\boxed{%s}"):
       long = piece * (200_000 // len(piece))
       assert score("B", "x</think>" + wrapper % long).value == 0.0
-  assert time.process_time() - start < 20
+  assert time.thread_time() - start < 20
 
 
 @pytest.mark.parametrize("text,right", [

@@ -172,10 +172,10 @@ def test_cases(verifier):
     "final answer:\n", "|a|\n", "Zoey is a knight, ", "= * ", "if "])
 def test_long_texts_take_linear_time(piece):
   for verifier, gold, *_ in READERS:
-    began = time.process_time()
+    began = time.thread_time()
     judge(verifier, gold, piece * (LONG // len(piece)))
-    assert time.process_time() - began < SECONDS
+    assert time.thread_time() - began < SECONDS
   grid = {"Zoey": {"role": "knight"}, "Bob": {"role": "knave"}}
-  began = time.process_time()
+  began = time.thread_time()
   judge("grid", grid, piece * (19_000 // len(piece)))
-  assert time.process_time() - began < SECONDS
+  assert time.thread_time() - began < SECONDS

@@ -197,7 +197,7 @@ def test_divisors_have_no_order():
 
 
 def test_answers_are_found_in_linear_time():
-  start = time.process_time()
+  start = time.thread_time()
   pieces = (r"\boxed{", r"\boxed{1}", "<answer>", r"\text{", "{", "<think>",
             "1 ", "1,", "answer is ", "答案是1", "#### ", "$", "1 or ", "-",
             r"\frac", " ", "\\(")
@@ -205,7 +205,7 @@ def test_answers_are_found_in_linear_time():
     long = piece * (200_000 // len(piece))
     for wrapper in ("%s", r"\boxed{%s}", "<answer>%s</answer>"):
       score("x+1", "x</think>" + wrapper % long, extract="last")
-  assert time.process_time() - start < 20
+  assert time.thread_time() - start < 20
 
 
 @pytest.mark.parametrize("same", [
