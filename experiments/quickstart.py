@@ -38,7 +38,7 @@ def main() -> None:
   folder = top / f"seed_{cfg.seed}"
   if processes.from_writer(lambda: complete(top, folder)):
     return
-  base, tokenizer = common.policy(cfg.seed, common.mesh(), began(folder))
+  base, tokenizer = common.policy(cfg.seed, common.mesh(), init_of(folder))
   print(f"base: {model_config.describe(base.model.cfg)}\n{cfg.explain()}",
         flush=True)
   results = zero.run(
@@ -54,7 +54,7 @@ def main() -> None:
   processes.from_writer(finished)
 
 
-def began(folder: epath.Path) -> str:
+def init_of(folder: epath.Path) -> str:
   """--init as the run in the folder began: orbax:DIR with its step."""
   init = common.frozen_in(folder / "init")
   processes.from_writer(lambda: io.write_json(

@@ -11,7 +11,6 @@ and without, in turn, after a warm-up.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 
@@ -29,7 +28,7 @@ from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating
 
 from .. import asking, common, data_sets, start
-from .output import JSON
+from .output import show
 
 QUESTIONS = flags.DEFINE_integer("questions", 16, "Of --data.", lower_bound=1)
 SAMPLES = flags.DEFINE_integer("samples", 16, "Of each.", lower_bound=1)
@@ -106,10 +105,7 @@ def main() -> None:
           tokenizer.vocab_size)),
       "speed_of_plain": (statistics.median(seconds["plain"])
                          / statistics.median(seconds["drafts"]))}
-  if JSON.value:
-    print(json.dumps(measures))
-  else:
-    print("\n".join(f"{name}: {value:.4g}" for name, value in measures.items()))
+  show(measures)
 
 
 if __name__ == "__main__":

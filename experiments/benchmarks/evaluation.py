@@ -13,7 +13,6 @@ in percent of the engine's time.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -32,7 +31,7 @@ from r1jax.stages.judging import Judge
 from r1jax.stages.weights import Weights
 
 from .. import asking, common, data_sets, flagset, start
-from .output import JSON
+from .output import show
 
 EVAL = flagset.define(EvalConfig())
 SPLIT = flags.DEFINE_string("split", "train", "Problems.")
@@ -53,10 +52,7 @@ def main() -> None:
     check(len(prompts) == PROBLEMS.value, f"--problems={PROBLEMS.value}: there"
           f" are {len(prompts)}; give another --split")
     found = measure(cfg, engine, judge, policy, prompts)
-  if JSON.value:
-    print(json.dumps(found))
-  else:
-    print("\n".join(f"{name}: {value:.4g}" for name, value in found.items()))
+  show(found)
 
 
 def measure(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 from absl import flags
 
 # One definition: a test may import several benchmarks.
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+
+
+def show(measures: Mapping[str, float]) -> None:
+  """Prints numbers, one a line, or as --json has them."""
+  print(json.dumps(measures) if JSON.value else "\n".join(
+      f"{name}: {value:.4g}" for name, value in measures.items()))

@@ -9,7 +9,6 @@ take turns, `--reps` times after a warm-up; medians, in tokens a second.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 
@@ -23,7 +22,7 @@ from r1jax.stages.scoring import Scoring
 from r1jax.training import logprobs, step
 
 from .. import common, start
-from .output import JSON
+from .output import show
 
 REPS = flags.DEFINE_integer("reps", 5, "Timed rounds.", lower_bound=1)
 ROWS = flags.DEFINE_integer("rows", 16, "Rows of a batch.")
@@ -71,10 +70,7 @@ def main() -> None:
               for name, took in seconds.items()}
   measures["ratio"] = (measures["scoring_tokens_per_s"]
                        / measures["logprobs_tokens_per_s"])
-  if JSON.value:
-    print(json.dumps(measures))
-  else:
-    print("\n".join(f"{name}: {value:.4g}" for name, value in measures.items()))
+  show(measures)
 
 
 if __name__ == "__main__":

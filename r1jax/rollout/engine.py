@@ -79,7 +79,8 @@ class Engine:
         first one began; one that begins later has fewer, but one at least. 0
         for no such end.
       speculate: let multi-token prediction draft tokens; samples stay what they
-        are, see `Programs`, but for those that a deadline truncates.
+        are, see `Programs`, but for those that a deadline truncates, and for
+        rounding: tested in float32.
 
     Raises:
       ValueError: an end-of-sequence id lies outside the vocabulary, `max_rows`

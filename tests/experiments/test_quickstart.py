@@ -3,12 +3,16 @@
 import contextlib
 import dataclasses
 import json
+import shutil
+import types
 
 import pytest
 
-from experiments import quickstart
+from experiments import common, quickstart
 from r1jax.core import config as config_lib
 from r1jax.data import corpus
+from r1jax.models import presets
+from r1jax.models.compute import Compute
 from r1jax.report import tables
 from r1jax.stages import evaluating, judging, reporting, tasks, weights, zero
 from tests.stages import cases
@@ -50,6 +54,33 @@ def test_both_models_are_evaluated_in_three_ways(ran):
     for suffix in ("", "_t06", "_greedy"):
       assert (folder / f"{name}{suffix}.json").exists()
       assert (folder / f"{name}{suffix}.jsonl.gz").exists()
+
+
+def test_the_command_from_its_flags_to_its_summary(
+    ran, tmp_path, monkeypatch, capsys):
+  """All but the hours: what `zero.run` would give lies there already."""
+  given = {}
+
+  def results(cfg, decodings, base, tokenizer, folder, mesh):
+    given.update(steps=cfg.steps, folder=folder, model=base.model.cfg)
+    shutil.copytree(ran[0], folder, dirs_exist_ok=True)
+    return ran[1]
+
+  monkeypatch.setattr(zero, "run", results)
+  for flag, value in (("WORKDIR", str(tmp_path)), ("SEED", 3), ("STEPS", 7)):
+    monkeypatch.setattr(quickstart, flag, types.SimpleNamespace(value=value))
+  for flag, value in (("INIT", "base"), ("TOKENIZER", "")):
+    monkeypatch.setattr(common, flag, types.SimpleNamespace(value=value))
+  monkeypatch.setattr(common, "COMPUTE", types.SimpleNamespace(value=Compute))
+  monkeypatch.setattr(common, "mesh", lambda: None)
+  quickstart.main()
+  assert given == {"steps": 7, "folder": tmp_path / "seed_3",
+                   "model": presets.get("base-arith")}
+  assert "report: " in capsys.readouterr().out
+  summary = json.loads((tmp_path / "summary.json").read_text())
+  assert summary["zero_pass1"] == ran[1]["R1-Zero"]["T = 1"].pass1
+  quickstart.main()  # again: it is finished
+  assert "This run is complete" in capsys.readouterr().out
 
 
 def test_the_ways_are_the_papers_training_and_evaluation_and_greedy():

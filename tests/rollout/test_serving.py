@@ -118,6 +118,8 @@ def test_who_is_cancelled_frees_a_row(case):
   serving.ask([again])
   assert after.end.wait(60)
   assert after.tokens == drawn(case, PROMPTS[0], 7)[0]
+  # Not only forgotten: the device does not go on with them either.
+  assert np.asarray(serving._rows.done_B).all()
 
 
 def test_compilations_are_counted_by_shape(case):

@@ -1,15 +1,19 @@
 """With drafts the samples are those without: tokens, logprobs, experts."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.core import keys
 from r1jax.models import presets
 from r1jax.models.model import build
 from r1jax.rollout import drafts
 from r1jax.rollout import engine as engine_lib
 from r1jax.rollout.engine import Engine
-from r1jax.rollout.sampling import SamplingConfig
+from r1jax.rollout.sampling import SamplingConfig, sample
 
 LOGP = dict(rtol=0, atol=1e-5)  # float32, as between sampler and trainer
 EOS = frozenset({2, 3, 40})
@@ -56,6 +60,51 @@ def test_samples_are_those_without_drafts(case, how):
   # Random logits are near each other, so that drafts by the same key are right
   # now and then.
   assert speed["tokens"] / 2 <= speed["rounds"] < speed["tokens"]
+
+
+def test_drafts_are_those_of_the_whole_sequence(case):
+  """Rounds as counted from full passes: the module behind the hidden states.
+
+  A draft is drawn by the key of its token from what `Model.mtp` says in a pass
+  over the whole text; it saves a round if it is that token.
+  """
+  model, params, bias = case
+  rollout, speed = drawn(case, speculate=True)
+  rounds = taken = 0
+  for q, prompt in enumerate(PROMPTS):
+    for g in range(SAMPLES):
+      length = rollout.lengths_QG[q, g]
+      tokens = rollout.tokens_QGT[q, g, :length]
+      text = np.zeros((1, 40), np.int32)
+      text[0, :len(prompt)] = prompt
+      text[0, len(prompt):len(prompt) + length] = tokens
+      draft = drafted(model, params, bias, text)
+      s = rounds_of = 1  # the first token has no draft
+      while s < length:
+        at = len(prompt) + s - 2
+        key = jax.random.fold_in(
+            keys.fold(jax.random.key(5), q, g), s)
+        guess, _ = sample(draft[0, at][None], key[None], 1.0, 1.0)
+        right = int(guess[0]) == tokens[s] and s + 1 < length
+        s += 1 + right
+        rounds_of += 1
+        taken += right
+      rounds += rounds_of
+  assert speed["rounds"] == rounds and taken > 5
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def drafted(model, params, bias, tokens_BT):
+  """Logits of the module, in a full pass."""
+  params = model.stack(params)
+  positions = jnp.broadcast_to(
+      jnp.arange(tokens_BT.shape[1])[None], tokens_BT.shape)
+  segments = jnp.ones_like(positions)
+  hidden = model.forward(
+      params, bias, tokens_BT, positions, segments).hidden_BTD
+  found = model.mtp(params, bias, hidden, jnp.roll(tokens_BT, -1, 1), positions,
+                    segments)
+  return found.hidden_BTD @ model.head(params)
 
 
 def test_a_limit_ends_a_row_within_two_tokens(case):

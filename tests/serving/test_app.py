@@ -20,7 +20,7 @@ from r1jax.models import presets
 from r1jax.models.model import build
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.rollout.serving import Serving
+from r1jax.rollout.serving import CANCELLED, Serving
 from r1jax.safety.keywords import Keywords
 from r1jax.safety.review import Review
 from r1jax.safety.risk_control import RiskConfig, RiskControl
@@ -176,7 +176,18 @@ def test_many_at_once_share_the_rows(case, shared):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_rows(case, stream):
+  ends = []
   with served(case, max_rows=2) as (service, client):
+    real = service.ask
+
+    def ask(wishes):
+      for wish in wishes:
+        tell = wish.tell
+        wish.tell = lambda told, tell=tell: (
+            ends.append(told.finished), tell(told))
+      real(wishes)
+
+    service.ask = ask
     body = json.dumps({
         "model": "m", "messages": Q, "n": 8, "max_tokens": 100,
         "stream": stream, "temperature": 2.0}).encode()
@@ -188,6 +199,7 @@ def test_a_client_that_leaves_frees_its_rows(case, stream):
           + str(len(body)).encode() + b"\r\n\r\n" + body)
       wait_for(lambda: service.live or service.waiting)
     wait_for(lambda: not service.live and not service.waiting)
+    assert CANCELLED in ends  # not: all were drawn to their ends
     assert client.chat.completions.create(
         model="m", messages=Q, max_tokens=2).usage.completion_tokens <= 2
 

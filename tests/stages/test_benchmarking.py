@@ -18,9 +18,10 @@ from r1jax.evals.benchmarks.benchmark import (
   Benchmark,
 )
 from r1jax.rewards.combine import RewardConfig
-from r1jax.stages import benchmarking, respondents
+from r1jax.stages import benchmarking, evaluating, respondents
 from r1jax.stages.benchmarking import Referee
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.judging import Judge
 from r1jax.stages.respondents import Respondent
 from tests import chat_server
 from tests.rewards.test_judge import by
@@ -98,6 +99,23 @@ def test_a_rule_judges_and_a_kill_loses_nothing(tmp_path, monkeypatch):
   assert answers.asked == [0, 1, 2, 3, 4, 4]  # the last batch is filled up
   assert sampled(tmp_path / "cut", answers)[0] == whole
   assert len(answers.asked) == 6
+
+
+def test_a_process_without_problems_judges_along(tmp_path, monkeypatch):
+  """What judges may do so for all processes together."""
+  judged, real = [], Judge.submit
+
+  def submit(self, rollout, prompts, texts=None):
+    judged.append([p.id for p in prompts])
+    return real(self, rollout, prompts, texts)
+
+  monkeypatch.setattr(Judge, "submit", submit)
+  # The second of two processes, which has none of the last batch's one.
+  monkeypatch.setattr(evaluating.processes, "part", lambda numbers, what: (
+      numbers[1:]))
+  with pytest.raises(ValueError):  # the first's rows are not there
+    sampled(tmp_path, Answers())
+  assert judged == [[1], [3], [4]]
 
 
 def test_another_model_other_questions_and_none_that_fits(tmp_path):

@@ -1,6 +1,7 @@
 """Samples with verdicts, stored batch by batch, and SFT data made of them."""
 
 import dataclasses
+import gzip
 import json
 
 import jax
@@ -40,6 +41,29 @@ def whole(engine, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("whole")
   assert collect(engine, workdir)
   return workdir
+
+
+def test_a_process_without_questions_judges_along(
+    engine, whole, tmp_path, monkeypatch):
+  """What judges may do so for all processes together."""
+  judged = []
+
+  def submit(self, rollout, prompts, texts=None):
+    judged.append([p.id for p in prompts])
+    return real(self, rollout, prompts, texts)
+
+  real = type(cases.judge()).submit
+  monkeypatch.setattr(type(cases.judge()), "submit", submit)
+  # The second of two processes, which has none of the last batch's one.
+  monkeypatch.setattr(traces.processes, "part", lambda numbers, what: (
+      numbers[1:]))
+  assert collect(engine, tmp_path)
+  ids = [p.id for p in cases.prompts()[:5]]
+  assert judged == [[ids[1]], [ids[3]], [ids[4]]]
+  monkeypatch.undo()
+  rows = [json.loads(line) for name in sorted(contents(tmp_path))
+          for line in gzip.decompress(contents(tmp_path)[name]).splitlines()]
+  assert [row["id"] for row in rows] == [ids[1], ids[3]]
 
 
 def test_every_question_has_its_samples(whole):
