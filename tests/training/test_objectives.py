@@ -28,7 +28,8 @@ def objective(draft=0.15):
 
 @functools.cache
 def batch():
-  return jax.tree.map(lambda x: x[:ROWS], cases.batch()[0])
+  with jax.ensure_compile_time_eval():  # the first call may be in a trace
+    return jax.tree.map(lambda x: x[:ROWS], cases.batch()[0])
 
 
 def rows():

@@ -4,6 +4,7 @@ What is denied, supposed or taken back is no answer, in a box, a statement, a
 list or a table; and what is said beside an answer does not spoil it.
 """
 
+import gc
 import json
 import pathlib
 import time
@@ -171,11 +172,20 @@ def test_cases(verifier):
     "wait, ", "no no ", "that is wrong. ", "I was wrong. ", "不是", "\n####1",
     "final answer:\n", "|a|\n", "Zoey is a knight, ", "= * ", "if "])
 def test_long_texts_take_linear_time(piece):
-  for verifier, gold, *_ in READERS:
-    began = time.thread_time()
-    judge(verifier, gold, piece * (LONG // len(piece)))
-    assert time.thread_time() - began < SECONDS
   grid = {"Zoey": {"role": "knight"}, "Bob": {"role": "knave"}}
-  began = time.thread_time()
-  judge("grid", grid, piece * (19_000 // len(piece)))
-  assert time.thread_time() - began < SECONDS
+  for verifier, gold, length in (
+      *((name, gold, LONG) for name, gold, *_ in READERS),
+      ("grid", grid, 19_000)):
+    assert _seconds(verifier, gold, piece * (length // len(piece))) < SECONDS
+
+
+def _seconds(verifier, gold, text):
+  """Without the garbage of the tests before, which is collected in ours."""
+  gc.collect()
+  gc.disable()
+  try:
+    began = time.thread_time()
+    judge(verifier, gold, text)
+    return time.thread_time() - began
+  finally:
+    gc.enable()
