@@ -7,6 +7,8 @@ import setuptools
 
 ROOT = pathlib.Path(__file__).parent
 README = ROOT / "README.md"
+# The pages: python -m mkdocs build --strict.
+DOCS = ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"]
 
 setuptools.setup(
     name="r1jax",
@@ -59,6 +61,7 @@ setuptools.setup(
     ],
     extras_require={
         "test": [
+            *DOCS,
             "gcsfs>=2026.2",  # the tests bring a bucket of their own
             "google-cloud-storage>=3.0",
             "hypothesis>=6.100",
@@ -100,7 +103,6 @@ setuptools.setup(
         "trackio": ["trackio>=0.43"],
         # Tells Latin languages apart in the language reward.
         "language": ["lingua-language-detector>=2.0"],
-        # The pages: python -m mkdocs build --strict.
-        "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
+        "docs": DOCS,
     },
 )
