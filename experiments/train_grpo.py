@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
+from etils import epath
 
 from r1jax.core.prompt import Prompt
 from r1jax.data import mixture
@@ -177,7 +178,8 @@ def ruled(prompts: list[Prompt]) -> list[Prompt]:
 def report() -> None:
   """Writes the report, unless the run was stopped before its first row."""
   if writer.read(WORKDIR.value):
-    print(f"report: {reporting.write(WORKDIR.value)}", flush=True)
+    title = f"GRPO: {epath.Path(WORKDIR.value).name}"
+    print(f"report: {reporting.write(WORKDIR.value, title=title)}", flush=True)
 
 
 if __name__ == "__main__":

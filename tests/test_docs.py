@@ -155,6 +155,40 @@ def test_every_command_has_flags_that_its_experiment_takes(answers):
               if error and line[1] is not None}
 
 
+def clashes(found: list[tuple[str, list[str]]]) -> list[str]:
+  """Folders that two commands write which are not the same command.
+
+  A reader gives one after the other in one clone: the second would be refused.
+  """
+  writers: dict[str, set] = {}
+  for module, arguments in found:
+    folders = [x.partition("=")[2] for x in arguments
+               if x.startswith(("--workdir=", "--out="))]
+    if not folders and module in ("experiments.evaluate",
+                                  "experiments.evaluate_safety"):
+      folders = [f"the default of {module}"]
+    for folder in folders:
+      writers.setdefault(folder, set()).add((module, *arguments))
+  return [folder for folder, lines in writers.items() if len(lines) > 1]
+
+
+def test_no_two_commands_write_one_folder():
+  blocks = "".join(
+      block for path in pages()
+      for block in re.findall(r"(?ms)^```bash\n.*?^```\n", path.read_text()))
+  found = [line for line in commands(blocks)
+           if line[0] != "experiments.r1"]  # goes on in its own folder
+  assert len(found) > 50
+  assert not clashes(found)
+
+
+def test_clashes_are_seen():
+  first = ("experiments.evaluate", ["--init=base"])
+  assert not clashes([first, first])
+  assert clashes([first, ("experiments.evaluate", ["--init=base:world"])])
+  assert clashes([(x, ["--a=1", "--out=o"]) for x in ("one", "two")])
+
+
 FLAG = re.compile(r"^--([\w.]+\w)(?:=.*)?$")
 # Of other programs: mkdocs, pytest, the peers in the glossary.
 FOREIGN = re.compile(r"glossary\.md$")

@@ -5,8 +5,8 @@ Every call is a fork of it, made before JAX starts.
 
   python -m tests.experiments.calls < REQUESTS > ANSWERS
 
-A request is a line of JSON, [module, [[argument, ...], ...], environment]; its
-answer is one, [[status, out, err], ...].
+A request is a line of JSON, [module, [[argument, ...], ...], environment,
+folder]; its answer is one, [[status, out, err], ...].
 """
 
 import contextlib
@@ -38,14 +38,14 @@ class Call(NamedTuple):
   err: str
 
 
-def calls(module, *lines, **environment):
+def calls(module, *lines, cwd=ROOT, **environment):
   """A Call for each command line (a list of arguments), one after the other."""
   alone = {k: v for k, v in os.environ.items() if k != "PJRT_NPROC"}
   alone |= {"XLA_FLAGS": processes.xla_flags()} | environment
   server = _server(tuple(sorted(
       item for item in alone.items() if item[0].startswith(EARLY))))
-  print(json.dumps([module, [[str(x) for x in line] for line in lines], alone]),
-        file=server.stdin, flush=True)
+  print(json.dumps([module, [[str(x) for x in line] for line in lines], alone,
+                    str(cwd)]), file=server.stdin, flush=True)
   answer = server.stdout.readline()
   if not answer:
     raise RuntimeError(f"calls of {module} ended with {server.wait()}")
@@ -61,13 +61,14 @@ def _server(early):
       env=rest | dict(early), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def _call(module, arguments, environment):
+def _call(module, arguments, environment, folder):
   with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
     child = os.fork()
     if not child:
       os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
       os.dup2(out.fileno(), 1)
       os.dup2(err.fileno(), 2)
+      os.chdir(folder)
       leave(module, arguments, environment)
     _, status = os.waitpid(child, 0)
     for file in (out, err):
@@ -112,6 +113,6 @@ def import_all():
 if __name__ == "__main__":
   import_all()
   for _request in sys.stdin:
-    _module, _lines, _environment = json.loads(_request)
-    print(json.dumps([_call(_module, line, _environment) for line in _lines]),
+    _module, _lines, *_rest = json.loads(_request)
+    print(json.dumps([_call(_module, line, *_rest) for line in _lines]),
           flush=True)

@@ -62,7 +62,7 @@ def test_a_run_is_reported_resumed_and_guarded(train, tmp_path):
   out = succeeds(*train([at, "--steps=2"]))
   assert "2 questions x 2 samples = 4 completions a step" in out
   assert "1 of 32 training prompts are left out" in out
-  assert (workdir / "report.html").exists()
+  assert "<h1>GRPO: run</h1>" in (workdir / "report.html").read_text()
   kept = workdir / "tokenizer/tokenizer.model"
   assert kept.read_bytes() == weights.TOKENIZER.read_bytes()
 
