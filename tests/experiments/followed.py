@@ -43,21 +43,22 @@ SKIPPED = {
     "experiments.harness": "downloads its tasks",
     "--preset=r1-671b": "needs tens of minutes to compile"}
 LENGTHS = ["--max_new_tokens=8", "--rewards.workers=1"]
-TRAINED = ["--steps=1", "--questions=2", "--samples=2", "--micro_rows=4",
+TRAINED = ["--steps=1", "--questions=2", "--samples=2", "--minibatches=1",
+           "--micro_rows=4",
            "--row_length=200", *LENGTHS, "--save_every=1", "--eval_every=0",
            "--eval_split=test[:2]", "--eval.samples=2", "--eval.batch=2",
            "--eval.max_new_tokens=8"]
-# A random model has neither thoughts nor a form.
+# A tiny model has neither thoughts nor a form.
 LOOSE = ["--noform", "--nofilters.thinking", "--filters.language_share=0"]
 ASKED = ["--samples=2", "--batch=4", *LENGTHS]
 TUNED = ["--steps=1", "--rows=2", "--row_length=128"]
 # Experiment -> what makes it small.
 SMALL = {
-    "cold_start": [*ASKED, *LOOSE, "--data=my_prompts.py",
-                   "--template=chat-think",
+    "cold_start": [*ASKED, *LOOSE, "--max_new_tokens=24",
+                   "--data=my_prompts.py", "--template=chat-think",
                    "--rewriter=my_prompts.py:rewrite"],
     "compile_ahead": ["--layers=2"],
-    "distill": [*TRAINED, "--recipe=embedded", "--data=my_prompts.py"],
+    "distill": [*TRAINED, "--data=my_prompts.py"],
     "evaluate": ASKED,
     "evaluate_reward": ["--rows=2"],
     "evaluate_safety": ["--questions=2", "--batch=4", "--max_new_tokens=8"],
@@ -67,8 +68,8 @@ SMALL = {
     "quickstart": ["--steps=1"],
     "r1": ["--plan=experiments/plans/tiny.toml", "--until=zero",
            "--workdir=runs/tiny"],
-    "rejection": [*ASKED, *LOOSE, "--data=my_prompts.py",
-                  "--judge=my_prompts.py:judge"],
+    "rejection": [*ASKED, *LOOSE, "--max_new_tokens=24",
+                  "--data=my_prompts.py", "--judge=my_prompts.py:judge"],
     "sample": ["--question=What is 3 + 2?", "--max_new_tokens=8"],
     "scaling": ["--samples=2", "--batch=4", "--data=math",
                 "--data_dir=DIR", "--answer_tokens=4", "--rewards.workers=1"],
@@ -77,7 +78,7 @@ SMALL = {
     "train_sft": [*TUNED, "--eval_every=0"]}
 # Words of a command -> further flags, in this order; {url} answers chats.
 FURTHER = {
-    "--recipe=dr-grpo": ["--minibatches=1"],
+    "--minibatches=4": ["--minibatches=4"],
     "--stage_steps=40": ["--stage_steps=1", "--steps=2",
                          "--max_new_tokens=4,8"],
     "--suite=paper": ["--judge.max_new_tokens=8"],

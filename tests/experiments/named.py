@@ -1,7 +1,8 @@
 """What the pages name and a reader brings: models, questions, files, runs.
 
-Tiny ones, as the pages spell them (`hf:DIR`, `--data_dir=DATA`, FILE.jsonl,
-`orbax:runs/zero`), so that a page's commands can be run as they stand there.
+A tiny model that ends its answers, and whatever else the pages spell (`hf:DIR`,
+`--data_dir=DATA`, FILE.jsonl, `orbax:runs/zero`), so that a page's commands can
+be run as they stand there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 from tests.data import hf_cases
 from tests.experiments.calls import ROOT, calls
 
-MODELS = ("DIR", "BASE", "STUDENT", "JUDGE", "GUARD")
+MODELS = ("DIR", "STUDENT", "JUDGE", "GUARD")
 # Workdirs of training that a page does not make.
 RUNS = ("zero", "r1/zero", "r1/dev2", "r1/r1")
 # Every answer is right or wrong by its length; a third of the questions has no
@@ -58,7 +59,7 @@ run = "train_grpo"
 init = "{init}"
 recipe = "embedded"
 data = "gsm8k"
-data_dir = "{data}"
+data_dir = "{data_dir}"
 template = "chat-think"
 steps = 1
 questions = 2
@@ -90,27 +91,23 @@ def places(folder: pathlib.Path) -> dict[str, str]:
 
 def bring(folder: pathlib.Path) -> None:
   """Everything, into an empty folder; runs two commands."""
-  model(folder)
   for name in ("DIR", "DATA", "FILES"):
     questions(folder / name)
   files(folder)
-  call, = calls("experiments.train_grpo", [
-      *FLAGS, "--init=hf:DIR", f"--workdir=runs/{RUNS[0]}"], cwd=folder,
-      **places(folder))
-  assert call.status == 0, call.err
+  hf_cases.deepseek(folder / "tokenizer")
+  tuned = ["--init=random:student-qwen", "--tokenizer=tokenizer",
+           "--sft_data=FILE.jsonl", "--template=chat-think", "--steps=60",
+           "--rows=4", "--row_length=128", "--optimizer.lr=0.01",
+           "--eval_every=0", "--workdir=tuned", "--export=BASE"]
+  trained = [*FLAGS, "--init=hf:BASE", f"--workdir=runs/{RUNS[0]}"]
+  for module, arguments in ("train_sft", tuned), ("train_grpo", trained):
+    call, = calls(f"experiments.{module}", arguments, cwd=folder,
+                  **places(folder))
+    assert call.status == 0, call.err
+  for name in MODELS:
+    shutil.copytree(folder / "BASE", folder / name, dirs_exist_ok=True)
   for name in RUNS[1:]:
     shutil.copytree(folder / "runs" / RUNS[0], folder / "runs" / name)
-
-
-def model(folder):
-  """Random parameters, with a tokenizer that knows chats and R1's words."""
-  hf_cases.deepseek(folder / "tokenizer")
-  call, = calls("experiments.export_hf", [
-      "--init=random:student-qwen", "--tokenizer=tokenizer",
-      f"--out={MODELS[0]}"], cwd=folder)
-  assert call.status == 0, call.err
-  for name in MODELS[1:]:
-    shutil.copytree(folder / MODELS[0], folder / name)
 
 
 def questions(top):
@@ -148,8 +145,10 @@ def files(folder):
   (folder / "PLAN.toml").write_text(PLAN)
   (folder / "my_task.py").write_text(re.search(
       r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1])
-  dialogues = [{"prompt": f"What is {i} + 2?", "completion": f"{i + 2}"}
-               for i in range(40)]
+  dialogues = [{"messages": [
+      {"role": "user", "content": f"What is {i} + 2?"},
+      {"role": "assistant", "content": f"{i + 2}",
+       "reasoning_content": "I add."}]} for i in range(40)]
   lines(folder / "FILE.jsonl", dialogues)
   lines(folder / "GENERAL.jsonl", dialogues)
   lines(folder / "runs/data/sft.jsonl", dialogues)
