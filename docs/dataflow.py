@@ -14,9 +14,9 @@ DEVICE, HOST, VALUE = "#dbe7fb", "#fdebd0", "#2f3640"
 
 # (x, y, what happens, where it is, colour)
 BOXES = [
-    (0, 2, "questions", "data/pipeline.py", HOST),
+    (0, 2, "questions", "data/streams/pipeline.py", HOST),
     (1, 2, "rollout\nprefill, then decode", "rollout/engine.py", DEVICE),
-    (2, 2, "packing\nbest fit into rows", "data/minibatches.py", HOST),
+    (2, 2, "packing\nbest fit into rows", "data/streams/minibatches.py", HOST),
     (3, 2, "old and reference\nlog-probabilities", "training/logprobs.py",
      DEVICE),
     (2, 1, "rewards\nin child processes", "rewards/", HOST),
@@ -24,7 +24,7 @@ BOXES = [
     (3, 0, "update\nby micro-batches", "training/step.py", DEVICE),
     (1, 0, "policy\nfloat32 masters", "stages/learner.py", DEVICE),
 ]
-WIDTH, HEIGHT, DX, DY = 2.9, 0.95, 4.5, 1.75
+WIDTH, HEIGHT, DX, DY = 3.1, 0.95, 4.6, 1.75
 
 # (from, to, the value that travels): indices into BOXES
 ARROWS = [
@@ -57,7 +57,7 @@ def draw(path: pathlib.Path) -> None:
         boxstyle="round,pad=0,rounding_size=0.12", facecolor=colour,
         edgecolor="#7f8c9a"))
     axes.text(x, y + 0.13, text, ha="center", va="center", fontsize=9)
-    axes.text(x, y - 0.36, where, ha="center", va="center", fontsize=7,
+    axes.text(x, y - 0.36, where, ha="center", va="center", fontsize=6,
               family="monospace", color="#57606f")
   for first, last, value in ARROWS:
     a, b = centre(BOXES[first]), centre(BOXES[last])

@@ -18,8 +18,8 @@ from typing import Any
 from absl import flags
 
 from r1jax.core.prompt import Prompt
-from r1jax.data import mixture
-from r1jax.data.mixture import Mixture
+from r1jax.data.sources import mixture
+from r1jax.data.sources.mixture import Mixture
 from r1jax.losses import presets as loss_presets
 from r1jax.losses.distill import DistillConfig
 from r1jax.report import writer
@@ -30,12 +30,12 @@ from r1jax.stages import (
   exporting,
   grpo,
   judging,
-  reporting,
   reward_models,
   tasks,
 )
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
+from r1jax.stages.reports import reporting
 from r1jax.stages.weights import Handover, Weights
 
 from . import (

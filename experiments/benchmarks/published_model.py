@@ -48,8 +48,8 @@ from absl import flags
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.data import load
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.sources import load
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.evals import pairs, samples
 from r1jax.report import tables
 from r1jax.rewards import asked, combine

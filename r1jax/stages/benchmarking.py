@@ -20,7 +20,8 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Message, Prompt
-from r1jax.data import load, templates
+from r1jax.data.sources import load
+from r1jax.data.text import templates
 from r1jax.evals import summaries as statistics
 from r1jax.evals.benchmarks import benchmark as benchmark_lib
 from r1jax.evals.benchmarks.benchmark import Benchmark
@@ -33,8 +34,9 @@ from r1jax.rewards.combine import RewardConfig
 from r1jax.rewards.judge import Generate, Pair
 from r1jax.rewards.score import Score
 from r1jax.sharding import processes
-from r1jax.stages import batches, evaluating, judging, programs, tasks
+from r1jax.stages import evaluating, judging, programs, tasks
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.loop import batches
 from r1jax.stages.respondents import Respondent
 
 VERDICTS, ANSWERS, RESULT = "verdicts", "answers.jsonl", "result.json"

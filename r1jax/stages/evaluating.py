@@ -15,7 +15,7 @@ from r1jax.core import config as config_lib
 from r1jax.core import io, keys
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.evals import runner
 from r1jax.evals.runner import EvalResult
 from r1jax.models.model import Model
@@ -23,8 +23,8 @@ from r1jax.report import rollouts
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import processes
-from r1jax.stages import batches
 from r1jax.stages.judging import Judge
+from r1jax.stages.loop import batches
 from r1jax.stages.weights import Weights
 from r1jax.training import reshard
 

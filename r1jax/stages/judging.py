@@ -14,8 +14,8 @@ from absl import logging
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.core.types import Rollout, Scored
-from r1jax.data import templates
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text import templates
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.rewards import asked, combine, rules
 from r1jax.rewards import models as models_lib
 from r1jax.rewards.combine import Combine, RewardConfig
@@ -30,7 +30,7 @@ class Judge(NamedTuple):
 
   Attributes:
     tokenizer: of the policy.
-    template: name in `data.templates`.
+    template: name in `data.text.templates`.
     pool: child processes with the rules.
     rewards: weight of each rule, and of each model.
     models: reward models by the name of their reward.
@@ -169,7 +169,7 @@ def judge(tokenizer: Tokenizer, template: str,
 
   Args:
     tokenizer: of the policy.
-    template: name in `data.templates`.
+    template: name in `data.text.templates`.
     rewards: which, how much, by how many children; by default R1-Zero's.
     own: accuracy rules by verifier, beside or instead of those of
       `rewards.rules`; functions at the top of importable modules.

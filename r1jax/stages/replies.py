@@ -15,9 +15,10 @@ import numpy as np
 from r1jax.accounting import cost
 from r1jax.core.config import check
 from r1jax.core.prompt import Message
-from r1jax.data import hf_tokenizer, preference, templates
-from r1jax.data.templates import Rendered
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.streams import preference
+from r1jax.data.text import hf_tokenizer, templates
+from r1jax.data.text.templates import Rendered
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
 from r1jax.rewards import response
 from r1jax.rollout.engine import Engine

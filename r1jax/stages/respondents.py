@@ -13,8 +13,8 @@ import numpy as np
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.core.types import Rollout
-from r1jax.data import tokenizer as tokenizer_lib
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text import tokenizer as tokenizer_lib
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.evals.runner import Generate
 from r1jax.rewards.endpoint import Endpoint, EndpointConfig
 from r1jax.rollout.engine import Engine
@@ -55,7 +55,7 @@ def ours(init: str, policy: Weights, tokenizer: Tokenizer, template: str,
     init: its name.
     policy: the model.
     tokenizer: its own.
-    template: as `data.templates.read` gives it.
+    template: as `data.text.templates.read` gives it.
     mesh: where it lies.
   """
   settings = {"init": init, "parameters": weights.fingerprint(policy)}

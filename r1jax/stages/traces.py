@@ -20,17 +20,18 @@ from r1jax.core import keys
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.core.types import Scored
-from r1jax.data import selection
-from r1jax.data.selection import Report, Sample, SelectConfig
+from r1jax.data.sources import selection
+from r1jax.data.sources.selection import Report, Sample, SelectConfig
 from r1jax.evals import runner
 from r1jax.report import workdir as workdir_lib
 from r1jax.rewards import response
 from r1jax.rewards.score import Score
 from r1jax.rollout.engine import Engine
 from r1jax.sharding import processes
-from r1jax.stages import batches, evaluating
+from r1jax.stages import evaluating
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
+from r1jax.stages.loop import batches
 from r1jax.stages.weights import Weights, fingerprint
 
 FOLDER = "samples"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import jax
 from etils import epath
 
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.evals.runner import EvalResult
 from r1jax.losses import presets as loss_presets
 from r1jax.stages import evaluating, grpo, judging, tasks

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from r1jax.core.types import Rollout
-from r1jax.data.generated.draws import Dice
-from r1jax.data.world import prompts, requests, words, wrongs
+from r1jax.data.sources.generated.draws import Dice
+from r1jax.data.sources.world import prompts, requests, words, wrongs
 from r1jax.evals import intervals, runner, samples
 from r1jax.evals.measures import MEASURES
 from r1jax.report import rollouts

@@ -105,8 +105,8 @@ def import_all():
   """Imports what experiments do, but none: their flags have the same names."""
   from r1jax import stages
 
-  for found in pkgutil.iter_modules(stages.__path__):
-    importlib.import_module(f"r1jax.stages.{found.name}")
+  for found in pkgutil.walk_packages(stages.__path__, "r1jax.stages."):
+    importlib.import_module(found.name)
 
 
 if __name__ == "__main__":

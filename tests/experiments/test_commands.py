@@ -16,7 +16,7 @@ import pytest
 from r1jax.core import lock
 from r1jax.report import writer
 from r1jax.stages import weights
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.experiments.calls import calls
 from tests.stages import cases
 

@@ -2,7 +2,7 @@
 
 import json
 
-from r1jax.data import sft
+from r1jax.data.streams import sft
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import fails, succeeds
 from tests.stages import cases

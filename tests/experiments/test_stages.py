@@ -10,7 +10,7 @@ import json
 import pytest
 
 from r1jax.report import writer
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import TINY, fails, succeeds
 from tests.experiments.test_open_weights import MODELS, SIZES

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import arithmetic
-from r1jax.data.tokenizer import SentencePieceTokenizer
+from r1jax.data.sources import arithmetic
+from r1jax.data.text.tokenizer import SentencePieceTokenizer
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models import presets, scalar_head
 from r1jax.models.compute import Compute

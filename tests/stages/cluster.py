@@ -14,11 +14,10 @@ import sys
 
 import jax
 
-from r1jax.checkpoint import signals
-from r1jax.data import corpus
-from r1jax.data import sft as data_lib
-from r1jax.data.filters import FilterConfig
-from r1jax.data.selection import Report, SelectConfig
+from r1jax.data.sources import corpus
+from r1jax.data.sources.filters import FilterConfig
+from r1jax.data.sources.selection import Report, SelectConfig
+from r1jax.data.streams import sft as data_lib
 from r1jax.rewards.score import Score
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
@@ -36,6 +35,7 @@ from r1jax.stages import (
   weights,
 )
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.loop import signals
 from r1jax.stages.rewriting import Rewrite
 from r1jax.training.lora import LoraConfig
 from r1jax.training.objectives import LmConfig

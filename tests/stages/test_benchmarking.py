@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 
-from r1jax.checkpoint.signals import Preemption
 from r1jax.core.prompt import Prompt, ask
 from r1jax.core.types import Rollout
 from r1jax.evals.benchmarks import arena_hard, simpleqa, statistic
@@ -22,6 +21,7 @@ from r1jax.stages import benchmarking, evaluating, respondents
 from r1jax.stages.benchmarking import Referee
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
+from r1jax.stages.loop.signals import Preemption
 from r1jax.stages.respondents import Respondent
 from tests import chat_server
 from tests.rewards.test_judge import by

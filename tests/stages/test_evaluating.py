@@ -11,8 +11,9 @@ from r1jax.evals.runner import EvalResult
 from r1jax.report import rollouts, tables, writer
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.stages import evaluating, reporting
+from r1jax.stages import evaluating
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.reports import reporting
 from tests.stages import cases
 from tests.stages.conftest import EVAL
 

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import hf_tokenizer
+from r1jax.data.text import hf_tokenizer
 from r1jax.rewards import judge
 from r1jax.rewards.judge import Pair
 from r1jax.stages import labelling, programs, replies, rewriting
@@ -16,7 +16,7 @@ from r1jax.stages.programs import Means
 from r1jax.stages.replies import Replier, ReplyConfig
 from r1jax.stages.rewriting import Draft, Rewrite
 from tests import chat_server
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.stages import cases
 
 

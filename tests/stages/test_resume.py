@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from r1jax.checkpoint.signals import Preemption
 from r1jax.report import rollouts, writer
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.loop.signals import Preemption
 from tests.stages import cases, driver
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -7,12 +7,12 @@ import json
 import jax
 import pytest
 
-from r1jax.checkpoint.signals import Preemption
-from r1jax.data.filters import FilterConfig
-from r1jax.data.selection import Report, SelectConfig
+from r1jax.data.sources.filters import FilterConfig
+from r1jax.data.sources.selection import Report, SelectConfig
 from r1jax.rewards.score import Score
 from r1jax.stages import dialogues, evaluating, traces
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.loop.signals import Preemption
 from tests.stages import cases
 
 CFG = EvalConfig(samples=4, batch=2, temperature=1.0, top_p=1.0,
