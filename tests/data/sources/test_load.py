@@ -215,7 +215,7 @@ def test_own_prompts_come_back_as_they_were(domain, tmp_path):
 
 _CHILD = """
 import sys
-from r1jax.data import load
+from r1jax.data.sources import load
 print(len(load.load("gsm8k", sys.argv[1], "train")))
 sys.exit("tensorflow" in sys.modules)
 """
