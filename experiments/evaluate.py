@@ -119,7 +119,7 @@ def data_set() -> None:
   rewards = rewards_of(template)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   models = reward_models.load(rewards, common.COMPUTE.value(), common.mesh())
-  settings = {"sampling": dataclasses.asdict(cfg), "init": init,
+  settings = {"sampling": cfg.settings(), "init": init,
               "date": tokenizer.date, "data": data_sets.DATA.value,
               "split": SPLIT.value,
               "template": template, "rewards": {
@@ -268,7 +268,7 @@ def mark(problems: Sequence[Prompt], folder: epath.Path) -> dict | None:
 
 def typed() -> set[str]:
   """Sampling flags that were given."""
-  return {name for name in ("samples", "max_new_tokens", "batch")
+  return {name for name in ("samples", "max_new_tokens")
           if flags.FLAGS[name].present}
 
 

@@ -156,10 +156,9 @@ def evaluation(evals: EvalConfig, held_out: Sequence[Prompt]
   """What the evaluations of a run are, for config.json; {} without any."""
   if not held_out:
     return {}
-  return {k: v for k, v in dataclasses.asdict(evals).items()
-          if k != "batch"} | {  # samples are the same in any batch
-              "data": EVAL_DATA.value or data_sets.DATA.value,
-              "split": EVAL_SPLIT.value, "digest": tasks.digest(held_out)}
+  return evals.settings() | {
+      "data": EVAL_DATA.value or data_sets.DATA.value,
+      "split": EVAL_SPLIT.value, "digest": tasks.digest(held_out)}
 
 
 def ruled(prompts: list[Prompt]) -> list[Prompt]:

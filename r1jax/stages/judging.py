@@ -127,12 +127,22 @@ class Begun:
     self._judge, self._prompts = judge, prompts
     self._groups: dict[int, tuple[tuple[str, ...], Any, Any]] = {}
 
-  def add(self, question: int, group: Rollout) -> None:
-    """Starts to judge the samples of one question, a rollout of it alone."""
+  def add(self, question: int, group: Rollout,
+          texts: Sequence[str] | None = None) -> None:
+    """Starts to judge the samples of one question, a rollout of it alone.
+
+    Its completions are decoded, unless they are given as `texts`.
+    """
     judge = self._judge
-    (texts,) = judge.texts(group)
+    if texts is None:
+      (texts,) = judge.texts(group)
     items = judge._items([self._prompts[question]], [texts])
-    self._groups[question] = texts, items, judge.pool.submit(items)
+    self._groups[question] = tuple(texts), items, judge.pool.submit(items)
+
+  def judged(self) -> bool:
+    """Whether all groups were added and the rules are done with them."""
+    return len(self._groups) == len(self._prompts) and all(
+        future.done() for _, _, future in self._groups.values())
 
   def submit(self, rollout: Rollout) -> Callable[[], Scored]:
     """As `Judge.submit`, of the whole rollout, its groups added or none."""

@@ -29,7 +29,7 @@ DECODINGS = {
     "T = 0.6, top-p 0.95": (EvalConfig(temperature=0.6, top_p=0.95), "_t06"),
     # All samples would be alike.
     "greedy": (EvalConfig(
-        temperature=0.0, top_p=1.0, samples=1, batch=64), "_greedy"),
+        temperature=0.0, top_p=1.0, samples=1), "_greedy"),
 }
 
 

@@ -20,7 +20,7 @@ from tests.stages import cases
 
 # The bar on all 256 test problems; on 64 its standard error is 0.05.
 GUESSES = 0.25
-SMALL = dict(batch=4, max_new_tokens=8)
+SMALL = dict(max_rows=8, max_new_tokens=8)
 DECODINGS = {
     way: (dataclasses.replace(
         evals, samples=min(evals.samples, 3), **SMALL), suffix)

@@ -35,7 +35,7 @@ def judge(prompt, answer):
 VERIFIERS = {"even": even}
 '''
 LOOSE = ["--noform", "--nofilters.thinking", "--filters.language_share=0"]
-SIZES = ["--samples=4", "--batch=3", "--max_new_tokens=32"]
+SIZES = ["--samples=4", "--max_rows=12", "--max_new_tokens=32"]
 
 
 def test_one_command_samples_once_and_selects_twice(tmp_path):

@@ -54,7 +54,7 @@ VERIFIERS = {"even": even}
 '''
 # A random model has neither thoughts nor a form.
 LOOSE = ["--noform", "--nofilters.thinking", "--filters.language_share=0"]
-SAMPLES = ["--samples=4", "--batch=4", "--max_new_tokens=64",
+SAMPLES = ["--samples=4", "--max_rows=16", "--max_new_tokens=64",
            "--rewards.format=think", "--rewards.workers=1"]
 THOUGHT = "I add them.\n</think>"
 

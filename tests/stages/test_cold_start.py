@@ -18,7 +18,7 @@ from r1jax.stages.loop.signals import Preemption
 from r1jax.stages.rewriting import Draft, Rewrite
 from tests.stages import cases
 
-CFG = EvalConfig(samples=2, batch=2)
+CFG = EvalConfig(samples=2)
 SELECT = SelectConfig(keep=2)
 PROMPTS = [Prompt(id=i, domain="math", source="toy", reference=str(2 * i),
                   messages=ask(f"What is {i} + {i}?"), verifier="math",

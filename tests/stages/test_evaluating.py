@@ -20,7 +20,7 @@ from tests.stages.conftest import EVAL
 
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory):
-  """Five problems in batches of two, the last one filled up."""
+  """Five problems through six rows, stored in batches of two."""
   path = tmp_path_factory.mktemp("evaluation") / "generations.jsonl.gz"
   judge, policy = cases.judge(), cases.policy()
   engine = Engine(policy.model, SamplingConfig(max_new_tokens=12),
@@ -60,8 +60,10 @@ def test_numbers_have_names(evaluation):
 
 
 def test_bad_sizes():
-  with pytest.raises(ValueError, match="samples=0 and batch=16"):
+  with pytest.raises(ValueError, match="samples=0 must be positive"):
     EvalConfig(samples=0)
+  with pytest.raises(ValueError, match="max_rows=-1 must not be negative"):
+    EvalConfig(max_rows=-1)
 
 
 def test_the_report_of_a_run(smoke):

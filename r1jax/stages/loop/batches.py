@@ -31,19 +31,34 @@ def store(folder: str | os.PathLike, items: Sequence[T], size: int,
   """Applies `work` to every batch that is not in `folder` yet.
 
   Args:
+    work: items of a batch -> rows; see `store_all`.
+    folder, items, size, title, unit: as there.
+
+  Returns, raises: as `store_all`.
+  """
+  return store_all(folder, items, size, lambda batches: map(work, batches),
+                   title=title, unit=unit)
+
+
+def store_all(folder: str | os.PathLike, items: Sequence[T], size: int,
+              work: Callable[[Sequence[Sequence[T]]], Iterator[Rows | None]], *,
+              title: str, unit: str) -> bool:
+  """Stores what `work` gives for the batches that are not in `folder` yet.
+
+  Args:
     folder: gets a gzipped JSONL file for each batch; the folder that it is in
       the record of what they cost.
     items: the same list in the same order at every call; under several
       processes in each of them.
     size: items of a batch; the last may have fewer.
-    work: items of a batch -> rows, JSON-ready; under several processes those of
-      this one, and the file has those of all.
+    work: the batches that are left -> the rows of each in turn, JSON-ready, and
+      None, any number of times, while they are not complete; under several
+      processes the rows of this one, and the file has those of all.
     title: of the progress bar.
     unit: what an item is, in the plural.
 
   Returns:
-    Whether all is done; False after SIGINT or SIGTERM, which lets the batch at
-    hand end.
+    Whether all is done; False after SIGINT or SIGTERM.
 
   Raises:
     OSError: the disk is full or read-only; what is there stays.
@@ -63,14 +78,18 @@ def store(folder: str | os.PathLike, items: Sequence[T], size: int,
       quiet=not processes.is_writer()) as progress:
     if done:
       progress.say(f"{folder} has {before} of {len(items)} {unit} already")
-    for at in left:
-      if preemption.requested():
-        progress.say(f"{preemption.name}: stopped; {folder} has what is done,"
-                     " the same command goes on")
-        return False
-      batch = items[starts[at]:starts[at] + size]
-      with cost.phase(title):
-        rows = sum(processes.gather(work(batch)), [])
+    batches = [items[starts[at]:starts[at] + size] for at in left]
+    found = work(batches)
+    for at, batch in zip(left, batches, strict=True):
+      rows = None
+      while rows is None:
+        if preemption.requested():
+          progress.say(f"{preemption.name}: stopped; {folder} has what is done,"
+                       " the same command goes on")
+          return False
+        with cost.phase(title):
+          rows = next(found)
+      rows = sum(processes.gather(rows), [])
       processes.from_writer(lambda at=at, rows=rows: _write(folder, at, rows))
       record.write()
       progress.step({}, len(batch))
