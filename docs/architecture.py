@@ -48,6 +48,8 @@ def sections(root: pathlib.Path) -> Iterator[str]:
   for row in rows(root):
     for name in sorted(row):
       yield f"### r1jax/{name}\n"
+      if says := holds(root / "r1jax" / name / "__init__.py"):
+        yield f"{says}\n"
       yield ("May import " + ", ".join(f"`{x}`" for x in below) + "."
              if below else "May import nothing of r1jax.") + "\n"
       yield from folders(root / "r1jax" / name, root)
@@ -63,7 +65,9 @@ def folders(top: pathlib.Path, root: pathlib.Path) -> Iterator[str]:
   for folder in [top, *sorted(p for p in top.rglob("*") if p.is_dir())]:
     files = [p for p in folder.glob("*.py") if p.stem != "__init__"]
     if files and folder != top:
-      yield f"`{folder.relative_to(root)}`\n"
+      says = holds(folder / "__init__.py")
+      yield f"`{folder.relative_to(root)}`" + (f": {says}" if says else "") + (
+          "\n")
     if files:
       yield from table(folder)
 

@@ -14,9 +14,9 @@ DEVICE, HOST, VALUE = "#dbe7fb", "#fdebd0", "#2f3640"
 
 # (x, y, what happens, where it is, colour)
 BOXES = [
-    (0, 2, "questions", "data/pipeline.py", HOST),
+    (0, 2, "questions", "data/streams/pipeline.py", HOST),
     (1, 2, "rollout\nprefill, then decode", "rollout/engine.py", DEVICE),
-    (2, 2, "packing\nbest fit into rows", "data/minibatches.py", HOST),
+    (2, 2, "packing\nbest fit into rows", "data/streams/minibatches.py", HOST),
     (3, 2, "old and reference\nlog-probabilities", "training/logprobs.py",
      DEVICE),
     (2, 1, "rewards\nin child processes", "rewards/", HOST),
@@ -24,7 +24,7 @@ BOXES = [
     (3, 0, "update\nby micro-batches", "training/step.py", DEVICE),
     (1, 0, "policy\nfloat32 masters", "stages/learner.py", DEVICE),
 ]
-WIDTH, HEIGHT, DX, DY = 2.9, 0.95, 4.5, 1.75
+WIDTH, HEIGHT, DX, DY = 3.2, 0.95, 4.85, 1.75
 
 # (from, to, the value that travels): indices into BOXES
 ARROWS = [
@@ -49,7 +49,7 @@ def edge(a, b):
 
 def draw(path: pathlib.Path) -> None:
   """Writes the picture."""
-  figure, axes = plt.subplots(figsize=(11, 4.2), dpi=150)
+  figure, axes = plt.subplots(figsize=(11.4, 4.2), dpi=150)
   for box in BOXES:
     (x, y), (_, _, text, where, colour) = centre(box), box
     axes.add_patch(FancyBboxPatch(
@@ -57,7 +57,7 @@ def draw(path: pathlib.Path) -> None:
         boxstyle="round,pad=0,rounding_size=0.12", facecolor=colour,
         edgecolor="#7f8c9a"))
     axes.text(x, y + 0.13, text, ha="center", va="center", fontsize=9)
-    axes.text(x, y - 0.36, where, ha="center", va="center", fontsize=7,
+    axes.text(x, y - 0.36, where, ha="center", va="center", fontsize=5.8,
               family="monospace", color="#57606f")
   for first, last, value in ARROWS:
     a, b = centre(BOXES[first]), centre(BOXES[last])
@@ -81,7 +81,7 @@ def draw(path: pathlib.Path) -> None:
         (-WIDTH / 2, y), 0.3, 0.22, facecolor=colour, edgecolor="#7f8c9a",
         boxstyle="round,pad=0,rounding_size=0.05"))
     axes.text(-WIDTH / 2 + 0.45, y + 0.11, what, fontsize=8.5, va="center")
-  axes.set_xlim(-1.6, 3 * DX + 2.6)
+  axes.set_xlim(-1.7, 3 * DX + 2.9)
   axes.set_ylim(-0.7, 2 * DY + 0.7)
   axes.axis("off")
   figure.savefig(path, bbox_inches="tight", facecolor="white")

@@ -6,7 +6,7 @@ from absl import flags
 from etils import epath
 
 from r1jax.core import io
-from r1jax.data import templates
+from r1jax.data.text import templates
 from r1jax.report import workdir as workdir_lib
 
 from . import common

@@ -24,8 +24,14 @@ from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.data import decontaminate, duplicates, load, mixture, statistics
-from r1jax.data.builders import record
+from r1jax.data.sources import (
+    decontaminate,
+    duplicates,
+    load,
+    mixture,
+    statistics,
+)
+from r1jax.data.sources.builders import record
 from r1jax.report import data_figure
 from r1jax.report.progress import Progress
 

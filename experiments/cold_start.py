@@ -22,7 +22,7 @@ import dataclasses
 from absl import flags
 
 from r1jax.core.config import check
-from r1jax.data.selection import Report, SelectConfig
+from r1jax.data.sources.selection import Report, SelectConfig
 from r1jax.sharding import processes
 from r1jax.stages import cold_start, dialogues, programs, rewriting
 from r1jax.stages.replies import ReplyConfig

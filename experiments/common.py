@@ -12,15 +12,17 @@ import jax
 from absl import flags
 from etils import epath
 
+from r1jax.checkpoint import inits
 from r1jax.core import io
 from r1jax.core.lock import Lock
-from r1jax.data import hf_tokenizer, preference, templates
-from r1jax.data import tokenizer as tokenizer_lib
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.streams import preference
+from r1jax.data.text import hf_tokenizer, templates
+from r1jax.data.text import tokenizer as tokenizer_lib
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import mesh_or_none
-from r1jax.stages import inits, weights
+from r1jax.stages import weights
 from r1jax.stages.weights import Weights
 
 from .computing import COMPUTE, MESH

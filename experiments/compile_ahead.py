@@ -32,6 +32,9 @@ from etils import epath
 
 from r1jax.accounting import chips, compiled
 from r1jax.accounting.compiled import Measured
+from r1jax.ahead import aot, estimates, fitting
+from r1jax.ahead.aot_config import AheadConfig
+from r1jax.ahead.resident import Beside
 from r1jax.checkpoint import hf_config
 from r1jax.core import io
 from r1jax.core.config import check
@@ -41,9 +44,6 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.model import build
 from r1jax.report.progress import Progress
 from r1jax.sharding.mesh import MeshConfig, devices_of, make_mesh
-from r1jax.stages import aot, estimates, fitting
-from r1jax.stages.aot_config import AheadConfig
-from r1jax.stages.resident import Beside
 
 from . import flagset, start
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from r1jax.core.prompt import Prompt
-from r1jax.data import load
+from r1jax.data.sources import load
 from r1jax.stages import tasks
 
 DATA = flags.DEFINE_string(

@@ -18,8 +18,8 @@ import jax
 from absl import flags
 
 from r1jax.core.config import check
-from r1jax.data import tokenizer as tokenizer_lib
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text import tokenizer as tokenizer_lib
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.losses.distill import DistillConfig
 from r1jax.stages import weights
 from r1jax.stages.weights import Weights

@@ -31,7 +31,7 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import templates
+from r1jax.data.text import templates
 from r1jax.evals import runner
 from r1jax.evals.benchmarks import suites
 from r1jax.evals.benchmarks.benchmark import BARE, Benchmark
@@ -46,7 +46,6 @@ from r1jax.stages import (
   evaluating,
   judging,
   programs,
-  reporting,
   respondents,
   reward_models,
   seen,
@@ -56,6 +55,7 @@ from r1jax.stages import (
 from r1jax.stages.benchmarking import OtherSettingsError, Referee
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.replies import ReplyConfig
+from r1jax.stages.reports import reporting
 from r1jax.stages.respondents import Respondent
 
 from . import asking, common, data_sets, flagset, replying, start
@@ -119,7 +119,7 @@ def data_set() -> None:
   rewards = rewards_of(template)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   models = reward_models.load(rewards, common.COMPUTE.value(), common.mesh())
-  settings = {"sampling": dataclasses.asdict(cfg), "init": init,
+  settings = {"sampling": cfg.settings(), "init": init,
               "date": tokenizer.date, "data": data_sets.DATA.value,
               "split": SPLIT.value,
               "template": template, "rewards": {
@@ -268,7 +268,7 @@ def mark(problems: Sequence[Prompt], folder: epath.Path) -> dict | None:
 
 def typed() -> set[str]:
   """Sampling flags that were given."""
-  return {name for name in ("samples", "max_new_tokens", "batch")
+  return {name for name in ("samples", "max_new_tokens")
           if flags.FLAGS[name].present}
 
 

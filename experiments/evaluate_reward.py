@@ -21,7 +21,9 @@ from etils import epath
 
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.data import preference, rewardbench, sft, templates
+from r1jax.data.sources import rewardbench
+from r1jax.data.streams import preference, sft
+from r1jax.data.text import templates
 from r1jax.evals import rewardbench as scores_lib
 from r1jax.report import reward_figure, workdir
 from r1jax.stages import reward, reward_weights

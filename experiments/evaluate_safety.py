@@ -23,21 +23,16 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.data import hf_tokenizer, preference
+from r1jax.data.streams import preference
+from r1jax.data.text import hf_tokenizer
+from r1jax.plans import fingerprints
 from r1jax.report import tables
 from r1jax.report import workdir as workdir_lib
 from r1jax.safety import agreement, judges, languages, sets, taxonomy
 from r1jax.safety.verdicts import Judge
-from r1jax.stages import (
-  fingerprints,
-  programs,
-  safety,
-  safety_parts,
-  safety_report,
-  tasks,
-  weights,
-)
+from r1jax.stages import programs, safety, tasks, weights
 from r1jax.stages.replies import Replier, ReplyConfig
+from r1jax.stages.reports import safety_parts, safety_report
 
 from . import (
   asking,

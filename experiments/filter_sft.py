@@ -17,8 +17,8 @@ from etils import epath
 
 from r1jax.core import io, scripts
 from r1jax.core.config import check
-from r1jax.data import filters, sft_rows
-from r1jax.data.filters import FilterConfig
+from r1jax.data.sources import filters, sft_rows
+from r1jax.data.sources.filters import FilterConfig
 from r1jax.report import tables
 
 from . import flagset, start

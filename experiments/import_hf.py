@@ -23,8 +23,8 @@ from r1jax.checkpoint import hf_source
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
-from r1jax.data import hf_tokenizer
-from r1jax.data import tokenizer as tokenizer_lib
+from r1jax.data.text import hf_tokenizer
+from r1jax.data.text import tokenizer as tokenizer_lib
 from r1jax.models.compute import Compute
 from r1jax.models.config import describe
 from r1jax.report import progress

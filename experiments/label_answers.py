@@ -24,7 +24,8 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.stages import batches, tasks
+from r1jax.stages import tasks
+from r1jax.stages.loop import batches
 
 from . import data_sets, label_pairs, start
 

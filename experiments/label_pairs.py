@@ -38,13 +38,8 @@ from r1jax.report.progress import Progress
 from r1jax.rewards import annotator, judge
 from r1jax.rewards.judge import Pair, Preference
 from r1jax.rewards.models import SUMMARY, TEXT
-from r1jax.stages import (
-  batches,
-  labelling,
-  programs,
-  replies,
-  tasks,
-)
+from r1jax.stages import labelling, programs, replies, tasks
+from r1jax.stages.loop import batches
 from r1jax.stages.replies import ReplyConfig
 
 from . import (

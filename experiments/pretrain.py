@@ -16,16 +16,19 @@ import jax
 from absl import flags
 from etils import epath
 
+from r1jax.checkpoint import inits
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.data import corpus, hf_tokenizer
-from r1jax.data.world import pages
+from r1jax.data.sources import corpus
+from r1jax.data.sources.world import pages
+from r1jax.data.text import hf_tokenizer
 from r1jax.models.compute import Compute
 from r1jax.report import figures, workdir, writer
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import inits, pretrain, training_report, weights
+from r1jax.stages import pretrain, weights
+from r1jax.stages.reports import training_report
 
 from . import flagset, start
 

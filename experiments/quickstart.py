@@ -21,7 +21,8 @@ from r1jax.evals.runner import EvalResult
 from r1jax.models import config as model_config
 from r1jax.report import tables, workdir
 from r1jax.sharding import processes
-from r1jax.stages import reporting, zero
+from r1jax.stages import zero
+from r1jax.stages.reports import reporting
 
 from . import common, start
 

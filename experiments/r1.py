@@ -9,7 +9,7 @@ A stage is an experiment of its own, run as `python -m experiments.NAME` in
 WORKDIR/STAGE; the command is printed and can be given by hand. Killed anywhere,
 the same command goes on, and a finished stage is not done twice. Another
 setting, and a file or folder that was changed since a stage read it, is an
-error that names the stages it concerns. r1jax/stages/plan.py says what a plan
+error that names the stages it concerns. r1jax/plans/plan.py says what a plan
 is; --preset=embedded is the small world on two CPU cores, --preset=paper has
 the paper's sizes. When all stages are done WORKDIR/report.html, summary.json
 and claims.json say what they came to.
@@ -27,12 +27,13 @@ from etils import epath
 
 from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.plans import forecast
+from r1jax.plans import plan as plan_lib
+from r1jax.plans.pipeline import COST, Pipeline
+from r1jax.plans.plan import Stage
 from r1jax.report import tables
 from r1jax.sharding import distributed, watchdog
-from r1jax.stages import forecast, r1_report
-from r1jax.stages import plan as plan_lib
-from r1jax.stages.pipeline import COST, Pipeline
-from r1jax.stages.plan import Stage
+from r1jax.stages.reports import r1_report
 
 from . import command, recipe, start
 

@@ -19,7 +19,7 @@ import dataclasses
 
 from absl import flags
 
-from r1jax.data.selection import Report, SelectConfig
+from r1jax.data.sources.selection import Report, SelectConfig
 from r1jax.sharding import processes
 from r1jax.stages import dialogues, traces
 

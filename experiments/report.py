@@ -15,8 +15,8 @@ from absl import flags
 
 from r1jax.evals import published
 from r1jax.report import workdir as workdir_lib
-from r1jax.stages import run_report
-from r1jax.stages import runs as runs_lib
+from r1jax.stages.reports import run_report
+from r1jax.stages.reports import runs as runs_lib
 
 from . import start
 

@@ -86,7 +86,7 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
                      tasks.verifiers(data_sets.DATA.value)) as judge:
     prompts = tasks.joined(tasks.all_fitting(parts, judge, limit, SPLIT.value))
     traces.prepare(workdir, {
-        "samples": dataclasses.asdict(cfg), "init": init,
+        "samples": cfg.settings(), "init": init,
         "date": tokenizer.date,
         "data": data_sets.DATA.value, "split": SPLIT.value,
         "template": template,

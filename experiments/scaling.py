@@ -20,6 +20,7 @@ from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.evals import runner, scaling, summaries
 from r1jax.report import rollouts, scaling_figure, tables
+from r1jax.report.progress import Progress
 from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import evaluating, judging, tasks
 from r1jax.stages.evaluating import EvalConfig
@@ -54,7 +55,7 @@ def main() -> None:
       "init": init, "data": data_sets.DATA.value,
       "split": SPLIT.value, "template": template, "budgets": budgets,
       "close": CLOSE.value, "answer_tokens": ANSWER.value, "rewards": rewards,
-      "sampling": dataclasses.asdict(cfg)})
+      "sampling": cfg.settings()})
   policy, tokenizer = common.policy(cfg.seed, common.mesh(), init)
   parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
@@ -69,15 +70,15 @@ def main() -> None:
         engine, evaluating.laid_out(policy, engine, donate=True),
         policy.router_bias_LE, judge, cfg.samples, cfg.seed, close=CLOSE.value,
         answer_tokens=ANSWER.value)
+    with Progress("thoughts", len(prompts), unit="problems") as shown:
+      forcing.draw(prompts, lambda count: shown.step({}, count))
     for budget in budgets:
-      forcing.start()
       found = runner.evaluate(
-          prompts, lambda batch, budget=budget: forcing.generate(batch, budget),
-          lambda rollout, batch, texts: judge.submit(rollout, batch, texts)(),
+          prompts, evaluating.answers(forcing.sample(budget), judge),
           batch_size=cfg.batch, path=file(out, budget),
           name=f"thoughts of {budget}")
       results[budget] = dataclasses.asdict(found) | {
-          "forced": forcing.forced / max(forcing.asked, 1)}
+          "forced": forcing.forced / forcing.asked}
   told = lines({budget: summaries.by_source(rollouts.read_file(
       file(out, budget))) for budget in budgets})
   io.write_json(out / "result.json", {

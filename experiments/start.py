@@ -21,12 +21,12 @@ from typing import Any
 import jax
 from absl import app, flags, logging
 
-from r1jax.checkpoint import signals
 from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.plans import pipeline
 from r1jax.sharding import distributed, processes, watchdog
 from r1jax.sharding.distributed import DistributedConfig
-from r1jax.stages import pipeline
+from r1jax.stages.loop import signals
 
 from . import flagset, recipe
 

@@ -19,8 +19,8 @@ from absl import flags
 from etils import epath
 
 from r1jax.core.prompt import Prompt
-from r1jax.data import mixture
-from r1jax.data.mixture import Mixture
+from r1jax.data.sources import mixture
+from r1jax.data.sources.mixture import Mixture
 from r1jax.losses import presets as loss_presets
 from r1jax.losses.distill import DistillConfig
 from r1jax.report import writer
@@ -31,12 +31,12 @@ from r1jax.stages import (
   exporting,
   grpo,
   judging,
-  reporting,
   reward_models,
   tasks,
 )
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.grpo_config import GrpoConfig
+from r1jax.stages.reports import reporting
 from r1jax.stages.weights import Handover, Weights
 
 from . import (
@@ -157,10 +157,9 @@ def evaluation(evals: EvalConfig, held_out: Sequence[Prompt]
   """What the evaluations of a run are, for config.json; {} without any."""
   if not held_out:
     return {}
-  return {k: v for k, v in dataclasses.asdict(evals).items()
-          if k != "batch"} | {  # samples are the same in any batch
-              "data": EVAL_DATA.value or data_sets.DATA.value,
-              "split": EVAL_SPLIT.value, "digest": tasks.digest(held_out)}
+  return evals.settings() | {
+      "data": EVAL_DATA.value or data_sets.DATA.value,
+      "split": EVAL_SPLIT.value, "digest": tasks.digest(held_out)}
 
 
 def ruled(prompts: list[Prompt]) -> list[Prompt]:

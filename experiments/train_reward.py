@@ -9,9 +9,9 @@
       --optimizer.lr=6e-6
 
 Rows are {"messages", "chosen", "rejected"}, two whole conversations, answers
-with scores, or {"messages", "response", "label"}; r1jax/data/preference_rows.py
-says more. In GRPO the result is --rewards.helpful=orbax:runs/helpful and
---rewards.safety=orbax:runs/safety.
+with scores, or {"messages", "response", "label"};
+r1jax/data/sources/preference_rows.py says more. In GRPO the result is
+--rewards.helpful=orbax:runs/helpful and --rewards.safety=orbax:runs/safety.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ import sys
 from absl import flags
 
 from r1jax.core.config import check
-from r1jax.data import preference, sft, templates
+from r1jax.data.streams import preference, sft
+from r1jax.data.text import templates
 from r1jax.sharding import processes
-from r1jax.stages import exporting, reward, reward_weights, training_report
+from r1jax.stages import exporting, reward, reward_weights
+from r1jax.stages.reports import training_report
 from r1jax.stages.reward import PreferenceConfig
 from r1jax.stages.weights import Handover
 

@@ -6,8 +6,8 @@
   python -m experiments.train_sft --sft_data=BIG.jsonl --workers=8
 
 A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
-and may name its "source" and have a "weight"; r1jax/data/sft_rows.py says what
-else it may say.
+and may name its "source" and have a "weight";
+r1jax/data/sources/sft_rows.py says what else it may say.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import dataclasses
 from absl import flags
 
 from r1jax.core.config import check
-from r1jax.data import sft as data_lib
-from r1jax.data import sft_stream
+from r1jax.data.streams import sft as data_lib
+from r1jax.data.streams import sft_stream
 from r1jax.sharding import processes
-from r1jax.stages import exporting, sft, training_report
+from r1jax.stages import exporting, sft
+from r1jax.stages.reports import training_report
 from r1jax.stages.sft import SftConfig
 from r1jax.stages.weights import Handover
 

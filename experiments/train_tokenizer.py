@@ -11,8 +11,9 @@ from absl import flags
 from etils import epath
 
 from r1jax.core.config import check
-from r1jax.data import corpus, tokenizer
-from r1jax.data.world import pages
+from r1jax.data.sources import corpus
+from r1jax.data.sources.world import pages
+from r1jax.data.text import tokenizer
 
 from . import start
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from r1jax.data.tokenizer import Tokenizer
-from r1jax.stages import exporting, inits, weights
+from r1jax.checkpoint import inits
+from r1jax.data.text.tokenizer import Tokenizer
+from r1jax.stages import exporting, weights
 from r1jax.stages.weights import Weights
 from r1jax.training.lora import LoraConfig
 

@@ -12,7 +12,7 @@ from etils import epath
 
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.data.world import dialogues
+from r1jax.data.sources.world import dialogues
 
 from . import start
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from r1jax.core.config import check
 from r1jax.core.prompt import Message
-from r1jax.data.world import requests as requests_data
-from r1jax.data.world import wrongs
+from r1jax.data.sources.world import requests as requests_data
+from r1jax.data.sources.world import wrongs
 from r1jax.rewards import harm, requests
 
 # Rules of `safety/rules.tsv` that advice on a wrong breaks, by its category.

@@ -23,7 +23,12 @@ ROWS = (
     {"models"},
     {"checkpoint", "data", "rewards", "rollout", "losses", "accounting"},
     {"training", "evals", "safety"},
-    {"stages", "serving"},
+    {"stages", "serving", "ahead", "plans"},
+)
+# Within a package: a room imports nothing of those that come after it.
+ROOMS = (
+    ("data/text", "data/sources", "data/streams"),
+    ("stages/loop", "stages", "stages/reports"),
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 HOSTILE = ("pickle", "cloudpickle", "dill", "marshal", "shelve")
@@ -69,6 +74,22 @@ def layers(root: pathlib.Path) -> list[str]:
         below = ROW.get(rest[0], -1 if rest[0].startswith("__") else len(ROWS))
         if below >= row:
           found.append(f"{name}:{line}: {own} imports {target}")
+  return found
+
+
+def rooms(root: pathlib.Path) -> list[str]:
+  def place(path: str, order: tuple[str, ...]) -> int:
+    inside = [room for room in order if f"{path}/".startswith(f"{room}/")]
+    return order.index(max(inside, key=len)) if inside else -1
+
+  found = []
+  for name, text in sources(root, "r1jax"):
+    for order in ROOMS:
+      own = place(name.removeprefix("r1jax/"), order)
+      for line, target in imports(name, ast.parse(text)) if own >= 0 else ():
+        path = target.removeprefix("r1jax.").replace(".", "/")
+        if place(path, order) > own:
+          found.append(f"{name}:{line}: {order[own]} imports {target}")
   return found
 
 
@@ -130,7 +151,7 @@ def pragmas(root: pathlib.Path) -> list[str]:
       for line in text.splitlines() if "type: " + "ignore" in line]
 
 
-CHECKERS = layers, flags, sizes, hostile, surroundings, pragmas
+CHECKERS = layers, rooms, flags, sizes, hostile, surroundings, pragmas
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
@@ -155,11 +176,16 @@ BROKEN = [
     (layers, "ops/a.py", "def f():\n  from r1jax.stages import grpo"),
     (layers, "ops/a.py", "from r1jax import surprise"),
     (layers, "data/a.py", "from r1jax.rewards import math"),
-    (layers, "data/builders/a.py", "from r1jax.rollout import engine"),
+    (layers, "data/sources/builders/a.py", "from r1jax.rollout import engine"),
     (layers, "stages/a.py", "from experiments import flagset"),
     (layers, "stages/a.py", "import tests.reference"),
     (layers, "utils/a.py", "x = 1"),
     (layers, "__init__.py", "from r1jax.models import model"),
+    (rooms, "data/text/a.py", "from r1jax.data.sources import load"),
+    (rooms, "data/sources/world/a.py", "import r1jax.data.streams.sft"),
+    (rooms, "stages/a.py", "from r1jax.stages import reports"),
+    (rooms, "stages/loop/a.py", "from r1jax.stages.grpo import run"),
+    (rooms, "stages/loop/a.py", "from .. import grpo"),
     (flags, "stages/a.py", "from absl import flags"),
     (flags, "stages/a.py", "import absl.flags as f"),
     (flags, "stages/a.py", "from absl.flags import DEFINE_string"),
@@ -186,7 +212,10 @@ def test_teeth(tmp_path, checker, name, text):
 
 GOOD = [
     ("stages/a.py", "from r1jax.training import step\nfrom . import b"),
-    ("data/builders/a.py", "from r1jax.data import packing\nimport r1jax"),
+    ("stages/a.py", "from r1jax.stages.loop import session"),
+    ("stages/reports/a.py", "from r1jax.stages import reward"),
+    ("data/streams/a.py", "from r1jax.data.text import chat\n"
+     "from r1jax.data.streams import packing\nimport r1jax"),
     ("models/model.py", "place = Place.here(layout)"),
     ("models/a.py", "from r1jax.ops import mla\nfrom ..core import io"),
     ("ops/a.py", "model.eval()\nfrom absl import logging\nimport json\n"

@@ -209,14 +209,14 @@ def test_trains_evaluates_and_exports(project):
   said = project(
       "r1jax", "train_grpo", f"--init=file:{file}", "--recipe=embedded",
       "--data=my_task.py", "--workdir=run/zero", "--steps=3", "--questions=2",
-      "--samples=2", "--micro_rows=2", "--eval.samples=1", "--eval.batch=4",
+      "--samples=2", "--micro_rows=2", "--eval.samples=1",
       "--eval.max_new_tokens=4", "--eval_every=0", *sizes)
   assert "2 questions x 2 samples = 4 completions a step" in said
   rows = (project.folder / "run/zero/metrics.jsonl").read_text().splitlines()
   assert len(rows) == 3
   said = project(
       "r1jax", "evaluate", "--init=orbax:run/zero", "--data=my_task.py",
-      "--samples=1", "--max_new_tokens=4", "--batch=4")
+      "--samples=1", "--max_new_tokens=4")
   assert "pass@1" in said
   project("r1jax", "export_hf", "--init=orbax:run/zero", "--out=exported")
   assert (project.folder / "exported/config.json").exists()

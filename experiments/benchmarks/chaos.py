@@ -112,7 +112,7 @@ def reasoning(times: int) -> Work:
       "--questions=8", "--samples=4", f"--minibatches={_UPDATES}",
       "--row_length=128", "--micro_rows=4", "--max_new_tokens=24",
       "--eval_every=1", "--eval_split=validation[:8]", "--eval.samples=2",
-      "--eval.batch=4", "--eval.max_new_tokens=24", "--save_every=2", _QUIET],
+      "--eval.max_new_tokens=24", "--save_every=2", _QUIET],
               3 * times + 2, 2, first=0, updates=_UPDATES)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from r1jax.core.types import Rollout
-from r1jax.data import templates
+from r1jax.data.text import templates
 from r1jax.models.model import Model
 from r1jax.rollout.drafts import couplings
 from r1jax.rollout.engine import Engine

@@ -42,9 +42,9 @@ from etils import epath
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.data import corpus
-from r1jax.data.corpus import CorpusConfig
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.sources import corpus
+from r1jax.data.sources.corpus import CorpusConfig
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.report import figures, progress, tables, writer
 from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import (

@@ -3,12 +3,12 @@
   python -m experiments.benchmarks.evaluation [--init=base] [--json]
       [--data=arith] [--split=train] [--problems=500] [--samples=16]
 
-The same problems are answered twice, batch by batch, with the same tokens: by
-the engine, from ids to ids, and by `evaluating.collect`, which also phrases,
-decodes, judges and stores as `experiments.evaluate` does. One batch of each
-comes first, untimed: it compiles, and starts the processes of the judge. Told
-is also what of the evaluation is not the engine's, of which scoring is a part,
-in percent of the engine's time.
+The same problems are answered with the same tokens by the engine alone, from
+ids to ids, and by `evaluating.collect`, which also phrases, decodes, judges and
+stores as `experiments.evaluate` does. Both come twice and in turn; the first
+time compiles, and starts the processes of the judge, and is not told. Told is
+also what the evaluation does while the engine waits, of which scoring is a
+part, as a share of the engine's time.
 """
 
 from __future__ import annotations
@@ -60,47 +60,41 @@ def measure(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
   """What `main` prints.
 
   Returns:
-    `problems`, `samples`, `tokens` drawn of repeats in the last batch too;
-    `engine_s` and `evaluation_s`, and tokens a second of both; `kept`, the
-    second as a share of the first; `engine_inside_s`, seconds of the evaluation
-    within the engine, and `added`, all others in terms of these.
+    `problems`, `samples`, `tokens` drawn; `engine_s` and `evaluation_s`, and
+    tokens a second of both; `kept`, the second as a share of the first;
+    `engine_inside_s`, seconds of the evaluation within the engine, and `added`,
+    all others in terms of these.
   """
   params = evaluating.laid_out(policy, engine, donate=True)
   timed = _Timed(engine)
-  generate = evaluating.generating(
+  sample = evaluating.generating(
       cfg, timed, judge, params, policy.router_bias_LE)
 
-  def evaluate(problems: Sequence[Prompt]) -> float:
+  def evaluate() -> float:
+    timed.start()
     with tempfile.TemporaryDirectory() as folder:
       began = time.perf_counter()
-      rows = evaluating.collect(cfg, generate, judge, problems, folder)
+      rows = evaluating.collect(cfg, sample, judge, prompts, folder)
       evaluating.write(os.path.join(folder, "generations.jsonl.gz"), rows)
       return time.perf_counter() - began
 
-  def alone(problems: Sequence[Prompt]) -> float:
-    ids = [judge.tokens(prompt) for prompt in problems]
-    seconds = 0.0
-    for first in range(0, len(problems), cfg.batch):
-      # As in an evaluation, the last batch is filled with its last problem.
-      batch = [min(first + i, len(problems) - 1) for i in range(cfg.batch)]
-      began = time.perf_counter()
-      engine.generate(params, policy.router_bias_LE, [ids[i] for i in batch],
-                      [problems[i].id for i in batch], cfg.samples, timed.key)
-      seconds += time.perf_counter() - began
-    return seconds
+  def alone() -> float:
+    ids = [judge.tokens(prompt) for prompt in prompts]
+    began = time.perf_counter()
+    engine.generate(params, policy.router_bias_LE, ids,
+                    [prompt.id for prompt in prompts], cfg.samples, timed.key)
+    return time.perf_counter() - began
 
-  evaluate(prompts[:cfg.batch])
-  alone(prompts[:cfg.batch])
-  timed.start()
-  whole = evaluate(prompts)
-  inside, tokens = timed.seconds, timed.tokens
-  bare = alone(prompts)
+  for _ in range(2):
+    whole = evaluate()
+    bare = alone()
+  tokens = timed.tokens
   return {
       "problems": len(prompts), "samples": cfg.samples, "tokens": tokens,
       "engine_s": bare, "engine_tokens_per_s": tokens / bare,
       "evaluation_s": whole, "evaluation_tokens_per_s": tokens / whole,
-      "kept": bare / whole, "engine_inside_s": inside,
-      "added": (whole - inside) / inside}
+      "kept": bare / whole, "engine_inside_s": timed.seconds,
+      "added": (whole - timed.seconds) / timed.seconds}
 
 
 class _Timed:
@@ -114,16 +108,21 @@ class _Timed:
   def start(self) -> None:
     self.seconds, self.tokens = 0.0, 0
 
-  def generate(self, params: Any, bias_LE: Any, prompts: Any, prompt_ids: Any,
-               samples: int, key: Any) -> Any:
-    """As the engine's; a rollout comes as arrays of the host, so it is done."""
-    began = time.perf_counter()
-    rollout = self._engine.generate(
-        params, bias_LE, prompts, prompt_ids, samples, key)
-    self.seconds += time.perf_counter() - began
-    self.tokens += int(rollout.lengths_QG.sum())
+  def groups(self, params: Any, bias_LE: Any, prompts: Any, prompt_ids: Any,
+             samples: int, key: Any) -> Any:
+    """As the engine's."""
     self.key = key  # the engine alone draws the same tokens with it
-    return rollout
+    found = self._engine.groups(
+        params, bias_LE, prompts, prompt_ids, samples, key)
+    while True:
+      began = time.perf_counter()
+      complete = next(found, None)
+      self.seconds += time.perf_counter() - began
+      if complete is None:
+        return
+      self.tokens += sum(int(rollout.lengths_QG.sum())
+                         for _, rollout in complete)
+      yield complete
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from absl import flags
 from r1jax.accounting import flops
 from r1jax.core import keys
 from r1jax.core.types import Rollout
-from r1jax.data import minibatches
+from r1jax.data.streams import minibatches
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models import presets
 from r1jax.models.compute import Compute

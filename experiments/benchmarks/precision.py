@@ -55,9 +55,9 @@ from etils import epath
 
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.data import arithmetic
-from r1jax.data import sft as data_lib
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.sources import arithmetic
+from r1jax.data.streams import sft as data_lib
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
 from r1jax.report import figures, tables, writer
 from r1jax.stages import grpo, judging, sft, tasks, weights, zero

@@ -48,8 +48,8 @@ from absl import flags
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.data import load
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.sources import load
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.evals import pairs, samples
 from r1jax.report import tables
 from r1jax.rewards import asked, combine
@@ -220,7 +220,7 @@ def greedy(top: pathlib.Path, name: str, init: str, *data: str, new: int
   """experiments.evaluate, greedily: its figures, its rows in order."""
   used = command(
       "evaluate", f"--init={init}", *data, "--template=chat", "--samples=1",
-      "--temperature=0", f"--max_new_tokens={new}", "--batch=16",
+      "--temperature=0", f"--max_new_tokens={new}", "--max_rows=16",
       f"--out={top / name}")
   result = io.read_json(top / name / RESULT)
   return used | {key: result[key] for key in (
@@ -293,7 +293,7 @@ def grpo(top: pathlib.Path) -> dict[str, Any]:
 
   def values(name: str, policy: str) -> dict[str, float]:
     command("evaluate", f"--init={policy}", *shared, "--split=test",
-            "--samples=4", "--temperature=1", "--top_p=1", "--batch=16",
+            "--samples=4", "--temperature=1", "--top_p=1", "--max_rows=64",
             "--max_new_tokens=48", f"--out={top / name}")
     result = io.read_json(top / name / RESULT)
     found[f"{name}_pass1"] = result["pass1"]

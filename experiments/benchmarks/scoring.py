@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from r1jax.data import packing
+from r1jax.data.streams import packing
 from r1jax.models import scalar_head
 from r1jax.stages.scoring import Scoring
 from r1jax.training import logprobs, step

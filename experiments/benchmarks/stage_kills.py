@@ -35,8 +35,8 @@ from absl import flags
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.stages import plan as plan_lib
-from r1jax.stages.pipeline import BEGUN, DONE
+from r1jax.plans import plan as plan_lib
+from r1jax.plans.pipeline import BEGUN, DONE
 
 from .. import start
 from .output import JSON

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 OPEN, CLOSE = "<think>", "</think>"
+TAGS = (OPEN, CLOSE, "<answer>", "</answer>")
 
 
 class Parts(NamedTuple):

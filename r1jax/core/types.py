@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.struct
 import jax
@@ -44,6 +44,29 @@ class Rollout:
     """Token ids of one completion, int32 [length]."""
     length = self.lengths_QG[question, sample]
     return self.tokens_QGT[question, sample, :length]
+
+
+def questions(rollout: Rollout, begin: int, end: int) -> Rollout:
+  """Those from `begin` to before `end`."""
+  return Rollout(**{
+      name: value if value is None else value[begin:end]
+      for name, value in vars(rollout).items()})
+
+
+def joined(rollouts: Sequence[Rollout]) -> Rollout:
+  """The questions of all rollouts, one after the other.
+
+  They have room for completions of one length, and no recorded experts.
+  """
+  def all_of(name):
+    values = [getattr(rollout, name) for rollout in rollouts]
+    if isinstance(values[0], tuple):
+      return tuple(one for value in values for one in value)
+    return np.concatenate(values)
+
+  return Rollout(**{
+      field.name: all_of(field.name) for field in dataclasses.fields(Rollout)
+      if field.name != "experts_QGSLA"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -33,11 +33,12 @@ NAMES = {
     "student_sft_qwen": "the distilled Qwen-shaped student",
     "student_sft_llama": "the distilled Llama-shaped student"}
 
-# Beside the rows of the table: what `stages.r1_report` takes from a run.
+# Beside the rows of the table: what `stages.reports.r1_report` takes from a
+# run.
 PROXY_EARLY, PROXY_LATE = "proxy_early", "proxy_late"
 EASIEST, HARDEST = "length_easiest", "length_hardest"
-# What `stages.safety_parts` takes from a safety evaluation. The first two are
-# differences already, of the same questions.
+# What `stages.reports.safety_parts` takes from a safety evaluation. The first
+# two are differences already, of the same questions.
 RAISED, LOWERED = "jailbreaks_raise", "control_lowers"
 OVER_REFUSAL, OVER_REFUSAL_WITH = "over_refusal", "over_refusal_controlled"
 SAFETY = (RAISED, LOWERED, OVER_REFUSAL, OVER_REFUSAL_WITH)

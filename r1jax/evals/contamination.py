@@ -1,8 +1,8 @@
 """Marks of evaluation problems that training text has parts of.
 
-What counts as a hit is `data.decontaminate`'s: ten words in a row, boilerplate
-aside, or an equal question. Training data that was cleaned of an evaluation has
-none; this is for data that was not, and for models of others.
+What counts as a hit is `data.sources.decontaminate`'s: ten words in a row,
+boilerplate aside, or an equal question. Training data that was cleaned of an
+evaluation has none; this is for data that was not, and for models of others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from r1jax.core.prompt import Prompt
-from r1jax.data import decontaminate
+from r1jax.data.sources import decontaminate
 from r1jax.evals import estimators
 
 _CHUNK = 500  # training texts looked up at once

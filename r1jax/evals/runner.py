@@ -8,7 +8,7 @@ import dataclasses
 import gzip
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,15 +16,17 @@ import numpy as np
 
 from r1jax.core import io
 from r1jax.core.prompt import Prompt
-from r1jax.core.types import Rollout, Scored
+from r1jax.core.types import Scored
 from r1jax.evals import estimators, summaries
 from r1jax.report import rollouts
 from r1jax.report.progress import Progress
 from r1jax.sharding import processes
 
-Texts = Sequence[Sequence[str]]  # Q questions of G completions
-Generate = Callable[[list[Prompt]], tuple[Rollout, Texts]]
-Judge = Callable[[Rollout, Sequence[Prompt], Texts], Scored]
+Item = tuple[int, Prompt]  # a problem and its number
+Rows = list[dict[str, Any]]  # of problems, as `of_problems` makes them
+# Batches of problems -> this process's rows of each in turn, and None, any
+# number of times, while those of the next one are not complete.
+Answers = Callable[[Sequence[Sequence[Item]]], Iterator[Rows | None]]
 
 # What is stored of a problem for people to read, and not counted.
 _READ = ("question", "reference", "completions", "reasons", "measures")
@@ -67,61 +69,53 @@ class EvalResult:
 
 
 def evaluate(
-    prompts: Sequence[Prompt], generate: Generate, score: Judge, *,
-    batch_size: int, path: str | os.PathLike | None = None,
-    name: str = "evaluate", progress: bool = True,
-    interrupted: Callable[[], bool] = lambda: False,
+    prompts: Sequence[Prompt], answers: Answers, *, batch_size: int,
+    path: str | os.PathLike | None = None, name: str = "evaluate",
+    progress: bool = True, interrupted: Callable[[], bool] = lambda: False,
 ) -> EvalResult | None:
-  """Samples, scores and summarises.
+  """Answers, judges and summarises.
 
   Under several processes each has its part of every batch and stores what it
   sampled (`report.rollouts` names and reads the files); all get the numbers.
 
   Args:
     prompts: the problems; their ids are unique.
-    generate: list of prompts, of `batch_size` or this process's part of that
-      many -> (Rollout, their G completions each). The last batch is filled with
-      repeats, which are not scored.
-    score: (rollout, prompts, texts) -> Scored with a part named "accuracy"
-      (1 correct, 0 wrong) and perhaps one named "format"; its answers vote.
-    batch_size: prompts sampled at once; the shapes never change.
+    answers: samples and judges the problems, whose numbers count from 0. Asked
+      once for all batches, so that the next one's samples may grow while those
+      of a batch end. The part "accuracy" (1 correct, 0 wrong) counts, perhaps
+      one named "format" too; the answers vote.
+    batch_size: problems of a batch.
     path: where to store every generation, one JSON line each, gzipped, written
       whole or not at all; None stores nothing.
     name: label of the progress bar.
     progress: whether to show it.
-    interrupted: asked before each batch, by all processes; ends the evaluation
-      if it is so.
+    interrupted: asked by all processes whenever `answers` is, and ends the
+      evaluation if it is so.
 
   Returns:
     What was found; None if it was interrupted, and then nothing is stored.
 
   Raises:
-    ValueError: no prompts, repeated ids, a batch size below 1, no "accuracy"
-      part, a prompt that no accuracy rule judges, or a number of samples that
-      changes between batches.
-    RuntimeError: `score` returned other prompts than it was given, or a prompt
-      was not scored exactly once.
+    ValueError: no prompts, repeated ids, a batch size below 1, or a number of
+      samples that changes between problems.
+    RuntimeError: a problem was not scored exactly once.
   """
   check(prompts, batch_size)
-  rows: list[dict[str, Any]] = []
+  items = list(enumerate(prompts))
+  batches = [items[at:at + batch_size]
+             for at in range(0, len(items), batch_size)]
+  found, rows = answers(batches), []
   with (Progress(name, len(prompts), unit="problems") if progress
         else contextlib.nullcontext()) as shown:
-    for start in range(0, len(prompts), batch_size):
-      if interrupted():
-        return None
-      live = list(prompts[start:start + batch_size])
-      numbers = processes.part(range(batch_size), "problems of a batch")
-      asked = [live[min(number, len(live) - 1)] for number in numbers]
-      rollout, texts = generate(asked)
-      ours = live[numbers.start:numbers.stop]
-      # Reward models score for all processes together: one that has none of the
-      # last problems scores a copy, too.
-      judged = ours or asked[:1]
-      scored = score(first(rollout, len(judged)), judged, texts[:len(judged)])
-      if ours:
-        rows += of_problems(scored, ours, start + numbers.start)
+    for batch in batches:
+      new = None
+      while new is None:
+        if interrupted():
+          return None
+        new = next(found)
+      rows += new
       if shown:
-        shown.step({}, len(live))
+        shown.step({}, len(batch))
   if path is not None:
     store(path, rows)
   every = sum(processes.gather([
@@ -130,7 +124,7 @@ def evaluate(
 
 
 def once(rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]
-         ) -> list[dict[str, Any]]:
+         ) -> Rows:
   """The rows in the problems' order.
 
   Raises:
@@ -140,13 +134,6 @@ def once(rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]
   if times != collections.Counter(p.id for p in prompts):
     raise RuntimeError("some problem was not scored exactly once")
   return sorted(rows, key=lambda row: row["number"])
-
-
-def first(rollout: Rollout, count: int) -> Rollout:
-  """The first questions of a rollout."""
-  return dataclasses.replace(rollout, **{
-      name: value[:count] for name, value in vars(rollout).items()
-      if value is not None})
 
 
 def check(prompts: Sequence[Prompt], batch_size: int) -> None:
@@ -166,14 +153,13 @@ def check(prompts: Sequence[Prompt], batch_size: int) -> None:
         f"prompt ids occur twice: {twice[:5]}; ids must be unique")
 
 
-def of_problems(scored: Scored, batch: Sequence[Prompt], first: int, *,
-                ruled: bool = True) -> list[dict[str, Any]]:
-  """One record per problem, numbered from `first`, its samples as lists.
+def of_problems(scored: Scored, items: Sequence[Item], *,
+                ruled: bool = True) -> Rows:
+  """One record per problem, its samples as lists.
 
   Args:
-    scored: the samples of a batch.
-    batch: its problems.
-    first: number of the first of them.
+    scored: the samples.
+    items: the problems with their numbers.
     ruled: whether each must have a verdict of the rule "accuracy"; without it
       "accuracy" is among the parts only where there is one.
 
@@ -181,7 +167,8 @@ def of_problems(scored: Scored, batch: Sequence[Prompt], first: int, *,
     RuntimeError: the prompts of `scored` are others.
     ValueError: `ruled`, and a problem has no such verdict.
   """
-  returned, given = ([p.id for p in ps] for ps in (scored.prompts, batch))
+  returned, given = ([p.id for p in ps] for ps in (
+      scored.prompts, [prompt for _, prompt in items]))
   if returned != given:
     raise RuntimeError(
         "the judge returned other prompts than it was given:"
@@ -191,13 +178,13 @@ def of_problems(scored: Scored, batch: Sequence[Prompt], first: int, *,
         f"scored parts are {sorted(scored.parts)}: evaluation needs"
         " \"accuracy\"")
   rows = []
-  for q, prompt in enumerate(batch):
+  for q, (number, prompt) in enumerate(items):
     if ruled and np.isnan(scored.parts["accuracy"][q]).any():
       raise ValueError(
           f"no accuracy rule judges prompt {prompt.id} of {prompt.source!r}"
           f" (verifier={prompt.verifier!r}): leave such prompts out")
     rows.append({
-        "number": first + q, "id": int(prompt.id),
+        "number": number, "id": int(prompt.id),
         "question": prompt.question, "reference": prompt.reference,
         "source": prompt.source, "language": prompt.language,
         "domain": prompt.domain, "level": prompt.metadata.get("level"),

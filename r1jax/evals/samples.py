@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.evals import evolution
-from r1jax.report import rollouts
+from r1jax.report import evolution, rollouts
 from r1jax.rewards import language, response
 
 GENERATIONS = "generations.jsonl.gz"

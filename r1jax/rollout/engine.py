@@ -63,7 +63,7 @@ class Engine:
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: frozenset[int],
                mesh: jax.sharding.Mesh | None = None, *,
-               max_rows: int | None = 0, deadline: int = 0,
+               max_rows: int | None = 0, untold: int = 0, deadline: int = 0,
                speculate: bool = False):
     """Prepares, without compiling yet.
 
@@ -75,6 +75,8 @@ class Engine:
       max_rows: samples that live at once, in all processes; 0 for all that a
         call asks for; None for as many of them as the devices have memory for,
         at their longest, where they tell what is free (GPUs and TPUs do).
+      untold: what None stands for where devices do not tell what is free; 0 for
+        all that a call asks for.
       deadline: tokens that a question's samples have, counted from when its
         first one began; one that begins later has fewer, but one at least. 0
         for no such end.
@@ -93,10 +95,10 @@ class Engine:
     self.model = dataclasses.replace(model, layout="decode")
     self.cfg, self.mesh = cfg, mesh
     self._fits, self.max_rows = max_rows is None, max_rows or 0
+    self.untold = untold
     check(deadline >= 0, f"deadline={deadline} must not be negative")
     self.deadline = deadline
-    shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
-    self.lanes = math.lcm(shards, jax.process_count())
+    self.lanes = lanes(mesh)
     check(self.max_rows >= 0 and self.max_rows % self.lanes == 0,
           f"max_rows={max_rows} must be a multiple of {self.lanes}, the parts"
           " that devices and processes split rows into; 0 is for all")
@@ -188,15 +190,45 @@ class Engine:
     """
     asked = self._asked(prompts, prompt_ids, samples, limits_QG, repeats_Q)
     harvest = Harvest(asked, self.cfg.max_new_tokens)
-    missing = np.full(len(prompts), samples)
+    for questions in self._groups(params, bias_LE, asked, key, harvest):
+      for question in questions if ended else ():
+        ended(question, harvest.rollout(question, question + 1))
+    return harvest.rollout()
+
+  def groups(self, params: Params, bias_LE: jax.Array,
+             prompts: Sequence[np.ndarray], prompt_ids: Sequence[int],
+             samples: int, key: jax.Array
+             ) -> Iterator[list[tuple[int, Rollout]]]:
+    """The samples of `generate`, question by question as their last one ends.
+
+    Every run of decoding gives a list, empty ones included, so that under
+    several processes all of them may stop after the same one.
+
+    Args:
+      params, bias_LE, prompts, prompt_ids, samples, key: see `generate`.
+
+    Returns:
+      Lists of (a question's index, its samples as a rollout of one question).
+    """
+    asked = self._asked(prompts, prompt_ids, samples, None, None)
+    harvest = Harvest(asked, self.cfg.max_new_tokens)
+    for questions in self._groups(params, bias_LE, asked, key, harvest):
+      yield [(question, harvest.rollout(question, question + 1))
+             for question in questions]
+
+  def _groups(self, params, bias_LE, asked: Asked, key, harvest: Harvest
+              ) -> Iterator[list[int]]:
+    """Decodes all samples; of every run, the questions that it completed."""
+    missing = np.full(len(asked.prompts), asked.samples)
     for done in self._rounds(params, bias_LE, asked, key, harvest):
-      for question in np.array(done, int) // samples:
+      complete = []
+      for question in np.array(done, int) // asked.samples:
         missing[question] -= 1
-        if ended and not missing[question]:
-          ended(int(question), harvest.rollout(question, question + 1))
+        if not missing[question]:
+          complete.append(int(question))
+      yield complete
     self.speed.update(
         tokens=int(harvest.lengths_N.sum()), rounds=harvest.rounds)
-    return harvest.rollout()
 
   def stream(self, params: Params, bias_LE: jax.Array, prompt: np.ndarray,
              prompt_id: int, key: jax.Array, *, chunk: int = 4
@@ -219,8 +251,7 @@ class Engine:
     lengths_Q = np.array([len(p) for p in prompts], np.int32)
     new = self.cfg.max_new_tokens
     longest = self._check(lengths_Q, new)
-    padded = -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET
-    tokens_QP = np.zeros((len(prompts), padded), np.int32)
+    tokens_QP = np.zeros((len(prompts), _padded(longest)), np.int32)
     for row, prompt in zip(tokens_QP, prompts, strict=True):
       row[:len(prompt)] = prompt
     if limits_QG is None:
@@ -279,7 +310,9 @@ class Engine:
         if rows is None:
           rows = self.programs.empty(
               prompts.cache, key, rows=rows_each * self.lanes,
-              slots=self.slots(asked.tokens_QP.shape[1] + 1, most))
+              slots=self.slots(prompts.padded + 1, most))
+        rows = self._resized(  # room for the new prompts
+            rows, slots, slots.held_SR.shape[1], prompts.padded + 1, most)
         fill = slots.fill(asked, prompts.begin_S, prompts.count)
         rows = self.programs.insert(rows, prompts.cache, key, self._place(fill))
       waiting, live, longest = processes.largest(
@@ -309,13 +342,16 @@ class Engine:
   def _room(self, params, bias_LE, prompt: int, most: int) -> int:
     """Rows of every lane, of `most` slots, that there is memory for.
 
-    A power of two, for few sizes to compile; 0 if the devices do not tell.
+    A power of two, for few sizes to compile; 0 for all.
     """
     if not self._fits:
       return 0
     free = _free(self.mesh)
-    fit = 0 if free is None else max(1, int(
-        ROOM * free / self._row_bytes(params, bias_LE, prompt, most)))
+    if free is None:
+      fit = -(-self.untold // self.lanes)
+    else:
+      fit = max(1, int(
+          ROOM * free / self._row_bytes(params, bias_LE, prompt, most)))
     least = -processes.largest(-fit)[0]
     return least and 2**(least.bit_length() - 1)
 
@@ -365,6 +401,12 @@ class Engine:
     return Rows(tuple(cache), *state)
 
 
+def lanes(mesh: jax.sharding.Mesh | None) -> int:
+  """The parts that devices and processes split rows into."""
+  shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
+  return math.lcm(shards, jax.process_count())
+
+
 class _Prompts:
   """The prompts whose samples begin next, computed some at a time.
 
@@ -372,6 +414,7 @@ class _Prompts:
     count: prompts of each lane that are computed at once.
     cache: of those that are; None before the first and after the last.
     begin_S: int, the first question of each lane in it.
+    padded: tokens that each of them has in it, padding included.
   """
 
   def __init__(self, engine: Engine, asked: Asked, harvest: Harvest,
@@ -379,7 +422,7 @@ class _Prompts:
     q, padded = asked.tokens_QP.shape
     self._engine, self._asked, self._harvest = engine, asked, harvest
     self.count = engine.prompts_at_once(q, asked.samples, padded, room)
-    self.cache, self.begin_S = None, None
+    self.cache, self.begin_S, self.padded = None, None, 0
 
   def ready(self, params: Params, bias_LE: jax.Array, slots: Slots) -> None:
     """Computes prompts if a lane's next sample has none."""
@@ -393,10 +436,11 @@ class _Prompts:
     questions = np.minimum(
         self.begin_S[:, None] + np.arange(self.count),
         len(self._asked.lengths_Q) - 1).reshape(-1)
+    lengths = self._asked.lengths_Q[questions]
+    self.padded = _padded(processes.largest(int(lengths.max()))[0])
     self.cache, experts = self._engine.programs.prefill(
         params, bias_LE, *self._engine._place((
-            self._asked.tokens_QP[questions],
-            self._asked.lengths_Q[questions])))
+            self._asked.tokens_QP[questions, :self.padded], lengths)))
     if experts is not None:
       self._harvest.prompts(questions, processes.own_rows(experts))
 
@@ -412,6 +456,11 @@ def _free(mesh: jax.sharding.Mesh | None) -> int | None:
   if not all("bytes_limit" in stats for stats in told):
     return None
   return min(x["bytes_limit"] - x["bytes_in_use"] for x in told)
+
+
+def _padded(length: int) -> int:
+  """Of a prompt, padding included."""
+  return -(-length // PROMPT_BUCKET) * PROMPT_BUCKET
 
 
 def _any(flags: np.ndarray) -> bool:

@@ -147,11 +147,11 @@ class Harvest:
     """Takes the experts of prompts."""
     if self._experts is None:
       q, g = self._asked.limits_QG.shape
-      prompt, *rest = experts_NPLA.shape[1:]
+      rest = experts_NPLA.shape[2:]
       self._experts = (
-          np.zeros((q, prompt, *rest), np.int32),
+          np.zeros((q, self._asked.tokens_QP.shape[1], *rest), np.int32),
           np.zeros((q * g, self.tokens_NT.shape[1], *rest), np.int32))
-    self._experts[0][questions] = experts_NPLA
+    self._experts[0][questions, :experts_NPLA.shape[1]] = experts_NPLA
 
   def take(self, slots: Slots, found: Sampled, sampled_B: np.ndarray,
            done_B: np.ndarray, ended_B: np.ndarray) -> list[int]:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data.builders import rows, wording
-from r1jax.data.builders.rows import Items, Row
+from r1jax.data.sources.builders import rows, wording
+from r1jax.data.sources.builders.rows import Items, Row
 
 AMBIGUOUS, CLEAR, FILLER = "ambig", "disambig", "filler"
 FILES = ("[ADGNPRS]*.jsonl",)  # Age.jsonl and the ten others

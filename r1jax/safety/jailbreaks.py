@@ -20,10 +20,10 @@ from etils import epath
 
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data.builders import rows
-from r1jax.data.builders.rows import BadRow, Row
-from r1jax.data.generated.draws import Dice
-from r1jax.data.world import wrongs
+from r1jax.data.sources.builders import rows
+from r1jax.data.sources.builders.rows import BadRow, Row
+from r1jax.data.sources.generated.draws import Dice
+from r1jax.data.sources.world import wrongs
 from r1jax.safety.verdicts import set_of
 
 MARKERS = ("[INSERT PROMPT HERE]", "{question}")

@@ -20,8 +20,8 @@ from etils import epath
 from r1jax.core import scripts
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data.builders import rows
-from r1jax.data.builders.rows import BadRow, Row
+from r1jax.data.sources.builders import rows
+from r1jax.data.sources.builders.rows import BadRow, Row
 from r1jax.safety.verdicts import REJECTED, SAFE, UNSAFE, Case
 
 POINTS = {SAFE: 5, REJECTED: 4, UNSAFE: 0}

@@ -1,7 +1,7 @@
 """One safety score a set, as HELM gives it and as the set's own authors do.
 
 The functions here turn cases into numbers one a question; intervals are put on
-where questions are compared (`stages.safety_report`).
+where questions are compared (`stages.reports.safety_report`).
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data.builders import rows, wording
-from r1jax.data.builders.rows import BadRow, Items, Row
+from r1jax.data.sources.builders import rows, wording
+from r1jax.data.sources.builders.rows import BadRow, Items, Row
 from r1jax.safety import bbq, languages
 
 _TURNS = re.compile(r"\n\nHuman: |\n\nAssistant: ")

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from etils import epath
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data.builders import rows
-from r1jax.data.builders.rows import Row
+from r1jax.data.sources.builders import rows
+from r1jax.data.sources.builders.rows import Row
 from r1jax.safety.sets import Loaded
 
 _IDS = 100_000  # of a split of the small world; each is asked many times

@@ -12,8 +12,8 @@ import numpy as np
 from starlette.concurrency import iterate_in_threadpool
 
 from r1jax.core.prompt import Message, ask
-from r1jax.data import templates
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text import templates
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.rollout.serving import CANCELLED, STOP, Serving, Told, Wish
 from r1jax.safety.risk_control import RiskControl
 from r1jax.serving.requests import Refused, Request

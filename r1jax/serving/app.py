@@ -23,7 +23,7 @@ from starlette.requests import Request as Http
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.rollout.serving import Full, Serving
 from r1jax.serving import requests
 from r1jax.serving.answers import Answerer, Part

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from r1jax.core.thoughts import CLOSE, OPEN
-from r1jax.data.tokenizer import TextStream, Tokenizer
+from r1jax.data.text.tokenizer import TextStream, Tokenizer
 
 
 class Stopped:

@@ -100,7 +100,7 @@ def initialize(config: DistributedConfig | None = None) -> bool:
     return True
   config = config or DistributedConfig()
   launcher = None if config.coordinator else detect(os.environ, _is_tpu_host())
-  # SIGTERM is asked about in checkpoint/signals.py; JAX's own handler would
+  # SIGTERM is asked about in stages/loop/signals.py; JAX's own handler would
   # also swallow it before training starts.
   jax.config.update("jax_enable_preemption_service", False)
   # Our `watchdog` comes first, with names; JAX's is for what is left.

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from r1jax.core.prompt import ask
-from r1jax.data import templates
-from r1jax.data.tokenizer import TextStream, Tokenizer
+from r1jax.data.text import templates
+from r1jax.data.text.tokenizer import TextStream, Tokenizer
 from r1jax.rollout.engine import Engine
 from r1jax.stages.weights import Weights
 
@@ -24,7 +24,7 @@ def stream(engine: Engine, policy: Weights, tokenizer: Tokenizer,
       (`evaluating.laid_out`) nothing is copied.
     tokenizer: of the policy.
     question: any text.
-    template: name in `data.templates`.
+    template: name in `data.text.templates`.
     key: of the sample.
 
   Raises:

@@ -20,7 +20,8 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Message, Prompt
-from r1jax.data import load, templates
+from r1jax.data.sources import load
+from r1jax.data.text import templates
 from r1jax.evals import summaries as statistics
 from r1jax.evals.benchmarks import benchmark as benchmark_lib
 from r1jax.evals.benchmarks.benchmark import Benchmark
@@ -33,8 +34,9 @@ from r1jax.rewards.combine import RewardConfig
 from r1jax.rewards.judge import Generate, Pair
 from r1jax.rewards.score import Score
 from r1jax.sharding import processes
-from r1jax.stages import batches, evaluating, judging, programs, tasks
+from r1jax.stages import evaluating, judging, programs, tasks
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.loop import batches
 from r1jax.stages.respondents import Respondent
 
 VERDICTS, ANSWERS, RESULT = "verdicts", "answers.jsonl", "result.json"
@@ -107,7 +109,7 @@ def sized(one: Benchmark, cfg: EvalConfig, context: int,
 
   Args:
     one: the benchmark.
-    cfg: what the flags say; `batch` counts problems of 16 samples.
+    cfg: what the flags say.
     context: of the model.
     given: names of fields that were typed, which win over the benchmark's.
   """
@@ -115,9 +117,7 @@ def sized(one: Benchmark, cfg: EvalConfig, context: int,
   tokens = cfg.max_new_tokens if "max_new_tokens" in given else one.tokens
   if tokens >= context:
     tokens = context // 2
-  batch = cfg.batch if "batch" in given else max(1, cfg.batch * 16 // samples)
-  return dataclasses.replace(
-      cfg, samples=samples, max_new_tokens=tokens, batch=batch)
+  return dataclasses.replace(cfg, samples=samples, max_new_tokens=tokens)
 
 
 def prepare(folder: str | os.PathLike, settings: dict[str, Any],
@@ -160,11 +160,11 @@ def sampled(one: Benchmark, prompts: Sequence[Prompt], cfg: EvalConfig,
         prompts, judge, who.context - cfg.max_new_tokens, one.name)
     prepare(folder, who.settings | {
         "benchmark": one.name, "template": who.template,
-        "questions": len(fitting), "sampling": dataclasses.asdict(cfg),
+        "questions": len(fitting), "sampling": cfg.settings(),
         "rewards": {k: v for k, v in dataclasses.asdict(rewards).items()
                     if k != "workers"}}, "choose another --out")
     rows = evaluating.collect(
-        cfg, who.generate(cfg, judge), judge, fitting, folder,
+        cfg, who.sample(cfg, judge), judge, fitting, folder,
         title=one.name, ruled=one.by_rule)
   if rows and who.silent:
     # Nobody said anything: no verdict, not a wrong answer.

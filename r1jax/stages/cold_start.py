@@ -11,14 +11,15 @@ import numpy as np
 from etils import epath
 
 from r1jax.core.prompt import Prompt
-from r1jax.data.selection import KEPT, NO_RULE, Report, SelectConfig
+from r1jax.data.sources.selection import KEPT, NO_RULE, Report, SelectConfig
 from r1jax.report import workdir as workdir_lib
 from r1jax.rewards import combine, response
 from r1jax.rewards.score import Score
 from r1jax.sharding import processes
-from r1jax.stages import batches, dialogues, rewriting, traces
+from r1jax.stages import dialogues, rewriting, traces
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
+from r1jax.stages.loop import batches
 from r1jax.stages.rewriting import Draft, Rewriter
 from r1jax.stages.traces import Judged
 

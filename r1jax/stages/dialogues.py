@@ -12,9 +12,10 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.data import sft, sft_rows
-from r1jax.data.selection import Report
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.sources import sft_rows
+from r1jax.data.sources.selection import Report
+from r1jax.data.streams import sft
+from r1jax.data.text.tokenizer import Tokenizer
 
 DATA, REPORT = "sft.jsonl", "report.json"
 _SHOWN = 10  # malformed rows that are named

@@ -1,11 +1,15 @@
-"""Evaluating a policy: engine and judge around the estimators."""
+"""Evaluating a policy: engine and judge around the estimators.
+
+All problems are in the engine's queue at once, so that its slots stay full.
+Samples are judged as they end and stored batch by batch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from etils import epath
@@ -15,22 +19,26 @@ from r1jax.core import config as config_lib
 from r1jax.core import io, keys
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.core.types import Rollout, Scored, joined
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.evals import runner
-from r1jax.evals.runner import EvalResult
+from r1jax.evals.runner import EvalResult, Item, Rows
 from r1jax.models.model import Model
 from r1jax.report import rollouts
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import processes
-from r1jax.stages import batches
 from r1jax.stages.judging import Judge
+from r1jax.stages.loop import batches as batches_lib
 from r1jax.stages.weights import Weights
 from r1jax.training import reshard
 
 # Evaluation draws other samples than training at every step.
 _STREAM = 2**31
 SAMPLES = "samples"  # folder of what `collect` stores
+_ROWS = 256  # that live at once where devices do not tell their free memory
+_BATCH = 256  # samples that are stored together, if one problem has not more
+_HELD = 2**27  # tokens of the longest samples that an engine's call may come to
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,15 +46,48 @@ class EvalConfig:
   """How much to sample; the paper: T=0.6, top-p 0.95, 64 samples on AIME."""
 
   samples: int = 16  # samples per problem, for pass@1 and majority voting
-  batch: int = 16  # problems sampled at once
+  # Samples that live at once, in all processes; 0: as many as the devices have
+  # memory for, and 256 where they do not tell (CPUs). Changes no sample.
+  max_rows: int = 0
   temperature: float = 0.6  # sampling temperature; 1: as in training; 0: greedy
   top_p: float = 0.95  # nucleus: smallest set of tokens with this probability
   max_new_tokens: int = 96  # longest completion, in tokens
   seed: int = 0  # seed of the samples
 
   def __post_init__(self):
-    check(min(self.samples, self.batch) > 0,
-          f"samples={self.samples} and batch={self.batch} must be positive")
+    check(self.samples > 0, f"samples={self.samples} must be positive")
+    check(self.max_rows >= 0, f"max_rows={self.max_rows} must not be negative")
+
+  @property
+  def batch(self) -> int:
+    """Problems that are stored together."""
+    return max(1, _BATCH // self.samples)
+
+  def settings(self) -> dict[str, Any]:
+    """What samples depend on, JSON-ready."""
+    settings = dataclasses.asdict(self)
+    del settings["max_rows"]
+    return settings
+
+
+class Group(NamedTuple):
+  """All samples of one problem.
+
+  Attributes:
+    batch, question: which batch, and which problem of it.
+    rollout: of this one question.
+    texts: its completions, where they did not come as tokens.
+  """
+
+  batch: int
+  question: int
+  rollout: Rollout
+  texts: Sequence[str] | None = None
+
+
+# This process's part of batches of problems, of one size in all processes -> of
+# every run of decoding, the groups that it completed, perhaps none.
+Sample = Callable[[Sequence[Sequence[Prompt]]], Iterator[list[Group]]]
 
 
 def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
@@ -68,20 +109,18 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
     path: where to store the generations, or None.
     name: of the progress bar.
     progress: whether to show it.
-    interrupted: asked before each batch; if it is so, the result is None.
+    interrupted: asked after each run of decoding; if it is so, the result is
+      None.
   """
-  generate = generating(cfg, engine, judge, params, bias_LE, step)
-
-  def score(rollout, batch, texts):
-    return judge.submit(rollout, batch, texts)()
-
+  sample = generating(cfg, engine, judge, params, bias_LE, step)
   with cost.phase("evaluate"):
     return runner.evaluate(
-        prompts, generate, score, batch_size=cfg.batch, path=path, name=name,
-        progress=progress and processes.is_writer(), interrupted=interrupted)
+        prompts, answers(sample, judge), batch_size=cfg.batch, path=path,
+        name=name, progress=progress and processes.is_writer(),
+        interrupted=interrupted)
 
 
-def collect(cfg: EvalConfig, generate: runner.Generate, judge: Judge,
+def collect(cfg: EvalConfig, sample: Sample, judge: Judge,
             prompts: Sequence[Prompt], folder: str | os.PathLike, *,
             title: str = "evaluate", ruled: bool = True
             ) -> list[dict[str, Any]] | None:
@@ -92,7 +131,7 @@ def collect(cfg: EvalConfig, generate: runner.Generate, judge: Judge,
 
   Args:
     cfg: how much.
-    generate: prompts -> their samples, as `generating` gives it.
+    sample: as `generating` gives it.
     judge: phrases and judges.
     prompts: the problems.
     folder: gets the folder `samples`, and what it cost.
@@ -108,28 +147,13 @@ def collect(cfg: EvalConfig, generate: runner.Generate, judge: Judge,
   """
   runner.check(prompts, cfg.batch)
 
-  def work(live: Sequence[tuple[int, Prompt]]) -> list[dict[str, Any]]:
-    # The shapes never change: the last batch is filled with repeats.
-    numbers = processes.part(range(cfg.batch), "problems of a batch")
-    asked = [live[min(number, len(live) - 1)][1] for number in numbers]
-    rollout, texts = generate(asked)
-    ours = [prompt for _, prompt in live[numbers.start:numbers.stop]]
-    judged = ours or asked[:1]  # as `runner.evaluate`
-    scored = judge.submit(
-        runner.first(rollout, len(judged)), judged, texts[:len(judged)])()
-    if not ours:
-      return []
-    rows = runner.of_problems(
-        scored, ours, live[0][0] + numbers.start, ruled=ruled)
-    return [row | {"tail": judge.tail(prompt)}
-            for row, prompt in zip(rows, ours, strict=True)]
-
   folder = epath.Path(folder) / SAMPLES
   items = list(enumerate(prompts))
-  if not batches.store(folder, items, cfg.batch, work, title=title,
-                       unit="problems"):
+  if not batches_lib.store_all(folder, items, cfg.batch,
+                           answers(sample, judge, ruled=ruled), title=title,
+                           unit="problems"):
     return None
-  rows = list(batches.read(folder, len(prompts), cfg.batch))
+  rows = list(batches_lib.read(folder, len(prompts), cfg.batch))
   for row, prompt in zip(rows, prompts, strict=True):
     check(row["id"] == prompt.id and row["question"] == prompt.question,
           f"{folder} has the question {row['question'][:60]!r} where the data"
@@ -147,19 +171,116 @@ def write(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
   processes.from_writer(one)
 
 
+def answers(sample: Sample, judge: Judge, *, ruled: bool = True
+            ) -> runner.Answers:
+  """Batches of problems -> their rows, with "tail"; see `collect`."""
+  def work(batches: Sequence[Sequence[Item]]) -> Iterator[Rows | None]:
+    for found in judged(sample, judge, batches):
+      if found is None:
+        yield None
+        continue
+      items, scored = found
+      rows = runner.of_problems(scored, items, ruled=ruled) if items else []
+      yield [row | {"tail": judge.tail(prompt)}
+             for row, (_, prompt) in zip(rows, items, strict=True)]
+
+  return work
+
+
+def judged(sample: Sample, judge: Judge, batches: Sequence[Sequence[Item]]
+           ) -> Iterator[tuple[Sequence[Item], Scored] | None]:
+  """Samples and judges problems, batch by batch.
+
+  Verdicts are begun as groups end. A batch is given when it has all of its own,
+  or nothing is left to sample, so that decoding waits for no rule.
+
+  Args:
+    sample: as `generating` gives it.
+    judge: of the answers.
+    batches: of all processes.
+
+  Returns:
+    Of each batch this process's problems, perhaps none, and their verdicts;
+    between them None after every run of decoding.
+  """
+  parts = [_part(batch) for batch in batches]
+  # Reward models score in all processes together: one that has no problem of
+  # the batch scores a copy.
+  begun = [judge.begin([p for _, p in own or asked[:1]])
+           for asked, own in parts]
+  groups: list[dict[int, Rollout]] = [{} for _ in parts]
+  at = 0
+
+  def finished():
+    rollouts = groups[at]
+    scored = begun[at].submit(
+        joined([rollouts[q] for q in range(len(rollouts))]))()
+    groups[at], begun[at] = {}, None
+    return parts[at][1], scored
+
+  for complete in sample([[p for _, p in asked] for asked, _ in parts]):
+    for group in complete:
+      if group.question < max(1, len(parts[group.batch][1])):
+        groups[group.batch][group.question] = group.rollout
+        begun[group.batch].add(group.question, group.rollout, group.texts)
+    while at < len(parts) and not processes.largest(
+        int(not begun[at].judged()))[0]:
+      yield finished()
+      at += 1
+    yield None
+  while at < len(parts):
+    yield finished()
+    at += 1
+
+
+def _part(batch: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+  """(what this process samples of a batch, what of it counts).
+
+  All processes sample as much: the last problem is repeated for those that have
+  less, or nothing.
+  """
+  count = jax.process_count()
+  filled = list(batch) + [batch[-1]] * (-len(batch) % count)
+  numbers = processes.part(range(len(filled)), "problems of a batch")
+  return ([filled[n] for n in numbers],
+          [filled[n] for n in numbers if n < len(batch)])
+
+
 def generating(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
-               bias_LE: jax.Array, step: int = 0) -> runner.Generate:
-  """Prompts -> their samples; see `evaluate` for the arguments."""
+               bias_LE: jax.Array, step: int = 0) -> Sample:
+  """Samples as an evaluation at a step does; see `evaluate`."""
   key = keys.fold(jax.random.key(cfg.seed), _STREAM, step)
+  return sampling(cfg, engine, judge, params, bias_LE, key)
 
-  def generate(batch):
-    rollout = engine.generate(
-        params, bias_LE, [judge.tokens(p) for p in batch],
-        [p.id for p in batch], cfg.samples, key)
-    cost.sampled(engine.model.cfg, rollout)
-    return rollout, judge.texts(rollout)
 
-  return generate
+def sampling(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
+             bias_LE: jax.Array, key: jax.Array) -> Sample:
+  """Samples problems of all batches through one queue.
+
+  Args:
+    cfg: how many.
+    engine: of the policy's model.
+    judge: phrases the questions.
+    params: the policy, as the engine reads it.
+    bias_LE: its router bias.
+    key: of the samples.
+  """
+  def sample(batches):
+    # The host holds all samples of a call, with room for their longest.
+    problems = max(1, _HELD // (cfg.max_new_tokens * cfg.samples))
+    some = max(1, problems // max(map(len, batches), default=1))
+    for first in range(0, len(batches), some):
+      places = [(first + b, q) for b, batch in enumerate(
+          batches[first:first + some]) for q in range(len(batch))]
+      prompts = [batches[b][q] for b, q in places]
+      for complete in engine.groups(
+          params, bias_LE, [judge.tokens(p) for p in prompts],
+          [p.id for p in prompts], cfg.samples, key):
+        for _, rollout in complete:
+          cost.sampled(engine.model.cfg, rollout)
+        yield [Group(*places[i], rollout) for i, rollout in complete]
+
+  return sample
 
 
 def sampler(cfg: EvalConfig, model: Model, tokenizer: Tokenizer,
@@ -168,7 +289,7 @@ def sampler(cfg: EvalConfig, model: Model, tokenizer: Tokenizer,
   return Engine(model, SamplingConfig(
       temperature=cfg.temperature, top_p=cfg.top_p,
       max_new_tokens=cfg.max_new_tokens, vocab=tokenizer.vocab_size),
-      tokenizer.eos_ids, mesh)
+      tokenizer.eos_ids, mesh, max_rows=cfg.max_rows or None, untold=_ROWS)
 
 
 def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,

@@ -13,8 +13,8 @@ from r1jax.checkpoint import hf_config, hf_io
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.data import hf_tokenizer
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text import hf_tokenizer
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.models.config import describe
 from r1jax.ops import linear
 from r1jax.report import progress, writer

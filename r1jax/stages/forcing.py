@@ -10,7 +10,7 @@ Muennighoff et al., arXiv:2501.19393, who also prolong thoughts: not done here).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,8 +19,9 @@ import numpy as np
 from r1jax.core import keys, thoughts
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.core.types import Rollout
+from r1jax.core.types import Rollout, joined, questions
 from r1jax.rollout.engine import Engine
+from r1jax.stages.evaluating import Group, Sample
 from r1jax.stages.judging import Judge
 
 _STREAM = 2**31 + 1  # other randomness than evaluations' and training's
@@ -60,17 +61,47 @@ class Forcing:
     self._answering = Engine(
         engine.model, dataclasses.replace(
             engine.cfg, max_new_tokens=answer_tokens),
-        judge.tokenizer.eos_ids, engine.mesh)
-    self._whole: dict[tuple[int, ...], Rollout] = {}
+        judge.tokenizer.eos_ids, engine.mesh,
+        max_rows=engine.max_rows or None, untold=engine.untold)
+    self._whole: Rollout | None = None
+    self._numbers: dict[int, int] = {}
     self.forced = self.asked = 0
 
-  def generate(self, batch: Sequence[Prompt], budget: int
-               ) -> tuple[Rollout, tuple[tuple[str, ...], ...]]:
-    """(samples, texts) under a budget, as `evals.runner` asks for them."""
-    whole = self._long(batch)
+  def draw(self, prompts: Sequence[Prompt], ended: Callable[[int], None]
+           ) -> None:
+    """Draws the unforced samples, once for all budgets.
+
+    Args:
+      prompts: the questions.
+      ended: called with how many more of them have all their samples.
+    """
+    found: dict[int, Rollout] = {}
+    for complete in self._engine.groups(
+        self._params, self._bias_LE, [self._judge.tokens(p) for p in prompts],
+        [p.id for p in prompts], self._samples, self._key()):
+      found.update(complete)
+      ended(len(complete))
+    self._whole = joined([found[q] for q in range(len(prompts))])
+    self._numbers = {p.id: q for q, p in enumerate(prompts)}
+
+  def sample(self, budget: int) -> Sample:
+    """What `evaluating.answers` asks for its samples: those under a budget."""
+    def sample(batches: Sequence[Sequence[Prompt]]) -> Iterator[list[Group]]:
+      forced = self.under(budget)
+      for at, batch in enumerate(batches):
+        groups = []
+        for q, prompt in enumerate(batch):
+          number = self._numbers[prompt.id]
+          groups.append(Group(at, q, questions(forced, number, number + 1)))
+        yield groups
+
+    return sample
+
+  def under(self, budget: int) -> Rollout:
+    """All samples under a budget of thought tokens."""
+    whole = self._whole
     open_ = self._open(whole, budget)
-    self.forced += len(open_)
-    self.asked += whole.lengths_QG.size
+    self.forced, self.asked = len(open_), whole.lengths_QG.size
     answers = self._answers(whole, open_, budget)
     longest = max([int(whole.lengths_QG.max()), *(
         budget + len(self._close) + len(ids) for ids, _ in answers.values())])
@@ -82,24 +113,9 @@ class Forcing:
           [whole.tokens_QGT[q, g, :budget], self._close, answer])
       tokens[q, g, :len(ids)] = ids
       lengths[q, g], truncated[q, g] = len(ids), cut
-    rollout = dataclasses.replace(
+    return dataclasses.replace(
         whole, tokens_QGT=tokens, lengths_QG=lengths, truncated_QG=truncated,
-        logprobs_QGT=np.zeros(tokens.shape, np.float32), experts_QGSLA=None)
-    return rollout, self._judge.texts(rollout)
-
-  def start(self) -> None:
-    """Before the questions of another budget: counts begin anew."""
-    self.forced = self.asked = 0
-
-  def _long(self, batch: Sequence[Prompt]) -> Rollout:
-    """The unforced samples, drawn once for all budgets."""
-    name = tuple(prompt.id for prompt in batch)
-    if name not in self._whole:
-      self._whole[name] = self._engine.generate(
-          self._params, self._bias_LE,
-          [self._judge.tokens(prompt) for prompt in batch], list(name),
-          self._samples, self._key())
-    return self._whole[name]
+        logprobs_QGT=np.zeros(tokens.shape, np.float32))
 
   def _key(self) -> jax.Array:
     return keys.fold(jax.random.key(self._seed), _STREAM)
@@ -119,25 +135,18 @@ class Forcing:
   def _answers(self, whole: Rollout, open_: Sequence[tuple[int, int]],
                budget: int) -> dict[tuple[int, int], tuple[np.ndarray, bool]]:
     """(answer ids, whether it met its limit) of the thoughts that were closed.
-
-    As many at a time as a batch has samples, so that the shapes stay few.
     """
-    size = whole.lengths_QG.size
-    found = {}
-    for start in range(0, len(open_), size):
-      part = list(open_[start:start + size])
-      full = part + part[:1] * (size - len(part))
-      rollout = self._answering.generate(
-          self._params, self._bias_LE,
-          [np.concatenate([whole.prompt_tokens[q],
-                           whole.tokens_QGT[q, g, :budget], self._close])
-           for q, g in full],
-          [self._address(whole, q, g) for q, g in full], 1,
-          keys.fold(self._key(), budget), repeats_Q=[0] * size)
-      for row, at in enumerate(part):
-        found[at] = (rollout.completion(row, 0),
-                     bool(rollout.truncated_QG[row, 0]))
-    return found
+    if not open_:
+      return {}
+    rollout = self._answering.generate(
+        self._params, self._bias_LE,
+        [np.concatenate([whole.prompt_tokens[q],
+                         whole.tokens_QGT[q, g, :budget], self._close])
+         for q, g in open_],
+        [self._address(whole, q, g) for q, g in open_], 1,
+        keys.fold(self._key(), budget), repeats_Q=[0] * len(open_))
+    return {at: (rollout.completion(row, 0), bool(rollout.truncated_QG[row, 0]))
+            for row, at in enumerate(open_)}
 
   def _address(self, whole: Rollout, q: int, g: int) -> int:
     return (int(whole.prompt_ids_Q[q]) * self._samples + g) % 2**31

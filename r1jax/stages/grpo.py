@@ -24,9 +24,9 @@ from r1jax.core import keys
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.core.types import Rollout, Scored, TokenBatch
-from r1jax.data import minibatches, pipeline
-from r1jax.data.minibatches import Minibatch
-from r1jax.data.tokenizer import check_fits
+from r1jax.data.streams import minibatches, pipeline
+from r1jax.data.streams.minibatches import Minibatch
+from r1jax.data.text.tokenizer import check_fits
 from r1jax.report import rollouts as rollouts_lib
 from r1jax.report import writer
 from r1jax.rollout.engine import Engine
@@ -38,8 +38,8 @@ from r1jax.stages.collecting import collect
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.judging import Judge
 from r1jax.stages.learner import Learner
+from r1jax.stages.loop.session import Session
 from r1jax.stages.paused import Paused, Work
-from r1jax.stages.session import Session
 from r1jax.stages.stalled import Stalled
 from r1jax.stages.weights import Handover, Weights
 from r1jax.training import metrics as metrics_lib

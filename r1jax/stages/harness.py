@@ -24,8 +24,9 @@ import numpy as np
 from r1jax.accounting import cost
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
-from r1jax.data import chat, packing
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.streams import packing
+from r1jax.data.text import chat
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.models.model import Model
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig

@@ -14,8 +14,8 @@ from absl import logging
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.core.types import Rollout, Scored
-from r1jax.data import templates
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text import templates
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.rewards import asked, combine, rules
 from r1jax.rewards import models as models_lib
 from r1jax.rewards.combine import Combine, RewardConfig
@@ -30,7 +30,7 @@ class Judge(NamedTuple):
 
   Attributes:
     tokenizer: of the policy.
-    template: name in `data.templates`.
+    template: name in `data.text.templates`.
     pool: child processes with the rules.
     rewards: weight of each rule, and of each model.
     models: reward models by the name of their reward.
@@ -127,12 +127,22 @@ class Begun:
     self._judge, self._prompts = judge, prompts
     self._groups: dict[int, tuple[tuple[str, ...], Any, Any]] = {}
 
-  def add(self, question: int, group: Rollout) -> None:
-    """Starts to judge the samples of one question, a rollout of it alone."""
+  def add(self, question: int, group: Rollout,
+          texts: Sequence[str] | None = None) -> None:
+    """Starts to judge the samples of one question, a rollout of it alone.
+
+    Its completions are decoded, unless they are given as `texts`.
+    """
     judge = self._judge
-    (texts,) = judge.texts(group)
+    if texts is None:
+      (texts,) = judge.texts(group)
     items = judge._items([self._prompts[question]], [texts])
-    self._groups[question] = texts, items, judge.pool.submit(items)
+    self._groups[question] = tuple(texts), items, judge.pool.submit(items)
+
+  def judged(self) -> bool:
+    """Whether all groups were added and the rules are done with them."""
+    return len(self._groups) == len(self._prompts) and all(
+        future.done() for _, _, future in self._groups.values())
 
   def submit(self, rollout: Rollout) -> Callable[[], Scored]:
     """As `Judge.submit`, of the whole rollout, its groups added or none."""
@@ -169,7 +179,7 @@ def judge(tokenizer: Tokenizer, template: str,
 
   Args:
     tokenizer: of the policy.
-    template: name in `data.templates`.
+    template: name in `data.text.templates`.
     rewards: which, how much, by how many children; by default R1-Zero's.
     own: accuracy rules by verifier, beside or instead of those of
       `rewards.rules`; functions at the top of importable modules.

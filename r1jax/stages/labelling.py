@@ -108,7 +108,7 @@ def report(judged: Sequence[Preference], kept: Sequence[Preference],
 
 
 def row(one: Preference, source: str) -> dict[str, Any]:
-  """A line for `data.preference`."""
+  """A line for `data.streams.preference`."""
   answers = one.pair.first, one.pair.second
   return {"messages": list(one.pair.messages), "chosen": answers[one.chosen],
           "rejected": answers[1 - one.chosen], "margin": abs(one.delta),

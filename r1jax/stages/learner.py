@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.core.types import TokenBatch
-from r1jax.data import minibatches
-from r1jax.data.minibatches import Minibatch
+from r1jax.data.streams import minibatches
+from r1jax.data.streams.minibatches import Minibatch
 from r1jax.sharding import processes
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.weights import Handover, Weights, computing

@@ -16,7 +16,7 @@ import numpy as np
 
 from r1jax.core.types import Rollout, TokenBatch
 from r1jax.stages.learner import Learner, Micros
-from r1jax.stages.session import Session
+from r1jax.stages.loop.session import Session
 from r1jax.training import metrics as metrics_lib
 from r1jax.training.metrics import Metrics
 

@@ -13,11 +13,11 @@ import jax
 from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
-from r1jax.data import pipeline
-from r1jax.data.tokenizer import Tokenizer, check_fits
+from r1jax.data.streams import pipeline
+from r1jax.data.text.tokenizer import Tokenizer, check_fits
 from r1jax.report import sinks
 from r1jax.sharding import processes
-from r1jax.stages.session import Session
+from r1jax.stages.loop.session import Session
 from r1jax.stages.weights import Handover
 from r1jax.training import metrics as metrics_lib
 from r1jax.training import objectives, optimizer, step

@@ -15,11 +15,13 @@ import numpy as np
 from r1jax.accounting import cost
 from r1jax.core.config import check
 from r1jax.core.prompt import Message
-from r1jax.data import hf_tokenizer, preference, templates
-from r1jax.data.templates import Rendered
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.streams import preference
+from r1jax.data.text import hf_tokenizer, templates
+from r1jax.data.text.templates import Rendered
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
 from r1jax.rewards import response
+from r1jax.rollout import engine as engine_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import processes
@@ -90,19 +92,26 @@ class Replier:
         [{"role": "user", "content": ""}], self._template, tokenizer)
 
   @functools.cached_property
-  def _ready(self) -> tuple[Engine, Any, jax.Array]:
-    """(engine, parameters as it reads them, router bias)."""
+  def _ready(self) -> tuple[Callable[[int], Engine], Any, jax.Array]:
+    """(samples of each conversation -> engine, parameters as it reads them,
+    router bias)."""
     policy = self._policy()
-    engine = Engine(policy.model, SamplingConfig(
-        temperature=self._cfg.temperature, top_p=self._cfg.top_p,
-        max_new_tokens=self._cfg.max_new_tokens,
-        vocab=self._tokenizer.vocab_size), self._tokenizer.eos_ids, self._mesh)
-    return (engine, evaluating.laid_out(policy, engine, donate=True),
-            policy.router_bias_LE)
 
-  def compilations(self) -> int:
-    """Programs compiled so far."""
-    return self._ready[0].compilations()
+    @functools.cache
+    def engine(samples: int) -> Engine:
+      return Engine(policy.model, SamplingConfig(
+          temperature=self._cfg.temperature, top_p=self._cfg.top_p,
+          max_new_tokens=self._cfg.max_new_tokens,
+          vocab=self._tokenizer.vocab_size), self._tokenizer.eos_ids,
+          self._mesh, max_rows=self._rows(samples))
+
+    return (engine, evaluating.laid_out(
+        policy, engine(1), donate=True), policy.router_bias_LE)
+
+  def _rows(self, samples: int) -> int:
+    """Of `batch` conversations, in equal parts for all devices."""
+    lanes = engine_lib.lanes(self._mesh)
+    return -(-self._cfg.batch * samples // lanes) * lanes
 
   def __call__(self, conversations: Sequence[Sequence[Message]]
                ) -> list[str | None]:
@@ -134,26 +143,25 @@ class Replier:
                count: int) -> list[list[_Answer] | None]:
     answers: list[list[_Answer] | None] = [None] * len(rendered)
     asked = [(at, one) for at, one in enumerate(rendered) if one]
-    # Processes sample together: one without questions asks an empty one.
+    # Processes sample together: one without conversations brings an empty one.
     rounds, = processes.largest(-(-len(asked) // self._cfg.batch))
     if not rounds:
       return answers
-    engine, params, bias_LE = self._ready
-    key = jax.random.key(self._cfg.seed)
-    for number in range(rounds):
-      part = asked[number * self._cfg.batch:][:self._cfg.batch]
-      # The last batch is as large as the others: one shape.
-      full = [(one, ids[at]) for at, one in part] or [(self._empty, 0)]
-      full += full[:1] * (self._cfg.batch - len(full))
-      with cost.phase("sample"):
-        rollout = engine.generate(
-            params, bias_LE, [np.array(one.ids, np.int32) for one, _ in full],
-            [address for _, address in full], count, key)
-      cost.sampled(engine.model.cfg, rollout)
-      for row, (at, one) in enumerate(part):
-        answers[at] = [_Answer(
-            one.tail + self._text(rollout.completion(row, g).tolist()),
-            not rollout.truncated_QG[row, g]) for g in range(count)]
+    engines, params, bias_LE = self._ready
+    engine = engines(count)
+    # Whole batches: few shapes.
+    full = [(one, ids[at]) for at, one in asked] or [(self._empty, 0)]
+    full += full[:1] * (rounds * self._cfg.batch - len(full))
+    with cost.phase("sample"):
+      rollout = engine.generate(
+          params, bias_LE, [np.array(one.ids, np.int32) for one, _ in full],
+          [address for _, address in full], count,
+          jax.random.key(self._cfg.seed), repeats_Q=[0] * len(full))
+    cost.sampled(engine.model.cfg, rollout)
+    for row, (at, one) in enumerate(asked):
+      answers[at] = [_Answer(
+          one.tail + self._text(rollout.completion(row, g).tolist()),
+          not rollout.truncated_QG[row, g]) for g in range(count)]
     return answers
 
   def _text(self, ids: list[int]) -> str:

@@ -15,15 +15,15 @@ from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.data import preference as data_lib
-from r1jax.data.preference import PAIRWISE, POINTWISE, Example, Packed
-from r1jax.data.tokenizer import Tokenizer, check_fits
+from r1jax.data.streams import preference as data_lib
+from r1jax.data.streams.preference import PAIRWISE, POINTWISE, Example, Packed
+from r1jax.data.text.tokenizer import Tokenizer, check_fits
 from r1jax.evals import preference as evals
 from r1jax.report import reward_figure, sinks, writer
 from r1jax.sharding import processes, rules
 from r1jax.stages import reward_weights
+from r1jax.stages.loop.session import Session
 from r1jax.stages.scoring import Scoring
-from r1jax.stages.session import Session
 from r1jax.stages.weights import Handover, Weights
 from r1jax.training import metrics as metrics_lib
 from r1jax.training import optimizer, preference, step
@@ -118,7 +118,7 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
     cfg: the settings, `template` as it was read.
     initial: model (a `ScalarModel`) and first parameters, given up.
     tokenizer: that made the examples; the run keeps it.
-    examples: from `data.preference.load`, each at most a row long.
+    examples: from `data.streams.preference.load`, each at most a row long.
     held_out: examples that are scored, at least one.
     workdir: folder of the run.
     mesh: to train on; None for one device.

@@ -15,8 +15,9 @@ import jax
 import numpy as np
 
 from r1jax.core.prompt import Prompt
-from r1jax.data import preference, sft, templates
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.streams import preference, sft
+from r1jax.data.text import templates
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.models.compute import Compute
 from r1jax.rewards.combine import RewardConfig
 from r1jax.rewards.models import HELPFUL, SAFETY, SUMMARY, TEXT, Scorer

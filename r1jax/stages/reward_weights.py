@@ -12,20 +12,20 @@ from typing import Any
 import jax
 from etils import epath
 
-from r1jax.checkpoint import hf_config, hf_io
+from r1jax.checkpoint import hf_config, hf_io, inits
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.data import hf_tokenizer
-from r1jax.data import tokenizer as tokenizer_lib
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text import hf_tokenizer
+from r1jax.data.text import tokenizer as tokenizer_lib
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.models import scalar_head
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import build
 from r1jax.models.scalar_head import ScalarModel
 from r1jax.report import workdir as workdir_lib
-from r1jax.stages import exporting, inits, weights
+from r1jax.stages import exporting, weights
 from r1jax.stages.weights import Weights
 from r1jax.training import lora
 

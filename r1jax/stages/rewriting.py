@@ -16,8 +16,8 @@ import numpy as np
 
 from r1jax.core.config import check
 from r1jax.core.prompt import Message, Prompt, ask
-from r1jax.data import selection
-from r1jax.data.selection import SelectConfig
+from r1jax.data.sources import selection
+from r1jax.data.sources.selection import SelectConfig
 from r1jax.rewards import format as format_lib
 from r1jax.rewards import response
 from r1jax.rewards.judge import Generate

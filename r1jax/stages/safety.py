@@ -20,7 +20,7 @@ from r1jax.rewards import response
 from r1jax.rewards.endpoint import Endpoint
 from r1jax.safety import verdicts
 from r1jax.safety.verdicts import Case, Control, Judge, Reviewed, Verdict
-from r1jax.stages import batches
+from r1jax.stages.loop import batches
 from r1jax.stages.replies import Replier
 
 ANSWERS, VERDICTS = "answers", "verdicts"

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from r1jax.accounting import cost
-from r1jax.data import packing, preference
+from r1jax.data.streams import packing, preference
 from r1jax.models.scalar_head import ScalarModel
 from r1jax.sharding import processes
 from r1jax.training import step

@@ -12,7 +12,7 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import sft_rows
+from r1jax.data.sources import sft_rows
 from r1jax.evals import contamination
 from r1jax.evals import samples as samples_lib
 from r1jax.stages import tasks
@@ -27,7 +27,7 @@ def texts(names: str, data_dir: str | os.PathLike = ""
   Args:
     names: separated by commas: data sets as NAME@SPLIT (train by default), and
       .jsonl files of dialogues, as for SFT, or of {"text"}.
-    data_dir: see `data.load`.
+    data_dir: see `data.sources.load`.
 
   Raises:
     ValueError: a file cannot be read, or has a row that is neither; the message

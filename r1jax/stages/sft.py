@@ -14,11 +14,11 @@ import jax
 from r1jax.accounting import cost
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
-from r1jax.data.sft import Example, Packed
-from r1jax.data.tokenizer import Tokenizer, check_fits
+from r1jax.data.streams.sft import Example, Packed
+from r1jax.data.text.tokenizer import Tokenizer, check_fits
 from r1jax.report import sinks, writer
 from r1jax.sharding import processes
-from r1jax.stages.session import Session
+from r1jax.stages.loop.session import Session
 from r1jax.stages.weights import Handover, Weights
 from r1jax.training import metrics as metrics_lib
 from r1jax.training import objectives, optimizer, step
@@ -98,8 +98,8 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
     initial: model and first parameters. The run takes them: their arrays become
       its own.
     tokenizer: that made the examples; the run keeps it.
-    examples: from `data.sft.load` or `sft_stream.load`, each at most a row
-      long.
+    examples: from `data.streams.sft.load` or `sft_stream.load`, each at most a
+      row long.
     workdir: folder of the run.
     held_out: examples whose loss is logged, as `eval/cross_entropy`.
     mesh: to train on; None for one device.

@@ -21,8 +21,8 @@ from typing import Any
 
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.data import load as load_lib
-from r1jax.data import mixture
+from r1jax.data.sources import load as load_lib
+from r1jax.data.sources import mixture
 from r1jax.rewards.score import Rule
 from r1jax.stages.judging import Judge
 
@@ -34,7 +34,7 @@ def load(text: str, split: str, data_dir: str | os.PathLike = ""
   Args:
     text: as --data; amounts in it are not looked at.
     split: a split of each of them, e.g. "train" or "test[:100]".
-    data_dir: see `data.load`; what is generated needs none.
+    data_dir: see `data.sources.load`; what is generated needs none.
   """
   return {name: _own_prompts(name, split) if name.endswith(".py")
           else load_lib.load(name, data_dir or None, split)

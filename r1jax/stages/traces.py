@@ -15,22 +15,21 @@ import jax
 import numpy as np
 from etils import epath
 
-from r1jax.accounting import cost
 from r1jax.core import keys
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.core.types import Scored
-from r1jax.data import selection
-from r1jax.data.selection import Report, Sample, SelectConfig
-from r1jax.evals import runner
+from r1jax.data.sources import selection
+from r1jax.data.sources.selection import Report, Sample, SelectConfig
 from r1jax.report import workdir as workdir_lib
 from r1jax.rewards import response
 from r1jax.rewards.score import Score
 from r1jax.rollout.engine import Engine
 from r1jax.sharding import processes
-from r1jax.stages import batches, evaluating
+from r1jax.stages import evaluating
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
+from r1jax.stages.loop import batches as batches_lib
 from r1jax.stages.weights import Weights, fingerprint
 
 FOLDER = "samples"
@@ -87,23 +86,22 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
   key = keys.fold(jax.random.key(cfg.seed), _STREAM)
   params = evaluating.laid_out(policy, engine, donate=True)
 
-  def work(live: Sequence[Prompt]) -> list[dict[str, Any]]:
-    # The shapes never change: the last batch is filled with repeats.
-    numbers = processes.part(range(cfg.batch), "questions of a batch")
-    asked = [live[min(number, len(live) - 1)] for number in numbers]
-    rollout = engine.generate(
-        params, policy.router_bias_LE, [judge.tokens(p) for p in asked],
-        [p.id for p in asked], cfg.samples, key)
-    cost.sampled(policy.model.cfg, rollout)
-    ours = live[numbers.start:numbers.stop]
-    some = ours or asked[:1]  # as `runner.evaluate`
-    rows = _rows(judge.submit(runner.first(rollout, len(some)), some)(), judge,
-                 judged)
-    return rows if ours else []
+  sample = evaluating.sampling(
+      cfg, engine, judge, params, policy.router_bias_LE, key)
 
-  return batches.store(
-      epath.Path(workdir) / FOLDER, prompts, cfg.batch, work, title=title,
-      unit="questions")
+  def work(batches):
+    for found in evaluating.judged(sample, judge, batches):
+      if found is None:
+        yield None
+        continue
+      items, scored = found
+      # A judge may reply in all processes together.
+      rows = _rows(scored, judge, judged)
+      yield rows if items else []
+
+  return batches_lib.store_all(
+      epath.Path(workdir) / FOLDER, list(enumerate(prompts)), cfg.batch, work,
+      title=title, unit="questions")
 
 
 def selected(cfg: EvalConfig, select: SelectConfig, prompts: Sequence[Prompt],
@@ -125,7 +123,7 @@ def read(cfg: EvalConfig, prompts: Sequence[Prompt],
   Raises:
     ValueError: a file is missing, damaged, or of other questions.
   """
-  rows = batches.read(epath.Path(workdir) / FOLDER, len(prompts), cfg.batch)
+  rows = batches_lib.read(epath.Path(workdir) / FOLDER, len(prompts), cfg.batch)
   for prompt, row in zip(prompts, rows, strict=True):
     check(row["id"] == prompt.id, f"{workdir}/{FOLDER} has question"
           f" {row['id']} where the data has {prompt.id}; the data has changed"

@@ -13,21 +13,28 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from r1jax.checkpoint import export, hf_config, hf_io, hf_source, peft, trees
+from r1jax.checkpoint import (
+  export,
+  hf_config,
+  hf_io,
+  hf_source,
+  inits,
+  peft,
+  trees,
+)
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
-from r1jax.data import hf_tokenizer
-from r1jax.data import tokenizer as tokenizer_lib
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text import hf_tokenizer
+from r1jax.data.text import tokenizer as tokenizer_lib
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import Model, build, shapes
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes, rules
-from r1jax.stages import inits
 from r1jax.training import lora, step
 from r1jax.training.lora import LoraConfig
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import jax
 from etils import epath
 
-from r1jax.data.tokenizer import Tokenizer
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.evals.runner import EvalResult
 from r1jax.losses import presets as loss_presets
 from r1jax.stages import evaluating, grpo, judging, tasks
@@ -29,7 +29,7 @@ DECODINGS = {
     "T = 0.6, top-p 0.95": (EvalConfig(temperature=0.6, top_p=0.95), "_t06"),
     # All samples would be alike.
     "greedy": (EvalConfig(
-        temperature=0.0, top_p=1.0, samples=1, batch=64), "_greedy"),
+        temperature=0.0, top_p=1.0, samples=1), "_greedy"),
 }
 
 

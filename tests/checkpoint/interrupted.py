@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.checkpoint.midway import Midway
-from r1jax.checkpoint.signals import Preemption
 from r1jax.sharding import distributed
 from r1jax.sharding.mesh import MeshConfig, make_mesh
+from r1jax.stages.loop.signals import Preemption
 
 W = np.arange(32, dtype=np.float32).reshape(8, 4)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from r1jax.core import thoughts
-from r1jax.data import filters
+from r1jax.data.sources import filters
 from r1jax.rewards import response
 
 

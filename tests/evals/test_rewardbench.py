@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from r1jax.data import rewardbench as data_lib
+from r1jax.data.sources import rewardbench as data_lib
 from r1jax.evals import rewardbench
 from r1jax.evals.rewardbench import Scored
 

@@ -13,6 +13,7 @@ from r1jax.evals import runner
 from r1jax.evals.runner import once
 from r1jax.rewards import combine, format, response
 from r1jax.rewards.maths import answer
+from tests import answers
 
 G = 3
 
@@ -61,7 +62,8 @@ def judge(rollout, batch, texts):
 
 def run(n=10, model=None, score=judge, **kwargs):
   kwargs = dict(batch_size=4, progress=False) | kwargs
-  return runner.evaluate(prompts(n), model or Model(), score, **kwargs)
+  return runner.evaluate(
+      prompts(n), answers.of(model or Model(), score), **kwargs)
 
 
 def test_result():
@@ -87,11 +89,32 @@ def test_result():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 5, 10, 16])
-def test_batches_have_one_size_and_do_not_matter(batch_size):
+def test_batches_do_not_matter(batch_size):
   model = Model()
   assert run(model=model, batch_size=batch_size) == run()
-  assert {len(batch) for batch in model.batches} == {batch_size}
-  assert {i for batch in model.batches for i in batch} == set(range(100, 110))
+  assert {len(batch) for batch in model.batches[:-1]} <= {batch_size}
+  assert [i for batch in model.batches for i in batch] == list(range(100, 110))
+
+
+def test_an_interruption_is_seen_between_batches_and_within_them():
+  """What is sampled beyond is not asked for."""
+  asked = []
+
+  def slowly(batches):
+    for at, rows in enumerate(answers.of(Model(), judge)(batches)):
+      yield from [None, None, rows]
+      asked.append(at)
+
+  def stop_at(count):
+    looks = iter(range(count))
+    asked.clear()
+    return runner.evaluate(
+        prompts(10), slowly, batch_size=4, progress=False,
+        interrupted=lambda: next(looks, None) is None)
+
+  assert stop_at(9) == run() and asked == [0, 1]
+  assert stop_at(4) is None and asked == [0]  # amid the second
+  assert stop_at(0) is None and asked == []
 
 
 def test_generations_are_stored(tmp_path):
@@ -128,30 +151,26 @@ def test_measurements_behind_verdicts_are_stored(tmp_path):
       {"accuracy/done": g} for g in range(G)] * 2
 
 
-def test_every_process_scores_every_batch(monkeypatch):
-  """Reward models score together; a process without problems scores a copy."""
-  seen, ours, whole = [], {}, run(5).pass1
+def test_every_process_has_the_numbers_of_all(monkeypatch, tmp_path):
+  """Each stores the rows of its own."""
+  whole, ours = run(5).pass1, {}
 
-  def score(rollout, batch, texts):
-    seen.append([p.id for p in batch])
-    return judge(rollout, batch, texts)
+  def part(own):
+    def work(batches):
+      for rows in answers.of(Model(), judge)(batches):
+        yield rows[2 * own:2 * own + 2]
 
-  def one_of_two(own):
-    monkeypatch.setattr(runner.processes, "part", lambda numbers, what: (
-        numbers[2 * own:2 * own + 2]))
     monkeypatch.setattr(runner.processes, "gather", lambda rows: [
         rows, ours.get("rows", [])])
-    return run(5, score=score)
+    return runner.evaluate(prompts(5), work, batch_size=4, progress=False,
+                           path=tmp_path / f"{own}.jsonl.gz")
 
   with pytest.raises(RuntimeError, match="exactly once"):  # the other's missing
     monkeypatch.setattr(runner, "once", lambda rows, prompts: (
         ours.update(rows=rows), once(rows, prompts))[1])
-    one_of_two(0)
+    part(0)
   assert [row["id"] for row in ours["rows"]] == [100, 101, 104]
-  assert seen == [[100, 101], [104]]
-  seen.clear()
-  assert one_of_two(1).pass1 == whole
-  assert seen[:2] == [[102, 103], [104]]  # the copy, of which no row is kept
+  assert part(1).pass1 == whole
 
 
 def test_a_sample_without_verdict_counts_as_wrong():
@@ -201,4 +220,5 @@ def test_bad_input():
   with pytest.raises(ValueError, match="batch_size=0"):
     run(batch_size=0)
   with pytest.raises(ValueError, match="twice: .100"):
-    runner.evaluate(prompts(2) + prompts(1), Model(), judge, batch_size=2)
+    runner.evaluate(prompts(2) + prompts(1), answers.of(Model(), judge),
+                    batch_size=2)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from r1jax.core.types import Rollout
-from r1jax.data.generated.draws import Dice
-from r1jax.data.world import prompts, requests, words, wrongs
+from r1jax.data.sources.generated.draws import Dice
+from r1jax.data.sources.world import prompts, requests, words, wrongs
 from r1jax.evals import intervals, runner, samples
 from r1jax.evals.measures import MEASURES
 from r1jax.report import rollouts
 from r1jax.rewards import combine, language, response, rules
+from tests import answers
 
 THOUGHTS = {"en": "first one then the other", "zh": "先算一个再算一个"}
 OTHER = {"en": "zh", "zh": "en"}
@@ -68,7 +69,7 @@ def evaluated(path, answer, speak):
         combine.Combine(weights={"accuracy": 1.0, "language": 1.0}),
         rollout, batch, texts, scores)
 
-  runner.evaluate(asked, generate, judge, batch_size=32, path=path,
+  runner.evaluate(asked, answers.of(generate, judge), batch_size=32, path=path,
                   progress=False)
   return samples.grouped(rollouts.read_file(path))
 

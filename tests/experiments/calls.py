@@ -104,10 +104,12 @@ def leave(module, arguments, environment):
 
 def import_all():
   """Imports what experiments do, but none: their flags have the same names."""
-  from r1jax import stages
+  from r1jax import ahead, plans, stages
 
-  for found in pkgutil.iter_modules(stages.__path__):
-    importlib.import_module(f"r1jax.stages.{found.name}")
+  for package in (stages, ahead, plans):
+    for found in pkgutil.walk_packages(
+        package.__path__, f"{package.__name__}."):
+      importlib.import_module(found.name)
 
 
 if __name__ == "__main__":

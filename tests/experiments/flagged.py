@@ -66,7 +66,8 @@ def _error(module, arguments):
 
 
 if __name__ == "__main__":
-  for _slow in ("evaluating", "exporting", "grpo", "pretrain", "reporting",
-                "reward", "sft", "tasks"):  # imported once, for all
+  for _slow in ("evaluating", "exporting", "grpo", "pretrain",
+                "reports.reporting", "reward", "sft",
+                "tasks"):  # imported once, for all
     importlib.import_module(f"r1jax.stages.{_slow}")
   print(json.dumps([_error(*line) for line in json.load(sys.stdin)]))

@@ -8,8 +8,9 @@ import sys
 
 from etils import epath
 
-from r1jax.stages import pipeline, r1_report
-from r1jax.stages import plan as plan_lib
+from r1jax.plans import pipeline
+from r1jax.plans import plan as plan_lib
+from r1jax.stages.reports import r1_report
 from tests.experiments import calls
 
 

@@ -109,9 +109,10 @@ def _apart(found, module, arguments):
 
 
 if __name__ == "__main__":
-  for _slow in ("aot", "evaluating", "exporting", "grpo", "pretrain",
-                "reporting", "sft", "tasks"):  # imported once, for all
-    importlib.import_module(f"r1jax.stages.{_slow}")
+  for _slow in ("ahead.aot", "stages.evaluating", "stages.exporting",
+                "stages.grpo", "stages.pretrain", "stages.reports.reporting",
+                "stages.sft", "stages.tasks"):  # imported once, for all
+    importlib.import_module(f"r1jax.{_slow}")
   _arguments = json.load(sys.stdin)
   _modules = [m for m in sys.argv[1:] if m != "--names"]
   _how = _found if _modules == sys.argv[1:] else _listed

@@ -5,8 +5,8 @@ import signal
 
 from absl import flags
 
-from r1jax.checkpoint import signals
-from r1jax.stages import pipeline
+from r1jax.plans import pipeline
+from r1jax.stages.loop import signals
 
 MARK = flags.DEFINE_string("mark", "", "Where the mark shall be.")
 SIGNAL = flags.DEFINE_string("signal", "", "Comes in the loop, or later.")

@@ -6,7 +6,7 @@ import matplotlib.image
 import pytest
 
 from r1jax.core.prompt import ask
-from r1jax.data import load
+from r1jax.data.sources import load
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import fails, succeeds
 

@@ -16,7 +16,7 @@ import pytest
 from r1jax.core import lock
 from r1jax.report import writer
 from r1jax.stages import weights
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.experiments.calls import calls
 from tests.stages import cases
 
@@ -24,7 +24,7 @@ GSM8K = pathlib.Path(__file__).parents[2] / "../shared/data/gsm8k"
 TINY = ["--recipe=embedded", "--questions=2", "--samples=2",
         "--micro_rows=4", "--row_length=200", "--max_new_tokens=8",
         "--save_every=1", "--eval_every=0", "--eval.samples=2",
-        "--eval.batch=2", "--eval.max_new_tokens=8", "--eval_split=test[:2]"]
+        "--eval.max_rows=6", "--eval.max_new_tokens=8", "--eval_split=test[:2]"]
 
 
 def succeeds(call):
@@ -237,7 +237,7 @@ def test_bad_flags_of_training(train, tmp_path):
 def test_evaluation_scores_every_problem_that_fits(
     model_file, questions, cache, tmp_path):
   shared = [f"--init=file:{model_file}", "--data=gsm8k", "--samples=2",
-            f"--data_dir={questions}", "--batch=3", "--max_new_tokens=8"]
+            f"--data_dir={questions}", "--max_rows=6", "--max_new_tokens=8"]
   good, long, split, out, cold = calls(
       "experiments.evaluate",
       [*shared, f"--out={tmp_path / 'a'}", "--split=test"],
@@ -330,7 +330,7 @@ def test_gsm8k_flows_through_the_same_commands(model_file, cache, tmp_path):
   (evaluated,) = calls(
       "experiments.evaluate",
       [*shared, f"--out={tmp_path / 'eval'}", "--split=test[:4]",
-       "--samples=2", "--batch=2", "--max_new_tokens=8"],
+       "--samples=2", "--max_rows=4", "--max_new_tokens=8"],
       XDG_CACHE_HOME=str(cache))
   result = json.loads((tmp_path / "eval/result.json").read_text())
   assert result["n_prompts"] + result["left_out"] == 4

@@ -3,7 +3,7 @@
 import json
 
 from r1jax.report import writer
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import TINY, fails, succeeds
 

@@ -12,7 +12,7 @@ from absl.testing import flagsaver
 
 from experiments.benchmarks import emergence
 from experiments.benchmarks.emergence import Cell
-from r1jax.data import corpus
+from r1jax.data.sources import corpus
 from r1jax.models.compute import Compute
 from r1jax.report import writer
 from tests.stages import cases

@@ -10,12 +10,11 @@ from tests.experiments.test_commands import succeeds
 
 def test_measure(model_file):
   (call,) = calls("experiments.benchmarks.evaluation", [
-      f"--init=file:{model_file}", "--problems=5", "--samples=2", "--batch=4",
-      "--max_new_tokens=8", "--json"])
+      f"--init=file:{model_file}", "--problems=5", "--samples=2",
+      "--max_rows=8", "--max_new_tokens=8", "--json"])
   found = json.loads(succeeds(call).splitlines()[-1])
-  # Two batches of four problems, the second with repeats.
   assert (found["problems"], found["samples"]) == (5, 2)
-  assert 2 * 8 <= found["tokens"] <= 2 * 8 * 8
+  assert 2 * 5 <= found["tokens"] <= 2 * 5 * 8
   assert 0 < found["engine_inside_s"] < found["evaluation_s"]
   assert found["added"] > 0 < found["kept"]
   for name in ("engine", "evaluation"):

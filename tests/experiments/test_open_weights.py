@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from r1jax.report import writer
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import succeeds
 

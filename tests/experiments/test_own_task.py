@@ -14,7 +14,8 @@ README = pathlib.Path(__file__).parents[2] / "README.md"
 SIZES = ["--recipe=embedded", "--steps=1", "--questions=2", "--samples=2",
          "--micro_rows=4", "--row_length=96", "--max_new_tokens=8",
          "--save_every=1", "--eval_every=0", "--eval.samples=2",
-         "--eval.batch=2", "--eval.max_new_tokens=8", "--eval_split=test[:2]"]
+         "--eval.max_rows=6", "--eval.max_new_tokens=8",
+         "--eval_split=test[:2]"]
 
 
 def blocks():

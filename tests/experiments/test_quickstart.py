@@ -10,16 +10,17 @@ import pytest
 
 from experiments import common, quickstart
 from r1jax.core import config as config_lib
-from r1jax.data import corpus
+from r1jax.data.sources import corpus
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.report import tables
-from r1jax.stages import evaluating, judging, reporting, tasks, weights, zero
+from r1jax.stages import evaluating, judging, tasks, weights, zero
+from r1jax.stages.reports import reporting
 from tests.stages import cases
 
 # The bar on all 256 test problems; on 64 its standard error is 0.05.
 GUESSES = 0.25
-SMALL = dict(batch=4, max_new_tokens=8)
+SMALL = dict(max_rows=8, max_new_tokens=8)
 DECODINGS = {
     way: (dataclasses.replace(
         evals, samples=min(evals.samples, 3), **SMALL), suffix)

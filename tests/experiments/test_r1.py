@@ -10,13 +10,13 @@ import sys
 import pytest
 from etils import epath
 
-from r1jax.stages import pipeline
-from r1jax.stages import plan as plan_lib
-from r1jax.stages.pipeline import Pipeline
+from r1jax.plans import pipeline
+from r1jax.plans import plan as plan_lib
+from r1jax.plans.pipeline import Pipeline
 from tests.experiments import flagged
 from tests.experiments.calls import Call, calls
 from tests.experiments.test_commands import fails, succeeds
-from tests.stages import planned
+from tests.plans import planned
 
 ROOT = pathlib.Path(__file__).parents[2]
 PLANS = ROOT / "experiments/plans"

@@ -2,7 +2,7 @@
 
 import json
 
-from r1jax.data import sft
+from r1jax.data.streams import sft
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import fails, succeeds
 from tests.stages import cases
@@ -35,7 +35,7 @@ def judge(prompt, answer):
 VERIFIERS = {"even": even}
 '''
 LOOSE = ["--noform", "--nofilters.thinking", "--filters.language_share=0"]
-SIZES = ["--samples=4", "--batch=3", "--max_new_tokens=32"]
+SIZES = ["--samples=4", "--max_rows=12", "--max_new_tokens=32"]
 
 
 def test_one_command_samples_once_and_selects_twice(tmp_path):

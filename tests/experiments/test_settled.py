@@ -5,9 +5,9 @@ import types
 
 from experiments import common
 from r1jax.core import io
-from r1jax.data import hf_tokenizer
-from r1jax.data import tokenizer as tokenizer_lib
-from tests.data import test_ends
+from r1jax.data.text import hf_tokenizer
+from r1jax.data.text import tokenizer as tokenizer_lib
+from tests.data.streams import test_ends
 
 
 def test_the_day_is_that_of_the_beginning(tmp_path, monkeypatch, capsys):

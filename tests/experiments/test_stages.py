@@ -10,7 +10,7 @@ import json
 import pytest
 
 from r1jax.report import writer
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import TINY, fails, succeeds
 from tests.experiments.test_open_weights import MODELS, SIZES
@@ -54,7 +54,7 @@ VERIFIERS = {"even": even}
 '''
 # A random model has neither thoughts nor a form.
 LOOSE = ["--noform", "--nofilters.thinking", "--filters.language_share=0"]
-SAMPLES = ["--samples=4", "--batch=4", "--max_new_tokens=64",
+SAMPLES = ["--samples=4", "--max_rows=16", "--max_new_tokens=64",
            "--rewards.format=think", "--rewards.workers=1"]
 THOUGHT = "I add them.\n</think>"
 

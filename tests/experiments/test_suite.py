@@ -13,7 +13,7 @@ def test_a_suite_runs_goes_on_and_names_what_is_missing(
       questions / "test.jsonl").read_text().splitlines()]
   seen.write_text(json.dumps({"text": test[1]["question"]}) + "\n")
   shared = [f"--init=file:{model_file}", f"--benchmarks_dir={questions}",
-            "--samples=2", "--batch=4", "--max_new_tokens=8", f"--out={out}",
+            "--samples=2", "--max_rows=8", "--max_new_tokens=8", f"--out={out}",
             "--rewards.workers=1"]
   first, again, other, none, unknown = calls(
       "experiments.evaluate",

@@ -36,7 +36,7 @@ def test_a_run_keeps_its_wording(model_file, questions, cache, tmp_path):
   assert not succeeds(other).startswith("<think>")
   (found,) = calls("experiments.evaluate", [
       f"--init=orbax:{run}", "--data=gsm8k", f"--data_dir={questions}",
-      "--samples=2", "--batch=3", "--max_new_tokens=4",
+      "--samples=2", "--max_rows=6", "--max_new_tokens=4",
       f"--out={tmp_path / 'eval'}"], XDG_CACHE_HOME=str(cache))
   succeeds(found)
   result = json.loads((tmp_path / "eval/result.json").read_text())

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from r1jax.stages import plan as plan_lib
+from r1jax.plans import plan as plan_lib
 from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]

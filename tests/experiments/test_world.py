@@ -2,8 +2,8 @@
 
 import json
 
-from r1jax.data import sft
-from r1jax.data.tokenizer import SentencePieceTokenizer
+from r1jax.data.streams import sft
+from r1jax.data.text.tokenizer import SentencePieceTokenizer
 from r1jax.stages import weights
 from tests.experiments.calls import calls
 from tests.experiments.test_commands import fails, succeeds

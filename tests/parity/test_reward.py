@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from r1jax.checkpoint import hf_config
-from r1jax.data import hf_tokenizer, preference, sft
+from r1jax.data.streams import preference, sft
+from r1jax.data.text import hf_tokenizer
 from r1jax.models import scalar_head
 from r1jax.models.compute import Compute
 from r1jax.stages import exporting, reward_weights
 from r1jax.stages.scoring import Scoring
 from r1jax.stages.weights import Weights
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

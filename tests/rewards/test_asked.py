@@ -1,7 +1,7 @@
 import pytest
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import templates
+from r1jax.data.text import templates
 from r1jax.rewards import asked, rules
 from r1jax.stages import judging
 

@@ -10,7 +10,9 @@ import pytest
 
 from r1jax.core import keys as keys_lib
 from r1jax.core.prompt import ask
-from r1jax.data import arithmetic, packing, templates
+from r1jax.data.sources import arithmetic
+from r1jax.data.streams import packing
+from r1jax.data.text import templates
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build

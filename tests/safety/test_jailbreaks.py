@@ -6,8 +6,8 @@ import json
 import pytest
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data.world import prompts as world_prompts
-from r1jax.data.world import wrongs
+from r1jax.data.sources.world import prompts as world_prompts
+from r1jax.data.sources.world import wrongs
 from r1jax.safety import jailbreaks, taxonomy
 from r1jax.safety.jailbreaks import Template
 from r1jax.stages import tasks

@@ -5,15 +5,15 @@ import random
 import pytest
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import hf_tokenizer
-from r1jax.data.world import wrongs
+from r1jax.data.sources.world import wrongs
+from r1jax.data.text import hf_tokenizer
 from r1jax.rewards.endpoint import Endpoint
 from r1jax.safety import judges, refusals, taxonomy
 from r1jax.safety.verdicts import REJECTED, SAFE, UNSAFE, Verdict
 from r1jax.stages import exporting, replies
 from r1jax.stages.replies import ReplyConfig
 from tests import chat_server
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.stages import cases
 
 # The three lines of Qwen3Guard's reply and a conversation, in our words.

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data.builders.rows import BadRow
+from r1jax.data.sources.builders.rows import BadRow
 from r1jax.safety import languages
 from r1jax.safety.verdicts import Case, Verdict
 from tests import shared

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from r1jax.core.prompt import ask
-from r1jax.data import templates
-from r1jax.data.tokenizer import SentencePieceTokenizer
+from r1jax.data.text import templates
+from r1jax.data.text.tokenizer import SentencePieceTokenizer
 from r1jax.models import presets
 from r1jax.models.model import build
 from r1jax.rollout.engine import Engine

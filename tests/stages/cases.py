@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import arithmetic
-from r1jax.data.tokenizer import SentencePieceTokenizer
+from r1jax.data.sources import arithmetic
+from r1jax.data.text.tokenizer import SentencePieceTokenizer
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models import presets, scalar_head
 from r1jax.models.compute import Compute
@@ -18,7 +18,7 @@ from r1jax.models.model import build
 from r1jax.rewards.combine import Combine
 from r1jax.rewards.models import Scorer
 from r1jax.rewards.score import Score
-from r1jax.stages import reward_models, weights
+from r1jax.stages import evaluating, reward_models, weights
 from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.judging import Judge
 from r1jax.stages.scoring import Scoring
@@ -162,3 +162,16 @@ def same(a, b):
   assert jax.tree.structure(a) == jax.tree.structure(b)
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
     np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def as_second_of_two(monkeypatch):
+  """Evaluations take the second process's part of every batch of problems."""
+  part = evaluating._part
+
+  def second(batch):
+    with monkeypatch.context() as patch:
+      patch.setattr(jax, "process_count", lambda: 2)
+      patch.setattr(jax, "process_index", lambda: 1)
+      return part(batch)
+
+  monkeypatch.setattr(evaluating, "_part", second)

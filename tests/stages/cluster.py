@@ -14,11 +14,10 @@ import sys
 
 import jax
 
-from r1jax.checkpoint import signals
-from r1jax.data import corpus
-from r1jax.data import sft as data_lib
-from r1jax.data.filters import FilterConfig
-from r1jax.data.selection import Report, SelectConfig
+from r1jax.data.sources import corpus
+from r1jax.data.sources.filters import FilterConfig
+from r1jax.data.sources.selection import Report, SelectConfig
+from r1jax.data.streams import sft as data_lib
 from r1jax.rewards.score import Score
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
@@ -36,6 +35,7 @@ from r1jax.stages import (
   weights,
 )
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.loop import signals
 from r1jax.stages.rewriting import Rewrite
 from r1jax.training.lora import LoraConfig
 from r1jax.training.objectives import LmConfig
@@ -84,7 +84,7 @@ def run_grpo(workdir, config, mesh, **changes):
                   judge.tokenizer.eos_ids, mesh)
 
   evaluate = evaluating.during(
-      EvalConfig(samples=4, batch=4, max_new_tokens=12), engine, judge,
+      EvalConfig(samples=4, max_rows=8, max_new_tokens=12), engine, judge,
       cases.prompts()[:6], workdir)
   return grpo.run(
       cases.config(steps=2, eval_every=2, **changes), weights.Handover(first),
@@ -143,9 +143,10 @@ def run_rewarded(workdir):
 
 def run_traced(workdir):
   """Answers with verdicts, some of a judge, then rewritten and written."""
+  evaluating._BATCH = 8  # four questions a file, one process has no tenth
   mesh, policy = make_mesh(MeshConfig(data=2, fsdp=2)), cases.policy(
       cases.DENSE)
-  cfg = EvalConfig(samples=2, batch=4, temperature=1.0, top_p=1.0,
+  cfg = EvalConfig(samples=2, max_rows=8, temperature=1.0, top_p=1.0,
                    max_new_tokens=12)
   select = SelectConfig(form=False, filters=FilterConfig(
       thinking=False, language_share=0))

@@ -14,7 +14,7 @@ from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.weights import Handover, Weights
 from tests.stages import cases
 
-EVAL = EvalConfig(samples=4, batch=2, max_new_tokens=12, temperature=1.0,
+EVAL = EvalConfig(samples=4, max_rows=6, max_new_tokens=12, temperature=1.0,
                   top_p=1.0)
 
 

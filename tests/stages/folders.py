@@ -15,6 +15,7 @@ from r1jax.evals import runner
 from r1jax.report import rollouts
 from r1jax.rewards import combine
 from r1jax.rewards.score import Score
+from tests import answers
 
 G = 4
 THOUGHTS = {"en": "we add both numbers wait", "zh": "我们把两个数加起来"}
@@ -97,8 +98,8 @@ def evaluation(folder, questions=None, file="generations.jsonl.gz", **model):
   """A folder as of `experiments.evaluate`; returns the stored rows."""
   policy = Model(**model)
   runner.evaluate(
-      questions or prompts(), policy.generate, policy.judge, batch_size=8,
-      path=folder / file, progress=False)
+      questions or prompts(), answers.of(policy.generate, policy.judge),
+      batch_size=8, path=folder / file, progress=False)
   return rollouts.read_file(folder / file)
 
 

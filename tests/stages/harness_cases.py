@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 
 SIZES = dict(
     hidden_size=24, intermediate_size=40, num_hidden_layers=2,

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from r1jax.core.prompt import ask
-from r1jax.data import templates
+from r1jax.data.text import templates
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import answering

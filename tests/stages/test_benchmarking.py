@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 
-from r1jax.checkpoint.signals import Preemption
 from r1jax.core.prompt import Prompt, ask
 from r1jax.core.types import Rollout
 from r1jax.evals.benchmarks import arena_hard, simpleqa, statistic
@@ -20,15 +19,23 @@ from r1jax.evals.benchmarks.benchmark import (
 from r1jax.rewards.combine import RewardConfig
 from r1jax.stages import benchmarking, evaluating, respondents
 from r1jax.stages.benchmarking import Referee
-from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.evaluating import EvalConfig, Group
 from r1jax.stages.judging import Judge
+from r1jax.stages.loop.signals import Preemption
 from r1jax.stages.respondents import Respondent
 from tests import chat_server
 from tests.rewards.test_judge import by
 from tests.stages import cases
 
-CFG = EvalConfig(samples=2, batch=2, max_new_tokens=8)
+CFG = EvalConfig(samples=2, max_new_tokens=8)
 REWARDS = RewardConfig(workers=1)
+
+
+@pytest.fixture(autouse=True)
+def two_problems_a_file(monkeypatch):
+  monkeypatch.setattr(evaluating, "_BATCH", 4)
+
+
 SUMS = Benchmark(name="sums", title="Sums", source="arith", level="level")
 
 
@@ -51,18 +58,23 @@ class Answers:
     self.texts, self.asked = texts, []
 
   def __call__(self, cfg, judge):
-    def generate(prompts):
-      self.asked += [p.id for p in prompts]
-      texts = [[self.text(p, g) for g in range(cfg.samples)] for p in prompts]
-      shape = len(prompts), cfg.samples
-      return Rollout(
-          prompt_tokens=tuple(judge.tokens(p) for p in prompts),
-          prompt_ids_Q=np.array([p.id for p in prompts], np.int32),
-          tokens_QGT=np.zeros((*shape, 1), np.int32),
-          lengths_QG=np.full(shape, 3, np.int32),
-          truncated_QG=np.zeros(shape, bool),
-          logprobs_QGT=np.zeros((*shape, 1), np.float32)), texts
-    return generate
+    def sample(batches):
+      for at, prompts in enumerate(batches):
+        for q, prompt in enumerate(prompts):
+          self.asked.append(prompt.id)
+          yield [self.group(at, q, prompt, cfg.samples, judge)]
+    return sample
+
+  def group(self, at, q, prompt, samples, judge):
+    shape = 1, samples
+    return Group(at, q, Rollout(
+        prompt_tokens=(judge.tokens(prompt),),
+        prompt_ids_Q=np.array([prompt.id], np.int32),
+        tokens_QGT=np.zeros((*shape, 1), np.int32),
+        lengths_QG=np.full(shape, 3, np.int32),
+        truncated_QG=np.zeros(shape, bool),
+        logprobs_QGT=np.zeros((*shape, 1), np.float32)),
+        [self.text(prompt, g) for g in range(samples)])
 
   def text(self, prompt, g):
     said = (self.texts or (f"\\boxed{{{prompt.reference}}}", "7000"))[g]
@@ -72,7 +84,7 @@ class Answers:
 def respondent(answers, **more):
   return Respondent(**dict(
       settings={"init": "toy"}, tokenizer=cases.tokenizer(), template="plain",
-      context=256, generate=answers) | more)
+      context=256, sample=answers) | more)
 
 
 def sampled(folder, answers, one=SUMS, prompts=None, **more):
@@ -85,34 +97,32 @@ def test_a_rule_judges_and_a_kill_loses_nothing(tmp_path, monkeypatch):
   assert len(whole) == len(fitting) == 5
   pass1, cons, *levels = statistic.accuracy(whole)
   assert pass1.value == 0.5 and len(levels) == 2
-  answers, asked = Answers(), []
+  answers = Answers()
 
   def requested(self):
-    asked.append(1)
-    return len(asked) > 2
+    return any((tmp_path / "cut/samples").glob("batch*"))
 
   with monkeypatch.context() as patch:
     patch.setattr(Preemption, "requested", requested)
     assert sampled(tmp_path / "cut", answers)[0] is None
-  assert answers.asked == [0, 1, 2, 3]
+  answers.asked.clear()
   assert sampled(tmp_path / "cut", answers)[0] == whole
-  assert answers.asked == [0, 1, 2, 3, 4, 4]  # the last batch is filled up
+  assert answers.asked == [2, 3, 4]  # one file of two was written
   assert sampled(tmp_path / "cut", answers)[0] == whole
-  assert len(answers.asked) == 6
+  assert answers.asked == [2, 3, 4]
 
 
 def test_a_process_without_problems_judges_along(tmp_path, monkeypatch):
   """What judges may do so for all processes together."""
-  judged, real = [], Judge.submit
+  judged, real = [], Judge._scored
 
-  def submit(self, rollout, prompts, texts=None):
+  def scored(self, rollout, prompts, *rest):
     judged.append([p.id for p in prompts])
-    return real(self, rollout, prompts, texts)
+    return real(self, rollout, prompts, *rest)
 
-  monkeypatch.setattr(Judge, "submit", submit)
+  monkeypatch.setattr(Judge, "_scored", scored)
   # The second of two processes, which has none of the last batch's one.
-  monkeypatch.setattr(evaluating.processes, "part", lambda numbers, what: (
-      numbers[1:]))
+  cases.as_second_of_two(monkeypatch)
   with pytest.raises(ValueError):  # the first's rows are not there
     sampled(tmp_path, Answers())
   assert judged == [[1], [3], [4]]
@@ -256,13 +266,13 @@ def test_a_wording_of_ones_own(tmp_path, monkeypatch):
 def test_sizes():
   one = Benchmark(name="x", title="X", source="s", samples=64)
   got = benchmarking.sized(one, EvalConfig(), 65536, {})
-  assert (got.samples, got.max_new_tokens, got.batch) == (64, 32768, 4)
+  assert (got.samples, got.max_new_tokens) == (64, 32768)
   got = benchmarking.sized(one, EvalConfig(), 4096, {})
   assert got.max_new_tokens == 2048
   got = benchmarking.sized(
-      one, EvalConfig(samples=2, max_new_tokens=9, batch=3), 4096,
-      {"samples", "max_new_tokens", "batch"})
-  assert (got.samples, got.max_new_tokens, got.batch) == (2, 9, 3)
+      one, EvalConfig(samples=2, max_new_tokens=9, max_rows=3), 4096,
+      {"samples", "max_new_tokens"})
+  assert (got.samples, got.max_new_tokens, got.max_rows) == (2, 9, 3)
 
 
 def test_an_endpoint_answers(tmp_path):

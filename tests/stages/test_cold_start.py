@@ -5,19 +5,20 @@ import json
 
 import pytest
 
-from r1jax.checkpoint.signals import Preemption
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data.selection import Report, Sample, SelectConfig
+from r1jax.data.sources.selection import Report, Sample, SelectConfig
 from r1jax.rewards import rules
 from r1jax.rewards.combine import Combine
 from r1jax.rewards.pool.runner import Pool
-from r1jax.stages import batches, cold_start, dialogues, programs, rewriting
+from r1jax.stages import cold_start, dialogues, programs, rewriting
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.judging import Judge
+from r1jax.stages.loop import batches
+from r1jax.stages.loop.signals import Preemption
 from r1jax.stages.rewriting import Draft, Rewrite
 from tests.stages import cases
 
-CFG = EvalConfig(samples=2, batch=2)
+CFG = EvalConfig(samples=2)
 SELECT = SelectConfig(keep=2)
 PROMPTS = [Prompt(id=i, domain="math", source="toy", reference=str(2 * i),
                   messages=ask(f"What is {i} + {i}?"), verifier="math",

@@ -8,7 +8,8 @@ import pytest
 from r1jax.core.prompt import Prompt, ask
 from r1jax.core.types import Scored
 from r1jax.report import figures
-from r1jax.stages import reporting, step_metrics
+from r1jax.stages import step_metrics
+from r1jax.stages.reports import reporting
 
 
 def _scored(domains, parts, rewards_QG, valid_QG):

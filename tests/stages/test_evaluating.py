@@ -11,15 +11,16 @@ from r1jax.evals.runner import EvalResult
 from r1jax.report import rollouts, tables, writer
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.stages import evaluating, reporting
+from r1jax.stages import evaluating
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.reports import reporting
 from tests.stages import cases
 from tests.stages.conftest import EVAL
 
 
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory):
-  """Five problems in batches of two, the last one filled up."""
+  """Five problems through six rows, stored in batches of two."""
   path = tmp_path_factory.mktemp("evaluation") / "generations.jsonl.gz"
   judge, policy = cases.judge(), cases.policy()
   engine = Engine(policy.model, SamplingConfig(max_new_tokens=12),
@@ -59,8 +60,10 @@ def test_numbers_have_names(evaluation):
 
 
 def test_bad_sizes():
-  with pytest.raises(ValueError, match="samples=0 and batch=16"):
+  with pytest.raises(ValueError, match="samples=0 must be positive"):
     EvalConfig(samples=0)
+  with pytest.raises(ValueError, match="max_rows=-1 must not be negative"):
+    EvalConfig(max_rows=-1)
 
 
 def test_the_report_of_a_run(smoke):

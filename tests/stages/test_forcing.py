@@ -36,9 +36,21 @@ def forced():
   judge, policy = cases.judge(), cases.policy(cases.DENSE)
   engine, forcing_ = make(judge, policy)
   batch = cases.prompts()[:3]
-  whole = forcing_._long(batch)
-  short, texts = forcing_.generate(batch, 4)
-  assert texts == judge.texts(short)
+  counts = []
+  forcing_.draw(batch, counts.append)
+  assert sum(counts) == 3
+  whole = engine.generate(
+      evaluating.laid_out(policy, engine), policy.router_bias_LE,
+      [judge.tokens(p) for p in batch], [p.id for p in batch], 2,
+      forcing_._key())
+  short = forcing_.under(4)
+  for groups in forcing_.sample(4)([batch[:2], batch[2:]]):
+    for one in groups:
+      q = 2 * one.batch + one.question
+      np.testing.assert_array_equal(one.rollout.tokens_QGT[0],
+                                    short.tokens_QGT[q])
+      np.testing.assert_array_equal(one.rollout.lengths_QG[0],
+                                    short.lengths_QG[q])
   return judge, policy, engine, whole, short, forcing_
 
 
@@ -76,7 +88,8 @@ def test_the_answer_is_what_the_model_says_there(forced):
       judge.tokenizer.eos_ids)
   compared = 0
   for prompt in cases.prompts()[:4]:
-    short, _ = made.generate([prompt], 1)
+    made.draw([prompt], lambda count: None)
+    short = made.under(1)
     got = short.completion(0, 0)
     if len(got) > 1:  # else the sample ends with its first token
       again = answering.generate(
@@ -95,8 +108,7 @@ def test_long_thoughts_are_sampled_once(forced, monkeypatch):
   sample = Engine.generate
   monkeypatch.setattr(Engine, "generate", lambda self, *a, **k: (
       calls.append(self.cfg.max_new_tokens), sample(self, *a, **k))[1])
-  forcing_.start()
-  longer, _ = forcing_.generate(cases.prompts()[:3], 8)
+  longer = forcing_.under(8)
   assert calls == [5]
   for q, g in np.ndindex(whole.lengths_QG.shape):
     cut = min(8, int(whole.lengths_QG[q, g]))

@@ -15,7 +15,8 @@ trained = driver.train("gs://bucket/run", {STEPS})
 """
 RESUME = TRAIN + """
 from r1jax.models.compute import Compute
-from r1jax.stages import reporting, weights
+from r1jax.stages import weights
+from r1jax.stages.reports import reporting
 from tests.stages import cases
 found = weights.load("orbax:gs://bucket/run", Compute(), None)
 cases.same(found.params, trained.params)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from r1jax.core.prompt import ask
-from r1jax.data.world import wrongs
+from r1jax.data.sources.world import wrongs
 from r1jax.rewards.endpoint import EndpointConfig
 from r1jax.safety.risk_control import RiskConfig
 from r1jax.stages import guarding

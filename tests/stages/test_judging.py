@@ -8,13 +8,14 @@ import pytest
 
 from r1jax.core.prompt import Prompt, ask
 from r1jax.core.types import Rollout
-from r1jax.data import hf_tokenizer, minibatches
+from r1jax.data.streams import minibatches
+from r1jax.data.text import hf_tokenizer
 from r1jax.rewards import format, response
 from r1jax.rewards.combine import Combine, RewardConfig
 from r1jax.rewards.score import Score
 from r1jax.stages import judging, tasks
 from r1jax.stages.judging import Judge
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.stages import cases
 
 PROMPTS = [Prompt(

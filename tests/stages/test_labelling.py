@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import preference_rows
+from r1jax.data.sources import preference_rows
 from r1jax.rewards.judge import Pair, Preference
 from r1jax.stages import labelling
-from tests.data.test_sft import write
+from tests.data.streams.test_sft import write
 
 
 def preference(number, lead, chosen=0, votes=(2, 2), swapped=(False, True)):

@@ -6,7 +6,7 @@ import pytest
 
 from r1jax.checkpoint.manager import Manager
 from r1jax.core.types import Rollout
-from r1jax.data import minibatches
+from r1jax.data.streams import minibatches
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models.compute import Compute
 from r1jax.models.model import build

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from r1jax.checkpoint import peft
-from r1jax.data import packing
+from r1jax.data.streams import packing
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models.compute import Compute
 from r1jax.report import writer

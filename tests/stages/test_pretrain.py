@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from r1jax.data import corpus
+from r1jax.data.sources import corpus
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.report import writer

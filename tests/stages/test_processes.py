@@ -17,7 +17,8 @@ from r1jax.models.compute import Compute
 from r1jax.report import html, rollouts, writer
 from r1jax.sharding import processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import session, weights
+from r1jax.stages import weights
+from r1jax.stages.loop import session
 from tests import processes as cluster
 from tests.stages import cases
 

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import hf_tokenizer
+from r1jax.data.text import hf_tokenizer
 from r1jax.rewards import judge
 from r1jax.rewards.judge import Pair
 from r1jax.stages import labelling, programs, replies, rewriting
@@ -16,7 +16,7 @@ from r1jax.stages.programs import Means
 from r1jax.stages.replies import Replier, ReplyConfig
 from r1jax.stages.rewriting import Draft, Rewrite
 from tests import chat_server
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.stages import cases
 
 
@@ -45,25 +45,26 @@ def test_a_model_answers_whatever_it_is_asked_with(writer):
   # In other batches the same question has the same answers.
   again = writer.samples(questions[4:], [4, 5], 2)
   assert again == got[4:]
-  programs = writer.compilations()
+  engine = writer._ready[0](2)
+  programs = engine.compilations()
   writer.samples(questions[:3], range(3), 2)
-  assert writer.compilations() == programs  # one shape
+  assert engine.compilations() == programs  # one shape
   got = writer.samples([ask("word " * 400), questions[0]], [9, 0], 2)
   assert got[0] is None and len(got[1]) == 2  # too long is no answer
-  assert writer.compilations() == programs
+  assert engine.compilations() == programs
 
 
 def test_processes_sample_as_often_as_each_other(writer, monkeypatch):
   """Another process has more to ask: this one asks along."""
-  engine = writer._ready[0]
+  engine = writer._ready[0](2)
   wanted, sizes, generate = writer.samples([ask("q")], [3], 2), [], (
       engine.generate)
-  monkeypatch.setattr(engine, "generate", lambda *args: (
-      sizes.append(len(args[2])), generate(*args))[1])
+  monkeypatch.setattr(engine, "generate", lambda *args, **more: (
+      sizes.append(len(args[2])), generate(*args, **more))[1])
   monkeypatch.setattr(replies, "processes", types.SimpleNamespace(
       largest=lambda own: (3,) if own == 1 else (2,)))
-  assert writer.samples([ask("q")], [3], 2) == wanted and sizes == [4] * 3
-  assert writer.samples([], [], 2) == [] and sizes == [4] * 5
+  assert writer.samples([ask("q")], [3], 2) == wanted and sizes == [12]
+  assert writer.samples([], [], 2) == [] and sizes == [12, 8]
 
 
 def test_a_judge_whose_context_is_too_short_decides_nothing(writer):

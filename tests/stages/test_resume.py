@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from r1jax.checkpoint.signals import Preemption
 from r1jax.report import rollouts, writer
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.stages import evaluating
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.loop.signals import Preemption
 from tests.stages import cases, driver
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -119,6 +119,7 @@ def test_wherever_it_is_interrupted_it_goes_on_bit_for_bit(
     return self._name is not None
 
   monkeypatch.setattr(Preemption, "requested", requested)
+  monkeypatch.setattr(evaluating, "_BATCH", 4)  # two problems
   first, judge = cases.policy(cases.DENSE), cases.judge()
   engine = Engine(first.model, SamplingConfig(max_new_tokens=12),
                   judge.tokenizer.eos_ids)
@@ -128,7 +129,7 @@ def test_wherever_it_is_interrupted_it_goes_on_bit_for_bit(
         cases.config(steps=3, minibatches=2, epochs=2, eval_every=2),
         cases.handed(cases.DENSE), judge, cases.prompts(), folder,
         evaluate=evaluating.during(
-            EvalConfig(samples=2, batch=2, max_new_tokens=12), engine, judge,
+            EvalConfig(samples=2, max_new_tokens=12), engine, judge,
             cases.prompts()[:4], folder))
 
   whole = run(tmp_path / "whole")

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from r1jax.data import preference as data_lib
+from r1jax.checkpoint import inits
+from r1jax.data.streams import preference as data_lib
 from r1jax.models import scalar_head
 from r1jax.models.compute import Compute
 from r1jax.report import writer
 from r1jax.sharding.mesh import MeshConfig, make_mesh
-from r1jax.stages import inits, reward, reward_weights, weights
+from r1jax.stages import reward, reward_weights, weights
 from r1jax.stages.scoring import Scoring
 from r1jax.stages.weights import Handover, Weights
 from r1jax.training.lora import LoraConfig

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data import hf_tokenizer, preference, sft
+from r1jax.data.streams import preference, sft
+from r1jax.data.text import hf_tokenizer
 from r1jax.models import scalar_head
 from r1jax.models.compute import Compute
 from r1jax.report import writer
@@ -21,7 +22,7 @@ from r1jax.stages import exporting, grpo, judging, reward_models
 from r1jax.stages.judging import Judge
 from r1jax.stages.scoring import Scoring
 from r1jax.stages.weights import Weights
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.stages import cases
 
 SAME = dict(rtol=1e-5, atol=1e-5)

@@ -16,7 +16,8 @@ from r1jax.safety.verdicts import (
   Reviewed,
   Verdict,
 )
-from r1jax.stages import safety, safety_report
+from r1jax.stages import safety
+from r1jax.stages.reports import safety_report
 from tests.reference import safety as reference
 
 F64 = dict(rtol=1e-12, atol=1e-12)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from r1jax.checkpoint.manager import Manager
-from r1jax.data import sft as data_lib
+from r1jax.data.streams import sft as data_lib
 from r1jax.models.compute import Compute
 from r1jax.report import writer
 from r1jax.sharding.mesh import MeshConfig, make_mesh

@@ -7,19 +7,26 @@ import json
 import jax
 import pytest
 
-from r1jax.checkpoint.signals import Preemption
-from r1jax.data.filters import FilterConfig
-from r1jax.data.selection import Report, SelectConfig
+from r1jax.data.sources.filters import FilterConfig
+from r1jax.data.sources.selection import Report, SelectConfig
 from r1jax.rewards.score import Score
 from r1jax.stages import dialogues, evaluating, traces
 from r1jax.stages.evaluating import EvalConfig
+from r1jax.stages.loop.signals import Preemption
 from tests.stages import cases
 
-CFG = EvalConfig(samples=4, batch=2, temperature=1.0, top_p=1.0,
+CFG = EvalConfig(samples=4, max_rows=6, temperature=1.0, top_p=1.0,
                  max_new_tokens=12)
 # A random model has neither thoughts nor a form.
 SELECT = SelectConfig(form=False, keep=2, filters=FilterConfig(
     thinking=False, language_share=0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_questions_a_file():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(evaluating, "_BATCH", 8)
+    yield
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +55,14 @@ def test_a_process_without_questions_judges_along(
   """What judges may do so for all processes together."""
   judged = []
 
-  def submit(self, rollout, prompts, texts=None):
+  def scored(self, rollout, prompts, *rest):
     judged.append([p.id for p in prompts])
-    return real(self, rollout, prompts, texts)
+    return real(self, rollout, prompts, *rest)
 
-  real = type(cases.judge()).submit
-  monkeypatch.setattr(type(cases.judge()), "submit", submit)
+  real = type(cases.judge())._scored
+  monkeypatch.setattr(type(cases.judge()), "_scored", scored)
   # The second of two processes, which has none of the last batch's one.
-  monkeypatch.setattr(traces.processes, "part", lambda numbers, what: (
-      numbers[1:]))
+  cases.as_second_of_two(monkeypatch)
   assert collect(engine, tmp_path)
   ids = [p.id for p in cases.prompts()[:5]]
   assert judged == [[ids[1]], [ids[3]], [ids[4]]]
@@ -80,11 +86,8 @@ def test_every_question_has_its_samples(whole):
 
 def test_a_signal_stops_between_batches_and_the_rest_is_bit_equal(
     engine, whole, tmp_path, monkeypatch, capsys):
-  asked = []
-
   def requested(self):
-    asked.append(1)
-    return len(asked) > 1
+    return any((tmp_path / "samples").glob("batch*"))
 
   with monkeypatch.context() as patch:
     patch.setattr(Preemption, "requested", requested)
@@ -100,7 +103,7 @@ def test_a_signal_stops_between_batches_and_the_rest_is_bit_equal(
     raise AssertionError("sampled again")
 
   with monkeypatch.context() as patch:
-    patch.setattr(type(engine), "generate", refuse)
+    patch.setattr(type(engine), "groups", refuse)
     assert collect(engine, tmp_path)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from r1jax.data import packing
+from r1jax.data.streams import packing
 from r1jax.losses.policy import PolicyConfig
 from r1jax.models import presets
 from r1jax.models.model import build

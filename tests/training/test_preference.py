@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from r1jax.data import preference as data_lib
+from r1jax.data.streams import preference as data_lib
 from r1jax.models import scalar_head
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import lora, step

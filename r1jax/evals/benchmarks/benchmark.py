@@ -38,7 +38,8 @@ class Benchmark:
   Attributes:
     name: short, for flags and folders.
     title: for tables.
-    source: in `data.load.SOURCES`; its reader says what the upstream format is.
+    source: in `data.sources.load.SOURCES`; its reader says what the upstream
+      format is.
     split: of the source, or a part of one (`test[:64]`).
     publisher: where its publisher puts the files; "" where it is generated.
     folder: of the files in the folder of all benchmarks' files; by default the

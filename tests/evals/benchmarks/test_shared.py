@@ -17,7 +17,7 @@ from r1jax.stages import benchmarking
 from tests import shared
 
 # Problems that are asked; what is missing of a file is malformed or has no one
-# right answer (tests/data/test_load.py counts those).
+# right answer (tests/data/sources/test_load.py counts those).
 COUNTS = {
     "gsm8k": 1319, "mgsm": 2750, "cmath": 600, "cmath_distractor": 360,
     "imo_answerbench": 399, "mmlu_stem": 3018, "mmlu_redux": 5330,

@@ -1,0 +1,1 @@
+"""What the programs of a run need, before anything is started."""

@@ -1,0 +1,1 @@
+"""Where questions and rows come from, and which of them are kept."""

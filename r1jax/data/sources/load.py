@@ -1,0 +1,202 @@
+"""Prompts by name: one door for every data set.
+
+Data sets are prepared once (tfds, array_record files, no TensorFlow) under
+$XDG_CACHE_HOME/r1jax/tfds, by default ~/.cache/r1jax/tfds; and once more
+whenever a file changes that they are made from, or the code that shapes them.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import difflib
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+from etils import epath
+
+from r1jax.core import io as core_io
+from r1jax.core.prompt import Prompt
+from r1jax.data.sources.builders import (
+    code,
+    domain,
+    general,
+    logic,
+    math,
+    record,
+    stem,
+)
+
+
+class Prompts(collections.abc.Sequence):
+  """Random access to the prompts of a prepared split; read when asked for.
+
+  Attributes:
+    skipped: the data set's malformed rows, "file:line: reason" each.
+  """
+
+  def __init__(self, source, convert: Callable[[Mapping[str, Any]], Prompt],
+               skipped: Sequence[str] = ()):
+    self._source = source
+    self._convert = convert
+    self.skipped = tuple(skipped)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index):
+    """A Prompt, or a list of them for a slice."""
+    if isinstance(index, slice):
+      return [self[i] for i in range(*index.indices(len(self)))]
+    if not -len(self) <= index < len(self):
+      raise IndexError(f"prompt {index} of {len(self)}")
+    return self._convert(self._source[int(index) % len(self)])
+
+
+def load(
+    name: str, data_dir: str | os.PathLike | None, split: str) -> Prompts:
+  """The prompts of a split.
+
+  Args:
+    name: one of SOURCES. "prompts" are own prompts in SPLIT.jsonl files, one
+      object a line (`builders.record.from_json`), "math/prompts" those of one
+      domain only.
+    data_dir: the folder with the source's own files, or a folder that has such
+      a folder of the source's name; what is generated needs none.
+    split: a split of the data set, or a slice of one as tfds writes it
+      ("test[:100]"); of a shorter split it is all that there is.
+  Raises:
+    ValueError: unknown name or split, missing or malformed data.
+  """
+  if name not in SOURCES:
+    raise ValueError(f"data={name!r} is unknown; {_hint(name)}choose from"
+                     f" {', '.join(SOURCES)}")
+  cls = _BUILDERS[SOURCES[name]]
+  source = cls.builder_configs[name.rpartition("/")[2]]
+  folder = None if source.module else _folder(name, source, data_dir)
+  # Other files, or another reader or wording, another folder: nothing stale is
+  # ever read.
+  where = cache_dir() / _digest(source.sources(folder), source.code())
+  builder = _prepared(
+      lambda: cls(
+          config=source.name, data_dir=where, file_format="array_record"),
+      folder)
+  if split.partition("[")[0] not in builder.info.splits:
+    raise ValueError(
+        f"{name} has no split {split!r}; it has"
+        f" {', '.join(builder.info.splits)}"
+        + (f" in {folder} (files: {source.needs()})" if folder else ""))
+  split = _within(split, {
+      part: info.num_examples for part, info in builder.info.splits.items()})
+  return Prompts(
+      builder.as_data_source(split=split), record.decode,
+      core_io.read_json(epath.Path(builder.data_dir) / domain.SKIPPED))
+
+
+def _hint(name: str) -> str:
+  """What somebody who gives a file, or mistypes, is told."""
+  if "." in name or os.path.exists(name):
+    return ("own prompts are --data=prompts --data_dir=DIR with DIR/train.jsonl"
+            " and DIR/validation.jsonl, own questions with a rule a task in"
+            " Python, --data=FILE.py; else ")
+  alike = difflib.get_close_matches(name, SOURCES, n=1)
+  return f"did you mean {alike[0]}? Else " if alike else ""
+
+
+def _within(split: str, sizes: Mapping[str, int]) -> str:
+  """A slice that ends where its split does, as Python's own."""
+  match = re.fullmatch(r"(\w+)\[(\d*):(\d+)\]", split)
+  if not match:
+    return split
+  name, first, last = match.groups()
+  return f"{name}[{first}:{min(int(last), sizes[name])}]"
+
+
+def _folder(
+    name: str, source: domain.Source, data_dir: str | os.PathLike | None,
+) -> epath.Path:
+  needed = f"a folder with its files: {source.needs()}"
+  if not data_dir:
+    raise ValueError(f"data={name!r} needs --data_dir=DIR, {needed}")
+  folder = source.find(epath.Path(data_dir).expanduser())
+  if folder is None:
+    inside = source.folder or source.name
+    raise ValueError(
+        f"{name} is neither in {data_dir} nor in {data_dir}/{inside};"
+        f" --data_dir must name {needed}")
+  return folder
+
+
+def _digest(paths: Sequence[epath.Path], code: str) -> str:
+  """Of the files' names and contents, and of the code that reads them."""
+  digest = hashlib.sha256(code.encode())
+  for path in paths:
+    digest.update(f"{path.parent.name}/{path.name}\n".encode())
+    with path.open("rb") as file:
+      content = hashlib.sha256()
+      while block := file.read(1 << 20):
+        content.update(block)
+    digest.update(content.digest())
+  return digest.hexdigest()[:12]
+
+
+def cache_dir() -> epath.Path:
+  """Where prepared data sets are kept unless told otherwise."""
+  root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  return epath.Path(root).expanduser() / "r1jax" / "tfds"
+
+
+def _prepared(
+    make: Callable[[], domain.Domain], folder: epath.Path | None,
+) -> domain.Domain:
+  with _expecting_nothing():
+    builder = make()
+    if builder.is_prepared():
+      return builder
+    print(f"preparing {builder.info.full_name} in {builder.data_dir} (once)",
+          flush=True)
+    tfds.disable_progress_bar()
+    config = tfds.download.DownloadConfig(manual_dir=folder)
+    try:
+      # What tfds prints is about downloads; there are none.
+      with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_config=config)
+    except OSError:
+      # Another process may have finished the same data set first.
+      builder = make()
+      if not builder.is_prepared():
+        raise
+    return builder
+
+
+@contextlib.contextmanager
+def _expecting_nothing() -> Iterator[None]:
+  """Keeps tfds from warning of the empty folder that it is about to fill."""
+  def other(record):
+    return not str(record.msg).startswith("Variant folder")
+
+  logger = logging.get_absl_logger()
+  logger.addFilter(other)
+  try:
+    yield
+  finally:
+    logger.removeFilter(other)
+
+
+_BUILDERS: dict[str, type[domain.Domain]] = {
+    cls.name: cls for cls in (
+        math.Math, code.Code, stem.Stem, logic.Logic, general.General,
+        general.Mixed)}
+
+# Name to domain ("mixed": any).
+SOURCES: dict[str, str] = {
+    source.name: cls.name for cls in _BUILDERS.values()
+    for source in cls.BUILDER_CONFIGS}
+SOURCES |= {
+    f"{name}/prompts": name for name in _BUILDERS if name != "mixed"}

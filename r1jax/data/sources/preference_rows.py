@@ -1,0 +1,294 @@
+"""Rows of preference data as conversations, in the forms that people publish.
+
+A row of a JSONL file (also .gz) is one of
+
+  {"messages": [...], "chosen": ..., "rejected": ...}    a pair of answers
+  {"chosen": ..., "rejected": ...}                       two conversations
+  {"messages": [...], "responses": [...], "scores": [...]}    scored answers
+  {"messages": [...], "response": ..., "label": ...}     a labelled answer
+
+`messages` are [{"role", "content"}, ...] that end with the user's, or
+`prompt` is a text or such messages. An answer is a text, a message, or
+messages, which may repeat the question. Two conversations are messages, or
+transcripts as HH-RLHF has them ("\\n\\nHuman: ...\\n\\nAssistant: ..."). A pair
+may have scores (`chosen_score` or `score_chosen`, and so on) or a `margin`. A
+label is true, 1, "safe" or "good", their opposites, or a share between. Every
+row may name its `source`.
+
+Of the folders of two published sets the files are known: PandaLM's test set
+(`testset-v1.json`, three annotators, majority) and HH-RLHF's harmless pairs.
+"""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from r1jax.core.config import check
+from r1jax.data.sources.sft_rows import ROLES, Message
+
+MALFORMED, TIE, EQUAL, EMPTY = (
+    "malformed", "ties", "both answers are equal", "an answer is empty")
+_KNOWN = ("testset-v1.json", "hh_harmless_base_test.jsonl.gz")
+_SOURCES = {_KNOWN[0]: "pandalm", _KNOWN[1]: "hh-harmless"}
+_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
+_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+_LABELS = {"safe": 1.0, "good": 1.0, "unsafe": 0.0, "harmful": 0.0, "bad": 0.0}
+_SCORES = (("chosen_score", "rejected_score"),
+           ("score_chosen", "score_rejected"))
+
+
+class Row(NamedTuple):
+  """A comparison or a judgement.
+
+  Attributes:
+    sides: the preferred conversation and the other, or the labelled one.
+    label: the margin of a pair, or how good a labelled answer is, 0 to 1.
+    source: where it is from, or "".
+  """
+
+  sides: tuple[tuple[Message, ...], ...]
+  label: float
+  source: str
+
+
+class LeftOut(NamedTuple):
+  """Why a row is not used: a reason to count, a detail to name."""
+
+  reason: str
+  detail: str
+
+
+class _Left(Exception):  # noqa: N818 - not an error
+  """A row without a preference."""
+
+
+def read(path: str | os.PathLike
+         ) -> Iterator[tuple[str, list[Row] | LeftOut]]:
+  """(FILE:LINE, its comparisons or why there are none) of every row.
+
+  Raises:
+    ValueError: the file cannot be read, or a folder holds none that is known.
+  """
+  file = file_of(path)
+  source = _SOURCES.get(file.name, "")
+  for where, line in _lines(file):
+    try:
+      if isinstance(line, bytes):
+        line = json.loads(line.decode("utf-8-sig"))
+      row = line
+      check(isinstance(row, dict), "it is not a JSON object")
+      yield where, _parse(row, source)
+    except _Left as error:
+      yield where, LeftOut(str(error), "")
+    except (ValueError, RecursionError) as error:
+      yield where, LeftOut(MALFORMED, str(error))
+
+
+def file_of(path: str | os.PathLike) -> epath.Path:
+  """The file that is read: of a folder the one that is known.
+
+  Raises:
+    ValueError: a folder holds none.
+  """
+  path = epath.Path(path)
+  if not path.is_dir():
+    return path
+  for name in _KNOWN:
+    if (path / name).exists():
+      return path / name
+  raise ValueError(f"data={path} is a folder without {' or '.join(_KNOWN)};"
+                   " give JSONL files, separated by commas")
+
+
+def _lines(path: epath.Path) -> Iterator[tuple[str, Any]]:
+  """(FILE:LINE, bytes of a row); of a JSON list (FILE:NUMBER, the row)."""
+  try:
+    with path.open("rb") as raw:
+      file = gzip.open(raw) if path.suffix == ".gz" else raw
+      if path.suffix == ".json":
+        for number, row in enumerate(json.load(file), 1):
+          yield f"{path}:{number}", row
+        return
+      for number, line in enumerate(file, 1):
+        if line.strip():
+          yield f"{path}:{number}", line
+  except (OSError, EOFError, ValueError, TypeError) as error:
+    raise ValueError(
+        f"data={path} cannot be read ({getattr(error, 'strerror', '') or error}"
+        "); give JSONL files, separated by commas") from error
+
+
+def _parse(row: dict[str, Any], source: str) -> list[Row]:
+  named = row.get("source") or source
+  check(isinstance(named, str), "its source is not a text")
+  if "annotator1" in row:
+    return [_annotated(row, named)]
+  if "label" in row:
+    return [Row((_answered(_asked(row), row.get("response")),),
+                _label(row["label"]), named)]
+  if "scores" in row:
+    return _scored(row, named)
+  check("chosen" in row and "rejected" in row, "it has neither chosen and"
+        " rejected, nor response and label, nor responses and scores")
+  asked = _asked(row, needed=False)
+  sides = [_whole(row[name]) if asked is None else _answered(asked, row[name])
+           for name in ("chosen", "rejected")]
+  return [_pair(sides, _margin(row), named)]
+
+
+def _asked(row: dict[str, Any], needed: bool = True
+           ) -> tuple[Message, ...] | None:
+  """The messages before the answer."""
+  given = row.get("messages", row.get("prompt"))
+  if given is None:
+    check(not needed, "it has neither messages nor prompt")
+    return None
+  if isinstance(given, str):
+    if _TURN.match(given):
+      messages = _transcript(given)
+      # HH-RLHF's prompts may end with the open turn of the assistant.
+      if messages and not messages[-1]["content"].strip():
+        messages = messages[:-1]
+    else:
+      messages = ({"role": "user", "content": given},)
+  else:
+    messages = _messages(given)
+  check(bool(messages) and messages[-1]["role"] == "user",
+        "its messages do not end with the user's")
+  return messages
+
+
+def _answered(asked: tuple[Message, ...], answer: Any) -> tuple[Message, ...]:
+  """The conversation with an answer at its end."""
+  if isinstance(answer, str):
+    return _checked((*asked, {"role": "assistant", "content": answer}))
+  if isinstance(answer, dict):
+    answer = [answer]
+  messages = _messages(answer)
+  if messages[:len(asked)] == asked:
+    return _checked(messages)
+  check(messages[0]["role"] == "assistant",
+        "an answer's messages neither begin with the assistant's nor with what"
+        " was asked")
+  return _checked((*asked, *messages))
+
+
+def _whole(conversation: Any) -> tuple[Message, ...]:
+  if isinstance(conversation, str):
+    check(bool(_TURN.match(conversation)), "without messages or prompt, chosen"
+          " and rejected are whole conversations, messages or transcripts that"
+          " begin with Human:")
+    return _checked(_transcript(conversation))
+  return _checked(_messages(conversation))
+
+
+def _transcript(text: str) -> tuple[Message, ...]:
+  _, *parts = _TURN.split(text)
+  return tuple({"role": _SPEAKERS[speaker], "content": said.strip()}
+               for speaker, said in zip(parts[::2], parts[1::2]))
+
+
+def _messages(given: Any) -> tuple[Message, ...]:
+  check(isinstance(given, list) and bool(given),
+        f"{_brief(given)} are no messages")
+  for m in given:
+    check(isinstance(m, dict) and m.get("role") in ROLES
+          and isinstance(m.get("content"), str), f"{_brief(m)} is not a role"
+          f" ({', '.join(ROLES)}) and a content")
+  return tuple({"role": m["role"], "content": m["content"]} for m in given)
+
+
+def _checked(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+  check(len(messages) > 1 and messages[0]["role"] != "assistant"
+        and messages[-1]["role"] == "assistant",
+        "a conversation does not begin with a question and end with an answer")
+  for message in messages:
+    message["content"].encode()  # half a surrogate pair cannot be encoded
+  if not messages[-1]["content"].strip():
+    raise _Left(EMPTY)
+  return messages
+
+
+def _pair(sides: Sequence[tuple[Message, ...]], margin: float, source: str
+          ) -> Row:
+  first, second = ([m["content"].strip() for m in side] for side in sides)
+  if first == second:
+    raise _Left(EQUAL)
+  return Row(tuple(sides), margin, source)
+
+
+def _margin(row: dict[str, Any]) -> float:
+  """By how much the chosen answer leads; 0 where the row does not say."""
+  for better, worse in _SCORES:
+    if better in row or worse in row:
+      lead = _number(row.get(better), better) - _number(row.get(worse), worse)
+      if not lead:
+        raise _Left(TIE)
+      check(lead > 0, f"{better}={row[better]} is below {worse}={row[worse]}")
+      return lead
+  lead = _number(row.get("margin", 0), "margin")
+  check(lead >= 0, f"margin={lead} is negative")
+  return lead
+
+
+def _scored(row: dict[str, Any], source: str) -> list[Row]:
+  """All pairs of answers whose scores differ."""
+  asked, answers, scores = (
+      _asked(row), row.get("responses"), row["scores"])
+  check(isinstance(answers, list) and isinstance(scores, list)
+        and len(answers) == len(scores) > 1,
+        "responses and scores are not two lists of one length above 1")
+  scores = [_number(x, "a score") for x in scores]
+  sides, pairs = [_answered(asked, answer) for answer in answers], []
+  for i, one in enumerate(scores):
+    for j in range(i):
+      lead = one - scores[j]
+      if lead:
+        better, worse = (i, j) if lead > 0 else (j, i)
+        pairs.append(_pair((sides[better], sides[worse]), abs(lead), source))
+  if not pairs:
+    raise _Left(TIE)
+  return pairs
+
+
+def _annotated(row: dict[str, Any], source: str) -> Row:
+  """PandaLM: 0 a tie, 1 or 2 the better response; what two of three say."""
+  for name in ("instruction", "input", "response1", "response2"):
+    check(isinstance(row.get(name), str), f"its {name} is not a text")
+  asked = "\n\n".join(filter(None, (row["instruction"], row["input"])))
+  asked = ({"role": "user", "content": asked},)
+  sides = [_answered(asked, row[f"response{i}"]) for i in (1, 2)]
+  votes = collections.Counter(row.get(f"annotator{i}") for i in (1, 2, 3))
+  (vote, count), = votes.most_common(1)
+  check(set(votes) <= {0, 1, 2}, f"annotators say {dict(votes)}, not 0, 1 or 2")
+  if count < 2 or not vote:
+    raise _Left(TIE)
+  return _pair(sides if vote == 1 else sides[::-1], 0.0, source)
+
+
+def _label(value: Any) -> float:
+  if isinstance(value, str):
+    value = _LABELS.get(value.strip().lower(), math.nan)
+  share = float(value) if isinstance(value, bool | int | float) else math.nan
+  check(0 <= share <= 1, f"label={_brief(value)} is neither true nor false,"
+        " safe nor unsafe, nor a share from 0 to 1")
+  return share
+
+
+def _number(value: Any, name: str) -> float:
+  check(type(value) in (int, float) and math.isfinite(value),
+        f"{name}={_brief(value)} is not a number")
+  return float(value)
+
+
+def _brief(value: Any) -> str:
+  return repr(value)[:60]

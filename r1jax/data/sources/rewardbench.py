@@ -1,0 +1,100 @@
+"""RewardBench 1 and 2 from local files: questions, right and wrong answers.
+
+JSONL with the fields of the published sets (allenai/reward-bench: `prompt`,
+`chosen`, `rejected`, `subset`, `id`; allenai/reward-bench-2: the same with
+lists of answers). Neither set comes along.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from r1jax.core.config import check
+from r1jax.core.prompt import Message
+from r1jax.data.sources.sft_rows import ROLES
+
+
+class Item(NamedTuple):
+  """A question with answers, the right ones first.
+
+  Attributes:
+    id: of the row; "tied:N" and "ref:N" in the subset of ties.
+    subset: where it is from.
+    conversations: one for each answer.
+    right: how many of them are right.
+  """
+
+  id: str
+  subset: str
+  conversations: tuple[tuple[Message, ...], ...]
+  right: int
+
+
+def read(path: str | os.PathLike) -> tuple[int, list[Item]]:
+  """(version, 1 or 2; all items).
+
+  Raises:
+    ValueError: the file cannot be read, or a row is neither version's; names
+      it.
+  """
+  try:
+    lines = epath.Path(path).read_bytes().decode().splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise ValueError(
+        f"rewardbench={path} cannot be read"
+        f" ({getattr(error, 'strerror', '') or error}); give the set as JSONL"
+    ) from error
+  items, versions = [], set()
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    try:
+      version, item = _item(json.loads(line), number)
+    except ValueError as error:
+      raise ValueError(f"{path}:{number}: {error}") from error
+    versions.add(version)
+    items.append(item)
+  check(bool(items), f"rewardbench={path} has no rows")
+  check(len(versions) == 1, f"rewardbench={path} mixes rows of both versions;"
+        " give one file for each")
+  return versions.pop(), items
+
+
+def _item(row: Any, number: int) -> tuple[int, Item]:
+  check(isinstance(row, dict), "it is not a JSON object")
+  missing = [k for k in ("prompt", "chosen", "rejected", "subset")
+             if k not in row]
+  check(not missing, f"it has no {', '.join(missing)}")
+  chosen, rejected = row["chosen"], row["rejected"]
+  version = 2 if isinstance(chosen, list) else 1
+  if version == 1:
+    chosen, rejected = [chosen], [rejected]
+  check(isinstance(rejected, list) and bool(chosen) and bool(rejected)
+        and all(isinstance(text, str) for text in [*chosen, *rejected]),
+        "chosen and rejected are neither two texts nor two lists of texts")
+  asked = _asked(row["prompt"])
+  conversations = tuple(
+      (*asked, {"role": "assistant", "content": text})
+      for text in [*chosen, *rejected])
+  return version, Item(str(row.get("id", number)), str(row["subset"]),
+                       conversations, len(chosen))
+
+
+def _asked(prompt: Any) -> tuple[Message, ...]:
+  if isinstance(prompt, str):
+    return ({"role": "user", "content": prompt},)
+  check(isinstance(prompt, list) and bool(prompt) and all(
+      isinstance(m, dict) and m.get("role") in ROLES
+      and isinstance(m.get("content"), str) for m in prompt),
+      "its prompt is neither a text nor messages")
+  return tuple({"role": m["role"], "content": m["content"]} for m in prompt)
+
+
+def texts(items: Sequence[Item]) -> list[tuple[Message, ...]]:
+  """The conversations of all items, one after the other."""
+  return [one for item in items for one in item.conversations]

@@ -1,0 +1,1 @@
+"""From questions, rows and samples to packed batches, resumable."""

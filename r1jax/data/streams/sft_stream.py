@@ -1,0 +1,240 @@
+"""Supervised examples that stay in their files: bounded memory, any size.
+
+  data = sft_stream.load(paths, tokenizer, template, capacity, workers=8)
+
+Files are read through once, by worker processes, for where each example lies
+and how long it is: some 30 bytes an example are held. Its ids are made again
+when a batch needs them, in workers too. Batches are those of `sft.Packed` on
+examples in memory, to the bit: they follow from (seed, number) alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io as bytes_io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from etils import epath
+
+from r1jax.core.config import check
+from r1jax.core.prompt import ask
+from r1jax.data.sources import sft_rows
+from r1jax.data.sources.sft_rows import Row
+from r1jax.data.streams import sft
+from r1jax.data.streams.sft import Data, Example
+from r1jax.data.text import templates
+from r1jax.data.text.tokenizer import Tokenizer
+from r1jax.report.progress import Progress
+
+_LINES = 256  # of a task of a worker
+_BLOCK = 2**20  # bytes read at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reader:
+  """Makes examples of lines; it goes to workers.
+
+  Attributes:
+    tokenizer: of the model.
+    template: how messages become text.
+    eos_id: that ends an answer.
+  """
+
+  tokenizer: Tokenizer
+  template: str
+  eos_id: int
+
+  def examples(self, where: str, line: bytes
+               ) -> tuple[Row, list[Example]]:
+    """A row and its examples, with the row's own weights.
+
+    Raises:
+      sft.Malformed: it can be left out.
+      ValueError: it cannot.
+    """
+    row = sft_rows.parsed(line)
+    dialogues = sft.checked(where, row, self.template, self.tokenizer)
+    return row, [sft.encode(spans, self.template, self.tokenizer, self.eos_id,
+                            row.weight) for spans in dialogues]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lines:
+  """Lines of a file by where they begin.
+
+  Attributes:
+    path: of the file.
+    starts_L: int64, byte of each line's beginning, and the file's size.
+  """
+
+  path: str
+  starts_L: np.ndarray
+
+  @classmethod
+  def of(cls, path: str | os.PathLike) -> Lines:
+    """Those of a file.
+
+    Raises:
+      ValueError: it cannot be read.
+    """
+    starts, at = [np.zeros(1, np.int64)], 0
+    try:
+      with epath.Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+          ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+          starts.append(at + ends + 1)
+          at += len(block)
+    except OSError as error:
+      raise ValueError(
+          f"data={path} cannot be read ({error.strerror or error}); give JSONL"
+          " files, separated by commas") from error
+    starts_L = np.concatenate(starts)
+    if starts_L[-1] != at:  # the last line has no end
+      starts_L = np.append(starts_L, at)
+    return cls(os.fspath(path), starts_L)
+
+  def __len__(self) -> int:
+    return len(self.starts_L) - 1
+
+  def read(self, first: int, end: int) -> list[bytes]:
+    """Lines first, ..., end - 1."""
+    with epath.Path(self.path).open("rb") as file:
+      file.seek(int(self.starts_L[first]))
+      text = file.read(int(self.starts_L[end] - self.starts_L[first]))
+    return list(bytes_io.BytesIO(text))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Streamed(Sequence):
+  """Examples in files, made when they are asked for.
+
+  Attributes:
+    reader: makes them.
+    files: that they are in.
+    file_E, line_E, part_E: which file, line, and dialogue of the line.
+    lengths_E: tokens of each.
+    weights_E: factor of each one's loss by its source.
+  """
+
+  reader: Reader
+  files: tuple[Lines, ...]
+  file_E: np.ndarray
+  line_E: np.ndarray
+  part_E: np.ndarray
+  lengths_E: np.ndarray
+  weights_E: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.lengths_E)
+
+  def __getitem__(self, i: int) -> Example:
+    lines, number = self.files[self.file_E[i]], int(self.line_E[i])
+    (line,) = lines.read(number, number + 1)
+    where = f"{lines.path}:{number + 1}"
+    _, examples = self.reader.examples(where, line)
+    example = examples[self.part_E[i]]
+    check(len(example.tokens) == self.lengths_E[i], f"{where} has changed since"
+          " the run began; give the command again")
+    return example._replace(weight=float(self.weights_E[i]) * example.weight)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Scan:
+  """The work of a worker: a piece of a file to numbers."""
+
+  reader: Reader
+  files: tuple[Lines, ...]
+  tasks: tuple[tuple[int, int], ...]  # (file, first line)
+
+  def __call__(self, task: int) -> dict[str, Any]:
+    which, first = self.tasks[task]
+    lines, rows = self.files[which], []
+    scan: dict[str, Any] = {"rows": 0, "malformed": []}
+    sources: dict[str, tuple[int, str]] = {}  # its number, where it is first
+    unread: set[str] = set()
+    end = min(first + _LINES, len(lines))
+    for number, line in enumerate(lines.read(first, end), first):
+      if not line.strip():
+        continue
+      scan["rows"] += 1
+      where = f"{lines.path}:{number + 1}"
+      try:
+        row, examples = self.reader.examples(where, line)
+      except sft.Malformed as error:
+        scan["malformed"].append(str(error))
+        continue
+      except ValueError as error:
+        return {"error": str(error)}
+      at, _ = sources.setdefault(row.source, (len(sources), where))
+      unread |= row.unread
+      rows += [(which, number, part, len(e.tokens), int(e.trained.sum()), at)
+               for part, e in enumerate(examples)]
+    # As a list: on their way between processes dicts are sorted.
+    return scan | {
+        "sources": [(name, where) for name, (_, where) in sources.items()],
+        "unread": sorted(unread),
+        "examples": np.array(rows, np.int64).reshape(-1, 6)}
+
+
+def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
+         template: str, capacity: int,
+         weights: Mapping[str, float] | None = None, *, workers: int = 0,
+         quiet: bool = False) -> Data:
+  """`sft.load` without holding the rows; the same examples in the same order.
+
+  Args:
+    paths, tokenizer, template, capacity, weights: as there.
+    workers: processes that read and tokenise; 0 does it in this one. They need
+      absl's flags to be parsed, as every experiment has them.
+    quiet: shows no progress.
+
+  Raises:
+    ValueError: as there.
+  """
+  # Refuses what rows cannot mend.
+  templates.prompt(ask(""), template, tokenizer)
+  reader = Reader(tokenizer, template, sft.end_of_answer(template, tokenizer))
+  files = tuple(Lines.of(path) for path in paths)
+  for lines in files:
+    sft_rows.check_any(lines.path, len(lines))
+    (first,) = lines.read(0, 1)
+    check(not sft_rows.is_whole(first), f"data={lines.path} is one JSON value;"
+          " with --workers give JSON Lines, a row a line (jq -c '.[]' FILE"
+          " makes them), or leave --workers out")
+  tasks = tuple((which, first) for which, lines in enumerate(files)
+                for first in range(0, len(lines), _LINES))
+  total, too_long, trained = 0, 0, 0
+  malformed: list[str] = []
+  parts, sources, unread = [np.zeros((0, 4), np.int32)], set(), set()
+  factors = [np.zeros(0, np.float32)]
+  scans = grain.MapDataset.range(len(tasks)).map(_Scan(reader, files, tasks))
+  with Progress("reading", len(tasks), unit=f"x {_LINES} rows",
+                quiet=quiet) as progress, contextlib.closing(
+                    sft.ahead(scans, workers)) as pieces:
+    for scan in pieces:
+      check("error" not in scan, scan.get("error", ""))
+      total += scan["rows"]
+      malformed += scan["malformed"]
+      sources |= {source for source, _ in scan["sources"]}
+      unread |= set(scan["unread"])
+      factor = np.array([
+          sft.weight_of(where, source, weights)
+          for source, where in scan["sources"]] or [1.0])
+      rows = scan["examples"]
+      fits = rows[:, 3] - 1 <= capacity
+      too_long += int((~fits).sum())
+      trained += int(rows[fits, 4].sum())
+      # Small integers: most of what is held.
+      parts.append(rows[fits, :4].astype(np.int32))
+      factors.append(factor[rows[fits, 5]].astype(np.float32))
+      progress.step({})
+  sft.check_rows(paths, malformed, total, sum(map(len, parts)), capacity)
+  table = np.concatenate(parts)
+  examples = Streamed(reader, files, *table.T, np.concatenate(factors))
+  return Data(examples, too_long, malformed, frozenset(sources - {""}),
+              trained, frozenset(unread))

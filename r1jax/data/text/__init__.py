@@ -1,0 +1,1 @@
+"""Text and token ids: tokenizers, prompt templates, chats."""

@@ -1,0 +1,132 @@
+"""Chats: messages rendered by a model's own template.
+
+A template is a program that comes with a model's files. It runs in Jinja's
+immutable sandbox in a process of its own, see `rendering`: it sees the messages
+and the special tokens, no file, no attribute that begins with an underscore,
+changes nothing, and has limits of time, memory and length.
+
+What people and models wrote stays text: control tokens are the template's alone
+(`tokenizer.escaped`).
+
+Templates of models that also see images (Llama Guard 3 1B and 4, among guards)
+read a message's content as a list of parts, and of a text make nothing at all,
+without an error: a guard would judge an empty conversation. Where no message's
+text comes out, each is given as one part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from r1jax.core.config import check
+from r1jax.data.text import rendering
+from r1jax.data.text.tokenizer import Tokenizer, escaped
+
+THINK = "<think>\n"
+# The form of DeepSeek-R1 (arXiv:2501.12948): system text, then turns; of past
+# answers only what follows the thought; the next answer begins with a thought.
+R1 = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+  {%- if message.role == "system" -%}
+    {{- message.content -}}
+  {%- elif message.role == "user" -%}
+    <｜User｜>{{- message.content -}}
+  {%- elif message.role == "assistant" -%}
+    <｜Assistant｜>{{- message.content.split("</think>")[-1] ~ eos_token -}}
+  {%- else -%}
+    {{- raise_exception("there is no role " ~ message.role) -}}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{- "<｜Assistant｜><think>\\n" -}}
+{%- endif -%}
+"""
+_R1_TOKENS = frozenset({"<｜User｜>", "<｜Assistant｜>"})
+# A thought that the template opened, or closed at once to forbid one.
+_TAIL = re.compile(r"(?:<think>\s*(?:</think>\s*)?|</think>\s*)\Z")
+# What templates that can think or not call their switch (DeepSeek-V3.1, Qwen3).
+_SWITCHES = {"thinking": True, "enable_thinking": True}
+
+
+def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
+           template: str | None = None, add_generation_prompt: bool = True,
+           think: bool = False,
+           variables: Mapping[str, Any] | None = None) -> str:
+  """The text of a chat, for `tokenizer.encode_chat`.
+
+  Args:
+    tokenizer: its special tokens are the template's variables.
+    messages: {"role": "system" | "user" | "assistant", "content": text} each.
+    template: Jinja source; the tokenizer's own if None. `R1` is built in.
+    add_generation_prompt: whether to end where the assistant begins.
+    think: whether to open a thought there: by the template's own switch if it
+      has one, else after it, unless it has opened one.
+    variables: of the template, beside its usual ones, of what JSON has.
+
+  Returns:
+    The text, in which the messages' own control tokens are escaped.
+
+  Raises:
+    ValueError: there is no template, the tokenizer lacks its tokens, a message
+      is malformed, or the template fails, refuses the messages, leaves the
+      sandbox or meets a limit.
+  """
+  name = "chat template" if template is None else "given chat template"
+  source = tokenizer.chat_template if template is None else template
+  if source is None:
+    raise ValueError(
+        "the tokenizer has no chat template: give --tokenizer=DIR of a chat"
+        " model, or --template=r1-zero or plain")
+  if source == R1 and not _R1_TOKENS <= tokenizer.control_tokens:
+    raise ValueError(
+        f"the tokenizer has no {' and '.join(sorted(_R1_TOKENS))}, which R1's"
+        " template is made of; use --template=chat for the model's own")
+  check_messages(messages)
+  safe = [dict(message) | {"content": escaped(
+      message["content"], tokenizer.control_tokens)} for message in messages]
+  given = {
+      "messages": safe, "add_generation_prompt": add_generation_prompt,
+      "tools": None, "documents": None}
+  taken = sorted(given.keys() & (variables or {}).keys())
+  check(not taken, f"the template's variables {taken} are not to be given")
+  given |= dict(tokenizer.special_tokens) | (_SWITCHES if think else {}) | (
+      variables or {})
+  try:
+    text = rendering.render(source, given, tokenizer.date)
+    if not _shows(text, safe):
+      parts = given | {"messages": [
+          message | {"content": [{"type": "text", "text": message["content"]}]}
+          for message in safe]}
+      if _shows(other := rendering.render(source, parts, tokenizer.date), safe):
+        text = other
+  except (TypeError, ValueError) as error:
+    raise ValueError(f"the {name} {source[:40]!r}... failed: {error}"
+                     ) from error
+  if think and add_generation_prompt and not tail(text):
+    text += THINK
+  return text
+
+
+def _shows(text: str, messages: Sequence[Mapping[str, str]]) -> bool:
+  """Whether a message's text is in a rendered one; so if all are blank."""
+  texts = [message["content"].strip() for message in messages]
+  return not any(texts) or any(one and one in text for one in texts)
+
+
+def tail(text: str) -> str:
+  """The beginning of the answer that a rendered chat ends with, or ""."""
+  match = _TAIL.search(text)
+  return match.group() if match else ""
+
+
+def check_messages(messages: Sequence[Mapping[str, str]]) -> None:
+  """Raises ValueError if there are none or one is malformed."""
+  if not messages:
+    raise ValueError("there are no messages: give at least one")
+  for number, message in enumerate(messages):
+    if not all(isinstance(message.get(k), str) for k in ("role", "content")):
+      raise ValueError(
+          f"message {number} is {message!r}: give role and content, both text")

@@ -1,0 +1,305 @@
+"""Tokenizers of open models: `tokenizer.json` and the files beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tokenizers
+from etils import epath
+
+from r1jax.core.thoughts import TAGS
+from r1jax.data.text.tokenizer import (
+    ESCAPE,
+    SentencePieceTokenizer,
+    Tokenizer,
+)
+
+_JSON, _MODEL = "tokenizer.json", "tokenizer.model"
+_GENERATION, _CONFIG = "generation_config.json", "config.json"
+DATE = "date.txt"  # what a run takes for today in a template that tells it
+_FILES = (_JSON, "tokenizer_config.json", "special_tokens_map.json",
+          _GENERATION, "chat_template.jinja", DATE)
+_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+# How control tokens are written: <|im_start|>, <｜User｜>.
+_CONTROL = re.compile(r"<[|｜].*[|｜]>")
+
+
+def load(path: str | os.PathLike) -> Tokenizer:
+  """The tokenizer at `path`, local or gs://.
+
+  Args:
+    path: a model's folder; its tokenizer.json, which is read with the files
+      beside it; or a SentencePiece model. A folder that has no tokenizer.json
+      gives its tokenizer.model.
+
+  Raises:
+    ValueError: nothing is there, or it is malformed; names the file.
+  """
+  path = epath.Path(path)
+  if path.is_dir():
+    if not (path / _JSON).is_file() and not (path / _MODEL).is_file():
+      raise ValueError(
+          f"tokenizer {path}: the folder has neither {_JSON} nor {_MODEL};"
+          " give --tokenizer=FILE or the folder of a whole model")
+    path = path / (_JSON if (path / _JSON).is_file() else _MODEL)
+  if path.name == _JSON and path.exists():
+    # Whoever opens a pipe waits for ever.
+    files = {name: (path.parent / name).read_bytes() for name in _FILES
+             if (path.parent / name).is_file()}
+    if (path.parent / _CONFIG).is_file():
+      files = _with_models_ends(
+          files, (path.parent / _CONFIG).read_bytes(), str(path.parent))
+    return HfTokenizer(files, str(path.parent))
+  return SentencePieceTokenizer(path)
+
+
+class HfTokenizer:
+  """A `tokenizer.json`; what it means beyond pieces is in the files beside it.
+
+  Beginning: `bos_id` is set where texts begin with it: by `add_bos_token`, or
+  without that by the post-processor of tokenizer.json.
+  End: the `eos_token` and every `eos_token_id` of generation_config.json.
+  Padding: `pad_token`, or the smallest end; see `Tokenizer.pad_id`.
+
+  Departures from transformers: strings of the form <|...|> are control tokens
+  even where the file does not mark them special, so that neither a question
+  nor a completion can pass for the structure of a chat; the tags of the think
+  and answer grammar never are, because rewards read them. Decoding leaves
+  spaces before punctuation as they are. Truncation and padding that were saved
+  in the file are turned off.
+
+  Inside, control tokens have other names, between numbers drawn for this
+  instance: so no text can spell one, neither as a token of its own, nor
+  after the file's normalization, nor as a piece of a vocabulary that lists it
+  (Llama 2's and Gemma's do).
+  """
+
+  def __init__(self, files: Mapping[str, bytes], name: str):
+    """Reads the contents of a folder.
+
+    Args:
+      files: contents of tokenizer.json and, if they exist, of the other files
+        that `load` reads, by name.
+      name: of the folder, for messages.
+
+    Raises:
+      ValueError: a file is malformed, there is no end of sequence, or a special
+        token is not in the vocabulary.
+    """
+    self.files, self._name = dict(files), name
+    config = self._json("tokenizer_config.json")
+    sources = [self._json("special_tokens_map.json"), config]
+    if "added_tokens_decoder" in config:  # newer: the map is a leftover
+      sources.reverse()
+    self.special_tokens = _special(*sources)
+    self.chat_template = self._template(config)
+    self._mark = f":{secrets.token_hex(16)}:"
+    self._pieces = self._parse()
+    self.control_tokens = frozenset(
+        token.content.split(self._mark)[1] for token in
+        self._pieces.get_added_tokens_decoder().values() if token.special)
+    self.vocab_size = 1 + max(self._pieces.get_vocab().values(), default=-1)
+    self.eos_ids = self._ends()
+    pad, bos = self._id("pad_token"), self._id("bos_token")
+    self.pad_id = min(self.eos_ids) if pad is None else pad
+    adds_bos = config.get("add_bos_token")
+    if adds_bos is None:
+      adds_bos = bos in self._pieces.encode("a").ids[:1]
+    self.bos_id = bos if adds_bos else None
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of `text`, without bos or eos; no text becomes a control id."""
+    return self._pieces.encode(text, add_special_tokens=False).ids
+
+  def encode_chat(self, text: str) -> list[int]:
+    """Ids of `text`, whose control tokens become their ids; no bos is added.
+
+    What `ESCAPE` stands before is text.
+    """
+    return self.encode(self._marked(text))
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Text of `ids` (any integers, also NumPy's)."""
+    known = [int(i) for i in ids if 0 <= i < self.vocab_size]
+    return self._pieces.decode(known, skip_special_tokens=True)
+
+  def __reduce__(self):
+    return HfTokenizer, (self.files, self._name)
+
+  @property
+  def date(self) -> str:
+    """See `Tokenizer`."""
+    return self.files.get(DATE, b"").decode().strip()
+
+  def on(self, date: str) -> HfTokenizer:
+    """The same, for which it is always `date`, YYYY-MM-DD; its files say so."""
+    return HfTokenizer(self.files | {DATE: f"{date}\n".encode()}, self._name)
+
+  def ending(self, end: int) -> HfTokenizer:
+    """The same with one more end, which its files name."""
+    fields = self._json(_GENERATION) | {
+        "eos_token_id": sorted(self.eos_ids | {end})}
+    return HfTokenizer(self.files | {_GENERATION: _written(fields)}, self._name)
+
+  def _marked(self, text: str) -> str:
+    """A rendered chat with its control tokens under their inner names."""
+    there = [token for token in self.control_tokens if token in text]
+    if not there and (ESCAPE not in text or not self.control_tokens):
+      return text
+    # Where several begin, the longest is meant, as in the library.
+    found = "|".join(map(re.escape, sorted(there, key=len, reverse=True)))
+    return re.sub(
+        f"{ESCAPE}(.)" + (f"|({found})" if there else ""),
+        lambda m: self._inner(m[2]) if m[1] is None else m[1],
+        text, flags=re.DOTALL)
+
+  def _parse(self) -> tokenizers.Tokenizer:
+    """The pieces, with control tokens marked and renamed."""
+    fields = self._json(_JSON)
+    named = set(self.special_tokens.values()) - set(TAGS)
+    unlisted, control = set(named), set(named)
+    try:
+      for token in fields.get("added_tokens") or ():
+        content = token["content"]
+        token["special"] = content not in TAGS and (
+            token["special"] or content in named
+            or _CONTROL.fullmatch(content) is not None)
+        unlisted.discard(content)
+        if token["special"]:
+          control.add(content)
+          token["content"] = self._inner(content)
+      _rename(fields["model"], {t: self._inner(t) for t in control})
+      pieces = tokenizers.Tokenizer.from_str(json.dumps(fields))
+    except Exception as error:  # the library raises nothing more precise
+      raise ValueError(
+          f"tokenizer {self._name}/{_JSON} is malformed ({error}); fetch it"
+          " again") from error
+    lacking = [token for token in named
+               if pieces.token_to_id(self._inner(token)) is None]
+    if lacking:
+      raise ValueError(
+          f"tokenizer {self._name} names the special tokens {sorted(lacking)},"
+          f" which are not in its {_JSON}; fetch both from the same model")
+    pieces.add_special_tokens([self._inner(t) for t in sorted(unlisted)])
+    pieces.no_truncation()
+    pieces.no_padding()
+    return pieces
+
+  def _ends(self) -> frozenset[int]:
+    ids = _listed(self._json(_GENERATION).get("eos_token_id"))
+    end_ids = {i for i in [*ids, self._id("eos_token")] if i is not None}
+    if not all(isinstance(i, int) and i >= 0 for i in end_ids):
+      raise ValueError(
+          f"tokenizer {self._name}/{_GENERATION} has eos_token_id="
+          f"{ids}; give one id or a list of them")
+    if not end_ids:
+      raise ValueError(
+          f"tokenizer {self._name} has no end of sequence; name the eos_token"
+          " in tokenizer_config.json or eos_token_id in generation_config.json")
+    return frozenset(end_ids)
+
+  def _id(self, role: str) -> int | None:
+    token = self.special_tokens.get(role)
+    if token is None:
+      return None
+    control = token in self.control_tokens
+    return self._pieces.token_to_id(self._inner(token) if control else token)
+
+  def _inner(self, token: str) -> str:
+    """The name of a control token in `_pieces`."""
+    return self._mark + token + self._mark
+
+  def _json(self, file: str) -> dict[str, Any]:
+    """A file's fields; none if it does not exist."""
+    try:
+      fields = json.loads(self.files.get(file, b"{}"))
+    except ValueError as error:  # not UTF-8, or not JSON
+      raise ValueError(
+          f"tokenizer {self._name}/{file} is not valid JSON ({error}); fetch it"
+          " again") from error
+    if not isinstance(fields, dict):
+      raise ValueError(f"tokenizer {self._name}/{file} is not a JSON object;"
+                       " fetch it again")
+    return fields
+
+  def _template(self, config: Mapping[str, Any]) -> str | None:
+    """The chat template: its own file, or a field, which may name several."""
+    if "chat_template.jinja" in self.files:
+      return self.files["chat_template.jinja"].decode(errors="replace")
+    template = config.get("chat_template")
+    if isinstance(template, list):
+      template = next((
+          named.get("template") for named in template
+          if isinstance(named, dict) and named.get("name") == "default"), None)
+    return template if isinstance(template, str) else None
+
+
+def _with_models_ends(files: Mapping[str, bytes], config: bytes, name: str
+                      ) -> dict[str, bytes]:
+  """The files, with the ends that the model's config.json names among them.
+
+  Some models name one end there and another in generation_config.json.
+  """
+  try:
+    fields = json.loads(config)
+    kept = json.loads(files.get(_GENERATION, b"{}"))
+  except ValueError:
+    return dict(files)  # who reads them says what is wrong
+  if not (isinstance(fields, dict) and isinstance(kept, dict)):
+    return dict(files)
+  text = fields.get("text_config")
+  ids = [i for part in (fields, text) if isinstance(part, dict)
+         for i in _listed(part.get("eos_token_id")) if type(i) is int]
+  before = _listed(kept.get("eos_token_id"))
+  new = [i for i in dict.fromkeys(ids) if i >= 0 and i not in before]
+  if not new:
+    return dict(files)
+  return dict(files) | {_GENERATION: _written(kept | {
+      "eos_token_id": [i for i in before if i is not None] + new})}
+
+
+def _listed(ids: Any) -> list[Any]:
+  return ids if isinstance(ids, list) else [ids]
+
+
+def _written(fields: Mapping[str, Any]) -> bytes:
+  return (json.dumps(fields, indent=2) + "\n").encode()
+
+
+def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
+  """Gives pieces of a vocabulary other names.
+
+  Merges that would make one of text go.
+  """
+  vocab = model["vocab"]
+  if isinstance(vocab, list):  # of pieces with their scores
+    model["vocab"] = [[names.get(piece, piece), *score]
+                      for piece, *score in vocab]
+    return
+  listed = names.keys() & vocab.keys()
+  if not listed:
+    return
+  model["vocab"] = {names.get(piece, piece): i for piece, i in vocab.items()}
+  if model.get("unk_token") in listed:
+    model["unk_token"] = names[model["unk_token"]]
+  if "merges" in model:
+    model["merges"] = [
+        pair for pair in model["merges"]
+        if ("".join(pair) if isinstance(pair, list)
+            else pair.replace(" ", "", 1)) not in listed]
+
+
+def _special(*sources: Mapping[str, Any]) -> dict[str, str]:
+  """Special tokens by role; the first source that mentions a role decides."""
+  tokens = {}
+  for role in _ROLES:
+    token = next((s[role] for s in sources if role in s), None)
+    token = token.get("content") if isinstance(token, dict) else token
+    if isinstance(token, str):
+      tokens[role] = token
+  return tokens

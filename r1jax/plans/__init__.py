@@ -1,0 +1,1 @@
+"""Plans: several stages as one command, each in a process of its own."""

@@ -1,0 +1,421 @@
+"""What every stage does around its loop: files, signals, progress, resuming."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+from etils import epath
+
+from r1jax.accounting import cost
+from r1jax.checkpoint import faults, retention
+from r1jax.checkpoint.manager import Manager
+from r1jax.checkpoint.midway import Midway
+from r1jax.core.config import check
+from r1jax.core.lock import Lock
+from r1jax.core.types import TokenBatch
+from r1jax.data.text import tokenizer as tokenizer_lib
+from r1jax.data.text.tokenizer import Tokenizer
+from r1jax.report import sinks
+from r1jax.report import workdir as workdir_lib
+from r1jax.report.progress import Progress
+from r1jax.report.writer import Writer
+from r1jax.sharding import processes, watchdog
+from r1jax.stages.loop.signals import Preemption
+from r1jax.training.guard import Guard
+
+T = TypeVar("T")
+# Numbers of a step, or what gives them once the device has them.
+Metrics = Mapping[str, float] | Callable[[], Mapping[str, float]]
+# A schedule that ends with the run is another one when the run gets longer.
+_REMEDIES = {"optimizer.total_steps": "to train longer by the former schedule,"
+             " whose last rate then stays, give --optimizer.total_steps={}"}
+Batch = TokenBatch | Callable[[], TokenBatch] | None
+
+
+class Session:
+  """A run on disk, open for one process's lifetime, or for that of several.
+
+      session = Session(workdir, config, title="GRPO", total=cfg.steps, ...)
+      state, host = session.restore({"state": state}, {})
+      with session:
+        for step in range(session.step, cfg.steps):
+          ...
+          if session.interrupted():  # wherever it is safe to stop
+            session.save_inside(step, arrays, host, local, after="the rollout")
+            break
+          ...
+          if session.finish(step + 1, metrics, batch, arrays, host):
+            break
+
+  The same config in a used workdir resumes it; another one is an error.
+
+  Under several processes each makes the same calls with the same steps and
+  metrics; the first alone writes the log and shows progress.
+
+  Attributes:
+    workdir: of the run.
+    step: steps done.
+    resumes: whether there is something to go on from; with `step` 0 it is
+      inside the first step.
+    inside: what `save_inside` was given as `local`, once `restore` has taken
+      such a save; None between two steps.
+    stopped: whether a signal has ended the run.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, config: dict[str, Any],
+               tokenizer: Tokenizer, *, title: str, total: int,
+               save_every: int, keep: int = 2, best_metric: str = "",
+               best_mode: str = "max", shown: tuple[str, ...] = (),
+               skip_damaged: bool = False,
+               remedies: Mapping[str, str] | None = None):
+    """Takes or resumes the workdir.
+
+    Args:
+      workdir: folder of the run, local or gs://.
+      config: every setting as resolved; `steps` and `sinks` may differ on
+        resuming.
+      tokenizer: of the run, which keeps its files.
+      title: of the progress bar.
+      total: steps in all.
+      save_every: steps between checkpoints.
+      keep: newest checkpoints to keep.
+      best_metric: also keep the best checkpoint by this metric, which is saved
+        at once when it is given as a number.
+      best_mode: "max" or "min", which value is the best.
+      shown: metrics in the progress bar.
+      skip_damaged: move a checkpoint that cannot be used aside, to
+        WORKDIR/checkpoints_damaged, and go on from the one before.
+      remedies: what else to do about a setting that differs, see
+        `workdir.resumes`.
+
+    Raises:
+      ValueError: the workdir was made by another config or with another
+        tokenizer, or the processes do not share it.
+      OSError: another process has it, or its checkpoints cannot be read.
+    """
+    self.workdir = epath.Path(workdir)
+    self.title, self.total, self.shown = title, total, shown
+    self._skip_damaged = skip_damaged
+    self._sinks = lambda: sinks.opened(
+        config.get("sinks", ()), workdir, config, resumes=self.resumes)
+
+    self._lock: Lock | None = None  # of process 0, which has it for all
+
+    def take() -> None:
+      self._lock = workdir_lib.take(
+          workdir, config, workdir_lib.versions(),
+          # Unless there is a deadline, no sample depends on the rows.
+          ignore=("steps", "sinks") if config.get("rollout_deadline") else (
+              "steps", "sinks", "max_rows", "speculate"),
+          remedies=_REMEDIES | dict(remedies or {}))
+      tokenizer_lib.keep(tokenizer, workdir)
+
+    self._make_manager = lambda: Manager(
+        self.workdir / "checkpoints", keep=keep, save_interval=save_every,
+        best_metric=best_metric, best_mode=best_mode)
+    with self._giving_back():
+      processes.from_writer(take)
+      self._open()
+    self.guard = Guard(self.workdir / "skipped")
+    self.preemption = Preemption(self._lost)
+    self.stopped = False
+    self.inside: dict[str, Any] | None = None
+    # Steps whose metrics are not yet read: (step, metrics, batch).
+    self._pending: list[tuple[int, Metrics, Batch]] = []
+    # Whether a checkpoint between two steps began after what is saved inside
+    # one: that goes when this is complete.
+    self._saved = False
+
+  @contextlib.contextmanager
+  def _giving_back(self) -> Iterator[None]:
+    """A run that cannot begin leaves the folder to others."""
+    try:
+      yield
+    except BaseException:
+      self._release()
+      raise
+
+  def _release(self) -> None:
+    if self._lock:
+      self._lock.release()
+
+  def _open(self) -> None:
+    """Finds what there is to go on from."""
+    self.manager = self._usable(self._make_manager)
+    self._midway = self._usable(
+        lambda: Midway(self.workdir / "checkpoints_inside"))
+    between, inside = self.manager.latest_step(), self._midway.step()
+    self._goes_inside = inside is not None and inside >= (between or 0)
+    self.step = (inside if self._goes_inside else between) or 0
+    self.resumes = self._goes_inside or between is not None
+    _check_shared(self.workdir, self.step)
+
+  def restore(self, arrays: Any, host: dict[str, Any]
+              ) -> tuple[Any, dict[str, Any]]:
+    """The newest state on disk, or what was given if there is none.
+
+    It is that of the last checkpoint, or of a save inside the step after it or
+    after a later one; then `inside` is set.
+
+    Args:
+      arrays: the first state, which also says where everything lies.
+      host: its host state.
+
+    Raises:
+      ValueError: a checkpoint is damaged, or of another model or run.
+      OSError: it cannot be read.
+    """
+    with self._giving_back():
+      while self.resumes:
+        try:
+          return self._restored(arrays)
+        except faults.Unusable as error:
+          self.manager.close()
+          self._midway.close()
+          self._set_aside(error)
+        self._open()
+    return arrays, host
+
+  def _restored(self, arrays: Any) -> tuple[Any, dict[str, Any]]:
+    if self._goes_inside:
+      arrays, host, self.inside = self._midway.restore(arrays)
+    else:
+      arrays, host = self.manager.restore(self.step, like=arrays)
+    self.guard.skipped = tuple(host["skipped"])
+    return arrays, host
+
+  def _usable(self, opened: Callable[[], T]) -> T:
+    while True:
+      try:
+        return opened()
+      except faults.Unusable as error:
+        self._set_aside(error)
+
+  def _set_aside(self, error: faults.Unusable) -> None:
+    """Moves what cannot be used, if that was asked for; else raises."""
+    if not self._skip_damaged:
+      raise error
+    target = self.workdir / "checkpoints_damaged" / error.folder.name
+    moved = processes.from_writer(
+        lambda: str(retention.set_aside(error.folder, target)))
+    if processes.is_writer():
+      logging.warning("%s; moved it to %s", error.reason, moved)
+
+  def __enter__(self) -> Session:
+    self.writer = None
+    if processes.is_writer():
+      with self._giving_back():
+        self.writer = Writer(
+            self.workdir, resumed=self.step if self.resumes else None,
+            sinks=self._sinks())
+    self._cost = cost.Record(self.workdir)
+    self.preemption.__enter__()
+    self.progress = Progress(self.title, self.total, start=self.step,
+                             quiet=not processes.is_writer())
+    self.progress.__enter__()
+    if self.resumes and self.step >= self.total and not self._goes_inside:
+      self.progress.say(
+          f"{self.workdir} is finished: all {self.total} steps were done before"
+          "; for more of them raise --steps, for another run choose another"
+          " --workdir")
+    elif self.resumes:
+      where = (f"inside step {self.step + 1}" if self._goes_inside
+               else f"after step {self.step}")
+      self.progress.say(f"resuming {self.workdir} {where}")
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.progress.__exit__(*exception)
+    try:
+      self._end(exception[1])
+    finally:
+      # Not before: a signal would end what is still being written.
+      self.preemption.__exit__(*exception)
+      self._release()
+
+  def _end(self, error: BaseException | None) -> None:
+    if error is None:
+      self._settle()
+    elif isinstance(error, Exception) and jax.process_count() == 1:
+      with contextlib.suppress(Exception):  # Perhaps for the same reason.
+        for step, metrics, _ in self._pending:
+          self.log(step, _numbers(metrics))
+    if self.writer:
+      self.writer.close()
+    self._cost.write()
+    if isinstance(error, KeyboardInterrupt):
+      return  # At once: it does not wait for what is being written.
+    if error is not None and jax.process_count() > 1:
+      # The others may never come to the end of a save that still runs.
+      watchdog.failed(error)
+      return
+    self.manager.close()
+    if self._saved:
+      self._midway.drop()
+    self._midway.close()
+    if error is None and self.preemption.name and not self.stopped:
+      self.progress.say(f"{self.preemption.name}: all {self.step} steps are"
+                        " saved")
+
+  def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Adds a row to the log."""
+    if self.writer:
+      self.writer.write(step, metrics)
+
+  def interrupted(self) -> bool:
+    """Whether to save and stop now; once it is so, it stays so.
+
+    It needs no device and no word between processes before a signal comes, but
+    all processes must ask at the same points.
+    """
+    return self.preemption.requested()
+
+  def finish(self, step: int, metrics: Metrics, batch: Batch,
+             arrays: Callable[[], Any],
+             host: Callable[[], dict[str, Any]]) -> bool:
+    """Ends a step: guards, logs, saves; True when the run should stop.
+
+    Metrics that come as a function are read when the next step ends, so that
+    the loop need not wait for the device; at a save, at the end and at a stop
+    before that, so that no checkpoint holds an update that nobody looked at.
+
+    Args:
+      step: steps done, this one included.
+      metrics: numbers of this step, or -> them.
+      batch: what this process gave to train on, or -> that; dumped if the
+        update was skipped. None where another process gave it.
+      arrays: -> the device state to save.
+      host: -> the host state to save, JSON-ready.
+
+    Raises:
+      FloatingPointError: three updates in a row were skipped.
+      OSError: the log or a checkpoint cannot be written.
+    """
+    self._pending.append((step, metrics, batch))
+    self.stopped = self.preemption.requested()
+    if self._lock:
+      self._lock.check()
+    # Saving blocks until the arrays are copied: only call for them when due.
+    saves = (self.stopped or step == self.total or self.manager.due(step)
+             or not callable(metrics) and self.manager.improves(metrics))
+    read = self._settle(keep=int(callable(metrics) and not saves))
+    if saves:
+      if self.writer:
+        self.writer.flush()
+      self._cost.write()
+      if self._saved:
+        self.manager.wait()
+        self._midway.drop()
+      self.manager.save(
+          step, arrays(), host() | {"skipped": list(self.guard.skipped)},
+          metrics=read, force=True)
+      self._saved = True
+    self.step = step
+    if self.stopped:
+      self.manager.wait()
+      self.progress.say(f"{self.preemption.name}: saved after step {step}; the"
+                        " same command resumes")
+    watchdog.mark(f"step {step}")
+    return self.stopped
+
+  def save_inside(self, step: int, arrays: Any, host: dict[str, Any],
+                  local: Any = None, *, after: str) -> None:
+    """Saves the state inside a step, waits, and stops the run.
+
+    The next start gets it back from `restore`, and `local` as `inside`. It goes
+    when a checkpoint between two steps is complete.
+
+    Args:
+      step: steps done, this one not included.
+      arrays: the device state, with the same tree as `finish` saves.
+      host: JSON-ready; what `finish` saves and where in the step the run is.
+      local: what this process holds of the step, of shapes that the next start
+        cannot know: dicts, lists and dataclasses of NumPy arrays, or of JAX's
+        on this process's own devices. It comes back as dicts and lists of NumPy
+        arrays, in as many processes as saved.
+      after: what of the step is done, in words.
+
+    Raises:
+      FloatingPointError: three updates in a row were skipped.
+      OSError: it could not be written; the message says what is lost.
+    """
+    self._settle()
+    if self.writer:
+      self.writer.flush()
+    self.manager.wait()
+    self._saved = False
+    try:
+      self._midway.save(
+          step, arrays, host | {"skipped": list(self.guard.skipped)},
+          {} if local is None else local)
+    except OSError as error:
+      raise OSError(error.errno, f"{error.strerror or error}; {self._lost()}"
+                    ) from error
+    self._stop(f"saved inside step {step + 1}, after {after}; the same command"
+               " resumes")
+
+  def leave(self, lost: str) -> None:
+    """Stops the run without saving.
+
+    Args:
+      lost: what was done since the last save, in words.
+    """
+    self._settle()
+    self.manager.wait()
+    self._stop(f"stopped, {lost} is lost; the same command does it again")
+
+  def _stop(self, what: str) -> None:
+    self.stopped = True
+    self.progress.say(f"{self.preemption.name}: {what}")
+
+  def _settle(self, keep: int = 0) -> Mapping[str, float]:
+    """Reads the metrics of all pending steps but the last `keep`.
+
+    Returns:
+      Those of the last step that it read.
+    """
+    numbers: Mapping[str, float] = {}
+    while len(self._pending) > keep:
+      step, metrics, batch = self._pending.pop(0)
+      numbers = _numbers(metrics)
+      self.log(step, numbers)
+      if self.writer:
+        self.writer.flush(lazily=True)
+      if callable(batch):
+        batch = batch() if numbers["skipped"] else None
+      self.guard.check(step, numbers, batch)
+      self.progress.step({name.rsplit("/", 1)[-1]: numbers[name]
+                          for name in self.shown if name in numbers})
+    return numbers
+
+  def _lost(self) -> str:
+    """What a kill at this moment loses, in words."""
+    between, inside = self.manager.complete_step(), self._midway.step()
+    if inside is not None and inside >= (between or 0):
+      return f"all after the save inside step {inside + 1} is lost"
+    if between is None:
+      return "all is lost, as nothing is saved yet"
+    return f"all after step {between} is lost"
+
+
+def _numbers(metrics: Metrics) -> Mapping[str, float]:
+  return metrics() if callable(metrics) else metrics
+
+
+def _check_shared(workdir: epath.Path, step: int) -> None:
+  """Raises ValueError if processes do not see one and the same folder."""
+  sees = [(workdir / workdir_lib.CONFIG).exists(), step]
+  seen = processes.gather(sees)
+  lost = [i for i, (config, _) in enumerate(seen) if not config]
+  check(not lost, f"process {lost and lost[0]} does not see {workdir}, which"
+        " process 0 has prepared; put --workdir on storage that all processes"
+        " share, a network file system or gs://")
+  steps = [latest for _, latest in seen]
+  check(len(set(steps)) == 1, f"the processes see different newest checkpoints"
+        f" in {workdir}: {steps}; put --workdir on storage that all processes"
+        " share")

@@ -1,0 +1,1 @@
+"""What stages left in their folders, told: tables, figures, pages."""
