@@ -12,7 +12,7 @@ import pathlib
 import re
 import shutil
 
-from tests.data import hf_cases
+from tests.data.text import hf_cases
 from tests.experiments.calls import ROOT, calls
 
 MODELS = ("DIR", "STUDENT", "JUDGE", "GUARD")
