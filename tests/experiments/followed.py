@@ -46,11 +46,11 @@ LENGTHS = ["--max_new_tokens=8", "--rewards.workers=1"]
 TRAINED = ["--steps=1", "--questions=2", "--samples=2", "--minibatches=1",
            "--micro_rows=4",
            "--row_length=200", *LENGTHS, "--save_every=1", "--eval_every=0",
-           "--eval_split=test[:2]", "--eval.samples=2", "--eval.batch=2",
+           "--eval_split=test[:2]", "--eval.samples=2", "--eval.max_rows=2",
            "--eval.max_new_tokens=8"]
 # A tiny model has neither thoughts nor a form.
 LOOSE = ["--noform", "--nofilters.thinking", "--filters.language_share=0"]
-ASKED = ["--samples=2", "--batch=4", *LENGTHS]
+ASKED = ["--samples=2", "--max_rows=8", *LENGTHS]
 TUNED = ["--steps=1", "--rows=2", "--row_length=128"]
 # Experiment -> what makes it small.
 SMALL = {
@@ -71,7 +71,7 @@ SMALL = {
     "rejection": [*ASKED, *LOOSE, "--max_new_tokens=24",
                   "--data=my_prompts.py", "--judge=my_prompts.py:judge"],
     "sample": ["--question=What is 3 + 2?", "--max_new_tokens=8"],
-    "scaling": ["--samples=2", "--batch=4", "--data=math",
+    "scaling": ["--samples=2", "--max_rows=8", "--data=math",
                 "--data_dir=DIR", "--answer_tokens=4", "--rewards.workers=1"],
     "train_grpo": TRAINED,
     "train_reward": [*TUNED, "--rows=8", "--validation=0.3"],
@@ -125,7 +125,7 @@ def small(line: str, url: str) -> str:
   name = found[1] if found else (
       "quickstart" if "launch/quickstart.sh" in line else "")
   if "--suite=" in line and name == "evaluate":
-    flags = [*LENGTHS, "--samples=1", "--batch=16"]
+    flags = [*LENGTHS, "--samples=1", "--max_rows=16"]
   else:
     flags = list(SMALL.get(name, ()))
   for words, more in FURTHER.items():

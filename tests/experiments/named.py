@@ -69,14 +69,14 @@ max_new_tokens = 8
 eval_every = 0
 eval_split = "test[:2]"
 eval.samples = 2
-eval.batch = 2
+eval.max_rows = 2
 eval.max_new_tokens = 8
 '''
 FLAGS = ["--recipe=embedded", "--data=my_prompts.py", "--template=chat-think",
          "--steps=2", "--questions=2", "--samples=2", "--micro_rows=4",
          "--row_length=200", "--max_new_tokens=8", "--save_every=1",
          "--eval_every=1", "--eval_split=test[:2]", "--eval.samples=2",
-         "--eval.batch=2", "--eval.max_new_tokens=8", "--rewards.workers=1"]
+         "--eval.max_rows=2", "--eval.max_new_tokens=8", "--rewards.workers=1"]
 
 
 def lines(path, rows):

@@ -1,8 +1,10 @@
 """The pages' commands, run as they stand there at tiny sizes."""
 
+import shlex
+
 import pytest
 
-from tests.experiments import followed
+from tests.experiments import flagged, followed
 from tests.experiments.calls import Call
 
 PAGES = {page.stem: page for page in followed.pages()}
@@ -33,6 +35,16 @@ def test_every_command_has_sizes_or_a_reason():
   assert {line.split()[2].removeprefix("experiments.") for line in left} <= (
       AS_TYPED)
   assert len([line for line in LINES if followed.skipped(line)]) < 20
+
+
+def test_every_small_command_has_flags_that_its_experiment_takes():
+  small = [match.groups() for line in LINES if not followed.skipped(line)
+           and (match := followed.EXPERIMENT.match(
+               followed.small(line, "http://h")))]
+  asked = [(module, shlex.split(words)) for module, words in small]
+  assert len(asked) > 40
+  assert not {str(line): error for line, error in zip(
+      asked, flagged.errors(asked), strict=True) if error}
 
 
 def followed_whole(page, run):
