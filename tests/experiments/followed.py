@@ -135,8 +135,8 @@ def small(line: str, url: str) -> str:
 
 
 @contextlib.contextmanager
-def reader() -> Iterator[tuple[pathlib.Path, str]]:
-  """(a folder with the repository and what a reader brings, a chat's URL)."""
+def reader(text: str) -> Iterator[tuple[pathlib.Path, str]]:
+  """(a folder with the repository and what a page names, a chat's URL)."""
   def say(number, body):
     asked = "Judge an assistant's reply" in chat_server.question(body)
     return '{"reason": "so", "label": "rejected"}' if asked else "42"
@@ -145,7 +145,7 @@ def reader() -> Iterator[tuple[pathlib.Path, str]]:
         chat_server.serving() as serve):
     folder = pathlib.Path(top)
     named.clone(folder)
-    named.bring(folder)
+    named.bring(folder, text)
     yield folder, serve(say).url
 
 
@@ -196,11 +196,12 @@ def served(line: str, program: str, folder: pathlib.Path) -> Call:
   return Call(client.returncode, out + client.stdout, client.stderr)
 
 
-def follow(page: pathlib.Path, run=by_bash) -> Iterator[Result]:
-  """The commands of a page, as they end."""
+def follow(page: pathlib.Path, run=by_bash, until="") -> Iterator[Result]:
+  """The commands of a page, or of what stands before `until`, as they end."""
   text = page.read_text()
+  text = text.partition(until)[0] if until else text
   programs = [block for kind, block in BLOCK.findall(text) if kind == "python"]
-  with reader() as (folder, url):
+  with reader(text) as (folder, url):
     def ran(line):
       line = small(line, url)
       if "experiments.serve" in line:

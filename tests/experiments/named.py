@@ -89,25 +89,34 @@ def places(folder: pathlib.Path) -> dict[str, str]:
   return {"XDG_CACHE_HOME": str(folder / "cache")}
 
 
-def bring(folder: pathlib.Path) -> None:
-  """Everything, into an empty folder; runs two commands."""
+def bring(folder: pathlib.Path, text: str) -> None:
+  """What a page of this text names, into an empty folder.
+
+  It trains the model, and a run of it where the page begins with one.
+  """
   for name in ("DIR", "DATA", "FILES"):
     questions(folder / name)
   files(folder)
   hf_cases.deepseek(folder / "tokenizer")
-  tuned = ["--init=random:student-qwen", "--tokenizer=tokenizer",
-           "--sft_data=FILE.jsonl", "--template=chat-think", "--steps=60",
-           "--rows=4", "--row_length=128", "--optimizer.lr=0.01",
-           "--eval_every=0", "--workdir=tuned", "--export=BASE"]
-  trained = [*FLAGS, "--init=hf:BASE", f"--workdir=runs/{RUNS[0]}"]
-  for module, arguments in ("train_sft", tuned), ("train_grpo", trained):
-    call, = calls(f"experiments.{module}", arguments, cwd=folder,
-                  **places(folder))
-    assert call.status == 0, call.err
+  _train(folder, "train_sft", [
+      "--init=random:student-qwen", "--tokenizer=tokenizer",
+      "--sft_data=FILE.jsonl", "--template=chat-think", "--steps=60",
+      "--rows=4", "--row_length=128", "--optimizer.lr=0.01", "--eval_every=0",
+      "--workdir=tuned", "--export=BASE"])
   for name in MODELS:
     shutil.copytree(folder / "BASE", folder / name, dirs_exist_ok=True)
-  for name in RUNS[1:]:
-    shutil.copytree(folder / "runs" / RUNS[0], folder / "runs" / name)
+  runs = [folder / "runs" / name for name in RUNS
+          if f"orbax:runs/{name}" in text]
+  if runs:
+    _train(folder, "train_grpo", [
+        *FLAGS, "--init=hf:BASE", f"--workdir={runs[0].relative_to(folder)}"])
+  for run in runs[1:]:
+    shutil.copytree(runs[0], run)
+
+
+def _train(folder, name, arguments):
+  call, = calls(f"experiments.{name}", arguments, cwd=folder, **places(folder))
+  assert call.status == 0, call.err
 
 
 def questions(top):

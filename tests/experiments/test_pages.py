@@ -47,15 +47,15 @@ def test_every_small_command_has_flags_that_its_experiment_takes():
       asked, flagged.errors(asked), strict=True) if error}
 
 
-def followed_whole(page, run):
-  found = list(followed.follow(page, run))
+def succeed(found):
+  found = list(found)
   assert not {
       r.line: r.out[-1500:] for r in found if r.verdict == followed.FAILED}
   assert any(r.verdict == "ok" for r in found)
 
 
-def test_own_weights_from_top_to_bottom():
-  followed_whole(PAGES["own-weights"], followed.by_fork)
+def test_own_weights_are_asked_tuned_and_exported():
+  succeed(followed.follow(PAGES["own-weights"], followed.by_fork, "## "))
 
 
 def test_what_fails_is_seen_and_the_rest_goes_on():
@@ -69,4 +69,4 @@ def test_what_fails_is_seen_and_the_rest_goes_on():
 @pytest.mark.slow  # minutes a page: every command is a process
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_a_page_from_top_to_bottom(name):
-  followed_whole(PAGES[name], followed.by_bash)
+  succeed(followed.follow(PAGES[name]))
