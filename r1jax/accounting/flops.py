@@ -77,6 +77,34 @@ def forward(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:
   return 2 * parameters(cfg).products + cfg.n_layers * per_layer
 
 
+def drafted(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:
+  """Operations of a decoding step with a draft, which gives one or two tokens.
+
+  The model reads the latest token and the draft after it; the multi-token
+  prediction module follows with both, and one of them drafts the next token.
+
+  Args:
+    cfg: the model, with an MTP module.
+    keys, absorbed: see `forward`.
+  """
+  check(cfg.n_mtp > 0, "the model has no MTP module that drafts")
+  head = 2 * cfg.d_model * cfg.vocab_size
+  return 2 * (forward(cfg, keys, absorbed=absorbed)
+              + module(cfg, keys, absorbed=absorbed)) + head
+
+
+def module(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:
+  """Operations of one token in the MTP modules, without head; see `forward`."""
+  return 2 * parameters(cfg).mtp_products + (
+      cfg.n_mtp * 2 * _pair(cfg, absorbed) * keys)
+
+
+def latents(cfg: ModelConfig) -> float:
+  """Operations of one token in the MTP modules up to their latent cache."""
+  d = cfg.d_model
+  return cfg.n_mtp * 2 * (2 * d * d + d * (cfg.kv_rank + cfg.rope_dim))
+
+
 def training(cfg: ModelConfig, length: int, *, mtp: bool = False) -> float:
   """Operations per token of forward and backward: 6 N plus attention.
 
@@ -89,10 +117,8 @@ def training(cfg: ModelConfig, length: int, *, mtp: bool = False) -> float:
   keys = (length + 1) / 2
   one_pass = forward(cfg, keys)
   if mtp:
-    count = parameters(cfg)
-    one_pass += 2 * (count.mtp_products
-                     + cfg.n_mtp * cfg.d_model * cfg.vocab_size)
-    one_pass += cfg.n_mtp * 2 * _pair(cfg, False) * keys
+    one_pass += module(cfg, keys) + (
+        cfg.n_mtp * 2 * cfg.d_model * cfg.vocab_size)
   return 3 * one_pass
 
 

@@ -91,7 +91,8 @@ def programs(model: Model, cfg: AheadConfig, mesh: Mesh,
   _check(model, cfg, mesh, beside)
   arrays = resident.arrays(model, cfg, mesh, beside)
   engine = Engine(model, SamplingConfig(
-      max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh)
+      max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh,
+      speculate=cfg.speculate)
   rows, prompts = _rows(cfg, mesh, engine, arrays)
   held = resident.phases(cfg, arrays, rows, prompts)
   made = [_reshard(model, mesh, arrays, held), *_sampling(
@@ -284,18 +285,18 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   """Prefill of the prompts, their samples' begin, and decoding after them."""
   params, bias_LE = arrays.decoding, arrays.state.router_bias_LE
   # As it comes to the programs: what they do not read is not their argument.
-  given = {"decoding copy": _main(params), "other": bias_LE}
+  given = {"decoding copy": params if cfg.speculate else _main(params),
+           "other": bias_LE}
   head = 2 * model.cfg.d_model * model.cfg.vocab_size
   asked, run = _asked(cfg, mesh, engine), engine.programs
   count, length = asked[0].shape
   yield Program(
       "prefill", _under(mesh, run.prefill, params, bias_LE, *asked),
-      # Nothing is drawn yet, so the head and the norm before it are not read.
-      given | {"batch": asked, "decoding copy": {
-          name: part for name, part in _main(params).items()
-          if name not in ("norm", "w_head")}}, held["prefill"],
+      given | {"batch": asked, "decoding copy": _prefilled(
+          params, cfg.speculate)}, held["prefill"],
       flops=count * length * (flops.forward(
-          model.cfg, (length + 1) / 2) - head) / mesh.size,
+          model.cfg, (length + 1) / 2) - head
+          + cfg.speculate * flops.latents(model.cfg)) / mesh.size,
       trips=_rounds(model, cfg, mesh, (count, length), "decode"))
   place = rules.batch_sharding(mesh, "decode")
   key = resident.whole(jax.eval_shape(lambda: jax.random.key(0)), mesh)
@@ -310,10 +311,11 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   control, steps = (scalar, scalar, floors_S), min(
       CHUNK, cfg.length - cfg.prompt)
   block = attention.decode_block(mesh.devices.flat[0].platform)
+  step = flops.drafted if cfg.speculate else flops.forward
   yield Program(
       "decode", _under(mesh, run.decode, params, bias_LE, rows, *control),
       given | {"cache": rows, "batch": control}, held["decode"],
-      flops=cfg.rows * flops.forward(
+      flops=cfg.rows * step(
           model.cfg, cfg.length, absorbed=model.cfg.attention == "mla"
       ) / mesh.size,
       # Blocks are turns of a loop inside the loop over tokens.
@@ -325,6 +327,22 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
         "halve", _under(mesh, run.move, rows.cache[0], kept_B,
                         slots=cfg.length),
         {"cache": (rows.cache[0], kept_B)}, held["halve"])
+
+
+def _prefilled(params, drafts: bool) -> dict:
+  """The parameters that prefill reads.
+
+  Nothing is drawn yet: not the head, nor the norm before it, and of the MTP
+  module what its cache is made of.
+  """
+  if not drafts:
+    return {name: part for name, part in _main(params).items()
+            if name not in ("norm", "w_head")}
+  module = params["mtp"]
+  block, attention_ = module["block"], module["block"]["attn"]
+  return {name: part for name, part in params.items() if name != "w_head"} | {
+      "mtp": [module["e_norm"], module["h_norm"], module["w_join"],
+              block["norm_1"], attention_["kv_norm"], attention_["w_dkv"]]}
 
 
 def _asked(cfg, mesh, engine) -> tuple[jax.ShapeDtypeStruct, ...]:

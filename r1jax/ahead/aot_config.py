@@ -24,6 +24,10 @@ class AheadConfig:
   length: int = 32768  # tokens of a row, and slots of the KV cache
   prompt: int = 1024  # tokens of the longest prompt
   samples: int = 1  # completions of a prompt; they share one prefill
+  speculate: bool = False  # whether the MTP module drafts while decoding
+  # Share of its drafts that is taken, to tell what a token costs (V3, section
+  # 5.4.3: 0.85 to 0.9).
+  acceptance: float = 0.85
   minibatches: int = 1  # updates per rollout
   epochs: int = 1  # passes over a rollout
   log_kl: bool = False  # whether a reference is kept though kl_beta is 0
@@ -42,6 +46,8 @@ class AheadConfig:
                  "epochs", "model_rows", "model_length"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
+    check(0 <= self.acceptance <= 1,
+          f"acceptance={self.acceptance} must lie in [0, 1]")
     check(self.micro_rows >= 0,
           f"micro_rows={self.micro_rows} must not be negative")
     for name in ("samples", "minibatches"):
@@ -52,6 +58,11 @@ class AheadConfig:
     check(set(self.offload) <= {"optimizer", "reference", "rewards"},
           f"offload={','.join(self.offload)}: choose from optimizer, reference,"
           " rewards")
+
+  @property
+  def tokens(self) -> float:
+    """Of a row in one step of decoding, in the mean."""
+    return 1 + self.acceptance * self.speculate
 
   @property
   def micro(self) -> int:

@@ -53,9 +53,21 @@ def report(measured: Sequence[tuple[Program, Measured]],
       + tables.render(
           ["program", "TFLOP", "counted", "ratio", "compute s", "memory s",
            "network s", "XLA's s", "compile s"], work),
+      *(_touched(m, cfg) for _, m in measured if m.name == "decode"),
       "Collectives of a chip\n" + tables.render(
           ["program", "kind", "times", "MB"], network),
       *(["To change:\n" + "\n".join(advice)] if advice else [])])
+
+
+def _touched(m: Measured, cfg: AheadConfig) -> str:
+  """What decoding moves in memory."""
+  step = m.touched_bytes / 1e9
+  told = f"A decode step reads and writes {step:.4g} GB on a chip"
+  if not cfg.speculate:
+    return told + " for one token of every row"
+  return told + (
+      f"; at {100 * cfg.acceptance:.0f} % of the drafts taken that is"
+      f" {step / cfg.tokens:.4g} GB for one token of every row")
 
 
 # Kinds of what is held that have a column of their own.
