@@ -126,8 +126,8 @@ def rewards(top, dev1, model_file):
        f"--workdir={top / 'silent'}"])
   assert "wrote" in succeeds(labelled)
   fails(undecided, "has answered none of the last 8 queries", "refused")
-  fails(silent, "nothing is left to write", "have no verdict")
-  assert "without an answer: it takes more than" in silent.out
+  fails(silent, "there is nothing to write", "have no verdict")
+  assert "without an answer: it has more than" in silent.out
   report = json.loads((pairs / "report.json").read_text())
   assert report["pairs"] > 8 and report["written"] == report["kept"]
   shared = ["--rows=8", "--row_length=128", "--steps=3", "--validation=0.3"]
