@@ -172,7 +172,7 @@ def dev3(top, dev1, rewards):
        f"--workdir={top / 'without'}"])
   assert "1 of 3 held-out prompts have no rule" in succeeds(good)
   assert "was trained with the template 'chat-think'" in without.out
-  fails(without, "belongs to the reward model 'helpful': give"
+  fails(without, "needs the reward model 'helpful': give"
         " --rewards.helpful")
   fails(policy, "is the run of a policy; a reward model is trained by")
   last = writer.read(top / "dev3")[-1]
