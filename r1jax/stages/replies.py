@@ -37,10 +37,10 @@ class ReplyConfig:
   # the name of another.
   template: str = preference.AUTO
   batch: int = 16  # conversations per batch
-  # Sampling temperature; 0: greedy (default: R1's in evaluations).
+  # Sampling temperature; 0: greedy (R1's evaluations: 0.6).
   temperature: float = 0.6
   # Nucleus sampling: probability of the tokens that are kept; 1 keeps all
-  # (default: R1's in evaluations).
+  # (R1's evaluations: 0.95).
   top_p: float = 0.95
   max_new_tokens: int = 1024  # longest reply, in tokens
   seed: int = 0  # seed of the replies
