@@ -185,8 +185,8 @@ def test_the_programs_are_those_that_training_calls():
 @pytest.mark.parametrize("changes,message", [
     (dict(rows=0), "rows=0 must be positive"),
     (dict(micro_rows=-1), "micro_rows=-1 must not be negative"),
-    (dict(minibatches=3), "rows=16 do not divide by minibatches=3"),
-    (dict(prompt=16), "prompt=16 leaves nothing of length=16"),
+    (dict(minibatches=3), "rows=16 must be a multiple of minibatches=3"),
+    (dict(prompt=16), "prompt=16 leaves no room for a completion in length=16"),
     (dict(length=65), "length is 65 tokens, the model's context is 64"),
     (dict(micro_rows=6), "6 rows of a micro-batch do not divide over 4"),
     (dict(samples=16), "their 1 prompts do not divide over the 2 devices"),

@@ -274,7 +274,7 @@ def test_leaving_says_what_is_lost(tmp_path, monkeypatch, capsys):
     session.leave("the evaluation of the base")
   assert session.stopped
   assert ("SIGTERM: stopped, the evaluation of the base is lost; the same"
-          " command does it again") in capsys.readouterr().err
+          " command repeats it") in capsys.readouterr().err
   assert not toy.opened(tmp_path).resumes
 
 
