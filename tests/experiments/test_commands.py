@@ -221,7 +221,7 @@ def test_bad_flags_of_training(train, tmp_path):
       "no rule gives the reward charm": ["--rewards.weights=charm:1"],
       "equation='r2' is not one of r1-zero": ["--rewards.equation=r2"],
       "code='some' is not one of all, fraction": ["--rewards.code=some"],
-      "give all sources weights": ["--data=gsm8k:1,arith:2x"],
+      "give every source a weight": ["--data=gsm8k:1,arith:2x"],
       "--data names no_such.py, which is not a file": ["--data=no_such.py"],
       "has no kind 'poems'": ["--mixture=r1-rl:poems"],
       "no source has prompts of the kind code": ["--mixture=r1-rl:math+code"],

@@ -146,7 +146,7 @@ def rewards(top, dev1, model_file):
   assert "pairs, " in text and "held out:" in text and "wrote" in text
   fails(again, "was made by another config", "centre: 0.01 -> 0.0")
   assert "40 labelled answers" in succeeds(pointwise)
-  fails(empty, "a labelled answer is no pair")
+  fails(empty, "a labelled answer is not a pair")
   for run in ("helpful", "safety"):
     assert len(writer.read(top / run)) == 3
     assert (top / run / "reward.png").exists()

@@ -76,5 +76,5 @@ def test_every_policy_is_asked_as_its_own_run_did(
   monkeypatch.setattr(asking, "SYSTEM", types.SimpleNamespace(value="Hi, you"))
   asked = asking.template("", f"orbax:{tmp_path}")
   assert asked == 'chat-think:system="Hi, you"'
-  with pytest.raises(ValueError, match="has no system message"):
+  with pytest.raises(ValueError, match="has no room for a system"):
     asking.template("plain", f"orbax:{tmp_path}")
