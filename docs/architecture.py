@@ -1,9 +1,10 @@
-"""Writes the tables of ARCHITECTURE.md: a package, its files, what they hold.
+"""Writes the tables of ARCHITECTURE.md: the files of each package.
 
   python docs/architecture.py
 
-What a file holds is the first sentence of its docstring; what a package may
-import is in tests/test_architecture.py. To be run when a file comes or goes.
+A file is described by the first paragraph of its docstring; what a package may
+import is read from tests/test_architecture.py. Run it when a file is added,
+removed or described anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ BEGIN, END = "<!-- files: begin -->\n", "<!-- files: end -->\n"
 
 
 def rows(root: pathlib.Path) -> list[set[str]]:
-  """The layers, as the test that holds them has them."""
+  """The layers of packages, `ROWS` of tests/test_architecture.py."""
   tree = ast.parse((root / "tests/test_architecture.py").read_text())
   (found,) = (node.value for node in tree.body
               if isinstance(node, ast.Assign)
@@ -27,7 +28,7 @@ def rows(root: pathlib.Path) -> list[set[str]]:
 
 
 def holds(path: pathlib.Path) -> str:
-  """The first paragraph of a module's docstring, in one line."""
+  """The first paragraph of a module's docstring, as one line."""
   text = ast.get_docstring(ast.parse(path.read_text())) or ""
   return " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
 
@@ -43,7 +44,7 @@ def table(folder: pathlib.Path) -> Iterator[str]:
 
 
 def sections(root: pathlib.Path) -> Iterator[str]:
-  """A section for every package, with its folders."""
+  """A section for every package, with tables of its folders."""
   below: list[str] = []
   for row in rows(root):
     for name in sorted(row):
@@ -55,8 +56,8 @@ def sections(root: pathlib.Path) -> Iterator[str]:
       yield from folders(root / "r1jax" / name, root)
     below += sorted(row)
   yield "### experiments\n"
-  yield ("May import all of r1jax, and alone has absl flags; a line is a"
-         " command, or what commands share.\n")
+  yield ("May import all of r1jax; only this package defines absl flags. A file"
+         " is a command, or code that commands share.\n")
   yield from folders(root / "experiments", root)
 
 
@@ -73,7 +74,7 @@ def folders(top: pathlib.Path, root: pathlib.Path) -> Iterator[str]:
 
 
 def written(text: str, root: pathlib.Path) -> str:
-  """The document with tables of today."""
+  """The document with its tables replaced by current ones."""
   head, rest = text.split(BEGIN)
   return head + BEGIN + "\n" + "\n".join(sections(root)) + "\n" + END + (
       rest.split(END)[1])

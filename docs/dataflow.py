@@ -1,4 +1,7 @@
-"""Draws how data flow through a GRPO step: python docs/dataflow.py."""
+"""Draws the data flow of a GRPO step to docs/dataflow.png.
+
+  python docs/dataflow.py
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from matplotlib.patches import FancyBboxPatch
 
 DEVICE, HOST, VALUE = "#dbe7fb", "#fdebd0", "#2f3640"
 
-# (x, y, what happens, where it is, colour)
+# (x, y, what happens, module, colour)
 BOXES = [
     (0, 2, "questions", "data/streams/pipeline.py", HOST),
     (1, 2, "rollout\nprefill, then decode", "rollout/engine.py", DEVICE),
@@ -26,7 +29,7 @@ BOXES = [
 ]
 WIDTH, HEIGHT, DX, DY = 3.2, 0.95, 4.85, 1.75
 
-# (from, to, the value that travels): indices into BOXES
+# (from, to, value passed on): from and to are indices into BOXES
 ARROWS = [
     (0, 1, "Prompt"), (1, 2, "token ids"), (1, 4, "text"),
     (2, 3, "TokenBatch"), (4, 5, "Scored"), (3, 6, ""), (5, 6, ""),
@@ -39,7 +42,7 @@ def centre(box):
 
 
 def edge(a, b):
-  """Where the line from the centre of a to that of b leaves a's box."""
+  """Where the line between the centres of boxes a and b leaves box a."""
   (xa, ya), (xb, yb) = a, b
   dx, dy = xb - xa, yb - ya
   scale = min(WIDTH / 2 / abs(dx) if dx else 9, HEIGHT / 2 / abs(dy) if dy
@@ -48,7 +51,7 @@ def edge(a, b):
 
 
 def draw(path: pathlib.Path) -> None:
-  """Writes the picture."""
+  """Writes the figure as PNG."""
   figure, axes = plt.subplots(figsize=(11.4, 4.2), dpi=150)
   for box in BOXES:
     (x, y), (_, _, text, where, colour) = centre(box), box

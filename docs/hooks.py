@@ -1,4 +1,4 @@
-"""Pages that MkDocs makes from what is elsewhere: the API, the log's index."""
+"""MkDocs hooks that generate pages: the API reference and the log's index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mkdocs.structure.files import File
 
 
 def on_files(files, config):
-  """Adds log/index.md, from LOG.md, and a page of the API for each package."""
+  """Adds log/index.md, from LOG.md, and an API page for each package."""
   root = pathlib.Path(config.config_file_path).parent
   log = (root / "LOG.md").read_text().replace("](docs/log/", "](")
   files.append(File.generated(config, "log/index.md", content=log))
@@ -21,7 +21,7 @@ def on_files(files, config):
 
 
 def api(package: pathlib.Path, root: pathlib.Path) -> str:
-  """Every module of a package that says what it is."""
+  """An mkdocstrings page of all modules of a package with a docstring."""
   lines = [f"# r1jax.{package.name}\n"]
   for path in sorted(package.rglob("*.py")):
     if path.stem.startswith("__") or not ast.get_docstring(

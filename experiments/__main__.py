@@ -1,13 +1,13 @@
-"""All experiments by one command: r1jax NAME --flag=value ...
+"""Runs any experiment: r1jax NAME --flag=value ...
 
   r1jax                                        # lists them
   r1jax train_grpo --help
   r1jax train_grpo --workdir=runs/zero
   r1jax --version
 
-Where r1jax is installed, `r1jax NAME` is what `python -m experiments.NAME` is
-in a clone. It sets what launch/env.sh sets, and becomes that process.
-Benchmarks are `python -m r1jax.experiments.benchmarks.NAME`.
+With r1jax installed, `r1jax NAME` is the same as `python -m experiments.NAME`
+in a clone. It sets the environment variables of launch/env.sh. Benchmarks are
+started by `python -m r1jax.experiments.benchmarks.NAME`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
   else:
     near = difflib.get_close_matches(name, experiments, n=1)
     raise SystemExit(
-        f"error: {name} is no experiment"
+        f"error: {name} is not an experiment"
         + (f"; did you mean {near[0]}?" if near else "")
         + "\n(r1jax without arguments lists them)")
 

@@ -1,4 +1,4 @@
-"""How questions are put: the flags and the text of a template."""
+"""Flags of the prompt template and the system message."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from r1jax.report import workdir as workdir_lib
 from . import common
 
 TEMPLATE = ("Prompt template: r1-zero, plain, chat (the tokenizer's own),"
-            " chat-think (the same with a thought opened), r1, these with"
-            " variables of the chat template (chat:enable_thinking=False) or"
-            " with instruct=False (nothing then says how to give the final"
-            " answer), or file:PATH, a text of your own with {question};"
-            " default: that of the run in --init=orbax:WORKDIR, else r1-zero.")
+            " chat-think (the same with an opened thought), r1. Chat templates"
+            " can have variables (chat:enable_thinking=False) and"
+            " instruct=False (no instruction on the final answer's form)."
+            " Or file:PATH, a text of your own with {question}. Default: the"
+            " template of the run in --init=orbax:WORKDIR, else r1-zero.")
 SYSTEM = flags.DEFINE_string(
-    "system", "", "Text of the system message that a chat template begins with,"
-    " or file:PATH; a run keeps it in its template.")
+    "system", "", "Text of the system message of a chat template, or file:PATH;"
+    " a run stores it in its template.")
 
 
 def template(given: str = "", init: str = "") -> str:
-  """--template as everything else takes it: a file's text in place of its path.
+  """The resolved template: file:PATH is replaced by the file's text.
 
   Args:
-    given: what was typed; by default that of the run in `init` if that is
-      orbax:WORKDIR, whose config has the text that it was trained with, else
-      r1-zero.
-    init: of the model; by default --init.
+    given: the value of --template; "" for the template that the run in `init`
+      was trained with, if it is orbax:WORKDIR, else r1-zero.
+    init: the model; by default --init.
 
   Raises:
     ValueError: as `templates.read` and `templates.with_system`.
@@ -45,7 +44,7 @@ def template(given: str = "", init: str = "") -> str:
     text = templates.with_system(text, SYSTEM.value)
   if given and own and text != own:
     print(f"{init} was trained with the template {own[:40]!r}; this command"
-          f" asks by {text[:40]!r} (--template)", flush=True)
+          f" uses {text[:40]!r} (--template)", flush=True)
   if given and text != given:
     print(f"{given}: a template of {len(text)} characters that ends in"
           f" {text[-20:]!r}", flush=True)

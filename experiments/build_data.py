@@ -1,11 +1,11 @@
-"""Prompts of several sources, without what evaluations have and duplicates.
+"""Builds training prompts: several sources, decontaminated and deduplicated.
 
   python -m experiments.build_data --sources=gsm8k,mbpp --data_dir=DIR \\
       --against=gsm8k@test,humaneval --out=runs/data
 
-writes train.jsonl (a prompt a line), report.json (what was left out, and why),
-statistics.txt and statistics.png. NAME@SPLIT takes another split than --split,
-or, after --against, than test.
+writes train.jsonl (one prompt per line), report.json (what was left out, and
+why), statistics.txt and statistics.png. NAME@SPLIT selects a split; the default
+is --split in --sources, and test in --against.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from r1jax.report.progress import Progress
 from . import flagset, start
 
 SOURCES = flags.DEFINE_string(
-    "sources", "", "Training data by name, separated by commas; of duplicates"
-    " the earlier source's stay.")
+    "sources", "", "Data sets for training by name, separated by commas; of"
+    " duplicates that of the earlier source is kept.")
 SPLIT = flags.DEFINE_string(
-    "split", "train", "Split of the sources that name none.")
+    "split", "train", "Split of the sources without @SPLIT.")
 DATA_DIR = flags.DEFINE_string(
     "data_dir", "", "Folder of the data sets' own files.")
 AGAINST = flags.DEFINE_string(
-    "against", "", "Evaluations that training must share no text with, as"
+    "against", "", "Evaluations to decontaminate against, such as"
     " gsm8k@test,humaneval; or none.")
 OUT = flags.DEFINE_string("out", "", "Folder to write.")
 SHARED = flagset.define(decontaminate.Limits, "shared")
@@ -63,7 +63,7 @@ def main() -> None:
       AGAINST.value, "test", "--against=gsm8k@test")
   both = sorted(set(sources.values()) & set(against.values()))
   check(not both, f"{'@'.join(both[0]) if both else ''} is in --sources and in"
-        " --against: nothing would be left of it")
+        " --against: all of it would be removed")
   shared = SHARED.value()
   same = SAME.value()
   read = {which: _load(*which)
@@ -81,7 +81,7 @@ def main() -> None:
   clean, dropped, copies = _selected(parts, sets, shared, same)
   left = {name: prompts for name, prompts in clean.items() if prompts}
   check(len(left) > 0, f"nothing is left of {', '.join(parts)}")
-  # Numbered among all sources, so that ids do not depend on what is left.
+  # Numbered before removal, so that ids do not depend on what is left.
   numbered = [mixture.number(clean, name, prompt)
               for name, prompts in clean.items() for prompt in prompts]
   report = {
@@ -100,7 +100,8 @@ def main() -> None:
   io.write_json(out / "report.json", report)
   io.write_text(out / "statistics.txt", f"{table}\n")
   data_figure.draw(lengths, out / "statistics.png")
-  io.write_bytes(out / "train.jsonl", _lines(numbered))  # last: all is there
+  # Last, so that the other files exist if this one does.
+  io.write_bytes(out / "train.jsonl", _lines(numbered))
   print(_explain(report))
   print(table)
   print(f"wrote {len(numbered)} prompts to {out / 'train.jsonl'}", flush=True)
@@ -139,15 +140,15 @@ def _selected(parts, sets, shared, same):
 
 
 def _check_unused(out: epath.Path, config: Mapping[str, Any]) -> None:
-  """Refuses a folder that was made otherwise, or that holds something else."""
+  """Raises if the folder was made with other settings, or has other files."""
   path = out / _CONFIG
   if not path.exists():
     check(not out.exists() or not any(out.iterdir()), f"{out} is not empty and"
           f" has no {_CONFIG}; choose another --out")
     return
   lines = config_lib.difference(io.read_json(path), dict(config))
-  check(not lines, f"{out} was made with other settings or from other data (its"
-        " -> yours):\n" + "\n".join(f"  {line}" for line in lines)
+  check(not lines, f"{out} was made with other settings or from other data"
+        " (old -> new):\n" + "\n".join(f"  {line}" for line in lines)
         + "\nNothing was changed; choose another --out")
 
 
@@ -162,7 +163,7 @@ def _digest(prompts: Sequence[Prompt]) -> str:
 
 
 def _explain(report: Mapping[str, Any]) -> str:
-  """A line a source: what was read, dropped and kept."""
+  """One line per source: what was read, dropped and kept."""
   lines = [f"{name}: {entry['rows']} malformed rows were skipped"
            for name, entry in report["malformed"].items()]
   for name, count in report["read"].items():
@@ -174,8 +175,8 @@ def _explain(report: Mapping[str, Any]) -> str:
     lines.append(
         f"{name}: {count} prompts, {shared['prompts']} share text with"
         f" evaluations{f' ({with_whom})' if with_whom else ''},"
-        f" {copies['exact']['dropped']} are copies,"
-        f" {copies['near']['dropped']} nearly so,"
+        f" {copies['exact']['dropped']} are duplicates,"
+        f" {copies['near']['dropped']} near duplicates,"
         f" {report['kept'][name]} kept")
   return "\n".join(lines)
 

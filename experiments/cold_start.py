@@ -1,18 +1,18 @@
-"""Cold start: answers of R1-Zero, rewritten for readers, as SFT data.
+"""Cold-start data: R1-Zero's right answers, rewritten for readers, for SFT.
 
   python -m experiments.cold_start --init=orbax:runs/zero --samples=8 \\
       --rewriter=hf:DIR --workdir=runs/cold
   python -m experiments.cold_start --init=orbax:runs/zero --workdir=runs/cold \\
       --rewriter=my_rewriter.py:rewrite
 
-Several answers a question are sampled at T = 1. The right and readable ones, at
-most --keep a question, go to the rewriter: a model, an endpoint's URL with
+Several answers per question are sampled at T = 1. The right and readable ones,
+at most --keep per question, go to the rewriter: a model, an endpoint's URL with
 --endpoint.model=NAME, or a function (prompt, thought, answer) -> (thought,
-summary), None where it cannot. What comes back is checked again: R1's form,
-language, first person, the same answer by the same rule. WORKDIR/sft.jsonl is
-what train_sft reads, report.json says what fell where. The same command goes on
-where it was stopped; with other limits it rewrites anew, when WORKDIR/rewrites
-is removed, and samples nothing again.
+summary), None if it cannot. Rewrites are checked again: R1's format, language,
+first person, the right answer by the same rule. WORKDIR/sft.jsonl is for
+train_sft, report.json counts what was kept and dropped, and why. The same
+command resumes. With other limits, remove WORKDIR/rewrites: answers are then
+rewritten again, but not sampled again.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from . import flagset, replying, sampling, start
 SELECT = flagset.define(SelectConfig(keep=1))
 WORKDIR = flags.DEFINE_string("workdir", "runs/cold_start", "Folder to write.")
 REWRITER = flags.DEFINE_string(
-    "rewriter", "", "Who rewrites: "
+    "rewriter", "", "The rewriter: "
     + programs.HELP.format("(prompt, thought, answer)"))
 REPLY = flagset.define(ReplyConfig, "rewriter")
 FIRST_PERSON = flags.DEFINE_bool(
-    "first_person", True, "Whether a rewritten thought must say I.")
+    "first_person", True, "Drop rewritten thoughts that never say I (English"
+    " and Chinese).")
 
 
 def main() -> None:
@@ -52,8 +53,9 @@ def main() -> None:
     samples = Report()
     chosen = cold_start.chosen(
         asked.cfg, select, asked.prompts, WORKDIR.value, samples)
-    check(len(chosen) > 0, "there is nothing to rewrite; of the samples are\n"
-          + samples.counts() + "\nother limits (--help) need no new samples")
+    check(len(chosen) > 0, "there is nothing to rewrite; the samples:\n"
+          + samples.counts() + "\nWith other limits (see --help) nothing is"
+          " sampled again")
     cold_start.prepare(WORKDIR.value, {
         "select": dataclasses.asdict(select),
         "rewriter": means.settings(REWRITER.value) | {"batch": reply.batch}})

@@ -1,8 +1,8 @@
-"""The experiments by name, and what starts one as a process of its own.
+"""The experiments by name, and the command that starts each as a process.
 
-A clone has them as `experiments`, a wheel as `r1jax.experiments`, so that they
-neither hide a project's own `experiments/` nor are hidden by it. That is why
-they import each other by relative names.
+In a clone the package is `experiments`, in a wheel `r1jax.experiments`, so that
+it does not clash with a project's own `experiments/`. Therefore experiments
+import each other by relative names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 
 _FOLDER = pathlib.Path(__file__).parent
-# glibc's, by which it keeps the memory of a run; launch/env.sh says why.
+# glibc's allocator keeps freed memory; launch/env.sh says why.
 _TUNABLES = ("glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0"
              ":glibc.malloc.arena_max=1"
              ":glibc.malloc.trim_threshold=100000000000"
@@ -22,7 +22,7 @@ _TUNABLES = ("glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0"
 
 
 def names() -> dict[str, str]:
-  """Every experiment, with the first line of what it says of itself."""
+  """Every experiment with the first line of its docstring."""
   found = {}
   for path in sorted(_FOLDER.glob("*.py")):
     text = path.read_text()
@@ -32,14 +32,14 @@ def names() -> dict[str, str]:
 
 
 def words(name: str) -> list[str]:
-  """The command of an experiment, to which its flags are added."""
-  # In a wheel, folders called r1jax where the user happens to be do not count.
+  """The command of an experiment, without flags."""
+  # In a wheel, ignore a folder r1jax in the user's working directory.
   safe = ["-P"] if "." in __package__ else []
   return [sys.executable, *safe, "-m", f"{__package__}.{name}"]
 
 
 def environment() -> Mapping[str, str]:
-  """What launch/env.sh sets, under what is set already."""
+  """The environment with the variables of launch/env.sh as defaults."""
   cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
   return {
       "JAX_COMPILATION_CACHE_DIR": f"{cache}/r1jax/xla",

@@ -1,4 +1,5 @@
-"""Flags of a model and where it computes, for all that use one."""
+"""Flags of a model and its tokenizer, and helpers that most experiments share.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +29,22 @@ from r1jax.stages.weights import Weights
 from .computing import COMPUTE, MESH
 
 INIT = flags.DEFINE_string(
-    "init", "base", "First parameters: base or base:world (they ship along),"
-    " hf:DIR (a Hugging Face folder), orbax:WORKDIR (its newest checkpoint;"
-    " WORKDIR@STEP, WORKDIR@best), peft:DIR (an adapter with its base),"
-    " file:PATH.safetensors or random:PRESET.")
+    "init", "base", "Model to start from: base or base:world (in the package),"
+    " hf:DIR (a Hugging Face folder), orbax:WORKDIR (the newest checkpoint of a"
+    " run; WORKDIR@STEP, WORKDIR@best: another one), peft:DIR (an adapter with"
+    " its base), file:PATH.safetensors or random:PRESET.")
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
-    " default: the one that belongs to --init, else the embedded one.")
+    " default: the one of --init, else the embedded one.")
 
-# What to do about settings that are not flags.
+# Hints about settings of a run that are not flags, if they differ on resuming.
 REMEDIES = {
     "data_digest": "the questions of --data are not those that the run began"
                    " with: another --data_dir, or a file that has changed",
-    "rules": "that file has changed; its rules judge otherwise, or may",
-    "evaluation.digest": "the questions of the evaluation are others now",
-    "evaluation": "evaluations along one run must be comparable",
-    "parameters_bfloat16": "the same, seen in bfloat16",
+    "rules": "that file has changed, and perhaps the verdicts of its rules",
+    "evaluation.digest": "the questions of the evaluation have changed",
+    "evaluation": "evaluations during one run must be comparable",
+    "parameters_bfloat16": "the same, rounded to bfloat16",
     "parameters": "the model in --init has changed; the adapter in this run was"
                   " trained on the former one",
     "sft_data": "other data, or a file that has changed since",
@@ -53,13 +54,13 @@ REMEDIES = {
 
 def policy(seed: int, mesh: jax.sharding.Mesh | None, init: str = "", *,
            computing: bool = False) -> tuple[Weights, Tokenizer]:
-  """The model that the flags name, on `mesh`, and a tokenizer that fits it.
+  """Loads the model of the flags onto `mesh`, and a tokenizer that fits it.
 
   Args:
     seed: of random parameters.
-    mesh: where the parameters lie.
-    init: where they come from; by default --init.
-    computing: as for `weights.load`: they are not to be trained.
+    mesh: the mesh to place parameters on; None for one device.
+    init: the model; by default --init.
+    computing: as for `weights.load`: whether the model is not trained.
   """
   return weights.with_tokenizer(
       init or INIT.value, COMPUTE.value(), seed=seed, mesh=mesh,
@@ -67,33 +68,33 @@ def policy(seed: int, mesh: jax.sharding.Mesh | None, init: str = "", *,
 
 
 def frozen(init: str, began: str = "") -> str:
-  """`inits.frozen`; says so where it is not what was typed."""
+  """`inits.frozen`; prints the result if it differs from `init`."""
   found = inits.frozen(init, began)
   if found != init:
     print(f"{init} is {found}" + (
-        ", as when this folder was begun; another folder takes today's"
-        if found == began else ""), flush=True)
+        ", as when this folder was begun; another folder would use the present"
+        " one" if found == began else ""), flush=True)
   return found
 
 
 def frozen_in(*folders: str | os.PathLike) -> str:
-  """--init, frozen as in the first of the folders that has begun with it."""
+  """--init with its step, as stored in the first folder that has one."""
   return frozen(INIT.value, next(filter(None, (
       settings_of(folder).get("init") for folder in folders)), ""))
 
 
 def settled(tokenizer: Tokenizer, template: str, workdir: str = "",
             date: str = "") -> Tokenizer:
-  """The tokenizer as a run of a template keeps it.
+  """The tokenizer as a run with this template uses it.
 
-  The template's own end of an answer ends; and where the template tells the
-  date, that is always the one of the run's beginning.
+  The template's end-of-answer token ends a completion; and if the template
+  states the date, it is always the date on which the run began.
 
   Args:
-    tokenizer: of the model.
-    template: as `template` gives it.
-    workdir: of the run, which may have begun on another day.
-    date: of the beginning, for runs that keep no tokenizer.
+    tokenizer: the model's tokenizer.
+    template: the result of `asking.template`.
+    workdir: the run's folder, which may store an earlier date.
+    date: the date on which the run began, for runs that store no tokenizer.
   """
   tokenizer = templates.ended(tokenizer, template)
   if tokenizer.date or not preference.dated(template, tokenizer):
@@ -102,17 +103,17 @@ def settled(tokenizer: Tokenizer, template: str, workdir: str = "",
   date = date or processes.from_writer(
       lambda: kept.read_text().strip() if kept.exists()
       else datetime.date.today().isoformat())
-  print(f"the chat template tells the date: for this run it is {date}",
+  print(f"the chat template states the date: in this run it is {date}",
         flush=True)
   return tokenizer.on(date)
 
 
 @contextlib.contextmanager
 def alone(folder: str | os.PathLike) -> Iterator[None]:
-  """Keeps other commands out of a folder; process 0 does it for all.
+  """Locks a folder against other commands; process 0 holds the lock for all.
 
   Raises:
-    OSError: another process has it.
+    OSError: another process has the lock.
   """
   held: list[Lock] = []
   processes.from_writer(lambda: held.append(Lock(folder)))
@@ -124,14 +125,14 @@ def alone(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def settings_of(workdir: str | os.PathLike) -> dict[str, Any]:
-  """The config of the run in a folder; {} where none has begun."""
+  """The config of the run in a folder; {} if there is none."""
   path = epath.Path(workdir) / workdir_lib.CONFIG
   return processes.from_writer(
       lambda: io.read_json(path)["config"] if path.exists() else {})
 
 
 def take(out: str, settings: dict[str, Any]) -> epath.Path:
-  """--out for a result.json of these settings; another's is not replaced."""
+  """Prepares --out for a result.json; one of other settings is not replaced."""
   processes.from_writer(lambda: workdir_lib.take_for(
       "result.json", out, settings, workdir_lib.versions()))
   return epath.Path(out)

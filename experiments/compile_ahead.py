@@ -1,4 +1,4 @@
-"""Compiles a run's programs ahead of time, for chips that this machine lacks.
+"""Compiles a GRPO step's programs for chips that this machine does not have.
 
   python -m experiments.compile_ahead --preset=v2-lite-16b --topology=v5e:4x4 \
       --mesh.fsdp=4 --mesh.expert=4 --rows=16 --length=2048 --prompt=256 \
@@ -8,15 +8,15 @@
   python -m experiments.compile_ahead --preset=base-arith --topology=cpu \
       --length=256 --prompt=64 --rows=64 --sweep=6
 
-For one GPU nothing is compiled: what it holds is counted, what comes and goes
-is estimated.
+For one GPU nothing is compiled: the arrays that it holds are counted, and
+temporaries are estimated.
 
   python -m experiments.compile_ahead --init=hf-config:DIR/config.json \
       --topology=h200 --rows=64 --samples=16 --micro_rows=1 --length=8192 \
       --prompt=1024 --offload=reference
 
-A student's teacher (--teacher=PRESET --distill.factor=1) and reward models
-(--helpful=PRESET --safety=PRESET) are counted where they are named.
+A teacher for distillation (--teacher=PRESET --distill.factor=1) and reward
+models (--helpful=PRESET --safety=PRESET) are included if they are named.
 """
 
 from __future__ import annotations
@@ -48,38 +48,42 @@ from r1jax.sharding.mesh import MeshConfig, devices_of, make_mesh
 from . import flagset, start
 
 PRESET = flags.DEFINE_string(
-    "preset", "r1-671b", f"Model: {', '.join(presets.PRESETS)}.")
+    "preset", "r1-671b", f"Model config: {', '.join(presets.PRESETS)}.")
 INIT = flags.DEFINE_string(
-    "init", "", "hf-config:FILE, a Hugging Face config.json, in place of"
+    "init", "", "hf-config:FILE, a Hugging Face config.json, instead of"
     " --preset.")
 TEACHER = flags.DEFINE_string(
-    "teacher", "", "Whom a student follows (--distill.*): as --preset, or"
-    " hf-config:FILE.")
+    "teacher", "", "Config of the teacher for distillation (--distill.*): a"
+    " preset, or hf-config:FILE.")
 HELPFUL = flags.DEFINE_string(
-    "helpful", "", "Shape of the helpful reward model, as --teacher.")
+    "helpful", "", "Config of the helpful reward model: a preset, or"
+    " hf-config:FILE.")
 SAFETY = flags.DEFINE_string(
-    "safety", "", "Shape of the safety reward model, as --teacher.")
+    "safety", "", "Config of the safety reward model: a preset, or"
+    " hf-config:FILE.")
 LAYERS = flags.DEFINE_integer(
-    "layers", 0, "Layers instead of the preset's, to compile faster: dense ones"
-    " first, as in the preset.")
+    "layers", 0, "Number of layers instead of the config's, to compile faster;"
+    " dense layers come first, as in the config.")
 TOPOLOGY = flags.DEFINE_string(
     "topology", "v5p:8x8x8", "Chips: a TPU topology (v5e:4x4, v5p:8x8x8,"
-    " v6e:8x8); cpu or gpu, those of this machine; h200, h100 or a100, one of"
-    " them, by an estimate of memory without compiling.")
+    " v6e:8x8); cpu or gpu: this machine's devices; h200, h100 or a100: one of"
+    " these, with memory estimated and nothing compiled.")
 PROGRAM = flags.DEFINE_list(
-    "program", ["all"], "reshard, prefill, insert, decode, halve, logprobs,"
-    " taught (the teacher's), score (of reward models), accumulate, apply, some"
-    " of them, update for the last two, or all.")
+    "program", ["all"], "Programs to compile: reshard, prefill, insert, decode,"
+    " halve, logprobs, taught (the teacher's), score (of reward models),"
+    " accumulate, apply; update for the last two, or all.")
 SWEEP = flags.DEFINE_integer(
-    "sweep", 0, "Try so many of the most promising meshes and remat policies"
-    " on the first --program and rank them, instead of those given.")
+    "sweep", 0, "Instead of --mesh and --compute.remat, try this many promising"
+    " meshes and remat policies on the first --program, and rank them.")
 EFFORT = flags.DEFINE_float(
-    "effort", 0.0, "Effort of the TPU compiler, -1 to 1; 0 is what runs get,"
-    " -1 compiles several times sooner.", lower_bound=-1, upper_bound=1)
+    "effort", 0.0, "Optimisation effort of the TPU compiler, -1 to 1; 0 is that"
+    " of real runs, -1 compiles several times faster.", lower_bound=-1,
+    upper_bound=1)
 JSON = flags.DEFINE_bool("json", False, "Also print the figures as JSON.")
 AHEAD = flagset.define(AheadConfig)
 MESH = flagset.define(MeshConfig, "mesh")
-# What R1 was trained in; on a single row of 32K tokens all else overflows.
+# Large models train in bfloat16, and with other remat policies even one row of
+# 32K tokens does not fit.
 COMPUTE = flagset.define(Compute(dtype="bfloat16", remat="full"), "compute")
 
 
@@ -91,7 +95,7 @@ def main() -> None:
           f" {cfg.rows} rows of {cfg.length} tokens", flush=True)
     return estimated(name, model, compute, cfg, chip)
   devices = devices_of(TOPOLOGY.value)
-  # A program from the cache leaves no text, and says nothing of its compiler.
+  # A program from the cache has no HLO dump and no compile time.
   jax.config.update("jax_enable_compilation_cache", False)
   chip = chips.of(devices[0].device_kind)
   print(f"{name}, {model.n_layers} layers, on {len(devices)} x"
@@ -122,10 +126,10 @@ def main() -> None:
 
 
 def chosen() -> tuple[str, ModelConfig]:
-  """The model that the flags name.
+  """(name, config) of the model that the flags name.
 
   Raises:
-    ValueError: an unknown preset, or a config.json that is not understood.
+    ValueError: the preset is unknown, or config.json is not supported.
   """
   check(not INIT.value or INIT.value.startswith("hf-config:"),
         f"init={INIT.value!r}: give hf-config:FILE, or --preset")
@@ -136,7 +140,7 @@ def chosen() -> tuple[str, ModelConfig]:
 
 
 def shape(name: str) -> tuple[str, ModelConfig]:
-  """The model of a preset, or of the file of hf-config:FILE, with its name."""
+  """(name, config) of a preset or of hf-config:FILE."""
   kind, _, file = name.partition(":")
   if kind != "hf-config":
     return name, presets.get(name)
@@ -145,7 +149,7 @@ def shape(name: str) -> tuple[str, ModelConfig]:
 
 
 def others(compute: Compute) -> Beside:
-  """The models beside the policy that the flags name."""
+  """The teacher and the reward models of the flags."""
   rewards = {name: flag.value for name, flag in (
       ("helpful", HELPFUL), ("safety", SAFETY)) if flag.value}
   return Beside(
@@ -156,8 +160,8 @@ def others(compute: Compute) -> Beside:
 
 def estimated(name: str, config: ModelConfig, compute: Compute,
               cfg: AheadConfig, chip: chips.Chip) -> None:
-  """Prints what one device would hold, from shapes alone."""
-  if compute.attention == "auto":  # what a GPU takes for packed rows
+  """Prints the estimated memory of one device, from shapes alone."""
+  if compute.attention == "auto":  # "blocks" is what a GPU uses
     compute = dataclasses.replace(compute, attention="blocks")
   model = build(config, compute)
   mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
@@ -194,7 +198,7 @@ def known(names: Sequence[str], programs: Mapping[str, aot.Program]
 def measured(programs: Mapping[str, aot.Program], devices: Sequence,
              chip: chips.Chip | None, names: Sequence[str]
              ) -> list[tuple[aot.Program, Measured]]:
-  """The programs of these names, compiled."""
+  """Compiles and measures the programs of these names."""
   results = []
   with Progress("compile", len(names)) as progress:
     for name in names:
@@ -210,7 +214,9 @@ def measured(programs: Mapping[str, aot.Program], devices: Sequence,
 def sweep(model: ModelConfig, compute: Compute, cfg: AheadConfig,
           devices: Sequence, chip: chips.Chip | None, name: str
           ) -> list[tuple[MeshConfig, str, Measured, bool]]:
-  """(mesh, remat, measured, whether it fits), best first."""
+  """Compiles a program on several meshes: (mesh, remat, measurement, whether it
+  fits), best first.
+  """
   results = []
   tried = list(itertools.islice(
       fitting.candidates(model, cfg, len(devices)), SWEEP.value))

@@ -1,4 +1,4 @@
-"""Flags of what computes: dtypes and forms, and the mesh."""
+"""Flags of dtypes, kernels, remat and the mesh."""
 
 from __future__ import annotations
 

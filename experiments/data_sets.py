@@ -1,4 +1,4 @@
-"""Flags of questions: data sets, and where their files are."""
+"""Flags of data sets of questions, and of their files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from r1jax.data.sources import load
 from r1jax.stages import tasks
 
 DATA = flags.DEFINE_string(
-    "data", "arith", "Data sets, separated by commas, with weights"
+    "data", "arith", "Data sets of questions, separated by commas, with weights"
     " (arith:2,units:1), passes (arith:3x,units:0.5x) or neither:"
     f" {', '.join(sorted(load.SOURCES))}, or a Python file of your own"
     " (my_task.py).")
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "Folder of the data set's own files, or one that has a"
-    " folder of its name (DIR/gsm8k) for every data set.")
+    "data_dir", "", "Folder with the files of the data set's publisher, or with"
+    " a subfolder of its name (DIR/gsm8k) for every data set.")
 
 
 def sources(text: str, split: str) -> dict[str, Sequence[Prompt]]:

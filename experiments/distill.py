@@ -1,15 +1,15 @@
-"""On-policy distillation: a student learns from a teacher on its own samples.
+"""On-policy distillation: a student is trained by a teacher on its own samples.
 
   python -m experiments.distill --init=orbax:runs/student_sft \\
       --teacher=orbax:runs/r1 --workdir=runs/distill
   python -m experiments.distill --init=hf:DIR --teacher=hf:BIG \\
       --distill.factor=0 --distill.divergence=1 --distill.beta=0.5
 
-The loop, its flags and its recipes are train_grpo's. The advantage of a token
-is reward A - factor (log pi - log pi_T); --distill.reward=1 keeps the rewards'
-own part of it. --distill.divergence adds GKD's divergence over the whole
-vocabulary. Distillation of traces, as the paper's, is supervised: train_sft on
-what experiments.rejection writes.
+The loop, its flags and its recipes are those of train_grpo. The advantage of a
+token is reward A - factor (log pi - log pi_T), with --distill.reward and
+--distill.factor; by default only the teacher counts. --distill.divergence adds
+GKD's divergence over the whole vocabulary. The paper's distillation is another
+one, SFT on a teacher's answers: train_sft on what experiments.rejection writes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from r1jax.stages.weights import Weights
 from . import common, flagset, start, train_grpo
 
 TEACHER = flags.DEFINE_string(
-    "teacher", "", "Parameters of the teacher, as --init; of the same"
-    " tokenizer.")
+    "teacher", "", "The teacher model, in the forms of --init; it must have the"
+    " student's tokenizer.")
 flags.set_default(train_grpo.WORKDIR, "runs/distill")
-# The teacher alone, by the samples.
+# By default only the teacher counts, no rewards.
 DISTILL = flagset.define(DistillConfig(factor=1.0, reward=0.0), "distill")
 
 
@@ -41,7 +41,14 @@ def main() -> None:
 
 def teacher(own: Tokenizer, mesh: jax.sharding.Mesh | None
             ) -> tuple[Weights, dict[str, str]]:
-  """The model of --teacher, if it reads what the student writes; its settings.
+  """(the model of --teacher, its settings for the run's config).
+
+  Args:
+    own: the student's tokenizer.
+    mesh: the mesh to place the teacher on.
+
+  Raises:
+    ValueError: the teacher has another tokenizer.
   """
   began = common.settings_of(train_grpo.WORKDIR.value).get("teacher", {})
   init = common.frozen(TEACHER.value, began.get("init", ""))
@@ -50,7 +57,7 @@ def teacher(own: Tokenizer, mesh: jax.sharding.Mesh | None
   tokenizer_lib.check_same(own, tokenizer, f"--teacher={TEACHER.value}")
   about = {"init": init,
            "parameters": weights.fingerprint(teacher_weights)}
-  # The run has no use of another copy.
+  # Only the copy in the compute dtype is needed.
   return weights.computing(teacher_weights, mesh), about
 
 

@@ -1,4 +1,4 @@
-"""What a model is worth: on a data set, or on suites of benchmarks.
+"""Evaluates a model on a data set or on suites of benchmarks.
 
   python -m experiments.evaluate --init=orbax:runs/zero --split=test
   python -m experiments.evaluate --suite=quick
@@ -8,16 +8,16 @@
       --suite=gsm8k,ifeval --benchmarks_dir=FILES
 
 A suite is paper (R1's table), quick (generated, minutes on a laptop), shared
-(openly licensed sets) or names of benchmarks separated by commas. Each samples
-as the paper does, T = 0.6 and top-p 0.95, with its own number of samples and
-longest answer unless --samples and --max_new_tokens are typed. Files that are
-missing are named with where their publisher puts them; the rest runs. Without a
-suite, pass@1, pass@k and majority voting on --data.
+(openly licensed sets) or names of benchmarks separated by commas. Benchmarks
+are sampled as in the paper, at T = 0.6 and top-p 0.95, with their own number of
+samples and longest answer unless --samples and --max_new_tokens are given.
+Benchmarks with missing files are skipped, and the publishers' sources are
+printed. Without a suite, pass@1, pass@k and majority voting are measured on
+--data.
 
-Every batch is stored when it is done: the same command reads what is there and
-goes on where it was stopped. Problems whose prompt and --max_new_tokens exceed
-the model's context are left out: how many is printed and stored, and the
-numbers are about the others.
+Every batch is stored when it is complete, and the same command resumes after
+the last one. Problems whose prompt and --max_new_tokens exceed the model's
+context are left out of the results; their number is printed and stored.
 """
 
 from __future__ import annotations
@@ -64,32 +64,35 @@ EVAL = flagset.define(EvalConfig)
 REWARDS = flagset.define(RewardConfig, "rewards")
 REPLY = flagset.define(ReplyConfig(temperature=0.0), "judge")
 SERVED = flagset.define(EndpointConfig, "served")
-SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
+SPLIT = flags.DEFINE_string(
+    "split", "test", "Split of --data to evaluate on, such as test[:100].")
 TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 SUITE = flags.DEFINE_string(
-    "suite", "", f"{', '.join(suites.SUITES)}, or benchmarks separated by"
-    f" commas: {', '.join(suites.BENCHMARKS)}.")
+    "suite", "", "Suite to evaluate on instead of --data:"
+    f" {', '.join(suites.SUITES)}, or benchmarks separated by commas:"
+    f" {', '.join(suites.BENCHMARKS)}.")
 BENCHMARKS_DIR = flags.DEFINE_string(
     "benchmarks_dir", "", "Folder of the publishers' files, with a folder for"
     " each benchmark.")
 WORDINGS = flags.DEFINE_string(
-    "wordings", "", "Folder of wordings of your own: NAME.txt, with {question}"
-    " in it, is that of the benchmark NAME.")
+    "wordings", "", "Folder with your own wordings: NAME.txt, which contains"
+    " {question}, is the wording of the benchmark NAME.")
 JUDGE = flags.DEFINE_string(
-    "judge", "", "Of answers that no rule judges: "
+    "judge", "", "Judge of the answers that no rule judges: "
     + programs.HELP.format("(prompt, answer), where answers are compared"
                            " (messages, answer) -> utility,"))
 BASELINE = flags.DEFINE_string(
     "baseline", "", "--out of another model's evaluation, whose answers replace"
-    " the publisher's baseline where answers are compared.")
+    " the publisher's baseline in benchmarks that compare answers.")
 SEEN = flags.DEFINE_string(
-    "seen", "", "What the model was trained on, data sets as gsm8k@train and"
-    " JSONL files: problems that share ten words in a row with it are listed in"
-    " contamination.json, and pass@1 is told without them too.")
+    "seen", "", "Training data of the model, separated by commas: data sets as"
+    " gsm8k@train and JSONL files. Problems that share ten consecutive words"
+    " with it are listed in contamination.json, and the results give pass@1"
+    " without them too.")
 CHECKPOINTS = flags.DEFINE_string(
     "checkpoints", "", "Evaluate all checkpoints of --init=orbax:WORKDIR (all)"
-    " or those of some steps (40,80), and draw how the model changed: accuracy,"
-    " length, reflective words.")
+    " or those of some steps (such as 40,80), and plot accuracy, length and"
+    " reflective words by step.")
 OUT = flags.DEFINE_string(
     "out", "runs/evaluate", "Folder for samples, generations and results.")
 
@@ -102,10 +105,10 @@ def main() -> None:
 
 
 def data_set() -> None:
-  """--data."""
+  """Evaluates on --data."""
   cfg, template = EVAL.value(), asking.template(TEMPLATE.value)
   steps = CHECKPOINTS.value and checkpoints.choose(
-      CHECKPOINTS.value, common.INIT.value)  # before the work
+      CHECKPOINTS.value, common.INIT.value)  # fail early
   began = common.settings_of(OUT.value)
   init = common.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(
@@ -114,7 +117,7 @@ def data_set() -> None:
   parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)
-  # Before the work, not after it.
+  # Fail before sampling if the folder cannot be made.
   processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
   rewards = rewards_of(template)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
@@ -166,7 +169,7 @@ def data_set() -> None:
 
 
 def rewards_of(template: str) -> RewardConfig:
-  """--rewards; a chat's answers are read to the last number unless told."""
+  """--rewards; chat templates default to --rewards.extract=last."""
   rewards = REWARDS.value()
   if flags.FLAGS["rewards.extract"].present or not templates.chat_of(template):
     return rewards
@@ -174,7 +177,7 @@ def rewards_of(template: str) -> RewardConfig:
 
 
 def benchmarks() -> None:
-  """--suite."""
+  """Evaluates on --suite."""
   chosen, out = suites.named(SUITE.value), epath.Path(OUT.value)
   processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
   referee, who = judge_of(out), respondent(
@@ -224,7 +227,7 @@ def benchmarks() -> None:
 
 def tell(out: epath.Path, results: list[dict], missing: dict[str, str]
          ) -> None:
-  """Writes and prints what was found."""
+  """Writes and prints the results and the reasons of skipped benchmarks."""
   check(bool(results), "nothing was measured: " + "; ".join(missing.values()))
   processes.from_writer(lambda: io.write_json(
       out / benchmarking.RESULTS, {
@@ -240,7 +243,7 @@ def tell(out: epath.Path, results: list[dict], missing: dict[str, str]
 def finished(out: epath.Path, one: Benchmark, cfg: EvalConfig,
              rows: benchmarking.Rows, problems: Sequence[Prompt],
              left_out: int) -> dict:
-  """A benchmark's figures, written and shown."""
+  """Writes and prints a benchmark's result; returns it."""
   folder = out / one.name
   result = benchmarking.told(one, rows, cfg, left_out)
   benchmarking.write(folder, one, rows, result)
@@ -253,10 +256,10 @@ def finished(out: epath.Path, one: Benchmark, cfg: EvalConfig,
 
 
 def mark(problems: Sequence[Prompt], folder: epath.Path) -> dict | None:
-  """Which problems --seen has parts of, written and told; None without it."""
+  """Finds, writes and prints problems that overlap --seen; None without it."""
   if not SEEN.value:
     return None
-  # Without the wording and the examples that a benchmark puts around them.
+  # Without the wording and examples that a benchmark adds.
   bare = [dataclasses.replace(one, messages=ask(
       one.metadata.get(BARE, one.question))) for one in problems]
   marked = processes.from_writer(lambda: seen.mark(
@@ -267,13 +270,13 @@ def mark(problems: Sequence[Prompt], folder: epath.Path) -> dict | None:
 
 
 def typed() -> set[str]:
-  """Sampling flags that were given."""
+  """The sampling flags that the user gave."""
   return {name for name in ("samples", "max_new_tokens")
           if flags.FLAGS[name].present}
 
 
 def respondent(folders: Sequence[epath.Path]) -> Respondent:
-  """Whom --init names, as it was when the first of the folders was begun."""
+  """The model of --init, at the checkpoint with which `folders` were begun."""
   init = common.INIT.value
   if programs.is_endpoint(init):
     return respondents.behind(dataclasses.replace(
@@ -285,7 +288,7 @@ def respondent(folders: Sequence[epath.Path]) -> Respondent:
 
 
 def judge_of(out: epath.Path) -> Referee | None:
-  """Whom --judge names."""
+  """The judge of --judge; None without one."""
   if not JUDGE.value:
     return None
   means = replying.means(REPLY.value(), out)

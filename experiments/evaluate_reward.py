@@ -1,4 +1,4 @@
-"""What a reward model is worth on held-out data and on RewardBench.
+"""Evaluates a reward model on held-out data and on RewardBench.
 
   python -m experiments.evaluate_reward --init=orbax:runs/helpful \\
       --reward_data=PAIRS.jsonl
@@ -6,8 +6,8 @@
       --reward_data=LABELS.jsonl \\
       --rewardbench=reward-bench.jsonl,reward-bench-2.jsonl
 
-Data is as for experiments.train_reward; RewardBench 1 and 2 are local JSONL
-files with the published fields. Writes OUT/result.json and a figure.
+Data have the form of experiments.train_reward; RewardBench 1 and 2 are local
+JSONL files with the published fields. Writes OUT/result.json and a figure.
 """
 
 from __future__ import annotations
@@ -32,16 +32,22 @@ from r1jax.stages.scoring import Scoring
 from . import common, start
 
 REWARD_DATA = flags.DEFINE_string(
-    "reward_data", "", "JSONL files of pairs or labels, separated by commas.")
+    "reward_data", "", "JSONL files of held-out pairs or labels, separated by"
+    " commas.")
 LOSS = flags.DEFINE_enum(
     "loss", preference.PAIRWISE, [preference.PAIRWISE, preference.POINTWISE],
-    "Whether these are pairs or labelled answers.")
+    "Whether --reward_data are pairs (pairwise) or labelled answers"
+    " (pointwise).")
 REWARDBENCH = flags.DEFINE_string(
-    "rewardbench", "", "JSONL files of RewardBench 1 or 2.")
+    "rewardbench", "", "JSONL files of RewardBench 1 or 2, separated by"
+    " commas.")
 TEMPLATE = flags.DEFINE_string(
-    "template", "", "Default: as the model was trained, else auto.")
-ROWS = flags.DEFINE_integer("rows", 16, "Rows of a batch.")
-ROW_LENGTH = flags.DEFINE_integer("row_length", 256, "Tokens of a row.")
+    "template", "", "Prompt template; default: the one that the model was"
+    " trained with, else auto (the tokenizer's chat template, else plain).")
+ROWS = flags.DEFINE_integer("rows", 16, "Packed rows per batch.")
+ROW_LENGTH = flags.DEFINE_integer(
+    "row_length", 256, "Tokens per packed row; longer conversations get longer"
+    " rows.")
 OUT = flags.DEFINE_string("out", "runs/evaluate_reward", "Folder to write.")
 
 
@@ -50,7 +56,7 @@ def main() -> None:
         "give --reward_data=FILE.jsonl, or --rewardbench=FILE.jsonl")
   kind, _, what = common.INIT.value.partition(":")
   told = epath.Path(workdir.named(what)[0]) / reward_weights.ABOUT
-  check(kind == "orbax" or kind == "hf", f"--init={common.INIT.value} is no"
+  check(kind == "orbax" or kind == "hf", f"--init={common.INIT.value} is not a"
         " reward model; give orbax:WORKDIR of experiments.train_reward, or"
         " hf:DIR")
   about = io.read_json(told) if told.exists() else {}
@@ -94,7 +100,9 @@ def main() -> None:
 
 def bench(path: str, template: str, tokenizer: Any, score: Any
           ) -> tuple[int, list[scores_lib.Scored]]:
-  """The items of a file with their scores; what cannot be scored scores least.
+  """(version, items with scores) of a file of RewardBench.
+
+  Items with an answer that cannot be scored get scores that count as wrong.
   """
   version, items = rewardbench.read(path)
   eos_id = sft.end_of_answer(template, tokenizer)
@@ -107,13 +115,14 @@ def bench(path: str, template: str, tokenizer: Any, score: Any
   scores = np.asarray(score(ids), np.float64)
   refused = int(np.isnan(scores).sum())
   if refused:
-    print(f"{path}: {refused} answers are longer than the context or refused by"
-          " the template; an item with one of them counts as wrong", flush=True)
+    print(f"{path}: {refused} answers are longer than the context or rejected"
+          " by the template; an item with one of them counts as wrong",
+          flush=True)
   scored, at = [], 0
   for item in items:
     part = scores[at:at + len(item.conversations)]
     at += len(part)
-    if np.isnan(part).any():  # wrong, whichever of its answers it is
+    if np.isnan(part).any():  # ascending scores: right answers come first
       part = np.arange(len(part), dtype=np.float64)
     scored.append(scores_lib.Scored(item.id, item.subset, part, item.right))
   return version, scored

@@ -1,4 +1,4 @@
-"""How safe a model is: public sets, a taxonomy, over-refusal.
+"""Evaluates safety: public sets, a taxonomy, jailbreaks, over-refusal.
 
   python -m experiments.evaluate_safety --init=orbax:runs/r1      # small world
   python -m experiments.evaluate_safety --init=hf:DIR --sets=paper \\
@@ -6,9 +6,9 @@
   python -m experiments.evaluate_safety --init=hf:DIR --sets=MY.jsonl \\
       --judge=https://HOST/v1 --endpoint.model=NAME --agreement=LABELLED.jsonl
 
-Writes OUT/result.json, report.html and report.md: counts and rates alone. What
-the model wrote lies in OUT/answers and OUT/verdicts-*, and is shown nowhere.
-The same command goes on where it was; another --judge judges the same answers.
+Writes OUT/result.json, report.html and report.md, with counts and rates only.
+The model's texts are in OUT/answers and OUT/verdicts-*, and are shown nowhere.
+The same command resumes; with another --judge it judges the same answers.
 """
 
 from __future__ import annotations
@@ -45,34 +45,39 @@ from . import (
 )
 
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "Folder with a folder of its publisher's files for each"
-    " set.")
+    "data_dir", "", "Folder with one subfolder of the publisher's files for"
+    " each set.")
 SETS = flags.DEFINE_string(
     "sets", "world", "Sets, separated by commas: world (the small world's),"
-    " paper (its six), shared (all that --data_dir has),"
-    f" {', '.join(sets.SETS)}, or FILE.jsonl with subcategory, question and"
-    " language in each line, or a FILE with the last two alone.")
+    " paper (R1's six public sets), shared (all that --data_dir has),"
+    f" {', '.join(sets.SETS)}; FILE.jsonl with subcategory, question and"
+    " language in each line, or a table or JSONL FILE with question and"
+    " language.")
 # Neither is trained on; together they have all four categories.
 SPLIT = flags.DEFINE_string(
     "split", "validation,test", "Splits of the small world's set.")
 QUESTIONS = flags.DEFINE_integer(
-    "questions", 0, "Of each set at most, taken evenly; 0: all.")
-SAMPLES = flags.DEFINE_integer("samples", 1, "Answers to each question.")
-# As HELM Safety generates.
+    "questions", 0, "The most questions per set, taken at even distances; 0:"
+    " all.")
+SAMPLES = flags.DEFINE_integer("samples", 1, "Answers per question.")
+# As in HELM Safety.
 ANSWER = flagset.define(ReplyConfig(temperature=0.0, max_new_tokens=512))
 SHOWN = flags.DEFINE_enum(
     "shown", safety.SUMMARY, [safety.SUMMARY, safety.WHOLE],
-    "What users and judges see of an answer: what follows the thought, or all.")
+    "The part of an answer that is judged, which users would see: summary (the"
+    " text after the thought), or all.")
 JUDGE = flags.DEFINE_string(
-    "judge", "rules", "Who says what an answer is: rules, by words alone; "
+    "judge", "rules", "The judge: rules (word patterns); "
     + programs.HELP.format("(prompt, answer) -> unsafe, safe or rejected,"))
 FORM = flags.DEFINE_enum(
-    "judge_form", judges.GENERAL, judges.FORMS, "What a judge that is a model"
-    " is asked and replies in: a general model, or a guard's own form.")
+    "judge_form", judges.GENERAL, judges.FORMS, "Prompt and reply format of a"
+    " judge that is a model: those for a general model, or a guard model's"
+    " own.")
 REPLY = flagset.define(ReplyConfig(temperature=0.0), "judge")
 AGREEMENT = flags.DEFINE_string(
-    "agreement", "", "Files of answers that people have labelled, to measure"
-    " the judge by: JSONL with question, answer, label, or XSTest's CSV.")
+    "agreement", "", "Files of answers labelled by people, on which the judge's"
+    " agreement is measured: JSONL with question, answer, label, or XSTest's"
+    " CSV.")
 OUT = flags.DEFINE_string("out", "runs/safety", "Folder to write.")
 
 
@@ -91,7 +96,7 @@ def main() -> None:
   means = replying.means(_reply(), out)
   generate = (None if JUDGE.value == "rules"
               else programs.replier(JUDGE.value, means))
-  # Before the work, so that a wrong name is said now; models load later.
+  # Early, to detect wrong names; models are loaded later.
   judge, control = judges.routed(judge_of(generate)), risk.control(str(out))
   if not safety.answer(model, prompts, samples, cfg.batch, out):
     return
@@ -124,8 +129,8 @@ def main() -> None:
     print(f"{count} answers have no verdict: {reason}", flush=True)
   for line in control.lines() if control and control.counts else []:
     print(line, flush=True)
-  print(f"numbers in {out}/report.html and result.json; what the model wrote"
-        f" in {out}/{safety.ANSWERS}", flush=True)
+  print(f"numbers in {out}/report.html and result.json; the model's texts in"
+        f" {out}/{safety.ANSWERS}", flush=True)
 
 
 def questions() -> dict[str, list[Prompt]]:
@@ -136,7 +141,7 @@ def questions() -> dict[str, list[Prompt]]:
   for name in names:
     for one in {"paper": sets.PAPER, "shared": sets.SETS}.get(name, [name]):
       if one in lacking and one not in names:
-        print(f"{one} is left out: it is not in --data_dir; from"
+        print(f"{one} is left out: it is not in --data_dir; get it from"
               f" {lacking[one]}", flush=True)
         continue
       found[one] = _evenly(_read(one), QUESTIONS.value)
@@ -167,7 +172,7 @@ def _evenly(prompts: list[Prompt], most: int) -> list[Prompt]:
 
 
 def answering(init: str) -> tuple[ReplyConfig, Any]:
-  """How a model answers, and itself; nothing is loaded yet."""
+  """(how the model answers, the model); nothing is loaded yet."""
   cfg = ANSWER.value()
   if programs.is_endpoint(init):
     means = replying.means(cfg, OUT.value)
@@ -193,9 +198,9 @@ def answering(init: str) -> tuple[ReplyConfig, Any]:
 
 def settings(init: str, cfg: ReplyConfig, prompts: list[Prompt]
              ) -> dict[str, Any]:
-  """What the answers depend on."""
+  """All settings that the answers depend on."""
   read = init
-  if init.startswith("orbax:"):  # of a run that may go on, that step alone
+  if init.startswith("orbax:"):  # only that step, since the run may continue
     folder, step = workdir_lib.named(init.removeprefix("orbax:"))
     read = f"{folder}/checkpoints/{step}"
   return {
@@ -206,7 +211,7 @@ def settings(init: str, cfg: ReplyConfig, prompts: list[Prompt]
 
 
 def _reply() -> ReplyConfig:
-  """How a judge that is a model replies; a guard by its own template alone."""
+  """How a judge model replies; a guard model always by its own template."""
   cfg = REPLY.value()
   if FORM.value != judges.GENERAL and cfg.template == preference.AUTO:
     return dataclasses.replace(cfg, template="chat")
@@ -214,7 +219,7 @@ def _reply() -> ReplyConfig:
 
 
 def judge_of(generate: Any) -> Judge:
-  """Who says what an answer is, as the flags name it."""
+  """The judge that the flags name."""
   if JUDGE.value == "rules":
     return judges.rules
   if generate is None:
@@ -225,7 +230,7 @@ def judge_of(generate: Any) -> Judge:
 
 
 def measured(judge: Judge) -> dict[str, Any]:
-  """The judge beside the people of --agreement."""
+  """The judge's agreement with people's labels in --agreement."""
   labelled = [agreement.read(path) for path in AGREEMENT.value.split(",")]
   prompts, answers, labels, bad = (
       functools.reduce(lambda a, b: a + b, parts) for parts in zip(*labelled))

@@ -1,12 +1,11 @@
-"""A model as a folder that transformers, vLLM and others read.
+"""Exports a model as a folder for transformers, vLLM and others.
 
   python -m experiments.export_hf --init=orbax:runs/zero --out=exported
   python -m experiments.export_hf --init=hf:DIR --out=exported --fp8
 
 Writes safetensors in files of --shard_gb with their index, config.json,
 generation_config.json, the tokenizer's files and a README.md that says how the
-model was made, all of it or nothing. What it wrote, r1jax reads back as
---init=hf:exported.
+model was made: all of it or nothing. r1jax reads it as --init=hf:exported.
 """
 
 from __future__ import annotations
@@ -22,17 +21,19 @@ from . import common, start
 
 OUT = flags.DEFINE_string("out", "", "Folder to write; new or empty.")
 DTYPE = flags.DEFINE_enum(
-    "dtype", "bfloat16", ["bfloat16", "float32"], "Of what is stored.")
-SHARD_GB = flags.DEFINE_float("shard_gb", 5.0, "Largest file, in GB.")
+    "dtype", "bfloat16", ["bfloat16", "float32"],
+    "Dtype of the stored parameters.")
+SHARD_GB = flags.DEFINE_float(
+    "shard_gb", 5.0, "Size of the largest file, in GB.")
 FP8 = flags.DEFINE_bool(
-    "fp8", False, "Matrices of the blocks as FP8 (e4m3) with a scale for every"
-    " 128 x 128, as in DeepSeek-V3's files; this rounds.")
+    "fp8", False, "Store the layers' matrices as FP8 (e4m3) with one scale per"
+    " block of 128 x 128, as in DeepSeek-V3's files; this rounds them.")
 
 
 def main() -> None:
   check(bool(OUT.value), "give --out=DIR, a new folder")
   check(SHARD_GB.value > 0, f"--shard_gb={SHARD_GB.value} must be positive")
-  exporting.check_unused(OUT.value)  # before the work, not after it
+  exporting.check_unused(OUT.value)  # fail early
   policy, tokenizer = common.policy(0, common.mesh())
   about = exporting.write(
       OUT.value, policy, tokenizer, init=common.INIT.value,

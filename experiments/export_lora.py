@@ -1,9 +1,9 @@
-"""The adapter of a LoRA run in the layout of the peft package.
+"""Exports the adapter of a LoRA run in the peft package's format.
 
   python -m experiments.export_lora --init=orbax:runs/sft --out=DIR
 
-It names the model that it adapts, so that --init=peft:DIR finds it again.
-Parameters with the adapter added come from
+The files name the adapter's base model, so that --init=peft:DIR finds it.
+To export the parameters with the adapter added use
 `experiments.export_hf --init=orbax:WORKDIR`.
 """
 
@@ -19,13 +19,13 @@ from r1jax.stages import exporting, weights
 from . import start
 
 INIT = flags.DEFINE_string(
-    "init", "orbax:runs/sft", "The run of the adapter, orbax:WORKDIR.")
-OUT = flags.DEFINE_string("out", "", "Folder to write.")
+    "init", "orbax:runs/sft", "The LoRA run, orbax:WORKDIR.")
+OUT = flags.DEFINE_string("out", "", "Folder to write; new or empty.")
 
 
 def main() -> None:
   check(bool(OUT.value), "--out=DIR must be given")
-  exporting.check_unused(OUT.value)  # before the work, not after it
+  exporting.check_unused(OUT.value)  # fail early
   kind, _, workdir = INIT.value.partition(":")
   check(kind == "orbax", f"--init={INIT.value}: give orbax:WORKDIR of a run"
         " with --lora.rank")
@@ -33,8 +33,8 @@ def main() -> None:
   check(lora.rank > 0, f"{workdir} has no adapter (lora.rank=0); export"
         " its parameters with experiments.export_hf")
   base = weights.named_base(str(settings.get("init", "")))
-  check(bool(base), f"{workdir}/config.json does not say which parameters"
-        " the adapter adapts (init); train it through experiments/")
+  check(bool(base), f"{workdir}/config.json does not name the adapter's base"
+        " model (init); train it through experiments/")
   peft.save(OUT.value, policy.model.cfg, policy.params, rank=lora.rank,
             alpha=lora.alpha, base=base)
   print(f"wrote {OUT.value}, which adapts {base}; use it as"

@@ -1,9 +1,9 @@
-"""The files that come along: launch scripts, plans, recipes, notebooks.
+"""Lists or copies the package's launch scripts, plans, recipes, notebooks.
 
-  r1jax files            # where they lie
-  r1jax files --to=.     # copies of them, to change: ./launch, ./plans, ...
+  r1jax files            # prints their folders
+  r1jax files --to=.     # copies them, to be changed: ./launch, ./plans, ...
 
-Launch scripts that are copied start what is installed:
+Copied launch scripts start the installed package:
 `bash launch/local.sh 2 -- r1jax train_grpo --workdir=runs/two`.
 """
 
@@ -19,13 +19,13 @@ from r1jax.core.config import check
 from . import start
 
 _FOLDER = pathlib.Path(__file__).parent
-# In a wheel, too, launch/ lies beside the experiments.
+# launch/ is beside the experiments, also in a wheel.
 FOLDERS = {
     "launch": _FOLDER.parent / "launch", "plans": _FOLDER / "plans",
     "recipes": _FOLDER / "recipes", "notebooks": _FOLDER / "colab"}
 
 TO = flags.DEFINE_string(
-    "to", "", "Copy them into this folder; nothing is overwritten.")
+    "to", "", "Folder to copy them into; nothing is overwritten.")
 
 
 def main() -> None:
@@ -37,10 +37,10 @@ def main() -> None:
 
 
 def copy(to: pathlib.Path) -> None:
-  """Copies all into a folder.
+  """Copies all folders into `to`.
 
   Raises:
-    ValueError: it has a folder of such a name.
+    ValueError: one of them exists there.
   """
   there = [name for name in FOLDERS if (to / name).exists()]
   check(not there, f"{to} has {', '.join(there)} already; move it aside, or"

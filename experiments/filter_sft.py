@@ -1,9 +1,10 @@
-"""Leaves out dialogues that read badly: loops, mixed languages, no thought.
+"""Filters dialogues for SFT: removes loops, mixed languages, missing thoughts.
 
   python -m experiments.filter_sft --sft_data=FILE.jsonl --out=CLEAN.jsonl
 
-Rows are those of train_sft; a row's "language" says what its thoughts should be
-in. What was left out, and why, is printed; the rows that stay are unchanged.
+Rows have the form of train_sft; a row's "language" is the one that its thoughts
+should be in. Counts of removed rows by reason are printed; the others are
+written unchanged.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
   def main(_):
     config = EVAL.value()
 
-What --help calls the default of a flag is what `value` takes where it is not
-given: both are the flag's, there is no other base.
+The default that --help shows is the value that `value` uses if the flag is not
+given.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class FlagSet(Generic[T]):
 
   Attributes:
     cls: the dataclass.
-    prefix: of the flags' names.
-    flag_values: where the flags are.
-    declared: the default of each flag by its name, as `define` was given it;
-      `flags.set_default` may have put others in their place (recipes do).
+    prefix: prefix of the flags' names.
+    flag_values: absl's registry of the flags.
+    declared: the default of each flag as given to `define`, by name;
+      `flags.set_default` may have changed it since (recipes do).
   """
 
   cls: type[T]
@@ -49,15 +49,15 @@ class FlagSet(Generic[T]):
   declared: Mapping[str, Any]
 
   def value(self) -> T:
-    """The dataclass as the flags say.
+    """The dataclass with the flags' values.
 
     Raises:
-      ValueError: the dataclass refuses the values.
+      ValueError: the dataclass rejects the values.
     """
     return self._build(self.cls, self.prefix)
 
   def changed(self) -> dict[str, str]:
-    """Flags that are not as declared, whoever changed them: name to text."""
+    """Flags whose value is not the declared default: name to text."""
     values = {name: self.flag_values[name].value for name in self.declared}
     return {name: text(value) for name, value in values.items()
             if value != self.declared[name]}
@@ -86,20 +86,20 @@ def define(
   """Declares `--prefix.field` (or `--field`) for every field of a dataclass.
 
   Fields are int, float, bool, str, tuples of them (`--sizes=3,5`), any of
-  these or None (`--top_p=none`), or dataclasses, whose flags get the field's
-  name in front. Help is the comment on the field's line, those above it, or the
-  field's entry under "Attributes:" in the docstring. What follows from
-  something else has metadata={"flag": False}, and its default.
+  these or None (`--top_p=none`), or dataclasses, whose flags are prefixed with
+  the field's name. The help text is the comment on the field's line, or those
+  above it, or the field's entry under "Attributes:" in the docstring. A field
+  with metadata={"flag": False} is no flag and keeps its default.
 
   Args:
-    default: the value whose fields are the flags' defaults, those of its
-      dataclasses included; or the class, for the defaults that it has. A field
-      without any must be given on the command line.
-    prefix: of the flags' names.
-    flag_values: where they are declared.
+    default: an instance, whose fields are the flags' defaults; or the class,
+      for its own defaults. A field without default must be given on the command
+      line.
+    prefix: prefix of the flags' names.
+    flag_values: absl's registry to declare them in.
 
   Raises:
-    ValueError: a field of another type.
+    ValueError: a field has another type.
   """
   cls = default if isinstance(default, type) else type(default)
   hints = typing.get_type_hints(cls)
@@ -127,7 +127,7 @@ def define(
 
 
 def text(value: Any) -> str:
-  """A value as one types it behind `--name=`."""
+  """A value as it is typed after `--name=`."""
   if isinstance(value, tuple):
     return ",".join(text(x) for x in value)
   return str(value).lower() if isinstance(value, bool | None) else str(value)
@@ -148,7 +148,7 @@ class _Tuple(flags.ArgumentParser):
 
 
 class _Optional(flags.ArgumentParser):
-  """`none` to None, anything else as the inner parser reads it."""
+  """Reads `none` as None, and anything else by the inner parser."""
 
   def __init__(self, inner: flags.ArgumentParser):
     self.inner = inner
@@ -160,7 +160,7 @@ class _Optional(flags.ArgumentParser):
 
 
 class _Text(flags.ArgumentSerializer):
-  """The text that the parsers above read back to the same value."""
+  """Serializes a value to the text that the parsers above read back."""
 
   def serialize(self, value: Any) -> str:
     return text(value)

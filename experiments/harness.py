@@ -1,12 +1,12 @@
-"""Tasks of lm-evaluation-harness on a model of ours.
+"""Runs tasks of lm-evaluation-harness with r1jax's models and engine.
 
   pip install -e '.[lm-eval]'
   python -m experiments.harness --init=orbax:runs/r1 --tasks=gsm8k,mmlu
   python -m experiments.harness --init=hf:DIR --tasks=my_task \\
       --include_path=MY_TASKS --chat --limit=100
 
-Its tasks, prompts and scores; our weights, tokenizer and engine. Whatever the
-harness downloads for a task it downloads here. Writes OUT/result.json.
+Tasks, prompts and scores are the harness's; weights, tokenizer and engine are
+r1jax's. The harness downloads what a task needs. Writes OUT/result.json.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from r1jax.stages.harness import Harness, HarnessConfig, language_model
 from . import common, flagset, start
 
 HARNESS = flagset.define(HarnessConfig)
-TASKS = flags.DEFINE_string("tasks", "", "Tasks, separated by commas.")
+TASKS = flags.DEFINE_string(
+    "tasks", "", "Names of the harness's tasks, separated by commas.")
 INCLUDE = flags.DEFINE_string(
-    "include_path", "", "Folder with task files of your own.")
-SHOTS = flags.DEFINE_integer("shots", None, "Examples before each question.")
+    "include_path", "", "Folder with your own task files.")
+SHOTS = flags.DEFINE_integer(
+    "shots", None, "Examples before each question; default: the task's.")
 LIMIT = flags.DEFINE_integer(
-    "limit", None, "Questions of each task, at most; default: all.")
+    "limit", None, "The most questions per task; default: all.")
 CHAT = flags.DEFINE_bool(
-    "chat", False, "Ask by the tokenizer's chat template, examples as turns.")
+    "chat", False, "Use the tokenizer's chat template, with examples as turns.")
 OUT = flags.DEFINE_string("out", "runs/harness", "Folder for result.json.")
 
 
@@ -57,7 +59,7 @@ def main() -> None:
       fewshot_as_multiturn=CHAT.value,
       task_manager=tasks.TaskManager(include_path=INCLUDE.value or None),
       log_samples=False)
-  # Its own JSON holds functions and types; what they print is enough.
+  # The result contains functions and types, which are stored as text.
   told = json.loads(json.dumps(
       {key: found[key] for key in ("results", "n-shot", "n-samples", "configs",
                                    "versions") if key in found}, default=str))

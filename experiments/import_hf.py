@@ -1,4 +1,4 @@
-"""A Hugging Face model becomes a workdir that --init=orbax:WORKDIR reads.
+"""Imports a Hugging Face model into a workdir for --init=orbax:WORKDIR.
 
   python -m experiments.import_hf --from=DIR --workdir=runs/qwen
   python -m experiments.sample --init=orbax:runs/qwen --template=chat
@@ -6,9 +6,9 @@
 DIR is local: config.json, safetensors in one or several files, a tokenizer.
 Families: DeepSeek-V2 and V3, Kimi K2, Qwen2, Qwen3 with and without experts,
 Llama, Mistral, Gemma 3 (text); bfloat16, float16, float32 or DeepSeek's FP8.
-With --download DIR may be a name on huggingface.co. Nothing needs importing:
-every experiment takes --init=hf:DIR. A workdir has the parameters as they will
-be used: restored in parallel and already in --compute.param_dtype.
+With --download DIR may be a name on huggingface.co. Importing is optional:
+every experiment takes --init=hf:DIR. A workdir loads faster, because its
+parameters are restored in parallel and already in --compute.param_dtype.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from . import flagset, start
 
 FROM = flags.DEFINE_string(
     "from", "", "Folder of the Hugging Face model; with --download also a name"
-    " on huggingface.co, as Qwen/Qwen2.5-0.5B.")
+    " on huggingface.co, such as Qwen/Qwen2.5-0.5B.")
 DOWNLOAD = flags.DEFINE_bool(
-    "download", False, "Fetch what --from names, into huggingface_hub's cache.")
+    "download", False, "Download --from into huggingface_hub's cache.")
 WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/imported", "Folder to write; new.")
+    "workdir", "runs/imported", "New folder to write.")
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
     " default: the one in --from.")
@@ -57,7 +57,7 @@ def main() -> None:
   if (workdir / workdir_lib.CONFIG).exists():
     check(not (workdir / "checkpoints").exists()
           or not any((workdir / "checkpoints").iterdir()),
-          f"{workdir} holds a run or an import already; nothing was"
+          f"{workdir} has a run or an import already; nothing was"
           f" changed; use it as --init=orbax:{workdir} or choose another"
           " --workdir")
   tokenizer = hf_tokenizer.load(TOKENIZER.value or source)

@@ -1,14 +1,13 @@
-"""Labelled answers for a pointwise reward model, as the safety one.
+"""Labels answers for a pointwise reward model, such as the safety model.
 
   python -m experiments.label_answers --policies=base:world,orbax:runs/sft \\
       --data=world-safety --judge=experiments/world_judge.py \\
       --workdir=labels
 
 Answers of one or several policies are labelled one by one by a Python file with
-`label(messages, answer)`, 0 to 1. Writes labels.jsonl, for
+`label(messages, answer)`, from 0 to 1. Writes labels.jsonl, for
 experiments.train_reward --loss=pointwise, and report.json. The same command
-goes on after a kill. The flags of sampling are those of
-experiments.label_pairs.
+resumes after a kill. Sampling flags are those of experiments.label_pairs.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from r1jax.stages.loop import batches
 from . import data_sets, label_pairs, start
 
 flags.set_default(label_pairs.WORKDIR, "runs/labels")
-_AT_ONCE = 256  # answers that are stored together
+_AT_ONCE = 256  # answers per stored batch
 
 
 def main() -> None:
@@ -44,7 +43,7 @@ def main() -> None:
   about = label_pairs.judge_settings(name, "labels")
   with label_pairs.taken(prompts) as (out, names):
     texts = label_pairs.answers(prompts, names, out)
-    # What is said twice teaches nothing new.
+    # Equal answers to a question are labelled once.
     said = [(prompt, text) for prompt, some in zip(prompts, texts or [])
             for text in dict.fromkeys(filter(str.strip, some))]
 
@@ -62,18 +61,19 @@ def main() -> None:
 
 def label(module: types.ModuleType, prompt: Prompt, text: str
           ) -> dict[str, Any]:
-  """A row of labels.jsonl."""
+  """The row of labels.jsonl for an answer."""
   value = float(module.label(prompt.messages, text))
   check(0 <= value <= 1,
-        f"{module.__file__} labels an answer {value}; give 0 to 1")
+        f"{module.__file__} labels an answer {value}; labels must be from 0 to"
+        " 1")
   return {"messages": list(prompt.messages), "response": text, "label": value,
           "source": prompt.source}
 
 
 def write(rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt],
           names: Sequence[str], out: epath.Path) -> None:
-  """labels.jsonl and report.json."""
-  check(bool(rows), "no policy answered anything; nothing is left to write")
+  """Writes labels.jsonl and report.json."""
+  check(bool(rows), "no policy answered anything; there is nothing to write")
   report = {"rows": len(rows), "questions": len(prompts),
             "mean_label": sum(row["label"] for row in rows) / len(rows),
             "judge": label_pairs.JUDGE.value, "policies": list(names),

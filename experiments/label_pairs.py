@@ -1,4 +1,4 @@
-"""Preference pairs: answers of one or several policies, judged.
+"""Makes preference pairs: answers of one or several policies, judged.
 
   python -m experiments.label_pairs --policies=orbax:runs/zero,orbax:runs/sft \\
       --data=prompts --data_dir=DIR --judge=hf:JUDGE --workdir=pairs
@@ -7,14 +7,14 @@
   python -m experiments.label_pairs --init=hf:DIR --data=my_prompts.py \\
       --judge=my_judge.py --noise=1.0
 
-A judge is orbax:WORKDIR, hf:DIR, the base URL of an endpoint that speaks
-OpenAI's chat completions (or R1JAX_JUDGE_URL; its key in OPENAI_API_KEY), or a
-Python file with `utility(messages, answer)`. Each pair is judged in both
-orders, several times, and kept where the mean vote exceeds one step; then the
-lengths of chosen and rejected answers are balanced. Writes pairs.jsonl, for
-experiments.train_reward, and report.json there. Answers and verdicts are stored
-as they come: the same command goes on after a kill, and asks nothing twice;
-with --nobalance it writes the pairs anew.
+A judge is orbax:WORKDIR, hf:DIR, the base URL of an endpoint with OpenAI's chat
+completions API (or R1JAX_JUDGE_URL; its key in OPENAI_API_KEY), or a Python
+file with `utility(messages, answer)`. Each pair is judged --queries times, half
+in each order, and kept if the mean preference exceeds 1; then the lengths of
+chosen and rejected answers are balanced. Writes pairs.jsonl, for
+experiments.train_reward, and report.json into --workdir. Answers and verdicts
+are stored batch by batch: the same command resumes after a kill without
+repeating any, and with --nobalance it writes the pairs again.
 """
 
 from __future__ import annotations
@@ -55,32 +55,34 @@ ASK = flagset.define(ReplyConfig(
     template="", temperature=1.0, top_p=1.0, max_new_tokens=128))
 REPLY = flagset.define(ReplyConfig(max_new_tokens=2048), "judge")
 POLICIES = flags.DEFINE_string(
-    "policies", "", "Whose answers are compared, separated by commas, as --init"
-    " names them; default: --init.")
+    "policies", "", "Models whose answers are judged, separated by commas, in"
+    " the forms of --init; default: --init.")
 SPLIT = flags.DEFINE_string("split", "train[:64]", "Split of --data to ask.")
 SAMPLES = flags.DEFINE_integer("samples", 2, "Answers per policy and question.")
-PAIRS = flags.DEFINE_integer("pairs", 1, "Pairs kept per question, at most.")
+PAIRS = flags.DEFINE_integer("pairs", 1, "The most pairs per question.")
 JUDGE = flags.DEFINE_string(
     "judge", os.environ.get("R1JAX_JUDGE_URL", ""),
-    "orbax:WORKDIR, hf:DIR, an endpoint's URL, or a Python file.")
+    "The judge: orbax:WORKDIR, hf:DIR, an endpoint's URL, or a Python file.")
 QUERIES = flags.DEFINE_integer(
-    "queries", judge.QUERIES, "Judge's queries per pair, half in each order.")
+    "queries", judge.QUERIES, "Queries of a judge model per pair, half in each"
+    " order (R1: 4).")
 NOISE = flags.DEFINE_float(
-    "noise", 0.0, "Scale of a Python judge's Bradley-Terry draw.")
+    "noise", 0.0, "With a Python file as judge: scale of the noise of its"
+    " choices (Bradley-Terry model); 0: none.")
 SHOWN = flags.DEFINE_enum(
     "shown", SUMMARY, [SUMMARY, TEXT],
-    "What is compared: what follows the thought, or everything.")
+    "The part of answers that is judged: the text after the thought, or all.")
 BALANCE = flags.DEFINE_bool(
     "balance", True, "Balance the lengths of chosen and rejected answers.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/pairs", "Folder of the stage.")
-_AT_ONCE = 32  # pairs that are stored together
+_AT_ONCE = 32  # pairs per stored batch
 
 
 def main() -> None:
   name = JUDGE.value
   check(bool(name), "give --judge=orbax:WORKDIR, hf:DIR, URL or FILE.py")
   prompts, about = questions(), judge_settings(name, "verdicts")
-  decide = judge_of(about["name"])  # before the work
+  decide = judge_of(about["name"])  # early, to detect wrong names
   with taken(prompts) as (out, names):
     texts = answers(prompts, names, out)
     judged = texts and judge_pairs(decide, about, prompts, texts, out)
@@ -89,18 +91,18 @@ def main() -> None:
 
 
 def questions() -> list[Prompt]:
-  """Those of the flags."""
+  """The questions of the flags."""
   prompts = tasks.joined(data_sets.sources(data_sets.DATA.value, SPLIT.value))
   check(len(prompts) > 0, f"--split={SPLIT.value} of --data has no questions")
   return prompts
 
 
 def judge_settings(name: str, folder: str) -> dict[str, Any]:
-  """What the verdicts of a judge depend on; its name as a run keeps it.
+  """All settings that a judge's verdicts depend on.
 
   Args:
-    name: as --judge names it.
-    folder: of --workdir where its verdicts are.
+    name: the value of --judge; its checkpoint is stored with its step.
+    folder: subfolder of --workdir with its verdicts.
   """
   began = common.settings_of(epath.Path(WORKDIR.value) / folder)
   name = common.frozen(name, began.get("name", ""))
@@ -113,10 +115,10 @@ def judge_settings(name: str, folder: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def taken(prompts: Sequence[Prompt]
           ) -> Iterator[tuple[epath.Path, list[str]]]:
-  """(--workdir, the policies) while no other process works there.
+  """Locks --workdir; yields it and the policies.
 
-  The same command goes on with the answers that are stored there; other answers
-  are refused. The judge has a folder of its own.
+  The same command resumes with the stored answers; other settings of the
+  answers are an error. The judge's settings are stored in its own folder.
   """
   began = common.settings_of(WORKDIR.value).get("policies", [])
   given = [p for p in POLICIES.value.split(",") if p] or [common.INIT.value]
@@ -135,7 +137,7 @@ def taken(prompts: Sequence[Prompt]
 
 def answers(prompts: Sequence[Prompt], names: Sequence[str], out: epath.Path
             ) -> list[list[str]] | None:
-  """What all policies say to each question, as it will be compared.
+  """All policies' answers to each question, reduced to the part to be judged.
 
   They are stored batch by batch; None after a signal.
   """
@@ -155,7 +157,7 @@ def answers(prompts: Sequence[Prompt], names: Sequence[str], out: epath.Path
     done = batches.store(folder, prompts, ask.batch, work,
                          title=f"answers of {init}", unit="questions")
     replying.report(init, policy)
-    del policy  # its memory is the next one's
+    del policy  # frees its memory for the next one
     if not done:
       return None
     rows = batches.read(folder, len(prompts), ask.batch)
@@ -169,14 +171,14 @@ def judge_pairs(decide: Callable[[Sequence[Pair]], list[Preference]],
                 about: dict[str, Any], prompts: Sequence[Prompt],
                 texts: Sequence[Sequence[str]], out: epath.Path
                 ) -> list[Preference] | None:
-  """Pairs of the answers, judged, batch by batch; None after a signal."""
+  """Forms pairs of answers and judges them by batch; None after a signal."""
   pairs = labelling.draw_pairs(prompts, texts, PAIRS.value, ASK.value().seed)
   print(f"{len(pairs)} pairs of {len(prompts)} questions", flush=True)
-  check(bool(pairs), "no two answers to a question differ, or what is shown of"
-        " them is blank: give more --samples or a longer --max_new_tokens, or"
-        " --shown=text where thoughts do not end")
+  check(bool(pairs), "no two answers to a question differ, or the judged parts"
+        " are blank: give more --samples or a longer --max_new_tokens, or"
+        " --shown=text if thoughts do not end")
   if programs.is_endpoint(JUDGE.value):
-    # It keeps what it was told, and is asked again where it failed.
+    # An endpoint caches its own replies and is asked again after failures.
     with Progress("verdicts", len(pairs), unit="pairs") as progress:
       judged = []
       for start in range(0, len(pairs), _AT_ONCE):
@@ -201,7 +203,7 @@ def judge_pairs(decide: Callable[[Sequence[Pair]], list[Preference]],
 
 
 def judged_in(folder: epath.Path, settings: dict[str, Any]) -> epath.Path:
-  """The folder, if what is in it was judged as the flags say now."""
+  """The folder of verdicts; raises if they were made with other settings."""
   workdir_lib.prepare(
       folder, settings, workdir_lib.versions(), remedies={
           "program": "that file has changed"},
@@ -211,7 +213,7 @@ def judged_in(folder: epath.Path, settings: dict[str, Any]) -> epath.Path:
 
 def write(judged: Sequence[Preference], prompts: Sequence[Prompt],
           names: Sequence[str], out: epath.Path) -> None:
-  """pairs.jsonl and report.json."""
+  """Writes pairs.jsonl and report.json."""
   kept = [one for one in judged if one.chosen is not None]
   used = labelling.balanced(kept, ASK.value().seed) if BALANCE.value else kept
   report = labelling.report(judged, kept, used) | {
@@ -219,9 +221,9 @@ def write(judged: Sequence[Preference], prompts: Sequence[Prompt],
       "data": data_sets.DATA.value}
   io.write_json(out / "report.json", report)
   print(json.dumps(report, indent=2), flush=True)
-  check(bool(used), f"nothing is left to write: of {len(judged)} pairs"
+  check(bool(used), f"there is nothing to write: of {len(judged)} pairs"
         f" {report['ties']} are ties, {report['no_verdict']} have no verdict,"
-        f" and balancing by length left {len(used)} of {len(kept)} kept ones"
+        f" and balancing by length left {len(used)} of {len(kept)} others"
         " (--nobalance writes all of them)")
   sources = {id(prompt.messages): prompt.source for prompt in prompts}
   io.write_text(out / "pairs.jsonl", "".join(
@@ -232,7 +234,7 @@ def write(judged: Sequence[Preference], prompts: Sequence[Prompt],
 
 
 def judge_of(name: str) -> Callable[[Sequence[Pair]], list[Preference]]:
-  """Pairs to preferences, by whoever `name` names."""
+  """The function from pairs to preferences of the judge `name`."""
   if name.endswith(".py"):
     module = tasks.module(name, "--judge")
     check(callable(getattr(module, "utility", None)),

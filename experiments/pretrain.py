@@ -1,6 +1,6 @@
-"""Pre-trains the embedded bases on their web-like pages.
+"""Pre-trains the embedded base models on generated web-like pages.
 
-The bases that ship with the package were made by
+The models in the package were made by
 
   python -m experiments.pretrain --workdir=runs/base --export=DIR
   python -m experiments.pretrain --pages=world --init=random:base-world \\
@@ -35,24 +35,24 @@ from . import flagset, start
 PRETRAIN = flagset.define(pretrain.PretrainConfig)
 COMPUTE = flagset.define(Compute, "compute")
 PAGES = flags.DEFINE_enum(
-    "pages", "arith", ["arith", "world"], "What is read: pages about sums, or"
-    " those of the small world.")
+    "pages", "arith", ["arith", "world"], "Training text: pages about sums, or"
+    " pages of the small world.")
 CORPUS = flagset.define(corpus.DEFAULT, "corpus")
 WORLD = flagset.define(pages.DEFAULT, "world")
 MESH = flagset.define(MeshConfig, "mesh")
 INIT = flags.DEFINE_string(
-    "init", "random:base-arith", "First parameters: random:PRESET, or, to go on"
-    " from others, base, file:PATH.safetensors, orbax:WORKDIR or hf:DIR.")
+    "init", "random:base-arith", "Model to start from: random:PRESET, or to"
+    " continue base, file:PATH.safetensors, orbax:WORKDIR or hf:DIR.")
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", "", "Folder with tokenizer.json, or a SentencePiece model;"
-    " default: the one that belongs to --init, else the embedded one.")
+    " default: the one of --init, else the embedded one.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/base", "Folder of the run.")
 SKIP_DAMAGED = flags.DEFINE_bool(
-    "skip_damaged", False, "Move a checkpoint that cannot be used to"
-    " WORKDIR/checkpoints_damaged and resume from the one before.")
+    "skip_damaged", False, "Move unusable checkpoints to"
+    " WORKDIR/checkpoints_damaged and resume from an earlier one.")
 EXPORT = flags.DEFINE_string(
-    "export", "", "Folder to write NAME.safetensors (bfloat16), NAME.json and"
-    " the loss curve to at the end.")
+    "export", "", "Folder for NAME.safetensors (bfloat16), NAME.json and the"
+    " loss curve, written at the end.")
 NAME = flags.DEFINE_string("name", "base", "NAME of the exported files.")
 
 
@@ -60,7 +60,7 @@ def main() -> None:
   cfg = PRETRAIN.value()
   exported = epath.Path(EXPORT.value or ".") / f"{NAME.value}.safetensors"
   check(not (EXPORT.value and exported.exists()), f"{exported} exists; choose"
-        " another --export or --name")  # before the work
+        " another --export or --name")  # fail early
   world = PAGES.value == "world"
   mixture = WORLD.value() if world else CORPUS.value()
   mesh = None

@@ -1,12 +1,12 @@
-"""The main job: the embedded base teaches itself to reason, in minutes.
+"""R1-Zero in minutes: the embedded base model learns to reason by GRPO.
 
   bash launch/quickstart.sh [--seed=1]
 
 Evaluates the base on the held-out test split, trains it by GRPO with accuracy
-and format rewards alone, evaluates it again, draws the figures and the report.
-Both are evaluated in three ways of decoding: a base that guesses only where it
-is sampled at random would hide what it can do. The same command resumes after
-an interruption.
+and format rewards only, evaluates it again, and writes figures and a report.
+Each evaluation uses three decoding methods, because sampling at temperature 1
+alone would understate what the base can do. The same command resumes after an
+interruption.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from r1jax.stages.reports import reporting
 
 from . import common, start
 
-SEED = flags.DEFINE_integer("seed", 0, "Of prompts and samples.")
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the order of prompts and of the samples.")
 WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/quickstart", "Folder; each seed gets one inside it.")
-STEPS = flags.DEFINE_integer("steps", 80, "GRPO steps.")
+    "workdir", "runs/quickstart", "Folder to write, with a subfolder per seed.")
+STEPS = flags.DEFINE_integer("steps", 80, "GRPO steps (rollouts).")
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
 
 
 def init_of(folder: epath.Path) -> str:
-  """--init as the run in the folder began: orbax:DIR with its step."""
+  """--init as the run in the folder began: for orbax:DIR with its step."""
   init = common.frozen_in(folder / "init")
   processes.from_writer(lambda: io.write_json(
       folder / "init" / workdir.CONFIG, {"config": {"init": init}}))
@@ -64,7 +65,7 @@ def init_of(folder: epath.Path) -> str:
 
 
 def complete(top: epath.Path, folder: epath.Path) -> bool:
-  """Whether the run was done before; then prints what it found."""
+  """Whether the run was done before; then prints its results."""
   if not (folder / "summary.json").exists():
     return False
   io.write_json(top / "summary.json", io.read_json(folder / "summary.json"))

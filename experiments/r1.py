@@ -1,18 +1,18 @@
-"""R1, whole: every stage by one command, from a plan.
+"""Runs all stages of R1 from a plan, by one command.
 
   python -m experiments.r1 --workdir=runs/r1
   python -m experiments.r1 --preset=paper --dry_run
   python -m experiments.r1 --plan=my_plan.toml --workdir=runs/mine \\
       --until=dev1
 
-A stage is an experiment of its own, run as `python -m experiments.NAME` in
-WORKDIR/STAGE; the command is printed and can be given by hand. Killed anywhere,
-the same command goes on, and a finished stage is not done twice. Another
-setting, and a file or folder that was changed since a stage read it, is an
-error that names the stages it concerns. r1jax/plans/plan.py says what a plan
-is; --preset=embedded is the small world on two CPU cores, --preset=paper has
-the paper's sizes. When all stages are done WORKDIR/report.html, summary.json
-and claims.json say what they came to.
+Each stage is an experiment, run as `python -m experiments.NAME` in
+WORKDIR/STAGE; its command is printed and can be run by hand. After a kill at
+any point the same command resumes; finished stages are not repeated. If a
+setting, or a file or folder that a stage read, has changed since, the error
+names the stages concerned. r1jax/plans/plan.py documents plans;
+--preset=embedded is the small world on two CPU cores, --preset=paper has the
+paper's sizes. At the end WORKDIR/report.html, summary.json and claims.json have
+the results.
 """
 
 from __future__ import annotations
@@ -42,39 +42,42 @@ PLANS = pathlib.Path(__file__).parent / "plans"
 WORKDIR = flags.DEFINE_string("workdir", "runs/r1", "Folder of all stages.")
 PRESET = flags.DEFINE_enum(
     "preset", "embedded", sorted(path.stem for path in PLANS.glob("*.toml")),
-    "A plan that comes with r1jax.")
-PLAN = flags.DEFINE_string("plan", "", "Instead: the TOML file of a plan.")
-SEED = flags.DEFINE_integer("seed", 0, "What stands for {seed} in the plan.")
+    "The plan, one of those in the package.")
+PLAN = flags.DEFINE_string(
+    "plan", "", "TOML file of a plan, instead of --preset.")
+SEED = flags.DEFINE_integer("seed", 0, "Value of {seed} in the plan.")
 INIT = flags.DEFINE_string(
-    "init", "", "What stands for {init}: the first parameters, as base or"
+    "init", "", "Value of {init} in the plan, the first model, such as base or"
     " hf:DIR; default: the plan's own, if it has one.")
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "What stands for {data_dir}, likewise.")
+    "data_dir", "", "Value of {data_dir} in the plan; default: the plan's own,"
+    " if it has one.")
 FROM = flags.DEFINE_string(
-    "from", "", "Stage to begin at; those before must be done, and are taken as"
-    " they are.")
-UNTIL = flags.DEFINE_string("until", "", "Stage to end with.")
+    "from", "", "First stage to run; the earlier ones must be done, and are not"
+    " checked.")
+UNTIL = flags.DEFINE_string("until", "", "Last stage to run.")
 DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Print what every stage will take, and run nothing.")
+    "dry_run", False, "Print an estimate of what every stage needs, and run"
+    " nothing.")
 PRICE = flags.DEFINE_float(
-    "price", None, "Dollars of a chip-hour; default: the plan's.",
+    "price", None, "Dollars per chip-hour; default: the plan's.",
     lower_bound=0.0)
 CHIP = flags.DEFINE_string(
-    "chip", "", "For --dry_run: a part of a chip's name, as H100 or 'TPU v5';"
-    " default: the plan's.")
+    "chip", "", "For --dry_run: part of a chip's name, such as H100 or"
+    " 'TPU v5'; default: the plan's.")
 LAUNCH = flags.DEFINE_string(
     "launch", "", "Words before the command of every stage that can run in"
-    " several processes, as srun, or 'bash launch/local.sh 2 --'.")
+    " several processes, such as srun, or 'bash launch/local.sh 2 --'.")
 
 
 def main() -> None:
   check(distributed.detect(os.environ, tpu_host=False) is None,
-        "this command runs in one process: start it alone, and give what starts"
-        " the processes of its stages as --launch")
+        "this command must be started as one process; give the launcher of its"
+        " stages' processes, such as srun, as --launch")
   plan = plan_lib.read(PLAN.value or PLANS / f"{PRESET.value}.toml")
   unknown = sorted(set(plan.report) - set(r1_report.KEYS))
   check(not unknown, f"{plan.path}: [report] has {', '.join(unknown)}; known:"
-        f" {', '.join(r1_report.KEYS)}")  # before the work
+        f" {', '.join(r1_report.KEYS)}")  # fail early
   values = plan.values(
       seed=SEED.value, data_dir=DATA_DIR.value, init=INIT.value,
       partly=DRY_RUN.value)
@@ -91,13 +94,13 @@ def main() -> None:
   print(costs(pipeline, rates.price), flush=True)
   left = [s.name for s in plan.stages if not pipeline.done(s.name)]
   if left:
-    print(f"done; left of the plan: {', '.join(left)}", flush=True)
+    print(f"done; remaining stages: {', '.join(left)}", flush=True)
   elif plan.report:
     print(f"report: {r1_report.write(WORKDIR.value, plan.report)}", flush=True)
 
 
 def resolved(stage: Stage) -> Mapping[str, str]:
-  """The flags of a stage, above those of its recipe if it has one."""
+  """The flags of a stage, which override those of its recipe if it has one."""
   if stage.run not in ("train_grpo", "distill"):
     return stage.flags
   name = stage.flags.get("recipe") or recipe.chosen(
@@ -107,7 +110,8 @@ def resolved(stage: Stage) -> Mapping[str, str]:
 
 
 def costs(pipeline: Pipeline, price: float) -> str:
-  """What all finished stages took, as tables; also WORKDIR/cost.json."""
+  """Tables of the cost of all finished stages; also writes WORKDIR/cost.json.
+  """
   found, parts = pipeline.costs(), {}
   for stage in pipeline.plan.stages:
     if stage.name in found:

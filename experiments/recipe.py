@@ -1,11 +1,11 @@
-"""Recipes: files of flags whose values stand below what the user types.
+"""Recipes: files of flags that the command line overrides.
 
   --recipe=dr-grpo         # experiments/recipes/dr-grpo.flags
   --recipe=my/own.flags    # or any other file
 
 A line of such a file is `--name=value`, a comment that begins with #, or blank.
 Its values become the flags' defaults before the command line is read: what is
-typed wins wherever it stands, and --help shows what will be used.
+typed wins regardless of the order, and --help shows the recipe's values.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from . import flagset
 from .flagset import FlagSet
 
 FOLDER = pathlib.Path(__file__).parent / "recipes"
-# What is looked for on the command line before it is read.
+# Flags that are looked up on the command line before it is parsed.
 _FIRST = ("init", "recipe", "loss", "max_new_tokens")
-# Of the command line, not of a recipe.
+# Flags that a recipe cannot set.
 _TYPED = ("recipe", "flagfile", "undefok", "help", "helpfull", "helpshort")
 
 
 class Setting(NamedTuple):
-  """A line of a recipe, and where it stands (FILE:LINE)."""
+  """A line of a recipe, with its place (FILE:LINE)."""
 
   name: str
   value: str
@@ -42,24 +42,24 @@ class Setting(NamedTuple):
 
 
 def names() -> list[str]:
-  """The recipes that come with r1jax."""
+  """The names of the package's recipes."""
   return sorted(path.stem for path in FOLDER.glob("*.flags"))
 
 
 def chosen(init: str) -> str:
-  """The recipe of a run that names none.
+  """The default recipe for a model.
 
-  The embedded base has its own; all other parameters start from R1-Zero's,
-  whose learning rate does not take a pre-trained model apart.
+  The embedded base has its own, with a high learning rate that would ruin a
+  real pre-trained model; all others get R1-Zero's.
   """
   return "embedded" if init == "base" else "r1-zero"
 
 
 def find(recipe: str) -> epath.Path:
-  """The file of a recipe by its name, or by its path.
+  """The file of a recipe by name or path.
 
   Raises:
-    ValueError: there is none; the message lists those that there are.
+    ValueError: there is no such file; the message lists the names.
   """
   is_path = "/" in recipe or recipe.endswith(".flags")
   path = epath.Path(recipe if is_path else FOLDER / f"{recipe}.flags")
@@ -72,7 +72,7 @@ def read(path: epath.Path) -> list[Setting]:
   """The settings of a recipe's file, in order.
 
   Raises:
-    ValueError: a line is no flag, or a flag is set twice; the message names
+    ValueError: a line is not a flag, or a flag is set twice; the message names
       the line.
   """
   settings: dict[str, Setting] = {}
@@ -82,7 +82,7 @@ def read(path: epath.Path) -> list[Setting]:
       continue
     name, equals, value = line.removeprefix("--").partition("=")
     check(line.startswith("--") and name.strip() == name != "" and equals,
-          f"{where}: {line!r} is no flag with its value; write --name=value")
+          f"{where}: {line!r} is not a flag with a value; write --name=value")
     check(name not in settings, f"{where}: --{name} is set a second time,"
           f" after {name in settings and settings[name].where}; leave one of"
           " them out")
@@ -91,15 +91,15 @@ def read(path: epath.Path) -> list[Setting]:
 
 
 def apply(argv: Sequence[str], values: flags.FlagValues) -> None:
-  """Makes a recipe's values the defaults of `values`, before `argv` is read.
+  """Makes a recipe's values the defaults of `values`, before `argv` is parsed.
 
-  Does nothing where no --recipe is declared. Of a recipe's --max_new_tokens
-  and --stage_steps the latter goes where the former is typed alone: the number
-  of stages is that of the lengths. --loss stands above the recipe's objective.
+  Does nothing if the experiment has no --recipe. If --max_new_tokens is typed,
+  the recipe's --stage_steps is dropped, because the two must have matching
+  lengths. A typed --loss overrides the recipe's objective.
 
   Raises:
-    ValueError: the recipe does not exist, or has a line that is no flag of this
-      experiment or has a value that the flag refuses.
+    ValueError: the recipe does not exist, or has a line that is not a flag of
+      this experiment or has a value that the flag rejects.
     flags.Error: the command line is malformed.
   """
   if "recipe" not in values:
@@ -112,9 +112,9 @@ def apply(argv: Sequence[str], values: flags.FlagValues) -> None:
     settings = [x for x in settings if x.name != "stage_steps"]
   for setting in settings:
     check(setting.name in values and setting.name not in _TYPED,
-          f"{setting.where}: --{setting.name} is no flag that a recipe of this"
-          f" experiment can set{_alike(setting.name, values)}")
-  # The objective by name is the ground that the recipe's own lines stand on.
+          f"{setting.where}: --{setting.name} is not a flag that a recipe of"
+          f" this experiment can set{_alike(setting.name, values)}")
+  # The recipe's --loss comes first, so that its other lines override parts.
   for setting in sorted(settings, key=lambda x: x.name != "loss"):
     try:
       values.set_default(setting.name, setting.value)
@@ -129,13 +129,13 @@ def apply(argv: Sequence[str], values: flags.FlagValues) -> None:
 
 def explain(recipe: str, loss: str, sets: Sequence[FlagSet],
             init: str = "") -> str:
-  """What a run does otherwise than the dataclasses' defaults, for people.
+  """Lines on which settings differ from the dataclasses' defaults.
 
   Args:
     recipe: its name or path.
-    loss: --loss, or "".
-    sets: all flags that matter.
-    init: --init where the recipe was `chosen` for it.
+    loss: the value of --loss, or "".
+    sets: all flags to compare.
+    init: --init, if the recipe is its default one.
   """
   changed = {name: value for s in sets for name, value in s.changed().items()}
   typed = {name for s in sets for name in s.declared
@@ -153,7 +153,7 @@ def explain(recipe: str, loss: str, sets: Sequence[FlagSet],
 
 
 def _typed(argv: Sequence[str]) -> Mapping[str, str]:
-  """Those of `_FIRST` that are on the command line, flag files included."""
+  """The flags of `_FIRST` on the command line, flag files included."""
   values = flags.FlagValues()
   values.set_gnu_getopt(True)  # values of unknown flags do not end the search
   for name in _FIRST:
@@ -163,7 +163,7 @@ def _typed(argv: Sequence[str]) -> Mapping[str, str]:
 
 
 def _apply_loss(name: str, values: flags.FlagValues) -> None:
-  """Makes an objective of `losses.presets` the flags' defaults."""
+  """Makes the settings of an objective in `losses.presets` the defaults."""
   preset = loss_presets.get(name)
   for field, value in dataclasses.asdict(preset.policy).items():
     values.set_default(f"policy.{field}", flagset.text(value))

@@ -1,16 +1,16 @@
-"""Rejection sampling: right and readable answers of a checkpoint as SFT data.
+"""Rejection sampling: a model's right and readable answers as SFT data.
 
   python -m experiments.rejection --init=orbax:runs/dev2 --workdir=runs/data \\
       --samples=16 --template=r1 --rewards.format=think
   python -m experiments.rejection --init=hf:DIR --data=gsm8k --data_dir=DATA \\
       --keep=2 --min_rate=0.1 --max_rate=0.9 --join=GENERAL.jsonl
 
-K answers a question are sampled and judged by rule; where a question has none,
-by --judge against its reference, or not at all. Of the right ones those stay
-whose thought is readable and in the question's language, at most --keep a
-question. WORKDIR/sft.jsonl is what train_sft reads, report.json says what fell
-where, samples/ has every answer. The same command goes on where it was stopped;
-with other limits than before it selects anew, and samples nothing again.
+--samples answers per question are sampled and judged by the question's rule; if
+it has none, by --judge against its reference, or not at all. Right answers with
+a readable thought in the question's language are kept, at most --keep per
+question. WORKDIR/sft.jsonl is for train_sft, report.json counts what was kept
+and dropped, and why, samples/ has every answer. The same command resumes; with
+other limits it selects again, without sampling again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from . import flagset, sampling, start
 SELECT = flagset.define(SelectConfig)
 WORKDIR = flags.DEFINE_string("workdir", "runs/rejection", "Folder to write.")
 JOIN = flags.DEFINE_string(
-    "join", "", "JSONL files of dialogues that are joined as they are.")
+    "join", "", "JSONL files of dialogues to append unchanged, separated by"
+    " commas.")
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def write(asked: sampling.Asked, select: SelectConfig) -> str:
-  """The rows and the report."""
+  """Writes the rows and the report; returns a summary."""
   report = Report()
   kept = traces.selected(
       asked.cfg, select, asked.prompts, WORKDIR.value, report)

@@ -1,4 +1,4 @@
-"""Flags of judges and rewriters: models, endpoints, programs by their names."""
+"""Flags of judges and rewriters that are models or endpoints."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ENDPOINT = flagset.define(EndpointConfig, "endpoint")
 KEY = flags.DEFINE_string(
     "endpoint_key", "", "API key of the endpoint; default:"
     " OPENAI_API_KEY.")
-ANSWERS = "answers"  # folder of what an endpoint said
-_SHOWN = 5  # reasons
+ANSWERS = "answers"  # folder of an endpoint's stored replies
+_SHOWN = 5  # reasons of failures that `report` prints
 
 
 def means(reply: ReplyConfig, folder: str | os.PathLike) -> Means:
-  """What the flags say.
+  """The settings of the flags.
 
   Args:
-    reply: of a model, which has flags of its own for each purpose.
-    folder: of the command; it keeps what an endpoint answers.
+    reply: how a model replies, whose flags depend on the purpose.
+    folder: the command's folder, where an endpoint's replies are stored.
   """
   return Means(
       reply=reply, endpoint=ENDPOINT.value(),
@@ -36,15 +36,15 @@ def means(reply: ReplyConfig, folder: str | os.PathLike) -> Means:
 
 
 def key() -> str:
-  """Of endpoints."""
+  """The endpoint's API key."""
   return KEY.value or os.environ.get("OPENAI_API_KEY", "")
 
 
 def report(name: str, generate: Replier | Endpoint | None) -> None:
-  """Prints what a model or an endpoint did not answer, and why."""
+  """Prints how many queries a model or an endpoint did not answer, and why."""
   if isinstance(generate, Endpoint):
-    print(f"{name}: {generate.asked} queries sent, {generate.cached} were"
-          " answered before", flush=True)
+    print(f"{name}: {generate.asked} queries sent, {generate.cached} answered"
+          " from the cache", flush=True)
   failures = generate.failures.most_common(_SHOWN) if generate else []
   for reason, count in failures:
     print(f"{name}: {count} without an answer: {reason}", flush=True)

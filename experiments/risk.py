@@ -14,20 +14,20 @@ from . import flagset, replying
 
 RISK = flagset.define(RiskConfig, "risk")
 REVIEWER = flagset.define(ReplyConfig(temperature=0.0), "reviewer")
-REVIEWS = "reviews"  # folder of what an endpoint said
+REVIEWS = "reviews"  # folder of an endpoint's stored replies
 
 
 def control(folder: str = "") -> RiskControl | None:
   """The risk control of the flags; None without --risk.reviewer.
 
   Args:
-    folder: keeps what an endpoint answers; "" keeps nothing.
+    folder: where an endpoint's replies are stored; "" stores none.
   """
   return guarding.load(RISK.value(), _means(folder))
 
 
 def settings() -> dict[str, Any] | None:
-  """What its decisions depend on, for a run's config."""
+  """All settings that its decisions depend on, for a run's config."""
   return guarding.settings(RISK.value(), _means(""))
 
 

@@ -1,4 +1,4 @@
-"""Flags of evaluate_safety: jailbreaks around its questions."""
+"""Flags of jailbreaks in evaluate_safety."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from r1jax.safety import jailbreaks
 from r1jax.safety.verdicts import is_harmful
 
 JAILBREAKS = flags.DEFINE_string(
-    "jailbreaks", "", "Templates to ask the harmful questions in as well,"
-    " separated by commas: world (the small world's), a folder with GPTFuzz's"
-    " file, or .csv, .tsv, .jsonl and .txt files with [INSERT PROMPT HERE] or"
-    " {question} in each template.")
+    "jailbreaks", "", "Jailbreak templates in which the harmful questions are"
+    " asked too, separated by commas: world (the small world's), a folder with"
+    " GPTFuzz's file, or .csv, .tsv, .jsonl and .txt files with [INSERT PROMPT"
+    " HERE] or {question} in each template.")
 TEMPLATES = flags.DEFINE_integer(
-    "jailbreak_templates", 1, "Different templates for each question.")
+    "jailbreak_templates", 1, "Number of different templates per question.")
 SEED = flags.DEFINE_integer(
-    "jailbreak_seed", 0, "Seed of the draw of templates.")
+    "jailbreak_seed", 0, "Seed of the choice of templates.")
 
 
 def jailbroken(parts: Mapping[str, Sequence[Prompt]]
                ) -> dict[str, list[Prompt]]:
-  """The questions, and behind each set its harmful ones in templates.
+  """The sets, and for each another one with its harmful questions in templates.
 
-  Left alone are questions that have a wrapper already, and multiple choice.
+  Questions that are inside a jailbreak already, and multiple choice, are not
+  put into templates.
   """
   found = {name: list(prompts) for name, prompts in parts.items()}
   if not JAILBREAKS.value:

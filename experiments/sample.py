@@ -1,9 +1,10 @@
-"""Type a question, watch the thinking, then the answer.
+"""Answers typed questions in the terminal, with the thought.
 
   python -m experiments.sample --init=orbax:runs/quickstart/train
 
-With --risk.reviewer answers are under risk control: one that breaks a rule is
-replaced, before it is shown (--risk.stream=hold) or after (retract).
+With --risk.reviewer answers are under risk control: an answer that breaks a
+rule is replaced before it is shown (--risk.stream=hold) or afterwards
+(retract).
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from . import asking, common, flagset, risk, start
 SAMPLING = flagset.define(SamplingConfig(
     temperature=0.6, top_p=0.95, max_new_tokens=96))
 TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
-QUESTION = flags.DEFINE_string("question", "", "Answer this one and stop.")
+QUESTION = flags.DEFINE_string(
+    "question", "", "Answer this question and exit; default: read questions"
+    " from the terminal.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.")
 
 
@@ -69,12 +72,12 @@ def main() -> None:
 
 def shown(control: RiskControl | None, question: str, pieces: Iterator[str]
           ) -> Iterator[str]:
-  """What a terminal shows of an answer as it grows."""
+  """Streams the text that the terminal shows."""
   if control is None:
     yield from pieces
     return
   for part in control.stream(ask(question), pieces):
-    yield f"\n[taken back] {part.text}" if part.retracts else part.text
+    yield f"\n[retracted] {part.text}" if part.retracts else part.text
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Flags and start-up of what begins with several answers a question."""
+"""Flags and start of experiments that sample several answers per question."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ from r1jax.stages.traces import Judged
 
 from . import asking, common, data_sets, flagset, replying
 
-# As in training.
+# Sampling settings of training.
 SAMPLE = flagset.define(EvalConfig(temperature=1.0, top_p=1.0))
 REWARDS = flagset.define(RewardConfig, "rewards")
-SPLIT = flags.DEFINE_string("split", "train", "Questions, e.g. train[:1000].")
+SPLIT = flags.DEFINE_string(
+    "split", "train", "Split of --data to answer, such as train[:1000].")
 TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 JUDGE = flags.DEFINE_string(
-    "judge", "", "Of answers to questions that no rule judges: "
+    "judge", "", "Judge of answers to questions that no rule judges: "
     + programs.HELP.format("(prompt, answer)"))
 REPLY = flagset.define(ReplyConfig(temperature=0.0), "judge")
 
 
 class Asked(NamedTuple):
-  """What was sampled, and what it was sampled by.
+  """What was sampled, and how.
 
   Attributes:
-    cfg: how much.
+    cfg: sampling settings.
     prompts: the questions.
-    judge: of their answers.
-    judged: of questions without a rule.
+    judge: applies the rules.
+    judged: judges answers to questions without a rule; None if --judge is "".
     done: whether all samples are there; False after a signal.
   """
 
@@ -58,18 +59,18 @@ class Asked(NamedTuple):
 
 @contextlib.contextmanager
 def asked(workdir: str, title: str) -> Iterator[Asked]:
-  """Samples what the flags say and is not in `workdir` yet.
+  """Samples what is not in `workdir` yet, as the flags say.
 
   Args:
-    workdir: of the stage.
-    title: of the progress bar.
+    workdir: folder of the stage.
+    title: title of the progress bar.
   """
   cfg, rewards = SAMPLE.value(), REWARDS.value()
   template, mesh = asking.template(TEMPLATE.value), common.mesh()
   unread = sorted(reward_models.named(rewards))
-  check(not unread, f"--rewards.{', --rewards.'.join(unread)}: here rules judge"
-        " answers, and --judge where a question has none; leave reward models"
-        " out")
+  check(not unread, f"--rewards.{', --rewards.'.join(unread)}: this command"
+        " judges by rules, and by --judge if a question has none; leave reward"
+        " models out")
   judged = generate = None
   if JUDGE.value:
     means = replying.means(REPLY.value(), workdir)

@@ -1,4 +1,4 @@
-"""Tries to break out of the sandbox of the code rewards; prints what held.
+"""Tests the sandbox of the code rewards with programs that try to break out.
 
   python -m experiments.sandbox_check
   python -m experiments.sandbox_check --only=sleep --rounds=100
@@ -27,9 +27,11 @@ from r1jax.rewards.programs import sandbox, trials
 
 from . import sandbox_probes, start
 
-ONLY = flags.DEFINE_list("only", [], "Names of probes; all by default.")
+ONLY = flags.DEFINE_list(
+    "only", [], "Names of the probes to run; default: all.")
 ROUNDS = flags.DEFINE_integer(
-    "rounds", 0, "Runs of an honest program beside eight hostile ones.")
+    "rounds", 0, "How often to run an honest program beside eight hostile ones"
+    " afterwards.")
 _VARIABLE = "R1JAX_SANDBOX_PROBE"
 LIMITS = trials.Limits(seconds=1.0, megabytes=256, total=10.0, output=1 << 20)
 
@@ -45,7 +47,7 @@ while True:
 
 
 class Result(NamedTuple):
-  """How a probe ended: whether it got out, how it was stopped, wall seconds."""
+  """How a probe ended: whether it escaped, how it was stopped, wall seconds."""
 
   escaped: bool
   reason: str
@@ -54,7 +56,11 @@ class Result(NamedTuple):
 
 @contextlib.contextmanager
 def target() -> Iterator[dict[str, Any]]:
-  """Things on this machine that a program must not reach, and their names."""
+  """Creates things on this machine that a program must not reach.
+
+  Yields:
+    Their names, for the probes.
+  """
   mark = secrets.token_hex(8)
   with contextlib.ExitStack() as stack:
     tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -65,7 +71,7 @@ def target() -> Iterator[dict[str, Any]]:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     file = pathlib.Path(folder, "host-file")
     file.write_text("of the host")
-    # So that only the sandbox keeps programs out.
+    # World-readable, so that only the sandbox keeps programs out.
     os.chmod(folder, 0o755)
     file.chmod(0o666)
     os.environ[_VARIABLE] = mark
@@ -84,12 +90,12 @@ def attempt(name: str, host: Mapping[str, Any], *,
   """Runs one probe in a sandbox.
 
   Args:
-    name: of the probe.
-    host: what `target` gave.
-    command: of the sandbox; `sandbox.command()` by default.
-    environment: of bubblewrap, which has none by default.
+    name: the probe's name.
+    host: what `target` yielded.
+    command: the sandbox's command; by default `sandbox.command()`.
+    environment: environment of bubblewrap; by default empty.
     limits: of the probe.
-    extra: what the request to the harness has besides the probe.
+    extra: further fields of the request to the harness.
     filtered: whether system calls are filtered.
 
   Raises:
@@ -103,7 +109,7 @@ def attempt(name: str, host: Mapping[str, Any], *,
       command or sandbox.command(), environment=environment,
       filtered=filtered)) as box:
     box.ready()
-    begin = time.monotonic()  # a start may take its time on a busy machine
+    begin = time.monotonic()  # without the start, slow on a busy machine
     until = begin + limits.total
     try:
       box.ask(request, until)
@@ -115,14 +121,14 @@ def attempt(name: str, host: Mapping[str, Any], *,
   seconds = time.monotonic() - begin
   escaped = (
       "ESCAPED" in json.dumps(reply) or seconds > limits.total + 5
-      or "value" in reply  # a script returns none
+      or "value" in reply  # scripts return no value
       or left_behind(host["mark"]))
   reason = " ".join(filter(None, [reply["status"], reply.get("error")]))
   return Result(escaped, reason, seconds)
 
 
 def left_behind(mark: str) -> bool:
-  """Whether a process that a probe marked is still alive, after a moment."""
+  """Whether a process that a probe marked is still alive after 50 ms."""
   time.sleep(0.05)
   for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
     with contextlib.suppress(OSError):
@@ -132,7 +138,7 @@ def left_behind(mark: str) -> bool:
 
 
 def beside(hostile: int, rounds: int) -> int:
-  """How often an honest program passes beside programs that fork and spin."""
+  """Number of rounds in which an honest program passes beside hostile ones."""
   stop = threading.Event()
 
   def spin() -> None:
@@ -160,7 +166,7 @@ def main() -> None:
   for name in names:
     if name not in sandbox_probes.PROBES:
       raise ValueError(
-          f"--only: {name!r} is no probe; there are"
+          f"--only: {name!r} is not a probe; the probes are"
           f" {', '.join(sandbox_probes.PROBES)}")
   sandbox.check()
   python, _ = sandbox.interpreter()

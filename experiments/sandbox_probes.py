@@ -1,8 +1,8 @@
-"""Programs that try to break out of a sandbox or to use more than their share.
+"""Programs that try to escape a sandbox or to exceed its limits.
 
-Each is a script for `sandbox_check`. It finds what it needs to know of the host
-as JSON on its standard input, and prints ESCAPED where it got through; where
-that cannot be seen from inside, `sandbox_check` looks from outside.
+Each is a script for `sandbox_check`. It reads what it needs to know about the
+host as JSON from standard input and prints ESCAPED if it succeeds; what cannot
+be seen from inside, `sandbox_check` checks from outside.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ except OSError:
   pass
 """
 
-# What is tried to the script that tries it.
+# Script of each probe by the name of what it tries.
 PROBES: dict[str, str] = {
     "infinite loop": "while True: pass",
     "sleep": "time.sleep(1000)",

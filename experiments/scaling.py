@@ -1,12 +1,13 @@
-"""Accuracy against thinking: thoughts of forced lengths, and majority votes.
+"""Measures accuracy by thinking tokens: budget forcing and majority votes.
 
   python -m experiments.scaling --init=orbax:runs/zero --data=arith \\
       --budgets=4,8,16,32 --max_new_tokens=96 --samples=8
 
-Every question is sampled once, with --max_new_tokens; then thoughts are stopped
-after so many tokens and the model is made to answer. The same samples' majority
-is the other way to spend tokens. Writes OUT/result.json, OUT/tokens.png and the
-generations of every budget, in OUT/budget_N.jsonl.gz.
+Every question is sampled --samples times with --max_new_tokens. For each budget
+of --budgets, thoughts are cut after so many tokens and the model is made to
+answer (budget forcing). The other way to spend tokens is the majority vote of
+the uncut samples. Writes OUT/result.json, OUT/tokens.png and the generations of
+every budget, OUT/budget_N.jsonl.gz.
 """
 
 from __future__ import annotations
@@ -30,16 +31,18 @@ from . import asking, common, data_sets, flagset, start
 
 EVAL = flagset.define(EvalConfig)
 REWARDS = flagset.define(RewardConfig, "rewards")
-SPLIT = flags.DEFINE_string("split", "test", "Problems, e.g. test[:100].")
+SPLIT = flags.DEFINE_string(
+    "split", "test", "Split of --data to evaluate on, such as test[:100].")
 TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 BUDGETS = flags.DEFINE_list(
-    "budgets", ["8", "16", "32", "64"], "Longest thoughts, in tokens.")
+    "budgets", ["8", "16", "32", "64"],
+    "Budgets: lengths at which thoughts are cut, in tokens.")
 CLOSE = flags.DEFINE_string(
-    "close", " </think> <answer>", "What ends a thought and begins the answer;"
-    " for R1's own form </think> alone.")
+    "close", " </think> <answer>", "Text that is appended to a cut thought to"
+    " begin the answer; for R1's format, </think> alone.")
 ANSWER = flags.DEFINE_integer(
-    "answer_tokens", 32, "Longest answer after a thought that was stopped.")
-OUT = flags.DEFINE_string("out", "runs/scaling", "Folder to write.")
+    "answer_tokens", 32, "Longest answer after a cut thought, in tokens.")
+OUT = flags.DEFINE_string("out", "runs/scaling", "Folder for the results.")
 
 
 def main() -> None:
@@ -96,12 +99,14 @@ def main() -> None:
 
 
 def file(out: epath.Path, budget: int) -> epath.Path:
-  """Where the generations of a budget are stored."""
+  """The file with the generations of a budget."""
   return out / f"budget_{budget:06d}.jsonl.gz"
 
 
 def lines(by_budget):
-  """By data set, the forced lengths and the majority of the longest thoughts.
+  """By data set: accuracies by forced length, and of majority votes by k.
+
+  The votes are among samples of the largest budget.
   """
   longest = by_budget[max(by_budget)]
   told = {}

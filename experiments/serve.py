@@ -1,12 +1,12 @@
-"""Serves a model over HTTP, as OpenAI's clients speak it.
+"""Serves a model over HTTP, for OpenAI's clients.
 
   python -m experiments.serve --init=orbax:runs/r1/r1 --port=8000
   client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
   client.chat.completions.create(model="orbax:runs/r1/r1", messages=[...])
 
-Clients share --max_rows rows; who comes later waits. One that leaves frees its
-rows. --risk.reviewer puts answers under risk control. Needs the extra:
-pip install -e '.[serve]'.
+Completions of all clients are decoded in one batch of --max_rows rows; further
+ones wait in a queue. A client that disconnects frees its rows. --risk.reviewer
+puts answers under risk control. Needs an extra: pip install -e '.[serve]'.
 """
 
 from __future__ import annotations
@@ -26,38 +26,39 @@ from . import asking, common, risk, start
 
 TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 HOST = flags.DEFINE_string(
-    "host", "127.0.0.1", "Address to listen at. Any but this machine's own"
-    " needs --token.")
-PORT = flags.DEFINE_integer("port", 8000, "To listen at; 0 takes a free one.")
+    "host", "127.0.0.1", "Address to listen on. Addresses that other machines"
+    " can reach need --token.")
+PORT = flags.DEFINE_integer("port", 8000, "Port to listen on; 0: any free one.")
 NAME = flags.DEFINE_string(
-    "name", "", "Of the model, as clients ask for it; default: --init.")
+    "name", "", "The model's name in requests; default: --init.")
 TOKEN = flags.DEFINE_string(
-    "token", "", "That clients have to give (Authorization: Bearer TOKEN);"
-    " default: the environment's R1JAX_TOKEN.")
+    "token", "", "Token that clients must send (Authorization: Bearer TOKEN);"
+    " default: the environment variable R1JAX_TOKEN.")
 ROWS = flags.DEFINE_integer(
-    "max_rows", 32, "Completions sampled at once.", lower_bound=1)
+    "max_rows", 32, "The most completions decoded at once.", lower_bound=1)
 WAITING = flags.DEFINE_integer(
-    "max_waiting", 256, "Completions that may wait for a row; more are told to"
-    " come again (429).", lower_bound=0)
+    "max_waiting", 256, "The most completions waiting for a row; requests for"
+    " more get status 429.", lower_bound=0)
 CONTEXT = flags.DEFINE_integer(
-    "context", 0, "Most tokens of a prompt with its completion; default: the"
-    " model's.", lower_bound=0)
+    "context", 0, "The most tokens of a prompt with its completion; 0: the"
+    " model's context.", lower_bound=0)
 NEW = flags.DEFINE_integer(
-    "max_new_tokens", 0, "Most new tokens of an answer; 0: what the context"
-    " leaves.", lower_bound=0)
+    "max_new_tokens", 0, "The most new tokens of an answer; 0: as many as the"
+    " context has room for.", lower_bound=0)
 BODY = flags.DEFINE_integer(
-    "max_body", 1 << 20, "Bytes of a request.", lower_bound=1)
+    "max_body", 1 << 20, "The most bytes of a request.", lower_bound=1)
 SPECULATE = flags.DEFINE_bool(
-    "speculate", False, "Let multi-token prediction draft tokens; answers stay"
+    "speculate", False, "Speculative decoding: the multi-token prediction"
+    " module drafts tokens and the model verifies them. In float32 answers are"
     " the same.")
-GRACE = 5  # seconds in which answers under way may end after a signal
+GRACE = 5  # seconds after a signal in which running answers may finish
 ANSWERS = "/v1/chat/completions"
 
 
 def main() -> None:
   check(all(map(importlib.util.find_spec, ("starlette", "uvicorn"))),
         "serving needs starlette and uvicorn; pip install -e '.[serve]'")
-  import uvicorn  # of an extra
+  import uvicorn  # in an extra
 
   from r1jax.serving.answers import Answerer
   from r1jax.serving.app import Limits, Server
@@ -94,12 +95,12 @@ def main() -> None:
 
 
 def _serve(server, serving: Serving, name: str) -> None:
-  """Until a signal, or the model's failure."""
+  """Serves until a signal, or until the model fails."""
   try:
     socket = server.config.bind_socket()
-  except SystemExit as error:  # what uvicorn makes of it, beside a line
-    raise OSError(f"nothing can listen at {HOST.value}:{PORT.value}; choose"
-                  " another --port or --host") from error
+  except SystemExit as error:  # uvicorn turns the OSError into this
+    raise OSError(f"cannot listen on {HOST.value}:{PORT.value}; choose another"
+                  " --port or --host") from error
   host, port = socket.getsockname()[:2]
 
   def work() -> None:
@@ -121,7 +122,7 @@ def _serve(server, serving: Serving, name: str) -> None:
 
 
 def _local(host: str) -> bool:
-  """Whether only this machine can reach it."""
+  """Whether only this machine can reach the address."""
   try:
     return ipaddress.ip_address(host).is_loopback
   except ValueError:

@@ -1,8 +1,8 @@
-"""How every experiment starts, and how it ends.
+"""Starts and ends every experiment.
 
-Its status: 0, all is done; 75, it was stopped by a signal, or another process
-was lost or has the folder: the same command goes on; 1, an error that says what
-to mend; 130, a second Ctrl-C.
+Exit status: 0, done; 75, stopped by a signal, or another process was lost or
+uses the folder: run the same command again; 1, an error that says what to fix;
+130, a second Ctrl-C.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from r1jax.stages.loop import signals
 
 from . import flagset, recipe
 
-# What users can mend: bad input, a full disk, gradients that stay non-finite.
+# Errors that users can fix: bad input, a full disk, non-finite gradients.
 EXPECTED = (ValueError, OSError, FloatingPointError)
 
 
 def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
         ) -> None:
-  """Runs `main` under absl; what users can mend is said without traceback.
+  """Runs `main` under absl; errors that users can fix have no traceback.
 
   Args:
     main: the experiment.
-    many: whether several processes may do it together; the first then prints.
+    many: whether it can run in several processes; only the first one prints.
     devices: whether it uses JAX's devices, and so joins other processes.
   """
   joining = (flagset.define(DistributedConfig, "distributed") if devices
@@ -70,19 +70,19 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
     return watchdog.AGAIN if signals.stopped() else 0
 
   if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-    # Simulated devices: a collective that waits for the others holds a thread,
-    # and with one thread a device they can wait for each other for ever.
+    # Simulated devices: a waiting collective occupies a thread, and with one
+    # thread per device collectives can deadlock.
     os.environ.setdefault("PJRT_NPROC", "64")
   if (here := os.getcwd()) not in sys.path:
-    sys.path.append(here)  # module:function of the user's
+    sys.path.append(here)  # for a user's module:function
   _list_all_flags()
   app.run(wrapped, flags_parser=_parse)
 
 
 def _parse(argv: list[str]) -> list[str]:
-  """The command line, above the recipe where the experiment has recipes.
+  """Parses the command line, after the recipe if the experiment has recipes.
 
-  A wrong flag is one sentence, not the pages of help that absl prints.
+  A wrong flag gives one sentence instead of absl's pages of help.
   """
   try:
     recipe.apply(argv, flags.FLAGS)
@@ -93,42 +93,41 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _together(main: Callable[[], Any], many: bool, config: DistributedConfig
               ) -> None:
-  """`main` as one of several processes; if one fails, all end."""
-  # Collectives that wait hold a thread, as those of simulated devices above.
+  """Runs `main` as one of several processes; if one fails, all end."""
+  # Waiting collectives occupy threads, as for simulated devices above.
   os.environ.setdefault("PJRT_NPROC", "64")
   watchdog.start(config.heartbeat_timeout, config.stall_timeout)
   if not processes.is_writer():
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end
   try:
-    check(many, "this command runs in one process; start it alone")
+    check(many, "this command runs in one process only; start one process")
     main()
-    processes.gather("done")  # nobody leaves while another still works
+    processes.gather("done")  # no process exits while another still works
     processes.from_writer(_mark)
   except BaseException as error:
     watchdog.blame(error)
     _say(error)
     watchdog.failed(error)
-    # An ordinary exit would wait for processes that no longer come.
+    # A normal exit would wait for processes that are gone.
     os._exit(_status(error))
   watchdog.stop()
   jax.distributed.shutdown()
 
 
 def _status(error: BaseException) -> int:
-  """Of a process that ends with an error."""
+  """The exit status of a process that ends with an error."""
   busy = isinstance(error, OSError) and error.errno == errno.EBUSY
   return watchdog.AGAIN if busy else 1
 
 
 def _mark() -> None:
-  """Tells the pipeline that all is done, not merely saved after a signal."""
+  """Tells the pipeline that the experiment is complete, not just stopped."""
   if (path := os.environ.get(pipeline.COMPLETE)) and not signals.stopped():
     io.write_text(path, "")
 
 
 def _stop_at_once(error: KeyboardInterrupt) -> None:
-  """Ends as Ctrl-C does where Python would wait for threads that still write.
-  """
+  """Ends at once, like Ctrl-C, if Python would wait for writing threads."""
   me = threading.current_thread()
   if any(not t.daemon for t in threading.enumerate() if t is not me):
     print(f"\n{error}", file=sys.stderr, flush=True)
@@ -137,7 +136,7 @@ def _stop_at_once(error: KeyboardInterrupt) -> None:
 
 
 def _say(error: BaseException) -> None:
-  """What becomes of an error in one of several processes."""
+  """Prints an error of one of several processes."""
   with contextlib.suppress(OSError):
     if isinstance(error, EXPECTED) and not os.environ.get("R1JAX_TRACEBACK"):
       print(_brief(error), file=sys.stderr)
@@ -148,13 +147,13 @@ def _say(error: BaseException) -> None:
 
 
 def _brief(error: BaseException) -> str:
-  # Numbers of the operating system's are for programs.
+  # Without the operating system's error number.
   text = re.sub(r"^\[Errno \d+\] ", "", str(error))
   return f"error: {text}\n(R1JAX_TRACEBACK=1 shows where)"
 
 
 def _list_all_flags() -> None:
-  """Lets --help list what the experiments declare, wherever they do."""
+  """Makes --help list the flags of all modules in experiments/."""
   for module, declared in flags.FLAGS.flags_by_module_dict().items():
     if "experiments" in module:
       for flag in declared:

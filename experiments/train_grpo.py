@@ -1,4 +1,4 @@
-"""R1-Zero: GRPO with rule rewards, and with reward models.
+"""Trains by GRPO with rule rewards (R1-Zero) and reward models (R1).
 
   python -m experiments.train_grpo --workdir=runs/zero
   python -m experiments.train_grpo --workdir=runs/g --data=gsm8k --data_dir=DIR
@@ -55,22 +55,24 @@ GRPO = flagset.define(GrpoConfig)
 EVAL = flagset.define(EvalConfig(temperature=1.0, top_p=1.0), "eval")
 REWARDS = flagset.define(RewardConfig, "rewards")
 RECIPE = flags.DEFINE_string(
-    "recipe", "", "All settings of a kind of run: "
-    + ", ".join(recipe.names()) + ", or a file of flags; single flags change"
-    " it. Default: embedded for --init=base, r1-zero for other parameters.")
+    "recipe", "", "Defaults of all other flags: "
+    + ", ".join(recipe.names()) + ", or a file of flags; flags that you give"
+    " override it. Default: embedded for --init=base, r1-zero for other"
+    " models.")
 LOSS = flags.DEFINE_string(
-    "loss", "", "The objective alone by its paper, at the recipe's sizes: "
-    + ", ".join(loss_presets.PRESETS) + "; single flags change it.")
+    "loss", "", "Objective of a paper, replacing the recipe's: "
+    + ", ".join(loss_presets.PRESETS) + "; flags that you give override it.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/zero", "Folder of the run.")
 MIXTURE = flags.DEFINE_string(
-    "mixture", "", "Weights by domain instead: r1-rl has the paper's,"
-    " r1-rl:math+code those of two.")
+    "mixture", "", "Weights by domain, instead of those in --data: r1-rl are"
+    " the paper's, r1-rl:math+code those of two domains.")
 EXPORT = flags.DEFINE_string("export", "", training.EXPORT)
 EVAL_DATA = flags.DEFINE_string(
-    "eval_data", "", "Data sets evaluated during training; those of --data"
-    " unless given.")
+    "eval_data", "", "Data sets to evaluate during training; default: those of"
+    " --data.")
 EVAL_SPLIT = flags.DEFINE_string(
-    "eval_split", "validation[:64]", "Split of each of them, e.g. test[:100].")
+    "eval_split", "validation[:64]", "Split of each data set to evaluate, such"
+    " as test[:100].")
 
 
 def main() -> None:
@@ -79,11 +81,12 @@ def main() -> None:
 
 def train(teacher: Callable[..., tuple[Weights, Any]] | None = None,
           follow: FlagSet[DistillConfig] | None = None) -> None:
-  """What the flags say.
+  """Trains as the flags say.
 
   Args:
-    teacher: (tokenizer, mesh) -> whom a student follows, and what defines it.
-    follow: how it does.
+    teacher: from (tokenizer, mesh) to the teacher for distillation and its
+      settings; None without distillation.
+    follow: the flags of distillation.
   """
   cfg, evals, rewards = GRPO.value(), EVAL.value(), REWARDS.value()
   print(recipe.explain(
@@ -95,8 +98,8 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None,
       cfg, template=asking.template(cfg.template),
       distill=follow.value() if follow else cfg.distill)
   if EXPORT.value:
-    exporting.check_unused(EXPORT.value)  # before the work
-  # pmap makes its replicas by itself; the first device samples.
+    exporting.check_unused(EXPORT.value)  # fail early
+  # pmap replicates by itself; the first device samples.
   mesh = common.mesh() if cfg.driver == "mesh" else None
   first, tokenizer, began = training.begin(
       WORKDIR.value, cfg.seed, mesh, cfg.lora)
@@ -107,7 +110,7 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None,
   held_out = data_sets.sources(
       EVAL_DATA.value or data_sets.DATA.value, EVAL_SPLIT.value
   ) if cfg.eval_every else {}
-  # On another machine a run may go on with another number of children.
+  # A run may resume with another number of child processes.
   judged = {k: v for k, v in dataclasses.asdict(rewards).items()
             if k != "workers"}
   taught, about = teacher(tokenizer, mesh) if teacher else (None, None)
@@ -145,7 +148,7 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None,
 
 
 def mixed(parts: Mapping[str, Sequence[Prompt]]) -> Mixture:
-  """The sources of --data in the amounts of --mixture, or else of --data."""
+  """The questions of --data with the weights of --mixture, or of --data."""
   prompts = Mixture(parts, mixture.parse(MIXTURE.value or data_sets.DATA.value))
   if len(parts) > 1:
     print(prompts.explain(), flush=True)
@@ -154,7 +157,7 @@ def mixed(parts: Mapping[str, Sequence[Prompt]]) -> Mixture:
 
 def evaluation(evals: EvalConfig, held_out: Sequence[Prompt]
                ) -> dict[str, Any]:
-  """What the evaluations of a run are, for config.json; {} without any."""
+  """Settings of a run's evaluations for config.json; {} if there are none."""
   if not held_out:
     return {}
   return evals.settings() | {
@@ -163,9 +166,9 @@ def evaluation(evals: EvalConfig, held_out: Sequence[Prompt]
 
 
 def ruled(prompts: list[Prompt]) -> list[Prompt]:
-  """Those that a rule judges; says how many are not evaluated.
+  """The prompts that a rule judges; prints how many are left out.
 
-  A reward model's score that rises proves nothing, so it is no evaluation.
+  Scores of a reward model that is trained against are no evaluation.
   """
   kept = [prompt for prompt in prompts if prompt.verifier]
   if len(kept) < len(prompts):
@@ -175,7 +178,7 @@ def ruled(prompts: list[Prompt]) -> list[Prompt]:
 
 
 def report() -> None:
-  """Writes the report, unless the run was stopped before its first row."""
+  """Writes the report, unless the run was stopped in its first step."""
   if writer.read(WORKDIR.value):
     title = f"GRPO: {epath.Path(WORKDIR.value).name}"
     print(f"report: {reporting.write(WORKDIR.value, title=title)}", flush=True)

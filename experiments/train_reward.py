@@ -1,4 +1,4 @@
-"""Training a reward model, all parameters or a LoRA adapter.
+"""Trains a reward model, all parameters or a LoRA adapter.
 
   python -m experiments.train_reward --reward_data=PAIRS.jsonl \\
       --workdir=runs/helpful
@@ -10,7 +10,7 @@
 
 Rows are {"messages", "chosen", "rejected"}, two whole conversations, answers
 with scores, or {"messages", "response", "label"};
-r1jax/data/sources/preference_rows.py says more. In GRPO the result is
+r1jax/data/sources/preference_rows.py says more. GRPO takes the results as
 --rewards.helpful=orbax:runs/helpful and --rewards.safety=orbax:runs/safety.
 """
 
@@ -37,21 +37,23 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/reward", "Folder of the run.")
 REWARD_DATA = flags.DEFINE_string(
     "reward_data", "", "JSONL files of pairs or labels, separated by commas.")
 HELD_OUT = flags.DEFINE_string(
-    "held_out", "", "Others, not trained on; default: some prompts' of these.")
+    "held_out", "", "JSONL files for validation, separated by commas; default:"
+    " the share --validation of the prompts in --reward_data.")
 SOURCE_WEIGHTS = flags.DEFINE_string(
-    "source_weights", "", "Factor of the loss by source, as chat:2,code:0.5.")
+    "source_weights", "", "Factor of the loss by the rows' source, such as"
+    " chat:2,code:0.5; default: 1.")
 EXPORT = flags.DEFINE_string(
-    "export", "", "Folder to write the result to at the end, as Hugging Face's"
-    " ...ForSequenceClassification with one label.")
+    "export", "", "Folder for the trained model, written at the end as Hugging"
+    " Face's ...ForSequenceClassification with one label.")
 EXPORT_DTYPE = flags.DEFINE_enum(
     "export_dtype", "float32", ["float32", "bfloat16"],
-    "Of the exported parameters.")
+    "Dtype of the exported parameters.")
 
 
 def main() -> None:
   cfg = REWARD.value()
   if EXPORT.value:
-    exporting.check_unused(EXPORT.value)  # before the work
+    exporting.check_unused(EXPORT.value)  # fail early
   check(bool(REWARD_DATA.value), "--reward_data=FILE.jsonl must be given")
   weights = sft.source_weights(SOURCE_WEIGHTS.value)
   files, held_out_files = (

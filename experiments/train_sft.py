@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on dialogues, all parameters or a LoRA adapter.
+"""Fine-tunes on dialogues (SFT), all parameters or a LoRA adapter.
 
   python -m experiments.train_sft --sft_data=FILE.jsonl --workdir=runs/sft
   python -m experiments.train_sft --sft_data=A.jsonl,B.jsonl --lora.rank=8 \\
@@ -6,8 +6,8 @@
   python -m experiments.train_sft --sft_data=BIG.jsonl --workers=8
 
 A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
-and may name its "source" and have a "weight";
-r1jax/data/sources/sft_rows.py says what else it may say.
+and may have a "source" and a "weight"; r1jax/data/sources/sft_rows.py lists all
+fields.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/sft", "Folder of the run.")
 SFT_DATA = flags.DEFINE_string(
     "sft_data", "", "JSONL files of dialogues, separated by commas.")
 HELD_OUT = flags.DEFINE_string(
-    "held_out", "", "Others, not trained on: their loss is logged.")
+    "held_out", "", "JSONL files of dialogues whose loss is logged and not"
+    " trained on, separated by commas.")
 SOURCE_WEIGHTS = flags.DEFINE_string(
-    "source_weights", "", "Factor of the loss by source, as math:2,code:0.5.")
+    "source_weights", "", "Factor of the loss by the rows' source, such as"
+    " math:2,code:0.5; default: 1.")
 WORKERS = flags.DEFINE_integer(
-    "workers", 0, "Processes that read and tokenise --sft_data, which then"
-    " stays in its files; 0 holds all of it in memory.", lower_bound=0)
+    "workers", 0, "Processes that stream and tokenise --sft_data from its"
+    " files; 0: all of it is held in memory.", lower_bound=0)
 EXPORT = flags.DEFINE_string("export", "", training.EXPORT)
 
 
@@ -45,7 +47,7 @@ def main() -> None:
   cfg = SFT.value()
   cfg = dataclasses.replace(cfg, template=asking.template(cfg.template))
   if EXPORT.value:
-    exporting.check_unused(EXPORT.value)  # before the work
+    exporting.check_unused(EXPORT.value)  # fail early
   weights = data_lib.source_weights(SOURCE_WEIGHTS.value)
   check(bool(SFT_DATA.value), "--sft_data=FILE.jsonl must be given")
   files, held_out_files = (

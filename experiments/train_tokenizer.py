@@ -1,4 +1,4 @@
-"""Trains the embedded tokenizers on the pages of the pre-training.
+"""Trains the embedded tokenizers on the pre-training pages.
 
   python -m experiments.train_tokenizer --out=r1jax/assets/arith/tokenizer.model
   python -m experiments.train_tokenizer --pages=world --vocab_size=768 \\
@@ -17,14 +17,15 @@ from r1jax.data.text import tokenizer
 
 from . import start
 
-_OUT = flags.DEFINE_string("out", None, "The file to write.", required=True)
+_OUT = flags.DEFINE_string("out", None, "File to write.", required=True)
 _PAGES = flags.DEFINE_enum(
-    "pages", "arith", ["arith", "world"], "Which mixture it learns from.")
+    "pages", "arith", ["arith", "world"], "Training text: pages about sums, or"
+    " pages of the small world.")
 _VOCAB_SIZE = flags.DEFINE_integer(
-    "vocab_size", 512, "Number of pieces, 264 of them special or bytes.")
+    "vocab_size", 512, "Number of pieces, of which 264 are special or bytes.")
 _DOCUMENTS = flags.DEFINE_integer(
-    "documents", 50000, "Pages of the mixture to learn from.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the mixture.", lower_bound=0)
+    "documents", 50000, "Number of pages to train on.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the pages.", lower_bound=0)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What begins, resumes and ends in all training: flags, and what they say."""
+"""Flags and functions that begin, resume and export every training run."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from r1jax.training.lora import LoraConfig
 
 from . import common
 
-# As `weights.with_tokenizer`.
+# A function with the signature of `weights.with_tokenizer`.
 Loader = Callable[..., tuple[Weights, Tokenizer]]
 
 SKIP_DAMAGED = flags.DEFINE_bool(
-    "skip_damaged", False, "Move a checkpoint that cannot be used to"
-    " WORKDIR/checkpoints_damaged and resume from the one before.")
-EXPORT = "Folder to write the result to at the end, in Hugging Face's format."
+    "skip_damaged", False, "Move unusable checkpoints to"
+    " WORKDIR/checkpoints_damaged and resume from an earlier one.")
+EXPORT = ("Folder for the trained model, written at the end in Hugging Face's"
+          " format.")
 
 
 class First(NamedTuple):
   """What a run begins with.
 
   Attributes:
-    weights: model and first parameters.
-    tokenizer: that fits them.
-    settings: what of it defines the run, for config.json.
+    weights: the model and its first parameters.
+    tokenizer: a tokenizer that fits it.
+    settings: the settings that define them, for config.json.
   """
 
   weights: Weights
@@ -43,18 +44,18 @@ class First(NamedTuple):
 def begin(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
           adapter: LoraConfig, loader: Loader = weights.with_tokenizer
           ) -> First:
-  """The model of the flags, as the run in `workdir` begins or began with it.
+  """Loads the model that the run in `workdir` begins with, or began with.
 
-  --init=orbax:DIR names the checkpoint that it named when the run began. An
-  adapter is tied to the parameters that it adapts; a run of all parameters has
-  them in its own checkpoints, and goes on where DIR has lost that one.
+  On resuming, --init=orbax:DIR is the checkpoint that it was when the run
+  began. If DIR has removed that checkpoint since, a LoRA run cannot resume; a
+  run that trains all parameters can, from its own checkpoints.
 
   Args:
-    workdir: of the run.
+    workdir: the run's folder.
     seed: of random parameters.
-    mesh: where the parameters lie.
-    adapter: what is trained.
-    loader: as `weights.with_tokenizer`.
+    mesh: the mesh to place parameters on; None for one device.
+    adapter: the LoRA settings.
+    loader: like `weights.with_tokenizer`.
   """
   began = common.settings_of(workdir).get("init") or ""
   init = common.frozen(common.INIT.value, began)
@@ -71,7 +72,7 @@ def begin(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
 
 def export(folder: str, trained: Weights, tokenizer: Tokenizer, workdir: str
            ) -> None:
-  """What training ends with when --export names a folder."""
+  """Writes the trained model to the folder of --export."""
   about = exporting.write(
       folder, trained, tokenizer, init=f"orbax:{workdir}",
       command=" ".join(["python", *sys.argv]))

@@ -1,4 +1,4 @@
-"""Dialogues of the small world as SFT data: requests, and wrongs to refuse.
+"""Writes SFT dialogues of the small world: requests, and wrongs to refuse.
 
   python -m experiments.world_dialogues --workdir=runs/dialogues
 """
@@ -17,8 +17,10 @@ from r1jax.data.sources.world import dialogues
 from . import start
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/dialogues", "Folder to write.")
-COUNT = flags.DEFINE_integer("count", 2000, "Dialogues.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Seed of all draws.", lower_bound=0)
+COUNT = flags.DEFINE_integer(
+    "count", 2000, "Number of dialogues.", lower_bound=1)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the dialogues.", lower_bound=0)
 
 
 def main() -> None:

@@ -1,23 +1,23 @@
-# Sourced by the scripts beside it, and in a terminal (bash or zsh): enters the
+# Sourced by the other scripts here, and in a terminal (bash or zsh): enters the
 # repository, makes .venv if it is missing or setup.py has changed, and activates
-# it. It leaves the shell's options alone: a terminal must outlive an error. A
-# .venv that it did not make is used if it has pip, and never removed.
-# Copied out of a wheel (r1jax files --to=DIR) it stays where it is started and
-# takes the python of PATH.
+# it. It does not change the shell's options, so that an error does not close the
+# terminal. A .venv that it did not make is used if it has pip, and never
+# removed. Copied out of a wheel (r1jax files --to=DIR) it stays in the current
+# folder and uses the python of PATH.
 #   PYTHON=python3.12   the interpreter to make .venv with
 #   R1JAX_JAX=jax       what to install JAX as, e.g. jax[cuda12] or jax[tpu]
 #   R1JAX_EXTRA=test    an extra of setup.py to install as well
-#   R1JAX_VENV=none     the python of PATH instead, as it is (a container)
+#   R1JAX_VENV=none     use the python of PATH unchanged (in a container)
 
-# In zsh a sourced file is its own $0.
+# In zsh, $0 is the sourced file.
 top=$(cd -P "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd) || return
 if grep -qs 'name="r1jax"' "$top/setup.py"; then
   cd "$top" || return
 else
-  R1JAX_VENV=none  # r1jax is installed, and this is no clone of it
+  R1JAX_VENV=none  # r1jax is installed, and this is not a clone of it
 fi
 
-found() {  # whether there is a file of this pattern
+found() {  # whether a file matches this pattern
   bash -c 'compgen -G "$1"' found "$1" >/dev/null
 }
 
@@ -52,11 +52,11 @@ make_venv() {
     grep -qsF "$PWD/.venv" .venv/bin/activate; then
     return 0
   fi
-  # One of this script's, from an interrupted start or moved from elsewhere, is
-  # made anew; another one is somebody's.
+  # One that this script made is made again, after an interruption or a move;
+  # another one belongs to somebody.
   if [ -L .venv ] || { [ -e .venv ] && [ ! -e .venv/r1jax-made ]; }; then
-    echo "$PWD/.venv was not made by launch/env.sh, and has no pip (uv makes" \
-      "such) or was made for another folder. It is left as it is: rename or" \
+    echo "$PWD/.venv was not made by launch/env.sh, and has no pip (as those of" \
+      "uv) or was made for another folder. It is left unchanged: rename or" \
       "remove it, or activate it, install r1jax there (uv pip install -e .)" \
       "and set R1JAX_VENV=none." >&2
     return 1
@@ -86,12 +86,12 @@ set_up() {
     echo "Installation failed; the same command tries again." >&2
     return 1
   fi
-  # What is installed without the extra is installed with it.
+  # An installation with the extra also serves starts without it.
   printf '%s\n' "$want" "extra:" "extra:$extra" >$stamp
 }
 
 if [ "${R1JAX_VENV:-}" != none ]; then
-  # One set-up at a time; where flock is missing (macOS) nothing is held.
+  # One set-up at a time; without flock (macOS) there is no lock.
   (
     if command -v flock >/dev/null; then
       flock --nonblock 9 || { echo "Waiting for another set-up" >&2; flock 9; }
@@ -100,8 +100,8 @@ if [ "${R1JAX_VENV:-}" != none ]; then
   ) 9<setup.py || return
   # shellcheck disable=SC1091
   source .venv/bin/activate
-  # libtpu, with which one may compile for TPUs that are elsewhere, would look
-  # for one here, and complain.
+  # libtpu, which may be installed to compile for TPUs elsewhere, would look for
+  # a TPU on this machine and complain.
   if [ -z "${R1JAX_JAX:-}" ] && [ "$(jax_for_this_machine)" = jax ]; then
     export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
   fi
@@ -112,11 +112,12 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/r1jax/xla
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$cache}
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0.5}
 
-# XLA on CPU takes its buffers anew in every run. glibc gives large ones back to
-# the system each time, and most of an elementwise operation went into page
-# faults: keeping them, in huge pages, made it 5x faster, and one arena for all
-# threads (the others are unmapped when they empty) a whole update 2x (docs/log/core.md).
-# Other C libraries ignore this.
+# XLA on CPU allocates its buffers anew in every execution, and glibc returns
+# large ones to the system each time, so that page faults took most of the time
+# of an elementwise operation. Keeping the buffers, in huge pages, made it 5x
+# faster; one arena for all threads (others are unmapped when they are empty)
+# made a whole update 2x faster (docs/log/core.md). Other C libraries ignore
+# this.
 tunables=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1
 tunables+=:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-$tunables}

@@ -3,8 +3,9 @@
 # distributed runtime:
 #   bash launch/local.sh 2 -- python -m experiments.train_grpo --workdir=runs/x
 # Process 0 writes to this terminal, the others to files. Ctrl-C and SIGTERM go
-# to all; the third kills. When one fails, the others get time to say what they
-# miss, then are killed; the status is that of the first that failed.
+# to all processes; the third signal kills them. When one process fails, the
+# others get time to report the loss and are then killed; the exit status is that
+# of the first that failed.
 #   DEVICES=2   simulated devices of each process
 #   LOGS=DIR    folder for process_1.log, process_2.log, ...; default a new one
 #   GRACE=90    seconds that the others get when one fails; they need 15 more than
@@ -26,7 +27,7 @@ forward() {
   if [ "$signals" -gt 2 ]; then send KILL; else send "$1"; fi
 }
 
-start() {  # the command as so many processes
+start() {  # starts the command as $1 processes
   local count=$1 port i
   shift
   export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
@@ -67,7 +68,7 @@ ended() {  # says how process $1 failed, with status $2
 
 follow() {  # waits for all; returns the status of the first that failed
   local status=0 deadline=0 code i left running=("${!pids[@]}")
-  exec 3>&2 2>/dev/null  # bash would say "Killed" of every process
+  exec 3>&2 2>/dev/null  # bash would print "Killed" for every process
   while [ "${#running[@]}" -gt 0 ]; do
     sleep 0.2 || true
     left=()
@@ -79,7 +80,7 @@ follow() {  # waits for all; returns the status of the first that failed
       code=0
       wait "${pids[i]}" || code=$?
       if [ "$code" != 0 ] && [ "$status" = 0 ]; then
-        # After a signal of ours 75 says that it has saved.
+        # After a signal, 75 means that the process has saved.
         if [ "$code" != 75 ] || [ "$signals" = 0 ]; then ended "$i" "$code"; fi
         status=$code
         deadline=$((SECONDS + ${GRACE:-90}))
@@ -93,7 +94,7 @@ follow() {  # waits for all; returns the status of the first that failed
   return "$status"
 }
 
-# One command for bash to read, so that this file may change during the run.
+# A group is read as a whole, so that this file may change during the run.
 {
   if ! [[ ${1:-} =~ ^[1-9][0-9]*$ && ${2:-} == -- && $# -gt 2 ]]; then
     echo "usage: bash launch/local.sh N -- COMMAND..." >&2

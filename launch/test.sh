@@ -5,8 +5,8 @@ set -euo pipefail
 export R1JAX_EXTRA=${R1JAX_EXTRA:-test}
 source "$(dirname "$0")/env.sh"
 
-# The sandbox of the code rewards is a system package. Without it their tests
-# are skipped, and where CI=true they fail.
+# bubblewrap, the sandbox of the code rewards, is a system package. Without it
+# their tests are skipped; with CI=true they fail.
 install_bubblewrap() {
   local root=()
   [ "$(id -u)" = 0 ] || root=(sudo -n)
@@ -21,7 +21,7 @@ if ! command -v bwrap >/dev/null; then
     echo "Could not; on Debian: sudo apt-get install bubblewrap" >&2
 fi
 
-# A part of it comes as C source: without a compiler its tests are skipped.
+# reasoning-gym needs a C compiler: without one its tests are skipped.
 if ! python -c 'import importlib.util as u, sys
 sys.exit(u.find_spec("reasoning_gym") is None)'; then
   echo "Installing reasoning-gym (log: $PWD/.venv/puzzles.log)" >&2

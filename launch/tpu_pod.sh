@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs a command on every host of a TPU slice that is there already:
+# Runs a command on every host of an existing TPU slice:
 #   TPU=NAME ZONE=us-east5-a bash launch/tpu_pod.sh \
 #     python -m experiments.train_grpo --workdir=gs://BUCKET/runs/zero
-# The files of this repository that git tracks, as they are here, are copied to
-# r1jax/ in each host's home (`git add` what is to go along: keys and data that
-# lie about do not); the first time its .venv is made there. JAX learns from the
-# TPU VM's metadata who the others are. --workdir must be a bucket. The same
-# command resumes. To end what was started so, on every host, after it saved:
+# The files of this repository that git tracks are copied, with local changes, to
+# r1jax/ in each host's home; untracked files, such as keys and data, are not
+# (`git add` what is needed). The first start makes .venv there. JAX finds the
+# other hosts in the TPU VM's metadata. --workdir must be a bucket. The same
+# command resumes. To stop the command on every host, after it has saved:
 #   TPU=NAME ZONE=us-east5-a bash launch/tpu_pod.sh --stop
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -22,7 +22,7 @@ on_all_hosts() {
 }
 
 if [ "$*" = --stop ]; then
-  # A number that belongs to another process by now works elsewhere.
+  # A process id may belong to another process by now, in another folder.
   # shellcheck disable=SC2016
   on_all_hosts 'cd r1jax && for job in .jobs/*; do
     id=${job#.jobs/}
@@ -42,11 +42,11 @@ git ls-files -z --cached |
     --files-from -
 left=$(git ls-files --others --exclude-standard | wc -l)
 [ "$left" = 0 ] ||
-  echo "$left files that git does not track stay here (git add NAME)" >&2
+  echo "$left untracked files are not copied (git add NAME to copy one)" >&2
 gcloud compute tpus tpu-vm scp "$archive" "$TPU:r1jax.tgz" \
   --zone="$ZONE" --worker=all
-# printf quotes each word for the shell at the other end, whose process the
-# command becomes: its number names the job.
+# printf quotes each word for the remote shell. The command replaces that shell's
+# process, so that the shell's process id names the job.
 on_all_hosts "
   mkdir -p r1jax/.jobs && tar -xzf r1jax.tgz -C r1jax && cd r1jax &&
   source launch/env.sh && echo$(printf ' %q' "$(printf '%q ' "$@")") \

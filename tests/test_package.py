@@ -180,7 +180,7 @@ def test_one_command_with_all_experiments(project):
   assert project("r1jax", "--version") == f"r1jax {r1jax.__version__}\n"
   wrong = project("r1jax", "train_grp", status=1)
   assert wrong.startswith(
-      "error: train_grp is no experiment; did you mean train_grpo?")
+      "error: train_grp is not an experiment; did you mean train_grpo?")
 
 
 def test_stages_are_the_installed_experiments(project):

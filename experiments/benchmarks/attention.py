@@ -1,8 +1,9 @@
-"""Times forms of attention over whole rows; docs/log/core.md keeps the table.
+"""Times the implementations of attention over whole rows.
 
   python -m experiments.benchmarks.attention [--json]
 
-`r1jax.ops.flash.choose` takes its crossover from it.
+docs/log/core.md has the table. `r1jax.ops.flash.choose` takes from it the row
+length at which it changes from one implementation to the other.
 """
 
 from __future__ import annotations
@@ -21,15 +22,20 @@ from r1jax.report import tables
 
 from .output import JSON
 
-REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each form.")
+REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each implementation.")
 FORMS = flags.DEFINE_list(
-    "forms", ["naive", "blocks"], "What to time: " + ", ".join(flash.FORMS))
+    "forms", ["naive", "blocks"],
+    "Implementations to time, among " + ", ".join(flash.FORMS) + ".")
 LENGTHS = flags.DEFINE_list(
-    "lengths", ["256", "512", "1024", "2048", "4096"], "Tokens of a row.")
-SEGMENTS = flags.DEFINE_integer("segments", 1, "Segments of a row, all alike.")
-BLOCK = flags.DEFINE_integer("block", flash.BLOCK, "Queries and keys a block.")
+    "lengths", ["256", "512", "1024", "2048", "4096"],
+    "Row lengths to time, in tokens.")
+SEGMENTS = flags.DEFINE_integer(
+    "segments", 1, "Segments (packed sequences) of a row, of equal length.")
+BLOCK = flags.DEFINE_integer(
+    "block", flash.BLOCK, "Queries, and keys, of a block.")
 DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "Of queries, keys, values.")
+    "dtype", "float32", ["float32", "bfloat16"],
+    "Dtype of queries, keys and values.")
 
 ROWS, HEADS, WIDTH = 2, 4, 64
 

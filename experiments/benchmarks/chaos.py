@@ -1,39 +1,40 @@
-"""Whether a run survives whatever ends it, bit for bit.
+"""Interrupts runs in many ways and compares them with undisturbed ones.
 
   python -m experiments.benchmarks.chaos --kills=20 --json
   python -m experiments.benchmarks.chaos --kills=0 --terms=0 --full=0 \\
       --inside=14 --last=6
 
 A small model is pre-trained under launch/local.sh, once undisturbed. Then the
-same command is started in another folder, ended in some way, and started again,
-until nothing is left to try; the last start goes on to the end.
+same command is started in another folder, interrupted, and started again, once
+for each interruption; the last start runs to the end.
 
   step     SIGKILL to a random process at a random moment of training
   save     the same, while a checkpoint is being written
   start    the same, while the processes start, restore and clean up
-  term     SIGTERM to all of them (a preemption): ends by itself in 30 s with
-           status 75, saved at the step that it was at
-  term-1   SIGTERM to one of them: the same
-  full     the disk (a small tmpfs) fills at a random moment of training: one
-           clear error, status 1; goes on when there is space again
-  full-log   the same, but the log still has room and a checkpoint has not
+  term     SIGTERM to all processes (a preemption): the run must end by itself
+           within 30 s with status 75, and have saved its current step
+  term-1   SIGTERM to one process: the same
+  full     the disk (a small tmpfs) fills at a random moment of training: the
+           run must end with one clear error and status 1, and resume when there
+           is space again
+  full-log   the same, with room left for the log but not for a checkpoint
   full-save  the disk fills while a checkpoint is being written
 
-The same is done to GRPO from the embedded base, whose steps have many updates
-and an evaluation, in one process and in several:
+GRPO from the embedded base, whose steps have many updates and an evaluation, is
+interrupted in one process and in several:
 
-  inside   SIGTERM to all at a random moment of a step: as `term`, and saved
-           inside the step where its end is far
-  inside-1   SIGTERM to one of them: the same
-  last     SIGTERM to all while the last checkpoint is being written: complete,
-           status 0 or 75
-  last-1   SIGTERM to one of them: the same
+  inside   SIGTERM to all processes at a random moment of a step: as `term`, but
+           saved in the middle of the step if its end is far
+  inside-1   SIGTERM to one process: the same
+  last     SIGTERM to all processes while the last checkpoint is being written:
+           it must be complete, with status 0 or 75
+  last-1   SIGTERM to one process: the same
 
-After each of them is looked at: every folder with the name of a complete
-checkpoint restores whole; the newest is no older than the save before the one
-that was under way; the next start goes on from it; every line of the log, and
-at the end every array of the checkpoint, equals the undisturbed run's exactly.
-Exit status 1 if anything does not.
+Checked after each interruption: every folder with the name of a complete
+checkpoint can be restored; at most the save that was under way is lost; the
+next start resumes from the newest checkpoint; every line of the log, and at the
+end every array of the checkpoint, equals the undisturbed run's exactly. Exit
+status 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -64,37 +65,43 @@ from .chaos_run import Chaos
 from .disturbed import Run, Work
 from .output import JSON
 
-KILLS = flags.DEFINE_integer("kills", 20, "SIGKILLs.", lower_bound=0)
+KILLS = flags.DEFINE_integer(
+    "kills", 20, "Number of SIGKILLs during pre-training.", lower_bound=0)
 TERMS = flags.DEFINE_integer(
-    "terms", 4, "SIGTERMs, half of them to one process.", lower_bound=0)
+    "terms", 4, "Number of SIGTERMs during pre-training, half of them to one"
+    " process only.", lower_bound=0)
 INSIDE = flags.DEFINE_integer(
-    "inside", 14, "SIGTERMs inside a step of GRPO, half of them with one"
-    " process in all (see --alone).", lower_bound=0)
+    "inside", 14, "Number of SIGTERMs during a step of GRPO, half of them to"
+    " runs of a single process (see --alone).", lower_bound=0)
 LAST = flags.DEFINE_integer(
-    "last", 6, "SIGTERMs inside the last save of GRPO, likewise.",
-    lower_bound=0)
+    "last", 6, "Number of SIGTERMs during the last save of GRPO, half of them"
+    " to runs of a single process (see --alone).", lower_bound=0)
 ALONE = flags.DEFINE_bool(
-    "alone", True, "Half of the SIGTERMs to GRPO with one process.")
+    "alone", True, "Half of GRPO's SIGTERMs go to runs of a single process;"
+    " otherwise all go to runs of --processes.")
 FULL = flags.DEFINE_integer(
-    "full", 3, "How often the disk fills.", lower_bound=0)
-PROCESSES = flags.DEFINE_integer("processes", 2, "Processes.", lower_bound=1)
+    "full", 3, "How often the disk fills during pre-training.", lower_bound=0)
+PROCESSES = flags.DEFINE_integer(
+    "processes", 2, "Processes of a run.", lower_bound=1)
 DEVICES = flags.DEFINE_integer(
-    "devices", 2, "Devices of each process.", lower_bound=1)
+    "devices", 2, "Simulated devices of each process.", lower_bound=1)
 STEPS = flags.DEFINE_integer(
     "steps", 500, "Steps of pre-training.", lower_bound=1)
 SAVE_EVERY = flags.DEFINE_integer(
-    "save_every", 8, "Steps between its checkpoints.", lower_bound=2)
-SEED = flags.DEFINE_integer("seed", 0, "Of the moments and of the processes.")
+    "save_every", 8, "Steps of pre-training between checkpoints.",
+    lower_bound=2)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the random moments and the choice of processes.")
 FOLDER = flags.DEFINE_string(
-    "folder", "", "Keep the runs and what they print here; default: a temporary"
+    "folder", "", "Keep the runs and their output here; default: a temporary"
     " folder, kept if something differs.")
 
 _QUIET = "--distributed.heartbeat_timeout=20"
-_UPDATES = 4  # of a step of GRPO
+_UPDATES = 4  # updates of one step of GRPO
 
 
 def pretraining() -> Work:
-  """Tens of milliseconds a step, a checkpoint of 6 MB."""
+  """A run with steps of tens of milliseconds and checkpoints of 6 MB."""
   return Work([
       "-m", "experiments.pretrain", "--init=random:base-arith", "--rows=4",
       "--row_length=192", f"--save_every={SAVE_EVERY.value}",
@@ -105,7 +112,7 @@ def reasoning(times: int) -> Work:
   """GRPO with an evaluation of two batches after every step.
 
   Args:
-    times: how often it is interrupted, at most three steps after a start.
+    times: number of interruptions, each at most three steps after a start.
   """
   return Work([
       "-m", "experiments.train_grpo", "--init=base", "--data=arith",
@@ -117,7 +124,7 @@ def reasoning(times: int) -> Work:
 
 
 def kinds(draw: random.Random) -> list[str]:
-  """What is done in turn: kills of all sorts, the rest in between."""
+  """The SIGKILLs and SIGTERMs of pre-training by kind, shuffled."""
   disturbances = [("save", "step", "save", "step", "start")[i % 5]
                   for i in range(KILLS.value)]
   disturbances += [("term", "term-1")[i % 2] for i in range(TERMS.value)]
@@ -126,7 +133,7 @@ def kinds(draw: random.Random) -> list[str]:
 
 
 def interruptions(draw: random.Random, processes: int) -> list[str]:
-  """What is done to GRPO in so many processes: half of all, if also alone."""
+  """The SIGTERMs to GRPO with `processes` processes, by kind, shuffled."""
   names = []
   for name, count in (("inside", INSIDE.value), ("last", LAST.value)):
     alone = count // 2 if ALONE.value else 0
@@ -140,7 +147,7 @@ def interruptions(draw: random.Random, processes: int) -> list[str]:
 @contextlib.contextmanager
 def small_disk(folder: pathlib.Path, megabytes: int
                ) -> Iterator[pathlib.Path | None]:
-  """A file system of this size; None where none may be mounted."""
+  """A file system of this size; None if mounting is not permitted."""
   disk = folder / "disk"
   disk.mkdir()
   mounted = subprocess.run(
@@ -156,7 +163,7 @@ def small_disk(folder: pathlib.Path, megabytes: int
 
 
 def rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The results by kind."""
+  """One table row for each kind of interruption."""
   by_kind = collections.defaultdict(list)
   for result in results:
     by_kind[result["kind"]].append(result)
@@ -170,7 +177,7 @@ def rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def undisturbed(run: Run) -> tuple[float, float]:
-  """Runs to the end; seconds until the first step, and of a step."""
+  """Runs to the end; returns seconds to the first step and per step."""
   attempt = run.start()
   attempt.until(lambda: run.logged() > 0)
   startup = time.monotonic() - attempt.began
@@ -182,7 +189,7 @@ def undisturbed(run: Run) -> tuple[float, float]:
 
 
 def measure(folder: pathlib.Path) -> tuple[dict[str, Any], list[str]]:
-  """All of it: what was found, and the faults."""
+  """Runs everything; returns the results, JSON-ready, and the faults."""
   draw, pace = random.Random(SEED.value), {}
   note = "" if FULL.value else "no disk was filled"
   results: list[dict[str, Any]] = []
@@ -210,7 +217,7 @@ def measure(folder: pathlib.Path) -> tuple[dict[str, Any], list[str]]:
     disturbed("run", whole, folder / "run", kinds(draw), count)
     with small_disk(folder, 96) as disk:
       if FULL.value and disk is None:
-        note = "no file system may be mounted here: no disk was filled"
+        note = "mounting a file system is not permitted: no disk was filled"
       elif FULL.value:
         disturbed("full", whole, disk / "run", [
             ("full-save", "full", "full-log")[i % 3]
@@ -233,7 +240,7 @@ def measure(folder: pathlib.Path) -> tuple[dict[str, Any], list[str]]:
 
 def main() -> None:
   jax.config.update("jax_platforms", "cpu")
-  # Ends as Ctrl-C does, which unmounts and kills what is left.
+  # Handled like Ctrl-C, so that the disk is unmounted and children are killed.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   folder = pathlib.Path(FOLDER.value or tempfile.mkdtemp(prefix="chaos."))
   check(not folder.exists() or not any(folder.iterdir()),

@@ -1,4 +1,4 @@
-"""What is done to a run, and what is looked at after each time."""
+"""Interrupts a run once and checks what it left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .disturbed import Attempt, Run
 
 _GRACE = 30.0  # seconds after SIGTERM
 _MB = 2**20
-# What a clock says.
+# Metrics that depend on the clock.
 _NOISE = re.compile(r"seconds/|.*tokens_per_s|rewards/wait_fraction")
 
 
@@ -32,18 +32,18 @@ class Chaos:
 
   Attributes:
     results: one dict for each disturbance.
-    faults: what was not as it should be, in words.
+    faults: descriptions of the checks that failed.
   """
 
   def __init__(self, whole: Run, run: Run, pace: tuple[float, float],
                draw: random.Random) -> None:
-    """Takes both runs.
+    """Starts nothing yet.
 
     Args:
-      whole: the undisturbed one, at its end.
-      run: the one to disturb.
-      pace: seconds until the first step of a start, and of a step.
-      draw: of the moments.
+      whole: the undisturbed run, finished.
+      run: the run to disturb.
+      pace: seconds from a start to its first step, and per step.
+      draw: source of the random moments.
     """
     self.results: list[dict[str, Any]] = []
     self.faults: list[str] = []
@@ -57,7 +57,7 @@ class Chaos:
     print(f"FAULT {self.faults[-1]}", file=sys.stderr, flush=True)
 
   def disturb(self, kind: str) -> None:
-    """Starts the command, ends it as `kind` says, looks at what is left."""
+    """Starts the command, interrupts it as `kind` says, checks the result."""
     run = self._run
     self._resumed = run.done()
     result: dict[str, Any] = {"kind": kind, "resumed": self._resumed}
@@ -80,7 +80,7 @@ class Chaos:
     self._look(attempt, result)
 
   def _wait(self, attempt: Attempt, *, saving: bool) -> None:
-    """Until a random step after the resumed one, or the save of one."""
+    """Waits for a random step after the resumed one, or for its save."""
     every = self._run.work.save_every
     step = self._resumed + self._draw.randint(1, 2 * every)
     attempt.until(attempt.training)
@@ -110,9 +110,10 @@ class Chaos:
             "unfinished": run.unfinished()}
 
   def _signal(self, attempt: Attempt, kind: str) -> float:
-    """SIGTERM to all, or to one; the seconds until it has ended with 75.
+    """Sends SIGTERM to all processes or one; seconds until the run has ended.
 
-    While the last save is written it may end with 0: then nothing is left.
+    It must end with status 75, or with 0 during the last save, after which
+    nothing is left to do.
     """
     if kind.endswith("-1"):
       attempt.signal_one(signal.SIGTERM, self._draw)
@@ -145,7 +146,7 @@ class Chaos:
     return {"ended_s": seconds, "said": said[1] if said else ""}
 
   def _end(self, attempt: Attempt, kind: str, last: int) -> dict[str, Any]:
-    """A signal while the checkpoint of the last step is being written."""
+    """Sends a signal while the checkpoint of the last step is written."""
     run = self._run
     attempt.until(lambda: last in run.unfinished()
                   or last in run.checkpoints())
@@ -166,8 +167,8 @@ class Chaos:
     status = attempt.end()
     unfinished = run.unfinished()
     filler.unlink()
-    # By the process that met it or one that heard of it: the first to end is
-    # the end of all.
+    # The error comes from the process that met it or from one that was told of
+    # it: all are stopped when the first ends.
     said = re.findall(r"^(?:\[\d+\] )?error: .*could not write.*",
                       attempt.text(), re.M)
     once = len({line.partition("error")[0] for line in said}) == len(said)
@@ -185,8 +186,8 @@ class Chaos:
       self.fault(kind, f"resumed after {said}, the newest was {self._resumed}")
     logged, steps, every = run.logged(), run.checkpoints(), run.work.save_every
     newest = run.done()
-    # A save begins after its step is logged and when the one before is whole:
-    # it may be lost, and nothing before it.
+    # A save begins after its step is logged and the save before is complete, so
+    # only the latest may be lost.
     due = max(self._resumed, ((logged - 1) // every - 1) * every)
     if newest < due:
       self.fault(kind, f"newest checkpoint {newest} at {logged}, not {due}")
@@ -224,7 +225,7 @@ class Chaos:
       self.fault(kind, f"checkpoint {step} holds update {int(arrays['step'])}")
 
   def finish(self, whole: Run) -> None:
-    """Runs to the end and compares everything."""
+    """Runs to the end and compares the log and the last checkpoint."""
     self._resumed = self._run.done()
     attempt = self._run.start()
     status = attempt.end()
@@ -242,7 +243,7 @@ class Chaos:
 
 
 def restored(run: Run, step: int) -> dict[str, np.ndarray]:
-  """The arrays of a checkpoint by name, read beside the run."""
+  """The arrays of a checkpoint by name, read without changing the run."""
   manager = Manager(run.workdir / "checkpoints", read_only=True)
   try:
     check(step in manager.steps(), f"it is not among {manager.steps()}")
@@ -254,7 +255,7 @@ def restored(run: Run, step: int) -> dict[str, np.ndarray]:
 
 
 def fill(path: pathlib.Path, left: float) -> None:
-  """Makes a file that leaves only so many bytes of its disk."""
+  """Makes a file that leaves `left` bytes of its disk free."""
   with path.open("wb") as file:
     while True:
       disk = os.statvfs(path)

@@ -1,27 +1,28 @@
-"""What saving costs training.
+"""Measures how much saving checkpoints slows training down.
 
   python -m experiments.benchmarks.checkpoint_cost --json
 
-A decoder is pre-trained on made-up tokens, `--interval` steps without a save
-and as many with one, in turn, in one process. The save begins after the first
-step of its interval and is written while the others run.
+A decoder is pre-trained on random tokens in one process. Intervals of
+`--interval` steps without a save and with one alternate. The save begins after
+the first step of its interval and is written while the other steps run.
 
-  state_mb       the state: parameters and two moments, float32
+  state_mb       size of the state: parameters and two moments, float32
   step_s         median step of the intervals without a save
-  block_s        how long `Manager.save` returns nothing, by part: copy_s (the
-                 state, so that it can be donated), host_s (host state to JSON),
-                 probe_s (whether there is space), orbax_s (the rest)
-  write_s        from the save until the checkpoint is complete, seen at the end
-                 of a step
-  beside_s       how much longer than step_s the steps of the interval took in
-                 all, block_s not counted
-  wait_s         what was left to write at the end of the interval
-  cost_fraction  block_s + beside_s + wait_s / the steps of the interval
-  cost_cpu_fraction  the same of the process's CPU seconds, which other load
-                 moves less
-  interval_5     steps between saves at which they cost 5 %
+  block_s        duration of the call of `Manager.save`, of which: copy_s
+                 (copying the state, so that it can be donated), host_s (host
+                 state to JSON), probe_s (checking for space), orbax_s (the
+                 rest)
+  write_s        from the save until the checkpoint is complete, observed at the
+                 ends of steps
+  beside_s       how much longer than step_s the steps of the interval took
+                 together, without block_s
+  wait_s         waiting for the write after the end of the interval
+  cost_fraction  (block_s + beside_s + wait_s) / (--interval x step_s)
+  cost_cpu_fraction  the increase of the process's CPU seconds, which depends
+                 less on other load
+  interval_5     steps between saves at which saving costs 5 %
 
-All but step_s, a median over rounds.
+All seconds but step_s are medians over rounds.
 """
 
 from __future__ import annotations
@@ -57,17 +58,18 @@ from .output import JSON
 INTERVAL = flags.DEFINE_integer(
     "interval", 25, "Steps between saves.", lower_bound=2)
 ROUNDS = flags.DEFINE_integer(
-    "rounds", 3, "Pairs of intervals.", lower_bound=1)
+    "rounds", 3, "Pairs of intervals, without and with a save.", lower_bound=1)
 ROWS = flags.DEFINE_integer("rows", 16, "Rows of a step.", lower_bound=1)
 LENGTH = flags.DEFINE_integer("length", 192, "Tokens of a row.", lower_bound=1)
 LAYERS = flags.DEFINE_integer(
-    "layers", 7, "Layers of the decoder, 47 MB of state each.", lower_bound=1)
+    "layers", 7, "Layers of the decoder, with 47 MB of state each.",
+    lower_bound=1)
 FOLDER = flags.DEFINE_string(
     "folder", "", "Where to save; default: a temporary folder.")
 
 
 class Trainer:
-  """Pre-training steps of one batch, which donate their state."""
+  """Repeats pre-training steps, which donate their state, on one batch."""
 
   def __init__(self, shown: progress.Progress):
     self._shown = shown
@@ -94,7 +96,7 @@ class Trainer:
     return self._trainer.state
 
   def step(self) -> float:
-    """Trains one step; its seconds."""
+    """Trains one step; returns its seconds."""
     began = time.perf_counter()
     self._trainer.update(self._batch, 1)
     jax.block_until_ready(self.state)
@@ -125,7 +127,7 @@ def timed(owner: Any, name: str, seconds: dict[str, float], key: str
 
 
 def plain(trainer: Trainer) -> tuple[list[float], float]:
-  """Steps of an interval without a save: their seconds, their CPU seconds."""
+  """An interval without a save: (seconds of each step, CPU seconds)."""
   began = time.process_time()
   steps = [trainer.step() for _ in range(INTERVAL.value)]
   return steps, time.process_time() - began
@@ -133,7 +135,7 @@ def plain(trainer: Trainer) -> tuple[list[float], float]:
 
 def saving(trainer: Trainer, saves: manager.Manager, number: int
            ) -> dict[str, Any]:
-  """An interval with a save: the seconds of its parts."""
+  """An interval with a save: its seconds by part, see the module."""
   cpu, seconds = time.process_time(), {}
   steps = [trainer.step()]
   began = time.perf_counter()
@@ -156,7 +158,7 @@ def saving(trainer: Trainer, saves: manager.Manager, number: int
 
 
 def measure(folder: str, shown: progress.Progress) -> dict[str, Any]:
-  """Alternates and compares; see the module for the names."""
+  """Measures everything; the module describes the names."""
   trainer = Trainer(shown)
   trainer.step()
   sizes = [leaf.nbytes for leaf in trees.flatten(trainer.state).values()]

@@ -1,4 +1,4 @@
-"""Completions to try rewards on: right ones, mutated ones, random ones."""
+"""Completions to test rewards with: right ones, mutated ones, random ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from r1jax.core.prompt import Prompt, ask
 from r1jax.rewards.score import Score
 
-# Where values may lie; [0, 1] otherwise.
+# Valid range of a reward's values; [0, 1] for the others.
 RANGES = {"repetition": (-1.0, 0.0)}
 
 _DOUBLE = "```python\nprint(2 * int(input()))\n```"
 _ADD = "```python\ndef add(a, b):\n  return a + b\n```"
-# Verifier, reference, metadata, an answer that it rewards.
+# Verifier, reference, metadata, an answer that the verifier accepts.
 CASES: tuple[tuple[str, Any, Mapping[str, Any], str], ...] = (
     ("math", r"\frac{3}{4}", {}, r"The answer is \boxed{\frac{3}{4}}."),
     ("math", "(1, 2]", {}, r"So \(x \in \boxed{(1, 2]}\)."),
@@ -119,7 +119,7 @@ def _mutated(text: str, chance: random.Random) -> str:
 
 
 def judged(name: str, score: Score) -> str | None:
-  """What is wrong with a verdict; None if nothing is."""
+  """The kind of fault of a verdict, as `rewards` counts them, or None."""
   low, high = RANGES.get(name, (0.0, 1.0))
   if not low <= score.value <= high:
     return "out_of_range"

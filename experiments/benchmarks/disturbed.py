@@ -1,4 +1,4 @@
-"""A training command, started again and again, and what can be done to it."""
+"""Starts a training command repeatedly, watches it and sends it signals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from r1jax.report import writer
 
 ROOT = pathlib.Path(__file__).parents[2]
 UNFINISHED = ".orbax-checkpoint-tmp"
-PATIENCE = 300.0  # seconds for a condition, then the command hangs
+PATIENCE = 300.0  # seconds to wait before the command counts as hanging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Work:
 
   Attributes:
     arguments: of python, without --workdir and --steps.
-    steps: of the whole run.
+    steps: steps of the whole run.
     save_every: steps between checkpoints.
     first: step of the log's first line.
-    updates: of a step.
+    updates: updates of a step.
   """
 
   arguments: Sequence[str]
@@ -45,9 +45,9 @@ class Run:
   """A command in a folder, under launch/local.sh.
 
   Attributes:
-    workdir: of the run.
+    workdir: folder of the run.
     work: what it does.
-    starts: how often it was started.
+    starts: number of starts so far.
   """
 
   def __init__(self, folder: pathlib.Path, workdir: pathlib.Path, work: Work,
@@ -55,10 +55,10 @@ class Run:
     """Starts nothing yet.
 
     Args:
-      folder: for what the processes print.
-      workdir: of the run.
+      folder: gets the output of the processes.
+      workdir: folder of the run.
       work: what it does.
-      processes, devices: how many, and how many devices each.
+      processes, devices: number of processes, and devices of each.
     """
     self.workdir, self.work, self.starts = workdir, work, 0
     self._folder, self._processes, self._devices = folder, processes, devices
@@ -68,7 +68,7 @@ class Run:
     folder.mkdir(parents=True, exist_ok=True)
 
   def start(self, steps: int | None = None) -> Attempt:
-    """The same command, once more, to the end or to a step before it."""
+    """Starts the command again, up to step `steps` or to the end."""
     self.starts += 1
     logs = self._folder / f"start_{self.starts}"
     logs.mkdir()
@@ -84,7 +84,7 @@ class Run:
     return writer.read(self.workdir)
 
   def logged(self) -> int:
-    """The last step that has a whole line."""
+    """The last step whose line in the log is complete; 0 for none."""
     try:
       lines = (self.workdir / writer.METRICS).read_bytes().count(b"\n")
     except FileNotFoundError:
@@ -92,14 +92,14 @@ class Run:
     return max(0, lines - 1 + self.work.first)
 
   def log_file(self) -> int:
-    """Number of the file that holds the log; each start makes a new one."""
+    """Inode of the log's file, 0 for none; each start makes a new file."""
     try:
       return (self.workdir / writer.METRICS).stat().st_ino
     except FileNotFoundError:
       return 0
 
   def checkpoints(self) -> list[int]:
-    """Steps of the folders that have the name of a complete one."""
+    """Steps of the folders with the name of a complete checkpoint."""
     return sorted(int(name) for name in self._folders() if name.isdigit())
 
   def unfinished(self) -> list[int]:
@@ -108,13 +108,13 @@ class Run:
                   if name.endswith(UNFINISHED))
 
   def inside(self) -> int | None:
-    """Steps done before the one that a save is inside of; None without it."""
+    """Complete steps before a save inside a step; None without such a save."""
     numbers = [int(name) for name in self._folders("checkpoints_inside/state")
                if name.isdigit()]
     return max(numbers) // midway.SAVES if numbers else None
 
   def done(self) -> int:
-    """Steps done where the next start goes on."""
+    """Complete steps of the newest save, from which the next start resumes."""
     return max([0, *self.checkpoints(), self.inside() or 0])
 
   def _folders(self, name: str = "checkpoints") -> list[str]:
@@ -138,14 +138,14 @@ class Attempt:
           stdin=subprocess.DEVNULL)
 
   def text(self) -> str:
-    """What process 0 and the launcher have printed."""
+    """The output of process 0 and the launcher so far."""
     return self._log.read_text(errors="replace")
 
   def until(self, condition: Callable[[], bool]) -> bool:
-    """Waits for it; False if the command ended before.
+    """Waits for a condition; False if the command ended before it was met.
 
     Raises:
-      ValueError: neither happened in a long time; everything was killed.
+      ValueError: neither happened within `PATIENCE`; all were killed.
     """
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -157,7 +157,7 @@ class Attempt:
     return True
 
   def training(self) -> bool:
-    """Whether it has read its checkpoint and opened its log."""
+    """Whether this start has restored its checkpoint and opened its log."""
     return self.run.log_file() != self._former
 
   def running(self, seconds: float = 0.0) -> bool:
@@ -169,7 +169,7 @@ class Attempt:
     return False
 
   def workers(self) -> dict[int, int]:
-    """Process id by number of the processes that the launcher has started."""
+    """Process ids of the launched processes by JAX process number."""
     pids = {}
     for pid in _children(self._process.pid):
       try:
@@ -184,7 +184,7 @@ class Attempt:
 
   def signal_one(self, number: signal.Signals, draw: random.Random
                  ) -> int | None:
-    """Sends a signal to one of the processes; which, or None if none runs."""
+    """Sends a signal to a random process; its number, None if none runs."""
     workers = sorted(self.workers().items())
     if not workers:
       return None
@@ -200,14 +200,14 @@ class Attempt:
     self._process.send_signal(number)
 
   def end(self, seconds: float = PATIENCE) -> int | None:
-    """Its status; None, and killed, if it did not end in time."""
+    """Waits for the exit status; kills and returns None after `seconds`."""
     if self.running(seconds):
       self.close()
       return None
     return self._process.returncode
 
   def close(self) -> None:
-    """Kills all that is left of it."""
+    """Kills the processes that still run."""
     for pid in self.workers().values():
       try:
         os.killpg(pid, signal.SIGKILL)

@@ -1,12 +1,13 @@
-"""How often a draft of multi-token prediction is the token that is drawn.
+"""Measures the acceptance rate of multi-token prediction's drafts.
 
   python -m experiments.benchmarks.drafts --init=base [--json]
 
-Samples are drawn with drafts and counted. Then both distributions are computed
-at every position of them, and three ways of coupling their draws are compared:
-inverting both by one uniform number, as the engine does; Gumbel noise by token;
-and the most that any coupling can have. Last the rollout is timed with drafts
-and without, in turn, after a warm-up.
+Samples are drawn with drafts, and accepted drafts are counted. Then the
+distributions of policy and draft are computed at every position of the samples,
+and the acceptance rates of three couplings of their draws are compared:
+inverting both by one uniform number, as the engine does; Gumbel noise shared by
+token; and the upper bound of all couplings. Last, rollouts with and without
+drafts are timed in turn, after a warm-up.
 """
 
 from __future__ import annotations
@@ -30,16 +31,24 @@ from r1jax.stages import evaluating
 from .. import asking, common, data_sets, start
 from .output import show
 
-QUESTIONS = flags.DEFINE_integer("questions", 16, "Of --data.", lower_bound=1)
-SAMPLES = flags.DEFINE_integer("samples", 16, "Of each.", lower_bound=1)
-NEW = flags.DEFINE_integer("max_new_tokens", 96, "Longest completion.")
+QUESTIONS = flags.DEFINE_integer(
+    "questions", 16, "Number of questions, the first of --data's test split.",
+    lower_bound=1)
+SAMPLES = flags.DEFINE_integer(
+    "samples", 16, "Samples of each question.", lower_bound=1)
+NEW = flags.DEFINE_integer(
+    "max_new_tokens", 96, "Longest completion, in tokens.")
 TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 REPS = flags.DEFINE_integer("reps", 3, "Timed rollouts.", lower_bound=1)
 
 
 def distributions(model: Model, params, bias_LE, rollout: Rollout, vocab: int
                   ) -> tuple[np.ndarray, np.ndarray]:
-  """Of policy and draft at every token that was drafted, [N, V] each."""
+  """Distributions of policy and draft at every drafted token.
+
+  Returns:
+    float64 [N, V] each, normalised.
+  """
   @jax.jit
   def both(params, bias_LE, tokens_BT):
     b, t = tokens_BT.shape
@@ -63,8 +72,8 @@ def distributions(model: Model, params, bias_LE, rollout: Rollout, vocab: int
     texts[:, len(prompt):len(prompt) + tokens_GT.shape[1]] = tokens_GT
     p_GTV, q_GTV = map(np.asarray, both(params, bias_LE, texts))
     for g, length in enumerate(lengths_G):
-      # Token i is drawn from the state before it, drafted from one before that;
-      # a sample's first token has no draft.
+      # Token i is drawn from the hidden state of token i - 1 and drafted from
+      # that of i - 2; a sample's first token has no draft.
       at = len(prompt) + 1 + np.arange(max(length - 1, 0))
       parts.append((p_GTV[g, at - 1], q_GTV[g, at - 2]))
   p, q = (np.concatenate(x).astype(np.float64) for x in zip(*parts))

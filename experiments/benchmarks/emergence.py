@@ -1,20 +1,20 @@
-"""What decides whether thinking emerges: rare worked pages, dear format.
+"""Measures when reasoning emerges in RL: a grid of bases and reward weights.
 
   python -m experiments.benchmarks.emergence --workdir=runs/emergence --json
 
-A base that answers with empty thoughts can earn the format reward at once, and
-the accuracy reward only by the pages that work a sum out. If those are rare and
-the format counts much, RL puts the empty thought in tags, and the working path
-dies out before it has paid. The grid: share of worked pages in the base's
-corpus x weight of the format reward x seed, each trained as the quickstart
-trains.
+A base can earn the format reward at once, with empty thoughts, but the accuracy
+reward only with worked steps, which it writes as often as its corpus has pages
+with worked steps ("worked pages"). If those are rare and the format's weight is
+large, RL reinforces tagged empty thoughts, and worked steps vanish before they
+are rewarded. The grid: share of worked pages in the base's corpus x weight of
+the format reward x seed, each trained with the quickstart's settings.
 
-The base with `corpus.DEFAULT.stepped` worked pages is that of --init. The
-others are the same base after some more updates of pre-training (--pretrain.*)
-on pages among which guesses stand for worked ones: what it can do stays, what
-it is in the habit of doing changes. A finished run is read back, an interrupted
-one goes on. Seeds vary slowest, so that half a grid has one of each pair.
-WORKDIR gets emergence.json and emergence.png, with the runs that are finished:
+The base with the share `corpus.DEFAULT.stepped` of worked pages is that of
+--init. The others are this base after more pre-training (--pretrain.*) on a
+corpus in which guesses replace some worked pages: the base keeps its skill, but
+uses it less often. A finished run is read back, an interrupted one resumes.
+Seeds vary slowest, so that half of the grid has each pair once. WORKDIR gets
+emergence.json and emergence.png, with the finished runs:
 
   worked, format_weight, seed, steps   which run
   base_accuracy           pass@1 of the base at temperature 1, on the same
@@ -64,8 +64,8 @@ from r1jax.training.optimizer import OptimizerConfig
 from .. import common, flagset, quickstart, start
 from .output import JSON
 
-# Other pages than the base has read, at a tenth of its learning rate: a habit
-# is learned sooner than adding.
+# Pages that the base has not read, at a tenth of its learning rate: it only has
+# to change how often it writes worked steps, not to learn adding.
 MORE = PretrainConfig(
     steps=500, seed=1, optimizer=OptimizerConfig(
         lr=3e-4, weight_decay=0.1, warmup_steps=50, schedule="cosine",
@@ -73,13 +73,17 @@ MORE = PretrainConfig(
 PRETRAIN = flagset.define(MORE, "pretrain")
 WORKED = flags.DEFINE_list(
     "worked", ["0.10", "0.06", "0.03"],
-    "Shares of worked pages among the base's pages in the prompt's form.")
+    "Shares of pages with worked steps, among the pages of the base's corpus"
+    " that have the form of the prompt.")
 FORMAT = flags.DEFINE_list(
-    "format", ["1", "0.2"], "Weights of the format reward.")
+    "format", ["1", "0.2"],
+    "Weights of the format reward; that of accuracy is 1.")
 REPEATS = flags.DEFINE_integer(
-    "repeats", 2, "Runs of each pair, with seeds --seed and up.", lower_bound=1)
+    "repeats", 2, "Runs of each pair of share and weight, with seeds --seed,"
+    " --seed + 1, ...", lower_bound=1)
 HELD_OUT = flags.DEFINE_string(
-    "held_out", "validation[:64]", "Problems evaluated before and after.")
+    "held_out", "validation[:64]",
+    "Split of the problems that are evaluated before and after training.")
 flags.set_default(quickstart.WORKDIR, "runs/emergence")
 
 
@@ -87,9 +91,9 @@ class Cell(NamedTuple):
   """One run of the grid.
 
   Attributes:
-    seed: of prompts and samples.
+    seed: seed of prompts and samples.
     worked: share of worked pages.
-    weight: of the format reward; accuracy's is 1.
+    weight: weight of the format reward; accuracy's is 1.
   """
 
   seed: int
@@ -108,11 +112,11 @@ def base_folder(top: epath.Path, worked: float) -> epath.Path:
 def mixture(worked: float) -> CorpusConfig:
   """The default corpus with another share of worked pages.
 
-  Guesses in tags take the place of those that are missing, and, as one finds
-  them together, of as many again that are spoiled or break off.
+  For every missing worked page there are 1.5 more tagged guesses, a quarter of
+  a spoiled page less and a quarter of a fragment less.
 
   Raises:
-    ValueError: a share that leaves another below 0.
+    ValueError: another share would become negative.
   """
   default = corpus.DEFAULT
   missing = default.stepped - worked
@@ -124,7 +128,11 @@ def mixture(worked: float) -> CorpusConfig:
 
 def init_of(worked: float, top: epath.Path, cfg: PretrainConfig,
             mesh: jax.sharding.Mesh | None) -> str | None:
-  """--init of the base with a share of worked pages; None if interrupted."""
+  """Makes the base with a share of worked pages, if it does not exist.
+
+  Returns:
+    Its --init; None if interrupted.
+  """
   if worked == corpus.DEFAULT.stepped:
     return common.INIT.value
   folder = base_folder(top, worked)
@@ -142,7 +150,7 @@ def init_of(worked: float, top: epath.Path, cfg: PretrainConfig,
                   "corpus": config_lib.to_dict(pages)})
     if int(state.step) < cfg.steps:
       return None
-    # Rounded like the one that ships.
+    # Rounded like the shipped base.
     weights.save(path, first.model.cfg, state.params, state.router_bias_LE)
   return f"file:{path}"
 
@@ -150,7 +158,7 @@ def init_of(worked: float, top: epath.Path, cfg: PretrainConfig,
 def train(cell: Cell, cfg: GrpoConfig, base: Weights, tokenizer: Tokenizer,
           folder: epath.Path, mesh: jax.sharding.Mesh | None,
           held_out: str) -> bool:
-  """Trains one cell, or goes on with it; whether it is finished."""
+  """Trains one cell, or resumes it; returns whether it is finished."""
   problems, questions = (tasks.joined(tasks.load("arith", split))
                          for split in (held_out, "train"))
   rewards = RewardConfig(weights=f"format:{cell.weight:g}")
@@ -167,7 +175,7 @@ def train(cell: Cell, cfg: GrpoConfig, base: Weights, tokenizer: Tokenizer,
 
 
 def result(cell: Cell, folder: epath.Path) -> dict[str, Any]:
-  """What a finished run says of itself; see the module."""
+  """Results of a finished run; the module describes the names."""
   rows = writer.read(folder)
   last = rows[-1]
   return {
@@ -182,13 +190,13 @@ def result(cell: Cell, folder: epath.Path) -> dict[str, Any]:
 
 def grid(shares: Iterable[float], factors: Iterable[float],
          seeds: Iterable[int]) -> list[Cell]:
-  """All cells, seeds slowest."""
+  """All cells; the seed varies slowest."""
   return [Cell(*cell) for cell in itertools.product(seeds, shares, factors)]
 
 
 def finished(cells: Iterable[Cell], top: epath.Path, steps: int
              ) -> Iterator[dict[str, Any]]:
-  """The results of those that are done."""
+  """The results of the finished cells."""
   for cell in cells:
     folder = cell.folder(top)
     if grpo.finished(folder, config(cell.seed, steps)):
@@ -196,13 +204,13 @@ def finished(cells: Iterable[Cell], top: epath.Path, steps: int
 
 
 def config(seed: int, steps: int) -> GrpoConfig:
-  """The quickstart's, evaluated at both ends only."""
+  """The quickstart's settings, evaluated only before and after training."""
   return dataclasses.replace(
       zero.config(seed, steps), eval_every=steps)
 
 
 def write(rows: list[dict[str, Any]], top: epath.Path) -> str:
-  """Writes emergence.json and .png; the table of the runs."""
+  """Writes emergence.json and .png; returns the table of the runs."""
   io.write_json(top / "emergence.json", rows)
   figures.outcomes(rows, top / "emergence.png")
   header = ["worked pages", "format weight", "seed", "base", "accuracy",
@@ -218,7 +226,7 @@ def write(rows: list[dict[str, Any]], top: epath.Path) -> str:
 def main() -> None:
   shares, steps = numbers(WORKED), quickstart.STEPS.value
   for worked in shares:
-    mixture(worked)  # an error before the work
+    mixture(worked)  # raises before anything is trained
   check(common.INIT.value == "base" or corpus.DEFAULT.stepped in shares,
         f"--init={common.INIT.value} is the base with"
         f" {corpus.DEFAULT.stepped:g} worked pages; add that to --worked")
@@ -241,7 +249,7 @@ def main() -> None:
             init, common.COMPUTE.value(), mesh=mesh,
             tokenizer=common.TOKENIZER.value),
         cell.folder(top), mesh, HELD_OUT.value):
-      print("interrupted; the same command goes on", file=sys.stderr)
+      print("interrupted; the same command resumes", file=sys.stderr)
       break
     write(list(finished(cells, top, steps)), top)
   rows = list(finished(cells, top, steps))

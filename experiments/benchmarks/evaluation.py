@@ -1,14 +1,14 @@
-"""An evaluation's tokens a second, beside those of its engine alone.
+"""Compares an evaluation's tokens per second with those of its engine alone.
 
   python -m experiments.benchmarks.evaluation [--init=base] [--json]
       [--data=arith] [--split=train] [--problems=500] [--samples=16]
 
 The same problems are answered with the same tokens by the engine alone, from
-ids to ids, and by `evaluating.collect`, which also phrases, decodes, judges and
-stores as `experiments.evaluate` does. Both come twice and in turn; the first
-time compiles, and starts the processes of the judge, and is not told. Told is
-also what the evaluation does while the engine waits, of which scoring is a
-part, as a share of the engine's time.
+ids to ids, and by `evaluating.collect`, which also renders prompts, decodes,
+judges and stores, as `experiments.evaluate` does. Both run twice, in turn; the
+first time compiles and starts the judge's processes and is not reported. Also
+reported is the time that the evaluation spends outside the engine, part of
+which is scoring, as a share of the engine's time.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from .. import asking, common, data_sets, flagset, start
 from .output import show
 
 EVAL = flagset.define(EvalConfig())
-SPLIT = flags.DEFINE_string("split", "train", "Problems.")
-PROBLEMS = flags.DEFINE_integer("problems", 500, "How many.", lower_bound=1)
+SPLIT = flags.DEFINE_string(
+    "split", "train", "Split of --data to take problems from.")
+PROBLEMS = flags.DEFINE_integer(
+    "problems", 500, "Number of problems.", lower_bound=1)
 TEMPLATE = flags.DEFINE_string("template", "r1-zero", asking.TEMPLATE)
 
 
@@ -57,13 +59,14 @@ def main() -> None:
 
 def measure(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
             prompts: Sequence[Prompt]) -> dict[str, float]:
-  """What `main` prints.
+  """Measures what `main` prints.
 
   Returns:
-    `problems`, `samples`, `tokens` drawn; `engine_s` and `evaluation_s`, and
-    tokens a second of both; `kept`, the second as a share of the first;
-    `engine_inside_s`, seconds of the evaluation within the engine, and `added`,
-    all others in terms of these.
+    `problems`, `samples` of each, `tokens` sampled; `engine_s` and
+    `evaluation_s`, seconds of the engine alone and of the evaluation, and their
+    tokens per second; `kept`, the evaluation's speed as a share of the
+    engine's; `engine_inside_s`, seconds that the evaluation spent in the
+    engine; `added`, its other seconds as a share of these.
   """
   params = evaluating.laid_out(policy, engine, donate=True)
   timed = _Timed(engine)
@@ -102,7 +105,7 @@ class _Timed:
 
   def __init__(self, engine: Engine):
     self._engine, self.model = engine, engine.model
-    self.key: jax.Array | None = None  # that it was last called with
+    self.key: jax.Array | None = None  # key of the last call
     self.start()
 
   def start(self) -> None:
@@ -110,7 +113,7 @@ class _Timed:
 
   def groups(self, params: Any, bias_LE: Any, prompts: Any, prompt_ids: Any,
              samples: int, key: Any) -> Any:
-    """As the engine's."""
+    """Like `Engine.groups`, timed."""
     self.key = key  # the engine alone draws the same tokens with it
     found = self._engine.groups(
         params, bias_LE, prompts, prompt_ids, samples, key)

@@ -1,8 +1,9 @@
-"""Times three forms of the routed experts; docs/log/core.md keeps the table.
+"""Times three implementations of the routed experts.
 
   python -m experiments.benchmarks.experts [--json]
 
-`r1jax.ops.experts.choose` takes the fastest form of a backend from it.
+docs/log/core.md has the table, from which `r1jax.ops.experts.choose` takes the
+fastest implementation for each backend.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from r1jax.report import tables
 
 from .output import JSON
 
-REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each form.")
+REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each implementation.")
 FORMS = flags.DEFINE_list(
-    "forms", ["dense", "ragged", "blocks"], "What to time.")
+    "forms", ["dense", "ragged", "blocks"],
+    "Implementations of `r1jax.ops.experts` to time.")
 
 # tokens, experts, width, expert width, experts per token
 SIZES = ((256, 8, 128, 256, 2), (2048, 8, 128, 256, 2), (256, 64, 128, 64, 6),

@@ -1,9 +1,9 @@
-"""One GRPO step, timed: rollout and update in tokens a second.
+"""Times one GRPO step: rollout and update in tokens per second.
 
   python -m experiments.benchmarks.grpo_step --preset=peer-small --json
 
-Sampler, packing and update are the ones of training (`r1jax.stages.grpo`);
-only the rewards are made up. Weights are random and nothing ends by itself.
+Sampler, packing and update are those of training (`r1jax.stages.grpo`); rewards
+are made up, weights are random, and no completion has an end-of-sequence id.
 
   rollout_tok_s  sampled tokens / seconds of `Engine.generate`, prefill included
   update_tok_s   prompt and sampled tokens / seconds of packing, forward,
@@ -11,13 +11,13 @@ only the rewards are made up. Weights are random and nothing ends by itself.
   step_s         one whole step: rollout, rewards, advantages, update
   compile_s      how much longer the first step took than the median step; the
                  compilation cache is off
-  *_fraction     model FLOPs a second (`r1jax.accounting.flops`) / those of a
+  *_fraction     model FLOPs per second (`r1jax.accounting.flops`) / those of a
                  float32 matrix product, measured before and after in the same
                  process
 
-Tokens are real ones: neither padding nor rows that have ended count. Of
-`peer-long` only the rollout is measured: what is asked there is what a long
-tail of completions costs, in time and in memory.
+Neither padding nor rows that have ended count as tokens. Of `peer-long` only
+the rollout is measured: it shows the cost of a long tail of completions, in
+time and in memory.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from .. import start
 from ..computing import COMPUTE, MESH
 from .output import JSON
 
-_MATMUL = 2048  # side of the square matrices of the machine's rate
+_MATMUL = 2048  # side of the square matrices that measure the machine's FLOPs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,11 @@ class Workload:
   Attributes:
     model: preset of the model.
     questions, samples: prompts, and completions of each.
-    prompt, new: tokens of a prompt, and the most of a completion.
-    mean: of the exponential that completion lengths are drawn from,
-      min(new, 1 + it); 0 makes all of them `new` long.
+    prompt, new: tokens of a prompt, and of the longest completion.
+    mean: completion lengths are min(new, 1 + x), where x is drawn from an
+      exponential distribution of this mean; 0 makes all of them `new` long.
     micro_rows: packed rows of a micro-batch.
-    update: whether the step goes on after its rollout.
+    update: whether the step includes the update, or the rollout alone.
   """
 
   model: str
@@ -103,11 +103,14 @@ WORKLOADS = {
     "peer-moe": Workload(model="peer-moe", questions=32, samples=1),
 }
 
-PRESET = flags.DEFINE_enum("preset", "peer-small", list(WORKLOADS), "Workload.")
+PRESET = flags.DEFINE_enum(
+    "preset", "peer-small", list(WORKLOADS),
+    "Workload: model, questions, samples and lengths of a step.")
 REPS = flags.DEFINE_integer(
     "reps", 3, "Steps measured after a warm-up.", lower_bound=1)
 MICRO_ROWS = flags.DEFINE_integer(
-    "micro_rows", None, "Rows of a micro-batch, instead of the workload's.")
+    "micro_rows", None, "Packed rows of a micro-batch; default: the"
+    " workload's.")
 
 
 class Bench:
@@ -117,7 +120,8 @@ class Bench:
                mesh: jax.sharding.Mesh | None):
     self.work, self.lengths = work, work.lengths()
     first = weights.load(f"random:{work.model}", compute, jax.random.key(0))
-    # `samples` is the learner's business only where it reckons advantages.
+    # The config needs 2 samples or more; advantages are computed here, without
+    # it.
     self.cfg = GrpoConfig(
         questions=work.questions, samples=max(2, work.samples),
         max_new_tokens=(work.new,), row_length=work.prompt + work.new,
@@ -131,7 +135,7 @@ class Bench:
         0, first.model.cfg.vocab_size, (work.questions, work.prompt), np.int32)
 
   def step(self, index: int) -> dict[str, float]:
-    """Seconds of one step by phase, and CPU seconds as `<phase>_cpu`."""
+    """Runs one step; seconds by phase, and CPU seconds as `<phase>_cpu`."""
     clock, cpu = grpo.Clock(), [time.process_time()]
     with self.learner.sampling() as policy:
       rollout = self.engine.generate(
@@ -148,7 +152,7 @@ class Bench:
         "update_cpu": cpu[2] - cpu[1]}
 
   def _update(self, rollout: Rollout, clock: grpo.Clock) -> None:
-    """Rewards and one update, as laps of the clock."""
+    """Computes rewards and one update, and times them with the clock."""
     advantages = made_up(rollout.tokens_QGT)
     clock.lap("rewards")
     packed = minibatches.pack(
@@ -163,7 +167,7 @@ class Bench:
 
 
 def made_up(tokens_QGT: np.ndarray) -> Advantages:
-  """Rewards the share of even tokens, over the baseline of the whole batch."""
+  """Advantages of made-up rewards: the share of even ids, batch-normalised."""
   rewards_QG = (tokens_QGT % 2 == 0).mean(-1)
   advantages_QG = ((rewards_QG - rewards_QG.mean())
                    / (rewards_QG.std() + 1e-6)).astype(np.float32)
@@ -172,7 +176,7 @@ def made_up(tokens_QGT: np.ndarray) -> Advantages:
 
 
 def matmul_rate() -> float:
-  """float32 FLOPs a second of a large matrix product, the best of five."""
+  """float32 FLOPs per second of a large matrix product, the best of five."""
   a = jnp.ones((_MATMUL, _MATMUL), jnp.float32)
   product = jax.jit(lambda a: jnp.dot(a, a, precision="float32"))
   product(a).block_until_ready()
@@ -196,7 +200,7 @@ def operations(cfg: ModelConfig, work: Workload) -> tuple[float, float]:
 
 
 def peak_memory() -> dict[str, float]:
-  """Largest resident set, and the devices' own peak where they count it."""
+  """Peak resident memory, and the device's peak if it reports one, in GB."""
   unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
   rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
   peaks = {"peak_rss_gb": rss / 1e9}
@@ -208,7 +212,7 @@ def peak_memory() -> dict[str, float]:
 
 def measure(work: Workload, reps: int, compute: Compute | None = None,
             mesh: jax.sharding.Mesh | None = None) -> dict[str, Any]:
-  """Times a warm-up and `reps` steps; see the module for the names."""
+  """Times `reps` steps after a warm-up; the module describes the names."""
   bench = Bench(work, compute or Compute(), mesh)
   rates = [matmul_rate()]
   with bench.learner.on_mesh():

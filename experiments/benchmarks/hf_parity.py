@@ -1,10 +1,10 @@
-"""Speed beside transformers, on the same weights, in one process.
+"""Compares speed and logits with transformers on the same weights.
 
   python -m experiments.benchmarks.hf_parity [--json]
 
 transformers makes a tiny deepseek_v3 and a tiny qwen2 (4 layers, width 256) and
-writes them; r1jax reads them. Both then do the same work in turn, `--reps`
-times after a warm-up; medians, in tokens a second.
+writes them; r1jax reads them. In one process both do the same work in turn,
+`--reps` times after a warm-up; medians, in tokens per second.
 
   forward   logits of `--rows` x `--length` tokens
   decode    `--rows` completions of `--new` tokens, sampled at temperature 1,
@@ -46,7 +46,7 @@ from .output import JSON
 MODELS = {"deepseek_v3": "peer-moe", "qwen2": "peer-small"}
 
 REPS = flags.DEFINE_integer("reps", 3, "Timed rounds.", lower_bound=1)
-ROWS = flags.DEFINE_integer("rows", 32, "Sequences at once.")
+ROWS = flags.DEFINE_integer("rows", 32, "Sequences of a batch.")
 LENGTH = flags.DEFINE_integer("length", 192, "Tokens of a sequence.")
 PROMPT = flags.DEFINE_integer("prompt", 64, "Tokens of a prompt.")
 NEW = flags.DEFINE_integer("new", 128, "Tokens of a completion.")
@@ -55,12 +55,12 @@ Work = dict[str, Callable[[], Any]]
 
 
 def tokens() -> np.ndarray:
-  """int64 [rows, length], the same for both."""
+  """Random ids, int64 [rows, length], the same for both libraries."""
   return np.random.default_rng(0).integers(4, 500, (ROWS.value, LENGTH.value))
 
 
 def reference(family: str, folder: str) -> Work:
-  """transformers' model, written to `folder`, and its work."""
+  """Makes transformers' model and writes it to `folder`; its work by kind."""
   try:
     import torch
     import transformers
@@ -98,7 +98,7 @@ def reference(family: str, folder: str) -> Work:
 
 
 def ours(folder: str) -> Work:
-  """r1jax's model of the same files, and the same work."""
+  """Reads the same files into r1jax's model; the same work by kind."""
   model, params, bias_LE = weights.load(
       f"hf:{folder}", Compute(), jax.random.key(0))
   ids_BT = jnp.asarray(tokens(), jnp.int32)
@@ -139,7 +139,7 @@ def ours(folder: str) -> Work:
 
 
 def measure(family: str) -> dict[str, Any]:
-  """Tokens a second of both, by kind of work, and the gap of the logits."""
+  """Tokens per second of both, by kind of work, and the gap of the logits."""
   with tempfile.TemporaryDirectory() as folder:
     theirs, mine = reference(family, folder), ours(folder)
   want, got = theirs["forward"](), mine["forward"]()

@@ -1,16 +1,17 @@
-"""Host memory of importing a Hugging Face checkpoint onto a mesh.
+"""Measures host memory of importing a Hugging Face checkpoint onto a mesh.
 
   python -m experiments.benchmarks.import_memory --gb=2 --json
 
-A DeepSeek-V3 of the given size (bfloat16, made up) is written in several files
-and imported by a process of its own with eight simulated CPU devices. Its
-anonymous resident memory (mapped files do not count) is sampled all the while.
+A DeepSeek-V3 of the given size with made-up bfloat16 weights is written in
+several files and imported by a separate process with eight simulated CPU
+devices. During the import the process's anonymous resident memory (without
+mapped files) is sampled.
 
   params_mb  the parameters on all devices together
-  shard_mb   the largest shard of a leaf on one device
+  shard_mb   the largest shard of a parameter on one device
   extra_mb   peak - memory before the import - params_mb
-  bound_mb   what extra_mb has to stay below: shard_mb + --margin_mb
-  seconds    of the import
+  bound_mb   the limit of extra_mb: shard_mb + --margin_mb
+  seconds    duration of the import
 """
 
 from __future__ import annotations
@@ -42,10 +43,13 @@ from r1jax.stages import weights
 from .. import command, flagset, start
 from .output import JSON
 
-GB = flags.DEFINE_float("gb", 2.0, "Size of the checkpoint.", lower_bound=0.01)
-FILES = flags.DEFINE_integer("files", 5, "How many files.", lower_bound=1)
+GB = flags.DEFINE_float(
+    "gb", 2.0, "Size of the checkpoint, in GB.", lower_bound=0.01)
+FILES = flags.DEFINE_integer(
+    "files", 5, "Files of the checkpoint.", lower_bound=1)
 MARGIN = flags.DEFINE_float(
-    "margin_mb", 1024.0, "What may be used beside one shard.")
+    "margin_mb", 1024.0, "Memory that the import may use in addition to the"
+    " parameters and one shard, in MiB.")
 FOLDER = flags.DEFINE_string(
     "folder", "", "Measure the import of this folder in this process.")
 MESH = flagset.define(MeshConfig(data=1, fsdp=2, expert=-1), "mesh")
@@ -54,7 +58,7 @@ _DEVICES = 8
 
 
 def config(gb: float) -> ModelConfig:
-  """Five layers, four of them mixtures, of about `gb` in bfloat16."""
+  """A model of about `gb` GB in bfloat16: five layers, four of them MoE."""
   per_width = 2 * 4 * 32 * 3 / 8  # bytes of the experts / width^2
   width = 64 * max(1, round((gb * 1e9 / per_width) ** 0.5 / 64))
   return ModelConfig(
@@ -65,7 +69,7 @@ def config(gb: float) -> ModelConfig:
 
 
 def make(folder: pathlib.Path, cfg: ModelConfig, files: int) -> None:
-  """Writes a checkpoint whose parameters were never in memory together."""
+  """Writes a checkpoint tensor by tensor, never all of them in memory."""
   model = build(cfg)
   leaves = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
   leaves[hf_names.ROUTER_BIAS] = jax.eval_shape(model.init_router_bias)
@@ -112,7 +116,7 @@ def _anonymous() -> int:
 
 
 def measure(folder: str) -> dict[str, float]:
-  """Imports and measures; see the module for the names."""
+  """Imports and measures; the module describes the names."""
   check(jax.device_count() > 1, "one device: nothing is sharded")
   mesh = make_mesh(MESH.value())
   compute = Compute(param_dtype="bfloat16")
@@ -131,7 +135,7 @@ def measure(folder: str) -> dict[str, float]:
 
 
 def _child(folder: str) -> dict[str, float]:
-  """`measure` in a fresh process, whose heap has never been used."""
+  """Runs `measure` in a new process, whose heap is unused."""
   environment = os.environ | {
       "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "64", "XLA_FLAGS":
       f"--xla_force_host_platform_device_count={_DEVICES}"}

@@ -1,8 +1,8 @@
-"""Right answers of mathematics, changed a little: what is still rewarded?
+"""Changes right answers of mathematics a little and lists those still accepted.
 
-A digit dropped, a sign swapped, a function applied to a letter, a word, a prime
-or an absolute value added. Whether a rewarded mutant is truly equal nobody but
-a reader can say: all are listed.
+A digit is dropped, a sign swapped, a function applied to a letter, a word, a
+prime or an absolute value added. A reader must decide whether an accepted
+mutant really equals the reference, so all of them are listed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WORDS = ("wrong", "sevenths", "below zero", "negative", "repeating", "times",
 
 
 def golds(folder: pathlib.Path) -> list[str]:
-  """Every different reference of GSM8K, CMATH and IMO-AnswerBench."""
+  """The distinct references of GSM8K, CMATH and IMO-AnswerBench."""
   references: dict[str, None] = {}
   for path in sorted((folder / "gsm8k").glob("*.jsonl")):
     for line in path.read_text().splitlines():
@@ -39,7 +39,7 @@ def golds(folder: pathlib.Path) -> list[str]:
 
 def _at(text: str, pattern: str, change: Callable[[str], str],
         chance: random.Random) -> str:
-  """One of the places where `pattern` matches, changed."""
+  """Changes one random match of `pattern`."""
   places = list(re.finditer(pattern, text))
   if not places:
     return text
@@ -48,7 +48,7 @@ def _at(text: str, pattern: str, change: Callable[[str], str],
 
 
 def mutants(gold: str, chance: random.Random) -> Iterator[tuple[str, str]]:
-  """(kind, mutant) of a reference."""
+  """(kind, mutant) pairs of a reference."""
   text = gold.strip().strip("$").strip()
   letter = r"(?<![A-Za-z\\])[a-zA-Z](?![A-Za-z])"
   yield "digit dropped", _at(text, r"\d", lambda _: "", chance)
@@ -77,7 +77,7 @@ def mutants(gold: str, chance: random.Random) -> Iterator[tuple[str, str]]:
 
 
 def fuzz(folder: pathlib.Path, count: int, seed: int) -> dict[str, object]:
-  """What became of `count` mutants; every rewarded one is listed."""
+  """Judges at least `count` mutants; returns counts and the accepted ones."""
   chance = random.Random(seed)
   known = golds(folder)
   chance.shuffle(known)

@@ -1,4 +1,4 @@
-"""How benchmarks print what they measured."""
+"""Prints the measurements of a benchmark, as text or JSON."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
 
 def show(measures: Mapping[str, float]) -> None:
-  """Prints numbers, one a line, or as --json has them."""
+  """Prints numbers, one per line, or as a JSON object with --json."""
   print(json.dumps(measures) if JSON.value else "\n".join(
       f"{name}: {value:.4g}" for name, value in measures.items()))

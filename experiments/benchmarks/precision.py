@@ -1,39 +1,39 @@
-"""What training in bfloat16 costs beside float32, and what masters are for.
+"""Compares training in float32, bfloat16 and bfloat16 without masters.
 
   python -m experiments.benchmarks.precision --workdir=runs/precision --json
 
-R1-Zero from --init with the quickstart's settings, smaller steps and --lrs, in
-four forms that differ in nothing but precision:
+R1-Zero from --init with the quickstart's settings, but smaller steps and the
+learning rates of --runs, in four forms that differ only in precision:
 
-  float32      everything
-  bfloat16     computes in bfloat16, trains float32 masters: what
-               --compute.dtype=bfloat16 does
-  stochastic   bfloat16 parameters without masters, updates rounded by chance:
-               what --optimizer.rounding=stochastic does
-  nearest      bfloat16 parameters without masters, updates rounded to the
-               nearest: what the stages refuse, so this benchmark rounds the
-               state after every update by itself
+  float32      everything in float32
+  bfloat16     computation in bfloat16, float32 master weights, as with
+               --compute.dtype=bfloat16
+  stochastic   bfloat16 parameters without masters, updates rounded
+               stochastically, as with --optimizer.rounding=stochastic
+  nearest      bfloat16 parameters without masters, updates rounded to nearest;
+               the stages refuse this, so the benchmark itself rounds the
+               parameters after every update
 
 Then supervised fine-tuning of a LoRA adapter at lr 1e-5 on worked answers of
-the embedded task, beside a float32 and beside a bfloat16 base.
+the embedded task, with a float32 and with a bfloat16 base.
 
-Every run is a run of its stage, in a folder of its own; finished ones are read
-back, an interrupted one goes on. WORKDIR gets precision.json and precision.png,
-with the runs that are finished; --json prints the figures without the curves.
-Of RL, each but the first three the mean over the last tenth of the updates:
+Each run has a folder of its own; finished ones are read back, an interrupted
+one resumes. WORKDIR gets precision.json and precision.png, with the finished
+runs; --json prints the figures without the curves. For RL (rewards and gaps are
+means over the last tenth of the updates):
 
   form, lr, updates       which run
-  moved                   |p - p0| / |p0| at the end, p as it is kept
-  moved_share             share of the weights, as they are kept, that are not
-                          the first ones
-  computing_share         the same of their bfloat16 roundings
+  moved                   |p - p0| / |p0| at the end, of the stored parameters p
+  moved_share             share of the stored parameters that have changed
+  computing_share         share of them whose bfloat16 rounding has changed
   accuracy, format, combined   rewards of the training samples
-  gap, gap_max            between the log-probabilities of sampler and trainer,
-                          mean and largest of an update's tokens
+  gap, gap_max            difference between the log-probabilities of sampler
+                          and trainer: mean and maximum over an update's tokens
 
-and of SFT: loss (of the last tenth's batches; loss_first of the first, before
-any update) and held_out (at the end; held_out_first after a twentieth of the
-updates), in nats per token. `*_apart` is |bfloat16 - float32| / float32.
+and for SFT, in nats per token: loss (over the batches of the last tenth;
+loss_first: the first batch, before any update) and held_out (at the end;
+held_out_first: after a twentieth of the updates). `*_apart` is
+|bfloat16 - float32| / float32.
 """
 
 from __future__ import annotations
@@ -77,20 +77,22 @@ from .output import JSON
 RUNS = flags.DEFINE_list(
     "runs", ["3e-6:200:float32+bfloat16+stochastic+nearest",
              "2e-4:150:float32+bfloat16"],
-    "RL: learning rate, updates and forms, as LR:UPDATES:FORM+FORM.")
-QUESTIONS = flags.DEFINE_integer("questions", 4, "Of an update.")
-SAMPLES = flags.DEFINE_integer("samples", 8, "Of a question.")
+    "Runs of RL, each as LR:UPDATES:FORM+FORM, with forms among float32,"
+    " bfloat16, stochastic and nearest.")
+QUESTIONS = flags.DEFINE_integer(
+    "questions", 4, "Questions of an RL update.")
+SAMPLES = flags.DEFINE_integer("samples", 8, "Samples of a question.")
 SFT_UPDATES = flags.DEFINE_integer(
-    "sft_updates", 400, "Of the adapter.", lower_bound=1)
+    "sft_updates", 400, "Updates of the LoRA adapter.", lower_bound=1)
 flags.set_default(quickstart.WORKDIR, "runs/precision")
 
 
 class Form(NamedTuple):
-  """What a run differs in.
+  """Precision of a run.
 
   Attributes:
     compute: dtypes.
-    rounding: of the optimizer.
+    rounding: how the optimizer rounds bfloat16 parameters.
     nearest: whether to round the parameters to bfloat16 after every update.
   """
 
@@ -106,11 +108,11 @@ FORMS = {
         Compute(dtype="bfloat16", param_dtype="bfloat16"), "stochastic"),
     "nearest": Form(Compute(dtype="bfloat16"), nearest=True),
 }
-# The base, too, is stored in bfloat16: an adapter's base needs no masters.
+# The base is also stored in bfloat16: it is not trained and needs no masters.
 SFT_FORMS = {
     "float32": Compute(),
     "bfloat16": Compute(dtype="bfloat16", param_dtype="bfloat16")}
-TAIL = 0.1  # of the updates, what "at the end" is a mean of
+TAIL = 0.1  # share of the updates over which final values are averaged
 
 
 class Run(NamedTuple):
@@ -125,7 +127,7 @@ class Run(NamedTuple):
 
 
 class Learner(learner_lib.Learner):
-  """A learner that says how far it has moved, and may round as it should not.
+  """A learner that logs how far it has moved, and may round to nearest.
 
   Attributes:
     nearest: see `Form`.
@@ -135,7 +137,8 @@ class Learner(learner_lib.Learner):
 
   def __init__(self, *args: Any):
     super().__init__(*args)
-    # Before anything is restored, so a resumed run measures from there too.
+    # Taken before a checkpoint is restored, so that a resumed run also measures
+    # from the start.
     self._first = jax.tree.map(jnp.copy, self._trained())
     self._measure = jax.jit(movement)
 
@@ -152,17 +155,17 @@ class Learner(learner_lib.Learner):
 
 
 def _round(x: jax.Array) -> jax.Array:
-  """The nearest number that bfloat16 has, in float32."""
-  # A cast there and back would not do: XLA leaves it out where it fuses.
+  """Rounds to the nearest bfloat16 number, as float32."""
+  # XLA may remove a cast to bfloat16 and back when it fuses.
   return jax.lax.reduce_precision(x.astype(jnp.float32), 8, 7)
 
 
 def movement(params: Any, first: Any) -> dict[str, jax.Array]:
-  """How far parameters are from the first ones; see the module's text.
+  """How far parameters are from the first ones; the module defines the names.
 
   Args:
     params: a tree of arrays of any dtype.
-    first: as it was, same dtypes.
+    first: the initial tree, same dtypes.
   """
   now, then = jax.tree.leaves(params), jax.tree.leaves(first)
 
@@ -180,7 +183,7 @@ def movement(params: Any, first: Any) -> dict[str, jax.Array]:
 
 
 def config(run: Run, seed: int, questions: int, samples: int) -> GrpoConfig:
-  """The quickstart's with smaller steps, another learning rate, no warm-up."""
+  """The quickstart's config with smaller steps, `run`'s lr and no warm-up."""
   return dataclasses.replace(
       zero.config(seed, run.updates), questions=questions,
       samples=samples, micro_rows=4, eval_every=0,
@@ -189,11 +192,11 @@ def config(run: Run, seed: int, questions: int, samples: int) -> GrpoConfig:
 
 def reinforce(run: Run, cfg: GrpoConfig, init: str, folder: epath.Path
               ) -> bool:
-  """R1-Zero in one form, or goes on with it; whether it is finished."""
+  """Runs or resumes R1-Zero in one form; returns whether it is finished."""
   form = FORMS[run.form]
   base, tokenizer = weights.with_tokenizer(init, form.compute)
   questions = tasks.joined(tasks.load("arith", "train"))
-  # No setting of the stage measures movement, or rounds without masters.
+  # No setting of the stage measures movement or rounds to nearest.
   learner = type("Learner", (Learner,), {"nearest": form.nearest})
   with (judging.judge(tokenizer, cfg.template) as judge,
         mock.patch.object(learner_lib, "Learner", learner)):
@@ -216,7 +219,7 @@ NAMES = {
 
 
 def result(run: Run, folder: epath.Path) -> dict[str, Any]:
-  """What a finished run of RL says of itself; see the module."""
+  """Results of a finished RL run; the module describes the names."""
   rows = writer.read(folder)
   summary = run._asdict() | {
       name: ending(rows, metric) for name, metric in NAMES.items()}
@@ -230,7 +233,7 @@ def dialogues(split: str, count: int, tokenizer: Tokenizer, path: epath.Path,
               cfg: SftConfig) -> list[data_lib.Example]:
   """Questions of the embedded task, answered in words new to the base.
 
-  They are written to `path`, and read as a user's are.
+  They are written to `path` and read back like a user's data.
   """
   def answer(problem):
     first, *rest = arithmetic.step_list(problem.start, problem.deltas)
@@ -247,7 +250,7 @@ def dialogues(split: str, count: int, tokenizer: Tokenizer, path: epath.Path,
 
 
 def sft_config(seed: int, updates: int) -> SftConfig:
-  """A constant lr of 1e-5; all that makes it learn sooner is the adapter's."""
+  """SFT of a LoRA adapter of rank 16 and alpha 64 at a constant lr of 1e-5."""
   return SftConfig(
       steps=updates, rows=8, seed=seed, eval_every=max(1, updates // 20),
       save_every=200, optimizer=OptimizerConfig(lr=1e-5),
@@ -255,7 +258,7 @@ def sft_config(seed: int, updates: int) -> SftConfig:
 
 
 def imitate(name: str, cfg: SftConfig, init: str, top: epath.Path) -> bool:
-  """An adapter by SFT, or goes on with it; whether it is finished."""
+  """Trains an adapter by SFT, or resumes it; returns whether it is finished."""
   base, tokenizer = weights.with_tokenizer(init, SFT_FORMS[name])
   train, held_out = (
       dialogues(split, count, tokenizer, top / f"{split}.jsonl", cfg)
@@ -266,7 +269,7 @@ def imitate(name: str, cfg: SftConfig, init: str, top: epath.Path) -> bool:
 
 
 def learned(name: str, folder: epath.Path) -> dict[str, Any]:
-  """What a finished run of SFT says of itself; see the module."""
+  """Results of a finished SFT run; the module describes the names."""
   rows = writer.read(folder)
   held_out = [row for row in rows if "eval/cross_entropy" in row]
   return {
@@ -283,7 +286,7 @@ def runs_of(texts: Sequence[str]) -> list[Run]:
   """The runs that --runs names.
 
   Raises:
-    ValueError: a text that is not LR:UPDATES:FORM+FORM.
+    ValueError: a text is not LR:UPDATES:FORM+FORM.
   """
   runs = []
   for text in texts:
@@ -297,7 +300,7 @@ def runs_of(texts: Sequence[str]) -> list[Run]:
 
 
 def apart(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-  """|bfloat16 - float32| / float32 of SFT; None while one is missing."""
+  """|bfloat16 - float32| / float32 of SFT; None while a run is missing."""
   values = {row["form"]: row[name] for row in rows}
   if set(values) != set(SFT_FORMS):
     return None
@@ -306,7 +309,7 @@ def apart(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
 
 def write(runs: Sequence[Run], cfgs: Mapping[Run, GrpoConfig],
           tuning: SftConfig, top: epath.Path) -> dict[str, Any]:
-  """Writes precision.json and .png of what is finished; returns the former."""
+  """Writes precision.json and .png of the finished runs; returns the former."""
   rl = [result(run, run.folder(top)) for run in runs
         if grpo.finished(run.folder(top), cfgs[run])]
   sft_rows = [learned(name, top / "sft" / name) for name in SFT_FORMS
@@ -320,12 +323,12 @@ def write(runs: Sequence[Run], cfgs: Mapping[Run, GrpoConfig],
 
 
 def tuned(folder: epath.Path, cfg: SftConfig) -> bool:
-  """Whether a run of SFT has done all its updates."""
+  """Whether an SFT run has done all its updates."""
   return bool(rows := writer.read(folder)) and rows[-1]["step"] >= cfg.steps
 
 
 def table(results: Mapping[str, Any]) -> str:
-  """The figures without the curves, for people."""
+  """The figures without the curves, as a text table."""
   rl = tables.render(
       ["lr", "form", "moved", "weights", "computing", "accuracy", "format",
        "gap", "largest"],
@@ -359,7 +362,7 @@ def main() -> None:
     print(f"run {number + 1} of {len(jobs)}: {what}", file=sys.stderr,
           flush=True)
     if not job():
-      print("interrupted; the same command goes on", file=sys.stderr)
+      print("interrupted; the same command resumes", file=sys.stderr)
       break
   results = write(runs, cfgs, tuning, top)
   if JSON.value:

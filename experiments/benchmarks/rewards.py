@@ -1,20 +1,20 @@
-"""The reward runner, timed and fuzzed.
+"""Times and fuzzes the reward runner.
 
   python -m experiments.benchmarks.rewards --json
   python -m experiments.benchmarks.rewards --fuzz=10000 --json
   python -m experiments.benchmarks.rewards --mutate=30000 --json
 
-  choice_items_s  multiple-choice answers judged a second, format included
-  math_items_s    mathematical answers judged a second, format included: a third
-                  right numbers, a third right as expressions only, a third
-                  wrong; no two alike
-  programs_s      one-line programs judged a second, a sandbox for each
-  fuzz            random and mutated completions, each judged by every verifier
+  choice_items_s  multiple-choice answers judged per second, format included
+  math_items_s    mathematical answers judged per second, format included: a
+                  third equal numbers, a third equal expressions in another
+                  form, a third wrong; all different
+  programs_s      one-line programs judged per second, each in its own sandbox
+  --fuzz          random and mutated completions, each judged by every verifier
                   and every other rule, in child processes. Counted: verdicts,
                   exceptions and crashes, deadlines, values out of range, other
-                  invalid verdicts (reasons are listed), and the slowest batch.
-  mutate          references of mathematics, changed a little (`mutations`): how
-                  many of the mutants are rewarded, and which.
+                  invalid verdicts (with reasons), and the slowest batch.
+  --mutate        references of mathematics, changed a little (`mutations`): how
+                  many of the mutants are accepted, and which.
 """
 
 from __future__ import annotations
@@ -42,24 +42,27 @@ from . import completions, mutations
 from .output import JSON
 
 WORKERS = flags.DEFINE_integer("workers", 2, "Child processes.", lower_bound=1)
-CHOICES = flags.DEFINE_integer("choices", 100_000, "Multiple-choice items.")
-MATHS = flags.DEFINE_integer("maths", 3_000, "Mathematical items.")
+CHOICES = flags.DEFINE_integer(
+    "choices", 100_000, "Multiple-choice answers to time.")
+MATHS = flags.DEFINE_integer(
+    "maths", 3_000, "Mathematical answers to time.")
 PROGRAMS = flags.DEFINE_integer(
-    "programs", 900, "Programs; 0 where there is no sandbox.")
-FUZZ = flags.DEFINE_integer("fuzz", 0, "Completions to fuzz; no rates then.")
+    "programs", 900, "Programs to time; 0 if there is no sandbox.")
+FUZZ = flags.DEFINE_integer(
+    "fuzz", 0, "Number of fuzzed completions to judge; 0 to time instead.")
 MUTATE = flags.DEFINE_integer(
-    "mutate", 0, "Changed references to judge; no rates then.")
+    "mutate", 0, "Number of changed references to judge; 0 to time instead.")
 SHARED = flags.DEFINE_string(
-    "golds", "../shared/data", "Folder of the data sets whose references are"
-    " changed.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the fuzzing.")
+    "golds", "../shared/data", "Folder of the data sets whose references"
+    " --mutate changes: gsm8k, cmath and imo_answerbench.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of --fuzz and --mutate.")
 
 FUZZED = rules.RULES | {"think": format.think}
 _BATCH = 500  # completions submitted at once
 
 
 def fuzz(count: int, seed: int, workers: int) -> dict[str, Any]:
-  """What became of `count` completions."""
+  """Judges `count` completions; counts verdicts and faults, see the module."""
   prompts = [[completions.prompt(i, language)
               for i in range(len(completions.CASES))]
              for language in completions.LANGUAGES]
@@ -83,7 +86,7 @@ def fuzz(count: int, seed: int, workers: int) -> dict[str, Any]:
           counts["rewarded"] += name == "accuracy" and score.value > 0
           if fault:
             counts[fault] += 1
-            # A deadline is the item's: one reason, however many rules.
+            # By verifier, not by rule: a deadline hits all rules of an item.
             reasons[f"{asked.verifier}: {score.reason} <- {text!r:.120}"] += 1
       slowest = max(slowest, time.perf_counter() - before)
   return {"completions": count, **counts, "slowest_batch_s": slowest,
@@ -92,7 +95,7 @@ def fuzz(count: int, seed: int, workers: int) -> dict[str, Any]:
 
 
 def rate(items: Iterator[Item], count: int, workers: int) -> float:
-  """Items a second, after a warm-up; two thirds of them are right."""
+  """Items judged per second, after a warm-up; two thirds must be right."""
   chosen = list(itertools.islice(items, count))
   with Pool({n: rules.RULES[n] for n in ("accuracy", "format")},
             workers=workers) as pool:
@@ -101,7 +104,7 @@ def rate(items: Iterator[Item], count: int, workers: int) -> float:
     scores = pool.submit(chosen).result()
     seconds = time.perf_counter() - before
   right = sum(score["accuracy"].value for score in scores) / count
-  if not 0.6 < right < 0.7:  # else something else was timed
+  if not 0.6 < right < 0.7:  # else wrong verdicts were timed
     raise ValueError(f"{right:.3f} of the answers were judged right, not 2/3")
   return count / seconds
 
@@ -112,7 +115,7 @@ def _answered(prompt: Prompt, answer: str) -> Item:
 
 
 def choices() -> Iterator[Item]:
-  """Multiple choice, 16 completions a question, two thirds right."""
+  """Multiple choice, 16 completions per question, two thirds right."""
   for i in itertools.count():
     asked = Prompt(
         id=i, domain="stem", source="", messages=ask("Which metal is it?"),
@@ -126,7 +129,7 @@ def choices() -> Iterator[Item]:
 
 
 def maths() -> Iterator[Item]:
-  """Numbers, expressions that are equal as values, wrong expressions."""
+  """Equal numbers, equal expressions in another form, wrong expressions."""
   for i in itertools.count(2):
     for gold, answer in (
         (str(i), f"{i}.0"),

@@ -1,10 +1,11 @@
-"""A reward model's scoring beside the log-probability pass of its backbone.
+"""Compares the speeds of reward-model scoring and log-probabilities.
 
   python -m experiments.benchmarks.scoring [--init=base] [--json]
 
-Both get the same texts, as lists of ids, and do all that a step of GRPO does
-with them: packing, placing, the forward pass, the way back to the host. They
-take turns, `--reps` times after a warm-up; medians, in tokens a second.
+A reward model and its backbone's log-probability pass get the same texts, as
+lists of ids, and do what a step of GRPO does with them: packing, placing on the
+device, the forward pass, the copy to the host. They take turns, `--reps` times
+after a warm-up; medians, in tokens per second.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from .output import show
 REPS = flags.DEFINE_integer("reps", 5, "Timed rounds.", lower_bound=1)
 ROWS = flags.DEFINE_integer("rows", 16, "Rows of a batch.")
 LENGTH = flags.DEFINE_integer("length", 256, "Tokens of a row.")
-TEXTS = flags.DEFINE_integer("texts", 256, "Texts, of 16 to 128 tokens.")
+TEXTS = flags.DEFINE_integer(
+    "texts", 256, "Number of random texts, of 16 to 128 tokens each.")
 
 
 def main() -> None:

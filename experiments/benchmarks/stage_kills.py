@@ -1,14 +1,14 @@
-"""Whether a plan's stages survive SIGKILL with an equal report.
+"""Kills every stage of a plan once and compares the results.
 
   python -m experiments.benchmarks.stage_kills --preset=tiny --json
 
 A plan runs to its report, once undisturbed, and its folder is renamed. Then the
-same command is given once more, in the same folder, and every stage is killed
-at a random moment of the time that it took before, in turn alone and together
-with the command that runs the plan; the command is given again until the plan
-is done. At the end every checkpoint's arrays, every line of every log and data
-file, and the report's tables and claims are compared with the undisturbed
-run's, but for what a clock says. Exit status 1 if anything differs.
+same command runs in the same folder, and every stage gets SIGKILL at a random
+moment of the time that it took before, alternately alone and together with the
+command that runs the plan; the command is repeated until the plan is finished.
+At the end the arrays of each stage's last checkpoint, every line of every log
+and data file, and the report's tables and claims are compared with the
+undisturbed run's, except for times. Exit status 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -41,21 +41,23 @@ from r1jax.plans.pipeline import BEGUN, DONE
 from .. import start
 from .output import JSON
 
-PRESET = flags.DEFINE_string("preset", "tiny", "As of experiments.r1.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the moments; the plan's own is 0.")
+PRESET = flags.DEFINE_string(
+    "preset", "tiny", "Plan to run, as --preset of experiments.r1.")
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the random moments; the plan's own seed stays 0.")
 FOLDER = flags.DEFINE_string(
     "folder", "", "Keep both runs here; a finished undisturbed run in it is"
-    " taken as it is. Default: a temporary folder, kept if something differs.")
+    " reused. Default: a temporary folder, kept if something differs.")
 
 ROOT = pathlib.Path(__file__).parents[2]
-# What a clock says, in files and in keys of their lines.
+# Files, and keys of their lines, that depend on the clock.
 _TIMED = re.compile(
     r"(.*/)?(done\.json|cost\.json|.*tfevents.*|.*\.html|.*\.png|\.lock)|begun/.*"
     r"|(.*/)?progress.*")
 _NOISE = re.compile(
     r"seconds|seconds/.*|.*tokens_per_s|rewards/wait_fraction|minutes|cost"
     r"|.*_per_s")
-_LATE = 0.95  # of a stage's seconds; what ends before that is not killed
+_LATE = 0.95  # latest moment of a kill, as a share of a stage's duration
 
 
 class Killed:
@@ -70,21 +72,21 @@ class Killed:
     """Starts nothing yet.
 
     Args:
-      workdir: of the plan.
-      seconds: what each stage took undisturbed.
-      draw: of the moments.
+      workdir: folder of the plan.
+      seconds: duration of each stage undisturbed.
+      draw: source of the random moments.
     """
     self.results: list[dict[str, Any]] = []
     self._workdir, self._seconds = workdir, seconds
-    # One moment a stage, drawn in the plan's order.
+    # Seconds from each stage's start to its kill, drawn in the plan's order.
     self._moments = {name: draw.uniform(0.05, _LATE) * took
                      for name, took in seconds.items()}
 
   def run(self) -> int:
-    """Runs to the end; how often the command was given.
+    """Runs the plan to the end; returns the number of starts.
 
     Raises:
-      ValueError: a start that nobody killed failed.
+      ValueError: a start failed that was not killed.
     """
     for starts in range(1, 2 * len(self._seconds) + 2):
       process = command(self._workdir, self._workdir.parent / "killed.log")
@@ -96,7 +98,7 @@ class Killed:
     raise ValueError("the plan never came to its end")
 
   def _disturb(self, process: subprocess.Popen) -> str:
-    """Kills the first stage whose turn it is; its name, or none's."""
+    """Kills the next stage at its moment; its name, "" if none was killed."""
     began: dict[str, float] = {}
     while process.poll() is None:
       time.sleep(0.01)
@@ -110,7 +112,7 @@ class Killed:
           self._note(name, "was faster", since)
         elif since >= moment and (pid := child_of(process.pid)):
           together = len(self.results) % 2 == 1
-          if together:  # else the command could see its stage's end
+          if together:  # first, or the command could see the stage end
             process.kill()
           with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
@@ -125,7 +127,7 @@ class Killed:
 
 
 def command(workdir: pathlib.Path, log: pathlib.Path) -> subprocess.Popen:
-  """Starts the plan; what it prints is added to the log."""
+  """Starts the plan; its output is appended to the log."""
   with log.open("a") as output:
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.r1", f"--preset={PRESET.value}",
@@ -134,7 +136,7 @@ def command(workdir: pathlib.Path, log: pathlib.Path) -> subprocess.Popen:
 
 
 def child_of(pid: int) -> int | None:
-  """The stage that a command runs, which leads a process group."""
+  """The process of the stage that a command runs, a process group leader."""
   path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
   check(pathlib.Path("/proc/self/task").exists(),
         "finding the processes needs /proc; run this on Linux")
@@ -146,7 +148,7 @@ def child_of(pid: int) -> int | None:
 
 
 def differences(whole: pathlib.Path, killed: pathlib.Path) -> Iterator[str]:
-  """What differs between two finished runs of a plan, in words."""
+  """Descriptions of the differences between two finished runs of a plan."""
   texts = [{name: content for name, content in contents(run)}
            for run in (whole, killed)]
   for name in sorted({*texts[0], *texts[1]}):
@@ -158,7 +160,7 @@ def differences(whole: pathlib.Path, killed: pathlib.Path) -> Iterator[str]:
 
 
 def contents(run: pathlib.Path) -> Iterator[tuple[str, Any]]:
-  """Every file of a run that says the same each time, by its name."""
+  """(name, content) of every file of a run that should be reproducible."""
   for path in sorted(run.rglob("*")):
     name = path.relative_to(run).as_posix()
     if "/checkpoints" in name or not path.is_file() or _TIMED.fullmatch(name):
@@ -176,7 +178,7 @@ def contents(run: pathlib.Path) -> Iterator[tuple[str, Any]]:
 
 
 def untimed(value: Any) -> Any:
-  """JSON without what a clock says."""
+  """JSON without the keys that depend on the clock."""
   if isinstance(value, dict):
     return {key: untimed(part) for key, part in value.items()
             if not _NOISE.fullmatch(key)}
@@ -184,7 +186,7 @@ def untimed(value: Any) -> Any:
 
 
 def arrays(folder: pathlib.Path) -> dict[str, tuple[Any, ...]]:
-  """The last checkpoint's arrays, bit by bit."""
+  """The last checkpoint's step and arrays, as (shape, dtype, bytes)."""
   manager = Manager(folder, read_only=True)
   try:
     step = manager.steps()[-1]
@@ -199,7 +201,7 @@ def arrays(folder: pathlib.Path) -> dict[str, tuple[Any, ...]]:
 
 
 def measure(folder: pathlib.Path) -> tuple[dict[str, Any], list[str]]:
-  """Both runs: what was done, and what differs."""
+  """Does both runs; returns the results, JSON-ready, and the differences."""
   plan = plan_lib.read(ROOT / f"experiments/plans/{PRESET.value}.toml")
   # Settings, and digests of them, hold the folder's name: one name for both.
   whole, killed = folder / "whole", folder / "killed"
@@ -223,7 +225,7 @@ def measure(folder: pathlib.Path) -> tuple[dict[str, Any], list[str]]:
 def main() -> None:
   folder = pathlib.Path(FOLDER.value or tempfile.mkdtemp(prefix="kills."))
   check(not (folder / "killed").exists() or not (folder / "whole").exists(),
-        f"{folder / 'killed'} is there already; choose another --folder")
+        f"{folder / 'killed'} exists already; choose another --folder")
   folder.mkdir(parents=True, exist_ok=True)
   summary, found = measure(folder)
   if JSON.value:

@@ -1,4 +1,4 @@
-"""A program compiled ahead of time, measured: memory, work, time."""
+"""Memory, FLOPs and estimated time of a program compiled ahead of time."""
 
 from __future__ import annotations
 
@@ -18,27 +18,31 @@ from r1jax.accounting.chips import Chip
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-  """All bytes and operations are those of one device.
+  """What a compiled program needs; bytes and FLOPs are those of one device.
 
   Attributes:
-    name: of the program.
-    arguments: bytes by kind, counted from shapes and shardings.
-    argument_bytes: the same as the compiler says.
-    padded_bytes: the same counted from the layouts that the compiler chose.
-    output_bytes: new buffers for results (those that reuse an argument's
-      excepted).
+    name: the program's name.
+    arguments: bytes of the arguments by kind, counted from shapes and
+      shardings.
+    argument_bytes: bytes of all arguments, as the compiler reports them.
+    padded_bytes: bytes of all arguments in the layouts that the compiler chose.
+    output_bytes: bytes of results that do not reuse an argument's buffer.
     temporary_bytes: everything else that the program holds at its peak.
-    flops, expected_flops: of matrix products as compiled, and as counted from
-      the config; per step where the program is a loop of steps.
-    touched_bytes: read and written in memory, per step.
-    collectives: kind to (count, bytes sent or received), per step.
-    compute_s, memory_s, network_s: those divided by the chip's rates; None for
-      a chip that is not listed.
-    xla_s: XLA's own estimate, which counts the body of a loop once; None where
-      it gives none.
-    lower_s, compile_s: seconds that took.
-    error: what the compiler said if it refused; the rest is then 0 or None.
-    needed_bytes: what it said the program needs, where it ran out of memory.
+    flops: FLOPs of matrix products, read from the compiled program.
+    expected_flops: FLOPs of matrix products, counted from the config.
+    touched_bytes: bytes read and written in main memory.
+    collectives: kind of collective to (count, bytes sent or received).
+    compute_s, memory_s, network_s: seconds that FLOPs, touched bytes and
+      collectives take at the chip's peak rates; None if the chip is unknown.
+    xla_s: XLA's own estimate in seconds, which counts a loop's body once; None
+      where XLA gives none.
+    lower_s, compile_s: seconds spent lowering and compiling.
+    error: the compiler's message if the program does not fit; the fields below
+      `arguments` are then 0 or None.
+    needed_bytes: arguments and the temporaries that the message names.
+
+  Where the program is a loop of decode steps, FLOPs, touched bytes, collectives
+  and the seconds from them are per step.
   """
 
   name: str
@@ -63,14 +67,14 @@ class Measured:
 
   @property
   def total_bytes(self) -> float:
-    """On the chip while the program runs, without what other programs hold."""
+    """Bytes on the chip while the program runs, other programs' excluded."""
     if self.error:
       return self.needed_bytes
     return self.argument_bytes + self.output_bytes + self.temporary_bytes
 
   @property
   def seconds(self) -> float | None:
-    """The longest of the three, as if they overlapped perfectly."""
+    """The longest of compute, memory and network time: perfect overlap."""
     parts = (self.compute_s, self.memory_s, self.network_s)
     return None if None in parts else max(parts)
 
@@ -83,18 +87,23 @@ def measure(name: str, lower: Callable[[], jax.stages.Lowered],
   """Lowers and compiles a program, and measures what came out.
 
   Args:
-    name: of the program.
-    lower: -> the lowered program.
-    arguments: what it reads, by kind.
-    chip: rates; None if unknown.
-    tpu: whether it is for a TPU, whose HLO is read from XLA's dump.
-    expected_flops: counted from the config, for one device.
-    steps: that FLOPs, bytes and collectives are divided by.
-    trips: of loops whose count is decided when running, see `hlo.costs`.
-    effort: of the TPU compiler's optimiser, -1 to 1; 0 is what runs get.
+    name: the program's name.
+    lower: returns the lowered program.
+    arguments: trees of the program's arguments, by kind.
+    chip: the chip's rates; None if unknown.
+    tpu: whether it is compiled for a TPU, whose HLO is read from XLA's dump.
+    expected_flops: FLOPs of one device, counted from the config.
+    steps: number of steps in the program; FLOPs, bytes and collectives are
+      divided by it.
+    trips: trip counts of loops that the HLO does not state, see `hlo.costs`.
+    effort: optimisation effort of the TPU compiler, -1 to 1; 0 is the default
+      of real runs.
 
   Returns:
-    What was measured; with `error` if the compiler refused for want of memory.
+    The measurements; with `error` set if the program does not fit into memory.
+
+  Raises:
+    jax.errors.JaxRuntimeError: compiling failed for another reason.
   """
   counted = {kind: memory.shard_bytes(tree) for kind, tree in arguments.items()}
   begin = time.perf_counter()
@@ -116,7 +125,7 @@ def measure(name: str, lower: Callable[[], jax.stages.Lowered],
           compile_s=time.perf_counter() - begin,
           needed_bytes=_needed(message) + sum(counted.values()))
     compile_s = time.perf_counter() - begin
-    # A text of libtpu's newer format cannot be made from the executable.
+    # `compiled.as_text()` cannot print the format of newer libtpu versions.
     text = _dumped(folder) if tpu else compiled.as_text()
   costs = hlo.costs(text, trips)
   stats = compiled.memory_analysis()
@@ -139,13 +148,13 @@ def measure(name: str, lower: Callable[[], jax.stages.Lowered],
 
 
 def _dumped(folder: str) -> str:
-  """The largest optimised module of a dump: the others are constants."""
+  """HLO of the largest optimised module of a dump; the others are constants."""
   files = pathlib.Path(folder).glob("*.after_optimizations.txt")
   return max(files, key=lambda file: file.stat().st_size).read_text()
 
 
 def _needed(message: str) -> float:
-  """Bytes of temporaries that an out-of-memory message of XLA names."""
+  """Bytes of temporaries that XLA's out-of-memory message states."""
   match = re.search(r"\(([\d.]+)([KMGT])\) exceeds", message)
   scale = dict(zip("KMGT", (2**10, 2**20, 2**30, 2**40)))
   return float(match[1]) * scale[match[2]] if match else 0.0

@@ -1,19 +1,20 @@
-"""What runs cost: chips, seconds by phase, tokens, operations, dollars.
+"""The cost of runs: chips, seconds by phase, tokens, FLOPs, dollars.
 
-  record = cost.Record(workdir)        # begins
+  record = cost.Record(workdir)        # starts counting
   with cost.phase("rollout"):
     rollout = engine.generate(...)
   cost.sampled(model.cfg, rollout)
   record.write()                       # WORKDIR/cost.json
 
-A process has one tally, as it has one clock: whatever counts here need not know
-which run it is part of, and `Record.write` takes what came since the last one.
-What came before a record began is nobody's, but for the time that the process
-took to start. Over resumes a record adds up, but for what was spent between its
-last write and a kill.
-Operations are counted as `accounting.flops` does: without the MTP module, and
-an adapter as all parameters; held-out losses of SFT are time alone. Time that
-no phase has is the loop's own, as that of SFT's updates.
+Each process has one global tally, so that code which counts need not know the
+run that it is part of; `Record.write` adds everything counted since the last
+write. What was counted before a record began belongs to no run, except the
+start-up time of the process. A record adds up over resumes; only what was spent
+between its last write and a kill is lost.
+FLOPs are counted by `accounting.flops`, without the MTP module; training a LoRA
+adapter counts as training all parameters, and SFT's held-out losses add time
+but no FLOPs. Time outside every phase is that of the loop itself, for example
+of SFT's updates.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from r1jax.models.config import ModelConfig
 from r1jax.sharding import processes
 
 COST = "cost.json"
-# Of a forward pass; the backward one counts twice as much.
+# Multiple of a forward pass's FLOPs: the backward pass counts as two of them.
 TRAINING = 3
 
 
 class _Spent:
-  """What was spent since `began`, in seconds of `time.perf_counter`."""
+  """Seconds, tokens and FLOPs since `began` (a `time.perf_counter` value)."""
 
   def __init__(self) -> None:
     self.began = time.perf_counter()
@@ -62,7 +63,7 @@ def took(name: str, seconds: float) -> None:
 
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[None]:
-  """Adds the time of its block to a phase."""
+  """A context manager that adds the seconds of its block to a phase."""
   began = time.perf_counter()
   try:
     yield
@@ -75,11 +76,11 @@ def count(name: str, cfg: ModelConfig, tokens: int, keys: float, *,
   """Adds tokens that went through a model.
 
   Args:
-    name: of the kind of pass.
-    cfg: of the model.
-    tokens: how many.
-    keys: positions that they attended to, summed over them.
-    factor: of the operations of a forward pass.
+    name: the kind of pass, such as "prefill".
+    cfg: the model.
+    tokens: the number of tokens.
+    keys: positions attended to, summed over the tokens.
+    factor: FLOPs as a multiple of a forward pass.
     absorbed: see `flops.forward`.
   """
   _spent.passes[name] += tokens
@@ -89,10 +90,10 @@ def count(name: str, cfg: ModelConfig, tokens: int, keys: float, *,
 
 
 def sampled(cfg: ModelConfig, rollout: Rollout) -> None:
-  """Counts a rollout: each prompt once, and every token that was drawn.
+  """Counts a rollout: each prompt once, and every sampled token.
 
-  Of several processes each calls it with its part, and the first counts for
-  all: as if the others' samples were as long as its own.
+  Every process calls it with its own part. The record of the first process
+  counts for all, on the assumption that the others' samples are as long.
   """
   prompts_Q = np.array([len(ids) for ids in rollout.prompt_tokens], np.int64)
   lengths_QG = rollout.lengths_QG.astype(np.int64)
@@ -109,12 +110,12 @@ def read(name: str, cfg: ModelConfig, batch: TokenBatch | ConversationBatch, *,
   """Counts packed rows.
 
   Args:
-    name: of the kind of pass.
-    cfg: of the model.
-    batch: rows, on the host.
-    factor: of the operations of a forward pass, `TRAINING` with its gradient.
-    scalar: whether the head gives one number, as a reward model's.
-    part: whether the rows are those of this process alone; see `sampled`.
+    name: the kind of pass, such as "update".
+    cfg: the model.
+    batch: packed rows, on the host.
+    factor: FLOPs as a multiple of a forward pass; `TRAINING` with a gradient.
+    scalar: whether the head gives one number, as a reward model's does.
+    part: whether the rows are this process's alone; see `sampled`.
   """
   if scalar:
     cfg = dataclasses.replace(cfg, vocab_size=1)
@@ -125,15 +126,19 @@ def read(name: str, cfg: ModelConfig, batch: TokenBatch | ConversationBatch, *,
 
 
 class Record:
-  """What a run has cost, kept in its folder over all starts.
+  """The cost of a run in its folder's cost.json, added up over all starts.
 
-  The file: `chips` and their kind, `device`; `seconds` from the start of the
-  process on, and of them those of `phases`; `chip_hours`; `tokens`, and of them
-  those of the `passes`; `flops`. The first process writes.
+  Fields of the file: `chips`, the number of devices; `device`, their kind;
+  `seconds` since the start of the process, and by `phases`; `chip_hours`;
+  `tokens`, and by `passes`; `flops`. Only the first process writes.
   """
 
   def __init__(self, folder: str | os.PathLike):
-    """Begins; the first of a process with its start, as a phase."""
+    """Starts counting; a process's first record includes its start-up time.
+
+    Args:
+      folder: the run's folder.
+    """
     global _fresh, _spent
     self._path = epath.Path(folder) / COST
     self._total: dict[str, Any] = {}
@@ -145,7 +150,7 @@ class Record:
       _spent.began, _fresh = former.began, False
 
   def write(self) -> None:
-    """Adds what was spent since the last call of any record."""
+    """Adds what was spent since the last write of any record to the file."""
     global _spent
     spent, _spent = _spent, _Spent()
     if not processes.is_writer():
@@ -164,7 +169,7 @@ class Record:
 
 
 class Line(NamedTuple):
-  """A part of a table of costs."""
+  """A row of a cost table: a part, its chip-hours, its price."""
 
   part: str
   hours: float
@@ -173,15 +178,15 @@ class Line(NamedTuple):
 
 def table(hours: Mapping[str, float], price: float, unit: float = 0.0
           ) -> list[Line]:
-  """Chip-hours by part, priced, and their sum.
+  """Chip-hours and dollars by part, and their totals.
 
   The paper's Table 7 (arXiv:2501.12948 v2, B.4.4) rounds every part to
-  thousands of hours and prices what is printed: `unit=1000`.
+  thousands of hours and prices the rounded hours: `unit=1000`.
 
   Args:
-    hours: of each part.
-    price: dollars of a chip-hour.
-    unit: that hours are rounded to first; 0 leaves them.
+    hours: chip-hours by part.
+    price: dollars per chip-hour.
+    unit: hours are first rounded to multiples of it; 0 does not round.
   """
   rounded = {part: unit * round(value / unit) if unit else value
              for part, value in hours.items()}
@@ -195,5 +200,5 @@ def _sum(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _triangle(length: Any) -> Any:
-  """1 + 2 + ... + length: keys of the tokens of a causal sequence."""
+  """1 + 2 + ... + length: keys that a causal sequence's tokens attend to."""
   return length * (length + 1) // 2

@@ -1,8 +1,8 @@
 """Parameters and floating-point operations, counted from a config.
 
-A multiplication with an addition is two operations. Norms, activations,
-softmax and rotations are not counted (the usual convention for the utilisation
-of matrix units); the embedding lookup costs nothing, the head does.
+A multiply-add is two operations. Norms, activations, softmax and rotary
+embeddings are not counted (the usual convention for MFU); nor is the embedding
+lookup, but the head is.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from r1jax.models.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parameters:
-  """Scalars of a model, the router's selection bias included.
+  """Numbers of parameters, the router's selection bias included.
 
   Attributes:
-    total: the main model, embedding and head both counted (once if tied).
-    active: those that one token uses: of the routed experts only the activated.
-    products: those of the matrices that one token is multiplied with; `active`
+    total: the main model, with embedding and head (counted once if tied).
+    active: those that one token uses: only its activated routed experts.
+    products: those in matrices that one token is multiplied with: `active`
       without the embedding (unless tied), norms and biases.
-    mtp: the multi-token prediction modules, in addition to `total`.
-    mtp_products: their matrices that one token is multiplied with, without the
-      head, which they share and use again.
+    mtp: the multi-token prediction modules, not part of `total`.
+    mtp_products: those in the modules' matrices that one token is multiplied
+      with, without the head, which is shared with the main model.
   """
 
   total: int
@@ -60,15 +60,19 @@ def parameters(cfg: ModelConfig) -> Parameters:
 
 
 def forward(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:
-  """Operations of one token that attends to `keys` positions, head included.
+  """FLOPs of one token that attends to `keys` positions, head included.
 
   Args:
     cfg: the model.
     keys: positions attended to, the token's own included; the mean over the
       tokens of a causal sequence of T is (T + 1) / 2.
-    absorbed: decode on the latent cache (`mla` only): scores and values are
-      products with the latent of kv_rank instead of the heads' own widths. The
-      absorbed projections cost what expanding one position costs.
+    absorbed: decoding on the latent cache (`mla` only): scores and values are
+      products with the latent of width kv_rank instead of with each head's own
+      keys and values. The absorbed projections cost as much as expanding one
+      position.
+
+  Raises:
+    ValueError: `keys` is negative, or `absorbed` without latent attention.
   """
   check(keys >= 0, f"keys={keys} must not be negative")
   check(not absorbed or cfg.attention == "mla",
@@ -77,30 +81,63 @@ def forward(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:
   return 2 * parameters(cfg).products + cfg.n_layers * per_layer
 
 
+def drafted(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:
+  """Operations of a decoding step with a draft, which gives one or two tokens.
+
+  The model reads the latest token and the draft after it; the multi-token
+  prediction module follows with both, and one of them drafts the next token.
+
+  Args:
+    cfg: the model, with an MTP module.
+    keys, absorbed: see `forward`.
+  """
+  check(cfg.n_mtp > 0, "the model has no MTP module that drafts")
+  head = 2 * cfg.d_model * cfg.vocab_size
+  return 2 * (forward(cfg, keys, absorbed=absorbed)
+              + module(cfg, keys, absorbed=absorbed)) + head
+
+
+def module(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:
+  """Operations of one token in the MTP modules, without head; see `forward`."""
+  return 2 * parameters(cfg).mtp_products + (
+      cfg.n_mtp * 2 * _pair(cfg, absorbed) * keys)
+
+
+def latents(cfg: ModelConfig) -> float:
+  """Operations of one token in the MTP modules up to their latent cache."""
+  d = cfg.d_model
+  return cfg.n_mtp * 2 * (2 * d * d + d * (cfg.kv_rank + cfg.rope_dim))
+
+
 def training(cfg: ModelConfig, length: int, *, mtp: bool = False) -> float:
-  """Operations per token of forward and backward: 6 N plus attention.
+  """FLOPs per token of forward and backward pass: 6 N plus attention.
 
   Args:
     cfg: the model.
-    length: tokens of a causal sequence, the mean over its tokens is returned.
-    mtp: count the multi-token prediction modules and their use of the head.
+    length: tokens of a causal sequence; the mean over them is returned.
+    mtp: whether to count the multi-token prediction modules and their use of
+      the head.
+
+  Raises:
+    ValueError: `length` is below 1.
   """
   check(length >= 1, f"length={length} must be at least 1")
   keys = (length + 1) / 2
   one_pass = forward(cfg, keys)
   if mtp:
-    count = parameters(cfg)
-    one_pass += 2 * (count.mtp_products
-                     + cfg.n_mtp * cfg.d_model * cfg.vocab_size)
-    one_pass += cfg.n_mtp * 2 * _pair(cfg, False) * keys
+    one_pass += module(cfg, keys) + (
+        cfg.n_mtp * 2 * cfg.d_model * cfg.vocab_size)
   return 3 * one_pass
 
 
 def sampling(cfg: ModelConfig, prompt: int, length: int) -> float:
-  """Operations of one sample: `length` tokens decoded after a cached prompt.
+  """FLOPs of one sample: `length` tokens decoded after a cached prompt.
 
-  The prompt's own pass, `prompt * forward(cfg, (prompt + 1) / 2)`, is shared by
-  the group and not counted here.
+  The prefill, `prompt * forward(cfg, (prompt + 1) / 2)`, is shared by the group
+  and not counted here.
+
+  Raises:
+    ValueError: `prompt` or `length` is below 1.
   """
   check(prompt >= 1 and length >= 1,
         f"prompt={prompt} and length={length} must be at least 1")
@@ -109,15 +146,14 @@ def sampling(cfg: ModelConfig, prompt: int, length: int) -> float:
 
 
 def head_widths(cfg: ModelConfig) -> tuple[int, int]:
-  """Multiplications of one query with one key, and with its value, all heads.
-  """
+  """(multiply-adds of a query with a key, with a value), over all heads."""
   if cfg.attention == "gqa":
     return cfg.n_heads * cfg.head_dim, cfg.n_heads * cfg.head_dim
   return cfg.n_heads * (cfg.nope_dim + cfg.rope_dim), cfg.n_heads * cfg.v_dim
 
 
 def _attention(cfg: ModelConfig) -> tuple[int, int]:
-  """(entries of the matrices, entries of norms and biases) of one layer."""
+  """(entries of matrices, entries of norms and biases) of one attention."""
   d, n = cfg.d_model, cfg.n_heads
   if cfg.attention == "gqa":
     h, k = cfg.head_dim, cfg.n_kv_heads
@@ -133,7 +169,7 @@ def _attention(cfg: ModelConfig) -> tuple[int, int]:
 
 
 def _pair(cfg: ModelConfig, absorbed: bool) -> int:
-  """Multiplications of one query with one key and its value, all heads."""
+  """Multiply-adds of one query with one key and its value, over all heads."""
   if absorbed:
     return cfg.n_heads * (2 * cfg.kv_rank + cfg.rope_dim)
   return sum(head_widths(cfg))

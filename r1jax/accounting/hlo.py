@@ -2,10 +2,10 @@
 
 FLOPs of matrix products, bytes to and from memory, bytes between devices.
 
-XLA's own cost analysis counts the body of a loop once; here it counts as often
-as it runs, where the text says how often. Loops whose trip count is decided
-when running (rounds of an exchange, a decode loop) count as often as the caller
-says, else once.
+XLA's own cost analysis counts the body of a loop once; here it counts times its
+trip count, where the text states that. For loops whose trip count is known only
+at run time (rounds of an exchange, a decode loop) the caller gives it; without
+that they count once.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all",
                "ragged-all-to-all", "collective-permute")
 
-# Of one element, by the name of its type.
+# Bytes of one element, by HLO type name.
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2,
           "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8,
           "f64": 8, "c64": 8, "c128": 16}
 _SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^{}]*\})?")
-# Where a buffer is, in its layout: a TPU's vector memory is S(1), for one.
+# A layout's memory space other than main memory; S(1) is a TPU's vector memory.
 _SPACE = re.compile(r"S\([1-9]\)")
 _HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{\s*$")
 _NAMED = re.compile(r"\s*(?:ROOT )?%([\w.\-]+) = (.*)")
@@ -32,9 +32,15 @@ _NAMED = re.compile(r"\s*(?:ROOT )?%([\w.\-]+) = (.*)")
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """One line: name, result shapes [(dtype, dims)], opcode, operands, rest.
+  """One instruction of HLO text.
 
-  And of each result whether it is in the chip's main memory.
+  Attributes:
+    name: without the percent sign.
+    shapes: (dtype, dims) of each result.
+    in_memory: of each result, whether it is in the chip's main memory.
+    opcode: such as "dot".
+    operands: names; of constants and parameters their literal text.
+    rest: the text after the operands: attributes and metadata.
   """
 
   name: str
@@ -46,12 +52,12 @@ class Instruction:
 
   @property
   def bytes(self) -> float:
-    """Of the result, without padding."""
+    """Bytes of the results, without padding."""
     return sum(_sizes(self))
 
   @property
   def stored(self) -> float:
-    """Those of `bytes` that are in the chip's main memory."""
+    """Bytes of the results that are in the chip's main memory."""
     return sum(size for size, stored in zip(
         _sizes(self), self.in_memory, strict=True) if stored)
 
@@ -63,14 +69,15 @@ def _sizes(instruction: Instruction) -> list[float]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Costs:
-  """Of one device, one run of the program.
+  """Costs of one device for one run of the program.
 
   Attributes:
-    flops: of matrix products, a multiplication with an addition being two.
+    flops: of matrix products; a multiply-add is two.
     touched: bytes that instructions read and write in the chip's main memory;
-      what is only passed on or sliced counts as far as it is used.
-    collectives: kind to (how many run, bytes that a device sends or receives).
-    dynamic: names of the loops whose trip count was not known.
+      of a sliced operand only the slice.
+    collectives: kind to (number executed, bytes that a device sends or
+      receives).
+    dynamic: names of the loops whose trip count was unknown.
   """
 
   flops: float
@@ -80,12 +87,12 @@ class Costs:
 
 
 def costs(text: str, trips: Mapping[str, float] | None = None) -> Costs:
-  """Costs of the program that `text` shows.
+  """Costs of a program from its HLO text.
 
   Args:
-    text: HLO after optimisation, `compiled.as_text()` or a dump of it.
-    trips: how often loops run whose count is decided when running: a part of
-      the loop's `op_name` (a `jax.named_scope`) to its count.
+    text: optimised HLO, `compiled.as_text()` or a dump of it.
+    trips: trip counts that are known only at run time, by a substring of the
+      loop's `op_name` (a `jax.named_scope`).
 
   Raises:
     ValueError: `text` has no entry computation.
@@ -104,11 +111,11 @@ def costs(text: str, trips: Mapping[str, float] | None = None) -> Costs:
       if not fused:
         touched += times * _touched(instruction, table, program)
       kind = instruction.opcode.removesuffix("-start")
-      # A collective that runs beside other work is written once where it
-      # starts and again in each of the fusions that it runs beside.
+      # An asynchronous collective appears once where it starts and again in
+      # every fusion that it overlaps with.
       if kind in COLLECTIVES and not computation.startswith(
           "async_collective_fusion"):
-        # So a TPU writes it: added up and cut in one kernel.
+        # A TPU's form of a reduce-scatter: all-reduce and slice in one kernel.
         if kind == "all-reduce" and "all-reduce-scatter" in computation:
           kind = "reduce-scatter"
         collectives[kind][0] += times
@@ -136,7 +143,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str | None]:
 
 
 def _whole_lines(text: str) -> Iterator[str]:
-  """Lines, those of a kernel's metadata joined to their instruction."""
+  """Lines; those of a kernel's metadata are joined to their instruction."""
   held = ""
   for line in text.splitlines():
     held = f"{held} {line}" if held else line
@@ -175,9 +182,9 @@ def _closing(text: str) -> int:
 
 def _executed(program, entry, trips, dynamic
               ) -> Iterator[tuple[str, float, bool]]:
-  """(computation, how often it runs, whether it is the inside of a fusion).
+  """(computation, how often it runs, whether it is inside a fusion).
 
-  Once for each place that a computation is called from.
+  One item for every place from which a computation is called.
   """
   stack = [(entry, 1.0, False)]
   while stack:
@@ -201,7 +208,8 @@ def _executed(program, entry, trips, dynamic
 
 
 def _called(instruction: Instruction) -> list[str]:
-  """Computations that an instruction runs; reducers and the like left out."""
+  """Computations that an instruction calls, without reducers and comparators.
+  """
   if instruction.opcode in ("fusion", "call", "while", "conditional",
                             "async-start", "custom-call"):
     computations = re.findall(
@@ -221,7 +229,8 @@ def _op_name(instruction: Instruction) -> str:
 
 
 def _trips(program, computation, loop: Instruction) -> int | None:
-  """How often a loop runs: what the compiler noted, or i from a to below b."""
+  """Trip count: as the compiler noted it, or b - a of `for i in range(a, b)`.
+  """
   if match := re.search(
       r'known_trip_count":?\{"?n"?:"?(\d+)', loop.rest):
     return int(match[1])
@@ -236,7 +245,7 @@ def _trips(program, computation, loop: Instruction) -> int | None:
 
 
 def _bound(program, condition) -> tuple[int, int] | None:
-  """(index in the loop's tuple, b) of a condition `i < b` with constant b."""
+  """(index of i in the loop's tuple, b) of a condition `i < b`, b constant."""
   table = {i.name: i for i in program[condition]}
   compare = next((i for i in table.values() if i.opcode == "compare"), None)
   if compare is None:  # it may be wrapped in a fusion
@@ -262,7 +271,7 @@ def _bound(program, condition) -> tuple[int, int] | None:
 
 
 def _constant(table, tuple_, index) -> int | None:
-  """Value of an element of a tuple, if it is a constant."""
+  """The value of a tuple's element if it is a constant, else None."""
   if tuple_ is None or tuple_.opcode != "tuple":
     return None
   element = table.get(tuple_.operands[index])
@@ -274,7 +283,7 @@ def _constant(table, tuple_, index) -> int | None:
 
 
 def _flops(instruction: Instruction, table) -> float:
-  """Of a matrix product, also one inside a kernel that states its cost."""
+  """FLOPs of a matrix product, or of a kernel that states its cost."""
   if instruction.opcode == "dot":
     lhs = table[instruction.operands[0]].shapes[0][1]
     dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
@@ -287,17 +296,17 @@ def _flops(instruction: Instruction, table) -> float:
   return 0.0
 
 
-# Products of a splash attention kernel, by its pass: how often one of the key's
-# width and one of the value's is formed for every query and key.
+# Splash attention kernels by pass: the number of products of the key's width,
+# and of the value's width, for every pair of query and key.
 _SPLASH = {"fwd": (1, 1), "dq": (2, 1), "dkv": (2, 2)}
-# In a loop over rows the kernel's own name is lost, but not its origin.
+# In a loop over rows the kernel loses its name but keeps its `op_name`.
 _SPLASH_NAME = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)")
 
 
 def _splash(instruction: Instruction, part: str, table) -> float:
-  """Operations of an attention kernel, half of all pairs being causal.
+  """FLOPs of a causal attention kernel: half of all pairs.
 
-  These kernels state no cost, and skip what the mask leaves out.
+  These kernels state no cost estimate, and skip masked blocks.
   """
   q, k, v = [
       table[o].shapes[0][1] for o in instruction.operands
@@ -309,7 +318,7 @@ def _splash(instruction: Instruction, part: str, table) -> float:
 
 
 def _kernel(instruction: Instruction, table) -> float:
-  """As a kernel estimates itself, or of a product by cuBLAS."""
+  """FLOPs of a custom call: its own cost estimate, or a cuBLAS product's."""
   splash = _SPLASH_NAME.search(instruction.name + instruction.rest)
   if splash and "tpu_custom_call" in instruction.rest:
     return _splash(instruction, splash[1], table)
@@ -326,10 +335,10 @@ def _kernel(instruction: Instruction, table) -> float:
 
 
 def _convolution(instruction: Instruction, table) -> float:
-  """2 x outputs x inputs of each; a TPU writes matrix products so.
+  """2 x outputs x inputs per output; on TPU, matrix products look like this.
 
-  Batches of products are spatial dimensions there, padded and dilated so that
-  only one position of the window lies inside: the others do not count.
+  Batch dimensions become spatial dimensions, padded and dilated so that only
+  one position of the window lies inside; the others do not count.
   """
   lhs, rhs = (table[name].shapes[0][1] for name in instruction.operands[:2])
   out = instruction.shapes[0][1]
@@ -353,15 +362,15 @@ def _convolution(instruction: Instruction, table) -> float:
   return total
 
 
-# These move nothing: they name, group or pass on; or what they call counts.
+# These move no bytes themselves; calls are counted by what they call.
 _FREE = frozenset((
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while",
     "call", "conditional", "after-all", "async-start", "async-update",
     "async-done", "partition-id", "replica-id"))
 
 
-# These write over a part of their first operand, and where in the operands that
-# part is: behind what is updated, a scatter has the places.
+# Instructions that overwrite a part of their first operand, and the index of
+# the operand that holds the new part (a scatter's operand 1 are the indices).
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 
 
@@ -389,14 +398,14 @@ def _touched(instruction: Instruction, table, program) -> float:
     at = _UPDATES[opcode]
     return sum(update.stored + min(update.bytes, instruction.stored)
                for update in operands[at:at + 1])
-  if opcode == "copy-start":  # its result names the source as well
+  if opcode == "copy-start":  # its result tuple repeats the source
     return instruction.stored
   return instruction.stored + sum(o.stored for o in operands)
 
 
 def _read(name, inner, whole, program) -> float:
-  """Bytes that a fusion reads of its parameter `name` of `whole` bytes."""
-  if name == inner[-1].name:  # passed on as it is
+  """Bytes that a fusion reads of its parameter `name`, which has `whole`."""
+  if name == inner[-1].name:  # the fusion's result is the parameter itself
     return whole
   users = [i for i in inner if name in i.operands]
   total = 0.0
@@ -407,7 +416,7 @@ def _read(name, inner, whole, program) -> float:
       total += user.bytes
     elif user.opcode in _UPDATES and user.operands[0] == name:
       total += 0.0  # written in place
-    elif user.opcode == "fusion":  # a TPU's product may take a slice so
+    elif user.opcode == "fusion":  # on TPU, a product fused with a slice
       inside = program[_called(user)[0]]
       total += sum(_read(i.name, inside, whole, program) for i in inside
                    if i.opcode == "parameter"
@@ -418,7 +427,7 @@ def _read(name, inner, whole, program) -> float:
 
 
 def _written(fusion, inner) -> float:
-  """Bytes of a fusion's result; of an update in place only the update."""
+  """Bytes that a fusion writes; of an in-place update only the update."""
   table = {i.name: i for i in inner}
   root = inner[-1]
   parts = [root] if root.opcode != "tuple" else [
@@ -454,7 +463,7 @@ def _moved(kind: str, instruction: Instruction, table) -> float:
 
 
 def _group(rest: str) -> int | None:
-  """Devices that take part in a collective together."""
+  """Number of devices in one group of a collective; None if not stated."""
   if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", rest):
     return int(match[2])
   if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):

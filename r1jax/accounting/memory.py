@@ -12,11 +12,11 @@ from r1jax.accounting import hlo
 
 
 def shard_bytes(tree: Any) -> int:
-  """Of the part of a tree that lies on one device, without padding.
+  """Bytes of a tree on one device, without padding.
 
   Args:
-    tree: arrays or `jax.ShapeDtypeStruct`; a leaf without a sharding counts
-      whole.
+    tree: arrays or `jax.ShapeDtypeStruct`; a leaf without a sharding counts in
+      full.
   """
   return sum(_leaf(leaf) for leaf in jax.tree.leaves(tree))
 
@@ -34,10 +34,10 @@ def _leaf(leaf: Any) -> int:
 
 
 def padded_arguments(text: str) -> int:
-  """Bytes of a program's arguments in the layouts that its HLO text states.
+  """Bytes of a program's arguments in the layouts of its optimised HLO text.
 
-  A TPU keeps the last two dimensions in tiles of 8 x 128 or the like; what does
-  not fill its tiles is padded.
+  A TPU stores the two minor dimensions in tiles, for example of 8 x 128, and
+  pads them to whole tiles.
   """
   match = re.search(r"entry_computation_layout=\{(\(.*?\))->", text)
   return sum(_padded(*shape) for shape in re.findall(

@@ -1,7 +1,7 @@
-"""The programs of a run, lowered from shapes alone: nothing is allocated.
+"""Lowers the programs of a GRPO step from shapes alone; nothing is allocated.
 
 They are the functions that training calls, for a mesh of devices that need not
-be there. Beside each stands what it should cost, counted from the config.
+exist on this machine. Each comes with its FLOPs as counted from the config.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Program:
 
   Attributes:
     name: `reshard`, `prefill`, `insert`, `decode`, `halve` (of a layer's
-      cache), `logprobs`, `taught` (the teacher's), `score` (of the largest
-      reward model), `accumulate` or `apply`.
+      cache), `logprobs`, `taught` (the teacher's log-probabilities), `score`
+      (of the largest reward model), `accumulate` or `apply`.
     lower: () -> `jax.stages.Lowered`.
-    arguments: what it reads, by kind (`resident.KINDS`), trees of
+    arguments: its arguments by kind (`resident.KINDS`), trees of
       `jax.ShapeDtypeStruct` with shardings.
-    held: what is alive when it begins, its arguments among it.
-    flops: matrix operations of one step on one device, counted from the
-      config: padding of any kind is not in it.
-    steps: that one run makes: tokens of a decode loop, else 1.
-    trips: how often loops run whose count is decided when running.
-    kept: bytes on one device that the forward pass keeps for the backward.
+    held: all arrays alive when it starts, its arguments included.
+    flops: FLOPs of matrix products of one step on one device, counted from the
+      config without any padding.
+    steps: steps per run: tokens of a decode loop, else 1.
+    trips: trip counts of loops that are known only at run time, by scope.
+    kept: bytes on one device that the forward pass keeps for the backward pass.
   """
 
   name: str
@@ -62,7 +62,7 @@ class Program:
 
   @property
   def resident(self) -> dict[str, int]:
-    """Bytes on one device beside the program, by kind: not its arguments."""
+    """Bytes on one device by kind that are alive and no arguments of it."""
     given = {kind: memory.shard_bytes(tree)
              for kind, tree in self.arguments.items()}
     rest = {kind: size - given.get(kind, 0)
@@ -72,17 +72,17 @@ class Program:
 
 def programs(model: Model, cfg: AheadConfig, mesh: Mesh,
              beside: Beside = NOBODY) -> dict[str, Program]:
-  """All programs of a GRPO step, by name, in the order of their first run.
+  """All programs of a GRPO step by name, in the order of their first run.
 
-  `halve` only where decoding halves its rows, `logprobs` only where
-  log-probabilities are fixed, `taught` with a teacher whose log-probabilities
-  are read, `score` with reward models.
+  `halve` exists only where decoding halves its rows, `logprobs` only where the
+  update reads those of a reference or old policy, `taught` with a teacher whose
+  log-probabilities are read, `score` with reward models.
 
   Args:
     model: the policy.
     cfg: the sizes.
-    mesh: of the devices.
-    beside: models beside it.
+    mesh: the mesh of devices.
+    beside: the teacher and the reward models.
 
   Raises:
     ValueError: rows or tokens do not divide over the mesh, a model's context
@@ -91,7 +91,8 @@ def programs(model: Model, cfg: AheadConfig, mesh: Mesh,
   _check(model, cfg, mesh, beside)
   arrays = resident.arrays(model, cfg, mesh, beside)
   engine = Engine(model, SamplingConfig(
-      max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh)
+      max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh,
+      speculate=cfg.speculate)
   rows, prompts = _rows(cfg, mesh, engine, arrays)
   held = resident.phases(cfg, arrays, rows, prompts)
   made = [_reshard(model, mesh, arrays, held), *_sampling(
@@ -108,9 +109,9 @@ def programs(model: Model, cfg: AheadConfig, mesh: Mesh,
 
 def _check(model, cfg, mesh, beside):
   model.cfg.check_length(cfg.length, "length")
-  check(cfg.distill.on == (beside.teacher is not None), "a teacher needs"
-        " distill.factor or distill.divergence to be positive, and they need a"
-        " teacher")
+  check(cfg.distill.on == (beside.teacher is not None), "distill.factor or"
+        " distill.divergence must be positive with a teacher, and both 0"
+        " without one")
   if beside.teacher is not None:
     beside.teacher.cfg.check_length(cfg.length, "length (teacher)")
   for name, one in beside.rewards.items():
@@ -160,18 +161,19 @@ def _update(model, cfg, mesh, arrays: Arrays, held, teacher
 
 
 def _forward(model, cfg) -> float:
-  """Operations of a token's forward pass in a causal row."""
+  """FLOPs of a token's forward pass, the mean over a causal row."""
   return flops.forward(model.cfg, (cfg.length + 1) / 2)
 
 
 def _again(model, cfg, mesh) -> float:
-  """Operations of a token that the backward pass does a second time.
+  """FLOPs per token that the backward pass recomputes.
 
-  The head and attention's scores in any case: a TPU's kernels form these for
-  the gradient of the queries and again, with the products of values, for that
-  of keys and values. With remat the layers too, without the last product of a
-  feed-forward, whose result only the next layer needs. Routed experts are
-  computed again with all of it, where the gradients of their gates arrive.
+  It always recomputes the head and attention scores; on TPU, kernels form the
+  scores once for the gradient of queries and again, with the products of the
+  values, for that of keys and values. With full remat it recomputes the layers
+  too, except the last product of a feed-forward, whose result only the next
+  layer needs; routed experts are recomputed completely, because their gates'
+  gradients need the result.
   """
   c = model.cfg
   key, value = flops.head_widths(c)
@@ -186,9 +188,9 @@ def _again(model, cfg, mesh) -> float:
 
 def _rounds(model, cfg, mesh, size: tuple[int, int] | None = None,
             layout: str = "train") -> dict[str, float]:
-  """Rounds of an exchange of tokens under a balanced router.
+  """Rounds of a token exchange under a balanced router, by scope.
 
-  `size` are rows and tokens of each, those of a micro-batch if None.
+  `size` is (rows, tokens per row); None: a micro-batch.
   """
   ways = math.prod(mesh.shape[a] for name in ("act_batch", "act_length")
                    for a in rules.LAYOUTS[layout][name])
@@ -202,10 +204,11 @@ def _rounds(model, cfg, mesh, size: tuple[int, int] | None = None,
 
 def kept(model: Model, objective: objectives.Objective, arrays: Arrays,
          mesh: Mesh, taught: Mapping[str, Any] = MappingProxyType({})) -> int:
-  """Bytes on one device of what a micro-batch keeps for its backward pass.
+  """Bytes on one device that a micro-batch keeps for its backward pass.
 
-  Residuals that are no parameters, taken as split over rows and positions.
-  `taught` are parameters that the objective reads beside the policy's.
+  They are the residuals that are not parameters, assumed to be split over rows
+  and positions. `taught` are the teacher's parameters, if the objective reads
+  them.
   """
   def transpose(params, bias_LE, micro):
     return jax.vjp(
@@ -222,7 +225,7 @@ def kept(model: Model, objective: objectives.Objective, arrays: Arrays,
 
 
 def _logprobs(model, cfg, mesh, arrays, held) -> Program:
-  """Of the reference policy where there is one, else of the old one."""
+  """Log-probabilities of the reference policy if there is one, else the old."""
   bias_LE, micro = arrays.state.router_bias_LE, arrays.placed
   params = _main(arrays.compute)
   run = logprobs.make_logprobs(model)
@@ -269,7 +272,7 @@ def _score(rewards, cfg, mesh, arrays, held) -> Program:
 
 
 def _read(teacher):
-  """What a pass reads of (parameters, router bias)."""
+  """What a forward pass reads of (parameters, router bias)."""
   return _main(teacher[0]), teacher[1]
 
 
@@ -281,21 +284,21 @@ def _reshard(model, mesh, arrays, held) -> Program:
 
 def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
               ) -> Iterator[Program]:
-  """Prefill of the prompts, their samples' begin, and decoding after them."""
+  """Prefill, insertion of samples into rows, decoding, halving of the batch."""
   params, bias_LE = arrays.decoding, arrays.state.router_bias_LE
-  # As it comes to the programs: what they do not read is not their argument.
-  given = {"decoding copy": _main(params), "other": bias_LE}
+  # Only what the programs read; the rest is dropped from their arguments.
+  given = {"decoding copy": params if cfg.speculate else _main(params),
+           "other": bias_LE}
   head = 2 * model.cfg.d_model * model.cfg.vocab_size
   asked, run = _asked(cfg, mesh, engine), engine.programs
   count, length = asked[0].shape
   yield Program(
       "prefill", _under(mesh, run.prefill, params, bias_LE, *asked),
-      # Nothing is drawn yet, so the head and the norm before it are not read.
-      given | {"batch": asked, "decoding copy": {
-          name: part for name, part in _main(params).items()
-          if name not in ("norm", "w_head")}}, held["prefill"],
+      given | {"batch": asked, "decoding copy": _prefilled(
+          params, cfg.speculate)}, held["prefill"],
       flops=count * length * (flops.forward(
-          model.cfg, (length + 1) / 2) - head) / mesh.size,
+          model.cfg, (length + 1) / 2) - head
+          + cfg.speculate * flops.latents(model.cfg)) / mesh.size,
       trips=_rounds(model, cfg, mesh, (count, length), "decode"))
   place = rules.batch_sharding(mesh, "decode")
   key = resident.whole(jax.eval_shape(lambda: jax.random.key(0)), mesh)
@@ -310,13 +313,14 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   control, steps = (scalar, scalar, floors_S), min(
       CHUNK, cfg.length - cfg.prompt)
   block = attention.decode_block(mesh.devices.flat[0].platform)
+  step = flops.drafted if cfg.speculate else flops.forward
   yield Program(
       "decode", _under(mesh, run.decode, params, bias_LE, rows, *control),
       given | {"cache": rows, "batch": control}, held["decode"],
-      flops=cfg.rows * flops.forward(
+      flops=cfg.rows * step(
           model.cfg, cfg.length, absorbed=model.cfg.attention == "mla"
       ) / mesh.size,
-      # Blocks are turns of a loop inside the loop over tokens.
+      # Cache blocks are a loop inside the loop over tokens.
       steps=steps, trips={attention.BLOCKS: -(-cfg.length // (block or 1)),
                           "while": steps})
   if engine.halves(cfg.rows):
@@ -327,8 +331,24 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
         {"cache": (rows.cache[0], kept_B)}, held["halve"])
 
 
+def _prefilled(params, drafts: bool) -> dict:
+  """The parameters that prefill reads.
+
+  It samples nothing, so it needs neither the head nor the norm before it, and
+  of the MTP module only the path to the module's latent cache.
+  """
+  if not drafts:
+    return {name: part for name, part in _main(params).items()
+            if name not in ("norm", "w_head")}
+  module = params["mtp"]
+  block, attention_ = module["block"], module["block"]["attn"]
+  return {name: part for name, part in params.items() if name != "w_head"} | {
+      "mtp": [module["e_norm"], module["h_norm"], module["w_join"],
+              block["norm_1"], attention_["kv_norm"], attention_["w_dkv"]]}
+
+
 def _asked(cfg, mesh, engine) -> tuple[jax.ShapeDtypeStruct, ...]:
-  """The prompts that are computed at once, and their lengths."""
+  """Shapes of the prompts that are prefilled together, and of their lengths."""
   count = engine.lanes * engine.prompts_at_once(
       cfg.rows // cfg.samples, cfg.samples, cfg.prompt)
   place = rules.batch_sharding(mesh, "decode")
@@ -337,7 +357,7 @@ def _asked(cfg, mesh, engine) -> tuple[jax.ShapeDtypeStruct, ...]:
 
 
 def _rows(cfg, mesh, engine, arrays) -> tuple[Rows, Any]:
-  """State of all rows that are decoded, and the prompts' cache."""
+  """Shapes of the state of all rows, and of the prompts' cache."""
   run, key = engine.programs, jax.eval_shape(lambda: jax.random.key(0))
 
   def placed(axes, tree):
@@ -366,5 +386,5 @@ def _under(mesh, run, *args, **static) -> Callable[[], jax.stages.Lowered]:
 
 
 def _main(params):
-  """Without the module that only pre-training reads (MTP)."""
+  """The parameters without the MTP module."""
   return {name: part for name, part in params.items() if name != "mtp"}

@@ -1,4 +1,4 @@
-"""Sizes of a run whose programs are compiled ahead of time."""
+"""Sizes of a GRPO step whose programs are compiled ahead of time."""
 
 from __future__ import annotations
 
@@ -12,29 +12,37 @@ from r1jax.training.optimizer import OptimizerConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AheadConfig:
-  """What `GrpoConfig` decides on of a step's programs; the defaults are R1's.
+  """The settings of `GrpoConfig` that shape a step's programs.
 
-  A step is taken at its fullest: every completion as long as a row, so that it
-  has one to itself, and all of them decoded together. Not covered: LoRA, a
-  trained MTP module, replayed experts.
+  The defaults of rows, length and optimizer are those of one update of R1-Zero.
+  A step is assumed at its largest: every completion is as long as a row and so
+  has one to itself, and all are decoded at once. Not covered: LoRA, a trained
+  MTP module, replayed experts.
   """
 
-  rows: int = 512  # completions of a step: questions * samples
-  micro_rows: int = 0  # rows of a micro-batch; 0 is all rows of an update
-  length: int = 32768  # tokens of a row, and slots of the KV cache
+  # Completions per step: questions * samples (R1: 8192, 512 per update).
+  rows: int = 512
+  # Packed rows of a micro-batch, over all devices; 0: all rows of an update.
+  micro_rows: int = 0
+  # Tokens of a packed row, and slots of the KV cache (R1-Zero: 32,768).
+  length: int = 32768
   prompt: int = 1024  # tokens of the longest prompt
-  samples: int = 1  # completions of a prompt; they share one prefill
-  minibatches: int = 1  # updates per rollout
+  samples: int = 1  # completions per prompt; they share one prefill
+  speculate: bool = False  # whether the MTP module drafts tokens in decoding
+  # Share of its drafts that is accepted, for the bytes per token (V3, section
+  # 5.4.3: 0.85 to 0.9).
+  acceptance: float = 0.85
+  minibatches: int = 1  # updates per rollout and epoch
   epochs: int = 1  # passes over a rollout
-  log_kl: bool = False  # whether a reference is kept though kl_beta is 0
+  log_kl: bool = False  # whether a reference is kept although kl_beta is 0
   policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
-  distill: DistillConfig = DistillConfig()  # of a student beside a teacher
+  distill: DistillConfig = DistillConfig()  # of a student with a teacher
   model_rows: int = 16  # rows of a batch that a reward model scores
-  model_length: int = 8192  # tokens of these rows (R1: 8,192)
+  model_length: int = 8192  # tokens of such a row (R1: 8,192)
   optimizer: OptimizerConfig = OptimizerConfig(
       lr=3e-6, moments="bfloat16")
-  # What lies in host memory while idle: optimizer, reference, rewards (reward
-  # models).
+  # What is kept in host memory while idle: optimizer, reference, rewards
+  # (reward models).
   offload: tuple[str, ...] = ()
 
   def __post_init__(self):
@@ -42,16 +50,23 @@ class AheadConfig:
                  "epochs", "model_rows", "model_length"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
+    check(0 <= self.acceptance <= 1,
+          f"acceptance={self.acceptance} must lie in [0, 1]")
     check(self.micro_rows >= 0,
           f"micro_rows={self.micro_rows} must not be negative")
     for name in ("samples", "minibatches"):
-      check(self.rows % getattr(self, name) == 0, f"rows={self.rows} do not"
-            f" divide by {name}={getattr(self, name)}")
-    check(self.prompt < self.length, f"prompt={self.prompt} leaves nothing of"
-          f" length={self.length} to decode")
+      check(self.rows % getattr(self, name) == 0, f"rows={self.rows} must be a"
+            f" multiple of {name}={getattr(self, name)}")
+    check(self.prompt < self.length, f"prompt={self.prompt} leaves no room for"
+          f" a completion in length={self.length}")
     check(set(self.offload) <= {"optimizer", "reference", "rewards"},
           f"offload={','.join(self.offload)}: choose from optimizer, reference,"
           " rewards")
+
+  @property
+  def tokens(self) -> float:
+    """Of a row in one step of decoding, in the mean."""
+    return 1 + self.acceptance * self.speculate
 
   @property
   def micro(self) -> int:
@@ -60,15 +75,16 @@ class AheadConfig:
 
   @property
   def micro_batches(self) -> int:
-    """Of an update."""
+    """Micro-batches of an update."""
     return -(-self.rows // self.minibatches // self.micro)
 
   @property
   def reads_reference(self) -> bool:
-    """Whether anything asks for the reference policy."""
+    """Whether the step needs the reference policy."""
     return self.policy.kl_beta > 0 or self.log_kl
 
   @property
   def on_policy(self) -> bool:
-    """Whether the policy that samples is the one that is updated."""
+    """Whether a rollout has one update, so that the sampler is the old policy.
+    """
     return self.minibatches == self.epochs == 1

@@ -1,6 +1,4 @@
-"""What programs need beside what is held, for devices that cannot be compiled
-for here: counted from shapes, no compiler is asked.
-"""
+"""Estimates of programs' temporary memory, from shapes, without a compiler."""
 
 from __future__ import annotations
 
@@ -18,25 +16,26 @@ from r1jax.ahead.resident import NOBODY, Beside
 from r1jax.models.model import Model
 from r1jax.training import objectives, state
 
-# Tokens whose logits are formed at a time: `ops.logprobs`.
+# Tokens whose logits exist at a time, see `ops.logprobs`.
 CHUNK = 1024
 
 
 def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
               programs: dict[str, Program], beside: Beside = NOBODY
               ) -> dict[str, dict[str, int]]:
-  """Bytes by program and purpose of the largest arrays that come and go.
+  """Bytes of the largest temporary arrays, by program and purpose.
 
-  A lower bound: what a compiler keeps beside them is not known. Of one layer
-  all that its backward pass would read is taken to be alive at a time, with
-  `remat=none` of every layer.
+  For devices that cannot be compiled for here, such as GPUs. It is a lower
+  bound: other temporaries of the compiler are unknown. All that a layer's
+  backward pass reads is assumed to be alive at once, for one layer with
+  `remat=full` and for all layers with `remat=none`.
 
   Args:
-    model: as the device computes it, with its form of attention.
+    model: the policy, with the device's form of attention.
     cfg: the sizes.
-    mesh: of one device, any.
-    programs: `aot.programs` of the same.
-    beside: models beside the policy, as `programs` were made with.
+    mesh: a mesh of one device of any kind.
+    programs: `aot.programs` of the same arguments.
+    beside: the teacher and the reward models that `programs` were made with.
   """
   c, size = model.cfg, memory.shard_bytes
   arrays = resident.arrays(model, cfg, mesh)
@@ -90,7 +89,7 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
 
 
 def _layer(model: Model, cfg: AheadConfig, mesh: Mesh) -> int:
-  """Bytes of what a layer's backward pass reads, of a micro-batch."""
+  """Bytes that a layer's backward pass reads, for one micro-batch."""
   plain = dataclasses.replace(model, compute=dataclasses.replace(
       model.compute, remat="none"))
   objective = objectives.grpo_objective(plain, cfg.policy)

@@ -1,4 +1,4 @@
-"""What compiled programs need of a chip, in tables; what to change or try."""
+"""Tables of what programs need of a chip, hints to make them fit, sweeps."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ GIB = 2.0**30
 
 def report(measured: Sequence[tuple[Program, Measured]],
            chip: chips.Chip | None, compute: Compute, cfg: AheadConfig) -> str:
-  """Tables of memory, work and collectives, and what to change."""
+  """Tables of memory, FLOPs and collectives, and hints where it does not fit.
+  """
   rows, work, network, advice = [], [], [], []
   for program, m in measured:
     total = m.total_bytes + sum(program.resident.values())
     kept = min(program.kept, m.temporary_bytes)
-    # The compiler's count has padding in it, and what no phase holds.
+    # The compiler's count includes padding and unlisted arguments.
     other = total - m.output_bytes - m.temporary_bytes - sum(
         program.held.device.get(kind, 0) for kind in COLUMNS)
     rows.append([m.name, *(_gib(program.held.device.get(kind, 0))
@@ -53,9 +54,21 @@ def report(measured: Sequence[tuple[Program, Measured]],
       + tables.render(
           ["program", "TFLOP", "counted", "ratio", "compute s", "memory s",
            "network s", "XLA's s", "compile s"], work),
+      *(_touched(m, cfg) for _, m in measured if m.name == "decode"),
       "Collectives of a chip\n" + tables.render(
           ["program", "kind", "times", "MB"], network),
       *(["To change:\n" + "\n".join(advice)] if advice else [])])
+
+
+def _touched(m: Measured, cfg: AheadConfig) -> str:
+  """What decoding moves in memory."""
+  step = m.touched_bytes / 1e9
+  told = f"A decode step reads and writes {step:.4g} GB on a chip"
+  if not cfg.speculate:
+    return told + " for one token of every row"
+  return told + (
+      f"; at {100 * cfg.acceptance:.0f} % of the drafts taken that is"
+      f" {step / cfg.tokens:.4g} GB for one token of every row")
 
 
 # Kinds of what is held that have a column of their own.
@@ -63,7 +76,8 @@ COLUMNS = tuple(kind for kind in KINDS if kind != "other")
 
 
 def where(programs: Sequence[Program]) -> str:
-  """The table of what lies in which memory while a program runs."""
+  """The table of what is in which memory (device or host) during each program.
+  """
   rows = []
   for kind in KINDS:
     sizes = [part[kind] for program in programs for part in program.held
@@ -78,11 +92,10 @@ def where(programs: Sequence[Program]) -> str:
 
 def estimate(estimates: Sequence[tuple[Program, Mapping[str, int]]],
              chip: chips.Chip) -> str:
-  """Tables of memory that was not compiled, for one device.
+  """Tables of estimated memory for one device, without compiling.
 
   Args:
-    estimates: programs, each with what it makes on the way:
-      `estimates.transient`.
+    estimates: programs with their `estimates.transient`.
     chip: the device.
   """
   rows = []
@@ -95,9 +108,9 @@ def estimate(estimates: Sequence[tuple[Program, Mapping[str, int]]],
   return "\n\n".join([
       f"GiB of one device (it has {chip.memory / GIB:.2f}), an estimate:"
       " nothing was compiled\n" + tables.render(
-          ["program", *COLUMNS, "on the way", "total", "fits"], rows),
+          ["program", *COLUMNS, "temporaries", "total", "fits"], rows),
       where([program for program, _ in estimates]),
-      "On the way, GiB: what is known to be large; a compiler adds to it\n"
+      "Temporaries, GiB: the known large ones; a compiler needs more\n"
       + tables.render(["program", "what", "GiB"], [
           [program.name, what, _gib(size)]
           for program, transient in estimates
@@ -105,7 +118,7 @@ def estimate(estimates: Sequence[tuple[Program, Mapping[str, int]]],
 
 
 def verdict(total: float, m: Measured, chip: chips.Chip | None) -> str:
-  """Whether a program fits the chip beside what others keep there."""
+  """Whether a program fits beside what is resident: yes, no, or ? (no chip)."""
   if chip is None:
     return "?"
   return "no" if m.error or total > chip.memory else "yes"
@@ -113,7 +126,7 @@ def verdict(total: float, m: Measured, chip: chips.Chip | None) -> str:
 
 def hints(program: Program, m: Measured, chip: chips.Chip | None,
           compute: Compute, cfg: AheadConfig) -> Iterator[str]:
-  """What would make a program fit that does not."""
+  """Changes that would make a program fit; nothing if it fits."""
   resident = sum(program.resident.values())
   if verdict(m.total_bytes + resident, m, chip) != "no":
     return
@@ -123,27 +136,27 @@ def hints(program: Program, m: Measured, chip: chips.Chip | None,
     yield f"--model_rows={cfg.model_rows // 2} scores fewer rows at once"
   if m.name in ("accumulate", "logprobs", "taught"):
     if compute.remat != "full" and m.name == "accumulate":
-      yield "--compute.remat=full keeps only what layers begin with"
+      yield "--compute.remat=full keeps only the layers' inputs"
     if cfg.micro > 1:
-      yield (f"--micro_rows={cfg.micro // 2} halves what is kept, where a chip"
-             " has several rows; --mesh.sequence=2 where it has one")
+      yield (f"--micro_rows={cfg.micro // 2} halves what is kept if a chip has"
+             " several rows; --mesh.sequence=2 if it has one")
   if cfg.optimizer.moments == "float32":
     yield "--optimizer.moments=bfloat16 halves the moments"
   idle = [name for name, kind in OFFLOADED.items()
           if program.resident.get(kind)]
   if idle:
-    yield f"--offload={','.join(idle)} keeps that in host memory meanwhile"
+    yield f"--offload={','.join(idle)} keeps that in host memory while idle"
   if m.name in ("prefill", "insert", "decode", "halve"):
-    yield "fewer --rows of a step, or more chips on --mesh.expert"
+    yield "fewer --rows, or more chips on --mesh.expert"
   yield "a larger --topology"
 
 
 def candidates(model: ModelConfig, cfg: AheadConfig, n: int
                ) -> Iterator[tuple[MeshConfig, str]]:
-  """Meshes of n devices that the sizes allow, and remat policies.
+  """Meshes of n devices that the sizes allow, each with both remat policies.
 
-  Few rows a device want `sequence`, many experts want `expert`; tensor
-  parallelism costs most and is tried last.
+  Meshes with tensor parallelism, which costs most, come last, before them those
+  with sequence parallelism.
   """
   rows = cfg.micro
   experts = [e for e in _divisors(n) if e == 1 or (
@@ -179,7 +192,7 @@ def _divisors(n: int) -> list[int]:
 
 
 def mesh_text(mesh: MeshConfig) -> str:
-  """Its axes that are not 1."""
+  """A mesh as text: its axes of size above 1."""
   return " ".join(f"{k}={v}" for k, v in dataclasses.asdict(mesh).items()
                   if v != 1) or "data=1"
 

@@ -1,7 +1,8 @@
-"""What a step of GRPO holds, by kind and phase, from shapes alone.
+"""Memory that a GRPO step holds, by kind and phase, from shapes alone.
 
-The one place that says which arrays of a run are alive while one of its
-programs runs, and where. A test compares it with a real run, to the byte.
+It lists which arrays of a run are alive while each of its programs runs, on
+device and host. A test compares it with the live arrays of a real run, to the
+byte.
 """
 
 from __future__ import annotations
@@ -27,26 +28,25 @@ from r1jax.training.optimizer import make_optimizer
 from r1jax.training.state import TrainState
 from r1jax.training.step import Sums
 
-# masters: the trained parameters, float32, or as they are kept where updates
-#   are rounded stochastically. In float32 arithmetic they also compute.
+# masters: the trained parameters, in float32, or in the stored dtype with
+#   stochastic rounding. If the compute dtype is the same, there is no copy.
 # moments: the optimizer's state.
-# compute copy: the parameters in the compute dtype, laid out for training.
-# decoding copy: what the compute copy becomes while it samples (in float32
-#   arithmetic: what the masters become): each layer its own arrays, on a mesh
-#   split otherwise.
+# compute copy: the parameters in the compute dtype and the training layout.
+# decoding copy: the compute copy (or the masters, if there is no copy) in the
+#   decode layout while sampling: unstacked layers, sharded differently.
 # reference: in the compute dtype, with its router bias.
-# teacher: of a student, in the compute dtype, with its router bias.
-# reward models: likewise, all of them.
-# gradient sums: float32, of what is trained.
-# cache: of all rows that are decoded, the rows' own state, and before they
-#   begin the cache of their prompts.
+# teacher: of distillation, in the compute dtype, with its router bias.
+# reward models: all of them, likewise.
+# gradient sums: float32, of the trained parameters.
+# cache: KV cache and state of all rows; while inserting, also the cache of the
+#   prefilled prompts.
 # batch: the micro-batches of a step.
 # other: router bias, counters.
 KINDS = ("masters", "moments", "compute copy", "decoding copy", "reference",
          "teacher", "reward models", "gradient sums", "cache", "batch", "other")
 PHASES = ("reshard", "prefill", "insert", "decode", "halve", "logprobs",
           "taught", "score", "accumulate", "apply")
-HELD = ("mtp",)  # what reinforcement learning does not train
+HELD = ("mtp",)  # parameters that are not trained (draft=0)
 OFFLOADED = {"optimizer": "moments", "reference": "reference",
              "rewards": "reward models"}
 
@@ -55,7 +55,7 @@ class Beside(NamedTuple):
   """Models beside the policy.
 
   Attributes:
-    teacher: of a student, of any shape.
+    teacher: the teacher of distillation, of any size.
     rewards: reward models by name.
   """
 
@@ -67,20 +67,20 @@ NOBODY = Beside()
 
 
 class Arrays(NamedTuple):
-  """What a run holds: trees of `jax.ShapeDtypeStruct` with shardings.
+  """A run's arrays: trees of `jax.ShapeDtypeStruct` with shardings.
 
   Attributes:
-    state: of training.
-    compute: parameters that are differentiated, sample and score.
-    decoding: the same, ready to decode.
+    state: the training state.
+    compute: the parameters that compute: differentiated, sampling, scoring.
+    decoding: the same in the decode layout.
     lent: whether `compute` are the state's own parameters.
-    reference: (parameters, router bias), None where nothing reads it.
+    reference: (parameters, router bias), None if nothing reads it.
     teacher: likewise.
     rewards: (parameters, router bias) of every reward model, by name.
-    sums: of gradients.
-    placed: a micro-batch as it is first placed.
-    micro: a micro-batch as an update reads it.
-    asked: a batch of conversations that reward models score.
+    sums: sums of gradients.
+    placed: a micro-batch before judging.
+    micro: a micro-batch with all that an update reads.
+    asked: a batch of conversations for reward models.
   """
 
   state: TrainState
@@ -97,16 +97,16 @@ class Arrays(NamedTuple):
 
   @property
   def policy(self) -> str:
-    """The kind that `compute` is of."""
+    """The kind of `compute`."""
     return "masters" if self.lent else "compute copy"
 
 
 class Held(NamedTuple):
-  """Bytes by kind that are alive when a phase's program begins.
+  """Bytes by kind that are alive when a phase's program starts.
 
   Attributes:
     device: on one device.
-    host: of one device's parts, in host memory.
+    host: in host memory, of one device's shards.
   """
 
   device: Mapping[str, int]
@@ -156,15 +156,16 @@ def arrays(model: Model, cfg: AheadConfig, mesh: Mesh,
 
 def phases(cfg: AheadConfig, arrays: Arrays, rows: Any, prompts: Any
            ) -> dict[str, Held]:
-  """What is alive in every phase.
+  """The memory alive in every phase.
 
-  An evaluation is a rollout beside which the step's batch is alive as well.
+  During an evaluation the step's batch is alive too, beside what is listed for
+  a rollout.
 
   Args:
     cfg: the sizes.
-    arrays: what the function `arrays` gives.
-    rows: state of all rows that are decoded, shapes.
-    prompts: the cache of the prompts that are computed at once, shapes.
+    arrays: result of the function `arrays`.
+    rows: shapes of the state of all rows.
+    prompts: shapes of the cache of the prompts that are prefilled together.
   """
   size = memory.shard_bytes
   state, count = arrays.state, cfg.epochs * cfg.minibatches * cfg.micro_batches
@@ -186,8 +187,8 @@ def phases(cfg: AheadConfig, arrays: Arrays, rows: Any, prompts: Any
   sampling = resting | {"decoding copy": size(arrays.decoding)}
   del sampling[arrays.policy]
   placed, mask = count * size(arrays.placed), size(arrays.micro.mask_BT)
-  # The last micro-batch, beside the fixed log-probabilities of the others; the
-  # teacher's are its last.
+  # While the last micro-batch is scored, the fixed log-probabilities of the
+  # others exist already; the teacher's come last.
   taught = bool(cfg.distill.factor)
   fixed = cfg.minibatches * cfg.micro_batches * (
       cfg.reads_reference + (not cfg.on_policy) + taught)
@@ -213,7 +214,7 @@ def phases(cfg: AheadConfig, arrays: Arrays, rows: Any, prompts: Any
 
 
 def _scoring(resting, idle, host, batch: int, arrays: Arrays) -> Held:
-  """One reward model at a time is on the device, where they rest elsewhere."""
+  """If reward models are offloaded, one at a time is on the device."""
   if "reward models" not in host:
     return Held(resting | {"batch": batch}, host)
   most = max(memory.shard_bytes(one) for one in arrays.rewards.values())
@@ -243,7 +244,7 @@ def _conversations(cfg, mesh) -> ConversationBatch:
 
 
 def _main(params):
-  """Without the module that only pre-training reads (MTP)."""
+  """The parameters without the MTP module."""
   return {name: part for name, part in params.items() if name != "mtp"}
 
 
@@ -269,6 +270,6 @@ def _placed(shapes, places):
 
 
 def whole(shape: jax.ShapeDtypeStruct, mesh: Mesh) -> jax.ShapeDtypeStruct:
-  """A shape that every device has all of."""
+  """A shape with the replicated sharding."""
   return jax.ShapeDtypeStruct(
       shape.shape, shape.dtype, sharding=NamedSharding(mesh, PartitionSpec()))

@@ -1,4 +1,4 @@
-"""Parameters alone, as one safetensors file and the config beside it."""
+"""Parameters only, as one safetensors file with the config in a JSON file."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ _DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16)}
 def save_params(
     path: str | os.PathLike, params: Any, metadata: dict[str, Any], *,
     dtype: str = "float32") -> None:
-  """Writes `params` to `path` (.safetensors), `metadata` beside it (.json).
+  """Writes `params` to `path` and `metadata` to a .json file of the same name.
 
-  Tensors carry the dotted paths of the tree as names. Under several processes
-  all of them call it, and the first writes; each holds one whole copy.
+  Tensors are named by their dotted paths in the tree. In a multi-process run
+  all processes must call it, and process 0 writes; each needs host memory for a
+  copy of all parameters.
 
   Args:
-    path: file to write, ends in `.safetensors`.
+    path: file to write; must end in `.safetensors`.
     params: tree of arrays.
-    metadata: JSON-ready dictionary: the model's config and how it was made.
-    dtype: "float32" or "bfloat16", of the stored values.
+    metadata: JSON-serialisable dictionary: the model's config and provenance.
+    dtype: of the stored values, "float32" or "bfloat16".
 
   Raises:
     ValueError: another dtype, another suffix, or a leaf that is not a float.
@@ -56,10 +57,10 @@ def save_params(
 
 
 def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
-  """The dictionary that `save_params` wrote beside `path`.
+  """The metadata that `save_params` wrote beside `path`.
 
   Raises:
-    ValueError: there is none, or it is not JSON.
+    ValueError: the file does not exist, or is not JSON.
   """
   config_path = _config_path(path)
   if not config_path.exists():
@@ -70,18 +71,18 @@ def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def load_params(path: str | os.PathLike, like: Any) -> Any:
-  """Parameters from `path` in the tree of `like`.
+  """Parameters from `path` in the tree structure of `like`.
 
-  Values are cast to the dtypes of `like` and placed on its shardings where it
-  has them (otherwise on the default device).
+  Values are cast to the dtypes of `like` and placed on its shardings; leaves
+  without a sharding go to the default device.
 
   Args:
     path: file made by `save_params`.
     like: tree of arrays or `jax.ShapeDtypeStruct`.
 
   Raises:
-    ValueError: no such file, a truncated one, or tensors that are missing,
-      superfluous or of another shape; the message lists them.
+    ValueError: the file does not exist or is truncated; or tensors are missing,
+      superfluous or have another shape (the message lists them).
   """
   arrays = _read(epath.Path(path))
   wanted = trees.flatten(like)

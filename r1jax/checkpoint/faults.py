@@ -1,7 +1,8 @@
-"""Why a checkpoint could not be read, in words, and what to do about it.
+"""Turns errors while reading a checkpoint into a reason and a remedy.
 
-Only files that are missing or cut make it damaged. A full memory, a permission
-or a storage that does not answer says nothing about the checkpoint, and passes.
+A checkpoint is damaged only if files of it are missing or truncated. Running
+out of memory, a missing permission or a storage that does not answer are
+temporary errors that say nothing about the checkpoint.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from r1jax.sharding import processes
 
 _DAMAGE = (FileNotFoundError, EOFError, UnicodeDecodeError, zipfile.BadZipFile,
            json.JSONDecodeError)
-# TensorStore's words; all its errors are ValueErrors.
+# From TensorStore's messages; all its errors are ValueErrors.
 _DAMAGE_TEXT = re.compile(
     r"(NOT_FOUND|DATA_LOSS|OUT_OF_RANGE): |Not enough data|Invalid JSON")
 _STATUS = re.compile(r"([A-Z]{2}[A-Z_]+): ")
@@ -32,7 +33,7 @@ _REMEDY = {
              " over more of them",
     _PERMISSION: "let this user read all of it",
     _STORAGE: "wait until the storage works",
-    "": "mend that"}
+    "": "fix that"}
 _BY_STATUS = {
     "RESOURCE_EXHAUSTED": _MEMORY,
     "PERMISSION_DENIED": _PERMISSION, "UNAUTHENTICATED": _PERMISSION,
@@ -49,12 +50,12 @@ _BY_TYPE = ((MemoryError, _MEMORY), (PermissionError, _PERMISSION),
 
 
 class Unusable(ValueError):
-  """A checkpoint that no restart can use as it is, damaged as a rule.
+  """A checkpoint that cannot be used, in general because it is damaged.
 
   Attributes:
-    folder: what to move aside to go on without it; it was not changed.
-    reason: why, a sentence without its full stop.
-    remedy: what to do, sentences.
+    folder: what to move aside to continue without it; it was not changed.
+    reason: a sentence without its full stop.
+    remedy: what to do, one or more sentences.
   """
 
   def __init__(self, folder: epath.Path, reason: str, remedy: str) -> None:
@@ -64,15 +65,15 @@ class Unusable(ValueError):
 
 def reading(error: Exception, folder: epath.Path, instead: str
             ) -> Unusable | OSError:
-  """What to raise where reading a checkpoint failed.
+  """The error to raise when reading a checkpoint failed.
 
   Args:
-    error: that it failed with.
+    error: the original error.
     folder: of the checkpoint.
-    instead: what the run does without it, as "resumes after step 4".
+    instead: what the run does without it, such as "resumes after step 4".
 
   Returns:
-    Unusable where files are missing or cut, else an OSError that names the
+    Unusable if files are missing or truncated, else an OSError that names the
     reason. Both say that nothing was changed.
   """
   kind, cause = _kind(error)
@@ -80,19 +81,20 @@ def reading(error: Exception, folder: epath.Path, instead: str
     hidden = _hidden(folder)
     if hidden is None:
       return Unusable(
-          folder, f"checkpoint {folder} is damaged, its files are missing or"
-          f" cut ({brief(cause)})", "If it is a copy, copy it again. The same"
-          f" command with --skip_damaged moves it aside and {instead}.")
+          folder, f"checkpoint {folder} is damaged: files are missing or"
+          f" truncated ({brief(cause)})", "If it is a copy, copy it again. The"
+          " same command with --skip_damaged moves it aside and"
+          f" {instead}.")
     kind, cause = _kind(hidden)
   return OSError(
       number(cause) or errno.EIO,
       f"could not read checkpoint {folder}: {_said(kind, cause)}. It was not"
-      " changed, and nothing says that it is damaged:"
-      f" {_REMEDY[kind or '']}, then the same command goes on from it.")
+      " changed and need not be damaged:"
+      f" {_REMEDY[kind or '']}, then run the same command to resume from it.")
 
 
 def opening(error: Exception, directory: epath.Path) -> OSError:
-  """What to raise where the checkpoints of a run could not be listed."""
+  """The error to raise when the checkpoints of a run could not be listed."""
   kind, cause = _kind(error)
   remedy = ("wait until it works, then run the same command again"
             if kind == _STORAGE else "choose a --workdir that can be written")
@@ -102,10 +104,13 @@ def opening(error: Exception, directory: epath.Path) -> OSError:
 
 
 def together(error: Unusable | OSError | None) -> None:
-  """Raises in all processes what one of them could not read.
+  """Raises the error of one process in all processes.
 
-  Each calls it, with what `reading` gave, or None. So none of them waits for
-  one that has failed, and all can go on without that checkpoint.
+  All processes must call it after reading. So none waits for one that failed,
+  and all can continue without that checkpoint.
+
+  Args:
+    error: from `reading`, or None if this process succeeded.
   """
   told = None
   if isinstance(error, Unusable):
@@ -121,7 +126,7 @@ def together(error: Unusable | OSError | None) -> None:
 
 
 def number(error: BaseException) -> int | None:
-  """The operating system's number of an error, TensorStore's included."""
+  """The errno of an error, also of TensorStore's; None without one."""
   if isinstance(error, OSError) and error.errno:
     return error.errno
   match = re.search(r"os_error_code='(\d+)'", str(error))
@@ -129,7 +134,7 @@ def number(error: BaseException) -> int | None:
 
 
 def brief(error: BaseException) -> str:
-  """What happened, on one line of at most 200 characters."""
+  """The error on one line, of at most 200 characters."""
   system = number(error)
   if system is not None:
     name = getattr(error, "filename", None)
@@ -143,9 +148,9 @@ def _said(kind: str | None, cause: BaseException) -> str:
 
 
 def _kind(error: BaseException) -> tuple[str | None, BaseException]:
-  """(None for damage, else a key of `_REMEDY`; the error that shows it).
+  """(None for damage, else a key of `_REMEDY`; the error that decided it).
 
-  An error is what the outermost of its causes is that says anything.
+  The outermost error in the chain of causes that is recognised decides.
   """
   for cause in _chain(error):
     kind = _reason(cause)
@@ -177,7 +182,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _hidden(folder: epath.Path) -> OSError | None:
-  """What keeps this user from files that are there, and so look missing."""
+  """The error when the folder's files are opened; None if all can be read.
+
+  Orbax reports files without read permission as missing.
+  """
   if io.is_remote(folder):
     return None
 

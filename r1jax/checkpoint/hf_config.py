@@ -1,8 +1,9 @@
 """config.json of Hugging Face checkpoints <-> ModelConfig.
 
 Families: see `ARCHITECTURES`, as published and as transformers 5 writes them.
-Every field is read, known to be harmless, by its name certain to be and
-reported, or an error: whether it changes the mathematics cannot be known here.
+Every field is either read; or known not to change what the model computes; or
+ignored because of its name, and reported; or an error, because an unknown field
+might change what the model computes.
 """
 
 from __future__ import annotations
@@ -33,27 +34,27 @@ ARCHITECTURES = {
 CLASSIFIER = "ForSequenceClassification"
 _V3 = ("deepseek_v3", "kimi_k2")
 _DEEPSEEK = (*_V3, "deepseek_v2")
-_MISSING = {  # what other families would need
-    "glm4_moe": "rotation of a part of each head, and a selection bias beside"
-    " grouped queries",
+_MISSING = {  # what support of other families would need
+    "glm4_moe": "partial RoPE, and a selection bias with grouped-query"
+    " attention",
     "qwen3_next": "linear attention (gated DeltaNet with a short convolution),"
-    " gated attention, rotation of a part of each head",
-    "gpt_oss": "attention sinks, windows in every other layer, experts with"
-    " biases and a clamped activation, MXFP4 weights",
-    "deepseek_v32": "sparse attention by an indexer (index_topk)",
-    "gemma3": "the images; its text model alone is gemma3_text",
+    " gated attention, partial RoPE",
+    "gpt_oss": "attention sinks, sliding windows in every other layer, experts"
+    " with biases and a clamped activation, MXFP4 weights",
+    "deepseek_v32": "sparse attention with an indexer (index_topk)",
+    "gemma3": "image inputs; the text model alone is gemma3_text",
     "mixtral": "its names of the experts' weights",
-    "qwen2_moe": "a shared expert behind a gate",
+    "qwen2_moe": "a gated shared expert",
 }
-# Modules are the experts of all layers.
+# Bounds of a plausible config; modules are the experts of all layers.
 _MOST_LAYERS, _MOST_EXPERTS, _MOST_MODULES = 1 << 12, 1 << 16, 1 << 20
 
-# Says nothing while use_sliding_window is false.
+# Not used while use_sliding_window is false.
 _HARMLESS_QWEN = frozenset(("max_window_layers", "sliding_window"))
 _FP8 = {"quant_method": ("fp8",), "fmt": ("e4m3",),
         "weight_block_size": ([128, 128],),
         "activation_scheme": ("dynamic",), "scale_fmt": ("ue8m0", "float")}
-# The tensors themselves tell which are quantised.
+# Not needed: the dtype of each tensor tells whether it is quantised.
 _FP8_HARMLESS = ("modules_to_not_convert", "ignored_layers")
 
 
@@ -73,7 +74,7 @@ def family_of(fields: dict[str, Any]) -> str:
 
 
 def family_for(cfg: ModelConfig) -> str:
-  """The family whose files can hold `cfg`; `to_hf` checks that it does."""
+  """The family to export `cfg` as; `to_hf` checks that it fits."""
   if cfg.attention == "mla":
     v2 = cfg.n_experts and cfg.score == "softmax"
     return "deepseek_v2" if v2 else "deepseek_v3"
@@ -90,22 +91,21 @@ def from_hf(fields: dict[str, Any],
             report: Callable[[str], None] | None = None) -> ModelConfig:
   """ModelConfig of a parsed config.json.
 
-  Departure from transformers: `norm_topk_prob` of deepseek_v2, which it
-  ignores, is obeyed, where `routed_scaling_factor` is 1 (else DeepSeek's code
-  drops the factor, vLLM applies both, and it is an error).
+  Departure from transformers: it ignores `norm_topk_prob` of deepseek_v2, which
+  is used here if `routed_scaling_factor` is 1. With another factor it is an
+  error, because DeepSeek's code drops the factor and vLLM applies both.
 
-  Departure from DeepSeek's inference code, as in transformers: a file that
-  names YaRN gets it. Where `max_position_embeddings` does not exceed the
+  Departure from DeepSeek's inference code, as in transformers: YaRN is used
+  whenever the file names it. If `max_position_embeddings` does not exceed the
   original context, the longest context is factor * original.
 
   Args:
     fields: the whole config.json.
-    report: called with a sentence about unknown fields that were passed over.
+    report: called with a sentence about unknown fields that were ignored.
 
   Raises:
-    ValueError: a field that is needed is missing, one has a value that is not
-      supported or out of all proportion, or one is unknown; the message names
-      field and value.
+    ValueError: a required field is missing, a value is not supported or
+      implausible, or a field is unknown; the message names field and value.
   """
   family = family_of(fields)
   f = Fields(fields)
@@ -141,17 +141,17 @@ def from_hf(fields: dict[str, Any],
   modules = values["n_layers"] * values.get("n_experts", 0)
   check(modules <= _MOST_MODULES, f"config.json: {values['n_layers']} layers of"
         f" {values.get('n_experts')} experts are {modules}, more than any model"
-        f" has; the most is {_MOST_MODULES}")
+        f" has; the limit is {_MOST_MODULES}")
   passed = f.finish(
       HARMLESS | _HARMLESS_QWEN if "qwen" in family else HARMLESS)
   if passed and report:
-    report(f"config.json: {', '.join(passed)}: unknown, and by the name without"
-           " a part in the mathematics; passed over")
+    report(f"config.json: {', '.join(passed)}: unknown, ignored because by the"
+           " name they do not change what the model computes")
   return config_lib.from_dict(ModelConfig, values)
 
 
 def _check_quantization(quantization: dict[str, Any] | None) -> None:
-  """DeepSeek's float8 weights in blocks; the loader restores them."""
+  """Accepts only DeepSeek's block-wise FP8, which the loader dequantises."""
   if quantization is None:
     return
   q = Fields(quantization, "quantization_config.")
@@ -185,7 +185,7 @@ def _read_experts(f: Fields, family: str, n_layers: int) -> dict[str, Any]:
         f" supported in {family}, only {' or '.join(methods)}")
   f.expect("moe_layer_freq", (1,))
   f.expect("scoring_func", ("sigmoid",) if v3 else ("softmax",))
-  # Programs differ in what they take where a V3 file is silent.
+  # Programs differ in the defaults for fields that a V3 file lacks.
   unless_v3 = lambda default: REQUIRED if v3 else default
   groups = REQUIRED if method != "greedy" else 1
   values = dict(
@@ -203,7 +203,7 @@ def _read_experts(f: Fields, family: str, n_layers: int) -> dict[str, Any]:
       score="sigmoid" if v3 else "softmax", selection_bias=v3)
   n_mtp = _read_mtp(f) if v3 else 0
   if values["n_dense_layers"] >= n_layers or not values["n_experts"]:
-    return dict(n_mtp=n_mtp)  # nothing of the router is in use
+    return dict(n_mtp=n_mtp)  # a dense model: no router
   if method == "greedy" or values["n_groups"] == 1:
     values |= dict(n_groups=1, n_limited_groups=1)
   scale = values["route_scale"]
@@ -215,13 +215,13 @@ def _read_experts(f: Fields, family: str, n_layers: int) -> dict[str, Any]:
 
 
 def _read_qwen_experts(f: Fields, n_layers: int) -> dict[str, Any]:
-  """Softmax over all experts; `mlp_only_layers` are dense."""
+  """Settings of Qwen3's experts; the layers in `mlp_only_layers` are dense."""
   f.expect("decoder_sparse_step", (1,))
   dense = f.take("mlp_only_layers", [])
   first = list(range(len(dense))) if isinstance(dense, list) else None
   check(dense == first and len(dense) < n_layers,
         f"config.json: mlp_only_layers={dense!r} is not supported, only the"
-        " first ones, as [0, 1], and not all")
+        " first layers, such as [0, 1], and not all layers")
   experts = f.size("num_local_experts", None, most=_MOST_EXPERTS)
   return dict(
       n_dense_layers=len(dense), n_experts=f.size(
@@ -233,7 +233,7 @@ def _read_qwen_experts(f: Fields, n_layers: int) -> dict[str, Any]:
 
 
 def _read_mtp(f: Fields) -> int:
-  """Under DeepSeek's name and that of transformers' attribute."""
+  """Number of MTP modules, under DeepSeek's name or transformers' attribute."""
   n_mtp = f.size("num_mtp_layers", f.size("num_nextn_predict_layers", 0,
                                           least=0), least=0)
   check(n_mtp in (0, 1), f"config.json: num_nextn_predict_layers={n_mtp} is not"
@@ -254,15 +254,15 @@ def _read_gqa(f: Fields, family: str, shared: dict[str, Any]
   if family == "mistral":
     window = f.size("sliding_window", None, most=1 << 62)
     check(window is None or window >= shared["max_position"],
-          f"config.json: sliding_window={window} is not supported, only one"
-          " that is not below max_position_embeddings="
-          f"{shared['max_position']}, or null")
+          f"config.json: sliding_window={window} is not supported, only null or"
+          " at least max_position_embeddings="
+          f"{shared['max_position']}")
   if family in ("qwen2", "mistral"):
     qkv_bias, o_bias = family == "qwen2", False
   else:
     qkv_bias = o_bias = f.flag("attention_bias", False)
   n_heads = shared["n_heads"]
-  # Qwen3's heads have this width in transformers where the file says nothing.
+  # transformers' default for Qwen3 is 128.
   head_dim = f.size("head_dim", 128 if family == "qwen3" else None)
   if head_dim is None:
     check(shared["d_model"] % n_heads == 0,
@@ -277,7 +277,7 @@ def _read_gqa(f: Fields, family: str, shared: dict[str, Any]
 
 def _read_rope(f: Fields, max_position: int, mla: bool
                ) -> dict[str, Any]:
-  """RopeConfig, from either spelling, and the longest context."""
+  """RopeConfig and longest context, from the old or the new field names."""
   old, new = f.take("rope_scaling", {}), f.take("rope_parameters", {})
   check(not (old and new) or old == new,
         f"config.json: rope_scaling={old!r} and rope_parameters={new!r}"
@@ -287,10 +287,10 @@ def _read_rope(f: Fields, max_position: int, mla: bool
   outer = f.number("rope_theta", None, **bounds)
   theta = r.number("rope_theta", 10000.0 if outer is None else outer, **bounds)
   check(outer in (None, theta), f"config.json: rope_theta is {outer} and, among"
-        f" the parameters of the rotation, {theta}; keep one")
+        f" the RoPE parameters, {theta}; keep one")
   early = r.take("type", None)
   kind = r.take("rope_type", "default" if early is None else early)
-  check(early in (None, kind), f"config.json: the rotation's type={early!r} and"
+  check(early in (None, kind), f"config.json: the RoPE type={early!r} and"
         f" rope_type={kind!r} disagree; keep one")
   check(kind in ("default", "yarn", "llama3"),
         f"config.json: rope type {kind!r} is not supported, only default, yarn"
@@ -317,9 +317,9 @@ def _read_rope(f: Fields, max_position: int, mla: bool
 def _read_yarn(r: Fields, max_position: int, mla: bool) -> dict[str, Any]:
   """YaRN's settings.
 
-  `attn_factor` multiplies the factor on cos and sin that the file would have
-  without it, as in vLLM, which DeepSeek names for its distills: so R1-0528's
-  0.878 makes that factor 1. transformers does not read it.
+  `attn_factor` multiplies the implied factor on cos and sin, as in vLLM, which
+  DeepSeek recommends for its distilled models: R1-0528's 0.878 makes that
+  factor 1. transformers ignores the field.
   """
   r.expect("truncate", (True,))
   of_scale = dict(least=0, most=1e6)
@@ -328,8 +328,8 @@ def _read_yarn(r: Fields, max_position: int, mla: bool) -> dict[str, Any]:
   factor = r.number("factor", least=1, most=1e6)
   given = r.number("attention_factor", None, least=1e-6, most=1e6)
   times = r.number("attn_factor", None, least=1e-6, most=1e6)
-  # Elsewhere DeepSeek's code and transformers differ in what a missing field
-  # stands for.
+  # In other cases DeepSeek's code and transformers have different defaults for
+  # the missing field.
   check(not mla or given is not None or bool(mscale) == bool(all_dim)
         or (mscale == 1 and not all_dim),
         f"config.json: rope mscale={mscale} and mscale_all_dim={all_dim}: give"
@@ -347,12 +347,12 @@ def _read_yarn(r: Fields, max_position: int, mla: bool) -> dict[str, Any]:
       beta_fast=r.number("beta_fast", 32.0, **turns),
       beta_slow=r.number("beta_slow", 1.0, **turns),
       attention_factor=implied if given is None else given)
-  # Only latent attention puts m^2 into the softmax scale.
+  # Only latent attention multiplies the softmax scale by m^2.
   return values | (dict(mscale=all_dim) if mla else {})
 
 
 def _attention_factor(factor: float, mscale: float, all_dim: float) -> float:
-  """What multiplies cos and sin where the file does not say."""
+  """The factor on cos and sin that a file without one implies."""
   if mscale and all_dim:
     return (rope_ops.yarn_mscale(factor, mscale)
             / rope_ops.yarn_mscale(factor, all_dim))
@@ -368,14 +368,14 @@ def to_hf(cfg: ModelConfig, family: str, *, bos_id: int | None,
     cfg: the model.
     family: one of `ARCHITECTURES`; `family_for` names the one to use.
     bos_id: the tokenizer's, or None.
-    eos_ids: ids that end a text; one is written as a number.
+    eos_ids: ids that end a text; a single one is written as a number.
     pad_id: the tokenizer's, or None.
-    dtype: of the tensors beside it.
+    dtype: of the stored tensors.
     scalar: whether it is a reward model, with one label.
 
   Raises:
-    ValueError: files of the family cannot say what `cfg` is; the message shows
-      what they would say.
+    ValueError: a config.json of the family cannot describe `cfg`; the message
+      shows the differences.
   """
   check(family in ARCHITECTURES, f"family={family!r}: choose one of"
         f" {', '.join(ARCHITECTURES)}")
@@ -422,7 +422,7 @@ def is_scalar(fields: dict[str, Any]) -> bool:
 
 
 def _canonical_rope(cfg: ModelConfig) -> RopeConfig:
-  """The same rotations without settings that do not act."""
+  """An equal RopeConfig with unused settings at their defaults."""
   r = cfg.rope
   if cfg.stretched:
     yarn = RopeConfig(
@@ -441,7 +441,7 @@ def _canonical_rope(cfg: ModelConfig) -> RopeConfig:
 def _write_rope(r: RopeConfig, mla: bool) -> dict[str, Any]:
   if r.scaling == "none":
     return {"rope_theta": r.theta, "rope_scaling": None}
-  # `type` for DeepSeek's own code, `rope_type` for the others.
+  # `type` for DeepSeek's own code, `rope_type` for other programs.
   scaling = {"type": r.scaling, "rope_type": r.scaling, "factor": r.factor,
              "original_max_position_embeddings": r.original}
   if r.scaling == "llama3":

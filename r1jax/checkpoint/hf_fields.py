@@ -1,4 +1,4 @@
-"""Fields of a config.json, each of them read, harmless, or an error."""
+"""Reads fields of a config.json and finds those that nobody reads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from r1jax.core.config import check
 
-# Bookkeeping, training-only settings, how (not what) others compute, and what
-# others' samplers do unless told otherwise.
+# Fields that do not change what the model computes: bookkeeping, training-only
+# settings, implementation options, and defaults of samplers.
 HARMLESS = frozenset((
     "_attn_implementation_autoset", "_name_or_path", "architectures",
     "attn_implementation", "auto_map", "aux_loss_alpha", "bos_token_id",
@@ -31,8 +31,9 @@ HARMLESS = frozenset((
     "return_dict_in_generate", "sep_token_id", "suppress_tokens",
     "task_specific_params", "temperature", "tf_legacy_loss", "top_k", "top_p",
     "transformers.js_config", "typical_p", "unk_token_id", "use_bfloat16"))
-# Names that say so themselves: notes of a program to itself, ids of tokens,
-# versions, weights of losses, settings of other programs. They are reported.
+# Unknown fields that are ignored, and reported, because their names show the
+# same: private notes, token ids, versions, loss weights, settings of other
+# programs.
 _PASSED = re.compile(
     r"_.*|.*_token_ids?|.*_tokens?_index|.*version|.*_loss_\w+|.*\.js_config"
     r"|(unsloth|tokenizer|gradient|summary|wandb|peft|tie_encoder)_.*")
@@ -40,34 +41,42 @@ REQUIRED = object()
 
 
 class Fields:
-  """Fields of one JSON object, taken by name; what is left is unknown."""
+  """Fields of one JSON object; reading one removes it, the rest is unknown."""
 
   def __init__(self, fields: Any, where: str = ""):
-    """Takes the object.
+    """Starts with all fields that are not null.
 
     Args:
-      fields: as JSON was read.
-      where: what stands before its names in messages, as "rope_scaling.".
+      fields: the parsed JSON object.
+      where: prefix of its names in messages, such as "rope_scaling.".
 
     Raises:
-      ValueError: it is no object.
+      ValueError: it is not an object.
     """
     check(isinstance(fields, dict),
           f"config.json: {where.rstrip('.') or 'the file'} is {fields!r:.60},"
           " not an object of fields; take the file that belongs to the weights")
-    # A null switches nothing on.
+    # null means the same as a missing field.
     self._left = {k: v for k, v in fields.items() if v is not None}
     self._where = where
 
   def take(self, name: str, default: Any = REQUIRED) -> Any:
-    """Any value."""
+    """A field of any type.
+
+    Args:
+      name: of the field.
+      default: for a missing field; without it the field is required.
+
+    Raises:
+      ValueError: a required field is missing.
+    """
     check(name in self._left or default is not REQUIRED,
           f"config.json has no {self._where}{name}, which this model needs")
     return self._left.pop(name, default)
 
   def number(self, name: str, default: Any = REQUIRED, *,
              least: float = -math.inf, most: float = math.inf) -> Any:
-    """A finite number within bounds."""
+    """A finite number within bounds; other types raise ValueError."""
     value = self.take(name, default)
     if value is default:
       return value
@@ -80,7 +89,7 @@ class Fields:
 
   def size(self, name: str, default: Any = REQUIRED, *, least: int = 1,
            most: int = 1 << 20) -> Any:
-    """A whole number within bounds: tables are built by it."""
+    """A whole number within bounds, since arrays are allocated by it."""
     value = self.take(name, default)
     if value is default:
       return value
@@ -91,25 +100,32 @@ class Fields:
     return int(value)
 
   def flag(self, name: str, default: Any = REQUIRED) -> Any:
-    """true or false."""
+    """A boolean."""
     value = self.take(name, default)
     check(value is default or isinstance(value, bool),
           f"config.json: {self._where}{name}={value!r} should be true or false")
     return value
 
   def expect(self, name: str, allowed: Collection[Any]) -> None:
-    """Takes a field that has to be absent or one of `allowed`."""
+    """Reads a field that must be absent or one of `allowed`."""
     value = self.take(name, None)
     check(value is None or value in allowed,
           f"config.json: {self._where}{name}={value!r} is not supported, only"
           f" {' or '.join(repr(a) for a in allowed)}")
 
   def finish(self, harmless: Collection[str]) -> list[str]:
-    """Refuses what may change the mathematics; lists what was passed over."""
+    """Raises ValueError for unknown fields that may change the computation.
+
+    Args:
+      harmless: names of fields to ignore.
+
+    Returns:
+      Names of further unknown fields that are ignored because of their names.
+    """
     unknown = {k: v for k, v in self._left.items() if k not in harmless}
     passed = [k for k in unknown if _PASSED.fullmatch(k)]
     listed = ", ".join(f"{self._where}{k}={v!r}" for k, v in unknown.items()
                        if k not in passed)
-    check(not listed, f"config.json: {listed}: unknown, and may change the"
-          " mathematics; leave what changes nothing out of config.json")
+    check(not listed, f"config.json: {listed}: unknown, and may change what the"
+          " model computes; remove it from config.json if it does not")
     return [f"{self._where}{k}" for k in passed]

@@ -1,7 +1,7 @@
-"""The files of a Hugging Face checkpoint: reading parts, writing whole shards.
+"""Files of a Hugging Face checkpoint: reads parts of tensors, writes shards.
 
-Files are mapped into memory, so that a part costs what it holds. FP8 matrices
-come back as their values.
+Files are memory-mapped, so reading a part costs only that part. FP8 matrices
+are dequantised.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from r1jax.ops import fp8
 
 ONE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-SCALE = "_scale_inv"  # what the name of a FP8 weight's scales ends in
+SCALE = "_scale_inv"  # suffix of the name of an FP8 weight's scales
 
 DTYPES = {
     "F32": np.dtype(np.float32),
@@ -36,18 +36,18 @@ DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "F8_E4M3": fp8.E4M3,
 }
-# A value is finite unless all these bits are set: the exponent, and in e4m3,
+# A value is not finite if all these bits are set: the exponent, and in e4m3,
 # which has no infinity, also the mantissa.
 _NOT_FINITE = {"F32": 0x7f800000, "F16": 0x7c00, "BF16": 0x7f80,
                "F8_E4M3": 0x7f}
 
 
 class Stored(NamedTuple):
-  """Where a tensor lies.
+  """Where a tensor is stored.
 
   Attributes:
     file: name of its file.
-    dtype: as safetensors names it.
+    dtype: safetensors' name of it.
     shape: of the tensor.
     offset: of its first byte in the file.
   """
@@ -59,18 +59,19 @@ class Stored(NamedTuple):
 
 
 class Folder:
-  """The tensors of a folder, by name; nothing is read before `read`.
+  """The tensors of a folder; values are read by `read` only.
 
-  `model.safetensors` if it is there, otherwise the files of the index, which
-  decides which of them holds a tensor.
+  They are those of `model.safetensors` if it exists, otherwise those of the
+  index.
   """
 
   def __init__(self, folder: str | os.PathLike):
     """Reads the headers of all files.
 
     Raises:
-      ValueError: no weights, a missing, truncated or foreign file, or an index
-        that names a tensor that its file has not, or files elsewhere.
+      ValueError: there are no weights; a file is missing, truncated or not in
+        the safetensors format; or the index names files outside of the folder
+        or tensors that a file lacks.
     """
     self.path = pathlib.Path(folder)
     self._maps: dict[str, np.ndarray] = {}
@@ -92,17 +93,17 @@ class Folder:
           " its own folder; download it again")
     headers = {}
     for file in sorted(set(names.values())):
-      # Whoever opens a pipe waits for ever.
+      # Must be a regular file: opening a pipe would block for ever.
       check((self.path / file).is_file(),
-            f"{self.path / INDEX} names {file}, which is not there as a file;"
+            f"{self.path / INDEX} names {file}, which is not a file there;"
             " download it into the same folder")
       headers[file] = _header(self.path, file)
     lost = [name for name, file in names.items() if name not in headers[file]]
     if lost:
       raise ValueError(
           f"{self.path / INDEX} says that {names[lost[0]]} holds {lost[0]}"
-          f" ({len(lost)} such in all), which it does not; index and files are"
-          " not of one model: download them again")
+          f" (and {len(lost) - 1} more), which it does not; index and files are"
+          " not of the same model: download them again")
     self.tensors = {name: headers[file][name] for name, file in names.items()}
 
   def read(self, name: str, index: Sequence[slice]) -> np.ndarray:
@@ -143,13 +144,13 @@ class Folder:
 
 
 def place(target: np.ndarray, values: np.ndarray) -> None:
-  """target[...] = values, cast; faster than NumPy's own for small floats."""
-  # NumPy copies dtypes that are not its own one by one.
+  """target[...] = values, cast to its dtype; fast for bfloat16 and FP8 too."""
+  # NumPy copies elements of foreign dtypes one by one, so copy their bits.
   _bits(target)[...] = _bits(values.astype(target.dtype, copy=False))
 
 
 def contiguous(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-  """`array` cast, in C order, owning its memory."""
+  """A copy of `array` in another dtype, in C order."""
   made = np.empty(array.shape, dtype)
   place(made, array)
   return made
@@ -160,10 +161,10 @@ def _bits(array):
 
 
 def _header(folder: pathlib.Path, name: str) -> dict[str, Stored]:
-  """What a file holds; the library checks it, NumPy maps it."""
+  """The tensors of a file, from its header, which safetensors validates."""
   path = folder / name
   try:
-    # Opening checks the header against the length of the file.
+    # Opening compares the header with the length of the file.
     with safetensors.safe_open(path, framework="numpy"):
       pass
     with open(path, "rb") as file:
@@ -194,9 +195,9 @@ class Planned(NamedTuple):
 
 
 def shards(plan: Iterable[Planned], shard_bytes: float) -> list[list[Planned]]:
-  """The plan cut, in its order, into files of at most `shard_bytes`.
+  """Splits the plan, in order, into files of at most `shard_bytes` bytes.
 
-  A larger tensor has a file of its own.
+  A tensor that is larger gets a file of its own.
   """
   files: list[list[Planned]] = []
   size = math.inf
@@ -211,12 +212,13 @@ def shards(plan: Iterable[Planned], shard_bytes: float) -> list[list[Planned]]:
 
 def write(folder: pathlib.Path, files: Sequence[Sequence[Planned]],
           tensors: Iterator[np.ndarray]) -> None:
-  """Writes the shards, and the index if they are several.
+  """Writes the shards, and an index if there are several.
 
   Args:
-    folder: an existing one.
-    files: what each holds, from `shards`.
-    tensors: the arrays in the order of the plan; one file's at a time are held.
+    folder: an existing folder.
+    files: the tensors of each file, from `shards`.
+    tensors: the arrays in the order of the plan; those of one file are held in
+      memory at a time.
 
   Raises:
     OSError: the disk is full.
@@ -230,9 +232,9 @@ def write(folder: pathlib.Path, files: Sequence[Sequence[Planned]],
       weight_map[tensor.name] = name
       total += tensor.nbytes
     try:
-      # transformers refuses files that do not say which framework's they are.
+      # transformers refuses files without this metadata.
       safetensors.numpy.save_file(held, folder / name, {"format": "pt"})
-      # The library makes files that only their owner can read.
+      # safetensors creates files that only their owner can read.
       os.chmod(folder / name, folder.stat().st_mode & 0o666)
     except safetensors.SafetensorError as error:
       full = "os error 28" in str(error)
@@ -246,15 +248,16 @@ def write(folder: pathlib.Path, files: Sequence[Sequence[Planned]],
 
 @contextlib.contextmanager
 def whole(folder: str | os.PathLike, size: int) -> Iterator[pathlib.Path]:
-  """A temporary folder that becomes `folder` when the block ends well.
+  """A temporary folder that is renamed to `folder` if the block succeeds.
 
   Args:
-    folder: local; does not exist, or is empty.
-    size: bytes that will be written, about.
+    folder: local; must not exist or must be empty.
+    size: number of bytes that will be written, approximately.
 
   Raises:
-    ValueError: it has files already.
-    OSError: no space, or no right to write; nothing is left.
+    ValueError: the folder has files.
+    OSError: no space or no permission to write; the temporary folder is
+      removed.
   """
   folder = pathlib.Path(os.path.abspath(folder))
   check(not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
@@ -276,7 +279,13 @@ def whole(folder: str | os.PathLike, size: int) -> Iterator[pathlib.Path]:
 
 def write_extras(folder: pathlib.Path, fields: Mapping[str, Any],
                  extras: Mapping[str, bytes]) -> None:
-  """config.json and further files, by name."""
+  """Writes config.json and further files.
+
+  Args:
+    folder: an existing folder.
+    fields: of config.json.
+    extras: {file name: content}.
+  """
   io.write_json(folder / "config.json", dict(fields))
   for name, content in extras.items():
     io.write_bytes(folder / name, content)

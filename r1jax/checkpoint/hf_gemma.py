@@ -1,7 +1,8 @@
-"""Gemma 3's own fields of config.json, without images (`gemma3_text`).
+"""Fields of config.json that are specific to Gemma 3, text only (gemma3_text).
 
-Windows are not computed. A sequence that is no longer than `sliding_window` has
-none either, so the longest context is that, which the reader is told.
+Sliding windows are not implemented. They make no difference for sequences that
+are no longer than `sliding_window`, so the context is limited to that, which is
+reported.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ _THETA = {_FULL: 1e6, _SLIDING: 1e4}
 
 def read(f: Fields, shared: dict[str, Any],
          report: Callable[[str], None] | None = None) -> dict[str, Any]:
-  """The fields of ModelConfig that this family says in its own way.
+  """The fields of ModelConfig that this family names in its own way.
 
   Args:
-    f: of the file.
-    shared: what all families say alike.
-    report: called with a sentence where the context is cut.
+    f: fields of the file.
+    shared: values that were read in the same way for all families.
+    report: called with a sentence if the context is limited to the window.
 
   Raises:
     ValueError: a value is not supported.
@@ -34,16 +35,16 @@ def read(f: Fields, shared: dict[str, Any],
   f.expect("hidden_activation", ("gelu_pytorch_tanh",))
   f.expect("use_bidirectional_attention", (False,))
   f.expect("attention_bias", (False,))
-  f.take("cache_implementation", None)  # how another program keeps its keys
+  f.take("cache_implementation", None)  # how transformers stores its KV cache
   for name in ("attn_logit_softcapping", "final_logit_softcapping"):
     f.expect(name, (None,))
   window = f.size("sliding_window", 4096, most=1 << 62)
   context = min(shared["max_position"], window)
   if context < shared["max_position"] and report:
-    report(f"config.json: sliding_window={window}: windows are not computed, so"
-           f" the longest context is {context} tokens instead of"
-           f" {shared['max_position']}; up to there all layers see everything,"
-           " as with a window")
+    report(f"config.json: sliding_window={window}: sliding windows are not"
+           f" implemented, so the longest context is {context} tokens instead"
+           f" of {shared['max_position']}; up to that length windows make no"
+           " difference")
   return dict(
       attention="gqa", n_kv_heads=f.size("num_key_value_heads", 4),
       head_dim=f.size("head_dim", 256), qk_norm=True, post_norms=True,
@@ -55,7 +56,7 @@ def read(f: Fields, shared: dict[str, Any],
 
 
 def _pattern(f: Fields, n_layers: int) -> int:
-  """Every how many layers one is global."""
+  """n, where every n-th layer is global."""
   old = f.size("_sliding_window_pattern", _PATTERN, most=1 << 20)
   every = f.size("sliding_window_pattern", old, most=1 << 20)
   kinds = f.take("layer_types", None)
@@ -65,7 +66,7 @@ def _pattern(f: Fields, n_layers: int) -> int:
         and set(kinds) <= {_FULL, _SLIDING}, f"config.json: layer_types="
         f"{kinds!r:.200}: give {_SLIDING} or {_FULL} for each of {n_layers}"
         " layers")
-  # Without a global layer any number beyond the last will do.
+  # Without a global layer, any n beyond the last layer.
   every = kinds.index(_FULL) + 1 if _FULL in kinds else max(every, n_layers + 1)
   check(kinds == [_SLIDING if i % every else _FULL
                   for i in range(1, n_layers + 1)],
@@ -75,7 +76,7 @@ def _pattern(f: Fields, n_layers: int) -> int:
 
 
 def _rotations(f: Fields) -> dict[str, Any]:
-  """Bases of both rotations, from either spelling; nothing is stretched."""
+  """RoPE bases of global and local layers, from the old or new field names."""
   bounds = dict(least=1.0 + 1e-6, most=1e15)
   found = {_FULL: f.number("rope_theta", None, **bounds),
            _SLIDING: f.number("rope_local_base_freq", None, **bounds)}
@@ -88,8 +89,8 @@ def _rotations(f: Fields) -> dict[str, Any]:
     one.expect("rope_type", ("default",))
     one.expect("partial_rotary_factor", (1,))
     theta = one.number("rope_theta", base or _THETA[kind], **bounds)
-    check(base in (None, theta), f"config.json: the base of {kind} is {base}"
-          f" and, in rope_parameters, {theta}; keep one")
+    check(base in (None, theta), f"config.json: the RoPE base of {kind} is"
+          f" {base} and, in rope_parameters, {theta}; keep one")
     one.finish(())
     found[kind] = theta
   both.finish(())
@@ -97,7 +98,7 @@ def _rotations(f: Fields) -> dict[str, Any]:
 
 
 def write(cfg: ModelConfig) -> dict[str, Any]:
-  """What `read` reads, in both spellings of the rotations."""
+  """The fields that `read` reads, for `cfg`."""
   local = cfg.local_layers()
   return {
       "num_key_value_heads": cfg.n_kv_heads, "head_dim": cfg.head_dim,
@@ -112,5 +113,5 @@ def write(cfg: ModelConfig) -> dict[str, Any]:
 
 
 def _whole(number: float) -> float | int:
-  """A number that is whole but for rounding, as such."""
+  """`number` as an int if it is one up to rounding errors."""
   return round(number) if abs(number - round(number)) < 1e-6 else number

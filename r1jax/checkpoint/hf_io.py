@@ -1,6 +1,6 @@
-"""Parameters from and to a folder in Hugging Face's format, streamed.
+"""Imports and exports parameters in Hugging Face's format, piece by piece.
 
-Names and layouts come from `hf_names`, files from `hf_files`.
+Names and layouts come from `hf_names`, file access from `hf_files`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from r1jax.models.scalar_head import SCORE
 from r1jax.ops import fp8 as fp8_ops
 from r1jax.sharding import processes
 
-# Bytes that are read and converted at a time: what the caches hold, since most
-# matrices are transposed.
+# Bytes that are read and converted at a time. Most matrices are transposed, so
+# a chunk should fit into the processor's cache.
 _CHUNK = 1 << 20
-_LISTED = 100
+_LISTED = 100  # most mismatches in an error message
 
 Report = Callable[[int, int], None]
 
@@ -40,28 +40,29 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
          ) -> tuple[Any, jax.Array]:
   """Parameters of `model` and its router bias from a folder.
 
-  Every device's shard is read and placed by itself: beside the parameters the
-  host holds one shard of one leaf and some chunks, whatever the model's size,
-  and a process reads only what its devices hold. Values are cast to the dtypes
-  of `shapes`. Copies of the embedding and the head (see `hf_names`) are
-  compared with the original.
+  Shards are read and placed one by one: beside the parameters the host holds
+  only one shard of one leaf and a few chunks, whatever the model's size, and a
+  process reads only what its devices hold. Values are cast to the dtypes of
+  `model.shapes(model, computing)`. Copies of embedding and head (see
+  `hf_names`) are compared with the original.
 
   Args:
-    folder: local, with `model.safetensors` or an index and its files, float32,
-      float16, bfloat16, or float8_e4m3 with scales of 128x128 blocks.
-    model: what the tensors must fit; also one with a scalar head.
-    shardings: tree of the parameters with a sharding for each; the default
-      device without.
-    computing: whether the model is not trained: matrices come in the dtype that
-      it computes in.
-    report: called with (bytes of leaves placed, bytes in all) on the way.
+    folder: local, with `model.safetensors` or an index and its files, in
+      float32, float16, bfloat16, or float8_e4m3 with scales of 128x128 blocks.
+    model: a `Model` or `ScalarModel` whose parameters the tensors must be.
+    shardings: tree with a sharding for each parameter; None for the default
+      device.
+    computing: True for a model that is not trained: matrices are cast to the
+      compute dtype.
+    report: called with (bytes placed so far, bytes in all) after each leaf.
 
   Returns:
-    (params, router_bias_LE float32, on every device of `shardings`).
+    (params, router_bias_LE float32, replicated over the devices).
 
   Raises:
-    ValueError: tensors are missing, superfluous, of another shape or dtype (all
-      are listed), a copy differs, a value is not finite, or a file is damaged.
+    ValueError: tensors are missing, superfluous, of another shape or dtype (the
+      message lists them), a copy differs from the original, a value is not
+      finite, or a file is damaged.
   """
   files, like = Folder(folder), shapes(model, computing)
   leaves = _leaves(model, like)
@@ -90,27 +91,27 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, params: Any,
   """Writes a folder that `load` and transformers read, whole or not at all.
 
   The host holds the tensors of one file at a time. The router's bias stays
-  float32, everything else is rounded to `dtype`. Under several processes all of
-  them call it: each gives what its devices hold of one tensor after the other,
-  and the first writes.
+  float32, everything else is rounded to `dtype`. In a multi-process run all
+  processes must call it: they gather one tensor after the other, and process 0
+  writes.
 
   Args:
-    folder: local; does not exist, or is empty.
+    folder: local; must not exist or must be empty.
     cfg: of the model.
     params: its parameters.
     router_bias_LE: its router bias.
     fields: the whole config.json (`hf_config.to_hf`).
     dtype: "bfloat16" or "float32".
-    shard_bytes: largest file; one larger tensor has its own.
-    fp8: the projections of all blocks as FP8 in blocks of 128x128, as in
-      DeepSeek-V3's files; rounds.
-    extras: content of further files by name.
-    report: called with (bytes written, bytes in all) on the way.
+    shard_bytes: largest size of a file in bytes; a larger tensor gets its own.
+    fp8: whether to quantise the projections of all blocks to FP8 with a scale
+      per 128x128 block, as in DeepSeek-V3's files.
+    extras: {file name: content} of further files.
+    report: called with (bytes written so far, bytes in all).
 
   Raises:
-    ValueError: another dtype, a used folder, or parameters that are not those
-      of `cfg`.
-    OSError: the disk is full or read-only; nothing is left.
+    ValueError: another dtype, a folder with files, or parameters that do not
+      match `cfg`.
+    OSError: the disk is full or read-only; no partial folder is left.
   """
   check(dtype in ("float32", "bfloat16"),
         f"dtype={dtype!r}: export float32 or bfloat16")
@@ -135,10 +136,10 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, params: Any,
 
 def without_absent_mtp(folder: str | os.PathLike, cfg: ModelConfig
                        ) -> ModelConfig:
-  """`cfg`, without multi-token prediction if the weights have none of it.
+  """`cfg`, without multi-token prediction if the folder has no such weights.
 
-  transformers says num_nextn_predict_layers=1 in every DeepSeek-V3 that it
-  saves, and saves none of that layer. A folder without weights is not judged.
+  transformers writes num_nextn_predict_layers=1 for every DeepSeek-V3, but does
+  not save that layer. For a folder without weights `cfg` is unchanged.
   """
   try:
     names = Folder(folder).tensors
@@ -150,13 +151,13 @@ def without_absent_mtp(folder: str | os.PathLike, cfg: ModelConfig
 
 
 def _prediction(cfg: ModelConfig) -> str:
-  """What the names of the layer of multi-token prediction begin with."""
+  """Prefix of the names of the MTP module's tensors."""
   return f"model.layers.{cfg.n_layers}."
 
 
 def _check(files: Folder, entries: Sequence[Entry], leaves: dict,
            prediction: str) -> None:
-  """One ValueError for all that does not fit."""
+  """Raises one ValueError that lists all tensors that do not fit."""
   stored = {name: at.shape for name, at in files.tensors.items()
             if not name.endswith(hf_names.IGNORED)}
   wanted, lines = {}, []
@@ -183,8 +184,8 @@ def _check(files: Folder, entries: Sequence[Entry], leaves: dict,
     raise ValueError(
         f"{files.path} does not fit the model of its config.json:\n"
         f"{trees.listed(lines, _LISTED)}\n"
-        "take weights and config.json of one model" + (
-            f"; {prediction}* is the layer of multi-token prediction, which"
+        "take weights and config.json of the same model" + (
+            f"; {prediction}* is the multi-token prediction module, which"
             " num_nextn_predict_layers counts" if predicting else ""))
 
 
@@ -201,13 +202,14 @@ def _check_copies(files: Folder, copies: Sequence[Entry],
       ours, theirs = (files.read(name, at).astype(np.float32)
                       for name in (owner, entry.name()))
       check(np.array_equal(ours, theirs),
-            f"{files.path}: {entry.name()} differs from {owner}; the model has"
-            " one for both: leave it out of index and file if it is outdated")
+            f"{files.path}: {entry.name()} differs from {owner}; the model uses"
+            " one tensor for both: remove the copy from index and file if it is"
+            " outdated")
 
 
 def _filler(files: Folder, owners: dict[str, Entry], path: str, leaf: Any
             ) -> Callable[[tuple[slice, ...]], np.ndarray]:
-  """The function from an index to the leaf's values there, on the host."""
+  """A function from an index to the leaf's values there, on the host."""
   def fill(index):
     shape = [s.stop - s.start for s in index]
     if path not in owners:  # the router bias of a model without one
@@ -255,7 +257,7 @@ def _place(leaf: Any, sharding: Any, fill: Callable) -> jax.Array:
   for key, holders in devices.items():
     part = fill(tuple(itertools.starmap(slice, key)))
     parts += [jax.device_put(part, device) for device in holders]
-    jax.block_until_ready(parts[-len(holders):])  # then the host may forget it
+    jax.block_until_ready(parts[-len(holders):])  # frees `part` on the host
   return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)
 
 
@@ -266,7 +268,7 @@ def _replicated(sharding: Any) -> Any:
 
 
 def _leaves(model: Model, like: Any) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes and dtypes by path, the router bias among them."""
+  """Shapes and dtypes by path, including the router bias."""
   return trees.flatten(like) | {
       ROUTER_BIAS: jax.eval_shape(model.init_router_bias)}
 
@@ -286,7 +288,7 @@ def _stored_dtype(entry: Entry, dtype: str) -> np.dtype:
 
 
 def _plan(entries, leaves, dtype, quantised) -> Iterator[Planned]:
-  """What `_tensors` yields, in its order."""
+  """The tensors that `_tensors` yields, in the same order."""
   for entry in entries:
     shape = entry.shape(leaves[entry.path].shape)
     for at in entry.places():
@@ -312,7 +314,7 @@ def _tensors(entries, leaves, dtype, quantised) -> Iterator[np.ndarray]:
 
 
 def _fetch(leaf: Any, at: tuple[int, ...]) -> np.ndarray:
-  """leaf[at] on the host; nothing else of the leaf leaves its devices."""
+  """leaf[at] on the host; the rest of the leaf is not copied."""
   if not isinstance(leaf, jax.Array):
     return np.asarray(leaf)[at]
   made = np.zeros(leaf.shape[len(at):], leaf.dtype)
@@ -322,7 +324,7 @@ def _fetch(leaf: Any, at: tuple[int, ...]) -> np.ndarray:
     local = [i - s.start for i, s in zip(at, index)]
     if shard.replica_id == 0 and all(
         s.start <= i < s.stop for i, s in zip(at, index)):
-      # A CPU device's data is seen without a copy.
+      # On a CPU device this is a view, not a copy.
       data = shard.data
       if shard.device.platform == "cpu":
         data = np.asarray(data)

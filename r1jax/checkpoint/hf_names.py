@@ -1,14 +1,14 @@
-"""Which tensor of a Hugging Face checkpoint is which part of which leaf.
+"""Maps tensors of a Hugging Face checkpoint to parts of parameters.
 
-`table` gives one Entry for each kind of tensor; the same entries serve import
-and export. Names are those of the published files of DeepSeek-V2 and V3, Qwen2,
-Qwen3, Llama and Gemma 3. Rotary halves and pairs are kept as each family has
-them (see `r1jax.ops.rope`), so no weight is permuted.
+`table` returns one Entry for each kind of tensor, for both import and export.
+Names are those of the published files of DeepSeek-V2 and V3, Qwen2, Qwen3,
+Llama and Gemma 3. RoPE's pairing of dimensions (halves or adjacent pairs) is
+that of each family (see `r1jax.ops.rope`), so no weight is permuted.
 
 DeepSeek-V3 stores its MTP module as layer `n_layers`, together with copies of
-the main embedding and head. The copies are written on the way out, as in the
-published files; on the way in they may be absent, and `hf_io.load` refuses ones
-that differ from the original, since the model has one of each.
+the main embedding and head. Export writes the copies, as in the published
+files. Import accepts files without them; copies that differ from the original
+are an error in `hf_io.load`, because the model shares these parameters.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy as np
 from r1jax.models.config import ModelConfig
 
 # For each dimension of the stored tensor, the axes of the leaf (of one layer
-# and expert) that are flattened into it. torch keeps matrices as [out, in].
+# and expert) that are flattened into it. torch stores matrices as [out, in].
 LAYOUTS: dict[str, tuple[tuple[int, ...], ...]] = {
     "vector": ((0,),),  # norms and biases of one axis
-    "matrix": ((0,), (1,)),  # as it is
+    "matrix": ((0,), (1,)),  # unchanged
     "transpose": ((1,), (0,)),  # [out, in] -> [in, out]
     "split_heads": ((1, 2), (0,)),  # [N*H, in] -> [in, N, H]
     "join_heads": ((2,), (0, 1)),  # [out, N*H] -> [N, H, out]
@@ -37,14 +37,14 @@ Row = tuple[str, str, str]
 EMBED: Row = ("model.embed_tokens.weight", "embed", "matrix")
 NORM: Row = ("model.norm.weight", "norm", "vector")
 HEAD: Row = ("lm_head.weight", "w_head", "transpose")
-# In place of the head in ...ForSequenceClassification with one label.
+# Replaces the head in ...ForSequenceClassification with one label.
 SCORE: Row = ("score.weight", "score", "transpose")
 
 NORMS: tuple[Row, ...] = (
     ("input_layernorm.weight", "norm_1", "vector"),
     ("post_attention_layernorm.weight", "norm_2", "vector"),
 )
-# Gemma's four; the second has the name of another norm elsewhere.
+# Gemma's four norms. In other families the second name is that of norm_2.
 SANDWICH: tuple[Row, ...] = (
     ("input_layernorm.weight", "norm_1", "vector"),
     ("post_attention_layernorm.weight", "post_1", "vector"),
@@ -101,12 +101,12 @@ MTP: tuple[Row, ...] = (
     ("eh_proj.weight", "mtp.w_join", "transpose"),
     ("shared_head.norm.weight", "mtp.norm", "vector"),
 )
-# Not among the parameters; rows are mixture layers, then the MTP module.
+# Kept beside the parameters; its rows are mixture layers, then the MTP module.
 ROUTER_BIAS = "router_bias_LE"
 SELECTION_BIAS: Row = (
     "mlp.gate.e_score_correction_bias", ROUTER_BIAS, "vector")
 
-# Buffers of old Llama files: derived from the config, ignored.
+# Buffers in old Llama files, which follow from the config: ignored.
 IGNORED = ("rotary_emb.inv_freq",)
 
 
@@ -115,13 +115,14 @@ class Entry:
   """One kind of tensor.
 
   Attributes:
-    hf: name, with `{layer}` and `{expert}` where there are several.
+    hf: name of the tensor, with the placeholders `{layer}` and `{expert}`.
     path: dotted path of the leaf in the parameters, or ROUTER_BIAS.
     layout: key of LAYOUTS.
     layers: numbers of the layers that are stacked in the leaf's first axis, in
-      its order; empty for a leaf without that axis.
-    experts: size of the axis of experts, the next one; 0 without.
-    copy: repeats a leaf that another entry owns: may be absent, must be equal.
+      order; empty for a leaf without that axis.
+    experts: size of the axis of experts, which comes next; 0 without that axis.
+    copy: whether it repeats the leaf of another entry. It may then be absent,
+      and must be equal.
     written: whether export writes it.
   """
 
@@ -135,12 +136,12 @@ class Entry:
 
   @property
   def stacked(self) -> int:
-    """Leading axes of the leaf that the stored tensor has not."""
+    """Number of leading axes of the leaf that the stored tensor lacks."""
     return bool(self.layers) + bool(self.experts)
 
   @property
   def quantised(self) -> bool:
-    """Whether DeepSeek's FP8 files hold it as FP8: projections of blocks."""
+    """Whether DeepSeek's FP8 files quantise it: the projections of blocks."""
     return (len(LAYOUTS[self.layout]) == 2
             and (".self_attn." in self.hf or "_proj." in self.hf)
             and "eh_proj" not in self.hf)
@@ -163,15 +164,15 @@ class Entry:
 
 def stored_slices(layout: str, index: Sequence[slice],
                   inner: Sequence[int]) -> tuple[slice, ...]:
-  """The least rectangle of a stored tensor that covers a part of the leaf.
+  """The smallest rectangle of a stored tensor that covers a part of the leaf.
+
+  An axis that is not the first of its group in LAYOUTS is read whole; `cut`
+  then takes the requested part.
 
   Args:
     layout: key of LAYOUTS.
-    index: slices with start and stop of the leaf's axes, stacked ones left out.
+    index: slices with start and stop of the leaf's axes, without stacked axes.
     inner: the whole sizes of these axes.
-
-  Where an axis that is not the first of its group is cut, the rectangle has
-  the whole of it: `cut` takes what was asked for.
   """
   slices = []
   for first, *rest in LAYOUTS[layout]:
@@ -182,7 +183,7 @@ def stored_slices(layout: str, index: Sequence[slice],
 
 def cut(array: np.ndarray, layout: str, index: Sequence[slice],
         inner: Sequence[int]) -> np.ndarray:
-  """What was read at `stored_slices`, as the part `index` of the leaf."""
+  """The part `index` of the leaf from what was read at `stored_slices`."""
   firsts = {group[0] for group in LAYOUTS[layout]}
   sizes = [s.stop - s.start if a in firsts else inner[a]
            for a, s in enumerate(index)]
@@ -192,7 +193,7 @@ def cut(array: np.ndarray, layout: str, index: Sequence[slice],
 
 def to_leaf(array: np.ndarray, layout: str,
             inner: Sequence[int]) -> np.ndarray:
-  """A stored tensor (or a part) as the part of shape `inner` of the leaf."""
+  """A stored tensor (or a part of it) in the leaf's shape `inner`."""
   order = [a for axes in LAYOUTS[layout] for a in axes]
   return array.reshape([inner[a] for a in order]).transpose(np.argsort(order))
 
@@ -209,7 +210,8 @@ def table(cfg: ModelConfig, scalar: bool = False) -> tuple[Entry, ...]:
 
   Args:
     cfg: of the model.
-    scalar: whether it has a scalar head (a reward model), and so no other.
+    scalar: whether it has a scalar head (a reward model) instead of the
+      unembedding.
   """
   n_dense = cfg.n_layers - cfg.n_mixture_layers
   dense = tuple(range(n_dense))
@@ -223,7 +225,7 @@ def table(cfg: ModelConfig, scalar: bool = False) -> tuple[Entry, ...]:
   if scalar:
     entries.append(Entry(*SCORE))
   elif cfg.tie_embeddings:
-    # Some files repeat the embedding as the head; transformers writes none.
+    # Some files repeat the embedding as the head; transformers does not.
     entries.append(Entry(HEAD[0], "embed", "matrix", copy=True, written=False))
   else:
     entries.append(Entry(*HEAD))

@@ -1,4 +1,4 @@
-"""A model's folder from what people type, or a hint that fits what that is."""
+"""Finds the folder of a Hugging Face model, or says what to give instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import huggingface_hub
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-# Of a repository, what is read.
+# The files of a repository that are needed.
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
 _LFS = b"version https://git-lfs.github.com/spec/"
 
@@ -18,13 +18,14 @@ def folder(what: str, download: bool = False) -> str:
   """The local folder of a Hugging Face model.
 
   Args:
-    what: a folder with config.json; with `download` also a name on
+    what: a folder with config.json; with `download` also a repository on
       huggingface.co.
-    download: whether to fetch what is no folder; a second time only what has
-      changed, and nothing without the network.
+    download: whether to download `what` if it is not a folder. Later calls
+      download only changes and, without a network, use the cached copy.
 
   Raises:
-    ValueError: it is something else; says what, and what to give instead.
+    ValueError: it is neither; the message says what it is and what to give
+      instead.
   """
   path = pathlib.Path(what)
   if (path / "config.json").is_file():
@@ -38,10 +39,9 @@ def folder(what: str, download: bool = False) -> str:
                      " Hugging Face model: config.json and its safetensors")
   if not download:
     raise ValueError(
-        f"{what} is no folder here; if it is the name of a model on"
-        " huggingface.co, python -m experiments.import_hf"
-        f" --from={what} --download fetches and imports it, or: hf download"
-        f" {what} --local-dir=DIR, and give DIR")
+        f"{what} is no folder here; if it is a model on huggingface.co, python"
+        f" -m experiments.import_hf --from={what} --download downloads and"
+        f" imports it; or run hf download {what} --local-dir=DIR and give DIR")
   try:
     return huggingface_hub.snapshot_download(what, allow_patterns=_WANTED)
   except Exception as error:  # of the network, of access, of the name
@@ -61,9 +61,9 @@ def _folder_hint(path: pathlib.Path) -> str:
     return (f"{path} is the cache of huggingface_hub; give a snapshot in it, as"
             f" {models[0] / 'snapshots' / '...'}")
   if (path / "adapter_config.json").is_file():
-    return (f"{path} holds an adapter without the model that it adapts; give"
-            " the folder of that model, or add the two with peft"
-            " (merge_and_unload, save_pretrained)")
+    return (f"{path} holds an adapter without its base model; give the folder"
+            " of the base model, or merge the two with peft (merge_and_unload,"
+            " save_pretrained)")
   if list(path.glob("*.gguf")):
     return _gguf_hint(path)
   return (f"{path} has no config.json; give the folder of a Hugging Face model:"
@@ -79,13 +79,13 @@ def _file_hint(path: pathlib.Path) -> str:
 
 
 def _gguf_hint(path: pathlib.Path) -> str:
-  return (f"{path}: GGUF is not read; transformers makes a folder of it:"
+  return (f"{path}: GGUF is not supported; convert it with transformers:"
           " AutoModelForCausalLM.from_pretrained(DIR, gguf_file=NAME)"
-          ".save_pretrained(NEW), and the tokenizer alike")
+          ".save_pretrained(NEW), and the tokenizer likewise")
 
 
 def pointer_hint(path: str | os.PathLike) -> str:
-  """What to do if a file is what git-lfs left in its place; else ""."""
+  """What to do if a file is a git-lfs pointer; "" if it is not."""
   try:
     with open(path, "rb") as file:
       pointer = file.read(len(_LFS)) == _LFS

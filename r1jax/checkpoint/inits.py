@@ -1,4 +1,4 @@
-"""Which checkpoint orbax:DIR, orbax:DIR@STEP and orbax:DIR@best name."""
+"""Resolves orbax:DIR, orbax:DIR@STEP and orbax:DIR@best to a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from r1jax.core.config import check
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes
 
-# What tells the best checkpoint of a run, the first of these that it measures.
+# Metric that decides on the best checkpoint: the first that the run has.
 BEST_BY = {"eval/pass1": "max", "eval/cross_entropy": "min",
            "eval/loss": "min"}
 
 
 def frozen(init: str, began: str = "") -> str:
-  """`init` as a run keeps it: `orbax:DIR` and `@best` with their step.
+  """`init` with the step that `orbax:DIR` or `@best` means now, to be stored.
 
-  Every process calls it; all get the same.
+  Every process must call it; all get the same.
 
   Args:
-    init: as `load` takes it.
-    began: what the run froze it to when it began, which then stays.
+    init: as `weights.load` takes it.
+    began: the value that the run stored when it began, which is kept.
 
   Raises:
-    ValueError: DIR is no run's, or has no such checkpoint.
+    ValueError: DIR is not a run's folder, or has no such checkpoint.
   """
   kind, _, what = init.partition(":")
   workdir, at = workdir_lib.named(what)
@@ -41,10 +41,10 @@ def frozen(init: str, began: str = "") -> str:
 
 
 def or_own(init: str, workdir: str | os.PathLike) -> str:
-  """`init`, or the run in `workdir` itself where that checkpoint is gone.
+  """`init`, or the run in `workdir` itself if that checkpoint was removed.
 
-  For a run that trains all parameters: it has them in checkpoints of its own,
-  and DIR, which has gone on, has removed what it began with.
+  A run that trains all parameters has them in its own checkpoints, so it can
+  resume although DIR has removed the checkpoint that it began with.
   """
   kind, _, what = init.partition(":")
   folder, at = workdir_lib.named(what)
@@ -60,20 +60,20 @@ def or_own(init: str, workdir: str | os.PathLike) -> str:
 
 
 def step_of(what: str) -> int:
-  """The checkpoint that `what`, behind `orbax:`, names today.
+  """The step of the checkpoint that `what` (without `orbax:`) names now.
 
   Raises:
-    ValueError: it is no run's, or has no such checkpoint.
+    ValueError: it is not a run's folder, or has no such checkpoint.
   """
   workdir, at = workdir_lib.named(what)
   settings_of(workdir)
   directory = epath.Path(workdir) / "checkpoints"
   steps = retention.complete(directory)
-  check(bool(steps), f"{workdir} has no checkpoint yet; let its own command go"
-        " on until it has saved one")
+  check(bool(steps), f"{workdir} has no checkpoint yet; continue that run until"
+        " it has saved one")
   if at.isdecimal():
-    check(int(at) in steps, f"{workdir} has no checkpoint of step {at} (any"
-          f" more); there are {', '.join(map(str, steps))}")
+    check(int(at) in steps, f"{workdir} has no checkpoint of step {at}; it has"
+          f" those of {', '.join(map(str, steps))}")
     return int(at)
   if not at:
     return steps[-1]
@@ -84,14 +84,14 @@ def step_of(what: str) -> int:
       return best
   raise ValueError(
       f"{workdir}@best: none of its checkpoints has been evaluated; give"
-      f" {workdir}@STEP, of {', '.join(map(str, steps))}")
+      f" {workdir}@STEP with one of {', '.join(map(str, steps))}")
 
 
 def settings_of(workdir: str | os.PathLike) -> dict[str, Any]:
-  """The config of the run in `workdir`, or of the one that WORKDIR@... names.
+  """The config of the run in WORKDIR or WORKDIR@STEP.
 
   Raises:
-    ValueError: it is not a run's.
+    ValueError: it is not a run's folder.
   """
   path = epath.Path(workdir_lib.named(os.fspath(workdir))[0]) / "config.json"
   if not path.exists():

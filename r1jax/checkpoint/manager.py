@@ -1,9 +1,9 @@
-"""The whole state of a run on disk: sharded, asynchronous, all or nothing.
+"""Checkpoints of the whole state of a run: sharded, asynchronous, atomic.
 
 A checkpoint is a tree of arrays and a JSON dictionary of host state (data
-position, stage, counts), written together under `DIRECTORY/STEP` by Orbax and
-renamed into place when complete, so that a killed process leaves the last
-complete one.
+position, stage, counts). Orbax writes both to `DIRECTORY/STEP` and renames the
+folder into place when it is complete, so that a killed process leaves the last
+complete checkpoint.
 """
 
 from __future__ import annotations
@@ -32,38 +32,39 @@ _FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 
 class Unlike(ValueError):
-  """A checkpoint holds other arrays than those that were asked for."""
+  """The arrays of a checkpoint are not those that were requested."""
 
 
 class Manager:
-  """Saves, keeps and restores checkpoints of one run.
+  """Saves, removes and restores checkpoints of one run.
 
-  Typed random keys are stored as their data and come back as keys. Leaves of
-  size zero (a dense model's router bias) are not stored and come back empty.
-  Every process of a multi-process run calls every method.
+  Typed random keys are stored as their data and restored as keys. Leaves of
+  size zero (a dense model's router bias) are not stored and restored as empty
+  arrays. In a multi-process run all processes must call every method.
   """
 
   def __init__(
       self, directory: str | os.PathLike, *, keep: int = 3,
       save_interval: int = 1, best_metric: str = "", best_mode: str = "max",
       read_only: bool = False, without: str = "") -> None:
-    """Opens or creates `directory` and removes what killed saves left there.
+    """Opens or creates `directory` and removes unfinished saves.
 
     Args:
-      directory: local or gs:// folder of this run's checkpoints alone.
-      keep: how many of the newest to keep.
-      save_interval: `save` does nothing at steps that it does not divide.
-      best_metric: key of `save(metrics=...)`; the best checkpoint by it is kept
-        besides the newest. Empty: none is.
+      directory: local or gs:// folder, only for this run's checkpoints.
+      keep: number of newest checkpoints to keep.
+      save_interval: `save` does nothing at steps that are no multiple of it.
+      best_metric: key of `save(metrics=...)` by which the best checkpoint is
+        chosen and kept in addition to the newest; "" for none.
       best_mode: "max" or "min".
-      read_only: create, clean and save nothing (for evaluation beside a run).
-      without: what a run does without a checkpoint that is damaged, in words;
-        by default it resumes after the one before.
+      read_only: create, remove and save nothing (to evaluate while a run goes
+        on).
+      without: for error messages: what a run does without a damaged checkpoint.
+        By default it resumes after the previous one.
 
     Raises:
       ValueError: a bad argument; `faults.Unusable` if the metrics of a
-        checkpoint are cut.
-      OSError: the folder cannot be created, or something cannot be read.
+        checkpoint are truncated.
+      OSError: the folder cannot be created, or a file cannot be read.
     """
     if keep < 1 or save_interval < 1:
       raise ValueError(
@@ -82,37 +83,39 @@ class Manager:
     try:
       self._orbax = ocp.CheckpointManager(
           self.directory, options=_options(best_metric, read_only),
-          # Weights hardly compress, and trying takes longer than writing.
+          # Weights hardly compress; trying takes longer than writing them.
           item_handlers={"arrays": ocp.PyTreeCheckpointHandler(
               use_compression=False),
                          "host": ocp.JsonCheckpointHandler()})
       self._scores = {int(s): self._score(s)
                       for s in self._orbax.all_steps()}
-    except Exception as error:  # Orbax and TensorStore raise many kinds.
+    except Exception as error:  # Orbax raises errors of many classes
       raise self._unopened(error) from error
 
   def save(
       self, step: int, arrays: Any, host: Mapping[str, Any], *,
       metrics: Mapping[str, float] | None = None, force: bool = False,
       copied: bool = True) -> bool:
-    """Starts to save; returns whether it did.
+    """Starts an asynchronous save; returns whether it did.
 
-    The arrays are copied before it returns, so they may be donated. It waits
-    for the save before it, if that still runs.
+    It first waits until the previous save is complete. The arrays are copied
+    before it returns, so they may be donated then.
 
     Args:
-      step: number of the checkpoint; nothing is done unless it is above the
-        latest one.
+      step: number of the checkpoint; nothing is saved unless it exceeds that of
+        the newest checkpoint.
       arrays: tree of `jax.Array` and `np.ndarray`.
-      host: JSON-ready dictionary with string keys (tuples come back as lists).
-      metrics: values of this step, for keep-best; non-finite ones are dropped.
-      force: save although `save_interval` does not divide `step`.
-      copied: without, on a CPU, they are written from where they lie, and must
-        not be donated before `wait` or `close`.
+      host: JSON-serialisable dictionary with string keys (tuples are restored
+        as lists).
+      metrics: values of this step, for `best_metric`; non-finite ones are
+        dropped.
+      force: save although `step` is no multiple of `save_interval`.
+      copied: False saves the copy on a CPU: arrays are written from their own
+        buffers and must not be donated before `wait` or `close`.
 
     Raises:
-      ValueError: `host` is not JSON-ready.
-      OSError: this save or the one before it could not be written.
+      ValueError: `host` is not JSON-serialisable.
+      OSError: this save or the previous one could not be written.
     """
     latest = self.latest_step()
     if latest is not None and step <= latest:
@@ -124,7 +127,7 @@ class Manager:
     except (TypeError, ValueError) as error:
       raise ValueError(
           f"host state of step {step} is not JSON-ready: {error}") from error
-    self.wait()  # Before memory is taken for the copies.
+    self.wait()  # before the copies below take memory
     snapshot = _snapshot if copied else lambda leaf: leaf
     stored = {name: snapshot(_data(leaf))
               for name, leaf in trees.flatten(arrays).items() if leaf.size}
@@ -133,23 +136,24 @@ class Manager:
     size = sum(leaf.nbytes for leaf in stored.values())
     try:
       if not _has_room(self.directory, size):
-        self._remover.wait()  # Old ones still go.
+        self._remover.wait()  # old checkpoints are still being removed
       _probe(self.directory, size)
       self._orbax.save(
           step, metrics=finite, force=True,
           args=ocp.args.Composite(arrays=ocp.args.PyTreeSave(stored),
                                   host=ocp.args.JsonSave(host)))
-    except Exception as error:  # Orbax and TensorStore raise many kinds.
+    except Exception as error:  # Orbax raises errors of many classes
       raise self._failure(error) from error
     self._scores[step] = finite and finite[self._best_metric]
     return True
 
   def due(self, step: int) -> bool:
-    """Whether `save` would save at `step` without being forced."""
+    """Whether `step` is a multiple of `save_interval`."""
     return step % self._interval == 0
 
   def improves(self, metrics: Mapping[str, float]) -> bool:
-    """Whether a checkpoint of these metrics would be the best there is."""
+    """Whether a checkpoint with these metrics would be better than all others.
+    """
     finite = self._finite(metrics)
     if finite is None:
       return False
@@ -161,59 +165,64 @@ class Manager:
     """Blocks until the save in progress is complete.
 
     Raises:
-      OSError: it could not be written; earlier checkpoints are as they were.
+      OSError: it could not be written; earlier checkpoints are unchanged.
     """
     try:
       self._orbax.wait_until_finished()
-    except Exception as error:  # Orbax and TensorStore raise many kinds.
+    except Exception as error:  # Orbax raises errors of many classes
       raise self._failure(error) from error
     if self._pending is not None:
       self._pending = None
       self._prune()
 
   def latest_step(self) -> int | None:
-    """Step of the newest checkpoint (the one in progress included), or None."""
+    """Step of the newest checkpoint, including a save in progress, or None."""
     return max(self._scores, default=None)
 
   def complete_step(self) -> int | None:
-    """Step of the newest checkpoint that is complete by now; does not wait."""
+    """Step of the newest complete checkpoint, or None; does not wait."""
     saving = self._orbax.is_saving_in_progress()
     return max((step for step in self._scores
                 if not (saving and step == self._pending)), default=None)
 
   def best_step(self) -> int | None:
-    """Step of the best checkpoint by `best_metric`, or None without metrics."""
+    """Step of the best checkpoint by `best_metric`; None if none has it.
+
+    Raises:
+      ValueError: the manager has no `best_metric`.
+    """
     if not self._best_metric:
       raise ValueError("best_step() needs Manager(best_metric=...)")
     self.wait()
     return retention.best(self._scores, self._best_mode)
 
   def steps(self) -> list[int]:
-    """Steps of all complete checkpoints, ascending."""
+    """Steps of all checkpoints, ascending; waits for a save in progress."""
     self.wait()
     return sorted(self._scores)
 
   def restore(
       self, step: int | None = None, *, like: Any, partial: bool = False,
       cast: bool = False) -> tuple[Any, dict[str, Any]]:
-    """The (arrays, host) of a checkpoint, on the devices that `like` names.
+    """(arrays, host) of a checkpoint, placed on the shardings of `like`.
 
-    The mesh may differ from the one that saved.
+    The mesh may differ from the one that it was saved on.
 
     Args:
-      step: which checkpoint; the newest by default.
-      like: tree of arrays or `jax.ShapeDtypeStruct` with shardings; a
-        `ShapeDtypeStruct` without one goes to the first device, an `np.ndarray`
-        comes back as one.
-      partial: take only what `like` has (parameters without the optimizer).
-      cast: whether numbers that were stored in another float dtype become those
-        of `like`; otherwise they are those of another run.
+      step: of the checkpoint; None for the newest.
+      like: tree of arrays or `jax.ShapeDtypeStruct` with shardings. A
+        `ShapeDtypeStruct` without sharding goes to the first local device, an
+        `np.ndarray` is restored as one.
+      partial: restore only the leaves of `like` (parameters without the
+        optimizer).
+      cast: cast floats to the dtypes of `like`; by default a different dtype is
+        an error.
 
     Raises:
       ValueError: there is no such checkpoint, or its arrays are not those of
-        `like`; `faults.Unusable` if files of it are missing or cut.
-      OSError: it could not be read for another reason. The messages say which
-        and what to do; of several processes all raise it.
+        `like`; `faults.Unusable` if files of it are missing or truncated.
+      OSError: it could not be read for another reason. In a multi-process run
+        all processes raise the error, which says what to do.
     """
     steps = self.steps()
     step = step if step is not None else max(steps, default=None)
@@ -233,7 +242,7 @@ class Manager:
           host=ocp.args.JsonRestore()))
     except Unlike:
       raise
-    except Exception as error:  # Orbax and TensorStore raise many kinds.
+    except Exception as error:  # Orbax raises errors of many classes
       fault = self._unread(step, steps, error)
       fault.__cause__ = error
     faults.together(fault)
@@ -241,19 +250,19 @@ class Manager:
     return trees.unflatten(like, leaves), got.host
 
   def described(self, step: int) -> dict[str, tuple]:
-    """(shape, name of dtype) of a checkpoint's arrays, by dotted name.
+    """{dotted name: (shape, name of dtype)} of a checkpoint's arrays.
 
-    Keys are their data, and arrays of size zero are not among them.
+    Random keys are listed as their data; arrays of size zero are not listed.
     """
     saved = self._orbax.item_metadata(step)["arrays"]
     if saved is None:
-      raise FileNotFoundError("it does not say which arrays it holds")
+      raise FileNotFoundError("the list of its arrays is missing")
     return {n: (tuple(m.shape), str(m.dtype)) for n, m in saved.tree.items()}
 
   def close(self) -> None:
-    """Waits for saving and removing, then frees Orbax's threads.
+    """Waits for saves and removals, then ends Orbax's threads.
 
-    A KeyboardInterrupt ends it at once; freeing would wait again.
+    A KeyboardInterrupt skips the latter, which would wait again.
     """
     try:
       self.wait()
@@ -278,7 +287,11 @@ class Manager:
     return saved and saved.get(self._best_metric)
 
   def _unopened(self, error: Exception) -> Exception:
-    """Orbax reads all metrics when it opens, and does not say whose are cut."""
+    """The error for a folder that could not be opened.
+
+    Orbax reads the metrics of all checkpoints when it opens a folder, but does
+    not say which checkpoint's are truncated: so look for it.
+    """
     with contextlib.suppress(OSError):
       folders = {int(folder.name): folder for folder in self.directory.iterdir()
                  if folder.name.isdigit()}
@@ -321,7 +334,7 @@ class Manager:
     self._scores.pop(step, None)
     if jax.process_index() == 0 and not io.is_remote(self.directory):
       part = self.directory / f"{step}{retention.UNFINISHED}"
-      with contextlib.suppress(OSError):  # The disk may be read-only.
+      with contextlib.suppress(OSError):  # the disk may be read-only
         part.rmtree(missing_ok=True)
     return OSError(
         faults.number(error) or errno.EIO,
@@ -332,7 +345,7 @@ class Manager:
 
   def _unread(
       self, step: int, steps: list[int], error: Exception) -> Exception:
-    # Orbax's abandoned reads would bury the one clear error in tracebacks.
+    # Else tracebacks of Orbax's abandoned reads would hide the clear error.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     earlier = max((s for s in steps if s < step), default=None)
     return faults.reading(
@@ -345,20 +358,20 @@ def _options(
     best_metric: str, read_only: bool) -> ocp.CheckpointManagerOptions:
   policies = ocp.checkpoint_managers.preservation_policy
   return ocp.CheckpointManagerOptions(
-      preservation_policy=policies.PreserveAll(),  # `retention` removes.
-      # Makes Orbax store the metrics.
+      preservation_policy=policies.PreserveAll(),  # `retention` removes them
+      # This makes Orbax store the metrics.
       best_fn=(lambda metrics: metrics[best_metric]) if best_metric else None,
       read_only=read_only, create=not read_only,
       cleanup_tmp_directories=not read_only, save_root_metadata=False,
-      # All processes go on from the step that process 0 finds.
+      # All processes use the steps that process 0 finds.
       single_host_load_and_broadcast=True)
 
 
 def _probe(directory: epath.Path, size: int) -> None:
-  """Raises OSError where `size` bytes (about the checkpoint's) have no place.
+  """Raises OSError if `directory` has no room for `size` bytes or is read-only.
 
-  Orbax would find out only after it started threads that then wait for minutes
-  or write tracebacks of their own.
+  Orbax would notice only after starting threads, which then wait for minutes or
+  print tracebacks of their own.
   """
   if not _has_room(directory, size):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -386,10 +399,10 @@ def _data(leaf: Any) -> Any:
 
 
 def _snapshot(leaf: Any) -> Any:
-  """What may be written while `leaf` is donated.
+  """An array that can be written while `leaf` is donated.
 
-  Elsewhere Orbax copies to the host. On a CPU it would write from the buffer
-  itself, and an update to which that is donated waits until it is written.
+  From other devices Orbax copies to the host. On a CPU it would write from the
+  buffer itself, and an update that the buffer is donated to would wait for it.
   """
   on_cpu = isinstance(leaf, jax.Array) and all(
       device.platform == "cpu" for device in leaf.sharding.device_set)
@@ -397,7 +410,7 @@ def _snapshot(leaf: Any) -> Any:
 
 
 def _abstract(leaf: Any) -> Any:
-  """What Orbax is asked for in place of `leaf`: shape, dtype and sharding."""
+  """Shape, dtype and sharding to restore for `leaf`, as Orbax wants them."""
   if isinstance(leaf, (np.ndarray, np.generic)):
     return np.empty(leaf.shape, leaf.dtype)
   sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(
@@ -421,17 +434,17 @@ def _leaf(got: Any, like: Any) -> Any:
 
 
 def _key_impl(like: Any) -> Any:
-  """Which generator the keys of `like` are of, an array or its shape."""
+  """The random generator of the keys of `like`, an array or its shape."""
   generators = []
   jax.eval_shape(lambda key: generators.append(jax.random.key_impl(key)), like)
   return generators[0]
 
 
 def _drop_abandoned() -> None:
-  """Silences reads and writes that Orbax left behind when one of them failed.
+  """Silences reads and writes that Orbax abandons when one of them fails.
 
-  They end in threads of TensorStore, whose tracebacks (the event loop that they
-  would report to is closed) would surround the one clear error.
+  They end in threads of TensorStore with tracebacks ("Event loop is closed")
+  that would hide the clear error.
   """
   former = sys.unraisablehook
   if former.__module__ == __name__:
@@ -445,5 +458,5 @@ def _drop_abandoned() -> None:
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
-  """Drops what Orbax's threads log of an error that is raised here anyway."""
+  """Drops log records of Orbax about errors that are raised here anyway."""
   return f"{os.sep}orbax{os.sep}" not in record.pathname

@@ -1,11 +1,11 @@
-"""A save inside a step: what a run was doing when it had to stop.
+"""Saves inside a step, when a run has to stop in the middle of one.
 
   FOLDER/state/NUMBER            the state, as `manager` writes it
-  FOLDER/local/NUMBER.0_of_2.npz what process 0 of 2 held besides
+  FOLDER/local/NUMBER.0_of_2.npz further data of process 0 of 2
 
-NUMBER counts the steps done and the saves inside the next one. There is one at
-a time. A state is complete only after all local files are, so that a killed
-process leaves the former one or nothing.
+NUMBER is (steps done) * SAVES + (index of the save inside the next step). Only
+the newest save is kept. Its state is written after all local files, so that a
+killed process leaves the previous save or none.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from r1jax.core import io as core_io
 from r1jax.core.config import check
 from r1jax.sharding import processes
 
-SAVES = 10_000  # more than anybody interrupts one step
-_WITHOUT = "goes on from the last checkpoint between two steps"
-_DTYPE = "|"  # between the name of an array and that of its dtype
+SAVES = 10_000  # more than the number of saves inside one step
+_WITHOUT = "resumes from the last checkpoint between two steps"
+_DTYPE = "|"  # separates the name of an array from that of its dtype
 
 
 class Midway:
-  """Saves, restores and drops the state inside a step.
+  """Saves, restores and removes the state inside a step.
 
-  Every process of a multi-process run calls every method.
+  In a multi-process run all processes must call every method.
   """
 
   def __init__(self, folder: str | os.PathLike) -> None:
-    """Opens the folder if it is there; `save` makes it.
+    """Opens the folder if it exists; `save` creates it.
 
     Raises:
       OSError: it cannot be read.
@@ -51,24 +51,26 @@ class Midway:
       self._open()
 
   def step(self) -> int | None:
-    """Steps done before the one that was saved inside; None without a save."""
+    """Steps done before the step that the save is inside; None without a save.
+    """
     number = self._number()
     return None if number is None else number // SAVES
 
   def save(self, step: int, arrays: Any, host: Mapping[str, Any],
            local: Any) -> None:
-    """Saves and waits; the former save goes when this one is complete.
+    """Saves and waits; the previous save is removed when this is complete.
 
     Args:
       step: steps done.
       arrays: the state, as for `Manager.save`.
-      host: JSON-ready.
-      local: what this process holds besides, of any shapes: dicts, lists and
-        dataclasses of NumPy arrays and of JAX's that lie on its own devices.
+      host: JSON-serialisable.
+      local: further data of this process: dicts, lists and dataclasses of NumPy
+        arrays, and of JAX arrays on its own devices, of any shapes.
 
     Raises:
-      ValueError: `host` is not JSON-ready, or `local` holds Python objects.
-      OSError: it could not be written; what was there before still is.
+      ValueError: `host` is not JSON-serialisable, or `local` holds Python
+        objects.
+      OSError: it could not be written; the previous save is unchanged.
     """
     self._open()
     former = self._number()
@@ -85,14 +87,14 @@ class Midway:
   def restore(self, like: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The (arrays, host, local) of the save.
 
-    `local` comes back as dicts and lists of NumPy arrays.
+    `local` is restored as dicts and lists of NumPy arrays.
 
     Args:
-      like: of the arrays, as for `Manager.restore`.
+      like: the arrays, as for `Manager.restore`.
 
     Raises:
-      ValueError: the arrays are not those of `like`; `faults.Unusable` if it is
-        damaged or was made by another number of processes.
+      ValueError: the arrays are not those of `like`; `faults.Unusable` if the
+        save is damaged or was made by another number of processes.
       OSError: it could not be read for another reason.
     """
     number = self._number()
@@ -102,17 +104,17 @@ class Midway:
       local, fault = None, None
       try:
         local = _unpacked(self._local(number).read_bytes())
-      except Exception as error:  # gcsfs raises many kinds.
+      except Exception as error:  # gcsfs raises errors of many classes
         fault = faults.reading(error, self.folder, _WITHOUT)
         fault.__cause__ = error
       faults.together(fault)
     except faults.Unusable as error:
-      error.folder = self.folder  # All of it goes.
+      error.folder = self.folder  # the whole folder is unusable
       raise
     return arrays, host, local
 
   def drop(self) -> None:
-    """Starts to remove the save: the run has a newer checkpoint."""
+    """Starts to remove the save, because the run has a newer checkpoint."""
     if self._manager is None:
       return
     number = self._number()
@@ -123,7 +125,7 @@ class Midway:
       self._remover.remove(state, also=[self.folder])
 
   def close(self) -> None:
-    """Waits for the removal, then frees Orbax's threads."""
+    """Waits for the removal, then ends Orbax's threads."""
     self._remover.wait()
     if self._manager is not None:
       self._manager.close()
@@ -141,7 +143,7 @@ class Midway:
         f"{number}.{jax.process_index()}_of_{jax.process_count()}.npz")
 
   def _check_count(self, number: int) -> None:
-    """The parts of the step are those of as many processes as there are."""
+    """Raises `Unusable` if another number of processes made the save."""
     count = jax.process_count()
     made = processes.from_writer(lambda: sorted(
         int(path.stem.rpartition("_")[2]) for path
@@ -149,18 +151,18 @@ class Midway:
     if made and made[0] != count:
       raise faults.Unusable(
           self.folder, f"{self.folder} was saved inside step"
-          f" {number // SAVES + 1} by {made[0]} process(es), each of which has"
-          f" a part of that step, and there are {count} now",
+          f" {number // SAVES + 1} by {made[0]} process(es), each with a part"
+          f" of that step, but there are {count} now",
           f"Start {made[0]}, or the same command with --skip_damaged moves it"
           f" aside and {_WITHOUT}.")
 
 
 def _packed(local: Any) -> bytes:
-  """Arrays by dotted name, with the name of their dtype, as an .npz file."""
+  """An .npz file of the arrays; keys are dotted names and names of dtypes."""
   arrays = {}
   for name, leaf in trees.flatten(local).items():
     leaf = np.asarray(jax.device_get(leaf))
-    check(leaf.dtype != object, f"{name} is no array of numbers")
+    check(leaf.dtype != object, f"{name} is not an array of numbers")
     arrays[f"{name}{_DTYPE}{leaf.dtype.name}"] = leaf
   file = io.BytesIO()
   np.savez(file, **arrays)
@@ -168,7 +170,7 @@ def _packed(local: Any) -> bytes:
 
 
 def _unpacked(data: bytes) -> dict[str, Any]:
-  """The tree that `_packed` took, as dicts and lists."""
+  """The tree that was given to `_packed`, as dicts and lists."""
   if not zipfile.is_zipfile(io.BytesIO(data)):
     raise zipfile.BadZipFile("no arrays in it")
   leaves = {}

@@ -1,4 +1,4 @@
-"""A LoRA adapter as the peft package stores it."""
+"""Reads and writes LoRA adapters in the format of the peft package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.model import build
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-# What would be other mathematics.
+# Settings of peft that are supported only with these values.
 _PLAIN = {"bias": "none", "use_dora": False, "use_rslora": False,
           "fan_in_fan_out": False, "modules_to_save": None, "rank_pattern": {},
           "alpha_pattern": {}}
@@ -31,9 +31,9 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, adapter: Any, *,
          rank: int, alpha: float, base: str = "") -> None:
   """Writes `adapter_model.safetensors` (float32) and `adapter_config.json`.
 
-  The names are those of the model in Hugging Face's format; lora_A is
-  [rank, in], lora_B [out, rank], the update alpha / rank * lora_B lora_A. The
-  config is written last: a folder with it is whole.
+  Names are those of the model in Hugging Face's format. lora_A is [rank, in],
+  lora_B [out, rank], and the update of a weight alpha / rank * lora_B lora_A.
+  The config is written last, so a folder that has it is complete.
 
   Args:
     folder: to write to, local or gs://.
@@ -41,7 +41,7 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, adapter: Any, *,
     adapter: from `training.lora.init`, with leaves `w_a` and `w_b`.
     rank: of the adapter.
     alpha: of the adapter.
-    base: where the adapted model is, for the reader of the config.
+    base: folder or name of the base model, to write into the config.
 
   Raises:
     OSError: the disk is full or read-only.
@@ -62,11 +62,11 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, adapter: Any, *,
 
 
 class Adapter(NamedTuple):
-  """What a folder of the peft package holds.
+  """A loaded adapter.
 
   Attributes:
     params: {..., "w_q": {"w_a", "w_b"}} under the model's paths, float32.
-    scale: what multiplies their product.
+    scale: factor of the product w_a w_b, alpha / rank.
   """
 
   params: dict[str, Any]
@@ -74,10 +74,10 @@ class Adapter(NamedTuple):
 
 
 def settings(folder: str | os.PathLike) -> dict[str, Any]:
-  """adapter_config.json.
+  """The fields of adapter_config.json.
 
   Raises:
-    ValueError: there is none, or it is of another kind than LoRA on matrices.
+    ValueError: the file does not exist, or the adapter is not plain LoRA.
   """
   path = epath.Path(folder) / CONFIG
   check(path.is_file(), f"{path} does not exist; peft:DIR must be the folder of"
@@ -97,15 +97,15 @@ def settings(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def load(folder: str | os.PathLike, cfg: ModelConfig) -> Adapter:
-  """The inverse of `save`; also reads what the peft package trained.
+  """Reads an adapter that `save` or the peft package wrote.
 
   Args:
     folder: local or gs://.
-    cfg: of the model that is adapted.
+    cfg: of the base model.
 
   Raises:
-    ValueError: it is another model's, incomplete, or of another kind of
-      adapter; names what does not fit.
+    ValueError: the adapter is another model's, incomplete, or not plain LoRA;
+      the message names what does not fit.
   """
   fields, path = settings(folder), epath.Path(folder) / WEIGHTS
   check(path.is_file(), f"{path} does not exist; give the whole folder")
@@ -123,7 +123,8 @@ def load(folder: str | os.PathLike, cfg: ModelConfig) -> Adapter:
     if not there or entry.copy:
       continue
     check(len(there) == len(names), f"{path} adapts {entry.hf} in"
-          f" {len(there)} of {len(names)} places; all or none of them are read")
+          f" {len(there)} of {len(names)} places; only all or none of them are"
+          " supported")
     leaf, (split, lead) = leaves[entry.path], _axes(entry)
     inner, outer = leaf.shape[lead:split], leaf.shape[split:]
     shapes = {"A": (rank, math.prod(inner)), "B": (math.prod(outer), rank)}
@@ -143,13 +144,13 @@ def load(folder: str | os.PathLike, cfg: ModelConfig) -> Adapter:
     node["w_b"] = ab[1].reshape(*leaf.shape[:lead], rank, *outer)
   unknown = sorted(set(stored) - used)
   check(not unknown, f"{path} has {len(unknown)} tensors that belong to no"
-        f" matrix of the model, as {unknown[:1]}; take adapter and model that"
-        " belong together")
+        f" matrix of the model, such as {unknown[:1]}; the adapter is another"
+        " model's")
   return Adapter(tree, fields["lora_alpha"] / rank)
 
 
 def _axes(entry: hf_names.Entry) -> tuple[int, int]:
-  """(first axis of the leaf's outputs, its leading axes)."""
+  """(index of the leaf's first output axis, number of its leading axes)."""
   inputs = hf_names.LAYOUTS[entry.layout][1]  # the stored matrix is [out, in]
   return entry.stacked + len(inputs), entry.stacked
 
@@ -173,9 +174,10 @@ def _flat(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _targets(cfg: ModelConfig, modules: set[str]) -> list[str]:
-  """What peft is to adapt: last parts of names where these say it, else all.
+  """`target_modules` of peft: last parts of names if they suffice.
 
-  `gate_proj` would also name the routed experts' and the MTP module's.
+  Else the whole names, because `gate_proj`, for example, would also match the
+  routed experts and the MTP module.
   """
   short = {name.rpartition(".")[2] for name in modules}
   named = {entry.name(at).removesuffix(".weight")

@@ -1,9 +1,9 @@
-"""Which checkpoints stay, and how the others go without ever being half there.
+"""Decides which checkpoints are kept, and removes the others atomically.
 
-A process can be killed while it removes a checkpoint. So that what is left then
-is not taken for a whole one, a folder first gets the name of an unfinished
-save; on gs://, where nothing can be renamed, it first loses the file that says
-that it is complete. The next start removes what a killed one left, as it does
+A process can be killed while it removes a checkpoint, and the rest must not
+look like a complete one. So the folder is first renamed to the name of an
+unfinished save; on gs://, where folders cannot be renamed, the file that marks
+it as complete is removed first. The next start removes the rest, as it does
 with unfinished saves.
 """
 
@@ -20,17 +20,17 @@ from etils import epath
 
 from r1jax.core import io
 
-# Orbax's names for what is not complete and for what is.
+# Orbax's suffix of an unfinished save, and its file that marks a complete one.
 UNFINISHED = ".orbax-checkpoint-tmp"
 COMPLETE = "commit_success.txt"
 
 
 def kept(scores: Mapping[int, float | None], keep: int, mode: str) -> set[int]:
-  """The newest `keep` steps and the best one, the later of equals.
+  """Steps to keep: the newest `keep` and the best one (of equals the later).
 
   Args:
-    scores: metric by step, None where there is none.
-    keep: how many of the newest.
+    scores: {step: metric, or None if it has none}.
+    keep: number of newest steps.
     mode: "max" or "min", which metric is the best.
   """
   newest = set(sorted(scores)[-keep:])
@@ -39,14 +39,14 @@ def kept(scores: Mapping[int, float | None], keep: int, mode: str) -> set[int]:
 
 
 def best(scores: Mapping[int, float | None], mode: str) -> int | None:
-  """The step with the best metric, the later of equals; None without any."""
+  """The step with the best metric (of equals the later); None without any."""
   sign = 1 if mode == "max" else -1
   return max((step for step, score in scores.items() if score is not None),
              key=lambda step: (sign * scores[step], step), default=None)
 
 
 def complete(directory: str | os.PathLike) -> list[int]:
-  """Steps of the checkpoints that are whole, ascending; needs no Orbax."""
+  """Steps of all complete checkpoints, ascending; does not use Orbax."""
   directory = epath.Path(directory)
   if not directory.exists():
     return []
@@ -57,28 +57,28 @@ def complete(directory: str | os.PathLike) -> list[int]:
 
 
 def metrics(directory: str | os.PathLike, step: int) -> dict[str, float]:
-  """What was measured of a checkpoint when it was saved; {} if nothing was.
+  """The metrics that a checkpoint was saved with; {} if there are none.
 
   Raises:
-    ValueError: the file is cut.
+    ValueError: the file is truncated.
   """
   path = epath.Path(directory) / str(step) / "metrics" / "metrics"
   return io.read_json(path) if path.exists() else {}
 
 
 class Remover:
-  """Removes folders of checkpoints in a thread of its own."""
+  """Removes folders of checkpoints in a background thread."""
 
   def __init__(self) -> None:
     self._thread: threading.Thread | None = None
 
   def remove(self, folders: Sequence[epath.Path],
              also: Sequence[epath.Path] = ()) -> None:
-    """Marks the folders as not complete at once, then starts to remove them.
+    """Marks the folders as incomplete, then starts to remove them.
 
     Args:
       folders: of checkpoints.
-      also: what needs no mark, removed last.
+      also: folders without a mark, removed last.
     """
     self.wait()
     retired = [_retired(folder) for folder in folders]
@@ -86,17 +86,17 @@ class Remover:
     self._thread.start()
 
   def wait(self) -> None:
-    """Blocks until they are gone."""
+    """Blocks until the folders are removed."""
     if self._thread is not None:
       self._thread.join()
 
 
 def set_aside(folder: epath.Path, target: epath.Path) -> epath.Path:
-  """Moves a folder that cannot be used out of the way; returns where it is.
+  """Moves an unusable folder aside; returns its new path.
 
   Args:
     folder: what to move.
-    target: its new name, which gets a number if it is taken.
+    target: its new path; a number is appended if it exists.
   """
   parent, name = target.parent, target.name
   for number in itertools.count(2):
@@ -106,7 +106,7 @@ def set_aside(folder: epath.Path, target: epath.Path) -> epath.Path:
   if not io.is_remote(folder):
     parent.mkdir(parents=True, exist_ok=True)
     return folder.rename(target)
-  # Without the last of them the rest would be taken for an unfinished save.
+  # The mark moves last: a folder without it counts as an unfinished save.
   system, path = fsspec.core.url_to_fs(os.fspath(folder))
   last = f"{path}/{COMPLETE}"
   for name in sorted(system.find(path), key=lambda name: name == last):
@@ -125,6 +125,6 @@ def _remove(folders: Sequence[epath.Path]) -> None:
   for folder in folders:
     try:
       folder.rmtree(missing_ok=True)
-    except OSError as error:  # It costs space, not the run.
+    except OSError as error:  # costs disk space, but need not end the run
       logging.warning("could not remove the old checkpoint %s: %s", folder,
                       error)

@@ -1,4 +1,4 @@
-"""Trees of arrays as flat dictionaries with dotted names."""
+"""Converts trees of arrays to flat dictionaries with dotted names, and back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import jax
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-  """Leaves by dotted path (`blocks.0.w_up`), in the tree's own order.
+  """{dotted path, such as `blocks.0.w_up`: leaf}, in the tree's order.
 
   Raises:
-    ValueError: two leaves share a name (a key that contains a dot).
+    ValueError: two leaves have the same name, since a key contains a dot.
   """
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   names = [
@@ -26,13 +26,13 @@ def flatten(tree: Any) -> dict[str, Any]:
 
 
 def unflatten(like: Any, leaves: Mapping[str, Any]) -> Any:
-  """`leaves` by dotted name in the structure of `like`."""
+  """A tree with the structure of `like` from leaves by dotted name."""
   return jax.tree.unflatten(
       jax.tree.structure(like), [leaves[name] for name in flatten(like)])
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-  """Leaves by dotted name as dicts, and as lists where all keys are numbers."""
+  """A tree of dicts, or lists where keys are 0, 1, ..., from dotted names."""
   tree: dict[str, Any] = {}
   for name, leaf in leaves.items():
     *path, last = name.split(".")
@@ -53,9 +53,9 @@ def _listed(tree: Any) -> Any:
 
 def mismatches(
     stored: Mapping[str, tuple], wanted: Mapping[str, tuple]) -> list[str]:
-  """Lines that say how two dictionaries `name -> description` differ.
+  """Lines about the differences of two dictionaries {name: description}.
 
-  A description is whatever must be equal, such as (shape, dtype).
+  A description is anything that must be equal, such as (shape, dtype).
   """
   missing = [f"missing: {name} {wanted[name]}"
              for name in sorted(set(wanted) - set(stored))]
@@ -68,7 +68,7 @@ def mismatches(
 
 
 def listed(lines: list[str], most: int = 20) -> str:
-  """The lines indented under each other, cut after `most`."""
+  """The lines indented, one below the other, at most `most` of them."""
   shown = lines[:most]
   if len(lines) > most:
     shown.append(f"and {len(lines) - most} more")

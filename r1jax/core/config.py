@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, strictly."""
+"""Config dataclasses to JSON and back; unknown or mistyped keys are errors."""
 
 from __future__ import annotations
 

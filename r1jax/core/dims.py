@@ -1,4 +1,4 @@
-"""The one legend of shape letters.
+"""The legend of shape letters, for the whole project.
 
 An array's name ends in `_` and one letter per axis: `x_BTD` is
 [batch, length, width]. A singleton axis is written `1`. Einsum letters are the

@@ -1,7 +1,7 @@
-"""Files, local or gs://, written whole or not at all.
+"""Atomic file writes, local or on gs://.
 
-On gs:// every object appears when its upload ends and can only be written anew:
-there is nothing to rename and nothing to append to.
+An object on gs:// appears when its upload ends and can only be replaced as a
+whole, so there it needs no renaming, and cannot be appended to.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import IO, Any
 import fsspec
 from etils import epath
 
-# gcsfs would list a folder once and never see what others write there later:
-# other processes, and TensorStore in this one.
+# gcsfs would cache the listing of a folder, and so miss files that are written
+# there later by other processes, or by TensorStore in this one.
 fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-  """Whether `path` lies in an object store (gs://), not in a file system."""
+  """Whether `path` is in an object store (gs://), not in a file system."""
   return "://" in os.fspath(path)
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-  """Writes to a temporary name beside `path` and renames.
+  """Writes to a temporary file beside `path`, then renames it to `path`.
 
   Raises:
     OSError: the disk is full or read-only, or there is no such bucket; `path`
@@ -41,7 +41,7 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 @contextlib.contextmanager
 def written(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-  """A file to write piece by piece; it is there when the block has ended.
+  """A file to write piece by piece; `path` appears when the block ends.
 
   If the block raises, `path` keeps its old content.
 
@@ -52,7 +52,8 @@ def written(path: str | os.PathLike) -> Iterator[IO[bytes]]:
   part = path.parent / f".{path.name}.{os.getpid()}.part"
   try:
     if is_remote(path):
-      # Not there itself: it would appear even if the block raised.
+      # Closing an upload publishes it, even if the block has raised: so it
+      # starts only when the data are complete.
       with tempfile.TemporaryFile() as local:
         yield local
         local.seek(0)
@@ -64,7 +65,7 @@ def written(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         yield file
       part.replace(path)
   except BaseException as error:
-    # On a read-only file system even unlinking nothing fails.
+    # On a read-only file system unlink fails even if there is no such file.
     with contextlib.suppress(OSError):
       part.unlink(missing_ok=True)
     if not isinstance(error, OSError):

@@ -1,7 +1,8 @@
-"""Randomness is addressed, not consumed.
+"""Random keys are derived from an address, not split off a running key.
 
-A key is folded from where it is used, so a sample depends on neither its slot
-in a batch, nor its neighbours, nor a restart.
+The address says what the key is for (step, prompt, sample, position), so a
+sample depends neither on its place in a batch, nor on its neighbours, nor on
+restarts.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""A folder that one process works in: a lock that names who has it.
+"""A lock on a folder, so that only one process works in it; it names the owner.
 
-In a file system it is a record lock (POSIX) on FOLDER/.lock, over NFS too. The
-kernel, or the server, ends it with its process, however that ends, so it is
-never stale; children do not inherit it. gs:// has no locks, and some network
-file systems have none: there the file counts up every few seconds, and whoever
-finds one waits until it counts on, which is a refusal, or is proved stale.
+In a file system it is a POSIX record lock on FOLDER/.lock, also over NFS. The
+kernel or the NFS server releases it when its process ends, however that ends,
+so it is never stale; child processes do not inherit it. gs:// and some network
+file systems have no locks. There the owner increments a counter in the file
+every 10 seconds. Another process that finds the file watches it for 45 seconds:
+if the counter moves, the folder is in use; if not, the file is stale and is
+taken over.
 """
 
 from __future__ import annotations
@@ -28,29 +30,30 @@ from etils import epath
 from r1jax.core import io
 
 FILE = ".lock"
-_BEAT = 10.0  # s between two counts
-_STALE = 45.0  # s without one that prove that nobody counts
-_NONE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # no locks here
+_BEAT = 10.0  # seconds between two increments of the counter
+_STALE = 45.0  # seconds without an increment after which a file is stale
+# Errors of a file system that has no locks.
+_NONE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
-# File descriptors by path, with how many locks of this process share each: a
-# process has a record lock once, and loses it with the first close.
+# [file descriptor, number of `Lock`s that share it] by path: a record lock
+# belongs to the whole process, which loses it with the first close of the file.
 _open: dict[str, list[int]] = {}
 os.register_at_fork(after_in_child=_open.clear)
 
 
 class Lock:
-  """A folder taken; until `release`, or the end of the process.
+  """Holds a folder until `release`, or until the process ends.
 
-  A process may take one folder several times, as a notebook does in which a
+  A process may lock the same folder several times, as a notebook does after a
   cell was interrupted.
   """
 
   def __init__(self, folder: str | os.PathLike):
-    """Takes the folder, which is made where it is not there.
+    """Locks the folder, and creates it if it does not exist.
 
     Raises:
-      OSError: of EBUSY, another process has it; names that. Else it cannot be
-        written.
+      OSError: with errno EBUSY, another process holds it; the message names
+        that process. With any other errno, the folder cannot be written.
     """
     self._path, self._process = epath.Path(folder) / FILE, os.getpid()
     self._beats: _Beats | None = None
@@ -82,7 +85,7 @@ class Lock:
           raise
         self._beats = _Beats(self._path)
         return
-      with contextlib.suppress(OSError):  # a full disk: without the name then
+      with contextlib.suppress(OSError):  # disk full: locked without a name
         os.ftruncate(number, 0)
         os.pwrite(number, json.dumps(_us()).encode(), 0)
       _open[key] = [number, 0]
@@ -92,14 +95,14 @@ class Lock:
   def check(self) -> None:
     """Raises OSError (EBUSY) if another process took the folder meanwhile.
 
-    That can be only where there are no locks, of a process that was stopped for
-    so long that it seemed dead.
+    That can only happen where the file system has no locks, to a process that
+    was suspended for so long that it seemed dead.
     """
     if self._beats and self._beats.other:
       raise _busy(self._path, self._beats.other)
 
   def release(self) -> None:
-    """Gives the folder back; a second time does nothing, nor in a child."""
+    """Releases the lock; does nothing if repeated, or in a forked child."""
     if os.getpid() != self._process:
       return
     if self._beats:
@@ -127,10 +130,10 @@ class Lock:
 
 
 class _Beats:
-  """A file that counts up while its process lives.
+  """A lock file whose counter grows while its process lives.
 
   Attributes:
-    other: who has taken the folder since; None while nobody has.
+    other: the process that has taken the folder over; None if none has.
   """
 
   def __init__(self, path: epath.Path):
@@ -139,16 +142,16 @@ class _Beats:
     self._over = threading.Event()
     _wait_until_stale(path)
     self._write(0)
-    found = _read(path)  # two may have found the same stale one
+    found = _read(path)  # two processes may take over the same stale file
     if found.get("token") != self._me["token"]:
       raise _busy(path, found)
     self._thread = threading.Thread(target=self._count, daemon=True)
     self._thread.start()
 
   def stop(self) -> None:
-    """Removes the file, unless another has it now."""
+    """Removes the file, unless another process has taken it over."""
     self._over.set()
-    self._thread.join(5.0)  # a daemon, should the store be silent
+    self._thread.join(5.0)  # the store may not answer: do not wait for ever
     with contextlib.suppress(OSError, ValueError):
       if _read(self._path).get("token") == self._me["token"]:
         self._path.unlink(missing_ok=True)
@@ -160,7 +163,7 @@ class _Beats:
     count = 0
     while not self._over.wait(_BEAT):
       count += 1
-      # A store that does not answer now may do so at the next count.
+      # A store that does not answer now may answer the next time.
       with contextlib.suppress(Exception):
         found = _read(self._path)
         if found and found.get("token") != self._me["token"]:
@@ -170,12 +173,12 @@ class _Beats:
 
 
 def _wait_until_stale(path: epath.Path) -> None:
-  """Returns when nobody counts in the file; raises OSError if someone does."""
+  """Returns if the file is absent or stale; raises OSError if it is in use."""
   first = _read(path)
   if not first or _is_over(first):
     return
-  logging.warning("%s says that %s works there; looking for %.0f s whether it"
-                  " still does", path, _named(first), _STALE)
+  logging.warning("%s says that %s uses this folder; watching for %.0f s"
+                  " whether it still does", path, _named(first), _STALE)
   until = time.monotonic() + _STALE
   while time.monotonic() < until:
     time.sleep(_STALE / 45)
@@ -187,11 +190,11 @@ def _wait_until_stale(path: epath.Path) -> None:
 
 
 def _is_over(who: dict[str, Any]) -> bool:
-  """Whether that process is known to have ended: it was on this machine."""
+  """Whether the process ran on this machine and is known to have ended."""
   if who.get("host") != socket.gethostname():
     return False
   if who.get("process") == os.getpid():
-    return True  # of a container's former life, or a lock never given back
+    return True  # a restarted container, or a lock that was never released
   try:
     os.kill(int(who.get("process", 0)), 0)
   except ProcessLookupError:
@@ -208,7 +211,7 @@ def _us() -> dict[str, Any]:
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
-  """Who has the folder; {} where nobody has written so."""
+  """The owner that the lock file names; {} if it names none."""
   try:
     found = json.loads(path.read_text() or "{}")
   except (FileNotFoundError, ValueError):
@@ -226,5 +229,5 @@ def _named(who: dict[str, Any]) -> str:
 def _busy(path: epath.Path, who: dict[str, Any]) -> OSError:
   return OSError(
       errno.EBUSY, f"{path.parent} is in use by {_named(who)}. Nothing was"
-      " changed. Wait for its end, or choose another folder; processes that are"
-      " to be one job must be started as one (README, From a laptop to a pod)")
+      " changed. Wait until it ends, or choose another folder. Processes of one"
+      " job must be started together (README, Scale)")

@@ -1,7 +1,7 @@
 """A question and what is needed to judge answers to it; imports no JAX.
 
-Rules run in small processes that start fast, so what they see of a question
-must not load what trains.
+Reward rules run in small child processes that must start fast, so this module,
+which they import, must not load JAX.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-Message = Mapping[str, str]  # {"role": system, user or assistant; "content"}
+# {"role": "system", "user" or "assistant", "content": text}
+Message = Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,17 +19,17 @@ class Prompt:
   """One question with what is needed to judge an answer to it.
 
   Attributes:
-    id: stable, below 2**31, unique within a data set: it addresses the
-      randomness of the question's samples, whatever batch they sit in.
+    id: stable, below 2**31, unique within a data set. The random keys of the
+      question's samples are derived from it, whatever batch they are in.
     domain: math, code, stem, logic or general.
-    source: the data set it is from.
+    source: name of the data set that it is from.
     messages: the conversation so far; it ends with the user's question.
-    reference: what the verifier compares with, JSON-ready: an answer, tests,
-      options or the state of a puzzle.
-    verifier: name of the accuracy rule (`rewards.rules.VERIFIERS`); "" where no
-      rule can judge, and only reward models do.
+    reference: what the verifier compares with, JSON-serialisable: an answer,
+      tests, options or the state of a puzzle.
+    verifier: name of the accuracy rule (`rewards.rules.VERIFIERS`); "" if no
+      rule can judge the answers, only reward models.
     language: ISO 639-1 code of the language to think and answer in.
-    metadata: anything else, JSON-ready.
+    metadata: anything else, JSON-serialisable.
   """
 
   id: int
@@ -47,5 +48,5 @@ class Prompt:
 
 
 def ask(question: str) -> tuple[Message, ...]:
-  """The messages of a conversation that is one question."""
+  """The messages of a conversation that consists of one question."""
   return ({"role": "user", "content": question},)

@@ -1,4 +1,4 @@
-"""Words by Unicode script, without a table of the whole of Unicode.
+"""Counts words by Unicode script, without a table of the whole of Unicode.
 
   words_by_script("Привет, world! 你好")
   # {"Cyrillic": 1, "Latin": 1, "Han": 2}
@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 
 # Letters, and the marks that combine with them, as ranges of code points
-# (Unicode 15). Historic scripts are left to OTHER.
+# (Unicode 15). Historic scripts count as OTHER.
 SCRIPTS: dict[str, str] = {
     "Latin": (r"A-Za-z\xaa\xba\xc0-\xd6\xd8-\xf6\xf8-\u02af\u1d00-\u1d25"
               r"\u1e00-\u1eff\u2c60-\u2c7f\ua722-\ua787\ua78b-\ua7ff"
@@ -52,7 +52,7 @@ SCRIPTS: dict[str, str] = {
             r"\U00020000-\U000323af"),
 }
 OTHER = "Other"  # every other letter, styled mathematical ones among them
-# No spaces between words, or none that tell: every character counts.
+# Scripts without (reliable) spaces between words: every character is a word.
 BY_CHARACTER = frozenset(
     {"Thai", "Lao", "Tibetan", "Myanmar", "Khmer", "Hangul", "Kana", "Han"})
 
@@ -69,17 +69,19 @@ _RUN = re.compile("|".join(
 def words_by_script(text: str, shortest: int = 1) -> dict[str, int]:
   """Counts words: runs of letters of one script.
 
-  Han, Kana, Hangul, Thai and the like count by character. An apostrophe within
-  a word belongs to it. Digits, signs and marks are no words.
+  In Han, Kana, Hangul, Thai and the like every character is a word. An
+  apostrophe within a word belongs to it. Digits, symbols and combining marks
+  are not words.
 
   Args:
-    text: any, of any length; the time is linear in it.
-    shortest: characters that a run needs to be a word, in scripts that are not
+    text: any text; the time is linear in its length.
+    shortest: minimum length of a word in characters, in scripts that are not
       counted by character. 2 leaves out the variables of mathematics, and the
       English "I" and "a".
 
   Returns:
-    {script: words}, a key of `SCRIPTS` or `OTHER`, without zeros.
+    {script: number of words}; the keys are those of `SCRIPTS` and `OTHER`,
+    without zero counts.
   """
   counts: dict[str, int] = {}
   for run in _RUN.finditer(text):
@@ -95,7 +97,7 @@ def words_by_script(text: str, shortest: int = 1) -> dict[str, int]:
 
 
 def keep(text: str, scripts: Collection[str]) -> str:
-  """The text with every run of letters of another script made a space."""
+  """The text with every run of letters of other scripts replaced by a space."""
   return _RUN.sub(
       lambda run: run.group() if run.lastgroup in scripts else " ", text)
 

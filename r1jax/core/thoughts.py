@@ -1,4 +1,4 @@
-"""Thought and answer: the one place where a model's text is taken apart."""
+"""Splits a model's text into thought and answer; nothing else does that."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ TAGS = (OPEN, CLOSE, "<answer>", "</answer>")
 
 
 class Parts(NamedTuple):
-  """What a text consists of, each part stripped.
+  """The parts of a text, each stripped of surrounding white space.
 
   Attributes:
-    thinking: what lies before the last `</think>`, its opening tag removed;
-      what follows a tag that is opened and never closed; "" without tags.
-    answer: what follows the last `</think>`, up to a thought that is opened
-      after it: a thought that never closes holds no answer.
+    thinking: what precedes the last `</think>`, without its opening tag; or,
+      if there is no `</think>`, what follows the first `<think>`; "" without
+      tags.
+    answer: what follows the last `</think>`, up to the next `<think>`: a
+      thought that is never closed holds no answer.
     closed: whether there is a `</think>`.
   """
 
@@ -25,9 +26,11 @@ class Parts(NamedTuple):
 
 
 def split(text: str) -> Parts:
-  """Thought and answer of a text, with what a template had opened or without.
+  """Thought and answer of a text.
 
-  Judging, filtering and what a conversation keeps of past turns all read this.
+  The opening `<think>` may be in the text, or in the template's prompt before
+  it. Rewards, filters, and templates that drop the thoughts of past turns use
+  this function.
   """
   thinking, closed, rest = cut(text)
   answer, opened, unclosed = rest.partition(OPEN)

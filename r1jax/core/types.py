@@ -1,4 +1,4 @@
-"""The arrays that travel: Prompt -> Rollout -> Scored -> TokenBatch."""
+"""What the stages of a step exchange: Prompt, Rollout, Scored, TokenBatch."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Array = jax.Array | np.ndarray
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rollout:
-  """What the engine returns: token ids only, on the host.
+  """What the engine returns: token ids and what was recorded, on the host.
 
   Attributes:
     prompt_tokens: Q arrays of int32 ids, one per question, of any length.
-    prompt_ids_Q: int32, the questions' addresses.
-    tokens_QGT: int32 completions, their end-of-sequence id included; what lies
-      beyond a row's length is meaningless.
+    prompt_ids_Q: integer `Prompt.id` of each question.
+    tokens_QGT: int32 completions, their end-of-sequence id included; entries
+      beyond a completion's length are meaningless.
     lengths_QG: int32, tokens of each completion (at least 1).
-    truncated_QG: bool, the completion met the length limit without ending.
-    logprobs_QGT: float32, the sampler's own log-probability of each token under
-      the distribution it sampled from.
-    experts_QGSLA: int32 routed experts of every position that was computed
-      (S = longest prompt + T, the prompt right-padded to P, then completions),
-      for each mixture layer; None unless recorded.
+    truncated_QG: bool, the completion reached the length limit without ending.
+    logprobs_QGT: float32, the sampler's log-probability of each token under
+      the distribution that it sampled from.
+    experts_QGSLA: int32 routed experts of every position that was computed, in
+      each mixture layer (S: the prompt right-padded to the longest one, then
+      the completion); None unless recorded.
   """
 
   prompt_tokens: tuple[np.ndarray, ...]
@@ -47,16 +47,16 @@ class Rollout:
 
 
 def questions(rollout: Rollout, begin: int, end: int) -> Rollout:
-  """Those from `begin` to before `end`."""
+  """The part of a rollout with the questions `begin`..`end` - 1."""
   return Rollout(**{
       name: value if value is None else value[begin:end]
       for name, value in vars(rollout).items()})
 
 
 def joined(rollouts: Sequence[Rollout]) -> Rollout:
-  """The questions of all rollouts, one after the other.
+  """The rollouts combined into one, along the questions, in order.
 
-  They have room for completions of one length, and no recorded experts.
+  All must have the same G and T. Recorded experts are dropped.
   """
   def all_of(name):
     values = [getattr(rollout, name) for rollout in rollouts]
@@ -71,22 +71,22 @@ def joined(rollouts: Sequence[Rollout]) -> Rollout:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scored:
-  """A rollout and its judgement.
+  """A rollout with its rewards.
 
   Attributes:
     rollout: what was sampled.
     prompts: the Q questions.
     texts: Q tuples of G decoded completions.
-    parts: reward by name, float32 [Q, G] each; 0 where invalid, NaN where the
-      rule does not apply to the question.
+    parts: name of each reward to float32 [Q, G]; 0 where invalid, NaN where
+      the rule does not apply to the question.
     rewards_QG: float32, the combined reward.
-    valid_QG: bool; False where no verdict could be had (a crash, a deadline):
-      such a sample is kept out of its group's baseline and of the update.
-    answers: Q tuples of G final answers in one spelling, for voting; None
-      where none was found.
-    reasons: Q tuples of G reasons by rule.
-    measures: Q tuples of G measurements behind the verdicts, "rule/name" to
-      number: logged, not rewarded.
+    valid_QG: bool; False if a rule or model gave no verdict, as after a crash.
+      Such a sample is left out of its group's baseline and of the update.
+    answers: Q tuples of G final answers in normalised spelling, for majority
+      votes; None if no answer was found.
+    reasons: Q tuples of G mappings from a rule to the reason of its verdict.
+    measures: Q tuples of G mappings from "rule/name" to a number that the rule
+      measured: logged, not rewarded.
   """
 
   rollout: Rollout
@@ -102,19 +102,21 @@ class Scored:
 
 @flax.struct.dataclass
 class TokenBatch:
-  """Packed rows, aligned to the position that predicts.
+  """Packed rows; every array is aligned to the position that predicts.
 
   At position t the model reads `tokens_BT[:, t]` and is trained, where
-  `mask_BT` is 1, to predict `targets_BT[:, t]`. No other module shifts.
+  `mask_BT` is 1, to predict `targets_BT[:, t]`. Tokens and targets are shifted
+  against each other here and nowhere else.
 
   Attributes:
     tokens_BT: int32 inputs.
     targets_BT: int32, the next token of the same segment.
-    segments_BT: int32, 1, 2, ... within a row; 0 is padding. A segment lies
-      whole in one row.
+    segments_BT: int32, 1, 2, ... within a row; 0 is padding. A segment is never
+      split over rows.
     positions_BT: int32, restarting at 0 with each segment.
     mask_BT: float32, 1 where the target is trained (completions), else 0.
-    advantages_BT: float32, of the sequence, repeated over its tokens (RL only).
+    advantages_BT: float32, the sequence's advantage at each of its tokens (RL
+      only).
     sampler_logprobs_BT: float32, recorded by the sampler (RL only).
     old_logprobs_BT: float32, of the policy before the update (RL only).
     ref_logprobs_BT: float32, of the reference policy (RL only).
@@ -139,20 +141,20 @@ class TokenBatch:
 
 @flax.struct.dataclass
 class ConversationBatch:
-  """Whole conversations, packed, each to be scored at its last token.
+  """Whole conversations, packed; each is scored at its last token.
 
-  In pairs the rows come in twos: what is preferred lies in rows 0, 2, ..., what
-  is not in the row after it, in the segment of the same number.
+  For pairs, rows 0, 2, ... hold the preferred conversations. The other side of
+  a pair is in the next row, in the segment of the same number.
 
   Attributes:
     tokens_BT: int32.
-    segments_BT: int32, 1, 2, ... within a row; 0 is padding. A conversation
-      lies whole in one row.
+    segments_BT: int32, 1, 2, ... within a row; 0 is padding. A conversation is
+      never split over rows.
     positions_BT: int32, restarting at 0 with each conversation.
     mask_BT: float32, 1 at the last token of each conversation, else 0.
-    labels_BT: float32 at the last tokens: the margin of a pair, or whether a
-      single answer is good (0 to 1).
-    weights_BT: float32 at the last tokens, factor of the loss.
+    labels_BT: float32 at the last tokens: the margin of a pair, or how good a
+      single answer is (0 bad to 1 good).
+    weights_BT: float32 at the last tokens: factor of the loss.
   """
 
   tokens_BT: Array

@@ -1,12 +1,11 @@
-"""Sentences of the paper as comparisons of a run's own numbers.
+"""Claims of the paper, tested by comparisons of a run's own numbers.
 
-A claim is data: groups of comparisons, each first - second > margin with a 95 %
-interval. A comparison holds if the whole interval lies above the margin, does
-not if all of it lies below, and is else not decided. A claim holds if in every
-group some comparison does; it does not if in some group none can. Numbers that
-must be seen beside it decide nothing.
-
-Every verdict comes out of `judge`; nothing here says how one should be.
+A claim consists of groups of comparisons, each first - second > margin with a
+95 % interval. A comparison holds if the whole interval lies above the margin,
+does not hold if all of it lies below, and is undecided otherwise. A claim holds
+if every group has a comparison that holds, and does not hold if in some group
+no comparison holds or is undecided. Numbers under `beside` are shown with a
+claim and decide nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from r1jax.evals.measures import MEASURES, WIN
 HOLDS, FAILS, OPEN = "holds", "does not", "not decided"
 BESIDE = "shown beside"
 
-# What a run is called in sentences.
+# Names of models in sentences.
 NAMES = {
     "base": "the base", "zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2",
     "dev3": "Dev3", "r1": "R1", "dev2_nolang": "Dev2 without the language"
@@ -33,12 +32,11 @@ NAMES = {
     "student_sft_qwen": "the distilled Qwen-shaped student",
     "student_sft_llama": "the distilled Llama-shaped student"}
 
-# Beside the rows of the table: what `stages.reports.r1_report` takes from a
-# run.
+# Measures that `stages.reports.r1_report` reads from training runs.
 PROXY_EARLY, PROXY_LATE = "proxy_early", "proxy_late"
 EASIEST, HARDEST = "length_easiest", "length_hardest"
-# What `stages.reports.safety_parts` takes from a safety evaluation. The first
-# two are differences already, of the same questions.
+# Measures that `stages.reports.safety_parts` reads from a safety evaluation.
+# The first two already are differences, paired by question.
 RAISED, LOWERED = "jailbreaks_raise", "control_lowers"
 OVER_REFUSAL, OVER_REFUSAL_WITH = "over_refusal", "over_refusal_controlled"
 SAFETY = (RAISED, LOWERED, OVER_REFUSAL, OVER_REFUSAL_WITH)
@@ -54,13 +52,13 @@ _TITLES = {
     HARDEST: "tokens about the hardest questions, less those about the easiest",
     WIN: "win rate"}
 
-# Model -> measure -> one number a question, or what was made of them elsewhere.
+# Model -> measure -> one number a question, or an interval computed elsewhere.
 Evidence = Mapping[str, Mapping[str, Values | Interval]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-  """A measure of a model."""
+  """One side of a comparison: a measure of a model."""
 
   model: str
   measure: str
@@ -72,8 +70,9 @@ class Comparison:
 
   Attributes:
     first, second: what is compared.
-    margin: see above; 0.03 are three points of a share.
-    paired: over the questions that both have, else as two groups of others.
+    margin: in the measure's unit; 0.03 are three percentage points of a share.
+    paired: whether both sides have the same questions, which are then compared
+      one by one; otherwise they are independent groups.
   """
 
   first: Side
@@ -84,10 +83,13 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """A sentence, the comparisons that it comes to, and whether it must hold.
+  """A sentence of the paper and the comparisons that test it.
 
   Attributes:
-    beside: numbers without which a reader would misunderstand it.
+    sentence: in our words.
+    groups: of each group at least one comparison has to hold.
+    must: whether the pipeline is wrong if it does not hold.
+    beside: numbers to show with it, without which it would mislead.
   """
 
   sentence: str
@@ -98,18 +100,19 @@ class Claim:
 
 def judge(claim: Claim, evidence: Evidence,
           missing: Mapping[str, str] | None = None) -> dict[str, Any]:
-  """What a run says of a claim.
+  """The verdict on a claim from a run's numbers.
 
   Args:
-    claim: the sentence.
-    evidence: the numbers; what is absent leaves a comparison undecided.
-    missing: model to why it has no numbers.
+    claim: the claim.
+    evidence: the numbers; where some are absent a comparison is undecided.
+    missing: model to the reason why it has no numbers.
 
   Returns:
-    JSON-ready {"claim", "verdict", "must", "numbers"}; a number is {"what",
-    "verdict", "group"} with, if it could be computed, "value", "low", "high",
-    "margin", "count", "method", whether it is a "share" and a "difference",
-    else the "reason". What stands beside has the verdict BESIDE, and group -1.
+    JSON-ready {"claim", "verdict", "must", "numbers"}. A number is {"what",
+    "verdict", "group"} with "value", "low", "high", "margin", "count",
+    "method", and whether it is a "share" and a "difference"; or, if it could
+    not be computed, with the "reason". Numbers beside have group -1 and, if
+    they were computed, the verdict BESIDE.
   """
   numbers, verdicts = [], []
   for index, group in enumerate(claim.groups):
@@ -124,14 +127,14 @@ def judge(claim: Claim, evidence: Evidence,
 
 
 def decide(interval: Interval, margin: float) -> str:
-  """Whether a number lies above a margin, by its interval."""
+  """HOLDS, FAILS or OPEN: whether an interval lies above a margin."""
   if interval.low > margin:
     return HOLDS
   return FAILS if interval.high < margin else OPEN
 
 
 def compare(comparison: Comparison, evidence: Evidence) -> Interval | None:
-  """The interval; None where a side has no, or too few, questions."""
+  """The comparison's interval; None if a side has too few questions."""
   first, second = comparison.first, comparison.second
   values = evidence.get(first.model, {}).get(first.measure, {})
   kind = {"binary": all(map(_binary, _sides(comparison))),
@@ -242,20 +245,20 @@ def _more(measure: str, first: str, second: str, margin: float = 0.0
   return (Comparison(Side(first, measure), Side(second, measure), margin),)
 
 
-# How much more accurate R1-Zero has to be than the base for "far", and how much
-# less accurate R1 may be than Dev3 for "at no cost".
+# By how much accuracy has to rise from base to R1-Zero to be "far more", and by
+# how much it may fall from Dev3 to R1 for "reasons as well". Our choices.
 FAR, COST = 0.10, -0.03
-CONSISTENT = 0.97  # the language reward's bar
+CONSISTENT = 0.97  # language consistency that the language reward must reach
 
 
 def claims(*, timely: str = "r1", distilled: str = "student_sft_qwen",
            reinforced: str = "student_rl") -> list[Claim]:
-  """The sentences.
+  """The claims.
 
   Args:
     timely: the model that the over-long preference run is compared with: the
       same training, stopped in time.
-    distilled, reinforced: two students of one shape.
+    distilled, reinforced: a distilled and an RL-trained student of one size.
   """
   return [
       Claim("Reinforcement learning from rule rewards alone, without any"

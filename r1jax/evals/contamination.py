@@ -1,8 +1,9 @@
-"""Marks of evaluation problems that training text has parts of.
+"""Finds evaluation problems that overlap with training text.
 
-What counts as a hit is `data.sources.decontaminate`'s: ten words in a row,
-boilerplate aside, or an equal question. Training data that was cleaned of an
-evaluation has none; this is for data that was not, and for models of others.
+A hit is what `data.sources.decontaminate` removes: ten equal words in a row
+(without boilerplate), or an equal question. Decontaminated training data has no
+hits; this is for data that was not decontaminated, and for other people's
+models.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from r1jax.core.prompt import Prompt
 from r1jax.data.sources import decontaminate
 from r1jax.evals import estimators
 
-_CHUNK = 500  # training texts looked up at once
-SHOWN = 20  # hits that are listed of a problem
+_CHUNK = 500  # training texts per lookup
+SHOWN = 20  # hits listed per problem
 
 
 def marks(problems: Sequence[Prompt], seen: Iterable[tuple[str, Prompt]],
           limits: decontaminate.Limits | None = None) -> list[dict[str, Any]]:
-  """The problems that share text with what a model has seen.
+  """The problems that share text with a model's training data.
 
   Args:
     problems: with unique ids.
-    seen: (where it is, a training text as a prompt), read once.
+    seen: (location, training text as a prompt) pairs; iterated once.
     limits: what counts as shared; by default the paper's ten words.
 
   Returns:
-    JSON-ready {"id", "source", "question", "count", "hits": [{"where",
-    "shared"}]} in the problems' order; a training text counts once, with the
-    first n-gram that it shares, and `SHOWN` of them are listed.
+    JSON-ready rows {"id", "source", "question", "count", "hits": [{"where",
+    "shared"}]} in the problems' order. Each training text counts once, with the
+    first n-gram that it shares; at most `SHOWN` hits are listed.
   """
   index = decontaminate.Evaluations(
       {"": problems}, limits or decontaminate.Limits())
@@ -60,13 +61,13 @@ def summary(rows: Iterable[Mapping[str, Any]], marked: Iterable[int]
   """pass@1 with and without the marked problems.
 
   Args:
-    rows: of an evaluation, as `evals.runner` stores them, a sample each; what
-      a judge gave no verdict on does not count.
-    marked: ids of problems.
+    rows: of an evaluation, as `evals.runner` stores them, one a sample; samples
+      on which a judge model gave no verdict do not count.
+    marked: ids of the marked problems.
 
   Returns:
-    {"problems", "marked", "pass_1_clean", "pass_1_marked"}; a pass@1 of no
-    problem is None.
+    {"problems", "marked", "pass_1_clean", "pass_1_marked"}; a pass@1 over no
+    problems is None.
   """
   by_id: dict[int, list[float]] = {}
   for row in rows:

@@ -1,4 +1,4 @@
-"""What the evaluations during a run measured, step by step."""
+"""Learning curves from the evaluations that a training run stored."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ def of_run(workdir: str | os.PathLike, measures: Iterable[str]
            ) -> list[dict[str, Any]]:
   """Rows {"step", NAME, NAME_low, NAME_high} of a run's stored evaluations.
 
-  A measure that no question of a step has is absent from its row.
+  A measure that applies to no question of a step is absent from that row.
 
   Args:
-    workdir: of the run; where nothing is stored there are no rows.
+    workdir: the run's folder; without stored evaluations there are no rows.
     measures: names in `measures.MEASURES`.
 
   Raises:
-    ValueError: a file is damaged, or older than what it must tell.
+    ValueError: a file is damaged, or was written by a version that did not
+      store the questions' sources.
   """
   names, rows = list(measures), []
   for step in rollouts.steps(workdir, rollouts.EVALUATIONS):

@@ -1,7 +1,7 @@
-"""Estimates from k samples per problem; k is read from the data, never set.
+"""Estimates from several samples per problem: pass@1, pass@k, maj@k, cons@k.
 
-Dividing by a configured number of samples instead of the number present is how
-reported accuracies come to depend on batch settings.
+The number of samples is read from the data and never configured: dividing by a
+configured number instead makes accuracies depend on batch settings.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from scipy import special
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
-DRAWS = 500  # subsets or resamples of a problem's samples
+DRAWS = 500  # random subsets or resamples of a problem's samples
 _TAIL = 0.975
 
 
 class Estimate(NamedTuple):
-  """A mean, its standard error and 95 % interval, over how many problems."""
+  """A mean over problems, its standard error, and its 95 % interval."""
 
   mean: float
   error: float
@@ -32,26 +32,28 @@ def clustered(values_XQ: np.ndarray, *, share: bool = True,
               weights_Q: np.ndarray | None = None) -> Estimate:
   """The mean over problems with a cluster-robust interval.
 
-  A value is a problem's mean over its samples, which are not independent: Q
-  problems count, however many samples they have. error = sqrt(sum (x_q -
-  mean)^2 / (Q - 1) / Q). Quantiles are Student's with Q - 1 degrees.
+  A value is a problem's mean over its samples. Samples of one problem are not
+  independent, so the sample size is the number of problems Q: error =
+  sqrt(sum (x_q - mean)^2 / (Q - 1) / Q), with quantiles of Student's t with
+  Q - 1 degrees of freedom.
 
-  Of shares the interval is Wilson's for as many independent trials as have this
-  error, mean (1 - mean) / error^2 (Korn and Graubard, Surv. Methodol. 24:193;
-  Dean and Pagano, J. Surv. Stat. Methodol. 3:484). Where few problems are
-  nearly all right, mean +- t error misses the truth too often, and where all
-  agree it has no width; then the trials are the problems. One problem says
-  nothing of the next: its share is anywhere from 0 to 1.
+  For shares it is Wilson's interval with the effective number of independent
+  trials that gives this error, mean (1 - mean) / error^2 (Korn and Graubard,
+  Surv. Methodol. 24:193; Dean and Pagano, J. Surv. Stat. Methodol. 3:484),
+  because mean +- t error covers the truth too rarely where few problems are
+  nearly all right. Where all values are equal, the number of trials is Q. With
+  a single problem the interval of a share is [0, 1].
 
-  With weights w that sum to 1 the mean is sum w_q v_q, its error sqrt(Q /
-  (Q - 1) sum (w_q (v_q - mean))^2), which with equal weights is the above, and
-  where all agree the trials are Kish's 1 / sum w_q^2.
+  With weights w that sum to 1 the mean is sum w_q v_q and its error sqrt(Q /
+  (Q - 1) sum (w_q (v_q - mean))^2), the same as above if they are equal; where
+  all values are equal, the number of trials is Kish's 1 / sum w_q^2.
 
   Args:
-    values_XQ: float, at least one problem; X are any axes, such as simulated
-      runs.
-    share: the values are in [0, 1]; else the interval is mean +- t error.
-    weights_Q: of the problems, positive; None: they count alike.
+    values_XQ: float, at least one problem; X are any leading axes, such as
+      simulated runs.
+    share: whether values are in [0, 1]; if not, the interval is mean +- t
+      error.
+    weights_Q: positive weights of the problems; None: equal weights.
 
   Returns:
     Floats, or arrays of shape X.
@@ -78,7 +80,7 @@ def clustered(values_XQ: np.ndarray, *, share: bool = True,
     return Estimate(*map(_plain, (
         mean_X, error_X, mean_X - t * error_X, mean_X + t * error_X)))
   spread_X = mean_X * (1 - mean_X)
-  # What rounding leaves of values that are all alike is no spread.
+  # Values that are equal up to rounding have no spread.
   agree_X = error_X < 1e-12
   trials_X = np.where(
       agree_X, alike, spread_X / np.where(agree_X, 1.0, error_X) ** 2)
@@ -91,24 +93,24 @@ def clustered(values_XQ: np.ndarray, *, share: bool = True,
 
 
 def pass_at_1(correct_QG: np.ndarray) -> Estimate:
-  """Mean over samples, then over problems, see `clustered`.
+  """pass@1: the mean over samples, then over problems, see `clustered`.
 
   Args:
     correct_QG: bool or float in [0, 1], not empty.
 
   Raises:
-    ValueError: an array that is empty or not [Q, G].
+    ValueError: the array is empty or not of shape [Q, G].
   """
   return clustered(_checked(correct_QG).mean(1))
 
 
 def mean_pass_at_k(correct_QG: np.ndarray, k: int) -> Estimate:
-  """The mean of `pass_values`, see `clustered`."""
+  """pass@k: the mean of `pass_values`, see `clustered`."""
   return clustered(pass_values(correct_QG, k))
 
 
 def pass_values(correct_QG: np.ndarray, k: int) -> np.ndarray:
-  """`pass_at_k` of every problem, [Q]; a sample is right at 1."""
+  """`pass_at_k` of every problem, float [Q]; a sample of value 1 is right."""
   correct_QG = _checked(correct_QG)
   n = correct_QG.shape[1]
   chance_C = np.array([pass_at_k(n, c, k) for c in range(n + 1)])
@@ -116,12 +118,12 @@ def pass_values(correct_QG: np.ndarray, k: int) -> np.ndarray:
 
 
 def powers(n: int) -> list[int]:
-  """The k that are told of n samples: powers of two, and n."""
+  """The values of k that are reported for n samples: powers of two, and n."""
   return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n})
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-  """Unbiased chance that k of n samples, c of them correct, hold a correct one.
+  """Unbiased estimate of pass@k from n samples, c of them correct.
 
   1 - C(n-c, k) / C(n, k) (Chen et al., arXiv:2107.03374, Eq. 1), exact.
 
@@ -130,26 +132,26 @@ def pass_at_k(n: int, c: int, k: int) -> float:
   """
   if not (1 <= k <= n and 0 <= c <= n):
     raise ValueError(
-        f"n={n}, c={c}, k={k}: 1 <= k <= n and 0 <= c <= n are needed; draw"
-        " more samples or ask for a smaller k")
+        f"n={n}, c={c}, k={k}: 1 <= k <= n and 0 <= c <= n are required; draw"
+        " more samples or use a smaller k")
   return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def maj_at_k(answers: Sequence[Sequence[str | None]],
              correct_QG: np.ndarray) -> float:
-  """Share of problems whose most frequent answer is correct; k = G.
+  """maj@G: the share of problems whose most frequent answer is correct.
 
-  Votes go to answers spelt alike (normalise them first); None abstains. Tied
-  answers each count with the same probability, so nothing depends on order. A
-  winner's correctness is the mean over the samples that gave it (they differ
-  only where the judge does).
+  Answers vote together if their strings are equal (normalise them first); None
+  abstains. The values of tied answers are averaged, so that the order does not
+  matter. The winner's correctness is the mean over the samples that gave it,
+  which differ only if the judge was inconsistent.
 
   Args:
     answers: Q problems of G answers.
     correct_QG: bool or float in [0, 1].
 
   Raises:
-    ValueError: no problems, or shapes that differ.
+    ValueError: there are no problems, or the shapes differ.
   """
   return float(np.mean([
       float(ballot.winner(ballot.votes[None])[0])
@@ -159,19 +161,19 @@ def maj_at_k(answers: Sequence[Sequence[str | None]],
 def cons_at_k(answers: Sequence[Sequence[str | None]],
               correct_QG: np.ndarray, k: int, *, draws: int = DRAWS
               ) -> Estimate:
-  """How often the majority of k samples is right, see `cons_values`."""
+  """cons@k: the mean of `cons_values`, see `clustered`."""
   return clustered(cons_values(answers, correct_QG, k, draws=draws))
 
 
 def cons_values(answers: Sequence[Sequence[str | None]],
                 correct_QG: np.ndarray, k: int, *, draws: int = DRAWS
                 ) -> np.ndarray:
-  """How right the majority of k samples is, [Q], voting as in `maj_at_k`.
+  """Correctness of the majority of k samples, float [Q]; votes as `maj_at_k`.
 
   A problem's value is the mean over `draws` random subsets of k of its G
-  samples, so it is unbiased; for k = 1 and k = G it is exact, pass@1 (what
-  abstains is wrong) and maj@G. Drawing k with replacement instead would draw
-  the same sample twice and make the vote of few samples too sure.
+  samples, which is unbiased. For k = 1 it is exactly pass@1 (abstentions are
+  wrong), for k = G exactly maj@G. Drawing with replacement instead would repeat
+  samples and bias the vote of few samples.
 
   Raises:
     ValueError: as `maj_at_k`, or unless 1 <= k <= G.
@@ -179,7 +181,7 @@ def cons_values(answers: Sequence[Sequence[str | None]],
   ballots = _ballots(answers, correct_QG)
   n = len(answers[0])
   if not 1 <= k <= n:
-    raise ValueError(f"k={k}: at least 1 and at most the {n} samples")
+    raise ValueError(f"k={k} must be from 1 to {n}, the number of samples")
   return np.array([
       ballot.value(k, draws, np.random.default_rng((_SUBSETS, q)))
       for q, ballot in enumerate(ballots)])
@@ -187,10 +189,11 @@ def cons_values(answers: Sequence[Sequence[str | None]],
 
 def cons_error(answers: Sequence[Sequence[str | None]],
                correct_QG: np.ndarray, *, draws: int = DRAWS) -> float:
-  """Standard error of maj@G from its samples alone: bootstrap over them.
+  """Standard error of maj@G due to sampling alone, by bootstrap over samples.
 
-  The problems stay, each problem's G samples are drawn again with replacement:
-  how far the figure moves when the same test is sampled anew.
+  The problems are fixed; each problem's G samples are resampled with
+  replacement. It estimates how far the figure moves if the same test is sampled
+  again.
   """
   ballots = _ballots(answers, correct_QG)
   return float(np.mean([
@@ -198,15 +201,15 @@ def cons_error(answers: Sequence[Sequence[str | None]],
       for q, ballot in enumerate(ballots)], 0).std(ddof=1))
 
 
-_SUBSETS, _RESAMPLES = 0, 1  # streams of random numbers
+_SUBSETS, _RESAMPLES = 0, 1  # first words of the generators' seeds
 
 
 class _Ballot(NamedTuple):
-  """A problem's answers.
+  """Votes of one problem's samples.
 
   Attributes:
-    votes: int [A + 1], samples by answer, those that abstain last.
-    right: float [A], mean correctness of an answer's samples.
+    votes: int [A + 1], samples per distinct answer; abstentions last.
+    right: float [A], mean correctness of each answer's samples.
   """
 
   votes: np.ndarray
@@ -222,7 +225,7 @@ class _Ballot(NamedTuple):
     return (wins_BA * self.right).sum(1) / np.maximum(wins_BA.sum(1), 1)
 
   def value(self, k: int, draws: int, generator: np.random.Generator) -> float:
-    """Mean correctness of the majority over subsets of k."""
+    """Mean correctness of the majority over random subsets of k samples."""
     n = int(self.votes.sum())
     if k == 1:
       return float((self.votes[:-1] * self.right).sum() / n)
@@ -243,8 +246,8 @@ def _ballots(answers: Sequence[Sequence[str | None]], correct_QG: np.ndarray
   shape = (len(answers), len(answers[0]) if answers else 0)
   if not answers or correct_QG.shape != shape:
     raise ValueError(
-        f"answers are {shape}, correct is {correct_QG.shape}: give one verdict"
-        " per answer and at least one problem")
+        f"answers have shape {shape}, verdicts {correct_QG.shape}: one verdict"
+        " per answer and at least one problem are required")
   return [_ballot(row, correct_G)
           for row, correct_G in zip(answers, correct_QG)]
 
@@ -264,8 +267,8 @@ def _checked(correct_QG: np.ndarray) -> np.ndarray:
   correct_QG = np.asarray(correct_QG, np.float64)
   if correct_QG.ndim != 2 or not correct_QG.size:
     raise ValueError(
-        f"correct has shape {correct_QG.shape}: give [problems, samples],"
-        " at least one of each")
+        f"correct has shape {correct_QG.shape}; it must be [problems, samples]"
+        " with at least one of each")
   return correct_QG
 
 

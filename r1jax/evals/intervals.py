@@ -1,13 +1,12 @@
-"""Means and differences with 95 % intervals; what varies are the questions.
+"""95 % intervals of means and differences, with questions as clusters.
 
-Samples of one question are not independent, so what counts is whole questions.
-A value here is one number a question, already a mean over its samples; a
-question without a value is absent.
+Samples of one question are not independent, so values here are one number per
+question, already a mean over its samples; a question without a value is absent.
 
-Shares have closed forms, because percentiles of resampled means hold the truth
-in 89 to 92 % of cases where 30 questions are nearly all right. Other numbers,
-such as lengths, are resampled, each draw in units of its own error: where a few
-are very long that holds the truth more often than percentiles do.
+Shares have closed forms, because the percentile bootstrap covers the truth in
+only 89 to 92 % of cases where 30 questions are nearly all right. Other numbers,
+such as lengths, use the bootstrap-t, whose coverage is better than that of
+percentiles where a few values are very large.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ PERCENTILES = "bootstrap"
 WILSON = "Wilson"
 NEWCOMBE = "Newcombe"
 _TAILS = (97.5, 2.5)
-# What rounding leaves of values that are all alike.
+# Spreads below this are rounding errors of equal values.
 _ALIKE = 1e-12
 
 
 class Interval(NamedTuple):
-  """An estimate, its 95 % interval, of how many questions, by what method."""
+  """An estimate, its 95 % interval, the number of questions, the method."""
 
   value: float
   low: float
@@ -46,18 +45,19 @@ def mean(values: Values, *, binary: bool = False, share: bool = False,
          weights: Values | None = None) -> Interval | None:
   """The mean over questions.
 
-  Of shares Wilson's interval for the trials that the spread over questions
-  comes to (`estimators.clustered`), else `_studentised`.
+  For shares it is Wilson's interval of `estimators.clustered`, otherwise the
+  bootstrap-t.
 
   Args:
-    values: see above.
-    binary: a sample's value is 0 or 1. Questions that all agree then still say
-      no more than as many samples; of other numbers they have no width.
-    share: values are in [0, 1]; so they are if `binary`.
-    weights: of questions, of shares alone; None: they count alike.
+    values: one number per question.
+    binary: whether a sample's value is 0 or 1. Equal values of all questions
+      then still have an interval, that of as many trials; other equal values
+      have an interval without width.
+    share: whether values are in [0, 1]; implied by `binary`.
+    weights: weights of the questions, for shares only; None: equal weights.
 
   Returns:
-    None with fewer than two questions, which say nothing of a spread.
+    None with fewer than two questions, which have no spread.
   """
   x_Q = _array(values)
   if len(x_Q) < 2:
@@ -72,19 +72,18 @@ def mean(values: Values, *, binary: bool = False, share: bool = False,
 
 def difference(first: Values, second: Values, *, binary: bool = False,
                share: bool = False) -> Interval | None:
-  """first - second over the questions that both have.
+  """first - second, paired over the questions that both have.
 
-  Hard questions, which are hard for both, do not widen the interval. Where a
-  sample's value is 0 or 1, the questions' differences are split into the shares
-  by which the first is better, p = max(d, 0), and worse, q = max(-d, 0), and
-  the intervals of both are joined as Newcombe joins those of two dependent
+  Questions that are hard for both do not widen the interval. If `binary`, each
+  question's difference d is split into p = max(d, 0) and q = max(-d, 0), and
+  the intervals of their means are combined like Newcombe's of two dependent
   shares (Stat. Med. 17:2635, method 10; Zou and Donner, Stat. Med. 27:1693):
   low = p - q - sqrt(a^2 - 2 r a b + b^2) with a = p - p_low, b = q_high - q and
-  r the correlation of p and q over questions. Where no question is worse, q
-  still has an upper end.
+  r the correlation of p and q over questions. So the interval has a width even
+  where no question is worse. Otherwise it is the bootstrap-t of d.
 
   Args:
-    first, second: see above.
+    first, second: one number per question.
     binary, share: as in `mean`.
 
   Returns:
@@ -109,10 +108,11 @@ def difference(first: Values, second: Values, *, binary: bool = False,
 
 def between(first: Values, second: Values, *, binary: bool = False,
             share: bool = False) -> Interval | None:
-  """first - second of two groups of different questions.
+  """first - second of two independent groups of questions.
 
-  Of shares Newcombe's interval (Stat. Med. 17:873, method 10) from those of
-  `mean`; of other numbers each group is resampled by itself.
+  For shares, Newcombe's interval (Stat. Med. 17:873, method 10) from the two
+  intervals of `mean`; for other numbers, the bootstrap-t with each group
+  resampled by itself.
 
   Returns:
     None if either has fewer than two questions.
@@ -133,15 +133,16 @@ def between(first: Values, second: Values, *, binary: bool = False,
 
 def resampled(count: int, number: Callable[[np.ndarray], float]
               ) -> tuple[float, float] | None:
-  """Percentiles of a number that is no mean over questions, such as a ratio.
+  """Percentile-bootstrap interval of any statistic, such as a ratio.
 
   Args:
-    count: of questions, at least two.
-    number: how often each question is drawn, int [count], to the number; NaN
-      where it has none.
+    count: number of questions.
+    number: computes the statistic from how often each question is drawn, int
+      [count]; NaN where it is undefined.
 
   Returns:
-    None with fewer than two questions, or where a draw in twenty has no number.
+    (low, high); None with fewer than two questions, or where the statistic is
+    undefined in more than 5 % of the resamples.
   """
   if count < 2:
     return None
@@ -157,23 +158,23 @@ def resampled(count: int, number: Callable[[np.ndarray], float]
 
 
 def _array(values: Values) -> np.ndarray:
-  """The values in an order that depends on the questions alone."""
+  """The values in an order that depends on the questions only."""
   return np.array([values[q] for q in sorted(values, key=repr)], np.float64)
 
 
 def _draws(count: int, stream: int = 0) -> np.ndarray:
-  """Numbers of questions, `RESAMPLES` times as many with replacement."""
+  """Indices of resampled questions, int [RESAMPLES, count]."""
   return np.random.default_rng((SEED, stream)).integers(
       count, size=(RESAMPLES, count))
 
 
 def _studentised(*groups: np.ndarray) -> tuple[float, float]:
-  """Of the first group's mean, less the second's; bootstrap-t.
+  """Bootstrap-t interval of a mean, or of the difference of two groups' means.
 
-  value - error t_97.5 and value - error t_2.5, where t are the quantiles of
-  (drawn - value) / (error of the drawn) (Efron and Tibshirani, An Introduction
-  to the Bootstrap, 12.5). A draw of one question alone has no error of its own;
-  the data's is taken.
+  value - error t_97.5 and value - error t_2.5, where t are quantiles of
+  (resampled value - value) / (its error) (Efron and Tibshirani, An Introduction
+  to the Bootstrap, 12.5). A resample whose values are all equal has no error of
+  its own; the data's error is used.
   """
   value, squared, drawn, squares = 0.0, 0.0, 0.0, 0.0
   for stream, (sign, x_Q) in enumerate(zip((1, -1), groups)):
@@ -193,7 +194,7 @@ def _studentised(*groups: np.ndarray) -> tuple[float, float]:
 
 def _joined(a: estimators.Estimate, b: estimators.Estimate,
             correlation: float = 0.0) -> tuple[float, float]:
-  """The interval of a - b from those of both."""
+  """The interval of a - b from those of a and b, within [-1, 1]."""
   def length(x: float, y: float) -> float:
     return float(np.sqrt(max(x * x - 2 * correlation * x * y + y * y, 0.0)))
 
@@ -203,7 +204,7 @@ def _joined(a: estimators.Estimate, b: estimators.Estimate,
 
 
 def _correlation(a_Q: np.ndarray, b_Q: np.ndarray) -> float:
-  """0 where one of them does not vary."""
+  """Pearson's correlation; 0 where one of the two is constant."""
   scale = a_Q.std() * b_Q.std()
   apart = ((a_Q - a_Q.mean()) * (b_Q - b_Q.mean())).mean()
   return float(apart / scale) if scale > _ALIKE else 0.0

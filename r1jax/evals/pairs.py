@@ -1,9 +1,9 @@
-"""Two models on the same problems: is one better, and by how much.
+"""Paired comparison of two models on the same problems.
 
 The paper prints a number in bold where it is significant, "t-test with
-p < 0.01" (DeepSeek-R1, Nature 645, Table 3), and does not say which test. Here
-it is the paired one: a problem that is hard is hard for both models, so what is
-tested are the problems' differences, each of two means over samples.
+p < 0.01" (DeepSeek-R1, Nature 645, Table 3), without saying which t-test. Here
+it is the paired one, on the differences of each problem's means over samples,
+because hard problems are hard for both models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy import special
 from r1jax.evals import intervals
 from r1jax.evals.intervals import Values
 
-BOLD = 0.01  # the paper's p
+BOLD = 0.01  # the paper's significance level
 _TAIL = 0.975
 
 
@@ -27,10 +27,10 @@ class Paired(NamedTuple):
 
   Attributes:
     value: mean difference.
-    error: its standard error, problems as clusters.
+    error: its standard error, clustered by problem.
     low, high: 95 % interval by Student's t.
-    p: two-sided, of no difference.
-    count: problems.
+    p: two-sided p-value of the hypothesis that there is no difference.
+    count: number of problems.
   """
 
   value: float
@@ -42,10 +42,10 @@ class Paired(NamedTuple):
 
 
 def t_test(differences_XQ: np.ndarray) -> Paired:
-  """Student's test of the mean difference; X are any axes.
+  """Student's t-test of the mean difference; X are any leading axes.
 
-  Where all problems differ alike there is no spread to test by: p is then that
-  of flipping signs at random, 2^(1 - Q), or 1 if they differ by nothing.
+  Where all differences are equal there is no spread: p is then that of the sign
+  flip test, 2^(1 - Q), or 1 if the differences are 0.
 
   Args:
     differences_XQ: float, at least two problems.
@@ -70,7 +70,7 @@ def t_test(differences_XQ: np.ndarray) -> Paired:
 def compare(first: Values, second: Values) -> Paired | None:
   """first - second, paired by problem.
 
-  Where all problems differ alike the interval is that of
+  Where all differences are equal, the interval is that of
   `intervals.difference`.
 
   Returns:
@@ -87,14 +87,14 @@ def compare(first: Values, second: Values) -> Paired | None:
 
 
 def leaders(values: Mapping[str, Values]) -> list[str]:
-  """The model that is better than each of the others, p < 0.01: at most one.
+  """The model that is better than every other with p < 0.01; [] if none is.
 
-  No correction for many models is needed: to be named wrongly it would have to
-  win every one of its comparisons by chance.
+  No correction for multiple comparisons is needed: a model is named wrongly
+  only if it wins every comparison by chance.
 
   Args:
-    values: by model; those without problems are left out, and two at least are
-      needed for one to be better.
+    values: by model; models without problems are ignored. With fewer than two
+      models none is better.
   """
   known = {name: of for name, of in values.items() if of}
   return [name for name, mine in known.items() if len(known) > 1 and all(

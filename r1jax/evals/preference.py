@@ -1,4 +1,4 @@
-"""What is measured of reward models: order, calibration, love of length."""
+"""Metrics of reward models: pair accuracy, calibration, length bias."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-# Tokens of an answer: the upper ends of buckets, the last one open.
+# Upper ends of the buckets of answer lengths in tokens; above is one more.
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 BINS = 10  # of the reliability curve
 
@@ -15,20 +15,20 @@ BINS = 10  # of the reliability curve
 def pairs(chosen: Sequence[float], rejected: Sequence[float],
           lengths: Sequence[tuple[int, int]], sources: Sequence[str]
           ) -> dict[str, Any]:
-  """Of pairs of answers.
+  """Metrics of a pairwise reward model.
 
   Args:
-    chosen, rejected: scores of the preferred answers and of the others.
-    lengths: tokens of both answers.
-    sources: where each pair is from.
+    chosen, rejected: scores of the preferred and of the other answers.
+    lengths: (tokens of the preferred answer, of the other) of each pair.
+    sources: the data set of each pair.
 
   Returns:
-    JSON-ready: `accuracy` (right order; ties count half), `accuracy_low` and
-    `accuracy_high` (95 %), `count`; `by_source` and `by_length` (of the longer
-    answer), each name -> {"accuracy", "count"}; `length_correlation` of scores
-    and answers' lengths; `prefers_longer`, the share of pairs of unequal
-    length whose longer answer scores higher, beside `longer_is_chosen`, the
-    share where it is preferred.
+    JSON-ready: `accuracy` (share in the right order; ties count half),
+    `accuracy_low` and `accuracy_high` (95 %), `count`; `by_source` and
+    `by_length` (of the longer answer), each name -> {"accuracy", "count"};
+    `length_correlation` of scores and answers' lengths; `prefers_longer`, the
+    share of pairs of unequal length whose longer answer scores higher;
+    `longer_is_chosen`, the share of those whose longer answer is preferred.
   """
   chosen, rejected = (np.asarray(x, np.float64) for x in (chosen, rejected))
   right = (chosen > rejected) + 0.5 * (chosen == rejected)
@@ -49,18 +49,18 @@ def pairs(chosen: Sequence[float], rejected: Sequence[float],
 
 def answers(scores: Sequence[float], labels: Sequence[float],
             lengths: Sequence[int], sources: Sequence[str]) -> dict[str, Any]:
-  """Of labelled answers; a score is the log-odds that an answer is good.
+  """Metrics of a pointwise reward model.
 
   Args:
-    scores: of the answers.
-    labels: 0 to 1; above 0.5 is good.
+    scores: log-odds that each answer is good.
+    labels: from 0 to 1; above 0.5 is good.
     lengths: tokens of the answers.
-    sources: where each is from.
+    sources: the data set of each answer.
 
   Returns:
-    JSON-ready: as `pairs` where it applies, with `accuracy` at a score of 0;
-    `auroc`; `ece`; `reliability`, see there; `positives`, the share of good
-    ones.
+    JSON-ready: the entries of `pairs` that apply, with `accuracy` at the
+    threshold 0; `auroc`; `ece`; `reliability`, see the function; `positives`,
+    the share of good answers.
   """
   scores = np.asarray(scores, np.float64)
   good = np.asarray(labels, np.float64) > 0.5
@@ -78,9 +78,9 @@ def answers(scores: Sequence[float], labels: Sequence[float],
 
 
 def auroc(scores: np.ndarray, good: np.ndarray) -> float | None:
-  """The chance that a good answer scores above a bad one; ties count half.
+  """The probability that a good answer scores above a bad one; ties count half.
 
-  None where all answers are of one kind.
+  None where all answers are good or all are bad.
   """
   scores, good = np.asarray(scores, np.float64), np.asarray(good, bool)
   n, m = int(good.sum()), int((~good).sum())
@@ -95,9 +95,9 @@ def auroc(scores: np.ndarray, good: np.ndarray) -> float | None:
 
 def reliability(probabilities: np.ndarray, good: np.ndarray, bins: int = BINS
                 ) -> list[dict[str, float]]:
-  """Rows {"said", "found", "count"} of every bin of [0, 1] that is not empty.
+  """The reliability curve: rows {"said", "found", "count"} of non-empty bins.
 
-  `said` is the mean probability in the bin, `found` the share of good ones.
+  `said` is the mean probability in the bin, `found` the share of good answers.
   """
   probabilities, good = np.asarray(probabilities), np.asarray(good)
   at = np.minimum((probabilities * bins).astype(int), bins - 1)
@@ -120,7 +120,7 @@ def expected_error(curve: Sequence[dict[str, float]]) -> float | None:
 
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
-  """Pearson's; None where either is constant."""
+  """Pearson's correlation; None where either side is constant."""
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   if len(x) < 2 or not x.std() or not y.std():
     return None
@@ -128,17 +128,17 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def blank(bad: Sequence[float]) -> float:
-  """The score of an answer that has nothing to show.
+  """The score to give to an empty answer.
 
-  One standard deviation below the first percentile of what bad answers score:
-  to say nothing must not pay. Where a model's level is arbitrary only its own
-  scores can tell.
+  One standard deviation below the first percentile of bad answers' scores, so
+  that saying nothing does not pay. It depends on the model because the offset
+  of a pairwise model's scores is arbitrary.
 
   Args:
     bad: validation scores of rejected or bad answers, at least one.
   """
   bad = np.asarray(bad, np.float64)
-  # Of answers that score all alike there is no spread to go by.
+  # A minimum distance, for answers that all score alike.
   return float(np.percentile(bad, 1) - max(bad.std(), 1e-3))
 
 
@@ -149,13 +149,13 @@ def interval(right: float, count: int) -> tuple[float | None, float | None]:
   z, share = 1.959964, right / count
   middle = share + z**2 / (2 * count)
   width = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-  # Rounding would leave the unit interval at shares of 0 and 1.
+  # At shares of 0 and 1 rounding could leave the unit interval.
   return (max(0.0, float((middle - width) / (1 + z**2 / count))),
           min(1.0, float((middle + width) / (1 + z**2 / count))))
 
 
 def buckets(lengths: Sequence[int]) -> list[str]:
-  """The bucket of each length by name, as `17-32`."""
+  """The name of each length's bucket, such as `17-32`."""
   edges = (0, *LENGTHS)
   names = [f"{a + 1}-{b}" for a, b in zip(edges, edges[1:])]
   names.append(f"{edges[-1] + 1}-")

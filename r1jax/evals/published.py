@@ -1,9 +1,9 @@
-"""The figures that the paper prints, to set beside one's own.
+"""The paper's published figures, to show beside those of a run.
 
-published.tsv has them as they are printed (DeepSeek-R1, Nature 645, 633, its
-supplement, and arXiv:2501.12948v1 for the students): shares in percent, ratings
-as they are. They are of other machines, prompts and judges than a run's, and
-problem by problem nothing is known, so nothing is tested against them.
+published.tsv has them as printed (DeepSeek-R1, Nature 645, 633, its supplement,
+and arXiv:2501.12948v1 for the distilled models): shares in percent, ratings as
+they are. Prompts and judges differ from ours and results by problem are not
+published, so no significance test is made against them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ BENCHMARKS, DISTILLED, SAFETY = "benchmarks", "distilled", "safety"
 
 
 class Title(NamedTuple):
-  """A row of a table: its group, name and what is counted."""
+  """A table row: its group, its name, its metric."""
 
   group: str
   name: str
   metric: str = "pass@1"
 
 
-# By the name of the benchmark (`evals.benchmarks`), in the paper's order.
+# By name of the benchmark (`evals.benchmarks`), in the paper's order.
 TITLES: dict[str, Title] = {
     "mmlu": Title("English", "MMLU"),
     "mmlu_redux": Title("English", "MMLU-Redux"),
@@ -52,12 +52,12 @@ TITLES: dict[str, Title] = {
     "chinese_simpleqa": Title("Chinese", "C-SimpleQA", "correct"),
 }
 OTHER = "Other"
-# Rows that are another figure of a benchmark: which, and what it is called.
+# Rows with a further figure of a benchmark: (benchmark, name of the figure).
 FIGURES: dict[str, tuple[str, str]] = {
     "codeforces_percentile": ("codeforces", "percentile"),
     "codeforces_rating": ("codeforces", "rating"),
     "aime_cons": ("aime_2024", "cons@64")}
-# Of the safety tables; the sets by their data sets' names.
+# Rows of the safety tables; sets are named as their data sets.
 SAFETY_ROWS: dict[str, str] = {
     "sst": "SimpleSafetyTests", "bbq": "BBQ",
     "anthropic_red_team": "Anthropic red team", "xstest": "XSTest",
@@ -72,7 +72,7 @@ SAFETY_ROWS: dict[str, str] = {
 
 
 class Figure(NamedTuple):
-  """A printed figure; of safety also the one without risk control."""
+  """A printed figure; in safety tables `plain` is that without risk control."""
 
   value: str
   plain: str = ""
@@ -80,7 +80,7 @@ class Figure(NamedTuple):
 
 @functools.cache
 def figures() -> dict[str, dict[str, dict[str, Figure]]]:
-  """By table, model and row."""
+  """All figures by table, model and row."""
   found: dict[str, dict[str, dict[str, Figure]]] = {}
   text = (epath.resource_path("r1jax") / "evals/published.tsv").read_text()
   for row in csv.DictReader(text.splitlines(), delimiter="\t"):
@@ -90,16 +90,16 @@ def figures() -> dict[str, dict[str, dict[str, Figure]]]:
 
 
 def models() -> list[str]:
-  """All names that `choose` takes, in the tables' order."""
+  """All model names that `choose` accepts, in the tables' order."""
   return list(dict.fromkeys(
       name for of_table in figures().values() for name in of_table))
 
 
 def choose(text: str) -> list[str]:
-  """Models by name, separated by commas; "all", or none of "".
+  """The models of a comma-separated list; "all" are all, "" is none.
 
   Raises:
-    ValueError: a name that no table has; the message lists them.
+    ValueError: a name is in no table; the message lists the names.
   """
   if text == "all":
     return models()
@@ -112,5 +112,5 @@ def choose(text: str) -> list[str]:
 
 
 def of(table: str, model: str, row: str) -> Figure | None:
-  """A figure, if it is printed."""
+  """The figure in a table, or None if the paper does not print it."""
   return figures().get(table, {}).get(model, {}).get(row)

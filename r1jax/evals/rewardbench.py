@@ -1,7 +1,6 @@
-"""RewardBench's own scores, from the scores of a reward model.
+"""The scores of RewardBench 1 and 2 from a reward model's scores.
 
-As allenai/reward-bench computes them, from rows of (subset, id, scores, how
-many of them are of right answers, which come first).
+They are computed as in allenai/reward-bench.
 """
 
 from __future__ import annotations
@@ -26,7 +25,14 @@ _TIES = "ties"
 
 
 class Scored(NamedTuple):
-  """An item's scores, those of the right answers first."""
+  """One item of RewardBench.
+
+  Attributes:
+    id: the publisher's id.
+    subset: name of its subset.
+    scores: float [answers], those of the right answers first.
+    right: number of right answers.
+  """
 
   id: str
   subset: str
@@ -35,10 +41,10 @@ class Scored(NamedTuple):
 
 
 def first(rows: Sequence[Scored]) -> dict[str, Any]:
-  """Version 1: the share of pairs in the right order; equal scores are wrong.
+  """RewardBench 1: the share of pairs in the right order; ties are wrong.
 
-  A section's score weighs its subsets by their rows, but `math-prm` by as many
-  as all the code subsets have together (in the published set 984).
+  A section's score weights subsets by their number of rows, but `math-prm` by
+  the rows of all code subsets together (984 in the published set).
 
   Returns:
     {"subsets", "sections": name -> score, "score": mean of the sections}.
@@ -56,15 +62,16 @@ def first(rows: Sequence[Scored]) -> dict[str, Any]:
     if present:
       sections[section] = float(np.average(
           [subsets[n] for n in present], weights=[counts[n] for n in present]))
-  # Of a set with other subsets there are no sections to average.
+  # A set with other subsets has no sections; average its subsets.
   score = float(np.mean(list((sections or subsets).values())))
   return {"subsets": subsets, "sections": sections, "score": score}
 
 
 def second(rows: Sequence[Scored]) -> dict[str, Any]:
-  """Version 2: the right answer is the best; ties have a score of their own.
+  """RewardBench 2: the share of items whose best-scored answer is right.
 
-  Where n answers share the first place, a right one among them counts 1 / n.
+  If n answers share the highest score, an item with a right one among them
+  counts 1 / n. The subset "Ties" is scored by `ties`.
 
   Returns:
     {"subsets": name -> score, "score": their mean}.
@@ -81,13 +88,19 @@ def second(rows: Sequence[Scored]) -> dict[str, Any]:
 
 
 def ties(rows: Sequence[Scored]) -> float:
-  """Questions with many right answers, which should score alike and above.
+  """The score of RewardBench 2's ties: questions with many right answers.
 
-  0.30 tied accuracy + 0.30 reference accuracy + 0.20 P(gap_tied > spread) +
-  0.20 P(gap > spread) + 0.01 mean tanh(gap / spread - 1), where a gap is the
-  worst right score less the best wrong one, `gap` the smaller one of the tied
-  question and of its reference (one right answer), and the spread that of the
-  right scores of the tied question. Accuracy is the share of gaps above 0.
+  Right answers should score alike, and above all wrong ones. A question's gap
+  is its lowest right score minus its highest wrong score; its spread is the
+  range of its right scores; its accuracy is whether the gap is above 0. Each
+  tied question has a reference question with one right answer. With `gap` the
+  smaller gap of the two, the score is
+
+    0.30 tied accuracy + 0.30 reference accuracy + 0.20 P(gap_tied > spread)
+    + 0.20 P(gap > spread) + 0.01 mean tanh(gap / spread - 1).
+
+  Raises:
+    ValueError: an id is neither tied:N nor ref:N.
   """
   gaps: dict[str, dict[str, tuple[float, float]]] = {"tied": {}, "ref": {}}
   for row in rows:

@@ -1,4 +1,4 @@
-"""Evaluates a policy on a set of prompts: each scored exactly once."""
+"""Evaluates answers to a set of problems, each scored exactly once."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from r1jax.sharding import processes
 
 Item = tuple[int, Prompt]  # a problem and its number
 Rows = list[dict[str, Any]]  # of problems, as `of_problems` makes them
-# Batches of problems -> this process's rows of each in turn, and None, any
-# number of times, while those of the next one are not complete.
+# Takes batches of problems; yields this process's rows of each batch in order,
+# and None, any number of times, while the next batch is not complete.
 Answers = Callable[[Sequence[Sequence[Item]]], Iterator[Rows | None]]
 
-# What is stored of a problem for people to read, and not counted.
+# Fields that are stored for people to read and enter no statistic.
 _READ = ("question", "reference", "completions", "reasons", "measures")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalResult:
-  """What an evaluation found; shares are in [0, 1].
+  """Results of an evaluation; shares are in [0, 1].
 
   Attributes:
     pass1, pass1_error, pass1_low, pass1_high: mean over samples and problems,
       its standard error (clustered by problem) and 95 % interval.
-    pass_k: k to unbiased pass@k, averaged over problems.
+    pass_k: unbiased pass@k by k, averaged over problems.
     maj_k: share of problems that the majority of all their samples solves.
     format: mean format reward; None if it was not scored.
     mean_length: tokens per completion, the end-of-sequence id included.
     truncated: share of completions that met the length limit.
     invalid: samples without a verdict (crash, deadline); counted as wrong.
     n_prompts, n_samples: problems, and samples per problem, in the data.
-    by_level: pass@1 by `prompt.metadata["level"]`, where there is one.
+    by_level: pass@1 by `prompt.metadata["level"]`, of prompts that have one.
     by_domain: pass@1 by domain.
     statistics: means with their intervals, see `summaries.of_rows`.
   """
@@ -73,27 +73,27 @@ def evaluate(
     path: str | os.PathLike | None = None, name: str = "evaluate",
     progress: bool = True, interrupted: Callable[[], bool] = lambda: False,
 ) -> EvalResult | None:
-  """Answers, judges and summarises.
+  """Samples and judges answers and computes the statistics.
 
-  Under several processes each has its part of every batch and stores what it
-  sampled (`report.rollouts` names and reads the files); all get the numbers.
+  Under several processes each evaluates its part of every batch and stores its
+  samples (`report.rollouts` names and reads the files); all get the result.
 
   Args:
     prompts: the problems; their ids are unique.
-    answers: samples and judges the problems, whose numbers count from 0. Asked
-      once for all batches, so that the next one's samples may grow while those
-      of a batch end. The part "accuracy" (1 correct, 0 wrong) counts, perhaps
-      one named "format" too; the answers vote.
+    answers: samples and judges the problems, which are numbered from 0. Called
+      once with all batches, so that samples of the next batch may be decoded
+      while those of a batch end. Of the rewards, "accuracy" (1 correct, 0
+      wrong) is needed and "format" is optional; majority votes use the answers.
     batch_size: problems of a batch.
     path: where to store every generation, one JSON line each, gzipped, written
       whole or not at all; None stores nothing.
     name: label of the progress bar.
     progress: whether to show it.
-    interrupted: asked by all processes whenever `answers` is, and ends the
-      evaluation if it is so.
+    interrupted: called by all processes before each item of `answers`; True
+      ends the evaluation.
 
   Returns:
-    What was found; None if it was interrupted, and then nothing is stored.
+    The result; None if interrupted, and then nothing is stored.
 
   Raises:
     ValueError: no prompts, repeated ids, a batch size below 1, or a number of
@@ -125,10 +125,10 @@ def evaluate(
 
 def once(rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]
          ) -> Rows:
-  """The rows in the problems' order.
+  """The rows in the order of the problems.
 
   Raises:
-    RuntimeError: they are not one of each problem.
+    RuntimeError: there is not exactly one row for each problem.
   """
   times = collections.Counter(row["id"] for row in rows)
   if times != collections.Counter(p.id for p in prompts):
@@ -137,10 +137,10 @@ def once(rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]
 
 
 def check(prompts: Sequence[Prompt], batch_size: int) -> None:
-  """Makes sure that there are problems with ids of their own.
+  """Checks that there are problems and that their ids are unique.
 
   Raises:
-    ValueError: there are none, two have one id, or the batch is empty.
+    ValueError: no problems, a repeated id, or a batch size below 1.
   """
   if batch_size < 1:
     raise ValueError(f"batch_size={batch_size}: at least 1 is needed")
@@ -155,17 +155,17 @@ def check(prompts: Sequence[Prompt], batch_size: int) -> None:
 
 def of_problems(scored: Scored, items: Sequence[Item], *,
                 ruled: bool = True) -> Rows:
-  """One record per problem, its samples as lists.
+  """One JSON-ready row per problem, with lists over its samples.
 
   Args:
-    scored: the samples.
+    scored: the judged samples of the problems.
     items: the problems with their numbers.
-    ruled: whether each must have a verdict of the rule "accuracy"; without it
-      "accuracy" is among the parts only where there is one.
+    ruled: whether every problem must have an "accuracy" reward from a rule; if
+      not, "accuracy" is among a row's "parts" only if there is one.
 
   Raises:
-    RuntimeError: the prompts of `scored` are others.
-    ValueError: `ruled`, and a problem has no such verdict.
+    RuntimeError: `scored` has other prompts than `items`.
+    ValueError: `ruled`, and a problem has no "accuracy".
   """
   returned, given = ([p.id for p in ps] for ps in (
       scored.prompts, [prompt for _, prompt in items]))
@@ -227,10 +227,10 @@ def store(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
-  """What the rows of all problems say.
+  """Computes the result from the rows of all problems.
 
   Raises:
-    ValueError: the number of samples changes between them.
+    ValueError: problems differ in their number of samples.
   """
   samples = {len(row["lengths"]) for row in rows}
   if len(samples) > 1:
@@ -261,7 +261,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> EvalResult:
 
 
 def _means(pairs: Iterable[tuple[Any, float]]) -> dict[str, float]:
-  """The mean value of each name."""
+  """The mean of the values of each name."""
   values = collections.defaultdict(list)
   for name, value in pairs:
     values[str(name)].append(value)

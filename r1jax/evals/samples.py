@@ -1,4 +1,4 @@
-"""The samples of an evaluation, read back from what it stored."""
+"""The stored samples of an evaluation, read back."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from r1jax.rewards import language, response
 
 GENERATIONS = "generations.jsonl.gz"
 
-# (source, question): ids depend on which data sets were evaluated together.
+# (source, question); ids depend on which data sets were evaluated together.
 Question = tuple[str, str]
 
 
 class Sample(NamedTuple):
-  """One completion with what was said of it.
+  """One completion with its verdicts.
 
   Attributes:
-    domain, language, level: of the question; level None where there is none.
-    correct: value of its accuracy rule, in [0, 1]; 0 without a verdict.
+    domain, language, level: of the question; level None where it has none.
+    correct: value of the accuracy rule in [0, 1]; 0 without a verdict.
     answer: final answer for voting, or None.
-    format: 1 in the form asked for, else 0; None if that was not scored.
+    format: 1 if the format is right, else 0; None if it was not scored.
     consistency: share of the thought's words in the question's language; None
-      for a thought without words, which keeps and mixes none.
+      for a thought without words.
     length: tokens, the end-of-sequence id included.
-    reflective: how many of the paper's reflective words it has.
-    measures: measurements behind the verdicts, "rule/name" to number.
+    reflective: number of the paper's reflective words in it.
+    measures: measurements behind the verdicts, "rule/name" to number; empty
+      without a verdict.
   """
 
   domain: str
@@ -50,10 +51,10 @@ Samples = Mapping[Question, Sequence[Sample]]
 
 
 def stored(folder: str | os.PathLike) -> list[dict[str, Any]]:
-  """The rows that `experiments.evaluate` left in a folder.
+  """The rows that `experiments.evaluate` stored in a folder.
 
   Raises:
-    ValueError: there are none, or a file is damaged; names it.
+    ValueError: there are none, or a file is damaged; the message names it.
   """
   path = epath.Path(folder) / GENERATIONS
   if not path.exists():
@@ -62,16 +63,16 @@ def stored(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def grouped(rows: Iterable[Mapping[str, Any]]) -> Samples:
-  """Samples by question, of rows as `evals.runner` stores them.
+  """Samples by question, from rows as `evals.runner` stores them.
 
   Raises:
-    ValueError: they are from before evaluations told a question's source.
+    ValueError: the rows are of an old version that stored no sources.
   """
   by_question = collections.defaultdict(list)
   for row in rows:
     if "source" not in row:
-      raise ValueError("the samples do not tell their questions' source; they"
-                       " were stored by an older version: evaluate again")
+      raise ValueError("the samples lack their questions' source: an older"
+                       " version stored them; evaluate again")
     by_question[row["source"], row["question"]].append(_sample(row))
   return dict(by_question)
 
@@ -88,7 +89,10 @@ def _sample(row: Mapping[str, Any]) -> Sample:
 
 
 def _consistency(row: Mapping[str, Any]) -> float | None:
-  """As it was scored, else by script; what a template prefilled is unknown."""
+  """Language consistency as it was scored, or computed from the completion.
+
+  A thought's beginning that the template had prefilled is then not counted.
+  """
   if "language" in row["parts"] and "language/words" in row["measures"]:
     words = row["measures"]["language/words"]
     return row["parts"]["language"] if words else None

@@ -1,8 +1,8 @@
-"""Accuracy against the tokens it takes: longer thoughts, or more of them.
+"""Accuracy against tokens: longer thoughts, or a majority vote of several.
 
-As the paper's test-time scaling (DeepSeek-R1, supplement E.3 and E.4): one
-sample that may think longer, beside the majority of several samples, at the
-tokens that they take together.
+As in the paper's test-time scaling (DeepSeek-R1, supplement E.3 and E.4): one
+sample that thinks longer is compared with the majority of several samples that
+take as many tokens together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BINS = 5
 
 
 def majority(problems: Problems) -> list[dict[str, Any]]:
-  """cons@k and what k samples take, for k = 1, 2, 4, ...
+  """cons@k and the tokens of k samples, for k = 1, 2, 4, ...
 
   Returns:
     Rows {"k", "tokens" (k times the mean length of an answer), "mean", "low",
@@ -34,10 +34,13 @@ def majority(problems: Problems) -> list[dict[str, Any]]:
 
 
 def forced(budgets: dict[int, Problems]) -> list[dict[str, Any]]:
-  """pass@1 and the mean tokens of an answer, for each limit of the thought.
+  """pass@1 and mean tokens per answer, for each limit of the thought's length.
 
   Args:
-    budgets: by the longest thought, the same problems.
+    budgets: the limit in tokens to the same problems, sampled with it.
+
+  Returns:
+    Rows {"budget", "tokens", "mean", "low", "high"}, the least budget first.
   """
   return [{"budget": budget, "tokens": float(problems.lengths_QG.mean())}
           | _told(estimators.pass_at_1(problems.correct_QG))
@@ -45,14 +48,14 @@ def forced(budgets: dict[int, Problems]) -> list[dict[str, Any]]:
 
 
 def by_length(problems: Problems) -> list[dict[str, Any]]:
-  """pass@1 of the problems by how long a model thinks about them.
+  """pass@1 of fifths of the problems, ordered by the length of their answers.
 
-  Harder problems take longer, so accuracy falls along this line where more
-  tokens for one problem would raise it (`forced`).
+  Harder problems get longer answers, so accuracy falls along this line even
+  where more tokens for the same problem would raise it (`forced`).
 
   Returns:
-    Rows of a fifth of the problems each, the shortest answers first; [] of
-    fewer than ten problems.
+    Rows {"tokens", "count", "mean", "low", "high"}, the shortest answers first;
+    [] with fewer than ten problems.
   """
   lengths_Q, correct_Q = (
       x.mean(1) for x in (problems.lengths_QG, problems.correct_QG))

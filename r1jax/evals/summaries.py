@@ -1,8 +1,8 @@
 """All statistics of an evaluation, for result.json and for reports.
 
 Every mean is over problems with a cluster-robust 95 % interval
-(`estimators.clustered`); parts of an evaluation, such as its levels, have
-theirs.
+(`estimators.clustered`), for the whole evaluation and for its parts, such as
+levels.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from r1jax.evals import estimators
 from r1jax.evals.estimators import Estimate
 from r1jax.evals.intervals import Values
 
-# By what an evaluation is taken apart, and where a row has it.
+# Keys of a row by which an evaluation is split.
 PARTS = ("domain", "source", "language", "level", "topic")
-# What data sets call a question's topic.
+# Names of the topic in the metadata of data sets.
 _TOPICS = ("topic", "subject", "category", "type")
 
 
 def topic(metadata: Mapping[str, Any]) -> str | None:
-  """What a question is about, under whichever name its data set has it."""
+  """A question's topic, whatever its data set calls it; None if it has none."""
   for name in _TOPICS:
     if isinstance(metadata.get(name), str) and metadata[name]:
       return metadata[name]
@@ -35,12 +35,13 @@ class Problems(NamedTuple):
   """The problems of one data set with their samples' verdicts.
 
   Attributes:
-    rows: a problem's "question", "reference", "answers" and what `PARTS` names.
+    rows: one a problem, with "question", "reference", "answers" and the keys
+      in `PARTS`.
     correct_QG: in [0, 1], 0 without a verdict.
-    lengths_QG: tokens of each answer.
-    texts: the answers of each problem.
-    counted_QG: bool, those that count; None: all. What a judge gave no verdict
-      on does not.
+    lengths_QG: tokens of each completion.
+    texts: the completions of each problem.
+    counted_QG: bool, the samples that count; None: all. Those on which a judge
+      model gave no verdict do not.
   """
 
   rows: list[dict[str, Any]]
@@ -51,15 +52,17 @@ class Problems(NamedTuple):
 
   @property
   def samples(self) -> int:
-    """G, of each problem."""
+    """G, the number of samples per problem."""
     return self.correct_QG.shape[1]
 
   def values(self, numbers_Q: np.ndarray | None = None) -> Values:
-    """One number a problem, to compare with another model's: pass@1 if None.
+    """One number per problem, keyed so that two models can be compared.
 
-    Then problems of which no sample counts are left out. A problem is known by
-    its question, and a question that is there several times also by which of
-    them it is.
+    The key is (question, number of its earlier occurrences).
+
+    Args:
+      numbers_Q: the numbers; None: pass@1, without the problems of which no
+        sample counts.
     """
     if numbers_Q is None:
       numbers_Q = _pass_1(self.correct_QG, self.counted_QG)
@@ -72,7 +75,7 @@ class Problems(NamedTuple):
     return values
 
   def majority(self, k: int) -> Values:
-    """Whether the majority of k samples is right, see `cons_at_k`."""
+    """Correctness of the majority of k samples, see `cons_values`."""
     answers = [row["answers"] for row in self.rows]
     return self.values(estimators.cons_values(answers, self.correct_QG, k))
 
@@ -81,7 +84,7 @@ def by_source(rows: Iterable[Mapping[str, Any]]) -> dict[str, Problems]:
   """The samples that `evals.runner` stored, by data set and problem.
 
   Raises:
-    ValueError: problems of one data set have unlike numbers of samples.
+    ValueError: problems of one data set have different numbers of samples.
   """
   sets: dict[str, dict[Any, list[Mapping[str, Any]]]] = {}
   for row in rows:
@@ -91,7 +94,7 @@ def by_source(rows: Iterable[Mapping[str, Any]]) -> dict[str, Problems]:
     counts = sorted({len(samples) for samples in problems.values()})
     if len(counts) > 1:
       raise ValueError(f"problems of {source} have {counts} samples; evaluate"
-                       " them again with one number")
+                       " them again with the same number")
     groups = list(problems.values())
     judged = any(row.get("judged") for group in groups for row in group)
     found[source] = Problems(
@@ -108,22 +111,21 @@ def by_source(rows: Iterable[Mapping[str, Any]]) -> dict[str, Problems]:
 
 def of_rows(rows: Sequence[Mapping[str, Any]], correct_QG: np.ndarray,
             counted_QG: np.ndarray | None = None) -> dict[str, Any]:
-  """JSON-ready statistics of problems with as many samples each.
+  """JSON-ready statistics of problems with the same number of samples each.
 
   Args:
-    rows: a problem's "answers" (None abstains) and what `PARTS` names.
+    rows: one a problem, with "answers" (None abstains) and the keys in `PARTS`.
     correct_QG: in [0, 1], 0 without a verdict.
-    counted_QG: bool, the samples that count, default all. Of k samples are only
-      the problems that have as many.
+    counted_QG: bool, the samples that count, by default all. Estimates for k
+      use only the problems with at least k samples that count.
 
   Returns:
     {"problems", "samples", "pass_1", "pass_k": {k: ...}, "cons_k": {k: ...},
     "cons_error", "by": {part: {value: ...}}, "not_counted"}. An estimate is
-    {"mean", "error", "low", "high", "count"} of so many problems, all but the
-    count None where that is 0; "cons_error" is the standard error of the
-    majority of all samples by bootstrap over them, the problems as they are;
-    "by" has pass@1 of the problems of one level, and so on, where there are
-    several.
+    {"mean", "error", "low", "high", "count"}; with a count of 0 problems the
+    others are None. "cons_error" is the standard error of the majority vote
+    over all samples, see `estimators.cons_error`. "by" has pass@1 by the values
+    of each part that has two or more.
   """
   problems, samples = correct_QG.shape
   if counted_QG is None:
@@ -131,7 +133,7 @@ def of_rows(rows: Sequence[Mapping[str, Any]], correct_QG: np.ndarray,
   answers = [[answer for answer, counts in zip(row["answers"], counted_G)
               if counts] for row, counted_G in zip(rows, counted_QG)]
   pass_1_Q = _pass_1(correct_QG, counted_QG)
-  # As many samples that count, as one array.
+  # Problems with equal numbers of counted samples form one array.
   groups = [([answers[q] for q in of], np.stack(
       [correct_QG[q][counted_QG[q]] for q in of]))
             for n in np.unique(counted_QG.sum(1)) if n
@@ -149,7 +151,7 @@ def of_rows(rows: Sequence[Mapping[str, Any]], correct_QG: np.ndarray,
       "pass_k": {str(k): of_k(k, lambda said, right, k: (
           estimators.pass_values(right, k))) for k in ks},
       "cons_k": {str(k): of_k(k, estimators.cons_values) for k in ks},
-      # Errors of sums of independent problems add in squares.
+      # Groups are independent: variances of their sums add up.
       "cons_error": float(np.sqrt(sum(
           (len(said) * estimators.cons_error(said, right)) ** 2
           for said, right in groups))) / max(
@@ -162,7 +164,7 @@ def of_rows(rows: Sequence[Mapping[str, Any]], correct_QG: np.ndarray,
 
 def _pass_1(correct_QG: np.ndarray, counted_QG: np.ndarray | None
             ) -> np.ndarray:
-  """The mean of each problem's samples that count, [Q]; NaN of none."""
+  """Each problem's mean over the samples that count, [Q]; NaN if none does."""
   if counted_QG is None or counted_QG.all():
     return correct_QG.mean(1)
   count_Q = counted_QG.sum(1)
@@ -171,7 +173,7 @@ def _pass_1(correct_QG: np.ndarray, counted_QG: np.ndarray | None
 
 
 def _told(values_Q: np.ndarray) -> dict[str, Any]:
-  """The estimate of those that are numbers."""
+  """The estimate from the values that are not NaN."""
   values_Q = values_Q[~np.isnan(values_Q)]
   if not len(values_Q):
     return dict.fromkeys(Estimate._fields) | {"count": 0}
@@ -180,7 +182,8 @@ def _told(values_Q: np.ndarray) -> dict[str, Any]:
 
 def parts(rows: Sequence[Mapping[str, Any]],
           value: Callable[[Mapping[str, Any]], Any]) -> dict[str, list[int]]:
-  """The numbers of the rows by their value, those without one left out."""
+  """The indices of the rows by `value(row)`; rows of value None are left out.
+  """
   groups: dict[str, list[int]] = collections.defaultdict(list)
   for number, row in enumerate(rows):
     if (name := value(row)) is not None:

@@ -1,4 +1,4 @@
-"""Balance of the experts without a loss (DeepSeek-V3, arXiv:2412.19437)."""
+"""Auxiliary-loss-free balance of experts (DeepSeek-V3, arXiv:2412.19437)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def bias_update(bias_LE: jax.Array, load_LE: jax.Array, gamma: float
 
   Args:
     bias_LE: float32 selection bias.
-    load_LE: tokens of each expert over the whole batch. Layers that did not
-      run (all zeros) keep their bias.
-    gamma: step, 0.001 in V3's pre-training.
+    load_LE: tokens sent to each expert over the whole batch. Layers that did
+      not run (all zeros) keep their bias.
+    gamma: bias update speed, 0.001 in V3's pre-training.
 
   Returns:
     float32 [L, E].
@@ -26,16 +26,16 @@ def bias_update(bias_LE: jax.Array, load_LE: jax.Array, gamma: float
 
 
 def load_metrics(load_LE: jax.Array, groups: int = 1) -> dict[str, jax.Array]:
-  """Float32 scalars, over the layers that ran; empty for a dense model.
+  """Float32 scalars over the layers that ran; {} for a dense model.
 
-  `max_over_mean`: of each layer the busiest expert's tokens against the mean,
-  averaged over layers. `dead_fraction`: experts without any token.
-  `device_max_over_mean`: as the first, of the devices' tokens, whom the others
-  wait for; where there are several groups.
+  `max_over_mean`: tokens of the busiest expert divided by the mean, averaged
+  over layers. `dead_fraction`: share of experts without any token.
+  `device_max_over_mean`: as the first, for the tokens of a device, since the
+  others wait for the busiest one; only with several groups.
 
   Args:
-    load_LE: tokens of each expert.
-    groups: that the experts are split over, in order.
+    load_LE: tokens sent to each expert.
+    groups: number of devices that the experts are split over, in order.
   """
   if not load_LE.size:
     return {}

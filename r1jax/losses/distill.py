@@ -1,4 +1,4 @@
-"""Learning from a teacher on the student's own samples."""
+"""On-policy distillation: a teacher judges the student's own samples."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Pair = tuple[jax.Array, jax.Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-  """How a teacher takes part in an update.
+  """How a teacher enters the update.
 
   Attributes:
-    factor: lambda of the advantage A - lambda (log pi - log pi_T); 0 is off.
-    reward: factor of the rewards' own advantage A where a teacher takes part;
-      with 0 the teacher alone is followed.
-    divergence: factor of the divergence from the teacher's distributions (GKD)
-      as a term of the loss; 0 is off.
-    beta: of that divergence: 0 is KL(teacher, student), 1 is KL(student,
-      teacher), between them their mixture.
+    factor: lambda in the advantage A - lambda (log pi - log pi_T); 0 is off.
+    reward: factor of the rewards' advantage A when there is a teacher; 0 learns
+      from the teacher alone.
+    divergence: factor of the divergence from the teacher's distributions (GKD,
+      arXiv:2306.13649) in the loss; 0 is off.
+    beta: of that generalized Jensen-Shannon divergence, in [0, 1]: 0 is
+      KL(teacher, student), 1 is KL(student, teacher).
   """
 
   factor: float = 0.0
@@ -50,13 +50,13 @@ def advantages(logprobs_BT: jax.Array, batch: TokenBatch, cfg: DistillConfig
                ) -> tuple[jax.Array, dict[str, Pair]]:
   """reward A - lambda (log pi_old - log pi_T) of every token.
 
-  On-policy distillation: the expected gradient is that of the reverse KL of the
-  token at hand, as if the next ones did not depend on it (a discount of 0).
+  On-policy distillation: the expected gradient is that of the reverse KL at
+  each token, without its effect on later tokens (a discount of 0).
 
-  Departures: pi is the policy that sampled, so that the advantage stays fixed
-  during the updates of a rollout; the difference is clamped to
-  +-LOG_RATIO_LIMIT, so that one token that the teacher excludes does not decide
-  the update.
+  Departures: pi is the policy before the update, so that the advantage stays
+  fixed during the updates of a rollout. The difference is clamped to
+  +-LOG_RATIO_LIMIT, so that a single token which the teacher excludes does not
+  dominate the update.
 
   Args:
     logprobs_BT: float32, of the policy being trained.
@@ -64,8 +64,8 @@ def advantages(logprobs_BT: jax.Array, batch: TokenBatch, cfg: DistillConfig
     cfg: the options.
 
   Returns:
-    (advantages_BT without gradient, metrics as (sum, weight): `teacher_kl`, the
-    mean difference, an estimate of KL(student, teacher)).
+    (advantages_BT without gradient; metrics as (sum, weight): `teacher_kl`, the
+    mean difference in nats per token, an estimate of KL(student, teacher)).
 
   Raises:
     ValueError: the teacher's log-probabilities are missing.
@@ -88,6 +88,6 @@ def advantages(logprobs_BT: jax.Array, batch: TokenBatch, cfg: DistillConfig
 
 
 def _read(logprobs_BT, batch):
-  """Finite, 0 where masked."""
+  """Log-probabilities bounded from below; 0 where masked."""
   kept_BT = masked.fill(jnp.asarray(logprobs_BT), batch.mask_BT)
   return jnp.maximum(kept_BT, LOWEST_LOGPROB)

@@ -10,10 +10,10 @@ from r1jax.losses import sft
 
 
 def mtp_targets(batch: TokenBatch) -> tuple[jax.Array, jax.Array]:
-  """What position t predicts through the MTP module: token t + 2.
+  """Targets of the MTP module: at position t the token t + 2.
 
-  That is the target at t + 1, trained where the model trains it and where
-  t + 1 belongs to the same segment.
+  That is the target at t + 1. It is trained if the main model trains it at
+  t + 1, and t + 1 is in the same segment as t.
 
   Returns:
     (targets_BT int32, mask_BT float32); 0 in the last column.
@@ -25,7 +25,7 @@ def mtp_targets(batch: TokenBatch) -> tuple[jax.Array, jax.Array]:
 
 
 def ahead(x: jax.Array) -> jax.Array:
-  """What stands at t + 1 of [B, T, ...]; 0 in the last column."""
+  """x [B, T, ...] shifted: the entry of t + 1 at t; 0 in the last column."""
   x = jnp.asarray(x)
   return jnp.pad(x[:, 1:], ((0, 0), (0, 1)) + ((0, 0),) * (x.ndim - 2))
 

@@ -1,4 +1,4 @@
-"""GRPO and its kin: one objective, its variants named by options."""
+"""The GRPO objective; options select its published variants."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from r1jax.losses import segments
 
 Pair = tuple[jax.Array, jax.Array]
 
-# Every exponential of a difference of log-probabilities takes it clamped to
-# +-20, as verl's losses do (`core_algos.py`): far outside any clip range, while
-# e^89 is inf in float32 and inf * 0, of an advantage of 0, is NaN. Beyond it
-# the exponential has no gradient.
+# Differences of log-probabilities are clamped to +-20 before `exp`, as in
+# verl's losses (`core_algos.py`). That is far outside any clip range. Without
+# it e^89 is inf in float32, and inf * 0 (an advantage of 0) is NaN. Outside the
+# limit the exponential has no gradient.
 LOG_RATIO_LIMIT = 20.0
-# Log-probabilities below this count as it: -inf less -inf would be NaN.
+# Lower bound of log-probabilities: -inf - -inf would be NaN.
 LOWEST_LOGPROB = -1e6
 
 AGGREGATIONS = ("seq_mean_token_mean", "token_mean", "seq_sum", "constant")
@@ -31,25 +31,25 @@ class PolicyConfig:
 
   Attributes:
     objective: `clip` (PPO's pessimistic minimum) or `cispo` (MiniMax-M1: the
-      clipped ratio, without gradient, weighs the log-probability, so that no
-      token loses its gradient).
-    ratio: `token`, or `sequence` (GSPO: every token of a sequence has the
-      geometric mean of its tokens' ratios).
+      log-probability is weighted by the clipped ratio without gradient, so that
+      every token keeps a gradient).
+    ratio: `token`, or `sequence` (GSPO: the ratio of every token is the
+      geometric mean of the ratios of its sequence's tokens).
     clip_low, clip_high: the ratio is clipped to [1 - low, 1 + high].
     aggregation: `seq_mean_token_mean` (mean over sequences of the mean over
-      their tokens), `token_mean` (all tokens alike), `seq_sum` (mean over
-      sequences of the sum), `constant` (that, divided by `max_length`).
-    max_length: divisor of `constant`, in tokens; 0 stands for the run's own
-      longest completion, which the stage fills in.
-    kl_beta: factor of the KL penalty to the reference policy, a term of the
-      loss.
-    kl_estimator: KL per token, with d = log pi - log ref: `k1` d, `k2` d^2/2,
-      `k3` exp(-d) + d - 1. As a loss, k1 has a gradient of mean zero.
-    tis_cap: correction for the gap between sampler and trainer, on
-      exp(old - sampler); 0 is off.
-    tis_kind: `truncate` weighs each token by min(its ratio, cap) (truncated
-      importance sampling); `mask` drops whole sequences whose ratio, the
-      product over their tokens, is outside [1/cap, cap].
+      their tokens), `token_mean` (mean over all tokens), `seq_sum` (mean over
+      sequences of the sum over their tokens), `constant` (`seq_sum` divided by
+      `max_length`).
+    max_length: divisor of `constant`, in tokens; 0 stands for the longest
+      completion that the run's settings allow.
+    kl_beta: factor of the KL penalty to the reference policy in the loss.
+    kl_estimator: of the KL per token, with d = log pi - log ref: `k1` d, `k2`
+      d^2/2, `k3` exp(-d) + d - 1. In a loss, k1 has a gradient of mean zero.
+    tis_cap: cap of the importance ratio pi_old / pi_sampler, which corrects for
+      the gap between sampler and trainer; 0 is off.
+    tis_kind: `truncate` weights each token by min(its ratio, cap) (truncated
+      importance sampling); `mask` drops sequences whose ratio, the product over
+      their tokens, is outside [1/cap, cap].
   """
 
   objective: str = "clip"
@@ -83,9 +83,12 @@ def policy_loss(logprobs_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
                 ) -> tuple[Pair, dict[str, Pair]]:
   """Negated GRPO objective (DeepSeek-R1, Nature, eq. 1-3).
 
-  -J of each token = -w min(rho A, clip(rho, 1 - low, 1 + high) A) + beta KL,
-  rho = pi / pi_old, w the correction of `tis_cap`; summed over tokens as
-  `aggregation` says.
+  The loss of each token is
+
+    -w min(rho A, clip(rho, 1 - low, 1 + high) A) + beta KL
+
+  with rho = pi / pi_old and w the correction of `tis_cap`, reduced over tokens
+  as `aggregation` says.
 
   Departures: the paper prints output-level ratios and no reduction over tokens;
   here both are per token with a mean (DeepSeekMath, arXiv:2402.03300), unless
@@ -94,20 +97,22 @@ def policy_loss(logprobs_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
 
   Args:
     logprobs_BT: float32, of the policy being trained.
-    batch: advantages; `old_logprobs_BT`, or None for a policy that has not
-      moved since it sampled (the ratio is then 1, its gradient is not);
-      `ref_logprobs_BT` if kl_beta > 0; `sampler_logprobs_BT` if tis_cap > 0.
+    batch: advantages; `old_logprobs_BT`, or None for a policy that was not
+      updated since the rollout (the ratio is then 1, with the same gradient as
+      otherwise); `ref_logprobs_BT` if kl_beta > 0; `sampler_logprobs_BT` if
+      tis_cap > 0.
     cfg: the options.
 
   Returns:
-    ((sum, weight), metrics as (sum, weight)): `kl` if there is a reference,
-    `ratio`, `clip_low_fraction`, `clip_high_fraction`,
-    `ratio_clamped_fraction` (where `LOG_RATIO_LIMIT` acts on the ratio, the
-    correction or k3: an alarm unless 0). Weights depend on mask and segments
-    alone.
+    ((sum, weight), metrics as (sum, weight)). The metrics are `kl` if there is
+    a reference, `ratio`, `clip_low_fraction`, `clip_high_fraction` and
+    `ratio_clamped_fraction`: the share of tokens where `LOG_RATIO_LIMIT` clamps
+    the ratio, the correction or k3, which should be 0. Weights depend only on
+    mask and segments.
 
   Raises:
-    ValueError: an array that the options need is missing, or `max_length`.
+    ValueError: an array that the options need is missing, or `aggregation` is
+      `constant` and `max_length` 0.
   """
   _check(batch, cfg)
   mask_BT, advantages_BT = batch.mask_BT, batch.advantages_BT
@@ -143,7 +148,7 @@ def policy_loss(logprobs_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
   if batch.ref_logprobs_BT is not None:
     ref_BT = _read(batch.ref_logprobs_BT, mask_BT)
     kl_BT = kl(logprobs_BT, ref_BT, cfg.kl_estimator)
-    if cfg.kl_beta:  # 0 times a bad reference would not be 0
+    if cfg.kl_beta:  # 0 * NaN of a broken reference would be NaN
       loss_BT += cfg.kl_beta * kl_BT
     metrics["kl"] = masked.total(kl_BT, mask_BT)
     clamped_BT |= _clamps(logprobs_BT - ref_BT) & (cfg.kl_estimator == "k3")
@@ -152,7 +157,8 @@ def policy_loss(logprobs_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
 
 
 def policy_weight(batch: TokenBatch, cfg: PolicyConfig) -> jax.Array:
-  """The weight of `policy_loss`, from masks alone; float32 scalar."""
+  """The weight of `policy_loss`, which depends only on masks; float32 scalar.
+  """
   if cfg.aggregation == "token_mean":
     return jnp.sum((batch.mask_BT != 0).astype(jnp.float32))
   return segments.count(batch.mask_BT, batch.segments_BT)
@@ -160,7 +166,10 @@ def policy_weight(batch: TokenBatch, cfg: PolicyConfig) -> jax.Array:
 
 def aggregate(loss_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
               ) -> jax.Array:
-  """Sum over sequences of `loss_BT`, reduced within each as the option says."""
+  """Sum of `loss_BT` over sequences, after `cfg.aggregation` within each.
+
+  Divided by `policy_weight` it is the loss; float32 scalar.
+  """
   loss_BT = masked.fill(loss_BT, batch.mask_BT)
   if cfg.aggregation == "seq_mean_token_mean":
     return jnp.sum(loss_BT / _lengths(batch))
@@ -172,7 +181,12 @@ def aggregate(loss_BT: jax.Array, batch: TokenBatch, cfg: PolicyConfig
 def kl(logprobs_BT: jax.Array, ref_BT: jax.Array, estimator: str) -> jax.Array:
   """Estimate of KL(pi, ref) from each sampled token (Schulman's k1, k2, k3).
 
-  k3's d is clamped to +-LOG_RATIO_LIMIT.
+  For k3 d is clamped to +-LOG_RATIO_LIMIT. See `PolicyConfig.kl_estimator`.
+
+  Args:
+    logprobs_BT: float32, log pi.
+    ref_BT: float32, log ref.
+    estimator: `k1`, `k2` or `k3`.
   """
   d_BT = logprobs_BT - ref_BT
   if estimator == "k1":
@@ -184,7 +198,7 @@ def kl(logprobs_BT: jax.Array, ref_BT: jax.Array, estimator: str) -> jax.Array:
 
 
 def _read(logprobs_BT, mask_BT):
-  """Log-probabilities, finite unless NaN; 0 where masked."""
+  """Log-probabilities bounded from below (NaN stays); 0 where masked."""
   kept_BT = masked.fill(jnp.asarray(logprobs_BT), mask_BT)
   return jnp.maximum(kept_BT, LOWEST_LOGPROB)
 
@@ -194,12 +208,12 @@ def _exp(log_ratio_BT):
 
 
 def _clamps(log_ratio_BT):
-  """Where `_exp` takes something else than what it is given."""
+  """Where `_exp` clamps its argument."""
   return jnp.abs(log_ratio_BT) > LOG_RATIO_LIMIT
 
 
 def _lengths(batch):
-  """Trained tokens of each token's own sequence, at least 1."""
+  """Number of trained tokens of each token's sequence, at least 1."""
   kept_BT = (batch.mask_BT != 0).astype(jnp.float32)
   sums = segments.per_sequence(kept_BT, batch.segments_BT)
   return jnp.maximum(segments.per_token(sums, batch.segments_BT), 1.0)
@@ -212,11 +226,11 @@ def _sequence_mean(x_BT, batch):
 
 
 def _correction(gap_BT, batch, cfg):
-  """Importance weight of the old policy against the sampler; no gradient.
+  """Importance weight of the old policy over the sampler; without gradient.
 
   Args:
-    gap_BT: log old - log sampler, 0 where masked.
-    batch: its segments.
+    gap_BT: log pi_old - log pi_sampler, 0 where masked.
+    batch: for its segments.
     cfg: the options.
   """
   if cfg.tis_kind == "truncate":

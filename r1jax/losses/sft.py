@@ -15,11 +15,11 @@ def cross_entropy(
 
   Args:
     logprobs_BT: float32, of the targets.
-    mask_BT: 1 where trained; what lies elsewhere may be non-finite.
+    mask_BT: 1 where trained; other entries of `logprobs_BT` may be non-finite.
     weights_BT: float32 factor of each token; ones if None.
 
   Returns:
-    (sum, sum of the weights kept), float32 scalars.
+    (sum, sum of the unmasked tokens' weights), float32 scalars.
   """
   loss_BT = -masked.fill(logprobs_BT, mask_BT)
   if weights_BT is not None:
@@ -29,7 +29,7 @@ def cross_entropy(
 
 def cross_entropy_weight(
     mask_BT: jax.Array, weights_BT: jax.Array | None = None) -> jax.Array:
-  """The weight of `cross_entropy`, from masks alone; float32 scalar."""
+  """The weight of `cross_entropy`, from mask and weights; float32 scalar."""
   kept_BT = (mask_BT != 0).astype(jnp.float32)
   if weights_BT is not None:
     kept_BT *= masked.fill(weights_BT, mask_BT)

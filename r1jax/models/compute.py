@@ -14,16 +14,16 @@ from r1jax.ops.linear import precise
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compute:
-  """How a model is computed; none of it changes what it means.
+  """How a model is computed; the function that it computes stays the same.
 
   Attributes:
     dtype: of activations and matrix products, `float32` or `bfloat16`.
     precision: of matrix products: `default`, `high`, `highest`, or `auto`,
-      which is `highest` for float32, so that float32 means the same on every
-      backend, and `default` for bfloat16. With `default` a float32 product is
-      TF32 on a GPU and one pass of bfloat16 on a TPU, several times faster.
+      which is `highest` for float32, so that results agree on all backends, and
+      `default` for bfloat16. With `default` a float32 product is TF32 on a GPU
+      and one pass of bfloat16 on a TPU, several times faster.
     param_dtype: dtype of the parameters that are loaded, `float32` or
-      `bfloat16`. What is trained must be float32 (or see
+      `bfloat16`. Trained parameters must be float32 (or see
       `optimizer.rounding`).
     remat: what the backward pass recomputes: `none`, `dots` (all but matrix
       products without batch axes), `full` (whole layers).
@@ -31,13 +31,15 @@ class Compute:
       `ragged` (jax.lax.ragged_dot), `blocks`, `dense`.
     exchange: how tokens reach experts on other devices: `auto`, `gather`
       (all-gather), `ragged` (ragged all-to-all).
-    attention: implementation over whole rows: `auto`, `naive`, `blocks`,
-      `splash` (TPU), `cudnn` (GPU, bfloat16, rows of one sequence).
-    packed: whether a row may hold several sequences. With False you promise
-      that none does; `cudnn` needs that.
-    unroll: layers per iteration of the scan over layers. On a CPU the scan
-      copies all that the backward pass needs; elsewhere it only saves
-      compilation. 0: all layers of a shallow model on a CPU, else 1.
+    attention: implementation of attention in training and prefill: `auto`,
+      `naive`, `blocks`, `splash` (TPU), `cudnn` (GPU, bfloat16, rows of one
+      sequence).
+    packed: whether a row may hold several sequences. `cudnn` needs False, which
+      promises that none does.
+    unroll: layers per iteration of the scan over layers. On a CPU a scan copies
+      everything that the backward pass needs; elsewhere it only saves
+      compilation time. 0 stands for all layers of a model of up to 8 layers on
+      a CPU, else 1.
   """
 
   dtype: str = "float32"
@@ -70,16 +72,16 @@ class Compute:
 
   @property
   def products(self) -> jax.lax.Precision:
-    """`precision`, resolved."""
+    """`precision` with `auto` resolved for `dtype`."""
     return precise(PRECISION[self.precision], jnp.dtype(self.dtype))
 
   def unrolled(self, length: int, backend: str) -> int:
-    """Layers in one turn of a scan over `length` layers."""
+    """Layers per iteration of a scan over `length` layers."""
     shallow = backend == "cpu" and length <= SHALLOW
     return min(self.unroll or (length if shallow else 1), length)
 
 
-SHALLOW = 8
+SHALLOW = 8  # most layers that `unroll=0` unrolls on a CPU
 
 PRECISION = {"auto": None, "default": jax.lax.Precision.DEFAULT,
              "high": jax.lax.Precision.HIGH,

@@ -1,4 +1,4 @@
-"""What a model is: sizes and switches, nothing about dtype or mesh."""
+"""A model's architecture: sizes and options, without dtypes and mesh."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ class RopeConfig:
   Attributes:
     theta: base of the frequencies.
     scaling: `none`, `yarn` or `llama3`.
-    factor: how far the original context is stretched.
-    original: positions of the original context.
-    beta_fast, beta_slow: YaRN's turns.
-    mscale: YaRN's softmax correction in latent attention (1.0 in V3, 0.707 in
-      V2-Lite; 0 is none).
-    attention_factor: YaRN's factor on cos and sin, 1 in DeepSeek's models and
+    factor: new context length / original context length.
+    original: length of the original context, in positions.
+    beta_fast, beta_slow: rotations within the original context above which YaRN
+      keeps a frequency, and below which it divides it by `factor`.
+    mscale: YaRN's correction of the softmax scale in latent attention (1.0 in
+      V3, 0.707 in V2-Lite; 0 is none), see `rope.yarn_mscale`.
+    attention_factor: YaRN's factor on cos and sin: 1 in DeepSeek's models,
       0.1 ln(factor) + 1 in dense ones.
-    low_factor, high_factor: Llama 3's wavelengths.
+    low_factor, high_factor: Llama 3's limits: original context / wavelength
+      below and above which frequencies are scaled and kept.
   """
 
   theta: float = 10000.0
@@ -47,19 +49,20 @@ class RopeConfig:
 class ModelConfig:
   """A decoder: DeepSeek-V2/V3 (`mla`) or Qwen2/Llama/Gemma 3 (`gqa`).
 
-  The first `n_dense_layers` have a dense feed-forward of width `d_ff`, the
-  rest `n_experts` routed experts of width `d_expert`, `n_activated` of them per
-  token, and `n_shared` shared ones. `n_experts=0` makes all layers dense.
-  `q_rank=0` projects queries directly. `max_position` is the longest context;
-  YaRN acts when it exceeds `rope.original`, as in DeepSeek's own code.
+  The first `n_dense_layers` have a dense feed-forward of width `d_ff`. The rest
+  have `n_experts` routed experts of width `d_expert`, `n_activated` of them per
+  token, and `n_shared` shared experts. `n_experts=0` makes all layers dense.
+  `q_rank=0` projects queries directly. `max_position` is the longest context in
+  tokens; YaRN is active if it exceeds `rope.original`, as in DeepSeek's code.
   `qk_norm` normalises each head's queries and keys before RoPE (Qwen3).
 
-  Gemma 3 (arXiv:2503.19786): `post_norms` are behind each part of a block,
-  `norm_offset` is added to the gain of every norm, `embed_scale` multiplies
-  embeddings (not the head), `activation` is the gate's, and `query_scale` what
-  scores are multiplied by in place of 1/sqrt(head width). All layers but every
-  `global_every`th rotate with base `local_theta`, without scaling. There is no
-  sliding window: a context that is no longer than it has none either.
+  Gemma 3 (arXiv:2503.19786): `post_norms` adds a norm after attention and after
+  the feed-forward, `norm_offset` is added to the gain of every norm,
+  `embed_scale` multiplies embeddings (not the head), `activation` is that of
+  the gate, and `query_scale` replaces 1/sqrt(head width) as the factor of the
+  scores. All layers but every `global_every`th are local: they use the RoPE
+  base `local_theta`, without scaling. Sliding windows are not implemented, so
+  `max_position` must not exceed the window, where both are the same.
   """
 
   attention: str = "mla"
@@ -119,8 +122,8 @@ class ModelConfig:
     check(self.global_every > 0,
           f"global_every={self.global_every} must be positive")
     check(self.activation == "silu" and self.local_theta is None
-          or not self.n_experts, "layers with experts have silu gates and one"
-          " rotation")
+          or not self.n_experts, "a model with experts needs activation='silu'"
+          " and no local_theta")
     check(self.rotated % 2 == 0, f"rotated width {self.rotated} must be even")
     if self.n_experts:
       self._check_experts()
@@ -139,23 +142,23 @@ class ModelConfig:
 
   @property
   def n_mixture_layers(self) -> int:
-    """Layers with routed experts, the MTP module's not counted."""
+    """Number of layers with routed experts, without the MTP module's."""
     return self.n_layers - self.n_dense_layers if self.n_experts else 0
 
   @property
   def rotated(self) -> int:
-    """Width that RoPE turns, per head."""
+    """Width of a head's part that RoPE rotates."""
     return self.rope_dim if self.attention == "mla" else self.head_dim
 
   @property
   def stretched(self) -> bool:
-    """Whether YaRN acts."""
+    """Whether YaRN is active."""
     return (self.rope.scaling == "yarn"
             and self.max_position > self.rope.original)
 
   @property
   def softmax_scale(self) -> float:
-    """1/sqrt(head width), in latent attention times YaRN's m^2."""
+    """`query_scale`, or 1/sqrt(head width), times YaRN's m^2 for `mla`."""
     if self.query_scale is not None:
       return self.query_scale
     if self.attention == "gqa":
@@ -167,7 +170,7 @@ class ModelConfig:
 
   @property
   def rope_scale(self) -> float:
-    """What multiplies cos and sin."""
+    """The factor on cos and sin."""
     return self.rope.attention_factor if self.stretched else 1.0
 
   def rope_frequencies(self) -> np.ndarray:
@@ -183,13 +186,13 @@ class ModelConfig:
     return freqs
 
   def local_frequencies(self) -> np.ndarray | None:
-    """Those of the layers with a rotation of their own, if there are any."""
+    """Frequencies of local layers, as `rope_frequencies`; None without them."""
     if self.local_theta is None:
       return None
     return rope.frequencies(self.rotated, self.local_theta)
 
   def local_layers(self) -> np.ndarray | None:
-    """bool [n_layers], which layers these are; None if there are none."""
+    """bool [n_layers], which layers are local; None if there are none."""
     if self.local_theta is None:
       return None
     return np.arange(1, self.n_layers + 1) % self.global_every != 0

@@ -19,13 +19,16 @@ from r1jax.ops.norms import rms_norm
 from r1jax.sharding.mesh import Place
 from r1jax.sharding.rules import constrain
 
-# Of the latents' norms: DeepSeek's code and transformers keep it whatever the
-# config says of the other norms.
+# eps of the latents' norms: DeepSeek's code and transformers use this constant
+# there, whatever the config's eps for the other norms is.
 LATENT_EPS = 1e-6
 
 
 class Mla(nn.Module):
-  """Multi-head latent attention; the cache is [latent | key], [B, S, C + R]."""
+  """Multi-head latent attention.
+
+  The cache is one array [B, S, C + R] of [latent | rotated key].
+  """
 
   CACHE_AXES = ("act_batch", None, None)
 
@@ -59,7 +62,7 @@ class Mla(nn.Module):
   def _project(self, x, cos, sin):
     """[..., D] -> q_nope [..., N, U], q_rope [..., N, R], cache [..., C+R].
 
-    The queries are scaled, see `layers.attend`.
+    The queries are already scaled, see `layers.attend`.
     """
     cfg, scale = self.cfg, self.cfg.softmax_scale
     if cfg.q_rank:
@@ -79,8 +82,8 @@ class Mla(nn.Module):
     q_nope, q_rope, cache = self._project(x_BTD, context.cos, context.sin)
     q_nope = constrain(q_nope, ("act_batch", "act_length", "act_heads", None),
                        self.place.layout)
-    # Queries may be split by length, keys are of whole rows: what travels for
-    # it is the latent, not the keys and values of every head.
+    # Queries may be split by length, but keys must be whole rows: gather the
+    # latent, which is smaller than the keys and values of all heads.
     whole = constrain(cache, ("act_batch", None, None), self.place.layout)
     c = self.cfg.kv_rank
     attend = functools.partial(
@@ -109,7 +112,7 @@ class Mla(nn.Module):
 
 
 class Mixture(nn.Module):
-  """Routed experts and the shared one (V3, eq. 12-16)."""
+  """Routed and shared experts (V3, eq. 12-16)."""
 
   cfg: ModelConfig
   compute: Compute
@@ -118,23 +121,24 @@ class Mixture(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, bias_E: jax.Array, replay: jax.Array | None
                ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mixes the experts of each token.
+    """The weighted sum of each token's experts.
 
     Args:
       x: tokens, [B, T, D] or [B, D].
-      bias_E: selection bias, unused where the config has none.
-      replay: experts recorded by the sampler, [..., A], used instead of a new
-        choice; their gates are the live scores, so gradients flow. None to
-        choose.
+      bias_E: selection bias, unused if the config has no `selection_bias`.
+      replay: experts recorded by the sampler, int32 [..., A], used instead of
+        the router's choice. Their gates come from the current scores, so they
+        have gradients. None uses the router's choice.
 
     Returns:
-      (like `x`, experts chosen here int32 [..., A], scores float32 [..., E]).
+      (result like `x`, experts that the router chose int32 [..., A], scores
+      float32 [..., E]).
     """
     cfg, dtype = self.cfg, self.compute.param_dtype
     init, d, e, j = (layers.normal(cfg.init_std), cfg.d_model, cfg.n_experts,
                      cfg.d_expert)
-    # The router is float32 whatever the rest is: a rounding step in bfloat16
-    # can send a token to other experts in rollout and in update.
+    # The router is always float32: rounded to bfloat16, rollout and update may
+    # send a token to different experts.
     w_router = layers.weight(self, "w_router", ("embed", None), (d, e), init,
                              "float32")
     logits = linear(x.astype(jnp.float32), w_router,

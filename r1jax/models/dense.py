@@ -1,4 +1,4 @@
-"""Layers of dense models (Qwen, Llama, Gemma 3): GQA, gated feed-forward."""
+"""GQA and gated feed-forward: layers of Qwen, Llama and Gemma 3."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Gqa(nn.Module):
     self.o = w_o, b_o
 
   def _project(self, x, cos, sin):
-    """x [..., D] -> q [..., N, H], rotated and scaled, rotated k, and v."""
+    """x [..., D] -> (rotated and scaled q [..., N, H], rotated k, v)."""
     q, k, v = (self._affine(x, *pair) for pair in (self.q, self.k, self.v))
     if self.cfg.qk_norm:
       q = rms_norm(q, self.q_norm, self.cfg.norm_eps)
@@ -98,7 +98,7 @@ class Gqa(nn.Module):
 
 
 class FeedForward(nn.Module):
-  """SwiGLU of the given width, or GEGLU."""
+  """Gated feed-forward of the given width: SwiGLU or GeGLU."""
 
   cfg: ModelConfig
   compute: Compute

@@ -1,4 +1,4 @@
-"""What every layer is made of: named parameters, attention of whole rows."""
+"""Parts of every layer: parameters with logical axes, whole-row attention."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Context(NamedTuple):
 
   Attributes:
     cos, sin: float32 [B, T, rotated/2].
-    segments_BT: int32, 0 is padding; attention stays within them.
-    local: cos and sin of local layers, if they have others.
+    segments_BT: int32, 0 is padding; attention stays within a segment.
+    local: cos and sin of local layers, if they have their own.
   """
 
   cos: jax.Array
@@ -32,7 +32,7 @@ class Context(NamedTuple):
   local: tuple[jax.Array, jax.Array] | None = None
 
   def of(self, is_local: jax.Array | bool | None) -> Context:
-    """As a layer sees it."""
+    """The context of one layer, with its cos and sin."""
     return self._replace(**_turned(self, is_local))
 
 
@@ -41,11 +41,11 @@ class Slot(NamedTuple):
 
   Attributes:
     cos, sin: float32 [B, T, rotated/2].
-    index_B: int32, the cache slot that each row's first token takes: its
+    index_B: int32, the cache slot of each row's first token, which is its
       position. A token attends to the slots up to its own.
-    longest: int32 scalar, the most slots that a row of interest attends to.
+    longest: int32 scalar, the most slots that any row of interest attends to.
     block: slots that attention reads at a time, see `attention.decode_block`.
-    local: cos and sin of local layers, if they have others.
+    local: cos and sin of local layers, if they have their own.
   """
 
   cos: jax.Array
@@ -56,12 +56,12 @@ class Slot(NamedTuple):
   local: tuple[jax.Array, jax.Array] | None = None
 
   def put(self, cache: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-    """A cache with every row's tokens in their slots.
+    """Writes every row's new entries into their slots of a cache.
 
     Args:
-      cache: [B, ...], its slots on `axis`.
-      new: [B, T, ...], the same without that axis.
-      axis: counted with B.
+      cache: [B, ...], with the slots on `axis`.
+      new: [B, T, ...], then the other axes of `cache` in order.
+      axis: of the slots in `cache`, counted with B.
     """
     return jax.vmap(
         lambda row, tokens, at: jax.lax.dynamic_update_slice_in_dim(
@@ -69,13 +69,13 @@ class Slot(NamedTuple):
                 cache, new, self.index_B)
 
   def of(self, is_local: jax.Array | bool | None) -> Slot:
-    """As a layer sees it."""
+    """The slot of one layer, with its cos and sin."""
     return self._replace(**_turned(self, is_local))
 
 
 def _turned(shared: Context | Slot, is_local: jax.Array | bool | None
             ) -> dict[str, Any]:
-  """The rotation of a layer."""
+  """The fields of `shared` that differ for a layer: its cos and sin."""
   if shared.local is None:
     return {}
   cos, sin = (jnp.where(is_local, own, common) for own, common in zip(
@@ -91,11 +91,10 @@ def products(module: nn.Module) -> Products:
 def attend(compute: Compute, place: Place, context: Context,
            q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array
            ) -> jax.Array:
-  """Causal attention of whole rows in the form that `compute` asks for.
+  """Causal attention of whole rows, [B, N, T, W], in the form `compute` says.
 
-  The queries come scaled: they are where they are made, before they are rounded
-  to the compute dtype, so that trainer and sampler have the same and neither
-  rounds them again.
+  The queries are scaled already, before they are rounded to the compute dtype.
+  So trainer and sampler use equal queries, and no form rounds them again.
   """
   form = compute.attention
   if form == "auto":
@@ -110,7 +109,7 @@ def attend(compute: Compute, place: Place, context: Context,
 
 @flax.struct.dataclass
 class Named(nn.meta.AxisMetadata):
-  """A parameter with its logical axis names; only `init` sees the box."""
+  """A parameter boxed with its logical axis names, only during `init`."""
 
   value: Any
   axes: tuple[str | None, ...] = flax.struct.field(pytree_node=False)
@@ -143,13 +142,13 @@ def weight(module: nn.Module, name: str, axes: tuple[str | None, ...],
            dtype: str) -> jax.Array | Adapted:
   """Declares a parameter of `module` together with its logical axes.
 
-  A matrix comes as the products of the module's layout use it, and with its
-  adapter if the parameters have one in its place.
+  A matrix is returned cast and gathered for use in a product (see
+  `rules.gather_part`), and as an `Adapted` if the parameters have one there.
   """
   def boxed(key):
     return Named(init(key, shape, jnp.dtype(dtype)), axes)
   w = module.param(name, boxed)
-  # Experts have their own way to the devices that use them.
+  # Experts' matrices are gathered in ops/expert_parallel.py.
   if "experts" in axes or not name.startswith("w_"):
     return w
   used = "float32" if name == "w_router" else module.compute.dtype
@@ -164,9 +163,10 @@ def weight(module: nn.Module, name: str, axes: tuple[str | None, ...],
 
 
 def scale(module: nn.Module, name: str, size: int, dtype: str) -> jax.Array:
-  """The gain of an RMSNorm, [size], 1 at first; whole on every device.
+  """The gain of an RMSNorm, [size], initially 1; not split over devices.
 
-  With an offset it is the sum, in float32, of that and what is kept (Gemma).
+  With `norm_offset` (Gemma) the parameter is the gain less the offset, which is
+  added here in float32.
   """
   offset = module.cfg.norm_offset
   kept = weight(module, name, (None,), (size,),

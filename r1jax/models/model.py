@@ -1,4 +1,4 @@
-"""A config becomes pure functions of parameters."""
+"""A model as pure functions of its parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from r1jax.sharding.mesh import Place
 
 Params = Any
 
-# Names of the scans' parameters: dense layers, mixtures.
+# Names of the stacked parameters of dense and of mixture layers.
 _STACKS = ("dense_blocks", "mixture_blocks")
 
 
@@ -30,11 +30,11 @@ class Output:
 
   Attributes:
     hidden_BTD: states after the final norm, compute dtype.
-    experts_BTLA: int32 experts chosen in each mixture layer, best first (also
-      under replay: then what the router would have chosen); None if dense.
-    load_LE: float32, tokens per expert and layer, padding left out.
+    experts_BTLA: int32 experts that the router chose in each mixture layer,
+      best first (also when recorded experts were used); None if dense.
+    load_LE: float32, tokens per mixture layer and expert, without padding.
     balance: (sum over layers and sequences, number of sequences) of the
-      sequence-wise balance loss; zeros unless asked for.
+      sequence-wise balance loss; zeros unless requested.
   """
 
   hidden_BTD: jax.Array
@@ -48,9 +48,9 @@ class Model:
   """Pure functions of one architecture; holds no arrays.
 
   Attributes:
-    cfg: sizes and switches.
-    compute: how it is computed.
-    layout: how a mesh splits it, `train` or `decode`, see `sharding.rules`.
+    cfg: the architecture.
+    compute: dtypes and implementations.
+    layout: how a mesh splits arrays, `train` or `decode`, see `sharding.rules`.
   """
 
   cfg: ModelConfig
@@ -59,16 +59,15 @@ class Model:
 
   def init(self, key: jax.Array) -> Params:
     """Random parameters, a plain nested dict of arrays."""
-    # As one program, the forward pass that declares the parameters is dead
-    # code.
+    # Under jit, the forward pass that declares the parameters is dead code.
     return nn.meta.unbox(jax.jit(self._boxed)(key))
 
   def param_axes(self, params: Params | None = None) -> Params:
     """The tree of parameters with tuples of logical axis names as leaves.
 
     Args:
-      params: arrays or shapes, if some of its matrices are `linear.Adapted` or
-        its layers are unstacked.
+      params: arrays or shapes; needed if some matrices are `linear.Adapted` or
+        the layers are unstacked.
     """
     boxed = jax.eval_shape(self._boxed, jax.random.key(0))
     axes = jax.tree.map(lambda box: box.axes, boxed,
@@ -85,10 +84,10 @@ class Model:
         params, axes, is_leaf=linear.is_adapted)
 
   def cast(self, params: Params) -> Params:
-    """Matrices in the compute dtype, into which every product casts them.
+    """Parameters with matrices cast to the compute dtype.
 
-    The router's, the vectors and adapters stay as they are: computing with the
-    result is computing with `params`.
+    The router, vectors and adapters keep their dtype. Computing with the result
+    equals computing with `params`, because every product casts its matrix.
     """
     def leaf(path, x):
       name = jax.tree_util.keystr(path[-1:], simple=True)
@@ -100,7 +99,7 @@ class Model:
         leaf, params, is_leaf=linear.is_adapted)
 
   def casts_nothing(self, params: Params) -> bool:
-    """Whether `cast` would return what it is given."""
+    """Whether `cast` would change no dtype."""
     cast = jax.eval_shape(self.cast, params)
     return all(a.dtype == b.dtype for a, b in zip(
         jax.tree.leaves(params), jax.tree.leaves(cast), strict=True))
@@ -113,7 +112,7 @@ class Model:
 
   @property
   def place(self) -> Place:
-    """Where the pass runs that is being traced; asked here, once a pass."""
+    """The place of the pass that is being traced, determined once per pass."""
     return Place.here(self.layout)
 
   def _decoder(self, **options):
@@ -138,8 +137,8 @@ class Model:
       tokens_BT: int32.
       positions_BT: int32, restarting with each segment.
       segments_BT: int32, 0 is padding.
-      experts_BTLA: recorded experts to use instead of choosing.
-      balance: also compute the balance loss.
+      experts_BTLA: recorded experts to use instead of the router's choice.
+      balance: whether to compute the balance loss too.
     """
     decoder = self._decoder(balance=balance)
     context = transformer.make_context(self.cfg, positions_BT, segments_BT)
@@ -151,7 +150,18 @@ class Model:
   def mtp(self, params: Params, bias_LE: jax.Array, hidden_BTD: jax.Array,
           next_tokens_BT: jax.Array, positions_BT: jax.Array,
           segments_BT: jax.Array, *, balance: bool = False) -> Output:
-    """States that, through `head`, predict the token after `next_tokens_BT`."""
+    """Multi-token prediction (V3, section 2.2) over whole rows.
+
+    Args:
+      params, bias_LE: as for `forward`.
+      hidden_BTD: from `forward`.
+      next_tokens_BT: int32, the token after each position.
+      positions_BT, segments_BT, balance: as for `forward`.
+
+    Returns:
+      The module's Output. Its hidden states, through `head`, predict the token
+      after `next_tokens_BT`.
+    """
     decoder = self._decoder(balance=balance)
     context = transformer.make_context(self.cfg, positions_BT, segments_BT)
     hidden, out = decoder.apply(
@@ -160,7 +170,7 @@ class Model:
     return self._output(hidden, jax.tree.map(lambda x: x[None], out))
 
   def _output(self, hidden, mixture):
-    """`mixture` has a leading axis of layers in every leaf."""
+    """The Output from block outputs stacked over layers."""
     zero = jnp.zeros((), jnp.float32)
     experts, load, balance = None, jnp.zeros((0, 0)), (zero, zero)
     if mixture.experts is not None:
@@ -181,18 +191,20 @@ class Model:
   def prefill(self, params: Params, bias_LE: jax.Array, tokens_BP: jax.Array,
               lengths_B: jax.Array, *, drafts: bool = False
               ) -> tuple[jax.Array, Any, Any]:
-    """Runs right-padded prompts and keeps what decoding needs.
+    """Processes prompts and returns the KV cache.
 
     Args:
-      params: as `unstack` returns them, or its argument.
+      params: stacked or unstacked, see `unstack`.
       bias_LE: router selection bias.
       tokens_BP: int32 prompts, right-padded.
-      lengths_B: int32, at least 1.
-      drafts: also what `propose` needs, as one layer more.
+      lengths_B: int32 length of each prompt, at least 1.
+      drafts: whether to add the cache of the MTP module, which `propose` needs,
+        as one more layer.
 
     Returns:
-      (hidden_BD of each prompt's last token, cache with P slots per layer and
-      the batch axis leading in every leaf, experts_BPLA or None).
+      (hidden_BD of each prompt's last token; cache, a tuple over layers with P
+      slots each and the batch axis leading in every leaf; experts_BPLA or
+      None).
     """
     positions = jnp.broadcast_to(
         jnp.arange(tokens_BP.shape[1])[None], tokens_BP.shape)
@@ -209,8 +221,8 @@ class Model:
     hidden_BD = decoder.apply({"params": params}, last_BD, method="finish")
     cache = tuple(out.latents for out in outs)
     if drafts:
-      # At a prompt's end the next token is not known: that slot is written
-      # again when it is.
+      # The token after the prompt is not known yet: `propose` overwrites the
+      # slot of the prompt's last token when it is.
       _, out = self._decoder(latents=True).apply(
           {"params": params}, decoder.apply(
               {"params": params}, x_BPD, method="finish"),
@@ -234,39 +246,41 @@ class Model:
             ) * (self.cfg.n_layers + drafts)
 
   def grow(self, cache: Any, slots: int) -> Any:
-    """Pads every layer's cache with empty slots up to `slots`."""
+    """Pads every layer's cache with zeros to `slots` slots."""
     grow = transformer.ATTENTION[self.cfg.attention].grow
     return tuple(grow(layer, slots) for layer in cache)
 
   def unstack(self, params: Params) -> Params:
-    """Parameters with a tuple of trees, one per layer, for each stack.
+    """Parameters with each stack replaced by a tuple of trees, one per layer.
 
-    So they are ready to decode: out of a stack each layer's would be copied
-    first. `prefill` and `decode` take both.
+    A loop of decode steps would copy each layer's parameters out of the stack.
+    `prefill`, `decode` and `read` take both forms.
     """
     return params | {name: _unstacked(params[name])
                      for name in _STACKS if name in params}
 
   def stack(self, params: Params) -> Params:
-    """The parameters that `unstack` was given."""
+    """The inverse of `unstack`."""
     return params | {name: _stacked(params[name])
                      for name in _STACKS if name in params}
 
   def decode(self, params: Params, bias_LE: jax.Array, tokens_B: jax.Array,
              positions_B: jax.Array, cache: Any,
              longest: jax.Array | None = None) -> tuple[jax.Array, Any, Any]:
-    """One token per row. Layers are unrolled, so caches update in place.
+    """One decode step: reads one token per row and adds it to the cache.
 
-    A row's token at position i lies in slot i, and attends to those before it.
+    The token at position i takes slot i and attends to slots 0 to i. Layers are
+    unrolled, so that each layer's cache is updated in place.
 
     Args:
-      params: as `unstack` returns them, or its argument.
+      params: stacked or unstacked, see `unstack`.
       bias_LE: router selection bias.
       tokens_B: int32.
       positions_B: int32 position of each row's token in its sequence.
       cache: from `prefill` or `grow`, with a slot for every position.
-      longest: int32, one more than the largest position of a row of interest;
-        what other rows get may be meaningless. None if all are.
+      longest: int32 scalar, one more than the largest position of a row of
+        interest; results of other rows may be meaningless. None if all rows
+        are of interest.
 
     Returns:
       (hidden_BD, cache, experts_BLA or None).
@@ -278,15 +292,16 @@ class Model:
   def read(self, params: Params, bias_LE: jax.Array, tokens_BT: jax.Array,
            positions_B: jax.Array, cache: Any, longest: jax.Array | None = None
            ) -> tuple[jax.Array, Any, Any]:
-    """A few tokens per row, one behind the other, as `decode`.
+    """Like `decode`, for T consecutive tokens per row.
 
     Args:
-      params, bias_LE: as there.
-      tokens_BT: int32; what lies behind a token changes nothing for it.
-      positions_B: int32, of each row's first one.
-      cache: with a slot for every one of them. More of it than this model has
-        layers is left as it is (a draft's, see `propose`).
-      longest: int32, one more than the largest position of a token of interest.
+      params, bias_LE: as for `decode`.
+      tokens_BT: int32; attention among them is causal.
+      positions_B: int32 position of each row's first token.
+      cache: with a slot for every token. The MTP module's cache, if it has
+        one behind the model's layers, is returned unchanged (see `propose`).
+      longest: int32 scalar, one more than the largest position of a token of
+        interest.
 
     Returns:
       (hidden_BTD, cache, experts_BTLA or None).
@@ -312,20 +327,20 @@ class Model:
   def propose(self, params: Params, bias_LE: jax.Array, hidden_BTD: jax.Array,
               next_tokens_BT: jax.Array, positions_B: jax.Array, cache: Any,
               longest: jax.Array | None = None) -> tuple[jax.Array, Any]:
-    """What multi-token prediction says of the token after the next, cached.
+    """Multi-token prediction with a cache, to draft tokens.
 
     Args:
       params, bias_LE: as for `read`.
-      hidden_BTD: of T tokens, from `read`.
+      hidden_BTD: states of T consecutive tokens, from `read`.
       next_tokens_BT: int32, the token after each of them.
-      positions_B: int32, of each row's first one.
-      cache: of the module's one block: the last of what `prefill` with
-        `drafts` gave.
+      positions_B: int32 position of each row's first token.
+      cache: of the MTP module: the last layer of what `prefill` returns with
+        `drafts`.
       longest: as for `read`.
 
     Returns:
-      (states that through `head` predict the token after `next_tokens_BT`,
-      [B, T, D], and the cache).
+      (states [B, T, D] that through `head` predict the token after
+      `next_tokens_BT`, cache).
     """
     decoder = self._decoder()
     at = self._slot(decoder, positions_B, next_tokens_BT.shape[1], longest)
@@ -345,10 +360,10 @@ class Model:
 
 
 def _through(block, stack, bias_LE, x_BPD, context):
-  """`x_BPD` after all layers of a stack, and the side results of each.
+  """`x_BPD` after all layers of a stack, and the outputs of each layer.
 
-  As a scan where training has one: written out, a deep model takes minutes to
-  compile. Unstacked layers are stacked for it, a copy until they are passed.
+  A scan where training uses one, because a deep model takes minutes to compile
+  unrolled. Unstacked layers are stacked for it, which costs a temporary copy.
   """
   def one(x_BPD, layer):
     params, bias_E, is_local = layer
@@ -371,7 +386,7 @@ def _through(block, stack, bias_LE, x_BPD, context):
 
 
 def _unstacked(tree: Any) -> tuple[Any, ...]:
-  """A tree stacked over layers -> one tree per layer; those as they are."""
+  """A tree stacked over layers -> one tree per layer; a tuple is unchanged."""
   if type(tree) is tuple:
     return tree
   return tuple(jax.tree.map(lambda a, i=i: a[i], tree)
@@ -379,23 +394,23 @@ def _unstacked(tree: Any) -> tuple[Any, ...]:
 
 
 def _stacked(layers_: Any) -> Any:
-  """One tree per layer -> a tree stacked over layers; that as it is."""
+  """One tree per layer -> a tree stacked over layers; a stack is unchanged."""
   if type(layers_) is not tuple:
     return layers_
   return jax.tree.map(lambda *parts: jnp.stack(parts), *layers_)
 
 
 def build(cfg: ModelConfig, compute: Compute | None = None) -> Model:
-  """The pure functions of `cfg`, computed as `compute` says."""
+  """The model of an architecture; `compute` defaults to float32."""
   return Model(cfg, compute or Compute())
 
 
 def shapes(model: Any, computing: bool = False) -> Params:
-  """The tree of a model's parameters, of shapes and dtypes.
+  """The tree of a model's parameters as shapes and dtypes.
 
   Args:
-    model: a `Model`, or one with a scalar head.
-    computing: what `cast` makes of it, for a model that is not trained.
+    model: a `Model`, or a `ScalarModel`.
+    computing: whether to apply `cast`, as for a model that is not trained.
   """
   made = jax.eval_shape(model.init, jax.random.key(0))
   return jax.eval_shape(model.cast, made) if computing else made

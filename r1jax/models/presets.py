@@ -1,4 +1,4 @@
-"""Named model configurations."""
+"""Named model architectures."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ QWEN25_7B = ModelConfig(
     n_kv_heads=4, head_dim=128, d_ff=18944, max_position=131072,
     rope=RopeConfig(theta=1e6), norm_eps=1e-6, qkv_bias=True)
 
-# Every size of the test model differs from every other, so that a swapped axis
-# cannot pass.
+# The sizes of the test model are pairwise distinct, so that a swapped axis
+# cannot go unnoticed.
 TINY = ModelConfig(
     vocab_size=61, d_model=24, n_layers=3, n_heads=5, d_ff=40,
     max_position=64, q_rank=14, kv_rank=11, nope_dim=6, rope_dim=4, v_dim=7,
@@ -55,14 +55,15 @@ TINY_DENSE = ModelConfig(
     n_kv_heads=2, head_dim=8, d_ff=40, max_position=64, qkv_bias=True,
     tie_embeddings=True, init_std=0.2)
 
-# The embedded base: DeepSeek-V3's shape at the size of a laptop.
+# The base model that ships with the package: a small DeepSeek-V3.
 BASE_ARITH = ModelConfig(
     vocab_size=512, d_model=96, n_layers=4, n_heads=4, d_ff=256,
     max_position=256, q_rank=48, kv_rank=32, nope_dim=16, rope_dim=16,
     v_dim=24, n_dense_layers=1, n_experts=8, n_shared=1, n_activated=2,
     d_expert=64, n_groups=2, n_limited_groups=2, n_mtp=1)
 
-# The base of the small world, and two students shaped as Qwen2.5 and Llama 3.
+# The base model of the small world, and two students for distillation with the
+# architectures of Qwen2.5 and Llama 3.
 BASE_WORLD = ModelConfig(
     vocab_size=768, d_model=128, n_layers=4, n_heads=4, d_ff=320,
     max_position=320, q_rank=64, kv_rank=48, nope_dim=24, rope_dim=16,

@@ -1,8 +1,8 @@
-"""A decoder that gives one number to a conversation: a reward model.
+"""A reward model: a decoder with a scalar head.
 
-The number is read at the conversation's last token, which has seen all of it:
-the state after the final norm times a vector, as in transformers'
-...ForSequenceClassification with one label.
+The score of a conversation is the state of its last token, after the final
+norm, times a vector; as in transformers' ...ForSequenceClassification with one
+label.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import Model, Output, Params, build
 
-SCORE = "score"  # the head among the parameters
+SCORE = "score"  # name of the head's parameter
 
 
 @dataclasses.dataclass(frozen=True)
 class ScalarModel:
-  """What training asks of a `Model`, for a trunk with a scalar head.
+  """A decoder with a scalar head; it has the methods that training calls.
 
   Attributes:
     trunk: the decoder, without unembedding and MTP (see `trunk_config`).
@@ -70,23 +70,23 @@ class ScalarModel:
 
   def scores(self, params: Params, bias_LE: jax.Array,
              batch: ConversationBatch) -> tuple[jax.Array, Output]:
-    """float32 scores [B, T] of the text up to each position, and the trunk's.
+    """(float32 scores [B, T] of the text up to each position, trunk's Output).
 
-    Those at `batch.mask_BT` are the conversations'.
+    The scores where `batch.mask_BT` is 1 are those of whole conversations.
     """
     out = self.trunk.forward(
         _trunk(params), bias_LE, batch.tokens_BT, batch.positions_BT,
         batch.segments_BT)
-    # Summed in float32, not a product that a backend may round.
+    # A float32 sum, because backends may round the operands of a product.
     head_D = params[SCORE][:, 0].astype(jnp.float32)
     hidden_BTD = out.hidden_BTD.astype(jnp.float32)
     return jnp.sum(hidden_BTD * head_D[None, None], -1), out
 
 
 def trunk_config(cfg: ModelConfig) -> ModelConfig:
-  """The config of a policy without what a reward model does not read.
+  """A policy's config without unembedding and MTP module.
 
-  Tied embeddings are how a decoder says that it has no unembedding of its own.
+  `tie_embeddings` makes a decoder without an unembedding of its own.
   """
   return dataclasses.replace(cfg, tie_embeddings=True, n_mtp=0)
 
@@ -98,13 +98,13 @@ def over(cfg: ModelConfig, compute: Compute | None = None) -> ScalarModel:
 
 def grown(model: ScalarModel, params: Params, router_bias_LE: jax.Array,
           key: jax.Array) -> tuple[Params, jax.Array]:
-  """A policy's parameters as those of a reward model, with a new head.
+  """A reward model's parameters from a policy's, with a new head.
 
   Args:
-    model: over the policy's config.
-    params: of the policy; its arrays are used, not copied.
+    model: made from the policy's config.
+    params: of the policy; the arrays are shared, not copied.
     router_bias_LE: of the policy.
-    key: of the head.
+    key: for the head's initial values.
 
   Returns:
     (parameters, router bias).

@@ -1,4 +1,5 @@
-"""The decoder: blocks, their scans, and the multi-token prediction module."""
+"""The decoder: blocks, scans over them, and the multi-token prediction module.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,14 @@ ATTENTION = {"mla": Mla, "gqa": Gqa}
 
 
 class BlockOutput(NamedTuple):
-  """Side results of a block; the mixture's are None in a dense block."""
+  """Results of a block beside its activations; None if not computed.
+
+  Attributes:
+    latents: KV cache of the block's tokens, if requested.
+    experts: int32 [B, T, A], those that the router chose.
+    load_E: float32, tokens per expert, without padding.
+    balance: (sum, number of sequences) of the balance loss, if requested.
+  """
 
   latents: Any = None
   experts: jax.Array | None = None
@@ -34,7 +42,8 @@ class BlockOutput(NamedTuple):
 class Block(nn.Module):
   """Pre-norm residual block: x += attention(norm x); x += ffn(norm x).
 
-  With `post_norms` what is added is normed as well.
+  With `post_norms` the outputs of attention and ffn are normed before they are
+  added.
   """
 
   cfg: ModelConfig
@@ -76,7 +85,7 @@ class Block(nn.Module):
     return self._placed(x_BTD + y), out
 
   def _after(self, y, part):
-    """What a part adds."""
+    """The output of a part, with its post-norm if the config has them."""
     if not self.cfg.post_norms:
       return y
     return rms_norm(y, self.post_1 if part == 1 else self.post_2,
@@ -105,7 +114,7 @@ class Decoder(nn.Module):
   compute: Compute
   place: Place
   balance: bool = False
-  latents: bool = False  # of multi-token prediction
+  latents: bool = False  # whether the MTP module returns its KV cache
 
   def setup(self):
     cfg, dtype = self.cfg, self.compute.param_dtype
@@ -130,7 +139,7 @@ class Decoder(nn.Module):
     unroll = self.compute.unrolled(length, self.place.backend)
     policy = REMAT[self.compute.remat]
     if policy is not None:
-      # Outside a loop XLA would merge what is computed twice.
+      # In unrolled layers XLA would merge recomputation and forward pass.
       block = nn.remat(Block, policy=policy, prevent_cse=unroll > 1)
     scanned = nn.scan(
         block, variable_axes={"params": 0}, split_rngs={"params": True},
@@ -142,7 +151,8 @@ class Decoder(nn.Module):
   def __call__(self, tokens_BT: jax.Array, bias_LE: jax.Array,
                replay_LBTA: jax.Array | None, context: layers.Context
                ) -> tuple[jax.Array, BlockOutput]:
-    """Tokens -> hidden states after the final norm; the mixtures' outputs."""
+    """Tokens -> (states after the final norm, outputs of the mixture layers).
+    """
     cfg = self.cfg
     x_BTD, mixture = self.lookup(tokens_BT), BlockOutput()
     if cfg.n_layers - cfg.n_mixture_layers:
@@ -154,7 +164,7 @@ class Decoder(nn.Module):
     return self.finish(x_BTD), mixture
 
   def everything(self, tokens_BT, bias_LE, context):
-    """Touches every parameter; only for `init`."""
+    """Uses every parameter; only for `init`."""
     hidden, _ = self(tokens_BT, bias_LE, None, context)
     if self.cfg.n_mtp:
       self.predict(hidden, tokens_BT, bias_LE, context)
@@ -163,7 +173,8 @@ class Decoder(nn.Module):
     """Embeddings [..., D] in the compute dtype."""
     embed, layout = self.embed, self.place.layout
     if self.place.axes:
-      # Whole rows on every device: else the compiler gathers all tokens' parts.
+      # Gather the width of the table first: else the compiler gathers that of
+      # the looked-up rows of all tokens.
       embed = gather_part(
           embed, ("vocab", "embed"), self.compute.dtype, layout)
       embed = constrain(embed, ("act_vocab", None), layout)
@@ -181,7 +192,7 @@ class Decoder(nn.Module):
     return self.mtp(hidden_BTD, self.lookup(next_tokens_BT), bias_E, context)
 
   def propose(self, hidden_BTD, next_tokens_BT, bias_LE, cache, slot):
-    """The same for a few tokens behind a cache; (states, cache)."""
+    """`predict` for a few tokens, with a cache; returns (states, cache)."""
     bias_E = bias_LE[-1] if self.cfg.n_experts else None
     return self.mtp.decode(
         hidden_BTD, self.lookup(next_tokens_BT), bias_E, cache, slot)
@@ -191,10 +202,11 @@ class Mtp(nn.Module):
   """Multi-token prediction at depth one (V3, section 2.2).
 
   h' = M [norm(embedding of token i+1); norm(hidden of token i)], then a block,
-  then a norm of its own; the embedding and the head are the main model's. The
-  order [embedding; hidden] and the main states taken after the final norm are
-  those of the published checkpoints' loaders; the paper prints the opposite
-  order.
+  then a norm of its own. Embedding and head are the main model's.
+
+  Departure: the paper prints the order [hidden; embedding]. The order here, and
+  hidden states taken after the final norm, are those of the published
+  checkpoints' loaders.
   """
 
   cfg: ModelConfig
@@ -237,13 +249,13 @@ class Mtp(nn.Module):
 
 def make_context(cfg: ModelConfig, positions_BT: jax.Array,
                  segments_BT: jax.Array) -> layers.Context:
-  """Rotations and segments of a full-sequence pass."""
+  """cos, sin and segments of a full-sequence pass."""
   cos, sin = rope.angles(positions_BT, cfg.rope_frequencies(), cfg.rope_scale)
   return layers.Context(cos, sin, segments_BT, local_angles(cfg, positions_BT))
 
 
 def local_angles(cfg: ModelConfig, positions: jax.Array
                  ) -> tuple[jax.Array, jax.Array] | None:
-  """Rotations of the layers that have their own."""
+  """(cos, sin) of local layers; None if the model has none."""
   freqs = cfg.local_frequencies()
   return None if freqs is None else rope.angles(positions, freqs)

@@ -18,9 +18,9 @@ class Segments(NamedTuple):
   """What decides which keys a query sees; 0 is the segment of padding.
 
   Attributes:
-    queries_BT: int32 segments of the queries.
+    queries_BT: int32 segments of the queries, which may be a part of the row.
     keys_BS: int32 segments of the keys, which are whole rows.
-    index_T: int32, where in the row each query is: they may be a part of it.
+    index_T: int32 index in the row of each query.
   """
 
   queries_BT: jax.Array
@@ -29,7 +29,7 @@ class Segments(NamedTuple):
 
   @classmethod
   def whole(cls, segments_BT: jax.Array) -> Segments:
-    """Of queries that are whole rows too."""
+    """For queries that are whole rows too."""
     index_T = jnp.arange(segments_BT.shape[1], dtype=jnp.int32)
     return cls(segments_BT, segments_BT, index_T)
 
@@ -39,7 +39,7 @@ def causal_mask(segments: Segments, first: jax.Array | int = 0) -> jax.Array:
 
   Args:
     segments: of queries and keys.
-    first: where in the row the first key is, if the keys are a part of it too.
+    first: index in the row of the first key, if the keys are a part of it too.
   """
   queries_BT, keys_BS, index_T = segments
   index_S = first + jnp.arange(keys_BS.shape[1])
@@ -52,10 +52,10 @@ def causal_mask(segments: Segments, first: jax.Array | int = 0) -> jax.Array:
 def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
            allowed_BTS: jax.Array, scale: float, precision: Precision = None
            ) -> jax.Array:
-  """softmax(q k^T * scale) v with float32 softmax; N/K queries share a key.
+  """softmax(q k^T * scale) v, softmax in float32; N/K query heads share a key.
 
-  The backward pass recomputes the probabilities from the saved log-sum-exp:
-  nothing of size [T, S] outlives a layer.
+  The backward pass recomputes the probabilities from the saved log-sum-exp, so
+  no array of size [T, S] is kept from the forward pass.
 
   Args:
     q_BNTH: queries.
@@ -72,7 +72,7 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
 
 
 def product(precision: Precision, dtype: jnp.dtype) -> Callable[..., jax.Array]:
-  """einsum of arrays of a dtype, added up and returned in float32."""
+  """einsum for operands of `dtype`, with float32 accumulation and result."""
   return functools.partial(jnp.einsum, preferred_element_type=jnp.float32,
                            precision=precise(precision, dtype))
 
@@ -81,8 +81,8 @@ def scores(q_BNTH: jax.Array, k_BKSH: jax.Array, allowed_BTS: jax.Array,
            scale: float, precision: Precision = None) -> jax.Array:
   """float32 q k^T * scale [B, N, T, S], -inf where not allowed."""
   b, n, t, h = q_BNTH.shape
-  # The queries that share a key are rows of one matrix product. It is scaled in
-  # float32: scaled queries would be rounded a second time.
+  # The queries that share a key head are rows of one matrix product. The
+  # product is scaled, in float32: scaled queries would be rounded once more.
   products = scale * product(precision, q_BNTH.dtype)(
       "bkth,bksh->bkts", share(q_BNTH, k_BKSH), k_BKSH)
   return jnp.where(allowed_BTS[:, None], products.reshape(b, n, t, -1),
@@ -94,7 +94,7 @@ def gradients(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
               along_BNT: jax.Array, dout_BNTW: jax.Array,
               precision: Precision = None
               ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """float32 gradients of `attend` in q, k and v; the keys may be a part of all.
+  """float32 gradients of `attend` in q, k and v, for all keys or a block.
 
   Args:
     q_BNTH: queries.
@@ -103,7 +103,7 @@ def gradients(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
     allowed_BTS: bool.
     scale: multiplies the scores.
     lse_BNT: float32 log-sum-exp of each query's scores over all keys.
-    along_BNT: float32 inner product of each query's output and gradient.
+    along_BNT: float32 inner product of each query's output and its gradient.
     dout_BNTW: gradient of the output.
     precision: of the products, see `linear.precise`.
   """
@@ -138,7 +138,7 @@ def _attend(q, k, v, allowed, scale, precision):
   top_BNT1 = jnp.max(scores_BNTS, -1, keepdims=True)
   exps = jnp.exp(scores_BNTS - top_BNT1)
   total_BNT1 = jnp.sum(exps, -1, keepdims=True)
-  # Normalised after the product: it has W columns where the scores have S.
+  # Normalised after the product, which has W columns; the scores have S.
   mixed = product(precision, v.dtype)(
       "bkts,bksw->bktw", share(exps.astype(v.dtype), v), v)
   out = (mixed.reshape(*q.shape[:3], -1) / total_BNT1).astype(v.dtype)
@@ -160,26 +160,30 @@ def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
                lengths_B: jax.Array, scale: float,
                precision: Precision = None, *, block: int = 0,
                longest: jax.Array | None = None) -> jax.Array:
-  """A few queries per row against its slots of a cache; -> [B, T, N, H].
+  """Attention of a few consecutive tokens per row to the KV cache.
 
-  Keys are kept transposed: so both products read the cache in the order of its
-  memory (faster on CPU than keys laid out like values).
+  Keys are stored transposed, so that both products read the cache in memory
+  order (faster on a CPU than keys laid out like values).
 
   Args:
-    q_BTNH: queries of T tokens, one behind the other.
-    k_BKHS, v_BKSH: the cache, with them.
-    lengths_B: int32, at least 1: a row's first token attends to so many slots,
-      the first; each later one to one more.
+    q_BTNH: queries of T consecutive tokens.
+    k_BKHS, v_BKSH: the cache, which already holds these tokens.
+    lengths_B: int32, at least 1: a row's first token attends to the first
+      `length` slots, each later token to one slot more.
     scale: of the softmax.
     precision: of the products, see `linear.precise`.
-    block: see `decode_block`.
-    longest: int32, the most slots that a row of interest attends to; what
-      others get beyond is meaningless. None for the largest length.
+    block: slots read at a time, see `decode_block`.
+    longest: int32 scalar, the most slots that any row of interest attends to;
+      rows that would need more get meaningless results. None for the largest
+      length.
+
+  Returns:
+    [B, T, N, H] in the dtype of the values.
   """
   b, t, n, h = q_BTNH.shape
   k_heads, slots = v_BKSH.shape[1:3]
   einsum = product(precision, q_BTNH.dtype)
-  # All queries of a key head, of all tokens, are one matrix.
+  # The queries of all tokens that share a key head are one matrix.
   q = q_BTNH.reshape(b, t, k_heads, n // k_heads, h).swapaxes(1, 2).reshape(
       b, k_heads, -1, h)
 
@@ -199,9 +203,9 @@ def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
 
 
 def each_token(lengths_B: jax.Array, tokens: int, heads: int) -> jax.Array:
-  """int32 [B, tokens * heads], the slots that each query attends to.
+  """Number of slots that each query attends to, int32 [B, tokens * heads].
 
-  One for all where there is one token: [B, 1].
+  [B, 1] if there is only one token.
   """
   if tokens == 1:
     return lengths_B[:, None]
@@ -209,12 +213,12 @@ def each_token(lengths_B: jax.Array, tokens: int, heads: int) -> jax.Array:
 
 
 def decode_block(backend: str) -> int:
-  """Slots of a cache that one step of decode attention reads at a time.
+  """Slots of the KV cache that decode attention reads at a time.
 
-  0 reads the whole cache in one product: the cache then has to be about as long
-  as its longest row. So a CPU does, where a part of an array is copied before a
-  product reads it, which was 2 to 4 times slower; and a GPU, where it was not
-  measured. A TPU fuses the part into the product.
+  0 reads the whole cache in one product, so that the cache should not be much
+  longer than its longest row. That is the choice for CPUs, where XLA copies a
+  slice before a product reads it (2 to 4 times slower), and for GPUs, where
+  blocks were not measured. On a TPU the slice is fused into the product.
   """
   return 512 if backend == "tpu" else 0
 
@@ -224,19 +228,20 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
                mix: Callable[[jax.Array, Any], jax.Array],
                lengths: jax.Array, slots: int, block: int,
                longest: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
-  """softmax(score) mix over the slots of a cache, block by block.
+  """Softmax attention over the slots of a cache, block by block.
 
-  Blocks are read as far as the longest row goes. The softmax runs along: what
-  was mixed before is scaled down when a larger score comes (arXiv:1805.02867).
+  Only the blocks up to the longest row's length are read. The softmax is the
+  online one of arXiv:1805.02867: the sum so far is rescaled when a block has a
+  larger score.
 
   Args:
-    read: (first slot, number) -> that part of the cache.
-    whole: all of it.
-    score: part -> float32 [B, ..., slots of the part].
-    mix: (weights, part) -> float32 [B, ..., W].
-    lengths: int32 [B, ...], at least 1, the slots that a query attends to; as
-      `shape` without its last axis, or 1 where all are alike.
-    slots: of the cache.
+    read: (first slot, number of slots) -> that part of the cache.
+    whole: the whole cache.
+    score: part -> float32 scores [B, ..., slots of the part].
+    mix: (weights, part) -> float32 weighted sum of values [B, ..., W].
+    lengths: int32 [B, ...], at least 1, number of slots that a query attends
+      to; broadcast to `shape` without its last axis.
+    slots: number of slots of the cache.
     block: slots read at a time; 0 reads `whole`.
     longest: see `gqa_decode`.
     shape: of the result.
@@ -252,12 +257,12 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
   if not block or slots <= block:
     found = jnp.where(index(slots) < lengths, score(whole), -jnp.inf)
     exps = jnp.exp(found - jnp.max(found, -1, keepdims=True))
-    # Normalised after the product, which has fewer columns than slots.
+    # Normalised after the product, which has fewer columns than the weights.
     return mix(exps, whole) / jnp.sum(exps, -1, keepdims=True)
 
   def step(i, state):
     top, total, mixed = state
-    # The last block may reach back into the one before.
+    # The last block may overlap the one before; the mask leaves that out.
     start = jnp.minimum(i * block, slots - block)
     at = start + index(block)
     part = read(start, block)
@@ -276,5 +281,6 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
   return mixed / total
 
 
-# The scope of the loop over a cache's blocks, for those who count its turns.
+# Named scope of the loop over a cache's blocks, by which the cost count of the
+# compiled program finds it.
 BLOCKS = "cache_blocks"

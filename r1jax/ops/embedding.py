@@ -1,4 +1,4 @@
-"""Rows of a table by token, with a gradient that counts every token."""
+"""Embedding lookup whose gradient is accumulated in float32."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import jax.numpy as jnp
 def lookup(table_VD: jax.Array, tokens: jax.Array) -> jax.Array:
   """table[tokens]: [V, D], int32 [...] -> [..., D], in the table's dtype.
 
-  The gradient of a row is a sum over all occurrences of its token. It adds up
-  in float32 and is rounded once to the table's dtype: in bfloat16, autodiff's
-  own would stop growing after some hundred occurrences.
+  The gradient of a row is a sum over all occurrences of its token. Here it is
+  accumulated in float32 and rounded once to the table's dtype. Autodiff would
+  accumulate in bfloat16, where the sum stops growing after some hundred terms.
   """
   return table_VD[tokens]
 
 
 def _save(table_VD, tokens):
-  # An array without entries carries the table's shape and dtype.
+  # An empty array that carries the table's number of rows and dtype.
   shape = jnp.zeros((len(table_VD), 0), table_VD.dtype)
   return table_VD[tokens], (shape, tokens)
 

@@ -1,11 +1,11 @@
-"""Routed experts on a mesh: tokens travel to their experts and back.
+"""Expert parallelism: tokens are sent to the devices of their experts and back.
 
-Under `jax.shard_map` every device holds E / n experts of an expert group of n
-devices, and a part of the group's tokens. `gather` brings all tokens of the
-group to every device and adds up what each made of them (the reference, and
-the form for few tokens); `ragged` sends each token to the devices that hold its
-experts, and only there. Neither drops a token. Forward and backward are written
-out, so every collective can be seen here.
+Under `jax.shard_map` every device of an expert group of n devices holds E / n
+experts and a part of the group's tokens. The exchange `gather` all-gathers the
+group's tokens and reduce-scatters the results (the reference, and the form for
+few tokens); `ragged` sends each token only to the devices that hold its
+experts. Neither drops a token. Forward and backward passes are written by hand,
+so every collective is visible here.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from r1jax.ops.experts import Matrices
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import Place
 
-# Fewer tokens than this on a device are gathered: their way to the experts
-# would be all latency.
+# With fewer tokens than this on a device, `gather` is used: a ragged exchange
+# would be dominated by latency.
 FEW = 256
 
 
 class Plan(NamedTuple):
-  """How the operands lie on the mesh; axis names, () where whole.
+  """How the operands are split over the mesh; () means not split.
 
   Attributes:
     form: of the experts on one device, see `experts.routed`.
-    exchange: `none` (every device has all experts), `shared` (the tokens are
-      whole within a group), `gather` or `ragged`.
-    tokens: of the leading dimensions of x.
-    group: the mesh axis that experts are split over.
-    tensor: that the experts' width is split over.
-    width: that parameters' input width is split over, gathered before use.
+    exchange: `none` (every device has all experts), `shared` (all devices of a
+      group have the same tokens), `gather` or `ragged`.
+    tokens: partition of the leading dimensions of x.
+    group: mesh axes that the experts are split over.
+    tensor: mesh axes that the experts' feed-forward width is split over.
+    width: mesh axes that the input width of the parameters is split over; the
+      parameters are gathered over them before use.
     precision: of the products.
     place: of the pass.
   """
@@ -55,7 +56,7 @@ class Plan(NamedTuple):
 
 
 def choose(backend: str, tokens: int) -> str:
-  """Form of the exchange for so many tokens a device on a JAX backend."""
+  """The exchange to use for `tokens` tokens per device on a JAX backend."""
   # XLA:CPU has no ragged all-to-all.
   return "gather" if backend == "cpu" or tokens < FEW else "ragged"
 
@@ -106,8 +107,8 @@ def _plan(form, exchange, x_shape, w_shape, precision, place) -> Plan:
       ("experts", "expert_embed", "expert_mlp"), w_shape, sizes,
       place.layout))
   split = [name for entry in tokens for name in _names(entry)]
-  # Parameters are gathered over all of `width`; their gradient is scattered
-  # over those of its axes that tokens are split over.
+  # Parameters are gathered over all axes of `width`, and their gradient is
+  # reduce-scattered over those of them that tokens are split over.
   width = tuple(name for name in width if name in split)
   if not group:
     exchange = "none"
@@ -133,7 +134,7 @@ def _parallel(plan: Plan, x, experts, weights, *w):
 
 
 def _specs(plan, width, w):
-  """Of w_gate, w_up and w_down, and of the adapters that they may have."""
+  """Partition specs of w_gate, w_up and w_down, with their adapters if any."""
   group, tensor, wide = (
       names or None for names in (plan.group, plan.tensor, width))
 
@@ -166,7 +167,7 @@ _parallel.defvjp(_save, _gradients)
 
 
 def _forward(plan, x, experts, weights, *w):
-  """One device's part, [tokens of the device, D] summed over its experts."""
+  """The result for the tokens of one device."""
   shape, (x, experts, weights) = x.shape, _flat(x, experts, weights)
   if plan.exchange == "ragged":
     y = ragged_exchange.forward(_ragged(plan), x, experts, weights, *w)
@@ -181,7 +182,7 @@ def _forward(plan, x, experts, weights, *w):
 
 
 def _backward(plan, x, experts, weights, *w_dout):
-  """Gradients of tokens and gates here, of parameters over all tokens."""
+  """Gradients of this device's tokens and gates, and of its parameters."""
   *w, dout = w_dout
   shapes = x.shape, weights.shape
   x, experts, weights, dout = _flat(x, experts, weights, dout)
@@ -204,7 +205,7 @@ def _backward(plan, x, experts, weights, *w_dout):
 
 
 def _own(plan, x, experts, weights, *w):
-  """What this device's experts make of these tokens."""
+  """The contribution of this device's experts to these tokens."""
   chosen, gates, _ = _local(plan, experts, weights, w[0].shape[0])
   return experts_ops.routed(plan.form, x, chosen, gates, *w, absent=True,
                             **_how(plan))
@@ -235,16 +236,18 @@ def _own_gradients(plan, x, experts, weights, dout, w):
   dx, dgates, *dw = jax.vjp(value, x, gates, *w)[1](dout)
   if order is None:
     return dx, dgates, dw
-  # Absent pairs took no part: their rows of the gradient are zero already.
+  # Pairs of other devices' experts have a zero gradient already.
   dweights = jnp.zeros_like(weights).at[
       jnp.arange(len(order))[:, None], order].add(dgates)
   return dx, dweights, dw
 
 
 def _local(plan, experts_XA, weights_XA, n_local):
-  """Pairs of this device's experts, numbered from 0; n_local is no expert.
+  """(token, expert) pairs of this device's experts.
 
-  Of a token's A experts at most n_local are here: the columns beyond are cut.
+  Experts are numbered from 0 on the device; n_local marks a pair of another
+  device. At most n_local of a token's A experts are here, so further columns
+  are dropped.
 
   Returns:
     (experts, gates, columns that were taken), each [X, min(A, n_local)].
@@ -274,10 +277,10 @@ def _total(x, axes):
 
 
 def _over_devices(plan, dw, like, spec):
-  """Gradient of a parameter, added up in float32 over all that have a part.
+  """Gradient of a parameter, summed in float32 over the devices that share it.
 
-  These are the devices that tokens are split over and, for the factor of an
-  adapter that they have whole, those that the experts' width is split over.
+  The sum goes over the axes that tokens are split over and, for the factor of
+  an adapter that is not split over the experts' width, over `plan.tensor`.
   """
   split = [name for entry in plan.tokens for name in _names(entry)]
   dim_of = {name: dim for dim, entry in enumerate(spec)

@@ -1,10 +1,11 @@
-"""Dropless routed experts in four forms behind one signature.
+"""Routed experts without dropped tokens, in four forms with one signature.
 
 `gmm` and `ragged` sort tokens by expert, for JAX's grouped matrix product in
-Pallas (TPU) and for `jax.lax.ragged_dot` (GPU); `blocks` sorts them into padded
-blocks, each of one expert (CPU); `dense` sends every token to every expert (the
-oracle). `ragged_dot` is dense over experts on the CPU and on TPU v5e and v6e.
-docs/log/core.md has the measured tables behind `choose`.
+Pallas (TPU) and for `jax.lax.ragged_dot` (GPU). `blocks` sorts them into padded
+blocks of one expert each (CPU). `dense` sends every token to every expert (the
+reference of the tests). XLA computes `ragged_dot` with all experts for every
+token on CPUs and on TPU v5e and v6e. docs/log/core.md has the measurements
+behind `choose`.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
     w_gate_EDJ: gate projections.
     w_up_EDJ: up projections.
     w_down_EJD: down projections.
-    absent: whether `experts_XA` may hold E, which is no expert: such a pair
-      adds nothing and costs `ragged` and `dense` nothing.
+    absent: whether `experts_XA` may hold E for "no expert": such a pair adds
+      nothing to the result.
     precision: of the products, see `linear.precise`.
     interpret: run the kernel of `gmm` without a TPU, slowly (for tests).
 
@@ -65,7 +66,7 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
 
 def _dense(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
            w_down_EJD, precision):
-  del there_XA  # E is equal to no expert
+  del there_XA  # the entry E matches no expert below
   whole, by_expert = (functools.partial(_einsum, equation) for equation in (
       "XD,EDJ->EXJ", "EXJ,EJD->EXD"))
   gate, up = (times(whole, by_expert, precision, x_XD, w)
@@ -85,12 +86,12 @@ def _einsum(equation, x, w, *, precision, dtype):
 
 def _sorted(product, x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ,
             w_up_EDJ, w_down_EJD, precision):
-  """By a product of rows in groups, each with a matrix of its own."""
+  """Sorts tokens by expert for a grouped matrix product."""
   n_experts = w_gate_EDJ.shape[0]
   flat = experts_XA.reshape(-1)
   pair_of_slot = jnp.argsort(flat, stable=True)
   slot_of_pair = jnp.argsort(pair_of_slot).reshape(experts_XA.shape)
-  # Absent pairs are sorted behind all groups, and in none of them.
+  # Absent pairs are sorted behind all groups and belong to none.
   sizes_E = jnp.bincount(flat, length=n_experts).astype(jnp.int32)
   x_sorted = _dispatch(x_XD, pair_of_slot, slot_of_pair, there_XA)
   gate, up = (times(product, product, precision, x_sorted, w, sizes_E)
@@ -125,7 +126,7 @@ def _megablox(interpret, dtype, x_XD, w_EDJ, sizes_E):
 
 @functools.cache
 def _tiling(tile):
-  """By the widths: the products of the gradient have them in another order."""
+  """Tile sizes by shape; the products of the gradient have other shapes."""
   return lambda rows, inner, outer: (tile, min(inner, 1024), min(outer, 1024))
 
 
@@ -141,10 +142,10 @@ def _blocks(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
   blocks_E = (jnp.sum(hits_nE, 0) + size - 1) // size
   ends_E = jnp.cumsum(blocks_E)
   slot_of_pair = (ends_E - blocks_E)[flat] * size + rank_n
-  if there_XA is not None:  # outside: the scatter below drops it
+  if there_XA is not None:  # out of bounds: the scatter below drops it
     slot_of_pair = jnp.where(
         there_XA.reshape(-1), slot_of_pair, n_blocks * size)
-  # Empty slots hold the pair n_pairs, whose token is a row of zeros.
+  # Empty slots hold the index n_pairs, which reads a row of zeros.
   pair_of_slot = jnp.full(n_blocks * size, n_pairs, jnp.int32).at[
       slot_of_pair].set(jnp.arange(n_pairs, dtype=jnp.int32))
   expert_of_block = jnp.minimum(
@@ -163,7 +164,7 @@ def _blocks(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
 
 
 def _block_size(n_pairs: int, n_experts: int) -> int:
-  """Powers of two near a quarter of the mean load, from 8 to 128."""
+  """The largest power of two up to a quarter of the mean load; 8 to 128."""
   size = 8
   while size < 128 and size * 8 <= n_pairs // n_experts:
     size *= 2
@@ -199,14 +200,14 @@ def _expert_of_block_backward(precision, saved, dw_bio):
 _expert_of_block.defvjp(_expert_of_block_forward, _expert_of_block_backward)
 
 
-# Both directions of moving tokens to slots are gathers, because each map's
-# inverse is at hand; XLA would otherwise transpose a gather into a scatter-add,
-# which is slow on every backend and serial on the CPU.
+# The gradients below are gathers too, because the inverse map is known. XLA
+# would transpose a gather into a scatter-add, which is slow on every backend
+# and serial on a CPU.
 
 
 @jax.custom_vjp
 def _dispatch(x_XD, pair_of_slot, slot_of_pair_XA, there_XA):
-  """Row of each slot: the token of the pair there, zeros in empty slots."""
+  """The row of each slot: its pair's token; zeros in empty slots."""
   del there_XA
   token_of_slot = pair_of_slot // slot_of_pair_XA.shape[1]
   return _with_zero_row(x_XD)[token_of_slot]
@@ -226,7 +227,7 @@ _dispatch.defvjp(_dispatch_forward, _dispatch_backward)
 
 @jax.custom_vjp
 def _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair_XA, there_XA):
-  """Weighted sum over each token's pairs, accumulated in float32."""
+  """Weighted sum over each token's experts, accumulated in float32."""
   del pair_of_slot
   y_XAD = _of_pairs(y_slots, slot_of_pair_XA, there_XA).astype(jnp.float32)
   return jnp.sum(y_XAD * weights_XA[..., None], 1).astype(y_slots.dtype)
@@ -253,9 +254,9 @@ _combine.defvjp(_combine_forward, _combine_backward)
 
 
 def _of_pairs(slots, slot_of_pair_XA, there_XA):
-  """Rows of each token's pairs, zeros for absent ones.
+  """The rows [X, A, D] of each token's pairs; zeros for absent pairs.
 
-  The rows of absent pairs are in no group, and so may hold anything.
+  Absent pairs are in no group, so their rows may hold anything.
   """
   rows_XAD = slots[slot_of_pair_XA]
   if there_XA is None:
@@ -264,5 +265,5 @@ def _of_pairs(slots, slot_of_pair_XA, there_XA):
 
 
 def _with_zero_row(rows):
-  """`rows` and one row of zeros, which empty slots read."""
+  """`rows` with a row of zeros appended, which empty slots read."""
   return jnp.concatenate([rows, jnp.zeros_like(rows[:1])])

@@ -1,9 +1,10 @@
 """Causal attention within the segments of whole rows, in four forms.
 
-`naive` holds all scores of a layer (the oracle, and the fastest for short
-rows); `blocks` goes by blocks in XLA (any backend); `splash` are JAX's TPU
-kernels; `cudnn` is NVIDIA's, which knows no segments. Only `naive` makes
-anything of size [T, S]. docs/log/core.md has the table behind `choose`.
+`naive` computes all scores of a layer at once (the reference of the tests, and
+the fastest for short rows). `blocks` computes them by blocks in XLA (any
+backend). `splash` is JAX's kernel for TPUs, `cudnn` NVIDIA's for GPUs, which
+does not support segments here. Only `naive` makes arrays of size [T, S].
+docs/log/core.md has the measurements behind `choose`.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from r1jax.ops.attention import Segments
 
 FORMS = ("naive", "blocks", "splash", "cudnn")
 
-# Queries and keys of one block, of `blocks` and `splash`.
+# Largest number of queries and of keys in a block of `blocks` and `splash`.
 BLOCK = 512
-# Longest row for which all scores at once are faster than blocks on a CPU.
+# Longest row for which `naive` is faster than `blocks` on a CPU.
 NAIVE_LENGTH = 512
-# Widest head that cuDNN takes on every GPU that it takes at all.
+# Widest head that cuDNN accepts on every GPU that it supports.
 CUDNN_WIDTH = 128
 
 
 def choose(backend: str, length: int, dtype: jnp.dtype, width: int,
            packed: bool) -> str:
-  """The form for a JAX backend; only the CPU's crossover is measured.
+  """The form to use on a JAX backend; only the CPU's threshold was measured.
 
   Args:
     backend: `cpu`, `gpu` or `tpu`.
@@ -40,7 +41,7 @@ def choose(backend: str, length: int, dtype: jnp.dtype, width: int,
     width: of a key or a value head, the larger one.
     packed: whether a row may hold several segments.
   """
-  # The kernels' smallest block is 128 long: a shorter row is mostly padding.
+  # The kernels' smallest block is 128 long: shorter rows would be padded.
   if backend == "tpu" and length >= flash_splash.LANES:
     return "splash"
   if (backend == "gpu" and not packed and width <= CUDNN_WIDTH
@@ -55,8 +56,8 @@ def attend(form: str, q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
            ) -> jax.Array:
   """softmax(q k^T * scale) v, causal and within segments, on one device.
 
-  A query at index i of its row sees the keys s <= i of its own segment, itself
-  among them; padding is a segment, 0. The queries may be a part of the row.
+  A query at index i of its row sees the keys up to index i of its own segment.
+  Padding is segment 0. The queries may be a part of the row.
 
   Args:
     form: one of FORMS.
@@ -65,12 +66,13 @@ def attend(form: str, q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
     v_BKSW: values, of any width.
     segments: of queries and keys.
     scale: multiplies the scores.
-    block: queries and keys of a block, in `blocks` and `splash` (there a
-      multiple of 128); a shorter row is one block.
-    packed: whether a row may hold several segments. False promises one, then
-      padding; a row that breaks the promise comes out as NaN from `cudnn`,
-      whose output at padding is otherwise finite and means nothing.
-    precision: of the products, see `linear.precise`; `cudnn` takes no float32.
+    block: most queries and keys of a block, in `blocks` and `splash` (a
+      multiple of 128 there).
+    packed: whether a row may hold several segments. False promises that each
+      row is one segment and then padding. With `cudnn` a row that breaks the
+      promise comes out as NaN, and results at padding are meaningless.
+    precision: of the products, see `linear.precise`; `cudnn` does not support
+      float32.
 
   Returns:
     [B, N, T, W] in the dtype of the values.
@@ -91,10 +93,10 @@ def attend(form: str, q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
 
 def _cudnn(q_BNTH, k_BKSH, v_BKSW, segments_BT, scale, packed,
            implementation="cudnn"):
-  """Heads are padded to one width; the causal mask alone hides padding."""
+  """Pads heads to one width; the causal mask alone hides padded positions."""
   check(not packed,
-        "attention='cudnn' with packed=True: cuDNN is given no segments here,"
-        " only causality; choose blocks, or give it rows of one segment")
+        "attention='cudnn' with packed=True: cuDNN attention has no segments"
+        " here; choose blocks, or set packed=False for rows of one sequence")
   h, w = q_BNTH.shape[-1], v_BKSW.shape[-1]
   t, s = q_BNTH.shape[2], k_BKSH.shape[2]
   check(t == s, f"attention='cudnn' with {t} queries and {s} keys: it takes"
@@ -121,10 +123,10 @@ def sharded(form: str, q_BNTH: jax.Array, k_BKTH: jax.Array,
             precision: jax.lax.Precision | None = None) -> jax.Array:
   """`attend` of whole rows to themselves, over the devices of a mesh.
 
-  Each device has its rows, heads and queries, and the keys of whole rows. Axes
-  of `spec` that are not among `axes` are left out, and a dimension that its
-  axes do not divide is left whole; without `axes` this is `attend`. Key heads
-  are repeated only as far as every part of the query heads needs one.
+  Each device computes its rows, heads and queries, with the keys of the whole
+  rows. Axes of `spec` that are not in `axes` are left out, and a dimension that
+  its axes do not divide is not split. Without `axes` this is `attend`. Key
+  heads are repeated only as often as needed to split them like query heads.
 
   Args:
     form: one of FORMS.
@@ -134,8 +136,11 @@ def sharded(form: str, q_BNTH: jax.Array, k_BKTH: jax.Array,
     segments_BT: int32, 0 is padding.
     scale: multiplies the scores.
     spec: mesh axes of B, N and T, as `rules.spec` gives them.
-    axes: sizes of the axes that are free, see `mesh.Place`.
+    axes: sizes of the free mesh axes, see `mesh.Place`.
     block, packed, precision: as in `attend`.
+
+  Returns:
+    [B, N, T, W] in the dtype of the values.
   """
   def local(q, k, v, segments):
     return attend(form, q, k, v, segments, scale, block=block, packed=packed,
@@ -155,13 +160,13 @@ def sharded(form: str, q_BNTH: jax.Array, k_BKTH: jax.Array,
       in_specs=(queries, keys, keys, Segments(
           PartitionSpec(rows, length), PartitionSpec(rows),
           PartitionSpec(length))),
-      # The kernels do not say along which axes their results vary.
+      # Pallas kernels do not tell JAX over which axes their results vary.
       check_vma=False)
   return split(q_BNTH, k, v, segments)
 
 
 def _fit(entry, size, axes):
-  """The mesh axes of one dimension that are free, if they divide it."""
+  """The free mesh axes of a dimension, or none if they do not divide it."""
   names = (entry,) if isinstance(entry, str) else entry or ()
   names = tuple(name for name in names if name in axes)
   ways = math.prod(axes[name] for name in names)

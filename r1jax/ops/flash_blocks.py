@@ -1,8 +1,8 @@
-"""Attention by blocks of queries and keys, in XLA: nothing of size [T, S].
+"""Attention by blocks of queries and keys, in XLA, without [T, S] arrays.
 
 The softmax over blocks is the online one of Milakov and Gimelshein
-(arXiv:1805.02867), the backward pass from the log-sum-exp that of
-FlashAttention-2 (arXiv:2307.08691).
+(arXiv:1805.02867). The backward pass recomputes probabilities from the
+log-sum-exp, as FlashAttention-2 does (arXiv:2307.08691).
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import jax.numpy as jnp
 from r1jax.ops import attention
 from r1jax.ops.attention import Segments
 
-# Below every score, yet finite: what is not allowed is -inf, and -inf - -inf
-# would be NaN.
+# Initial maximum: below every score, yet finite, because scores that are not
+# allowed are -inf, and -inf - -inf would be NaN.
 _LOWEST = -1e30
 
 
 def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
            segments: Segments, scale: float, block: int,
            precision: jax.lax.Precision | None = None) -> jax.Array:
-  """`flash.attend` by blocks of at most `block` queries and as many keys.
+  """`flash.attend` by blocks of at most `block` queries and `block` keys.
 
-  Accumulates in float32 and saves only the output and the log-sum-exp for the
-  backward pass, which goes through the blocks once more. Blocks whose keys are
-  all later than the queries, or of other segments in every row, are skipped.
+  Accumulates in float32. Only inputs, output and log-sum-exp are saved for the
+  backward pass. Skipped are the blocks before the first and after the last one
+  that may have a key that a query sees in any row.
   """
   t, s = q_BNTH.shape[2], k_BKSH.shape[2]
   block_t, block_s = even(block, t), even(block, s)
@@ -41,9 +41,10 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
 
 
 def even(block: int, size: int, multiple: int = 1) -> int:
-  """The size of as few blocks as `block` allows, all alike.
+  """Block size that splits `size` evenly into as few blocks as possible.
 
-  513 tokens in blocks of at most 512 are two of 257, not two of 512.
+  513 tokens in blocks of at most 512 become two of 257, not two of 512. The
+  result is rounded up to a multiple of `multiple`.
   """
   parts = -(-size // block)
   return -(-size // (parts * multiple)) * multiple
@@ -52,10 +53,10 @@ def even(block: int, size: int, multiple: int = 1) -> int:
 def pad(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
         segments: Segments, block_t: int, block_s: int
         ) -> tuple[jax.Array, jax.Array, jax.Array, Segments]:
-  """The arrays with T and S rounded up to whole blocks.
+  """Pads T and S to multiples of the block sizes.
 
-  Keys beyond the last have an index beyond every query's. Queries beyond the
-  last see what the last one sees, so that theirs is a softmax of something.
+  Padding keys come after every query and so are never seen. Padding queries see
+  what the last query sees, so that no softmax is empty.
   """
   more_t, more_s = -q_BNTH.shape[2] % block_t, -k_BKSH.shape[2] % block_s
   q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))) for x, more in (
@@ -68,9 +69,9 @@ def pad(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
 
 
 def live_blocks(segments: Segments, block_t: int, block_s: int) -> jax.Array:
-  """Bool [B, T/block_t, S/block_s]: False where no query may see any key.
+  """Bool [B, T/block_t, S/block_s]: False where no query sees any key.
 
-  True may be wrong: it means that the segments' ranges overlap, and that the
+  True is only an upper bound: the ranges of segment numbers overlap, and the
   last query is not before the first key.
   """
   queries_BT, keys_BS, index_T = segments
@@ -89,7 +90,7 @@ def _slice(x, i, size, axis):
 
 
 def _allowed(masks, i, j, block_t, block_s):
-  """Mask [B, block_t, block_s] of queries' block i and keys' block j."""
+  """Mask [B, block_t, block_s] of query block i and key block j."""
   queries_BT, keys_BS, index_T = masks[0]
   return attention.causal_mask(Segments(
       _slice(queries_BT, i, block_t, 1), _slice(keys_BS, j, block_s, 1),

@@ -1,9 +1,9 @@
 """Attention on TPU by JAX's Pallas kernels (splash attention).
 
-Which blocks the kernels visit, and the index of every query, are read from the
-arguments instead of from a mask known at compile time: so a device that holds a
-part of the queries runs the same program as the others, and blocks of other
-segments are skipped.
+The blocks that the kernels visit, and the index of every query, are arguments
+instead of a mask known at compile time. So a device that holds a part of the
+queries runs the same program as the others, and blocks without a common segment
+are skipped.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSW: jax.Array,
   """`flash.attend` by the kernels, in blocks of at most `block` each way.
 
   Runs on one device: the compiler cannot split a kernel (see `flash.sharded`).
-  The kernels take no scale: scaled here, bfloat16 queries are rounded once more
-  unless it is a power of two. The models' are scaled before their one rounding.
+  The kernels take no scale, so the queries are scaled here, which rounds them
+  once more in bfloat16 unless the scale is a power of two. The models pass
+  scale 1 and scale the queries before they are first rounded.
 
   Args:
     q_BNTH: queries.
@@ -80,7 +81,7 @@ def _causal(index_T, index_S):
 
 
 def _visits(fetch, live, index_T):
-  """What the kernels read before they start, for all heads."""
+  """The kernels' prefetched arguments, the same for all heads."""
   return mask_info.MaskInfo(
       data_next=fetch[None], mask_next=None,
       block_mask=live[None].astype(jnp.int32), partial_mask_blocks=None,
@@ -88,15 +89,16 @@ def _visits(fetch, live, index_T):
 
 
 def _next_live(live):
-  """int32 [rows, columns]: the live column to fetch for each visit.
+  """int32 [rows, columns]: the column to fetch at each visit.
 
-  A live block's own; before one, the next of the row; after the last, the first
-  of the next row, so that it is on its way while nothing is computed.
+  For a live block its own column; for a skipped one the next live column of the
+  row, or, if there is none, the first one of the next row. So the next block is
+  prefetched while nothing is computed.
   """
   rows, columns = live.shape
   own = jnp.where(live, jnp.arange(columns)[None], columns)
   ahead = jax.lax.cummin(own, axis=1, reverse=True)
   following = jnp.roll(ahead[:, :1], -1, 0)
   fetched = jnp.where(ahead < columns, ahead, following)
-  # A row without any live block is not computed, but must name a block.
+  # A row without live blocks is not computed, but must name a valid block.
   return jnp.minimum(fetched, columns - 1).astype(jnp.int32)

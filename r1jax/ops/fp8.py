@@ -1,8 +1,8 @@
 """FP8 (e4m3) weights with one scale for each block of 128 x 128.
 
-As DeepSeek-V3's published files have them (arXiv:2412.19437, section 3.3.2;
-`weight` and `weight_scale_inv`): value = code * scale. On the host, in NumPy:
-files are converted slice by slice, off the devices.
+The format of DeepSeek-V3's published files (arXiv:2412.19437, section 3.3.2;
+`weight` and `weight_scale_inv`): value = code * scale. In NumPy, because files
+are converted slice by slice on the host.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 BLOCK = 128
 E4M3 = np.dtype(ml_dtypes.float8_e4m3fn)
-LARGEST = 448.0  # of e4m3
+LARGEST = 448.0  # largest finite value of e4m3
 
 # The value of each code: a look-up is several times faster than a cast.
 _VALUES = np.arange(256, dtype=np.uint8).view(E4M3).astype(np.float32)
@@ -34,7 +34,7 @@ def dequantise(codes: np.ndarray, scales: np.ndarray,
     start: row and column of the rectangle's first element in the matrix.
   """
   values = np.take(_VALUES, codes.view(np.uint8))
-  # One band of blocks at a time: the spread scales stay small.
+  # One row of blocks at a time, so that the expanded scales stay small.
   columns = (start[1] + np.arange(values.shape[1])) // BLOCK
   row = 0
   while row < len(values):
@@ -59,9 +59,9 @@ def quantise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     band = values[row:row + BLOCK].astype(np.float32)
     largest = np.maximum.reduceat(np.abs(band).max(0), edges)
     scales[i] = np.where(largest > 0, largest.astype(np.float64) / LARGEST, 1.0)
-    # The scale of the very smallest values would round to zero.
+    # The scale of a block of tiny values could round to zero.
     scales[i] = np.maximum(scales[i], np.finfo(np.float32).smallest_subnormal)
     band /= np.repeat(scales[i], BLOCK)[None, :band.shape[1]]
-    # Rounding of the scale may push the largest a little over the edge.
+    # As the scale was rounded, the largest value may slightly exceed 448.
     codes[row:row + BLOCK] = np.clip(band, -LARGEST, LARGEST, out=band)
   return codes, scales

@@ -1,4 +1,4 @@
-"""Matrix products over flattened tokens, plain and with an adapter beside."""
+"""Matrix products of activations with weights, plain or with a LoRA adapter."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Products(NamedTuple):
 
   Attributes:
     precision: see `precise`.
-    flat: whether all axes but the contracted ones are flattened to two
-      dimensions around the product, see `mesh.Place.flat`.
+    flat: whether operands are reshaped to two dimensions for the product, see
+      `mesh.Place.flat`.
   """
 
   precision: jax.lax.Precision | None = None
@@ -32,16 +32,17 @@ PLAIN = Products()
 
 @flax.struct.dataclass
 class Adapted:
-  """The matrix W + scale A B, which nothing ever forms (arXiv:2106.09685).
+  """The matrix W + scale A B (LoRA, arXiv:2106.09685), kept as three arrays.
 
-  It stands in a tree of parameters where W stood, stacked as W was. A sum in
-  W's dtype would lose most of a young adapter: in bfloat16 a change of less
-  than 1/512 of a weight is rounded away. Here a product adds what both factors
-  of the adapter make of its operand, in float32, before it is rounded.
+  It replaces W in a tree of parameters, with the same stacking. The sum is
+  never formed: in W's dtype it would lose most of an adapter early in training
+  (in bfloat16 a change of less than 1/512 of a weight is rounded away). Instead
+  a product x (W + scale A B) is computed as x W + scale (x A) B, added in
+  float32 and then rounded.
 
   Attributes:
-    w: [lead..., in..., out...], of any dtype. It is the first leaf, because
-      Flax compares the first leaf with the parameter that a module declares.
+    w: [lead..., in..., out...], of any dtype. It must be the first leaf, which
+      Flax compares with the parameter that a module declares.
     a: float32 [lead..., in..., r].
     b: float32 [lead..., r, out...].
     scale: alpha / rank.
@@ -61,7 +62,7 @@ class Adapted:
     return self.w.ndim
 
   def axes(self, names: tuple[str | None, ...]) -> Adapted:
-    """Logical axes of the leaves from those of W; the rank is whole."""
+    """Logical axes of the leaves, given those of W; the rank is not split."""
     lead = self.a.ndim + self.b.ndim - 2 - self.w.ndim
     split = self.a.ndim - 1
     return self.replace(w=names, a=(*names[:split], None),
@@ -69,20 +70,20 @@ class Adapted:
 
 
 def is_adapted(node: Any) -> bool:
-  """For `is_leaf` where a matrix and its adapter are one thing."""
+  """Whether a node is an `Adapted`; for `is_leaf` of tree functions."""
   return isinstance(node, Adapted)
 
 
 def cast(w: Any, dtype: Any) -> Any:
-  """A matrix in another dtype; of an adapted one the base, for A and B stay."""
+  """A matrix in another dtype; of an `Adapted` only W is cast."""
   return w.replace(w=w.w.astype(dtype)) if is_adapted(w) else w.astype(dtype)
 
 
 def precise(precision: jax.lax.Precision | None, dtype: Any
             ) -> jax.lax.Precision:
-  """`precision`, or that of the dtype: float32 in full, else the default.
+  """`precision`, or if it is None HIGHEST for float32 and DEFAULT otherwise.
 
-  By default an accelerator computes products of float32 arrays in TF32 (GPU)
+  With DEFAULT an accelerator computes products of float32 arrays in TF32 (GPU)
   or one pass of bfloat16 (TPU).
   """
   if precision is not None:
@@ -95,10 +96,10 @@ def linear(x: jax.Array, w: jax.Array | Adapted, n_in: int = 1,
   """Contracts the last `n_in` axes of `x` with the first `n_in` of `w`.
 
   Args:
-    x: [..., in...], the compute dtype.
+    x: [..., in...] in the compute dtype.
     w: [in..., out...], cast to the dtype of `x`.
     n_in: number of contracted axes.
-    how: the product is computed.
+    how: how the product is computed.
     scale: multiplies the result, in float32.
 
   Returns:
@@ -113,16 +114,16 @@ def times(first: Callable[..., jax.Array], second: Callable[..., jax.Array],
           precision: jax.lax.Precision | None, x: jax.Array,
           w: jax.Array | Adapted, *rest: Any, scale: float = 1.0
           ) -> jax.Array:
-  """The product of `x` and a matrix, or its base and adapter, in x's dtype.
+  """The product of `x` and a matrix, with or without an adapter, in x's dtype.
 
-  With an adapter: x W + scale (x A) B, the factors' products in float32, the
-  sum in float32 and rounded once.
+  With an adapter: x W + w.scale (x A) B, with the adapter's products and the
+  sum in float32, rounded once.
 
   Args:
-    first: (x, w, *rest, precision=, dtype=) -> x w, accumulated in float32,
-      as `dtype`.
-    second: the same for (x A) and B; another where the axes differ.
-    precision: of x W; the adapter's products are float32 on every backend.
+    first: (x, w, *rest, precision=, dtype=) -> x w in `dtype`, accumulated in
+      float32; for x W and x A.
+    second: the same for (x A) B, whose axes may differ.
+    precision: of x W; the adapter's products have full float32 precision.
     x: any dtype.
     w: the matrix.
     rest: integer arrays that both products take.
@@ -145,10 +146,10 @@ def times(first: Callable[..., jax.Array], second: Callable[..., jax.Array],
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def wide(product: Callable[..., jax.Array], precision: jax.lax.Precision,
          x: jax.Array, w: jax.Array, *rest: Any) -> jax.Array:
-  """`product` before its result is rounded: float32.
+  """`product` with a float32 result, and a backward pass in x's dtype.
 
-  Backwards it is the plain product: autodiff would multiply a float32 gradient
-  with bfloat16 matrices, which hardware does in float32.
+  Autodiff would multiply the float32 gradient with bfloat16 matrices, a product
+  that hardware computes in float32, slowly.
   """
   return product(x, w, *rest, precision=precision, dtype=jnp.float32)
 
@@ -171,14 +172,15 @@ wide.defvjp(_wide_forward, _wide_backward)
 def kernel(f: Callable[..., jax.Array],
            precision: jax.lax.Precision | None, x: jax.Array, *rest: Any
            ) -> jax.Array:
-  """f(x, *rest), a kernel that cannot be told the precision of its products.
+  """f(x, *rest) for a kernel that has no argument for its products' precision.
 
-  They take the one that is ambient where they are traced, and so those of its
-  gradients, which are traced later, elsewhere. Kernels know two: the default,
-  which is exact for bfloat16 operands, and for float32 the highest.
+  Such a kernel uses `jax.default_matmul_precision` at the time when it, or its
+  backward pass, is traced. Both are set here: to the default, which is exact
+  for bfloat16 operands, or for float32 to `highest` unless `precision` says
+  default.
 
   Args:
-    f: any function of arrays, which it takes as arguments only.
+    f: any function of arrays; it must not close over arrays.
     precision: see `precise`.
     x: the array whose dtype decides.
     rest: other arrays.
@@ -221,9 +223,17 @@ def _contract(n_in, flat, x, w, *, precision, dtype):
 def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array,
            w_down: jax.Array, how: Products = PLAIN, activation: str = "silu"
            ) -> jax.Array:
-  """Gated feed-forward: W_down(silu(W_gate x) * W_up x). x [..., D] -> same.
+  """Gated feed-forward: W_down(silu(W_gate x) * W_up x).
 
-  With activation="gelu" it is GELU by its approximation with tanh, as Gemma's.
+  Args:
+    x: [..., D].
+    w_gate, w_up: [D, F].
+    w_down: [F, D].
+    how: how the products are computed.
+    activation: `silu`, or `gelu` (tanh approximation, as in Gemma).
+
+  Returns:
+    [..., D] in the dtype of `x`.
   """
   gate, up = (linear(x, w, how=how) for w in (w_gate, w_up))
   if activation == "gelu":
@@ -233,9 +243,9 @@ def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array,
 
 @jax.custom_vjp
 def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
-  """silu(gate) * up; the backward pass saves nothing but the two operands.
+  """silu(gate) * up; only the two operands are saved for the backward pass.
 
-  Left to itself, autodiff keeps three arrays more of the feed-forward width.
+  Autodiff would save three more arrays of the feed-forward width.
   """
   return jax.nn.silu(gate) * up
 

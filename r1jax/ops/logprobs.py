@@ -1,4 +1,4 @@
-"""Log-probabilities and entropy without the [tokens, vocabulary] logits."""
+"""Log-probabilities, entropy and divergences without [tokens, V] logits."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from r1jax.sharding import rules
 
 
 class Plan(NamedTuple):
-  """What is static.
+  """Static arguments.
 
   Attributes:
     scale: 1 / temperature.
-    chunk: tokens at a time on a device.
-    entropy: whether it is computed.
+    chunk: most tokens per chunk on a device.
+    entropy: whether to compute the entropy.
     precision: of the products.
     tokens: mesh axes of rows and of positions; None without a mesh.
     vocab: mesh axes that the vocabulary is split over.
-    width: mesh axes that the gradient of the unembedding is scattered over.
+    width: mesh axes that the gradient of the unembedding is reduce-scattered
+      over.
   """
 
   scale: float
@@ -45,29 +46,29 @@ def chunked_logprobs(
 ) -> tuple[jax.Array, jax.Array | None]:
   """log softmax(hidden @ w / temperature) at the targets, and its entropy.
 
-  Tokens are taken in chunks, in the backward pass too, where the logits are
-  computed again from the saved log-normaliser: at no time do more than about
-  [chunk, V] logits exist. Products run in the dtype of `hidden` and add up in
-  float32.
+  Tokens are processed in chunks, so that at most about [chunk, V] logits exist
+  at a time. The backward pass recomputes them, and the probabilities from the
+  saved log-normaliser. Products take operands in the dtype of `hidden` and
+  accumulate in float32.
 
-  On a mesh every device takes chunks of its own tokens against its own columns
-  of the vocabulary; the unembedding's other dimension is gathered once, and its
-  gradient added up over all tokens once, after the last chunk.
+  On a mesh every device processes its own tokens with its own columns of the
+  vocabulary. The other dimension of the unembedding is gathered once, and its
+  gradient is summed over the devices once, after the last chunk.
 
   Args:
     hidden_BTD: states after the final norm, any float dtype.
     w_DV: unembedding.
     targets_BT: int32 in [0, V).
     temperature: divides the logits, as the sampler's does.
-    chunk: tokens at a time on each device; at most, and not much fewer.
-    entropy: whether to compute it.
+    chunk: most tokens per chunk on each device; chunks are at least about half
+      of that, so that they divide the tokens evenly.
+    entropy: whether to compute the entropy.
     precision: of the products, see `linear.precise`.
-    axes: of the mesh that is set, those that are free, see `mesh.Place`; None
-      on one device.
+    axes: free axes of the current mesh, see `mesh.Place`; None on one device.
 
   Returns:
-    (logprobs_BT, entropy_BT), float32; the entropy, a metric, carries no
-    gradient and is None where it was not asked for.
+    (logprobs_BT, entropy_BT), float32. The entropy (nats) is a metric and has
+    no gradient; it is None if it was not asked for.
 
   Raises:
     ValueError: a temperature or chunk that is not positive.
@@ -102,7 +103,8 @@ def _names(entry) -> tuple[str, ...]:
 
 
 def _chunks(tokens: int, chunk: int) -> int:
-  """Number of chunks: one that divides the tokens, if one is near."""
+  """Number of chunks: if possible a divisor of `tokens`, below twice the least.
+  """
   least = max(1, math.ceil(tokens / chunk))
   exact = (n for n in range(least, 2 * least) if tokens % n == 0)
   return next(exact, least)
@@ -130,7 +132,7 @@ def _logits(plan, h_XD, w_DV):
 
 
 def _hits(plan, targets_X, columns):
-  """Bool [X, V], the target's column among those of this device."""
+  """Bool [X, V], one-hot of the target among this device's columns."""
   first = jax.lax.axis_index(plan.vocab) * columns if plan.vocab else 0
   return (first + jnp.arange(columns))[None] == targets_X[:, None]
 
@@ -200,7 +202,7 @@ def _backward(plan: Plan, hidden_BTD, w_DV, targets_BT, normalisers_BT, g_BT):
 
 
 def _gathered(plan, d_hidden, dw_DV):
-  """The gradients of this device's part, added up over the others'."""
+  """The gradients of this device's tokens and columns, summed over devices."""
   d_hidden = _total(d_hidden, plan.vocab)
   split = [name for entry in plan.tokens or () for name in _names(entry)]
   dw_DV = _total(dw_DV, tuple(a for a in split if a not in plan.width))
@@ -210,7 +212,14 @@ def _gathered(plan, d_hidden, dw_DV):
 
 
 def _mapped(plan, f, inputs, outputs):
-  """`f` on every device's part of r (by token), h (states), w, and dw as d."""
+  """`f` under `shard_map`.
+
+  Args:
+    plan: its mesh axes.
+    f: the function of one device's part.
+    inputs, outputs: a letter for each array: r, one value per token; h, hidden
+      states; w, the unembedding; d, its gradient.
+  """
   if plan.tokens is None:
     return functools.partial(f, plan)
   specs = {"r": plan.tokens, "h": PartitionSpec(*plan.tokens, None),
@@ -227,7 +236,7 @@ def _logprobs(plan, hidden, w_DV, targets):
 
 
 def _save(plan, hidden, w_DV, targets):
-  # Cast first: a mesh then gathers it in the narrower type.
+  # Cast before the gather over the mesh, which then moves the narrower type.
   logprobs, entropies, normalisers = _mapped(plan, _forward, "hwr", "rrr")(
       hidden, w_DV.astype(hidden.dtype), targets)
   return (logprobs, entropies), (hidden, w_DV, targets, normalisers)
@@ -249,24 +258,24 @@ def chunked_cross_entropy(
     precision: jax.lax.Precision | None = None,
     axes: Mapping[str, int] | None = None
 ) -> tuple[jax.Array, jax.Array]:
-  """-sum_v p(v) log q(v): p of the teacher's states, q of `hidden`'s.
+  """Cross-entropy -sum_v p(v) log q(v) of a teacher p and a student q.
 
-  Both are softmax(states @ w / temperature). In chunks and on a mesh as
-  `chunked_logprobs`, with about two [chunk, V] arrays at a time. The only
-  gradient is that of `hidden_BTD`: teacher and unembedding are detached.
+  Both are softmax(states @ w / temperature). Computed in chunks and on a mesh
+  as in `chunked_logprobs`, with about two [chunk, V] arrays at a time. Only
+  `hidden_BTD` has a gradient: teacher and unembedding are detached.
 
   Args:
-    hidden_BTD: states of what is trained, any float dtype.
-    teacher_BTD: states of what it shall predict, of the same dtype.
+    hidden_BTD: the student's states, any float dtype.
+    teacher_BTD: the teacher's states, of the same dtype.
     w_DV: unembedding of both.
     temperature: divides the logits of both.
-    chunk: tokens at a time on each device; at most, and not much fewer.
+    chunk: as in `chunked_logprobs`.
     precision: of the products, see `linear.precise`.
     axes: as in `chunked_logprobs`.
 
   Returns:
-    (cross_entropy_BT, float32; agree_BT, bool: both have the same most likely
-    token).
+    (cross_entropy_BT, float32, nats; agree_BT, bool: whether both have the same
+    most likely token).
 
   Raises:
     ValueError: a temperature or chunk that is not positive.
@@ -277,7 +286,7 @@ def chunked_cross_entropy(
 
 
 def _soft_forward(plan: Plan, hidden_BTD, teacher_BTD, w_DV):
-  """(cross-entropies, 1 where the best agree, both normalisers), [B, T]."""
+  """(cross-entropies, 1 where both agree, both log-normalisers), [B, T]."""
   shape = hidden_BTD.shape[:2]
   n = _chunks(math.prod(shape), plan.chunk)
 
@@ -341,30 +350,31 @@ def chunked_divergence(
     teacher_w_EV: jax.Array, *, beta: float, temperature: float = 1.0,
     chunk: int = 1024, precision: jax.lax.Precision | None = None,
     axes: Mapping[str, int] | None = None) -> jax.Array:
-  """How far a student's distributions are from a teacher's (GKD).
+  """Generalized Jensen-Shannon divergence of student and teacher (GKD).
 
-  Generalized Jensen-Shannon divergence (arXiv:2306.13649, eq. 1): with q the
-  student's, p the teacher's and m = (1 - beta) q + beta p,
+  arXiv:2306.13649, eq. 1: with q the student's distribution, p the teacher's
+  and m = (1 - beta) q + beta p,
 
-    beta KL(p, m) + (1 - beta) KL(q, m);
+    beta KL(p, m) + (1 - beta) KL(q, m).
 
-  at the ends, where that is 0, what it tends to in direction: KL(p, q) for beta
-  = 0, KL(q, p) for beta = 1. In chunks and on a mesh as `chunked_logprobs`,
-  with a few [chunk, V] arrays at a time. The teacher has no gradient.
+  For beta = 0 and 1, where that is 0, it is KL(p, q) and KL(q, p): the limits
+  of the divergence over beta and over 1 - beta. Computed in chunks and on a
+  mesh as in `chunked_logprobs`, with a few [chunk, V] arrays at a time. The
+  teacher has no gradient.
 
   Args:
     hidden_BTD: the student's states, any float dtype.
     w_DV: its unembedding.
     teacher_BTE: the teacher's states, of any width.
-    teacher_w_EV: its unembedding, of the same vocabulary.
+    teacher_w_EV: its unembedding, with the same vocabulary.
     beta: in [0, 1].
     temperature: divides the logits of both.
-    chunk: tokens at a time on each device; at most, and not much fewer.
+    chunk: as in `chunked_logprobs`.
     precision: of the products, see `linear.precise`.
     axes: as in `chunked_logprobs`.
 
   Returns:
-    float32 [B, T].
+    float32 [B, T], nats.
 
   Raises:
     ValueError: beta outside [0, 1], or as `chunked_logprobs`.
@@ -377,13 +387,13 @@ def chunked_divergence(
 
 
 def _apart(beta, student_XV, teacher_XV):
-  """(terms of the divergence, q times its derivative by q), [X, V] each.
+  """(terms of the divergence, q times its derivative in q), [X, V] each.
 
-  The derivative is up to a constant, which softmax takes off. Both arguments
-  are log-probabilities.
+  The derivative is given up to a constant, which cancels in the softmax's
+  gradient. Both arguments are log-probabilities.
   """
   q_XV, p_XV = jnp.exp(student_XV), jnp.exp(teacher_XV)
-  if beta == 0:  # q times the slope; the slope itself could overflow
+  if beta == 0:  # q times the derivative, which itself could overflow
     return p_XV * (teacher_XV - student_XV), -p_XV
   if beta == 1:
     gap_XV = student_XV - teacher_XV
@@ -395,7 +405,7 @@ def _apart(beta, student_XV, teacher_XV):
 
 
 def _divergence_forward(how, hidden_BTD, w_DV, teacher_BTE, teacher_w_EV):
-  """(divergences, both normalisers), [B, T] each."""
+  """(divergences, both log-normalisers), [B, T] each."""
   plan, beta = how
   shape = hidden_BTD.shape[:2]
   n = _chunks(math.prod(shape), plan.chunk)
@@ -415,7 +425,7 @@ def _divergence_forward(how, hidden_BTD, w_DV, teacher_BTE, teacher_w_EV):
 
 def _divergence_backward(how, hidden_BTD, w_DV, teacher_BTE, teacher_w_EV,
                          norm_BT, wanted_BT, g_BT):
-  """d divergence / d logits = (s - q sum(s)) / temperature, s of `_apart`."""
+  """d divergence / d logits = (s - q sum(s)) / temperature, s from `_apart`."""
   plan, beta = how
   n = _chunks(math.prod(g_BT.shape), plan.chunk)
 
@@ -463,5 +473,5 @@ _divergence.defvjp(_divergence_save, _divergence_gradients)
 
 
 def _bound(f, how):
-  """`f` as `_mapped` calls it, with a plan alone."""
+  """`f` as a function of a plan, as `_mapped` calls it."""
   return lambda plan, *arrays: f((plan, how[1]), *arrays)

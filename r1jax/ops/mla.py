@@ -25,17 +25,17 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
           w_ukv_CNX: jax.Array | Adapted,
           attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
           how: Products = PLAIN) -> jax.Array:
-  """Training and prefill: keys and values are expanded from the latent.
+  """For training and prefill: keys and values are expanded from the latent.
 
   Args:
     q_nope_BTNU: unrotated part of the queries.
     q_rope_BTNR: rotated part of the queries.
     latent_BSC: normalised key/value latent.
     k_rope_BSR: rotated key, one for all heads.
-    w_ukv_CNX: up-projection, the U key columns of a head, then its W values.
-    attend: the attention of queries [B, N, T, U + R], keys [B, N, S, U + R] and
-      values [B, N, S, W]; any form of it.
-    how: the up-projection is computed.
+    w_ukv_CNX: up-projection; of each head U key columns, then W value columns.
+    attend: attention of queries [B, N, T, U + R] to keys [B, N, S, U + R] and
+      values [B, N, S, W], in any form.
+    how: how the up-projection is computed.
 
   Returns:
     [B, T, N, W] in the dtype of the queries.
@@ -45,7 +45,7 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
   kv_BSNX = linear(latent_BSC, w_ukv_CNX, how=how)
   kv_BNSX = kv_BSNX.transpose(0, 2, 1, 3)
   k_BNSU, v_BNSW = kv_BNSX[..., :u], kv_BNSX[..., u:]
-  # [nope | rope] as one product; the shared rotated key is repeated by head.
+  # [nope | rope] in one product; the shared rotated key is repeated per head.
   q_BNTH = jnp.concatenate([q_nope_BTNU, q_rope_BTNR], -1).transpose(0, 2, 1, 3)
   rope_BNSR = jnp.broadcast_to(
       k_rope_BSR[:, None], (b, n, s, k_rope_BSR.shape[-1]))
@@ -58,21 +58,22 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
              lengths_B: jax.Array, scale: float,
              precision: jax.lax.Precision | None = None, *, block: int = 0,
              longest: jax.Array | None = None) -> jax.Array:
-  """Decode: the up-projection is absorbed into queries and outputs.
+  """For decoding: the up-projection is absorbed into queries and outputs.
 
   Equal to `naive` for the last queries of a row, but reads only the latent
-  cache of C + R values per token. An adapter of the up-projection is absorbed
-  by its factors.
+  cache of C + R values per token. An adapter of the up-projection is applied
+  factor by factor.
 
   Args:
-    q_nope_BTNU: unrotated part of the queries of T tokens in a row.
+    q_nope_BTNU: unrotated part of the queries of T consecutive tokens.
     q_rope_BTNR: rotated part of the queries.
-    cache_BSX: [latent (C) | rotated key (R)] per slot, with them.
+    cache_BSX: [latent (C) | rotated key (R)] per slot; it already holds these
+      tokens.
     w_ukv_CNX: as in `naive`.
     lengths_B: int32, see `attention.gqa_decode`.
     scale: softmax scale.
     precision: of the products, see `linear.precise`.
-    block: slots read at a time, once for scores and values; see
+    block: slots read at a time (once for both scores and values), see
       `attention.decode_block`.
     longest: see `attention.gqa_decode`.
 
@@ -87,7 +88,8 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
   q_BNX = jnp.concatenate([
       q_latent.astype(dtype).reshape(b, t * n, c),
       q_rope_BTNR.reshape(b, t * n, -1)], -1)
-  # The rotated key rides along and is cut off: slicing the cache would copy it.
+  # The values include the rotated key, cut off below: slicing the cache to the
+  # latent would copy it.
   mixed_BNX = attention.over_slots(
       lambda start, size: jax.lax.dynamic_slice_in_dim(
           cache_BSX, start, size, 1), cache_BSX,
@@ -104,7 +106,7 @@ _exact = functools.partial(jnp.einsum, precision=HIGHEST)
 
 
 def _keys(product, q_BNU, w, u):
-  """float32 q W^T with the key columns of W, through its factors."""
+  """float32 q W^T with the key columns of W (and of its adapter)."""
   if not is_adapted(w):
     return product("bnu,cnu->bnc", q_BNU, w[..., :u])
   low = _exact("bnu,rnu->bnr", q_BNU.astype(jnp.float32), w.b[..., :u])
@@ -113,7 +115,7 @@ def _keys(product, q_BNU, w, u):
 
 
 def _values(product, x_BNC, w, u):
-  """float32 x W with the value columns of W, through its factors."""
+  """float32 x W with the value columns of W (and of its adapter)."""
   if not is_adapted(w):
     return product("bnc,cnw->bnw", x_BNC, w[..., u:])
   low = _exact("bnc,cr->bnr", x_BNC.astype(jnp.float32), w.a)

@@ -9,7 +9,12 @@ import jax.numpy as jnp
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
   """RMSNorm over the last axis: x / sqrt(mean(x^2) + eps) * scale.
 
-  The statistics and the product are float32; the result has the dtype of `x`.
+  Computed in float32; the result has the dtype of `x`.
+
+  Args:
+    x: [..., D].
+    scale: [D].
+    eps: added to the mean square.
   """
   x32 = x.astype(jnp.float32)
   inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + eps)

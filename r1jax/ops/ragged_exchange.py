@@ -1,10 +1,10 @@
-"""Tokens to the devices of their experts by ragged all-to-all, and back.
+"""Sends tokens to the devices of their experts by ragged all-to-all, and back.
 
-A device sends a part of its tokens at a time, and receives at most a fixed
-number of rows; where more are on their way, as when many tokens choose one
-device's experts, all go on in further rounds. So nothing is dropped, memory is
-bounded, and a balanced router needs one round. The number of rounds is known
-only when running, hence loops whose backward pass is written out.
+The receive buffer of a device has a fixed number of rows. If more rows are sent
+to any device, because many tokens chose its experts, the exchange takes further
+rounds. So no token is dropped, memory is bounded, and a balanced router needs
+one round. The number of rounds is only known at run time, so the loops are
+`fori_loop`s with a hand-written backward pass.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import jax.numpy as jnp
 
 from r1jax.ops import experts as experts_ops
 
-# Rows that a device receives in a round: what a balanced router sends, and a
-# quarter more; at most MOST, which bounds memory.
+# Rows of the receive buffer: 1.25 times what a balanced router sends, and at
+# most MOST, to bound memory.
 SLACK = 1.25
 MOST = 65536
 SCOPE = "expert_rounds"  # the loops' name in a profile and in the HLO
 
 
 class Exchange(NamedTuple):
-  """What is static.
+  """Static arguments.
 
   Attributes:
     form: of the experts on one device, see `experts.routed`.
-    group: the mesh axes whose devices share the experts.
+    group: mesh axes that the experts are split over.
     everywhere: all axes of the mesh.
     backend: `cpu`, `gpu` or `tpu`.
     precision: of the products.
@@ -42,18 +42,18 @@ class Exchange(NamedTuple):
 
 
 class Routes(NamedTuple):
-  """Who sends what to whom; S senders, R receivers, n devices each.
+  """Which rows each device sends to which; S senders and R receivers.
 
   Attributes:
-    pair_of_slot: int32, the sender's pairs sorted by expert.
-    slot_of_pair_XA: int32, its inverse.
-    loads_SRL: int32, rows from each sender to each receiver's L experts.
-    starts_SR: int32, where a receiver's rows begin among the sender's slots.
-    arrivals_SR: int32, rows that a receiver gets before those of a sender. It
-      begins with its own and goes round, so that in every round all senders
-      have rows to send.
+    pair_of_slot: int32, this device's (token, expert) pairs sorted by expert.
+    slot_of_pair_XA: int32, the inverse permutation.
+    loads_SRL: int32, rows from each sender to each of a receiver's L experts.
+    starts_SR: int32, index of a receiver's first row among a sender's slots.
+    arrivals_SR: int32, rows that a receiver gets before those of a sender. A
+      receiver r takes the rows of senders r, r + 1, ... in cyclic order, so
+      that all senders are busy in every round.
     rounds: int32 scalar, the same on all devices.
-    capacity: rows of a round.
+    capacity: rows of the receive buffer.
   """
 
   pair_of_slot: jax.Array
@@ -66,7 +66,9 @@ class Routes(NamedTuple):
 
 
 def chunks(tokens: int, activated: int) -> int:
-  """Equal parts that so many tokens are sent in, each in one round if it can.
+  """Number of equal parts in which tokens are sent, one after the other.
+
+  Few enough tokens per part that a balanced router needs one round for each.
   """
   least = -(-int(tokens * activated * SLACK) // MOST)
   return next((n for n in range(least, min(4 * least, tokens) + 1)
@@ -74,7 +76,7 @@ def chunks(tokens: int, activated: int) -> int:
 
 
 def capacity(pairs: int) -> int:
-  """Rows that a device receives in a round, of so many it has to send."""
+  """Rows of the receive buffer of a device that sends `pairs` rows."""
   return min(max(1, int(pairs * SLACK)), MOST)
 
 
@@ -82,7 +84,7 @@ def forward(exchange: Exchange, x_XD, experts_XA, weights_XA, *w):
   """sum_a weight_a * expert_a(x) of this device's tokens; in `shard_map`.
 
   Args:
-    exchange: what is static.
+    exchange: static arguments.
     x_XD: this device's tokens.
     experts_XA: int32, their experts, numbered over the whole group.
     weights_XA: float32 gates.
@@ -98,9 +100,15 @@ def forward(exchange: Exchange, x_XD, experts_XA, weights_XA, *w):
 
 
 def backward(exchange: Exchange, x_XD, experts_XA, weights_XA, *w_dout):
-  """(dx [X, D], dweights [X, A], float32 gradients of this device's experts).
+  """Gradients of `forward`, which recompute the experts' outputs.
 
-  The experts are computed again where the gradient arrives.
+  Args:
+    exchange, x_XD, experts_XA, weights_XA: as in `forward`.
+    w_dout: gate, up and down projections, then the gradient of the result
+      [X, D].
+
+  Returns:
+    (dx [X, D], dweights [X, A], float32 gradients of this device's experts).
   """
   *w, dout_XD = w_dout
 
@@ -160,7 +168,7 @@ def _backward(exchange, x_XD, experts_XA, weights_XA, *w_dout):
         lambda rows, *w: _experts(exchange, rows, experts, *w), rows, *w)
     real = experts[:, 0] < n_local
     products = y.astype(jnp.float32) * dout.astype(jnp.float32)
-    # Where no row arrived y may be anything.
+    # Rows of the buffer that received nothing may hold anything.
     dweight = jnp.where(real, jnp.sum(products, -1), 0.0)
     dx, *new = transpose(
         (dout.astype(jnp.float32) * weight[:, None]).astype(y.dtype))
@@ -202,7 +210,7 @@ def _routes(exchange, experts_XA, n_local) -> Routes:
   sizes_SR = jnp.sum(loads_SRL, -1)
   starts_SR = jnp.cumsum(sizes_SR, 1) - sizes_SR
   devices = jnp.arange(n)
-  # Row j of a receiver's column is the sender j places after it.
+  # Entry [j, r] is the sender j places after receiver r.
   turned_SR = (devices[:, None] + devices[None]) % n
   turned = jnp.take_along_axis(sizes_SR, turned_SR, 0)
   before = jnp.cumsum(turned, 0) - turned
@@ -210,23 +218,33 @@ def _routes(exchange, experts_XA, n_local) -> Routes:
       before, (devices[:, None] - devices[None]) % n, 0)
   rows = capacity(flat.size)
   most = jnp.max(jnp.sum(sizes_SR, 0))
-  # All devices of the mesh turn alike: other collectives may stand in between.
+  # All devices of the mesh, not only those of a group, take the same number of
+  # rounds, because XLA may schedule other collectives in between.
   rounds = jax.lax.pmax((most + rows - 1) // rows, exchange.everywhere)
   return Routes(pair_of_slot, slot_of_pair_XA, loads_SRL, starts_SR,
                 arrivals_SR, rounds, rows)
 
 
 class Window(NamedTuple):
-  """What this device sends in a round, and where to: [n] each."""
+  """What this device sends in a round: int32 [n devices] each.
 
-  begins: jax.Array  # of the rows for each receiver, in the operand
+  They are the arguments of `jax.lax.ragged_all_to_all`.
+
+  Attributes:
+    begins: index in the operand of the first row for each receiver.
+    sizes: number of rows for each receiver.
+    places: index of that first row in the receiver's buffer.
+    coming: number of rows from each sender.
+  """
+
+  begins: jax.Array
   sizes: jax.Array
-  places: jax.Array  # in the receiver's buffer
-  coming: jax.Array  # rows from each sender
+  places: jax.Array
+  coming: jax.Array
 
 
 def _windows(routes, group, number) -> tuple[Window, Window]:
-  """The way there and the way back of a round."""
+  """The windows of a round: tokens to experts, and results back."""
   me = jax.lax.axis_index(group)
   first = number * routes.capacity
   sizes_SR = jnp.sum(routes.loads_SRL, -1)
@@ -245,7 +263,7 @@ def _windows(routes, group, number) -> tuple[Window, Window]:
 
 
 def _expert_of_row(routes, group, number) -> jax.Array:
-  """int32 [capacity, 1], this device's expert of each row; L is none."""
+  """int32 [capacity, 1], local expert of each received row; L for none."""
   n, _, n_local = routes.loads_SRL.shape
   me = jax.lax.axis_index(group)
   loads_SL = jnp.roll(routes.loads_SRL[:, me], -me, 0)
@@ -257,11 +275,11 @@ def _expert_of_row(routes, group, number) -> jax.Array:
 
 
 def _send(exchange, rows, buffer, window: Window):
-  """`buffer` with what all devices of the group sent into it."""
+  """`buffer` with the rows that the devices of the group sent into it."""
   group = exchange.group
   if exchange.backend != "cpu":
     return jax.lax.ragged_all_to_all(rows, buffer, *window, axis_name=group)
-  # XLA:CPU has no such operation: everything goes everywhere.
+  # XLA:CPU has no ragged all-to-all: all-gather everything and select.
   rows_S, begins_SR, sizes_SR, places_SR = jax.lax.all_gather(
       (rows, *window[:3]), group)
   me = jax.lax.axis_index(group)

@@ -16,19 +16,19 @@ def frequencies(dim: int, theta: float) -> np.ndarray:
 
 def yarn(freqs: np.ndarray, theta: float, factor: float, original: int,
          beta_fast: float, beta_slow: float) -> np.ndarray:
-  """YaRN by parts (arXiv:2309.00071): slow dimensions are stretched by factor.
+  """YaRN's frequencies ("NTK-by-parts", arXiv:2309.00071).
 
-  Dimensions that turn more than `beta_fast` times within the original context
-  keep their frequency, those that turn less than `beta_slow` times are divided
-  by `factor`, those between are blended linearly.
+  Dimensions that rotate more than `beta_fast` times within the original context
+  keep their frequency, those that rotate less than `beta_slow` times have it
+  divided by `factor`; between them it is interpolated linearly.
 
   Args:
     freqs: float64 [dim/2] from `frequencies`.
-    theta: the base that made them.
-    factor: new context / original context.
-    original: positions of the original context.
-    beta_fast: turns above which nothing changes.
-    beta_slow: turns below which all is stretched.
+    theta: the base that they were made with.
+    factor: new context length / original context length.
+    original: length of the original context, positions.
+    beta_fast: rotations above which frequencies are kept.
+    beta_slow: rotations below which they are divided by `factor`.
 
   Returns:
     float64 [dim/2].
@@ -52,10 +52,11 @@ def yarn_mscale(factor: float, mscale: float) -> float:
 
 def llama3(freqs: np.ndarray, factor: float, original: int, low_factor: float,
            high_factor: float) -> np.ndarray:
-  """Llama 3.1's smooth stretch of the slow dimensions.
+  """Frequencies scaled as in Llama 3.1, float64 [dim/2].
 
-  Wavelengths longer than original/low_factor are stretched by `factor`, those
-  shorter than original/high_factor are kept, those between are blended.
+  Those with wavelengths longer than original/low_factor are divided by
+  `factor`, those with wavelengths shorter than original/high_factor are kept,
+  those between are interpolated.
   """
   wavelengths = 2 * np.pi / freqs
   smooth = np.clip((original / wavelengths - low_factor)
@@ -65,7 +66,13 @@ def llama3(freqs: np.ndarray, factor: float, original: int, low_factor: float,
 
 def angles(positions: jax.Array, freqs: np.ndarray, scale: float = 1.0
            ) -> tuple[jax.Array, jax.Array]:
-  """(cos, sin) of position * frequency, times scale, float32 [..., dim/2]."""
+  """scale * cos and scale * sin of position * frequency, float32 [..., dim/2].
+
+  Args:
+    positions: int32 [...].
+    freqs: float64 [dim/2], radians per position.
+    scale: factor on both.
+  """
   freqs32 = jnp.asarray(freqs, jnp.float32).reshape(
       (1,) * positions.ndim + (-1,))
   phase = positions[..., None].astype(jnp.float32) * freqs32
@@ -81,7 +88,7 @@ def rotate_pairs(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     sin: like `cos`.
 
   Returns:
-    The rotated array, dtype and shape of `x`.
+    The rotated array, of the dtype and shape of `x`.
   """
   pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
   a, b = pairs[..., 0], pairs[..., 1]

@@ -1,4 +1,4 @@
-"""Rounding by chance, so that what is rounded away is not lost on average."""
+"""Stochastic rounding to bfloat16, which is exact on average."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ _CUT = 16  # bits of float32 that bfloat16 lacks
 
 def stochastic(x: jax.Array, key: jax.Array, dtype: str = "bfloat16"
                ) -> jax.Array:
-  """x in bfloat16: one of its two neighbours, the nearer more often.
+  """Rounds x to one of its two neighbours in bfloat16, at random.
 
-  The probability of a neighbour is one less its distance over the gap, so the
-  mean is x; that of a number which bfloat16 has is that number. Parameters
-  without float32 masters move with it by updates far below half a gap, which
-  rounding to the nearest loses. Beyond the largest finite bfloat16 the upper
-  neighbour is infinite.
+  The probability of a neighbour is 1 - its distance / the gap between the two,
+  so the expectation is x; numbers that bfloat16 represents stay as they are.
+  With it, parameters without float32 masters follow updates far below half a
+  gap, which rounding to nearest loses. Above the largest finite bfloat16 the
+  upper neighbour is infinity.
 
-  Sign and magnitude are apart in a float, and magnitudes are ordered like their
-  bits, subnormal ones too: uniform bits are added below what is kept, and the
-  sum is cut off. An element's bits depend on the key and its place alone, not
-  on how a mesh splits the array.
+  Method: 16 uniform random bits are added to the 16 low bits of the float32,
+  and the low bits of the sum are cut off. That is right because magnitudes of
+  floats, subnormal ones too, are ordered like their bits. The random bits of an
+  element depend only on the key and its index, not on the sharding.
 
   Args:
-    x: any shape; read as float32.
-    key: of this array and update; no two may share one.
-    dtype: `bfloat16`; or `float32`, which returns x, for trees that have both.
+    x: any shape; converted to float32.
+    key: for this array and update; it must not be used for another.
+    dtype: `bfloat16`; or `float32`, which returns x in float32, for trees that
+      have both.
 
   Raises:
     ValueError: another dtype.
@@ -40,5 +41,5 @@ def stochastic(x: jax.Array, key: jax.Array, dtype: str = "bfloat16"
   chance = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
   kept = ((bits + chance) >> _CUT).astype(jnp.uint16)
   rounded = jax.lax.bitcast_convert_type(kept, jnp.bfloat16)
-  # The bits of a NaN may lie in what is cut off, and leave an infinity.
+  # If all set mantissa bits of a NaN are cut off, infinity would be left.
   return jnp.where(jnp.isnan(x), jnp.asarray(jnp.nan, jnp.bfloat16), rounded)

@@ -1,4 +1,4 @@
-"""Which experts a token goes to (DeepSeek-V3, arXiv:2412.19437, eq. 12-18)."""
+"""Which experts a token goes to (DeepSeek-V3, arXiv:2412.19437, eq. 12-20)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def scores(logits: jax.Array, kind: str) -> jax.Array:
 
 def select(scores: jax.Array, bias_E: jax.Array | None, n_activated: int,
            n_groups: int = 1, n_limited_groups: int = 1) -> jax.Array:
-  """Experts of each token; carries no gradient.
+  """The experts of each token; without gradient.
 
-  With a bias (V3) a group is scored by the sum of its two best biased scores,
-  without (V2) by its best score; the tokens go to the best `n_activated`
-  experts of the best `n_limited_groups` groups.
+  A group's score is the sum of its two best biased scores with a bias (V3), or
+  its best score without (V2). A token goes to the best `n_activated` experts of
+  the best `n_limited_groups` groups.
 
   Unselected groups are masked with -inf, as in DeepSeek's own code and in
   transformers 5.23; earlier versions filled 0.0, which differs where a kept
@@ -32,8 +32,8 @@ def select(scores: jax.Array, bias_E: jax.Array | None, n_activated: int,
     scores: float32 affinities, [..., E].
     bias_E: float32 selection bias, or None.
     n_activated: experts per token.
-    n_groups: contiguous, equal groups of experts.
-    n_limited_groups: groups a token may use.
+    n_groups: number of groups: contiguous and of equal size.
+    n_limited_groups: number of groups that a token may use.
 
   Returns:
     int32 [..., A], best first.
@@ -55,7 +55,8 @@ def weights(scores: jax.Array, experts: jax.Array, normalize: bool,
             route_scale: float) -> jax.Array:
   """Gate of each chosen expert, float32 [..., A], differentiable in the scores.
 
-  Normalised to sum to one over the chosen (V3) or not (V2), then scaled.
+  The chosen experts' scores, normalised to sum to one (V3) or not (V2), times
+  `route_scale`.
   """
   chosen = jnp.take_along_axis(scores, experts, axis=-1)
   if normalize:
@@ -89,8 +90,9 @@ def balance_loss(scores_BTE: jax.Array, segments_BT: jax.Array,
                  n_activated: int) -> tuple[jax.Array, jax.Array]:
   """Sequence-wise balance loss without its factor alpha (V3, eq. 17-20).
 
-  Of each sequence: sum_i f_i P_i, with f_i = E/(A T) #{t: i among the A best of
-  s_t} and P_i the mean over t of s_it / sum_j s_jt.
+  For each sequence: sum_i f_i P_i, with f_i = E/(A T) times the number of
+  tokens t for which i is among the A best scores s_t, and P_i the mean over t
+  of s_it / sum_j s_jt.
 
   Args:
     scores_BTE: float32 affinities.

@@ -1,4 +1,4 @@
-"""Whether files and folders that a stage read are still the same."""
+"""Fingerprints of the files and folders that a stage reads."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from etils import epath
 
 from r1jax.report import workdir
 
-_HEAD = 1 << 16  # bytes of each file that are looked at
+_HEAD = 1 << 16  # bytes of each file that are hashed
 _KINDS = ("orbax", "hf", "file")
-# What others read of the folder of a run: not its log, nor its figures.
+# What other stages read of a run's folder: not its logs or figures.
 _OF_A_RUN = ("config.json", "reward.json", "tokenizer", "checkpoints")
 
 
 def named(value: str, filled: Callable[[str], str]) -> Iterator[str]:
-  """The parts of a flag's value that name a file or folder.
+  """Yields the parts of a flag's value that name a file or folder.
 
-  They are those of a list that stand for a folder of the pipeline, and paths
-  that are there: orbax:DIR, A.jsonl, my_task.py:2, rewriter.py:function.
+  These are items of a comma-separated list that begin with a placeholder of the
+  pipeline or are existing paths: orbax:DIR, A.jsonl, my_task.py:2,
+  rewriter.py:function.
 
   Args:
-    value: with names in braces, which may stand for folders that are not there.
-    filled: text with folders in place of those.
+    value: the flag's value, with placeholders in braces.
+    filled: replaces placeholders in a text by folders.
   """
   for part in value.split(","):
     kind, colon, path = part.partition(":")
@@ -39,15 +40,14 @@ def named(value: str, filled: Callable[[str], str]) -> Iterator[str]:
 
 
 def of(name: str) -> str | None:
-  """A digest of names, sizes and beginnings of all files; None without any.
+  """A hash of the names, sizes and first 64 KiB of all files; None without any.
 
-  A change within a file that keeps its size and its first 64 KiB is not seen:
-  checkpoints can have terabytes, and those that are made anew have other names
-  or sizes in them.
+  Whole files are not hashed because checkpoints can have terabytes; a change
+  that keeps a file's size and first 64 KiB is therefore missed.
 
   Args:
-    name: a path, or orbax:DIR (or DIR@STEP), of which only that counts which
-      others read.
+    name: a path, or orbax:DIR (or DIR@STEP), where only the config, the
+      tokenizer and the checkpoints count.
   """
   kind, colon, path = name.partition(":")
   top = epath.Path(path if colon and kind in _KINDS else name)

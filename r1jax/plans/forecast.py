@@ -1,10 +1,10 @@
-"""What a plan will take: updates, samples, tokens, operations, hours, dollars.
+"""Estimates a plan: updates, samples, tokens, FLOPs, chip-hours, dollars.
 
-From the flags alone, no device is asked. What flags do not say, mean lengths
-above all, the plan does (`expect`): prompt, length, tokens (of a row), rows,
-questions, harmful (those of them that are asked in jailbreaks too), policies.
-Not counted are evaluations during training, reward models
-in the loop, and models that judge or rewrite.
+They are computed from the stages' flags, without a device. What flags do not
+say, above all mean lengths, is in the plan (`expect`): prompt and length (mean
+tokens), tokens (per row), rows, questions, harmful (questions that are also
+asked in jailbreaks), policies. Evaluations during training, reward models in
+the loop, and models that judge or rewrite are not counted.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from r1jax.report import tables
 
 HEADER = ["stage", "reads", "updates", "samples", "tokens", "FLOPs",
           "chip-hours", "dollars"]
-# Shares of a chip's peak, where a plan names none: decoding waits for memory.
-# Of a plan's own `flops_per_s` they are 1.
+# Default shares of a chip's peak FLOP/s; decoding is bound by memory. With a
+# plan's own `flops_per_s` they are 1.
 SAMPLING, TRAINING = 0.03, 0.3
-# Samples a question by default.
+# Default samples per question.
 _DRAWN = {"evaluate": 16, "evaluate_safety": 1, "rejection": 16,
           "cold_start": 16, "label_pairs": 2, "label_answers": 2}
 
 
 class Amount(NamedTuple):
-  """What a stage takes.
+  """What a stage needs.
 
   Attributes:
-    updates: of parameters.
-    samples: that are drawn.
-    tokens: that go through the model, those of prompts once more.
-    sampling: operations of decoding.
-    training: all others.
+    updates: optimizer steps.
+    samples: sampled completions.
+    tokens: tokens that go through a model, in all passes.
+    sampling: FLOPs of decoding.
+    training: all other FLOPs.
   """
 
   updates: int = 0
@@ -55,20 +55,26 @@ class Amount(NamedTuple):
 
 
 class Rates(NamedTuple):
-  """Operations a second of one chip, and dollars an hour of it."""
+  """Effective FLOP/s of one chip when sampling and training; dollars per hour.
+  """
 
   sampling: float
   training: float
   price: float
 
   def hours(self, amount: Amount) -> float:
-    """Chip-hours."""
+    """Chip-hours of an amount."""
     return (amount.sampling / self.sampling
             + amount.training / self.training) / 3600
 
 
 def rates(plan: Plan, chip: str = "", price: float | None = None) -> Rates:
-  """Of the plan's estimate, or of a chip of one's own.
+  """The rates of the plan's `estimate`, or of another chip.
+
+  Args:
+    plan: the plan.
+    chip: key of `accounting.chips.CHIPS`; "" for the plan's own.
+    price: dollars per chip-hour; None for the plan's own.
 
   Raises:
     ValueError: the chip is not in `accounting.chips`.
@@ -90,12 +96,12 @@ def rates(plan: Plan, chip: str = "", price: float | None = None) -> Rates:
 
 def amount(stage: Stage, flags: Mapping[str, str],
            model: Callable[[str], ModelConfig]) -> Amount | None:
-  """What a stage takes; None of what is no known experiment, or lacks numbers.
+  """What a stage needs; None if its experiment or its numbers are unknown.
 
   Args:
     stage: of a plan.
     flags: its own and those of its recipe.
-    model: sizes of the model that --init or --teacher names.
+    model: from a value of --init or --teacher to the model's config.
   """
   kind, flags = stage.run.rpartition(".")[2], Flags(flags)
   if kind in ("train_grpo", "distill"):
@@ -109,7 +115,7 @@ class Flags(dict):
   """Flags as text, read as numbers."""
 
   def number(self, name: str, default: float) -> float:
-    """A number; of several the largest."""
+    """A flag as a number; of a list the largest."""
     text = self.get(name, "")
     return max(map(float, text.split(","))) if text else default
 
@@ -174,7 +180,7 @@ def _drawn(kind, flags, expect, model) -> Amount | None:
 
 
 def _decoded(cfg, questions, samples, prompt, length) -> Amount:
-  """Each prompt once, and the tokens that are drawn."""
+  """Prefill of each question, and decoding of all samples."""
   return Amount(
       0, int(samples), questions * prompt + samples * length,
       samples * flops.sampling(cfg, prompt, length),
@@ -182,35 +188,35 @@ def _decoded(cfg, questions, samples, prompt, length) -> Amount:
 
 
 def _sliced(flags: Flags) -> float:
-  """Questions of --split=train[100:200], of every data set; 0 if unknown."""
+  """Questions in --split=train[100:200] over all data sets; 0 if unknown."""
   match = re.search(r"\[(\d*):(\d+)\]", flags.get("split", ""))
   count = int(match[2]) - int(match[1] or 0) if match else 0
   return count * len(flags.get("data", "arith").split(","))
 
 
 class Unknown(LookupError):
-  """Sizes of a model in a folder that the command did not name."""
+  """The model is in a folder whose placeholder has no value yet."""
 
 
 class Models:
-  """Sizes of the models of a plan, by what --init says."""
+  """Configs of a plan's models, by values of --init."""
 
   def __init__(self, plan: Plan, values: Mapping[str, str]):
-    """Looks at nothing yet.
+    """Reads nothing yet.
 
     Args:
-      plan: whose stages may be named.
-      values: in place of {init} and the like; without it {init} is the model of
-        the plan's estimate.
+      plan: its stages may be named in braces.
+      values: replace {init} and the like; without a value for it, {init} is the
+        model of the plan's estimate.
     """
     self._plan, self._values = plan, values
 
   def __call__(self, init: str) -> ModelConfig:
-    """Of `init`, in which names may stand in braces.
+    """The config of the model that `init` names, which may have placeholders.
 
     Raises:
-      ValueError: it names nothing that has sizes.
-      Unknown: it is in a folder that still stands in braces.
+      ValueError: `init` names no model whose config is known.
+      Unknown: the folder's placeholder has no value.
     """
     if init == "{init}" and "init" not in self._values:
       name = self._plan.estimate.get("model", "")
@@ -224,7 +230,7 @@ class Models:
       return self(flags.get("init", "base"))
     if kind == "random":
       return presets.get(what)
-    if kind == "base":  # what ships has the sizes of a preset
+    if kind == "base":  # the embedded models have the sizes of presets
       return presets.get(what if what in presets.PRESETS
                          else f"base-{what or 'arith'}")
     if "{" in what:
@@ -242,7 +248,7 @@ class Models:
 
 def cells(stages: Sequence[Stage], amounts: Mapping[str, Amount | None],
           rate: Rates) -> list[list[str]]:
-  """A row a stage, as `HEADER`, and their sum."""
+  """Table rows for `HEADER`, one per stage, and their total."""
   rows, total = [], 0.0
   for stage in stages:
     found = amounts[stage.name]
@@ -271,11 +277,11 @@ def text(plan: Plan, stages: Sequence[Stage],
   """The tables by stage and by part.
 
   Args:
-    plan: of the stages.
-    stages: that are shown.
-    flags: of a stage and of its recipe.
+    plan: the plan.
+    stages: the stages to show.
+    flags: from a stage to its flags and those of its recipe.
     values: see `Models`.
-    rate: of the chips.
+    rate: the chips' rates.
   """
   model = Models(plan, values)
   amounts: dict[str, Amount | None] = {}
@@ -294,7 +300,7 @@ def text(plan: Plan, stages: Sequence[Stage],
 
 
 def by_part(hours: Mapping[str, float], price: float) -> str:
-  """The paper's Table 7, turned: a row a part."""
+  """The paper's Table 7, transposed: one row per part."""
   return tables.render(
       ["part", "chip-hours", "dollars"],
       [[line.part, *priced(line.hours, price)]

@@ -1,10 +1,10 @@
-"""Running a plan: one process a stage, what is done stays done.
+"""Runs a plan: one process per stage; finished stages are not run again.
 
-Every stage is an experiment that resumes by itself, so the pipeline keeps
-little: in WORKDIR/STAGE/done.json how a finished stage was made, in
-WORKDIR/begun/STAGE.json the same of one that is not finished. Both hold its
-flags and a fingerprint of what it read. Where they differ from the plan of
-today, nothing runs, and the stages concerned are named.
+Every stage is an experiment that resumes by itself, so the pipeline stores
+little: WORKDIR/STAGE/done.json for a finished stage, and
+WORKDIR/begun/STAGE.json for a started one. Both have the stage's flags and a
+fingerprint of what it read. If these differ from the present plan, nothing
+runs, and the error names the stages concerned.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from r1jax.plans.plan import Plan, Stage
 from r1jax.sharding import watchdog
 
 DONE, BEGUN, COST = "done.json", "begun", "cost.json"
-# Where an experiment leaves a mark if it has come to its end; see
-# `experiments.start`. A status alone does not tell, as what starts a stage's
-# processes may have one of its own.
+# Environment variable with the path of a file that an experiment creates when
+# it is complete, see `experiments.start`. The exit status alone is not enough:
+# a launcher, such as srun, may have one of its own.
 COMPLETE = "R1JAX_COMPLETE"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pipeline:
-  """A plan in a folder.
+  """A plan with the folder that it runs in.
 
   Attributes:
-    plan: what is to be done.
+    plan: the stages.
     workdir: gets a folder for every stage.
-    values: what stands for `plan.VALUES`, from `Plan.values`.
-    launch: words before every command, such as ("srun",), but not before
-      those that run alone.
-    experiment: the command of an experiment by its name, without flags.
+    values: values of the placeholders `plan.VALUES`, from `Plan.values`.
+    launch: words before every command, such as ("srun",), except before stages
+      that run alone.
+    experiment: from an experiment's name to its command without flags.
   """
 
   plan: Plan
@@ -58,11 +58,11 @@ class Pipeline:
       f"experiments.{name}")
 
   def folder(self, name: str) -> epath.Path:
-    """Of a stage."""
+    """The folder of a stage."""
     return self.workdir / name
 
   def command(self, stage: Stage) -> list[str]:
-    """What runs a stage, as a user may type it."""
+    """The command of a stage, as a user could type it."""
     flags = {stage.out: os.fspath(self.folder(stage.name))} | {
         name: self.filled(value) for name, value in stage.flags.items()}
     launch = () if stage.alone else self.launch
@@ -71,13 +71,13 @@ class Pipeline:
             *(f"--{name}={value}" for name, value in flags.items())]
 
   def filled(self, text: str) -> str:
-    """`text` with folders and values in place of names in braces."""
+    """`text` with its placeholders replaced by folders and values."""
     folders = {stage.name: os.fspath(self.folder(stage.name))
                for stage in self.plan.stages}
     return plan.fill(text, folders | self.values)
 
   def record(self, name: str) -> dict[str, Any] | None:
-    """How a stage was begun or done; None if its folder is not there."""
+    """What was stored when a stage began or ended; None without its folder."""
     folder = self.folder(name)
     for path in (folder / DONE, self.workdir / BEGUN / f"{name}.json"):
       if folder.exists() and path.exists():
@@ -89,9 +89,9 @@ class Pipeline:
     return (self.folder(name) / DONE).exists()
 
   def today(self, stage: Stage) -> dict[str, Any]:
-    """How the plan makes a stage now.
+    """What the plan says of a stage now, to compare with `record`.
 
-    Folders keep their names in braces: where they lie makes no difference.
+    Folders stay placeholders, so that a moved pipeline counts as unchanged.
     """
     kept = {"plan": "{plan}"}
     flags = {name: plan.fill(value, self.values | kept)
@@ -102,8 +102,9 @@ class Pipeline:
     return {"run": stage.run, "out": stage.out, "flags": flags, "reads": reads}
 
   def costs(self) -> dict[str, dict[str, float]]:
-    """What every finished stage took: `seconds`, and of its record of costs
-    `chip_hours`, `tokens` and `flops`; without one it held one chip.
+    """Every finished stage's `seconds`, `chip_hours`, `tokens` and `flops`.
+
+    They come from the stage's cost.json; without one it counts as one chip.
     """
     found = {}
     for stage in self.plan.stages:
@@ -116,11 +117,11 @@ class Pipeline:
     return found
 
   def chosen(self, first: str = "", last: str = "") -> tuple[Stage, ...]:
-    """The stages from `first` to `last`; those before must be done.
+    """The stages from `first` to `last`.
 
     Raises:
-      ValueError: one of them is no stage, `last` is before `first`, or a stage
-        before `first` is not done.
+      ValueError: one of them is not a stage, `last` is before `first`, or a
+        stage before `first` is not done.
     """
     stages = self.plan.stages
     begin = stages.index(self.plan.stage(first, "from")) if first else 0
@@ -134,11 +135,11 @@ class Pipeline:
     return stages[begin:end + 1]
 
   def check_unchanged(self, stages: Iterable[Stage]) -> None:
-    """Makes sure that what is there was made as the plan says now.
+    """Checks that stages begun or done before agree with the present plan.
 
     Raises:
       ValueError: a setting, a file or a folder that a stage read has changed;
-        names the stages, what depends on them, and what to do.
+        the message names the stages, those that depend on them, and what to do.
     """
     lines, changed = [], []
     for stage in stages:
@@ -150,23 +151,24 @@ class Pipeline:
     concerned = [name for name in self.plan.readers(changed)
                  if self.record(name) is not None]
     folders = " ".join(os.fspath(self.folder(name)) for name in concerned)
-    check(not lines, f"{self.workdir} was made otherwise than the plan says now"
-          " (its -> yours):\n" + "\n".join(lines) + "\nThis concerns"
-          f" {', '.join(concerned)}. Nothing was changed. Go back to what it"
-          " was made by, choose another --workdir, or let these stages be made"
-          f" anew:\n  rm -r {folders}")
+    check(not lines, f"the stages in {self.workdir} were not made by the"
+          " present plan (theirs -> yours):\n" + "\n".join(lines) + "\nThis"
+          f" concerns {', '.join(concerned)}. Nothing was changed. Restore the"
+          " old settings or files, choose another --workdir, or remove these"
+          f" stages to run them again:\n  rm -r {folders}")
 
   def run(self, stages: Sequence[Stage]) -> bool:
-    """Runs those stages that are not done, one after the other.
+    """Runs the stages that are not done, one after the other.
 
-    SIGINT and SIGTERM go on to the stage at hand, which saves; then it is over.
+    SIGINT and SIGTERM are forwarded to the running stage, which saves; then the
+    pipeline stops.
 
     Returns:
       Whether all are done; False after a signal.
 
     Raises:
       ValueError: as `check_unchanged`.
-      ChildProcessError: a stage failed; what it said stands above.
+      ChildProcessError: a stage failed; its output was printed before.
     """
     with _alone(self.workdir) as held, _Child(held) as child:
       self.check_unchanged(stages)
@@ -179,12 +181,12 @@ class Pipeline:
     return True
 
   def _run(self, stage: Stage, title: str, child: _Child) -> bool:
-    """One stage; whether it is done now."""
-    # Beside the folder: a stage may want it empty.
+    """Runs one stage; returns whether it is done now."""
+    # Outside the stage's folder, which some stages require to be empty.
     begun = self.workdir / BEGUN / f"{stage.name}.json"
     mark = self.workdir / BEGUN / f"{stage.name}.complete"
     former = self.record(stage.name)
-    if former and mark.exists():  # of a pipeline that was killed before its end
+    if former and mark.exists():  # it finished after its pipeline was killed
       print(f"{title}: done meanwhile", flush=True)
       self._finish(stage, former, mark)
       return True
@@ -213,15 +215,15 @@ class Pipeline:
       how = (f"ended with status {status}" if status > 0 else
              f"was killed by {signal.Signals(-status).name}")
       raise ChildProcessError(
-          f"stage {stage.name} {how}; what it said stands above. Its command:\n"
-          f"  {shown(command)}\nWhat is done stays; mend it and give the same"
-          " command again")
+          f"stage {stage.name} {how}; see its output above. Its command:\n"
+          f"  {shown(command)}\nFinished stages are kept; fix the cause and run"
+          " the same command again")
     return complete
 
 
   def _finish(self, stage: Stage, record: dict[str, Any], mark: epath.Path
               ) -> None:
-    """Writes that a stage is done; its own record may know of more seconds."""
+    """Writes done.json, with the longer of our and the stage's own seconds."""
     folder = self.folder(stage.name)
     cost = io.read_json(folder / COST) if (folder / COST).exists() else None
     seconds = max(record["seconds"], cost["seconds"] if cost else 0.0)
@@ -231,10 +233,10 @@ class Pipeline:
 
 @contextlib.contextmanager
 def _alone(workdir: epath.Path) -> Iterator[tuple[int, ...]]:
-  """Waits until nobody else works in a folder, and keeps others out.
+  """Locks a folder, waiting until it is free; yields files that hold the lock.
 
-  Where a pipeline is killed its stage may go on for a while; it has inherited
-  what is yielded, files that hold the lock. On gs:// there are no locks.
+  The stage's process inherits them: if its pipeline is killed, the stage may
+  run on for a while and still holds the lock. On gs:// there are no locks.
   """
   if io.is_remote(workdir):
     yield ()
@@ -244,8 +246,8 @@ def _alone(workdir: epath.Path) -> Iterator[tuple[int, ...]]:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      print(f"another command works in {workdir}, or a stage of one that was"
-            " killed; waiting for its end (Ctrl-C leaves)", flush=True)
+      print(f"another command, or a stage of one that was killed, is running in"
+            f" {workdir}; waiting for its end (Ctrl-C quits)", flush=True)
       fcntl.flock(file, fcntl.LOCK_EX)
     yield (file.fileno(),)
 
@@ -255,16 +257,16 @@ def _module(name: str) -> list[str]:
 
 
 def shown(command: Sequence[str]) -> str:
-  """A command for people to copy."""
+  """A command quoted for copying into a shell."""
   return shlex.join("python" if word == sys.executable else word
                     for word in command)
 
 
 class _Child:
-  """The process of a stage; gets every SIGINT and SIGTERM of ours once.
+  """The process of a stage, to which SIGINT and SIGTERM are forwarded once.
 
-  It has a process group of its own: else Ctrl-C at a terminal would come to it
-  from there and from us, and the second means "at once".
+  It has its own process group: otherwise it would get Ctrl-C both from the
+  terminal and from us, and a second Ctrl-C means "quit without saving".
 
   Attributes:
     stopped: name of the first signal, or "".
@@ -276,12 +278,12 @@ class _Child:
     """Starts nothing yet.
 
     Args:
-      inherited: files that the process keeps open.
+      inherited: file descriptors that the process inherits.
     """
     self.stopped = ""
     self._inherited = inherited
     self._process: subprocess.Popen | None = None
-    self._waiting: list[int] = []  # signals that came and were not passed on
+    self._waiting: list[int] = []  # signals not forwarded yet
 
   def __enter__(self) -> _Child:
     self._former = {number: signal.signal(number, self._catch)
@@ -293,12 +295,12 @@ class _Child:
       signal.signal(number, former)
 
   def run(self, command: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Waits for the command; its status, that of a signal negative."""
+    """Runs the command; returns its status, minus the number for a signal."""
     process = subprocess.Popen(
         command, env=dict(environ), process_group=0, stdin=subprocess.DEVNULL,
         pass_fds=self._inherited)
     self._process = process
-    self._forward()  # what came while it was being started
+    self._forward()  # signals that came while it was being started
     try:
       return process.wait()
     finally:
@@ -316,13 +318,13 @@ class _Child:
 
 def _differences(record: Mapping[str, Any], today: Mapping[str, Any]
                  ) -> list[str]:
-  """How a stage was made, against how it would be now."""
+  """Lines on how a stage's stored record differs from the present plan."""
   settings = "run", "out", "flags"
   lines = config_lib.difference(
       {key: record[key] for key in settings},
       {key: today[key] for key in settings})
   for read, now in today["reads"].items():
-    before = record["reads"].get(read, now)  # else a flag says so already
+    before = record["reads"].get(read, now)  # absent: a flag differs, see above
     if before != now:
       lines.append(f"{read}, which it read, "
                    + ("is gone" if now is None else "has changed since"))

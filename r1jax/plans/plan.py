@@ -1,20 +1,20 @@
-"""A plan: the stages of a pipeline, as data in TOML.
+"""A plan: the stages of a pipeline in TOML.
 
   [stages.zero]                   # its folder: WORKDIR/zero
-  run = "train_grpo"              # that experiment; a.b is that module
+  run = "train_grpo"              # an experiment; with a dot, a Python module
   flags = {init = "{init}", seed = "{seed}", steps = 80}
 
   [stages.labels]
   run = "label_answers"
-  out = "out"                     # the flag that takes the folder; "workdir"
-  alone = true                    # one process, without the words of --launch
+  out = "out"                     # flag that gets the folder; default: workdir
+  alone = true                    # one process, without --launch
   flags = {init = "orbax:{zero}"} # reads stage zero, and so comes after it
 
   [stages.more]
-  like = "labels"                 # the same but for what stands here
+  like = "labels"                 # inherits all that is not set here
   flags = {init = "{init}"}
 
-What a stage reads is what its flags name in braces; nothing else says it.
+A stage depends on the stages that its flags name in braces.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from etils import epath
 
 from r1jax.core.config import check
 
-# What the command says, and the folder of the plan's own file.
+# Placeholders that are not stages: flags of the command, the plan's folder.
 VALUES = ("seed", "data_dir", "init", "plan")
 _PLACE = re.compile(r"\{([A-Za-z_]\w*)\}")
 _NAME = re.compile(r"[A-Za-z]\w*")
@@ -47,13 +47,13 @@ class Stage:
   """One command.
 
   Attributes:
-    name: of the stage and of its folder.
-    run: the experiment, or with a dot in it the module.
-    out: the flag that takes the folder.
-    part: of the table of costs; stages of one part are summed.
-    flags: flag to value as text, placeholders in it.
-    expect: what an estimate cannot know, such as mean lengths in tokens.
-    alone: whether it runs in one process, whatever starts the others'.
+    name: name of the stage and of its folder.
+    run: an experiment, or with a dot a Python module.
+    out: the flag that gets the folder.
+    part: row of the cost table in which the stage is summed.
+    flags: flag to value as text, with placeholders.
+    expect: numbers for estimates, such as mean lengths in tokens.
+    alone: whether it runs as one process, without --launch.
   """
 
   name: str
@@ -66,7 +66,7 @@ class Stage:
 
   @property
   def places(self) -> tuple[str, ...]:
-    """All names in braces."""
+    """All placeholders in its flags."""
     return tuple(dict.fromkeys(
         name for value in self.flags.values() for name in _PLACE.findall(value)
     ))
@@ -82,11 +82,11 @@ class Plan:
   """Stages in an order in which they can run.
 
   Attributes:
-    path: of the file.
-    stages: each behind all that it reads, else as in the file.
+    path: the file.
+    stages: ordered as in the file, except that each comes after those it reads.
     defaults: of `init` and `data_dir`, where the command gives none.
-    estimate: chip, rates and model that estimates take.
-    report: what `r1_report` is told.
+    estimate: chip, rates and model for estimates.
+    report: the [report] table for `r1_report`.
   """
 
   path: epath.Path
@@ -99,29 +99,29 @@ class Plan:
     """The stage `name`.
 
     Args:
-      name: of it.
-      flag: that named it, for the message.
+      name: the stage's name.
+      flag: the flag that named it, for the message.
 
     Raises:
       ValueError: there is none; the message lists all.
     """
     names = [stage.name for stage in self.stages]
-    check(name in names, f"{flag and f'--{flag}='}{name} is no stage of"
+    check(name in names, f"{flag and f'--{flag}='}{name} is not a stage of"
           f" {self.path}{_alike(name, names)}; its stages:"
           f" {', '.join(names)}")
     return self.stages[names.index(name)]
 
   def values(self, *, partly: bool = False, **given: str | int
              ) -> dict[str, str]:
-    """What stands for `VALUES` in this plan.
+    """The values of the placeholders `VALUES`.
 
     Args:
-      partly: what is not given stays in braces.
-      given: seed, data_dir and init of the command; "" is not given.
+      partly: whether values may be missing; their placeholders then stay.
+      given: seed, data_dir and init of the command; "" counts as not given.
 
     Raises:
-      ValueError: the plan needs one that is not given, or one is given that
-        nothing reads.
+      ValueError: a value that the plan needs is missing, or one is given that
+        no stage reads.
     """
     values = dict(self.defaults) | {
         name: str(value) for name, value in given.items() if value != ""}
@@ -137,7 +137,7 @@ class Plan:
     return values | {"plan": os.fspath(self.path.parent)}
 
   def readers(self, names: Collection[str]) -> list[str]:
-    """Those of `names` and of all that read them, by whatever way, in order."""
+    """`names` and all stages that depend on them, directly or not, in order."""
     found = set(names)
     for stage in self.stages:
       if found & set(stage.reads):
@@ -146,11 +146,11 @@ class Plan:
 
 
 def read(path: str | os.PathLike) -> Plan:
-  """The plan in a file.
+  """Reads a plan.
 
   Raises:
-    ValueError: it is missing or malformed, or the stages cannot be ordered; the
-      message names file, stage and what to mend.
+    ValueError: the file is missing or malformed, or the stages cannot be
+      ordered; the message names the file, the stage and what to fix.
   """
   path = epath.Path(path)
   try:
@@ -174,7 +174,7 @@ def read(path: str | os.PathLike) -> Plan:
   stages = [_stage(name, written, path) for name in written]
   for kind, named in tables.get("report", {}).items():
     for name, stage in named.items() if isinstance(named, dict) else ():
-      check(stage in written, f"{path}: report.{kind}.{name}={stage!r} is no"
+      check(stage in written, f"{path}: report.{kind}.{name}={stage!r} is not a"
             f" stage{_alike(str(stage), written)}")
   return Plan(path=path, stages=tuple(_ordered(stages, path)),
               defaults=defaults, estimate=tables.get("estimate", {}),
@@ -182,16 +182,16 @@ def read(path: str | os.PathLike) -> Plan:
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-  """`text` with every name in braces that has a value replaced by it."""
+  """`text` with every placeholder that has a value replaced by it."""
   return _PLACE.sub(lambda m: values.get(m[1], m[0]), text)
 
 
 def _stage(name: str, written: Mapping[str, Any], path: epath.Path) -> Stage:
-  """The stage with all that it takes from those it is like."""
+  """The stage with all that it inherits by `like`."""
   where = f"{path}: stage {name}"
   chain = [name]
   while other := written[chain[-1]].get("like"):
-    check(other in written, f"{where}: like={other!r} is no stage"
+    check(other in written, f"{where}: like={other!r} is not a stage"
           f"{_alike(other, written)}")
     check(other not in chain, f"{where} is like itself, by way of"
           f" {' -> '.join([*chain, other])}; leave one of them out")
@@ -222,7 +222,7 @@ def _stage(name: str, written: Mapping[str, Any], path: epath.Path) -> Stage:
 
 def _flags(table: Mapping[str, Any], where: str, prefix: str = ""
            ) -> Iterator[tuple[str, str]]:
-  """Dotted names to text, of `rewards.format = 1` as of `"rewards.format"`."""
+  """Flags by dotted name, whether written as tables or as quoted keys."""
   for key, value in table.items():
     if isinstance(value, dict):
       yield from _flags(value, where, f"{prefix}{key}.")
@@ -231,7 +231,7 @@ def _flags(table: Mapping[str, Any], where: str, prefix: str = ""
 
 
 def _text(value: Any, where: str) -> str:
-  """A value as one types it behind --name=."""
+  """A value in the form of a command-line flag."""
   if isinstance(value, list):
     return ",".join(_text(item, where) for item in value)
   check(isinstance(value, bool | int | float | str),
@@ -240,7 +240,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _ordered(stages: list[Stage], path: epath.Path) -> Iterator[Stage]:
-  """Each behind what it reads, else in the given order."""
+  """The stages in the given order, but each after those that it reads."""
   left, there = list(stages), set()
   while left:
     ready = next((s for s in left if set(s.reads) <= there), None)
@@ -253,7 +253,8 @@ def _ordered(stages: list[Stage], path: epath.Path) -> Iterator[Stage]:
 
 
 def _cycle(stages: list[Stage]) -> list[str]:
-  """Names around a circle, the first again at the end; there must be one."""
+  """The names of one cycle, the first repeated at the end; there must be one.
+  """
   reads = {stage.name: stage.reads for stage in stages}
   way = [stages[0].name]
   while way.count(way[-1]) < 2:

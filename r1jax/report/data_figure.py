@@ -17,20 +17,20 @@ from r1jax.core import io
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _INK, _GREY, _PALE = "#222222", "#6b6b6b", "#e6e6e6"
 _BINS = 40
-_HEIGHT = 0.72  # of a domain's row
-_NAMED = 4  # sources named under a bar
+_HEIGHT = 0.72  # of a histogram; a domain's row has height 1
+_NAMED = 4  # most sources that are named under a bar
 
 
 def draw(lengths: Mapping[str, Mapping[str, Sequence[float]]],
          path: str | os.PathLike) -> None:
-  """Counts (left) and distributions of length (right), one row a domain.
+  """Counts (left) and distributions of length (right), one row per domain.
 
-  A bar has a piece for every source. A distribution is a histogram over equal
-  steps of the logarithm, as high as its row at its peak, with a tick at the
+  A bar has a segment for every source. A distribution is a histogram with
+  logarithmic bins, scaled to the same height in every row, with a tick at the
   median.
 
   Args:
-    lengths: by domain and source, the words of every prompt.
+    lengths: {domain: {source: number of words of every prompt}}.
     path: PNG to write.
   """
   domains = sorted(lengths)
@@ -50,7 +50,7 @@ def draw(lengths: Mapping[str, Mapping[str, Sequence[float]]],
     left.set_yticks(range(len(domains)), domains)
     left.set_ylim(len(domains) - 0.5 + 0.1, -0.5 - 0.1)  # the first on top
     data = memory.BytesIO()
-    # No date and no version within: the same data, the same bytes.
+    # Without date and version, so that equal data give equal bytes.
     figure.savefig(data, format="png", dpi=160, facecolor="white",
                    metadata={"Software": None})
   io.write_bytes(path, data.getvalue())

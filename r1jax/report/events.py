@@ -1,8 +1,7 @@
-"""TensorBoard's events: in a file or an object, and never what ends a run.
+"""TensorBoard event files, local or on gs://; a failure never ends a run.
 
-They only show what metrics.jsonl holds. So where they cannot be written (a full
-disk) that is said once, instead of by tracebacks of the thread that writes them
-around the one error that matters.
+They repeat what metrics.jsonl holds. So if they cannot be written (a full
+disk), there is one warning instead of tracebacks from tensorboardX's thread.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from tensorboardX import record_writer
 
 from r1jax.core import io
 
-_SCHEME = "r1jax"  # in front of a path, tells tensorboardX to write by `File`
+_SCHEME = "r1jax"  # prefix of a path that makes tensorboardX write by `File`
 
 
 def summaries(workdir: str | os.PathLike, purge_step: int
@@ -25,28 +24,28 @@ def summaries(workdir: str | os.PathLike, purge_step: int
 
   Args:
     workdir: the folder.
-    purge_step: events of this step and later ones that earlier files hold are
-      to be forgotten.
+    purge_step: TensorBoard drops events of this and later steps from earlier
+      files.
   """
   return tensorboardX.SummaryWriter(
       f"{_SCHEME}:{os.fspath(workdir)}", purge_step=purge_step, flush_secs=30)
 
 
 class File:
-  """What tensorboardX writes records to."""
+  """The file object that tensorboardX writes records to."""
 
   def __init__(self, path: str | os.PathLike) -> None:
-    """Makes nothing before the first flush."""
+    """Creates no file before the first flush."""
     self._path = epath.Path(path)
     self._pending, self._whole = b"", b""
     self._broken = False
 
   def write(self, data: bytes) -> None:
-    """Keeps the data for the next flush."""
+    """Buffers the data until the next flush."""
     self._pending += data
 
   def flush(self) -> None:
-    """Appends what is kept; an object is uploaded anew as a whole."""
+    """Appends the buffered data; on gs:// by uploading the whole file again."""
     data, self._pending = self._pending, b""
     if not data or self._broken:
       return
@@ -57,16 +56,16 @@ class File:
       else:
         with self._path.open("ab") as file:
           file.write(data)
-    except Exception as error:  # gcsfs raises many kinds.
+    except Exception as error:  # gcsfs raises errors of many classes
       self._broken = True
-      logging.warning("no more events for TensorBoard in %s: %s", self._path,
-                      error)
+      logging.warning("no more TensorBoard events are written to %s: %s",
+                      self._path, error)
 
   close = flush
 
 
 class _Files:
-  """The factory that tensorboardX asks for."""
+  """The factory of writers, as tensorboardX wants it."""
 
   def open(self, path: str) -> File:
     return File(path.removeprefix(f"{_SCHEME}:"))

@@ -1,6 +1,6 @@
-"""How a policy changes: reflective words, the same questions early and late.
+"""How a policy changes in training: reflective words, and question by question.
 
-Reflective words are those of the paper's self-evolution of R1-Zero.
+The reflective words are those of the paper's figure on R1-Zero's evolution.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ _TAG = re.compile("|".join(map(re.escape, TAGS)))
 
 
 def reflection(texts: Iterable[str]) -> dict[str, float]:
-  """Share of all words that each reflective word makes up.
+  """The share of all words of `texts` that each reflective word has.
 
-  Whole words, case ignored (`checked` is not `check`: the paper is silent on
-  inflection); tags are no words. Returns {word: share} and their sum under
-  "all"; zeros without words.
+  Whole words are matched, ignoring case; inflected forms do not match (the
+  paper does not say). Tags are not words.
+
+  Returns:
+    {word: share in [0, 1]}, and the sum of all under "all"; zeros if there are
+    no words.
   """
   counts: collections.Counter[str] = collections.Counter()
   for text in texts:
@@ -38,9 +41,10 @@ def reflection(texts: Iterable[str]) -> dict[str, float]:
 
 def occurrences(texts: Sequence[str], words: Iterable[str] = REFLECTIVE
                 ) -> float:
-  """How often a text uses any of `words`, in the mean; read as `reflection`.
+  """Mean number of occurrences of any of `words` per text.
 
-  Unlike a share it says something of texts with few words, such as sums.
+  Words are matched as in `reflection`. Unlike a share, it is informative for
+  texts with few words, such as sums.
   """
   wanted = frozenset(words)
   return float(np.mean([
@@ -49,15 +53,16 @@ def occurrences(texts: Sequence[str], words: Iterable[str] = REFLECTIVE
 
 def changes(before: Iterable[Mapping[str, Any]],
             after: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-  """What became of each question that two evaluations of a run share.
+  """Compares two evaluations of a run question by question.
 
   Args:
     before, after: their samples, as `evals.runner` stores them.
 
   Returns:
-    In the order of `before` {"id", "question", NAME: (before, after)}, NAME
-    being "length" (tokens), every reward that judged the question ("accuracy")
-    and "reflective" (words of the paper's list), each a mean over samples.
+    For each question of both, in the order of `before`, {"id", "question",
+    NAME: (before, after)}, where NAME is "length" (tokens), the name of each
+    reward that judged the question (such as "accuracy"), and "reflective"
+    (occurrences of reflective words), each a mean over samples.
   """
   then, now = (_by_question(rows) for rows in (before, after))
   entries = []

@@ -1,8 +1,8 @@
 """Figures of a run, drawn from plain lists of dicts.
 
-Metric rows are those of metrics.jsonl; null or absent values leave gaps.
+Metric rows are those of metrics.jsonl; null or absent values are not drawn.
 Evaluation rows: {"step", "pass1", and if known "pass1_low", "pass1_high",
-"maj", "k"}. Shares are between 0 and 1.
+"maj", "k"}. Accuracies and other shares are between 0 and 1.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def learning_curves(
     path: str | os.PathLike, *, length: str = "rollout/length_mean") -> None:
   """Accuracy and response length against step (as Fig. 1 of Nature 645, 633).
 
-  Left: pass@1 with its interval and maj@k of the evaluations, the base's pass@1
-  as a dashed line. Right: mean response length of the training samples.
+  Left: pass@1 with its interval, and maj@k, of the evaluations; the base's
+  pass@1 as a dashed line. Right: mean response length of the training samples.
 
   Args:
     metrics: rows with `length`.
@@ -74,7 +74,7 @@ def learning_curves(
 
 def curves(rows: Rows, path: str | os.PathLike, names: Sequence[str],
            title: str) -> None:
-  """The metrics `names` against step; a line is called by its last part."""
+  """Metrics against step; a line is labelled with the part after the last /."""
   with in_a_row(path, 1) as (axes,):
     ends = []
     for i, name in enumerate(names):
@@ -87,7 +87,7 @@ def curves(rows: Rows, path: str | os.PathLike, names: Sequence[str],
 
 def reward_curves(
     metrics: Rows, path: str | os.PathLike, *, prefix: str = "reward/") -> None:
-  """Every metric that starts with `prefix`, by name, against step."""
+  """Every metric whose name starts with `prefix`, against step."""
   names = sorted({k for row in metrics for k in row if k.startswith(prefix)})
   curves(metrics, path, names, "Mean reward of the training samples")
 
@@ -97,9 +97,9 @@ def by_domain(metrics: Rows, path: str | os.PathLike, *,
   """Accuracy and combined reward of every domain against step.
 
   Args:
-    metrics: rows with `domain/DOMAIN/RULE`.
+    metrics: rows with metrics named `domain/DOMAIN/RULE`.
     path: PNG to write.
-    prefix: what such names begin with.
+    prefix: what the names of these metrics begin with.
   """
   with in_a_row(path, 2) as panels:
     for axes, rule, title in zip(
@@ -157,11 +157,11 @@ def by_level(rows: Rows, path: str | os.PathLike) -> None:
 
 def decodings(results: Mapping[str, Mapping[str, Mapping[str, Any]]],
               path: str | os.PathLike) -> None:
-  """pass@1 of every model, side by side for each way of decoding.
+  """pass@1 of every model as bars, grouped by decoding (greedy, T = 1, ...).
 
   Args:
-    results: by the model's name and the way of decoding, a row with "pass1" (a
-      share) and, if known, "interval" (low, high).
+    results: {model: {decoding: row with "pass1" (a share) and, if known,
+      "interval" (low, high)}}.
     path: PNG to write.
   """
   ways = list(dict.fromkeys(way for rows in results.values() for way in rows))
@@ -188,11 +188,11 @@ def decodings(results: Mapping[str, Mapping[str, Mapping[str, Any]]],
 
 
 def outcomes(cells: Rows, path: str | os.PathLike) -> None:
-  """What became of runs that differ in two things: a panel for each pair.
+  """Runs over a grid of two settings, a panel for each pair.
 
-  Rows of panels are shares of worked pages, columns weights of the format
-  reward; each panel has accuracy and format of the training samples against
-  step, a line a seed. Pairs that nobody ran say so.
+  Rows of the grid are shares of worked pages, columns weights of the format
+  reward. Each panel shows accuracy and format reward of the training samples
+  against step, a line per seed. Panels without runs say "not run".
 
   Args:
     cells: {"worked", "format_weight", "seed", "accuracy" (the final one),
@@ -245,23 +245,25 @@ def _outcome(axes: matplotlib.axes.Axes, cells: Rows) -> None:
   axes.set_facecolor("#eef6fb" if lives else "#fbf1ee")
 
 
-# What a precision is called and drawn as; float32 below the others, wide.
+# Label, colour, line width and opacity of each precision; float32 is wide and
+# drawn first, below the others.
 _PRECISIONS = {
     "float32": ("float32", GREY, 5.0, 0.45),
     "bfloat16": ("bfloat16, float32 masters", _BLUE, 1.8, 1.0),
-    "stochastic": ("bfloat16 alone, rounded by chance", _GREEN, 1.8, 1.0),
+    "stochastic": ("bfloat16 alone, stochastic rounding", _GREEN, 1.8, 1.0),
     "nearest": ("bfloat16 alone, rounded to nearest", _RED, 1.8, 1.0),
 }
 
 
 def precision(rl: Rows, sft: Rows, path: str | os.PathLike) -> None:
-  """Runs that differ in precision only: movement, gap, rewards, and loss.
+  """Runs that differ only in precision: movement, gap, rewards, and loss.
 
   Args:
     rl: {"form" (see `_PRECISIONS`), "lr", "curve": [{"step", "moved",
-      "computing_share", "gap", "gap_max", "combined"}, ...]}; the smallest lr
-      is that of the first four panels, the largest that of the next.
-    sft: {"form", "curve": [{"step", "held_out"}, ...]}.
+      "computing_share", "gap", "gap_max", "combined"}, ...]}. The first four
+      panels show the runs with the smallest lr, the fifth those with the
+      largest.
+    sft: {"form", "curve": [{"step", "held_out"}, ...]}, for the last panel.
     path: PNG to write.
   """
   rates = sorted({run["lr"] for run in rl}) or [0.0]
@@ -269,7 +271,7 @@ def precision(rl: Rows, sft: Rows, path: str | os.PathLike) -> None:
                 for lr in (rates[0], rates[-1]))
   with drawn(path, 14.0, 7.2) as figure:
     panels = figure.subplots(2, 3)
-    # 3e-6, not 3e-06.
+    # "3e-6", not "3e-06".
     low, high = (f"{lr:.0e}".replace("e-0", "e-")
                  for lr in (rates[0], rates[-1]))
     for axes, runs, key, title in zip(panels.flat, (
@@ -298,7 +300,7 @@ def precision(rl: Rows, sft: Rows, path: str | os.PathLike) -> None:
 
 def _precisions(axes: matplotlib.axes.Axes, runs: Rows, key: str,
                 ls: str = "-") -> None:
-  """A line of `precision` for each form, its running mean where it is noisy."""
+  """A panel of `precision`: a line per run; noisy metrics as running means."""
   if not runs:
     axes.annotate("not run", (0.5, 0.5), xycoords="axes fraction",
                   ha="center", va="center", color=GREY)
@@ -314,7 +316,12 @@ def _precisions(axes: matplotlib.axes.Axes, runs: Rows, key: str,
 @contextlib.contextmanager
 def drawn(path: str | os.PathLike, width: float, height: float
            ) -> Iterator[matplotlib.figure.Figure]:
-  """A figure, written as PNG at the end; no pyplot, no global state."""
+  """A figure, written to `path` as PNG when the block ends; without pyplot.
+
+  Args:
+    path: PNG to write.
+    width, height: in inches.
+  """
   with matplotlib.rc_context({
       "font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left",
       "axes.titleweight": "bold", "axes.titlepad": 10, "text.color": INK,
@@ -335,7 +342,7 @@ def drawn(path: str | os.PathLike, width: float, height: float
 def in_a_row(
     path: str | os.PathLike, panels: int
 ) -> Iterator[list[matplotlib.axes.Axes]]:
-  """Axes in one row, with the step below."""
+  """`panels` axes in one row, with the step as their x axis."""
   width = 5.2 * panels + (1.0 if panels == 1 else 0.0)
   with drawn(path, width, 3.5) as figure:
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
@@ -347,7 +354,7 @@ def in_a_row(
 
 
 def series(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
-  """(steps, values) of the rows that have a value for `key`."""
+  """(steps, values), float64, of the rows that have a value for `key`."""
   pairs = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
   values = np.asarray(pairs, np.float64).reshape(-1, 2)
   return values[:, 0], values[:, 1]
@@ -356,7 +363,11 @@ def series(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
 def smooth(
     axes: matplotlib.axes.Axes, rows: Rows, key: str, colour: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws the values faintly, then their centred running mean; returns it."""
+  """Draws the values faintly and their centred running mean over them.
+
+  Returns:
+    (steps, running mean), float64.
+  """
   steps, values = series(rows, key)
   mean = running(values, len(values) // 40)
   axes.plot(steps, values, color=colour, alpha=0.25, lw=1.0)
@@ -365,7 +376,7 @@ def smooth(
 
 
 def running(values: np.ndarray, half: int) -> np.ndarray:
-  """The centred mean of each value and `half` on either side, fewer at ends."""
+  """Centred running mean over `half` values on either side (fewer at ends)."""
   sums = np.concatenate([[0.0], np.cumsum(values)])
   first = np.maximum(np.arange(len(values)) - half, 0)
   last = np.minimum(np.arange(len(values)) + half + 1, len(values))
@@ -373,10 +384,10 @@ def running(values: np.ndarray, half: int) -> np.ndarray:
 
 
 def name_ends(axes: matplotlib.axes.Axes, ends: Sequence[tuple]) -> None:
-  """Names each line at its right end, moved apart where they would overlap.
+  """Labels each line at its right end; labels that would overlap are moved.
 
   Args:
-    axes: where the lines are, their limits final.
+    axes: with the lines; its limits must be final.
     ends: (name, colour, steps, values) of each line.
   """
   ends = [e for e in ends if len(e[3])]

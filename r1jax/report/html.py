@@ -1,7 +1,7 @@
 """report.html: one self-contained page about a run.
 
-Everything that a model wrote is hostile: Jinja escapes it, and the page's own
-policy forbids scripts and remote resources besides.
+Model output is untrusted: Jinja escapes it, and the page's Content-Security-
+Policy forbids scripts and remote resources as well.
 """
 
 from __future__ import annotations
@@ -35,14 +35,16 @@ def write(
   Args:
     path: HTML file to write, whole or not at all.
     title: heading of the page.
-    config: every flag as resolved; nested dictionaries are shown dotted.
-    versions: packages and commit.
-    tables: (heading, header, rows of cells) each, a cell a text or a
-      `tables.Cell`; one without rows is left out.
+    config: the resolved value of every flag; keys of nested dictionaries are
+      joined by dots.
+    versions: of packages, and the commit.
+    tables: (heading, header, rows of cells) each; a cell is a text or a
+      `tables.Cell`. A table without rows is left out.
     figures: (caption, PNG file) each, embedded.
-    problems: see `select`.
-    notes: paragraphs above the tables.
-    claims: {"claim", "verdict", "must", "lines" (of text)} each, above them.
+    problems: samples to show, as `select` returns them.
+    notes: paragraphs below the title.
+    claims: {"claim", "verdict", "must", "lines" (of text)} each, shown between
+      notes and tables.
     about_problems: the line above the problems.
 
   Raises:
@@ -60,10 +62,16 @@ def write(
 def select(
     workdir: str | os.PathLike, *, problems: int = 4, samples: int = 2
 ) -> list[dict[str, Any]]:
-  """The same problems as the first, a middle and the last evaluation saw them.
+  """Samples of the same problems at the first, middle and last evaluation.
 
-  Each is {"question", "reference", "steps": [(step, [row, ...]), ...]}, the
-  rows as `evals.runner` stores them. Problems are taken evenly over the set.
+  Args:
+    workdir: of a run that stored its evaluations' samples.
+    problems: at most so many, spread evenly over the evaluation set.
+    samples: at most so many of each problem and evaluation.
+
+  Returns:
+    {"question", "reference", "steps": [(step, [row, ...]), ...]} of each
+    problem, with rows as `evals.runner` stores them.
   """
   kind = rollout_files.EVALUATIONS
   steps = rollout_files.steps(workdir, kind)
@@ -85,7 +93,7 @@ def select(
 
 
 def side_by_side(problems: Rows) -> str:
-  """The problems of `select` as HTML, a column a step, for a notebook."""
+  """The problems of `select` as HTML with a column per step, for a notebook."""
   return _render("problems.html.j2", problems=problems)
 
 
@@ -100,9 +108,9 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _embedded(png: str | os.PathLike) -> tuple[str, int]:
-  """(data URL, width in CSS pixels): all figures at one scale."""
+  """(data URL, width in CSS pixels), so that all figures have one scale."""
   data = epath.Path(png).read_bytes()
-  width = int.from_bytes(data[16:20], "big")  # of the PNG's first chunk
+  width = int.from_bytes(data[16:20], "big")  # from the PNG's IHDR chunk
   return f"data:image/png;base64,{base64.b64encode(data).decode()}", width // 2
 
 

@@ -1,4 +1,4 @@
-"""A report as Markdown, for a repository or a paper's draft."""
+"""A report as Markdown, for a repository or the draft of a paper."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from r1jax.report.tables import Noted, Table
 def write(path: str | os.PathLike, *, title: str, notes: Sequence[str] = (),
           tables: Sequence[Table] = (),
           figures: Sequence[tuple[str, str | os.PathLike]] = ()) -> None:
-  """Writes tables and figures, which stay beside the file.
+  """Writes tables, and links to figures.
 
   Args:
     path: file to write, whole or not at all.
     title: heading.
     notes: paragraphs above the tables.
     tables: (heading, header, rows) each; one without rows is left out.
-    figures: (caption, PNG) each; one in the file's folder or below is linked
-      relative to it.
+    figures: (caption, PNG) each, linked by its path relative to the file's
+      folder.
   """
   path = epath.Path(path)
   parts = [f"# {_text(title)}", *map(_text, notes)]
@@ -49,7 +49,7 @@ def _table(table: Table) -> str:
 
 
 def _cell(cell: Noted) -> str:
-  # Spaces that indent a row would be lost.
+  # Markdown would drop the spaces that indent a row's name.
   indent = len(cell.text) - len(cell.text.lstrip(" "))
   text = _text(cell.text.strip())
   if cell.bold and text:
@@ -61,7 +61,7 @@ def _cell(cell: Noted) -> str:
 
 
 def _text(text: str) -> str:
-  """Names that users and data sets give cannot make columns or markup."""
+  """Text on one line, escaped so that it makes neither columns nor markup."""
   line = " ".join(text.split())
   for sign in "\\`*_|[]<>":
     line = line.replace(sign, f"\\{sign}")

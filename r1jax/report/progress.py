@@ -1,7 +1,7 @@
-"""Progress of a loop: a bar in a terminal, now and then a line elsewhere.
+"""Progress of a loop: a bar in a terminal, elsewhere a line now and then.
 
-A notebook is elsewhere: its lines stay beside the cell, and go to standard
-output, since notebooks paint standard error as a failure.
+In a notebook these are lines on standard output, because notebooks mark
+standard error as a failure.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ class Progress:
       title: what the loop does.
       total: steps in all.
       start: steps done before (a resumed run); they do not count in the rate.
-      interval: seconds between lines where `stream` is not a terminal.
-      unit: what is counted, for the rate.
+      interval: seconds between lines if `stream` is not a terminal.
+      unit: name of what is counted, for the rate.
       stream: where to write; by default standard error, in a notebook standard
         output.
-      quiet: writes nothing; of several processes one is enough.
+      quiet: write nothing, as all processes of a run but one should.
     """
     self._title, self._total, self._done = title, total, start
     self._interval, self._unit, self._quiet = interval, unit, quiet
-    self._timed: tuple[float, int] | None = None  # the first step's end
+    # (time, steps done) at the end of the first step.
+    self._timed: tuple[float, int] | None = None
     in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")
     self._stream = stream or (sys.stdout if in_notebook else sys.stderr)
     self._began = self._said = time.monotonic()
@@ -60,7 +61,7 @@ class Progress:
       self._bar.close()
 
   def step(self, metrics: Mapping[str, float], steps: int = 1) -> None:
-    """Counts `steps` done and shows `metrics` (numbers on the host)."""
+    """Adds `steps` to the steps done and shows `metrics` (host numbers)."""
     if self._quiet:
       return
     self._done += steps
@@ -79,9 +80,9 @@ class Progress:
       self._timed = now, self._done
 
   def _pace(self, now: float, last: bool) -> str:
-    """Rate and remaining time; before they are known, and at the end, the age.
+    """Rate and remaining time; at first and at the end, the elapsed time.
 
-    The first step compiles: it says nothing about the others.
+    The first step is left out of the rate, because it compiles.
     """
     if last or self._timed is None:
       return f"after {clock(now - self._began)}"
@@ -91,7 +92,7 @@ class Progress:
             f"  {clock((self._total - self._done) / rate)} left")
 
   def say(self, text: str) -> None:
-    """Writes a line without breaking the bar."""
+    """Writes a line of text without breaking the bar."""
     if self._bar is not None:
       self._bar.write(text, file=self._stream)
     elif not self._quiet:
@@ -101,7 +102,8 @@ class Progress:
 @contextlib.contextmanager
 def percent(title: str, quiet: bool = False
             ) -> Iterator[Callable[[int, int], None]]:
-  """A function of (bytes done, bytes in all) that shows a step per percent."""
+  """A progress bar in percent; yields a function of (bytes done, bytes in all).
+  """
   with Progress(title, 100, unit="%", quiet=quiet) as progress:
     shown = 0
 

@@ -1,4 +1,4 @@
-"""What a reward model is worth, in one figure."""
+"""The quality of a reward model in one figure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from r1jax.core import io
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _BLUE, _RED, _GREEN = "#0072B2", "#D55E00", "#009E73"
 _INK, _GREY, _PALE = "#222222", "#6b6b6b", "#e6e6e6"
-_MOST = 12  # sources that are shown
+_MOST = 12  # most sources that are shown
 _PERCENT = matplotlib.ticker.PercentFormatter(1.0, decimals=0)
 
 
@@ -27,12 +27,13 @@ def draw(evaluation: Mapping[str, Any], good: Sequence[float],
   """Accuracy by source and length, scores, and calibration or scores by length.
 
   Args:
-    evaluation: of `evals.preference`; with a "reliability" its curve is drawn,
-      else scores against length.
+    evaluation: as `evals.preference` returns it; if it has "reliability", the
+      calibration curve is drawn, else scores against length.
     good, bad: scores of preferred (good) answers and of the others.
     lengths: tokens of all answers, the good ones first.
     path: PNG to write.
-    blank: the score of an answer with nothing to show.
+    blank: score of an answer that shows nothing (see `rewards.models`), marked
+      by a line.
   """
   with matplotlib.rc_context({
       "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left",
@@ -52,7 +53,7 @@ def draw(evaluation: Mapping[str, Any], good: Sequence[float],
     else:
       _by_length(last, evaluation, good, bad, lengths)
     data = memory.BytesIO()
-    # No date and no version within: the same data, the same bytes.
+    # Without date and version, so that equal data give equal bytes.
     figure.savefig(data, format="png", dpi=150, facecolor="white",
                    metadata={"Software": None})
   io.write_bytes(path, data.getvalue())

@@ -1,11 +1,11 @@
-"""Samples to read: rollouts/step_000123.jsonl.gz, one sample a line.
+"""Samples on disk: rollouts/step_000123.jsonl.gz, one sample per line.
 
 A row has "prompt_id", "prompt", "completion", "reward" (combined), "rewards"
-(by name), "advantage" and whatever else the stage adds. What the evaluations
-during training sample lies likewise in evaluations/, see `evals.runner`.
+(by name), "advantage" and what else the stage adds. The samples of evaluations
+during training are stored in evaluations/ in the same way, see `evals.runner`.
 
-Of several processes each writes what it sampled, process 1 into
-step_000123.process_1.jsonl.gz; readers take all of a step together.
+Every process of a run writes the samples that it drew, process 1 to
+step_000123.process_1.jsonl.gz. Readers merge the files of a step.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def write(
     *, process: int = 0, count: int = 1) -> None:
   """Writes a process's rows of one step, whole or not at all.
 
-  Non-finite numbers become null. The bytes depend on the rows alone.
+  Non-finite numbers become null. Equal rows give equal bytes.
 
   Args:
     workdir: folder of the run.
-    step: whose rows they are.
+    step: of the rows.
     rows: of this process.
-    process: its number.
-    count: how many write the step. What more of them left, before a restart, is
-      removed by the first.
+    process: its index.
+    count: number of processes. Process 0 removes files of this step that a run
+      with more processes left before a restart.
 
   Raises:
     OSError: the disk is full or read-only.
@@ -49,7 +49,7 @@ def write(
   text = "".join(
       json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) + "\n"
       for row in rows)
-  # Model output may hold lone surrogates; they must not stop a run.
+  # Model output may hold lone surrogates, which must not stop a run.
   data = text.encode("utf-8", errors="backslashreplace")
   file = path(workdir, step)
   io.write_bytes(of_process(file, process), gzip.compress(data, mtime=0))
@@ -62,7 +62,8 @@ def read(workdir: str | os.PathLike, step: int, kind: str = ROLLOUTS
   """Rows of one step, of all processes; evaluations in the problems' order.
 
   Raises:
-    ValueError: there are none, or a file is truncated; names it.
+    ValueError: there are no rows of that step, or a file is truncated or
+      damaged; the message names it.
   """
   file = path(workdir, step, kind)
   if not file.exists():
@@ -72,10 +73,10 @@ def read(workdir: str | os.PathLike, step: int, kind: str = ROLLOUTS
 
 
 def read_file(file: str | os.PathLike) -> list[dict[str, Any]]:
-  """Rows of a file that one process or several wrote, in their order.
+  """Rows of `file` and of its siblings from other processes, by "number".
 
   Raises:
-    ValueError: a part is truncated or damaged; names it.
+    ValueError: a file is truncated or damaged; the message names it.
   """
   rows: list[dict[str, Any]] = []
   for process in itertools.count():
@@ -90,7 +91,7 @@ def read_file(file: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def steps(workdir: str | os.PathLike, kind: str = ROLLOUTS) -> list[int]:
-  """Steps whose samples are on disk, ascending."""
+  """Steps whose samples are on disk, in ascending order."""
   folder = epath.Path(workdir) / kind
   if not folder.exists():
     return []
@@ -100,12 +101,12 @@ def steps(workdir: str | os.PathLike, kind: str = ROLLOUTS) -> list[int]:
 
 def path(workdir: str | os.PathLike, step: int, kind: str = ROLLOUTS
          ) -> epath.Path:
-  """The file of one step, that of the first process."""
+  """The file of process 0 for one step."""
   return epath.Path(workdir) / kind / f"step_{step:06d}.jsonl.gz"
 
 
 def of_process(file: str | os.PathLike, process: int) -> epath.Path:
-  """The file that a process writes where the first writes `file`."""
+  """The file that a process writes where process 0 writes `file`."""
   file = epath.Path(file)
   stem, dot, ends = file.name.partition(".")
   between = f".process_{process}" if process else ""
@@ -113,7 +114,7 @@ def of_process(file: str | os.PathLike, process: int) -> epath.Path:
 
 
 def remove_beyond(file: str | os.PathLike, count: int) -> None:
-  """Removes what more than `count` processes once wrote beside `file`."""
+  """Removes the files of processes `count` and above beside `file`."""
   for process in itertools.count(count):
     left = of_process(file, process)
     if not left.exists():

@@ -17,18 +17,17 @@ from r1jax.report.figures import (
   drawn,
 )
 
-# Rows {"tokens", "mean", "low", "high"}, and a "label" of some.
+# {"tokens", "mean", "low", "high"} each, some with a "label".
 Rows = Sequence[Mapping[str, Any]]
-_NAMED = 14  # parts that fit under a panel upright
+_NAMED = 14  # most parts for which panels stand two in a row
 
 
 def tokens(panels: Mapping[str, Mapping[str, Rows]], path: str | os.PathLike
            ) -> None:
-  """Accuracy against tokens a problem, on a logarithmic scale.
+  """Accuracy against tokens per problem, on a logarithmic scale.
 
   Args:
-    panels: by their title, lines by what they are called; a point may have a
-      "label".
+    panels: {title of the panel: {name of the line: its points}}.
     path: PNG to write.
   """
   names = list(dict.fromkeys(name for of in panels.values() for name in of))
@@ -43,7 +42,7 @@ def tokens(panels: Mapping[str, Mapping[str, Rows]], path: str | os.PathLike
       axes.xaxis.set_major_formatter(
           matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:,.0f}"))
       axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-      axes.set_xlabel("tokens a problem")
+      axes.set_xlabel("tokens per problem")
       axes.set_ylim(0, 1.04)
       axes.yaxis.set_major_formatter(PERCENT)
       axes.set_title(title)
@@ -55,7 +54,7 @@ def tokens(panels: Mapping[str, Mapping[str, Rows]], path: str | os.PathLike
 
 
 def _line(axes, rows: Rows, number: int) -> None:
-  """A line with its interval; the labels of every other line are below it."""
+  """Draws a line with its interval; every other line has its labels below."""
   colour = COLOURS[number % len(COLOURS)]
   x = [row["tokens"] for row in rows]
   axes.fill_between(x, [row["low"] for row in rows],
@@ -72,10 +71,10 @@ def _line(axes, rows: Rows, number: int) -> None:
 
 def parts(panels: Mapping[str, Mapping[str, Mapping[str, tuple]]],
           path: str | os.PathLike) -> None:
-  """A panel a benchmark and part, its levels (topics, ...) from left to right.
+  """Accuracy by parts of benchmarks (levels, topics, ...), a panel each.
 
   Args:
-    panels: by their title, model to part to (value, low, high), shares.
+    panels: {title of the panel: {model: {part: (value, low, high), shares}}}.
     path: PNG to write.
   """
   names = {title: list(dict.fromkeys(

@@ -1,10 +1,10 @@
-"""Services that show metrics, beside metrics.jsonl and TensorBoard.
+"""Optional metric sinks (wandb, trackio), beside metrics.jsonl and TensorBoard.
 
-wandb sends them to its server; with WANDB_MODE=offline they stay in
-WORKDIR/wandb until `wandb sync` is given. trackio keeps them on this machine,
+wandb sends metrics to its server; with WANDB_MODE=offline they stay in
+WORKDIR/wandb until `wandb sync` is run. trackio keeps them on this machine,
 where `trackio show` draws them, or in a Space (TRACKIO_SPACE_ID). The project
-is r1jax, for wandb WANDB_PROJECT if that is set. A run that resumes goes on
-with its curves. These packages are imported only where they are asked for.
+is called r1jax (for wandb, WANDB_PROJECT overrides that). A resumed run
+continues its curves. The packages are imported only if their sink is used.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from r1jax.core import io
 from r1jax.core.config import check
 
 NAMES = ("wandb", "trackio")
-_ID = "sinks.json"  # by what name they know the run
+_ID = "sinks.json"  # in the workdir: the id under which the sinks know the run
 _PROJECT = "r1jax"
 
 
 @dataclasses.dataclass
 class Sink:
-  """One of them, opened; it never ends a run, but says once what is amiss.
+  """An opened sink. If it fails it warns once and does nothing from then on.
 
   Attributes:
-    name: of it.
-    log: (step, {metric: number}).
-    finish: sends what is left.
+    name: of the service.
+    log: called with (step, {metric: number}).
+    finish: sends what is still buffered.
   """
 
   name: str
@@ -43,11 +43,11 @@ class Sink:
   _broken: bool = False
 
   def write(self, step: int, numbers: Mapping[str, float]) -> None:
-    """Adds the finite numbers of a step."""
+    """Logs the metrics of a step, which must be finite."""
     self._try(lambda: self.log(step, numbers))
 
   def close(self) -> None:
-    """Waits until all is sent."""
+    """Waits until all metrics are sent."""
     self._try(self.finish)
 
   def _try(self, call: Callable[[], Any]) -> None:
@@ -55,16 +55,16 @@ class Sink:
       return
     try:
       call()
-    except Exception as error:  # each has kinds of its own
+    except Exception as error:  # each service has error classes of its own
       self._broken = True
-      logging.warning("no more metrics for %s: %s", self.name, error)
+      logging.warning("no more metrics are sent to %s: %s", self.name, error)
 
 
 def check_names(names: Sequence[str]) -> None:
-  """Makes sure that there are such services.
+  """Checks the names of sinks.
 
   Raises:
-    ValueError: one is unknown.
+    ValueError: a name is not in `NAMES`.
   """
   for name in names:
     check(name in NAMES, f"sinks={','.join(names)}: {name!r} is unknown; choose"
@@ -73,19 +73,20 @@ def check_names(names: Sequence[str]) -> None:
 
 def opened(names: Sequence[str], workdir: str | os.PathLike,
            config: Mapping[str, Any], *, resumes: bool) -> list[Sink]:
-  """Begins a run, or goes on with it, in every service.
+  """Starts or resumes a run in every service.
 
   Args:
     names: of the services.
-    workdir: of the run, local or gs://; its name is that of the run.
+    workdir: of the run, local or gs://; the name of the folder is the run's.
     config: all settings, shown beside the curves.
-    resumes: whether the run was begun before.
+    resumes: whether the run is resumed.
 
   Raises:
-    ValueError: a package is missing, or its service refuses; says which.
+    ValueError: a package is missing, or a service refuses; names it.
   """
   for name in names:
-    # A folder of that name, as wandb leaves them, is a package without origin.
+    # A mere folder `wandb`, as offline runs leave it, looks like a package
+    # without origin.
     check(getattr(importlib.util.find_spec(name), "origin", None) is not None,
           f"sinks={name} needs the package {name}: pip install"
           f" -e '.[{name}]'")
@@ -99,10 +100,10 @@ def opened(names: Sequence[str], workdir: str | os.PathLike,
   for name in names:
     try:
       found.append(_OPEN[name](path.parent, run, dict(config)))
-    except Exception as error:  # each has kinds of its own
+    except Exception as error:  # each service has error classes of its own
       raise ValueError(
-          f"sinks={name} cannot begin: {error}; without --sinks={name} the"
-          " metrics are in the workdir alone") from error
+          f"sinks={name} cannot start: {error}; without --sinks={name} metrics"
+          " are written to the workdir only") from error
   return found
 
 
@@ -115,7 +116,8 @@ def _wandb(workdir: epath.Path, run: str, config: dict[str, Any]) -> Sink:
       name=workdir.name, resume="allow", config=config,
       dir=None if io.is_remote(workdir) else os.fspath(workdir),
       settings=wandb.Settings(console="off"))
-  # Steps that a kill has undone come again, which wandb's own count refuses.
+  # After a kill some steps are logged again, which wandb's own step counter
+  # refuses: so the step is a metric.
   begun.define_metric("step")
   begun.define_metric("*", step_metric="step")
   return Sink("wandb", lambda step, numbers: begun.log(

@@ -1,7 +1,7 @@
 """Figures of the stages from base to R1, in the style of `figures`.
 
-Evaluation rows have "step" and means by measure (`evals.measures`), each with
-its interval as NAME_low and NAME_high; what a row lacks leaves a gap.
+Evaluation rows have "step" and the means of measures (`evals.measures`), each
+with its interval as NAME_low and NAME_high; missing values are not drawn.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from r1jax.report.figures import (
   smooth,
 )
 
-# Lines: (key, what it is called).
+# Of each line (key in the rows, label).
 Lines = Sequence[tuple[str, str]]
 
 
 def self_evolution(metrics: Rows, evals: Rows, path: str | os.PathLike, *,
                    accuracy: Lines, length: str = "rollout/length_mean"
                    ) -> None:
-  """Accuracy, length and reflective words of R1-Zero (Nature 645, Fig. 1).
+  """Accuracy, length and reflective words of R1-Zero (Nature 645, 633, Fig. 1).
 
-  The words have no panel where there is none of them.
+  The panel of reflective words is left out if there are none.
 
   Args:
     metrics: rows of metrics.jsonl.
     evals: evaluation rows, oldest first.
     path: PNG to write.
     accuracy: lines of the first panel.
-    length: the metric of the second.
+    length: name of the metric in the second panel.
   """
   reflects = any(row.get("reflective") for row in evals)
   with in_a_row(path, 2 + reflects) as (left, middle, *right):
@@ -55,14 +55,14 @@ def self_evolution(metrics: Rows, evals: Rows, path: str | os.PathLike, *,
     for axes in right:
       _lines(axes, [(evals, "reflective", "")])
       axes.set_ylim(bottom=0)
-      axes.set_title("Reflective words an answer")
+      axes.set_title("Reflective words per answer")
 
 
 def with_and_without(runs: Mapping[str, Rows], path: str | os.PathLike) -> None:
   """Language consistency and accuracy of runs against step.
 
   Args:
-    runs: evaluation rows by what their line is called.
+    runs: {label of the line: evaluation rows}.
     path: PNG to write.
   """
   with in_a_row(path, 2) as (left, right):
@@ -77,19 +77,18 @@ def with_and_without(runs: Mapping[str, Rows], path: str | os.PathLike) -> None:
 def hacking(metrics: Rows, evals: Rows, path: str | os.PathLike, *,
             truths: Lines, proxy: str = "reward/helpful",
             kl: str = "policy/kl", length: str = "rollout/length_mean") -> None:
-  """A reward model's score, and what it stands for, when RL runs on too long.
+  """Reward hacking: a reward model's score and the true utility in a long run.
 
-  Above the score of the training samples, below accuracy and true utility on
-  held-out questions; left against the step, right against the square root of
-  the KL to the reference policy, in nats per answer (Gao et al.,
-  arXiv:2210.10760): the KL per token times the mean length, both as running
-  means.
+  Top: score of the training samples. Bottom: accuracy and true utility on
+  held-out questions. Left: against the step. Right: against the square root of
+  the KL to the reference policy in nats per answer (Gao et al.,
+  arXiv:2210.10760): the running mean of KL per token times mean length.
 
   Args:
     metrics: rows of metrics.jsonl.
     evals: evaluation rows, oldest first.
     path: PNG to write.
-    truths: lines of the panels below.
+    truths: lines of the bottom panels.
     proxy, kl, length: names of metrics.
   """
   steps, distances = _distances(metrics, kl, length)
@@ -104,7 +103,7 @@ def hacking(metrics: Rows, evals: Rows, path: str | os.PathLike, *,
                     lw=1.2)
       moved = [row | {"step": float(np.interp(row["step"], steps, distances))}
                for row in evals]
-      # The distance may fall again: bands would lie over each other.
+      # The KL may fall again, and bands would then overlap.
       _lines(below_kl, [(moved, key, "") for key, _ in truths], bands=False)
     else:
       for axes in (above_kl, below_kl):
@@ -117,11 +116,11 @@ def hacking(metrics: Rows, evals: Rows, path: str | os.PathLike, *,
 
 def models(cells: Mapping[str, Mapping[str, Any]], panels: Lines,
            path: str | os.PathLike) -> None:
-  """A panel a measure, a dot with its interval a model, in their order.
+  """A panel per measure, with a dot and its interval per model.
 
   Args:
-    cells: model to measure to (value, low, high), all shares.
-    panels: (measure, title).
+    cells: {model: {measure: (value, low, high), shares}}, in drawing order.
+    panels: (measure, title) each.
     path: PNG to write.
   """
   columns = min(3, max(1, len(panels)))
@@ -149,9 +148,9 @@ def models(cells: Mapping[str, Mapping[str, Any]], panels: Lines,
 def _lines(axes: matplotlib.axes.Axes,
            lines: Sequence[tuple[Rows, str, str]], *, bands: bool = True
            ) -> None:
-  """Lines of (rows, key, name), named at their ends.
+  """Draws lines, (rows, key, label) each, labelled at their ends.
 
-  Their intervals are bands, or bars at each point.
+  Intervals are drawn as bands, or without `bands` as bars at each point.
   """
   ends = []
   for i, (rows, key, name) in enumerate(lines):
@@ -177,7 +176,7 @@ def _shares(axes: matplotlib.axes.Axes, title: str) -> None:
 
 def _distances(metrics: Rows, kl: str, length: str
                ) -> tuple[np.ndarray, np.ndarray]:
-  """(steps, sqrt of the KL per answer), step 0 being the reference itself."""
+  """(steps, sqrt of the KL per answer); at step 0 it is 0."""
   rows = [{"step": row["step"], "kl": row[kl] * row[length]} for row in metrics
           if row.get(kl) is not None and row.get(length) is not None]
   steps, values = series(rows, "kl")

@@ -1,4 +1,4 @@
-"""Tables: plain text for the terminal, cells for pages."""
+"""Tables: plain text for the terminal, cells for HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 
 class Cell(NamedTuple):
-  """A cell of a page's table that is more than its text.
+  """A table cell with more than its text.
 
   Attributes:
-    text: what it says.
-    bold: it is better than the others of its row, by a test.
-    published: somebody else's figure.
-    reason: why there is nothing, for a note below the table.
+    text: what is printed.
+    bold: whether it is significantly better than the others of its row.
+    published: whether the figure is another publication's, not measured here.
+    reason: why there is no figure, for a note below the table.
   """
 
   text: str
@@ -27,7 +27,7 @@ Table = tuple[str, Sequence[str | Cell], Sequence[Sequence[str | Cell]]]
 
 
 class Noted(NamedTuple):
-  """A cell with the number of its note, or ""."""
+  """A cell as it is printed; `mark` is the number of its note, or ""."""
 
   text: str
   bold: bool
@@ -36,13 +36,13 @@ class Noted(NamedTuple):
 
 
 def missing(reason: str) -> Cell:
-  """A dash, and why."""
+  """A dash with the reason why there is no figure."""
   return Cell("–", reason=reason)
 
 
 def noted(table: Table) -> tuple[str, list[Noted], list[list[Noted]],
                                  list[str]]:
-  """(heading, header, rows, notes): reasons become numbered notes."""
+  """(heading, header, rows, notes), with the reasons as numbered notes."""
   heading, header, rows = table
   reasons: dict[str, str] = {}
 
@@ -57,17 +57,17 @@ def noted(table: Table) -> tuple[str, list[Noted], list[list[Noted]],
 
 
 def plain(rows: Sequence[Sequence[str | Cell]]) -> list[list[str]]:
-  """The cells' texts, bold ones with a star, for `render`."""
+  """The cells' texts for `render`; bold ones get a star."""
   return [[cell if isinstance(cell, str) else
            cell.text + ("*" if cell.bold else "") for cell in row]
           for row in rows]
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Columns padded to their widest cell, the first to the left, others right.
+  """A text table: the first column is left-aligned, the others right-aligned.
 
   Raises:
-    ValueError: a row has another number of cells than the header.
+    ValueError: a row has more or fewer cells than the header.
   """
   for row in rows:
     if len(row) != len(header):
@@ -86,11 +86,11 @@ def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def comparison(results: Mapping[str, Mapping[str, Any]]) -> str:
-  """Base against R1-Zero (or any models), one row each.
+  """A text table that compares models (base and R1-Zero), one row each.
 
   Args:
-    results: by the model's name: "pass1" (a share), "interval" (low, high),
-      "maj", "k" (of maj@k), "format", "length" (mean tokens). Absent values
+    results: {name of the model: {"pass1" (a share), "interval" (low, high),
+      "maj", "k" (of maj@k), "format", "length" (mean tokens)}}. Missing values
       print as a dash.
   """
   header, rows = comparison_cells(results)

@@ -1,4 +1,4 @@
-"""Curves of training runs, side by side or alone."""
+"""Training curves of one run, or of several in the same panels."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Panel(NamedTuple):
 
   Attributes:
     title: its heading.
-    key: the metric of the training samples, every step.
-    held_out: that of held-out data, where it was measured; "" has none.
-    share: in [0, 1], shown in percent.
+    key: name of the metric of the training samples, logged every step.
+    held_out: name of the metric of held-out data, or "".
+    share: whether values are in [0, 1] and shown in percent.
   """
 
   title: str
@@ -38,13 +38,13 @@ class Panel(NamedTuple):
 
 def draw(runs: Mapping[str, Rows], panels: Sequence[Panel],
          path: str | os.PathLike) -> list[str]:
-  """A line a run and panel, held-out data as dots on a dashed line.
+  """A line per run in each panel; held-out data as dots on a dashed line.
 
   Args:
-    runs: rows of metrics.jsonl by what the line is called; a single one is not
-      named.
-    panels: those that no run has numbers for are left out.
-    path: PNG to write, if there is a panel.
+    runs: {label of the line: rows of metrics.jsonl}; a single run is not
+      labelled.
+    panels: what to draw; panels for which no run has values are left out.
+    path: PNG to write, if any panel is left.
 
   Returns:
     The titles of the panels drawn.

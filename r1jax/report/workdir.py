@@ -1,4 +1,4 @@
-"""One folder, one run: the config decides whether a run resumes."""
+"""A workdir holds one run; its stored config decides whether a run resumes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ from r1jax.core.lock import Lock
 
 CONFIG = "config.json"
 OTHERWISE = "choose another --workdir"
-BEST = "best"  # WORKDIR@best, the best checkpoint of a run
+BEST = "best"  # WORKDIR@best is the best checkpoint of a run
 _OF_A_RUN = ("checkpoints", "checkpoints_inside", "metrics.jsonl", "rollouts")
 
 
 def named(what: str) -> tuple[str, str]:
-  """(WORKDIR, which checkpoint) of what `orbax:` names.
+  """Splits the part behind `orbax:` into (WORKDIR, checkpoint).
 
-  It is WORKDIR, WORKDIR@STEP or WORKDIR@best; which is "" for the newest.
+  Args:
+    what: WORKDIR, WORKDIR@STEP or WORKDIR@best.
+
+  Returns:
+    The folder, and STEP, "best" or "" (the newest checkpoint).
   """
   folder, _, at = what.rpartition("@")
   return (folder, at) if folder and (
@@ -38,14 +42,14 @@ def take(workdir: str | os.PathLike, config: dict[str, Any],
          versions: dict[str, str], *, ignore: Iterable[str] = (),
          remedies: Mapping[str, str] | None = None,
          otherwise: str = OTHERWISE) -> Lock:
-  """`prepare`, under the folder's lock, which it returns.
+  """Locks the folder, calls `prepare`, and returns the lock.
 
   Raises:
     ValueError: as `prepare`.
-    OSError: another process has the folder (EBUSY), or it cannot be written.
+    OSError: another process holds the folder (EBUSY), or it cannot be written.
   """
   how = dict(ignore=ignore, remedies=remedies, otherwise=otherwise)
-  resumes(workdir, config, **how)  # a folder that is refused is not touched
+  resumes(workdir, config, **how)  # raises before the folder is changed
   lock = Lock(workdir)
   prepare(workdir, config, versions, **how)
   return lock
@@ -56,15 +60,16 @@ def prepare(
     versions: dict[str, str], *, ignore: Iterable[str] = (),
     remedies: Mapping[str, str] | None = None,
     otherwise: str = OTHERWISE) -> bool:
-  """Takes `workdir` for a run of `config`; returns whether it resumes one.
+  """Sets up `workdir` for a run of `config`; returns whether it resumes a run.
 
-  A new folder gets config.json: {"config": ..., "versions": ...}. A used one
-  resumes if its config is the same; versions may differ. Call it in process 0.
+  Writes {"config": ..., "versions": ...} to config.json in a new folder. A used
+  folder is resumed if its config is the same; versions may differ. Call it in
+  process 0.
 
   Args:
     workdir: folder of the run, local or gs://.
-    config: every flag as resolved, JSON-ready.
-    versions: packages and commit, see `versions()`.
+    config: resolved value of every flag, JSON-serialisable.
+    versions: of packages, and the commit, see `versions()`.
     ignore, remedies, otherwise: see `resumes`.
 
   Raises:
@@ -82,16 +87,17 @@ def prepare(
 def take_for(
     result: str, folder: str | os.PathLike, config: dict[str, Any],
     versions: dict[str, str]) -> None:
-  """Takes `folder` for what is written in one go, unless another's lies there.
+  """Sets up the output folder of a command that does not resume.
 
   Args:
-    result: the file that is written last; without it nothing is lost.
+    result: name of the file that the command writes last; a folder without it
+      holds nothing worth keeping and is used again.
     folder: --out of the command.
-    config: what the result depends on, JSON-ready.
-    versions: packages and commit, see `versions()`.
+    config: what the result depends on, JSON-serialisable.
+    versions: of packages, and the commit, see `versions()`.
 
   Raises:
-    ValueError: the result of another config is there, or nothing says of which.
+    ValueError: the folder has a result of another config, or of an unknown one.
     OSError: the disk is full or read-only.
   """
   otherwise, folder = "choose another --out", epath.Path(folder)
@@ -100,28 +106,28 @@ def take_for(
                   {"config": _plain(config), "versions": versions})
     return
   check(resumes(folder, config, otherwise=otherwise),
-        f"{folder} has {result}, and no {CONFIG} says of what; nothing was"
-        f" changed; {otherwise}")
+        f"{folder} has {result} but no {CONFIG} that says what made it; nothing"
+        f" was changed; {otherwise}")
 
 
 def resumes(
     workdir: str | os.PathLike, config: dict[str, Any], *,
     ignore: Iterable[str] = (), remedies: Mapping[str, str] | None = None,
     otherwise: str = OTHERWISE) -> bool:
-  """Whether `workdir` holds a run of `config`; False where it holds none.
+  """True if `workdir` holds a run of `config`, False if it holds no run.
 
   Args:
     workdir: folder of the run, local or gs://.
-    config: every flag as resolved, JSON-ready.
+    config: resolved value of every flag, JSON-serialisable.
     ignore: top-level keys of `config` that may differ (`workdir` itself, a
       longer `steps`).
-    remedies: setting, by its dotted name or the beginning of that -> what else
-      to do where it differs; `{}` stands for its former value.
-    otherwise: what to do in place of resuming it.
+    remedies: {dotted name of a setting, or its beginning: advice that is added
+      where that setting differs}; `{}` in it stands for the former value.
+    otherwise: the advice instead of resuming, for the error.
 
   Raises:
-    ValueError: the folder holds a run of another config or one that lost its
-      config. Or it is on gs:// and gcsfs is missing.
+    ValueError: the folder holds a run of another config, or a run without
+      config.json; or it is on gs:// and gcsfs is missing.
   """
   check(not os.fspath(workdir).startswith("gs://")
         or importlib.util.find_spec("gcsfs") is not None,
@@ -141,9 +147,9 @@ def resumes(
                       for line in lines)
     unknown = sorted(set(config) - set(former) - skipped)
     commit = stored.get("versions", {}).get("commit") or "unknown"
-    older = (f"\nIts {CONFIG} says nothing of {', '.join(unknown)}: another"
-             f" experiment began it, or an earlier r1jax (commit {commit}),"
-             " which goes on with it." if unknown else "")
+    older = (f"\nIts {CONFIG} lacks {', '.join(unknown)}: it was begun by"
+             f" another experiment, or by an earlier r1jax (commit {commit}),"
+             " which can resume it." if unknown else "")
     raise ValueError(
         f"{workdir} was made by another config (its -> yours):\n{shown}{older}"
         f"\nNothing was changed. Use its flags to resume it, or {otherwise}.")
@@ -155,7 +161,7 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remedy(line: str, remedies: Mapping[str, str]) -> str:
-  """What to do about a line "name: former -> new", in brackets."""
+  """The advice about a line "name: former -> new", in brackets."""
   name, _, values = line.partition(": ")
   for known, remedy in remedies.items():
     if name == known or name.startswith(f"{known}."):
@@ -169,8 +175,8 @@ def versions(
     root: str | os.PathLike | None = None) -> dict[str, str]:
   """Versions of Python and `packages`, and the git commit of `root`.
 
-  The commit ends in `+` where files differ from it, and is "" where `root` (the
-  folder of this package by default) is no checkout.
+  The commit ends in `+` if tracked files differ from it. It is "" if `root` (by
+  default the folder of this package) is not in a git checkout.
   """
   version_of = {"python": platform.python_version()}
   for name in packages:
@@ -188,7 +194,7 @@ def _commit(root: str | os.PathLike) -> str:
         text=True).stdout.strip()
 
   try:
-    # A project under git may have this package in an untracked .venv.
+    # Fails if this package is in an untracked .venv of another repository.
     git("ls-files", "--error-unmatch", ".")
     changed = git("status", "--porcelain", "--untracked-files=no")
     return git("rev-parse", "HEAD") + ("+" if changed else "")

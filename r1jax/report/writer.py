@@ -1,4 +1,5 @@
-"""Metrics of a run: metrics.jsonl, one line a step, and who shows them."""
+"""Writes a run's metrics to metrics.jsonl (a line a step), TensorBoard, sinks.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from r1jax.report import events
 from r1jax.report.sinks import Sink
 
 METRICS = "metrics.jsonl"
-# Seconds between two uploads of a growing file to gs://, where it is written
-# anew as a whole, and more than one a second of the same name is refused.
+# Seconds between two uploads of metrics.jsonl to gs://. Each uploads the whole
+# file, and gs:// refuses more than one write a second to the same name.
 _REMOTE_SECONDS = 30.0
 
 
@@ -26,7 +27,7 @@ class Writer:
 
   A row is one JSON object with "step" (updates done, 1 after the first) and the
   metrics. Non-finite values are written as null (JSON has no NaN) and left out
-  of TensorBoard and the sinks. In a multi-process run only process 0 makes a
+  of TensorBoard and the sinks. In a multi-process run only process 0 creates a
   writer.
   """
 
@@ -37,11 +38,10 @@ class Writer:
 
     Args:
       workdir: folder of the run, local or gs://.
-      resumed: steps done where the run goes on; None if it starts. Lines of
-        later steps, written before a kill, are dropped (all of them if it
-        starts), and TensorBoard is told to forget them, so that each step is
-        there once.
-      sinks: who else gets the numbers, as `sinks.opened` gives them.
+      resumed: steps done when the run resumes; None for a new run. Lines of
+        later steps, written before a kill, are dropped from metrics.jsonl and
+        TensorBoard, so that each step appears once; a new run drops all lines.
+      sinks: further services, as `sinks.opened` returns them.
 
     Raises:
       OSError: the disk is full or read-only.
@@ -72,22 +72,23 @@ class Writer:
     self._rows.append(_line(row))
 
   def flush(self, *, lazily: bool = False) -> None:
-    """Puts what was written on disk.
+    """Writes the buffered rows to disk.
 
     Args:
-      lazily: on gs:// leave it for half a minute, as every step does. Before a
-        checkpoint do not, or a kill could lose rows that no restart repeats.
+      lazily: on gs://, upload at most every 30 seconds; for the flush after
+        each step. Not before a checkpoint: a kill could then lose rows that a
+        resumed run does not repeat.
 
     Raises:
-      OSError: the disk is full or read-only. Stop the run: a cut last line is
-        dropped when it resumes.
+      OSError: the disk is full or read-only. Stop the run: a partial last line
+        is dropped when it resumes.
     """
     now = time.monotonic()
     if self._remote and lazily and now < self._next:
       return
     self._next = now + _REMOTE_SECONDS
     text = "".join(self._rows)
-    # Never twice: after an error half of it may be there.
+    # Cleared before writing: after an error a part may be on disk already.
     self._rows.clear()
     if text:
       self._append(text)
@@ -115,12 +116,12 @@ class Writer:
 
 
 def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-  """Rows of `WORKDIR/metrics.jsonl`, oldest first; [] where there is none.
+  """Rows of `WORKDIR/metrics.jsonl`, oldest first; [] if there is no file.
 
-  A last line cut by a kill is dropped.
+  A last line that a kill cut off is dropped.
 
   Raises:
-    ValueError: any other line is not JSON; names the line.
+    ValueError: any other line is not JSON; the message names the line.
   """
   path = epath.Path(workdir) / METRICS
   if not path.exists():
@@ -136,7 +137,7 @@ def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
       if number == len(lines):
         break
       raise ValueError(
-          f"{path} line {number} is not JSON ({error}); mend that line"
+          f"{path} line {number} is not JSON ({error}); correct or delete it"
       ) from error
   return rows
 

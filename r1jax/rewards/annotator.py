@@ -1,8 +1,8 @@
-"""A program as judge: a utility, and the noise of a human annotator.
+"""A program as preference judge: a known utility with an annotator's noise.
 
-Where the true utility of an answer is known, as in a generated world, labels
-can be as unreliable as people's, and yet what is lost by it is known: no model
-of the labels can be right more often than `ceiling` says.
+In a generated world the true utility of an answer is known. So labels can be as
+noisy as those of people, and the effect of the noise is known too: no reward
+model can agree with the labels more often than `ceiling` says.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from r1jax.rewards.judge import Pair, Preference
 # (the conversation so far, an answer) -> how good it is, finite.
 Utility = Callable[[Sequence[Message], str], float]
 
-_STREAM = 2  # of randomness, beside those of `judge`
+_STREAM = 2  # part of the seed; differs from those in `judge`
 
 
 def annotate(utility: Utility, pairs: Sequence[Pair], *, seed: int,
              scale: float = 1.0) -> list[Preference]:
-  """One vote a pair by a Bradley-Terry draw.
+  """One vote per pair, drawn from the Bradley-Terry model.
 
-  P(first is preferred) = sigmoid((u_first - u_second) / scale): the wider
-  apart, the surer. Equal ones are a tie, which teaches nothing; every other
-  vote is a strong one, so that its pair is kept.
+  P(first is preferred) = sigmoid((u_first - u_second) / scale). Equal utilities
+  give a tie, which is not used for training. Every other vote is +-2 ("much
+  better"), so that the pair is kept.
 
   Args:
     utility: of answers.
     pairs: what to judge.
-    seed: not negative; with the pair's id it addresses the draw.
-    scale: 0 draws nothing: the better one wins.
+    seed: not negative; with the pair's id it seeds the draw.
+    scale: of the noise; with 0 the better answer always wins.
 
   Raises:
     ValueError: a utility is not finite, or the scale is negative.
@@ -44,9 +44,9 @@ def annotate(utility: Utility, pairs: Sequence[Pair], *, seed: int,
 
 
 def ceiling(utility: Utility, pairs: Sequence[Pair], scale: float) -> float:
-  """The accuracy on such labels of one who knows the utility.
+  """The best possible accuracy on such labels, from the true utility.
 
-  The mean of max(p, 1 - p) over all pairs but ties; NaN where all are.
+  The mean of max(p, 1 - p) over all pairs without ties; NaN if all are ties.
   """
   leads = [_lead(utility, pair) for pair in pairs]
   sure = [max(p, 1 - p) for p in (

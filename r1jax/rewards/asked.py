@@ -1,7 +1,7 @@
-"""What a question is followed by so that its rule finds the final answer.
+"""Appends to a question how to give the final answer, so that rules find it.
 
-An instruct model answers in prose unless it is told the form that is read. The
-words are ours; the paper silent on them.
+An instruct model answers in prose unless it is told the expected format. The
+paper gives no wording; this one is ours.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _PROGRAM = {"en": "Give the whole program in one block between ```python and"
             "zh": "请在 ```python 和 ``` 之间给出完整的程序。"}
 _BY_VERIFIER = {"math": _BOX, "exact": _BOX, "set": _BOX, "literal": _BOX,
                 "choice": _LETTER, "code": _PROGRAM, "bugfix": _PROGRAM}
-_SAID = ("\\boxed", "```", "<answer>")  # a question that asks for a form itself
+_SAID = ("\\boxed", "```", "<answer>")  # the prompt itself asks for a format
 
 
 def instructed(prompt: Prompt) -> tuple[Message, ...]:
-  """The conversation, its question followed by how to give the final answer.
+  """The conversation, with an instruction on the answer's format appended.
 
-  As it is where the verifier needs no form, or the question or a system message
-  names one.
+  Unchanged if the verifier needs no format, or if the conversation mentions one
+  already.
   """
   words = _BY_VERIFIER.get(prompt.verifier)
   spoken = [m["content"] for m in prompt.messages if m["role"] != "assistant"]

@@ -1,4 +1,4 @@
-"""Rewards by name into one reward: the paper's equations as data."""
+"""Combines named rewards into one reward, by the paper's equations."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from r1jax.core.prompt import Prompt
 from r1jax.core.types import Rollout, Scored
 from r1jax.rewards.score import LATE, Score
 
-# Rewards by name, each with its weight. A question gets those that apply to
-# it: in stage 2 reasoning has a rule ("accuracy"), and a general question
-# belongs either to the helpfulness or to the safety set.
+# {name of the reward: weight}. A question is given the rewards that apply to
+# it: in stage 2 reasoning questions have a rule ("accuracy"), and a general
+# question belongs either to the helpfulness or to the safety set.
 EQUATIONS: dict[str, dict[str, float]] = {
-    # Nature version, rule-based rewards: equal weight. Paper silent on sizes.
+    # Nature version, rule-based rewards: equal weights, whose size it does not
+    # give.
     "r1-zero": {"accuracy": 1.0, "format": 1.0},
     # Eq. 7: the language reward is added directly.
     "r1-stage1": {"accuracy": 1.0, "format": 1.0, "language": 1.0},
@@ -29,7 +30,7 @@ CODE = ("all", "fraction")
 EXTRACT = ("box", "last")
 FORMAT = ("think-answer", "think")
 LANGUAGE = ("script", "detector")
-# An answer takes milliseconds; more children than this wait for their parent.
+# An answer takes milliseconds: more children would wait for their parent.
 _MOST_CHILDREN = 16
 
 
@@ -38,31 +39,30 @@ class RewardConfig:
   """How completions are rewarded.
 
   Attributes:
-    equation: what is rewarded: r1-zero (accuracy, format), r1-stage1 (and
-      language) or r1-stage2 (and reward models), as in `EQUATIONS`.
-    weights: names and weights that override or join those of the equation,
-      e.g. "format:0.5,repetition:0.1"; weight 0 logs a part without rewarding
-      it.
-    workers: child processes that apply the rules, of each process of a run; 0:
-      one a processor that it may use, where those of one machine share them,
-      and 16 at most.
+    equation: rewards and weights of the paper: r1-zero (accuracy, format),
+      r1-stage1 (also language) or r1-stage2 (also reward models), see
+      `EQUATIONS`.
+    weights: names and weights that override or extend those of the equation,
+      e.g. "format:0.5,repetition:0.1"; a reward with weight 0 is only logged.
+    workers: child processes that apply the rules, for each process of a run. 0
+      stands for its share of the machine's processors, at most 16.
     deadline: seconds that all rules together may take on one completion.
-    code: "all" rewards a program that passes every test, "fraction" the share
-      of tests passed.
-    extract: what is the final answer in mathematics: "box" takes a box or an
-      `<answer>` element, "last" without these what the text states last, or its
-      last number (some data sets always allow that). Evaluations of chat
-      templates take "last" unless told; a policy that is trained on it need not
-      say which of its numbers is the answer.
-    format: "think-answer" is R1-Zero's grammar (a thought, then an `<answer>`
-      element), "think" R1's (a thought, then a summary).
-    language: "script" counts words by script, "detector" also tells apart the
-      languages of one script (needs lingua-language-detector).
-    helpful: the reward model of general prompts, orbax:WORKDIR of
-      experiments.train_reward or hf:DIR; it is shown the summary.
-    safety: that of prompts with metadata safety=True; it is shown thought and
-      summary.
-    model_rows: rows of a batch of a reward model.
+    code: "all" rewards a program only if it passes every test, "fraction"
+      rewards the share of tests passed.
+    extract: how the final answer in mathematics is found: "box" reads a box or
+      an `<answer>` element; "last", if there is neither, also the last answer
+      that the text states, or its last number (some data sets always allow
+      that). Evaluations with chat templates default to "last". In training
+      "last" lets a policy omit which of its numbers is the answer.
+    format: "think-answer" requires R1-Zero's format (a thought, then an
+      `<answer>` element), "think" R1's (a thought, then a summary).
+    language: "script" counts words by script; "detector" also distinguishes
+      languages of the same script (needs lingua-language-detector).
+    helpful: reward model of general prompts, orbax:WORKDIR of
+      experiments.train_reward or hf:DIR; it reads the summary only.
+    safety: reward model of prompts with metadata safety=True, given likewise;
+      it reads thought and summary.
+    model_rows: rows of a reward model's batch.
   """
 
   equation: str = "r1-zero"
@@ -82,7 +82,8 @@ class RewardConfig:
     check(self.equation in EQUATIONS,
           f"equation={self.equation!r} is not one of {', '.join(EQUATIONS)}")
     check(self.workers >= 0,
-          f"workers={self.workers}: give a number of processes, or 0")
+          f"workers={self.workers}: give a number of processes, or 0 for one"
+          " per processor")
     check(math.isfinite(self.deadline) and self.deadline > 0,
           f"deadline={self.deadline}: seconds must be positive")
     for name, known in (
@@ -93,7 +94,7 @@ class RewardConfig:
     self.resolve()
 
   def resolve(self) -> Combine:
-    """The weights.
+    """The weights of the equation, updated by `weights`.
 
     Raises:
       ValueError: `weights` is not a list of name:number.
@@ -101,21 +102,21 @@ class RewardConfig:
     return Combine(weights=EQUATIONS[self.equation] | _parse(self.weights))
 
   def children(self, share: int) -> int:
-    """`workers`, or what 0 of them means for a process.
+    """`workers`, or the number that 0 stands for.
 
     Args:
-      share: how many processors of its machine are for it.
+      share: this process's share of the machine's processors.
     """
     return self.workers or min(share, _MOST_CHILDREN)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Combine:
-  """How the parts add up.
+  """Weights of the rewards' sum.
 
   Attributes:
-    weights: rule name to weight; the reward is the weighted sum. Weight 0 logs
-      a part without rewarding it.
+    weights: name of a reward to its weight; the combined reward is the weighted
+      sum. A reward with weight 0 is only logged.
   """
 
   weights: Mapping[str, float] = dataclasses.field(
@@ -133,23 +134,23 @@ def combine(
     config: Combine, prompts: Sequence[Prompt],
     scores: Sequence[Sequence[Mapping[str, Score]]],
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-  """Adds the parts of each sample that apply to its question.
+  """The weighted sum of the rewards that apply to each question.
 
   Args:
     config: the weights.
     prompts: the Q questions.
-    scores: Q questions of G samples, each {rule name: Score}; a name that is
-      absent does not apply.
+    scores: for Q questions and G samples {name: Score}; rewards that do not
+      apply are absent.
 
   Returns:
-    parts (name to float32 [Q, G], 0 where invalid, NaN where the rule does not
-    apply to the question), rewards_QG float32 (the weighted sum of the parts
-    that apply) and valid_QG bool (all of them have a verdict).
+    (parts, rewards_QG, valid_QG): parts maps a name to float32 [Q, G], 0 where
+    invalid and NaN where the reward does not apply to the question; rewards_QG
+    is the float32 sum; valid_QG is True where all rewards have a verdict.
 
   Raises:
-    ValueError: a scored rule has no weight, no rule with a weight other than 0
-      applies to a question, a rule applies to some samples of a question only,
-      or the questions differ in their number of samples.
+    ValueError: a reward has no weight; no reward with a weight other than 0
+      applies to a question; a reward applies to only some samples of a
+      question; or questions have different numbers of samples.
   """
   if len({len(row) for row in scores}) > 1:
     raise ValueError(
@@ -160,7 +161,7 @@ def combine(
   rewards_QG, valid_QG = np.zeros(size, np.float32), np.ones(size, bool)
   for q, (prompt, row) in enumerate(zip(prompts, scores, strict=True)):
     for name in _applicable(config, prompt, row):
-      # Where a crash cut the sample short, every rule is named and invalid.
+      # After a crash every rule is present, as invalid.
       values = [sample[name].value if sample[name].valid else 0.0
                 for sample in row]
       parts[name][q] = values
@@ -171,7 +172,13 @@ def combine(
 
 def items(prompts: Sequence[Prompt], tails: Sequence[str],
           texts: Sequence[Sequence[str]]) -> list[tuple[Prompt, str, str]]:
-  """What `runner.Pool.submit` takes, Q*G of them, question by question."""
+  """The Q*G items for `runner.Pool.submit`, question by question.
+
+  Args:
+    prompts: the Q questions.
+    tails: of each, the text after "assistant" that its template prefilled.
+    texts: of each, G completions.
+  """
   return [(prompt, tail, text)
           for prompt, tail, row in zip(prompts, tails, texts, strict=True)
           for text in row]
@@ -180,9 +187,9 @@ def items(prompts: Sequence[Prompt], tails: Sequence[str],
 def scored(config: Combine, rollout: Rollout, prompts: Sequence[Prompt],
            texts: Sequence[Sequence[str]],
            scores: Sequence[Mapping[str, Score]]) -> Scored:
-  """Joins a rollout with its verdicts, Q*G of them in the order of `items`.
+  """A rollout with its Q*G scores, which are in the order of `items`.
 
-  The answers to vote on are those that the rule "accuracy" found.
+  The answers for majority votes are those of the rule "accuracy".
 
   Raises:
     ValueError: the counts do not match, or as `combine`.
@@ -219,12 +226,12 @@ def _applicable(config: Combine, prompt: Prompt,
         f" ones ({', '.join(config.weights)}); give each a weight (0 logs it)")
   for name in sorted(names):
     absent = [sample for sample in row if name not in sample]
-    # Where time was up, every rule is named, whether it applies or not.
+    # After a deadline every rule is present, whether it applies or not.
     if absent and any(name in s and s[name].valid and s[name].reason != LATE
                       for s in row):
       raise ValueError(
           f"{where}: rule {name!r} applies to some samples only; whether a rule"
-          " applies may depend on the prompt alone")
+          " applies must depend on the prompt only")
     if absent:
       names.remove(name)
   if row and not any(config.weights[name] for name in names):
@@ -239,7 +246,7 @@ def _answer(sample: Mapping[str, Score]) -> str | None:
 
 
 def _parse(text: str) -> dict[str, float]:
-  """"name:number,name:number" as a mapping."""
+  """The mapping that "name:number,name:number" describes."""
   weights: dict[str, float] = {}
   for part in filter(None, map(str.strip, text.split(","))):
     name, colon, number = (piece.strip() for piece in part.partition(":"))

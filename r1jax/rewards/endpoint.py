@@ -1,12 +1,12 @@
-"""A judge behind HTTP: any endpoint that speaks OpenAI's chat completions.
+"""A judge behind HTTP: a client of OpenAI's chat completions protocol.
 
   ask = Endpoint(EndpointConfig(url="http://host:8000/v1", model="judge"),
                  key=os.environ.get("OPENAI_API_KEY", ""), cache="runs/cache")
   texts = ask([conversation, ...])      # None where there was no answer
 
-What was answered lies in the cache, so that a rerun asks nothing twice. A query
-that fails for good is no answer, never a bad verdict. An endpoint that answers
-nothing at all is an error.
+Answers are cached, so that a rerun does not ask again. A query that keeps
+failing has no answer, which is never counted as a bad verdict. An endpoint that
+answers no query at all is an error.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Message
 
-_LONGEST = 8 << 20  # bytes of a response that are read
+_LONGEST = 8 << 20  # most bytes of a response
 _CHUNK = 1 << 16
-_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # may be better later
-_OWN = (400, 413, 422)  # the query's fault, such as one that is too long
-_MAX_WAIT = 60.0  # seconds, whatever the server asks for
-_SILENT = 8  # queries without an answer in a row that mean it is down
+_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # HTTP statuses to retry
+_OWN = (400, 413, 422)  # errors of this query, such as one that is too long
+_MAX_WAIT = 60.0  # longest wait in seconds, whatever the server asks for
+_SILENT = 8  # queries in a row without an answer that mean it is down
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EndpointConfig:
-  """How an endpoint is asked.
+  """How an endpoint is queried.
 
   Attributes:
     url: base URL, such as http://localhost:8000/v1.
     model: name of the model, as the endpoint knows it.
-    temperature: sampling temperature that is asked for.
-    top_p: nucleus that is asked for; 1 is not sent.
+    temperature: sampling temperature of the request.
+    top_p: nucleus probability of the request; 1 is not sent.
     max_tokens: longest answer, in tokens.
-    concurrency: requests in flight at once.
-    timeout: seconds for one attempt, to the last byte.
-    tries: attempts for each request.
-    wait: seconds before the second attempt; doubled from then on.
+    concurrency: number of requests in flight.
+    timeout: seconds for one attempt, until the last byte.
+    tries: attempts for each query.
+    wait: seconds before the second attempt, doubled for each further one.
   """
 
   url: str = ""
@@ -76,12 +76,12 @@ class EndpointConfig:
 
 
 class Endpoint:
-  """Conversations to texts, as `judge.Generate`.
+  """A function from conversations to texts, see `judge.Generate`.
 
   Attributes:
-    asked: queries sent so far, tries counted once.
-    cached: those answered from the cache.
-    failures: reason -> queries that got no answer.
+    asked: number of queries sent so far, without repeated attempts.
+    cached: number of queries answered from the cache.
+    failures: {reason: number of queries without an answer}.
   """
 
   def __init__(self, config: EndpointConfig, *, key: str = "",
@@ -89,12 +89,12 @@ class Endpoint:
     """Sends nothing yet.
 
     Args:
-      config: how it is asked.
+      config: how it is queried.
       key: sent as a bearer token; it is neither logged nor stored.
-      cache: folder of answers; without one nothing is kept.
+      cache: folder for answers; "" does not store them.
 
     Raises:
-      ValueError: the URL is none.
+      ValueError: the URL is not http:// or https://.
     """
     check(config.url.startswith(("http://", "https://")),
           f"url={config.url!r}: give the endpoint's base, such as"
@@ -104,23 +104,23 @@ class Endpoint:
     self._key = key
     self._cache = epath.Path(cache) if cache else None
     self._lock = threading.Lock()
-    self._silent = 0  # queries without an answer since the last one with
+    self._silent = 0  # queries without an answer since the last answer
     self.asked = self.cached = 0
     self.failures: collections.Counter = collections.Counter()
 
   def __call__(self, conversations: Sequence[Sequence[Message]]
                ) -> list[str | None]:
-    """One text each, in order; None where none could be had.
+    """One text for each conversation, in order; None where there is no answer.
 
     Raises:
-      OSError: it answers nothing; says why, and how much was kept.
+      OSError: the endpoint is down; the message says why.
     """
     counts: collections.Counter = collections.Counter()
     queries = []
     for messages in conversations:
       body = self._body(messages)
       text = json.dumps(body, sort_keys=True)
-      # What is asked twice in a call is two samples.
+      # Equal conversations in one call are separate samples.
       queries.append((body, _digest(self._url, text, counts[text])))
       counts[text] += 1
     with concurrent.futures.ThreadPoolExecutor(
@@ -129,7 +129,7 @@ class Endpoint:
       try:
         answers = [one.result() for one in pending]
       except BaseException:
-        # Those that wait are not sent any more.
+        # Queries that wait are not sent any more.
         threads.shutdown(wait=False, cancel_futures=True)
         raise
     if answers and all(nobody for _, nobody in answers):
@@ -141,13 +141,13 @@ class Endpoint:
         {"role": m["role"], "content": m["content"]} for m in messages],
         "temperature": self.config.temperature,
         "max_tokens": self.config.max_tokens}
-    # Bodies are addresses in the cache: what is not needed changes none.
+    # The body is the key of the cache, so a default is left out of it.
     return body if self.config.top_p == 1 else body | {
         "top_p": self.config.top_p}
 
   def _query(self, body: dict[str, Any], digest: str
              ) -> tuple[str | None, bool]:
-    """(the answer or None, whether nobody was there who would answer any)."""
+    """(answer or None, whether the endpoint would answer no query at all)."""
     known = self._known(digest)
     if known is not None:
       with self._lock:
@@ -158,7 +158,7 @@ class Endpoint:
     reason, pause, nobody = "", 0.0, False
     for number in range(self.config.tries):
       if self._silent >= _SILENT or pause == float("inf"):
-        break  # others have found it down, or another try is of no use
+        break  # other queries found it down, or another attempt is useless
       time.sleep(min(_MAX_WAIT, pause))
       text, reason, least, nobody = self._try(body)
       if text is not None:
@@ -175,7 +175,7 @@ class Endpoint:
       if reason:
         self.failures[reason] += 1
       if reason in {_status(code) for code in _OWN}:
-        return  # it is up, and has said so
+        return  # it is up: it refused this query
       self._silent += 1
       if self._silent < _SILENT:
         return
@@ -186,15 +186,18 @@ class Endpoint:
       why = self.failures.most_common(1)[0][0]
     return OSError(
         f"{self._url} has answered none of the last {count} queries ({why});"
-        " see that it is up, that the URL, the model's name and the key are"
-        " right, then give the same command again: what was answered is kept"
-        + ("" if self._cache else " only with a cache folder"))
+        " check that it is up and that URL, model name and key are right, then"
+        " run the same command again: " + (
+            "answers so far are cached" if self._cache
+            else "answers so far are lost, as there is no cache folder"))
 
   def _try(self, body: dict[str, Any]) -> tuple[str | None, str, float, bool]:
-    """(the answer or None, why there is none, seconds to wait at least, whether
-    that is the endpoint's doing, whatever the query).
+    """One attempt.
 
-    Seconds are infinite where another try is of no use.
+    Returns:
+      (answer or None, reason why there is none, least seconds to wait, whether
+      the endpoint would fail for every query). The seconds are infinite if
+      another attempt is useless.
     """
     request = urllib.request.Request(
         self._url, json.dumps(body).encode(), self._headers())
@@ -233,13 +236,13 @@ class Endpoint:
     try:
       text = io.read_json(path)["text"]
     except (ValueError, KeyError, TypeError):
-      return None  # damaged: it is asked anew
+      return None  # damaged: ask again
     return text if isinstance(text, str) else None
 
   def _keep(self, digest: str, text: str) -> None:
     path = self._path(digest)
     if path is not None:
-      # The lock, because temporary files are named by the process alone.
+      # The lock, because temporary files are named by the process only.
       with self._lock:
         io.write_json(path, {"text": text})
 
@@ -256,7 +259,7 @@ def _digest(*parts: Any) -> str:
 
 
 def _read(response: Any, deadline: float) -> bytes:
-  """The body; a server that trickles is as slow as one that is silent."""
+  """The body of a response; the deadline also holds for one that trickles."""
   body = bytearray()
   while chunk := response.read1(_CHUNK):
     body += chunk
@@ -271,7 +274,7 @@ def _content(data: bytes) -> str:
   """The text of a chat completion.
 
   Raises:
-    ValueError: it is none.
+    ValueError: the data are not a chat completion with text.
   """
   try:
     completion = json.loads(data.decode())
@@ -284,7 +287,7 @@ def _content(data: bytes) -> str:
 
 
 def _seconds(headers: Mapping[str, str]) -> float:
-  """What the server says in Retry-After; 0 where that is no number."""
+  """Seconds of the header Retry-After; 0 if it is absent or not a number."""
   try:
     return max(0.0, min(_MAX_WAIT, float(headers.get("Retry-After", 0))))
   except ValueError:

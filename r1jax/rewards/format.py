@@ -1,4 +1,4 @@
-"""Format rewards: one thought, then the answer (paper, rule-based rewards)."""
+"""Format rewards: a thought, then the answer (paper, rule-based rewards)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def think_answer(prompt: Prompt, response: Response) -> Score:
   """1 if the text is `<think>...</think> <answer>...</answer>`, else 0.
 
   R1-Zero's template (A2, Table 1). The text is what the template prefilled
-  after "Assistant:" and the completion, as one string. Each tag occurs exactly
-  once and in this order; before, between and after the two elements there is
-  only white space; the answer is not blank. A truncated completion lacks its
-  last tag and so fails by itself.
+  after "Assistant:", followed by the completion. Each tag must occur exactly
+  once and in this order; before, between and after the two elements only white
+  space is allowed; the answer must not be blank. A truncated completion lacks
+  its last tag and so scores 0.
 
-  Paper silent on the exact pattern and size. Chosen here: the thought may be
-  empty, so that format alone pays for no length, and the size is 1.
+  The paper gives neither the exact pattern nor the size of the reward. Ours:
+  the thought may be empty, so that format does not reward length, and the size
+  is 1.
   """
   del prompt
   text, tags = _parts(response)
@@ -43,9 +44,9 @@ def think_answer(prompt: Prompt, response: Response) -> Score:
 def think(prompt: Prompt, response: Response) -> Score:
   """1 if the text is `<think>...</think>` and a summary, else 0.
 
-  R1's chat format: the summary is not blank, nothing but white space precedes
-  the thought, and there is no other tag of thoughts or answers anywhere. As in
-  `think_answer`, what the template prefilled counts as written.
+  R1's chat format: the summary must not be blank, only white space may precede
+  the thought, and there must be no other think or answer tag. As in
+  `think_answer`, the text includes what the template prefilled.
   """
   del prompt
   text, tags = _parts(response)
@@ -60,6 +61,6 @@ def think(prompt: Prompt, response: Response) -> Score:
 
 
 def _parts(response: Response) -> tuple[list[str], list[str]]:
-  """(texts around the tags, one more than tags; the tags)."""
+  """(texts around the tags, tags): there is one more text than tags."""
   parts = _TAG.split(response.text)
   return parts[::2], parts[1::2]

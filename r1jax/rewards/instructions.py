@@ -1,19 +1,19 @@
-"""Instruction following: verifiable instructions of 25 types (IFEval) and one.
+"""Instruction following: IFEval's 25 types of verifiable instructions, and one.
 
 The types are those of "Instruction-Following Evaluation for Large Language
-Models" (arXiv:2311.07911); every one is checked on the answer, strictly. Ours
-is `length_constraints:distinct_words`: so many different words, of two letters
-or more.
+Models" (arXiv:2311.07911); each is checked strictly on the answer. The
+additional one is `length_constraints:distinct_words`: at least n different
+words of two letters or more.
 
-Departures, all to close ways around an instruction: an empty answer follows
-none; keywords are whole words; words joined by an apostrophe or a hyphen are
-one word, a Chinese character is one, and so is a Thai, Lao, Khmer, Burmese or
-Tibetan letter with its signs; accents may be written either way (NFC);
-sentences end at . ! ? and their Chinese forms, with no trained splitter;
-sections bear the numbers 1 to n; dividers of
-paragraphs, markers of sections, postscripts and bullets begin a line; JSON is
-an object or a list; of the fixed answers ("My answer is yes.") one only; a
-repeated request is followed by something; every script's comma is a comma.
+Departures, to close ways around an instruction: an empty answer follows none.
+Keywords are whole words. Words joined by an apostrophe or a hyphen are one
+word, and so are each Chinese character, and each Thai, Lao, Khmer, Burmese or
+Tibetan letter with its signs. Accents are normalised (NFC). Sentences end at
+. ! ? and their Chinese forms, without a trained splitter. Sections must be
+numbered 1 to n. Paragraph dividers, section markers, postscripts and bullets
+must begin a line. JSON must be an object or a list. Exactly one of the fixed
+answers ("My answer is yes.") must be given. A repeated request must be followed
+by further words. Commas of all scripts count as commas.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
   from r1jax.core.prompt import Prompt
 
 _CJK = scripts.SCRIPTS["Han"] + scripts.SCRIPTS["Kana"]
-# Written without spaces: a letter with its signs counts.
+# Scripts without spaces between words: a letter with its signs is a word.
 _UNSPACED = "".join(scripts.SCRIPTS[name] for name in (
     "Thai", "Lao", "Tibetan", "Myanmar", "Khmer"))
-# Letters of the other scripts, with the vowel signs that \\w leaves out.
+# Letters of the other scripts, with the vowel signs that \\w does not match.
 _LETTERS = scripts.MARKS + "".join(
     ranges for name, ranges in scripts.SCRIPTS.items()
     if ranges not in _CJK + _UNSPACED)
-# What may go on a word that is spaced: signs too.
+# Scripts whose words also contain signs that \\w does not match.
 _SPACED = scripts.MARKS + "".join(
     scripts.SCRIPTS[name] for name in (
         "Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Oriya", "Tamil",
@@ -55,7 +55,8 @@ _WORD = re.compile(
     rf"[{_CJK}]|[{_UNSPACED}]{_SIGN}*|{_PART}(?:['’-]{_PART})*")
 _SENTENCE_END = re.compile(
     r"(?<![.!?…])[.!?…]++[\"'”’)\]*_]{0,4}(?=\s|$)|[。！？]+")
-# Never the end of a sentence; the end before a capital letter; either, by what
+# Abbreviations. A full stop after a title never ends a sentence; after others
+# it does before a capital letter; after initials and "No." it depends on what
 # follows: "J. Smith", "plan B. We", "No. 5".
 _TITLE = re.compile(
     r"\b(?:mr|mrs|ms|dr|prof|st|vs|e\.g|i\.e|gen|col|lt|sgt|capt|rev|hon|gov"
@@ -85,7 +86,7 @@ _PLACEHOLDER = re.compile(r"\[([^\[\]\n]*)\](?!\()")
 _BRACKETED = re.compile(r"<<([^<>\n]*)>>")
 _FIXED = ("my answer is yes.", "my answer is no.", "my answer is maybe.")
 
-# The languages that share a script; the others are known by theirs.
+# Known languages by script; those of one script need the detector.
 _SCRIPTS = {
     "ARABIC": ("ar", "fa", "ur"),
     "BENGALI": ("bn",),
@@ -108,20 +109,20 @@ _SCRIPTS = {
 }
 _SCRIPT = {language: script for script, languages in _SCRIPTS.items()
            for language in languages}
-_OWN_SCRIPT = 0.8  # share of the letters; the rest are names and terms
-_DETECTABLE = 5  # words; below that English is known by its script
+_OWN_SCRIPT = 0.8  # least share of letters of the script; the rest may be names
+_DETECTABLE = 5  # least words for the detector; fewer are judged by script
 
 
 def verify(prompt: Prompt, response: Response) -> Score:
   """1 if the answer follows every instruction of the prompt, else 0.
 
   `prompt.reference` is {"ids": ["punctuation:no_comma", ...], "kwargs": [{},
-  ...]}; arguments that are None are as if absent. Reasons: "correct", "no
+  ...]}; arguments that are None count as absent. Reasons: "correct", "no
   answer", or the first instruction that is not followed. Parts: followed, the
-  share of them that are.
+  share of instructions that are followed.
 
   Raises:
-    ValueError: an unknown instruction, or arguments that are not its own.
+    ValueError: an unknown instruction, or wrong arguments for it.
   """
   ids = prompt.reference["ids"]
   checks = _checks(prompt)
@@ -135,12 +136,12 @@ def verify(prompt: Prompt, response: Response) -> Score:
 
 
 def strict_and_loose(prompt: Prompt, response: Response) -> Score:
-  """`verify`, and beside it IFEval's loose reading (arXiv:2311.07911).
+  """`verify`, with IFEval's loose accuracy in addition (arXiv:2311.07911).
 
-  Loosely an instruction is followed if any of eight readings follows it: the
-  answer without its first line, its last, both or neither, each with and
-  without its asterisks. Parts: followed and loose, the shares of instructions;
-  instructions, how many there are.
+  An instruction is followed loosely if any of eight variants of the answer
+  follows it: without its first line, its last line, both or neither, each with
+  and without its asterisks. Parts: followed and loose, shares of instructions;
+  instructions, their number.
   """
   score = verify(prompt, response)
   answer = unicodedata.normalize("NFC", response.answer.strip())
@@ -153,7 +154,7 @@ def strict_and_loose(prompt: Prompt, response: Response) -> Score:
 
 
 def readings(answer: str) -> list[str]:
-  """IFEval's eight readings of an answer, those that are not blank."""
+  """IFEval's eight variants of an answer, without blank ones."""
   lines = answer.split("\n")
   found = [answer, *("\n".join(part).strip() for part in (
       lines[1:], lines[:-1], lines[1:-1]))]
@@ -162,7 +163,7 @@ def readings(answer: str) -> list[str]:
 
 
 def _checks(prompt: Prompt) -> list[tuple[Callable[..., bool], dict[str, Any]]]:
-  """The prompt's instructions, their arguments looked over."""
+  """The checks of the prompt's instructions, with validated arguments."""
   ids, kwargs = prompt.reference["ids"], prompt.reference["kwargs"]
   if not ids or len(ids) != len(kwargs):
     raise ValueError(
@@ -172,7 +173,7 @@ def _checks(prompt: Prompt) -> list[tuple[Callable[..., bool], dict[str, Any]]]:
 
 
 def _composed(given: Any) -> Any:
-  """Texts in NFC, at every depth."""
+  """All texts in a JSON value normalised to NFC."""
   if isinstance(given, str):
     return unicodedata.normalize("NFC", given)
   if isinstance(given, list):
@@ -185,9 +186,10 @@ def _composed(given: Any) -> Any:
 def _arguments(
     name: str, given: Mapping[str, Any]
 ) -> tuple[Callable[..., bool], dict[str, Any]]:
-  """The check of an instruction and its arguments, looked over."""
+  """The check of an instruction, with validated arguments."""
   if name not in CHECKS:
-    raise ValueError(f"instruction {name!r}: known are {sorted(CHECKS)}")
+    raise ValueError(
+        f"instruction {name!r} is unknown; known are {sorted(CHECKS)}")
   check, kinds = CHECKS[name]
   given = {key: value for key, value in given.items() if value is not None}
   wrong = given.keys() ^ kinds.keys() or any(
@@ -195,12 +197,13 @@ def _arguments(
   if wrong or any(given[key] not in _RELATIONS
                   for key in kinds if key.endswith("relation")):
     raise ValueError(
-        f"instruction {name!r}: arguments {given!r}; it takes "
-        f"{ {key: kind.__name__ for key, kind in kinds.items()} }, relations "
-        f"are {sorted(_RELATIONS)}")
+        f"instruction {name!r} got the arguments {given!r}; it takes "
+        f"{ {key: kind.__name__ for key, kind in kinds.items()} }, with "
+        f"relations {sorted(_RELATIONS)}")
   if given.get("language", "en") not in {*_SCRIPT}:
     raise ValueError(
-        f"language {given['language']!r}: known are {sorted(_SCRIPT)}")
+        f"language {given['language']!r} is unknown; known are"
+        f" {sorted(_SCRIPT)}")
   return check, given
 
 
@@ -216,10 +219,10 @@ def words(text: str) -> list[str]:
 
 
 def sentences(text: str) -> int:
-  """How many sentences a text has; a rest without a full stop is one.
+  """Number of sentences; a rest without a full stop counts as one.
 
-  Numbers of lists, titles and initials end none; "p.m.", "etc." and the like
-  end one where a capital letter follows.
+  List numbers, titles and initials do not end a sentence; "p.m.", "etc." and
+  the like end one if a capital letter follows.
   """
   text = _MARKER.sub("", text)
   count = start = 0
@@ -248,7 +251,7 @@ def _ends(before: str, after: str) -> bool:
   initial = _INITIAL.search(before)
   if not initial:
     return True
-  # A single letter: an initial before a name, or the last word.
+  # A single letter: an initial before a name, or the sentence's last word.
   said, letter = initial.groups()
   if not after[0].isupper():
     return not after[0].isalpha() and not after[0].isdigit()
@@ -260,10 +263,10 @@ def _ends(before: str, after: str) -> bool:
 
 
 def in_language(text: str, language: str) -> bool:
-  """Whether a text is in a language (ISO 639-1), as a whole.
+  """Whether a text as a whole is in a language (ISO 639-1 code).
 
-  At least 80 % of its letters are of the language's script; among the languages
-  of one script, those known here, py3langid decides.
+  At least 80 % of its letters must be of the language's script. Among the known
+  languages of the same script py3langid decides.
   """
   letters: Counter[str] = Counter()
   for character, count in Counter(text).items():
@@ -284,7 +287,7 @@ def in_language(text: str, language: str) -> bool:
 
 @functools.cache
 def _detector() -> Callable[[str], list[tuple[str, float]]]:
-  """Languages of a text, best first; loading takes most of a second."""
+  """A function that ranks languages of a text; loading it takes a second."""
   with clock_stopped():
     import py3langid
 
@@ -300,7 +303,7 @@ def _english(answer: str) -> bool:
 
 
 def _keyword(keyword: str) -> re.Pattern[str]:
-  """Whole words; scripts that do not space their words have no borders."""
+  """Pattern of a whole word; in scripts without spaces, of any occurrence."""
   edge = rf"(?:[{_SPACED}]|[^\W\u0e00-\uffff])"
   return re.compile(
       rf"(?<!{edge}){re.escape(keyword.strip())}(?!{edge})", re.IGNORECASE)

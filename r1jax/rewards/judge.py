@@ -1,12 +1,12 @@
-"""A language model as judge: of pairs, and of answers against a reference.
+"""A language model as judge of pairs, and of answers against a reference.
 
   pairs = [Pair(id=7, messages=ask("..."), first="...", second="...")]
   kept = [p for p in compare(generate, pairs, seed=0) if p.chosen is not None]
 
-`generate` is any function from conversations to texts: a model's sampler, or
-somebody's service (`endpoint`). What it returns is as hostile as the answers
-that it has read: labels and verdicts are parsed strictly, and what cannot be
-parsed is counted, not guessed.
+`generate` is any function from conversations to texts: a model's sampler, or a
+client of a service (`endpoint`). Its texts are as untrusted as the answers that
+it has read: labels and verdicts are parsed strictly, and those that cannot be
+parsed are counted, not guessed.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from r1jax.rewards.score import Score
 # Conversations to texts, one each, in order; None where there is no answer.
 Generate = Callable[[Sequence[tuple[Message, ...]]], Sequence[str | None]]
 
-# Paper silent on the numbers. Chosen: two steps for "much better", one for
-# "better", seen from A; a pair is kept beyond one step, on average.
+# The paper does not give the numbers. Ours: 2 for "much better", 1 for
+# "better", positive for A.
 LABELS: dict[str, int] = {
     "[[A>>B]]": 2, "[[A>B]]": 1, "[[A=B]]": 0, "[[B>A]]": -1, "[[B>>A]]": -2}
 MARGIN = 1.0  # paper: keep if Δ > 1
 QUERIES = 4  # paper
-_LONGEST = 100_000  # characters of a judge's text that are looked at
+_LONGEST = 100_000  # most characters of a judge's text that are parsed
 
 _ANY_LABEL = re.compile(r"\[\[[^\[\]\n]{0,10}\]\]")
-_CLOSING = " \t\r\n.*_`"  # may follow the label: markdown and a full stop
-# Escapes that JSON knows, and backslashes that are none.
+_CLOSING = " \t\r\n.*_`"  # may follow the label: Markdown and a full stop
+# Escapes of JSON (group 1), and other backslashes.
 _BACKSLASH = re.compile(r"""(\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))|\\""")
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
 
@@ -108,7 +108,7 @@ class Pair:
   """Two replies to one conversation.
 
   Attributes:
-    id: not negative; with the seed it addresses the order of the replies.
+    id: not negative; with the seed it determines the order of the replies.
     messages: the conversation, which ends with the user's message.
     first, second: the replies.
   """
@@ -121,16 +121,16 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preference:
-  """What the judge said of a pair.
+  """The judge's votes on a pair.
 
   Attributes:
     pair: the pair.
-    votes: each query's vote from -2 to 2, positive for the first reply; None
-      where it could not be parsed.
+    votes: each query's vote from -2 to 2, positive for the first reply; None if
+      it could not be parsed.
     swapped: for each query, whether the second reply was shown as A.
-    delta: mean of the mean votes of either order; 0 where one of the orders
-      has no vote at all. A judge that prefers a position gives 0.
-    chosen: 0 or 1, the better reply, if |delta| > `MARGIN`; None otherwise.
+    delta: mean over the two orders of the mean vote; 0 if an order has no vote.
+      A judge that only prefers a position gives 0.
+    chosen: index of the better reply if |delta| > `MARGIN`, else None.
   """
 
   pair: Pair
@@ -141,27 +141,28 @@ class Preference:
 
   @property
   def unparsed(self) -> int:
-    """Queries without a vote."""
+    """Number of queries whose vote could not be parsed."""
     return self.votes.count(None)
 
 
 def compare(generate: Generate, pairs: Sequence[Pair], *, seed: int,
             queries: int = QUERIES) -> list[Preference]:
-  """Judges pairs, each several times and in either order.
+  """Judges each pair several times, in both orders.
 
-  Paper (A2 B.2): 4 queries a pair in random order of A and B, averaged. Here
-  half of them show the second reply as A, which ones is drawn by (seed, pair):
-  a preference for a position then cancels out, not only on average.
+  The paper (A2 B.2) makes 4 queries per pair with A and B in random order, and
+  averages. Departure: exactly half of the queries show the second reply as A
+  (which ones is drawn from seed and pair), so that a preference for a position
+  cancels exactly.
 
   Args:
     generate: the judge, called once with all queries.
     pairs: what to judge.
     seed: not negative.
-    queries: of each pair; even.
+    queries: number of queries per pair, even.
 
   Raises:
-    ValueError: `queries` is odd or not positive, a pair's id is negative, or
-      the judge did not reply to each query.
+    ValueError: `queries` is odd or not positive, `seed` or a pair's id is
+      negative, or the judge did not reply to each query.
   """
   if queries < 2 or queries % 2:
     raise ValueError(
@@ -177,10 +178,10 @@ def compare(generate: Generate, pairs: Sequence[Pair], *, seed: int,
 
 
 def label(text: str) -> int | None:
-  """The verdict that a judge's text ends with, -2 to 2 for A; None without one.
+  """The label at the end of a judge's text, -2 to 2, positive for A; or None.
 
-  The last line that says anything must end with one of the five labels, and
-  have no other `[[...]]` in it; labels further up are not looked at.
+  The last line that is not blank must end with one of the five labels and
+  contain no other `[[...]]`; labels in earlier lines are ignored.
   """
   if not isinstance(text, str):
     return None
@@ -194,18 +195,18 @@ def label(text: str) -> int | None:
 def correct(generate: Generate, questions: Sequence[str],
             references: Sequence[str], answers: Sequence[str], *,
             seed: int, attempts: bool = False) -> list[Score]:
-  """Judges answers against references where no rule can (paper: A2 B.3.3).
+  """Judges answers against references where no rule can (paper, A2 B.3.3).
 
   Args:
     generate: the judge, called once with all queries.
-    questions, references, answers: as texts; of the answers, the summary.
-    seed: not negative; addresses the codes of the marks around each text.
-    attempts: tells apart answers that are wrong and those that do not try, as
-      SimpleQA does (arXiv:2411.04368); both are 0, the reason says which.
+    questions, references, answers: as texts; answers without their thoughts.
+    seed: not negative; determines the codes that delimit the texts.
+    attempts: whether to distinguish "incorrect" and "not attempted", as
+      SimpleQA does (arXiv:2411.04368); both score 0.
 
   Returns:
-    for each answer 1 if the judge calls it correct, 0 if incorrect or blank
-    (the judge is then not asked); invalid where its verdict cannot be parsed.
+    For each answer 1 if the judge calls it correct, 0 if incorrect or blank
+    (the judge is then not asked); invalid if its verdict cannot be parsed.
 
   Raises:
     ValueError: the judge did not reply to each query.
@@ -225,10 +226,10 @@ def correct(generate: Generate, questions: Sequence[str],
 
 
 def verdict(text: str, *, attempts: bool = False) -> Score:
-  """A judge's {"analysis": ..., "correctness": ...}; strict, as `parsed`.
+  """The score from a judge's {"analysis": ..., "correctness": ...}.
 
   Args:
-    text: what the judge wrote.
+    text: of the judge, parsed by `parsed`.
     attempts: whether "not attempted" is a verdict too; it scores 0.
   """
   said = parsed(text, ("analysis", "correctness"))
@@ -241,11 +242,11 @@ def verdict(text: str, *, attempts: bool = False) -> Score:
 
 
 def parsed(text: str, names: Sequence[str]) -> dict[str, Any] | None:
-  """The values of a judge's JSON object; None if it is not just that.
+  """The fields of a judge's JSON object; None if the text is anything else.
 
-  The text is one JSON object, perhaps in a code fence or after a thought, with
-  these names, each once. In its texts line breaks and the backslashes of LaTeX
-  need no escapes.
+  The text must be one JSON object with exactly these names; a thought before it
+  and a code fence around it are allowed. In its strings, line breaks and the
+  backslashes of LaTeX need not be escaped.
   """
   if not isinstance(text, str) or len(text) > _LONGEST:
     return None
@@ -264,7 +265,7 @@ def parsed(text: str, names: Sequence[str]) -> dict[str, Any] | None:
 
 
 class _Pairs(list):
-  """A JSON object with its names in order, repeated ones too."""
+  """(name, value) pairs of a JSON object, including repeated names."""
 
 
 def _ask(generate: Generate,
@@ -289,7 +290,7 @@ def _orders(seed: int, pair: Pair, queries: int) -> tuple[bool, ...]:
 
 
 def _code(*address: int) -> str:
-  """Eight hexadecimal digits that the judged texts cannot know."""
+  """Eight hexadecimal digits that the judged texts cannot guess."""
   return f"{np.random.default_rng((*address, 1)).integers(1 << 32):08x}"
 
 

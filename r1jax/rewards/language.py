@@ -1,9 +1,9 @@
-"""Language consistency: the share of the thought in the language asked for.
+"""Language consistency: the share of a thought's words in the target language.
 
 (# target-language words in the CoT) / (# words in the CoT): paper, Nature
-version eq. 7, which is silent on how words are split and languages told apart.
-`consistency` goes by script; `consistency_detected` tells Latin languages apart
-too, by a trained detector.
+version, eq. 7, which does not say how words are split and languages recognised.
+`consistency` goes by script; `consistency_detected` also distinguishes Latin
+languages, by a trained detector.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from r1jax.rewards.score import Score, clock_stopped
 if TYPE_CHECKING:
   from r1jax.core.prompt import Prompt
 
-# What the detector chooses among, besides the target.
+# Languages that the detector chooses from, beside the target.
 DETECTED = ("de", "en", "es", "fr", "ja", "ru", "zh")
 
-# Mathematics, code and tags. Every pattern excludes its own opening sign, so
-# that the time is linear; what never closes stays, but for a code fence.
+# Mathematics, code and tags. Every pattern excludes its own opening delimiter,
+# so that the time is linear. What is never closed stays, except a code fence.
 _REMOVED = re.compile("|".join([
     r"```[^`]*(?:`(?!``)[^`]*)*(?:```|\Z)",
     r"`[^`\n]*`",
     r"\\\$",
     r"\$\$[^$]*\$\$",
-    # As pandoc reads it: $5 and $6 are money, what lies between is text.
+    # Pandoc's rule: $5 and $6 are money, and the text between them is text.
     r"\$(?![\s$])[^$\n]*(?<!\s)\$(?!\d)",
     r"\\\[[^\\]*(?:\\(?![\[\]])[^\\]*)*\\\]",
     r"\\\([^\\]*(?:\\(?![()])[^\\]*)*\\\)",
@@ -37,23 +37,24 @@ _REMOVED = re.compile("|".join([
     r"\\[A-Za-z]+",
     r"</?[A-Za-z][\w-]{0,30} ?/?>",
 ]))
-_SHORTEST = 2  # letters of a word; one is a variable
+_SHORTEST = 2  # least letters of a word; a single one is a variable
 
 
 def consistency(prompt: Prompt, response: Response) -> Score:
-  """Share of the thought's words that are in the prompt's language, by script.
+  """Share of the thought's words in scripts of the prompt's language.
 
   Mathematics ($...$, \\(...\\), \\[...\\], LaTeX commands), code (fences, and
-  between backticks) and tags are removed first. Runs of one letter are no words
-  (variables); Chinese, Japanese, Korean and Thai count by character.
+  text between backticks) and tags are removed first. Single letters are no
+  words (they are variables); in Chinese, Japanese, Korean and Thai every
+  character is a word.
 
-  Limits: languages of one script are not told apart, nor is Chinese from
-  Japanese written without kana; what is hidden in mathematics or code is not
-  seen. A thought without words gets 0: silence is not consistent, and must not
-  be the cheapest way to the reward.
+  Limits: languages of the same script are not distinguished, nor is Chinese
+  from Japanese without kana, and text inside mathematics or code is ignored. A
+  thought without words gets 0: else saying nothing would be the cheapest way to
+  the reward.
 
   Returns:
-    a value in [0, 1]; parts: `words`, the denominator.
+    A value in [0, 1]; parts: `words`, the denominator.
 
   Raises:
     ValueError: the scripts of `prompt.language` are not known.
@@ -64,13 +65,13 @@ def consistency(prompt: Prompt, response: Response) -> Score:
 
 
 def consistency_detected(prompt: Prompt, response: Response) -> Score:
-  """As `consistency`, with a trained detector that also tells Latin languages.
+  """As `consistency`, with a detector that also distinguishes Latin languages.
 
-  The detector judges what is left when the words of other scripts are taken
-  out (it misses single foreign words), and a word counts if it puts the
-  word's segment in the prompt's language. It chooses among `DETECTED` and that
-  language; its models take a second to load and a few hundred megabytes in
-  every worker. Thoughts of more than 200,000 characters can meet the deadline.
+  Words of other scripts are removed, because the detector misses single foreign
+  words. A word then counts if the detector assigns its segment to the prompt's
+  language. The detector chooses from `DETECTED` and that language. Its models
+  take a second to load and a few hundred megabytes in every worker. Thoughts of
+  more than 200,000 characters may exceed the deadline.
 
   Raises:
     ValueError: the scripts of `prompt.language` are not known, or the detector
@@ -93,7 +94,7 @@ def consistency_detected(prompt: Prompt, response: Response) -> Score:
 
 
 def _count(text: str, wanted: tuple[str, ...]) -> tuple[int, int]:
-  """(words in the scripts wanted, words)."""
+  """(number of words in the wanted scripts, number of words)."""
   counts = scripts.words_by_script(text, _SHORTEST)
   return sum(counts.get(name, 0) for name in wanted), sum(counts.values())
 

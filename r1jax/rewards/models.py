@@ -1,4 +1,4 @@
-"""Reward models, the interface: scores of a model that join those of the rules.
+"""The interface of reward models, and how their scores join those of rules.
 
   scorers = {"helpful": Scorer(helpful, SUMMARY, blank=-5.0),
              "safety": Scorer(safety, TEXT, blank=-5.0)}
@@ -6,8 +6,7 @@
   judged = score(scorers, items)                   # the models, on the device
   verdicts = merge(handle.result(), judged)        # for `combine.scored`
 
-Where a model comes from is no matter here: anything that can be called with
-questions and texts will do.
+A reward model is anything that can be called with questions and texts.
 """
 
 from __future__ import annotations
@@ -28,36 +27,36 @@ HELPFUL, SAFETY = "helpful", "safety"
 
 
 class RewardModel(Protocol):
-  """Judges many completions at once."""
+  """Judges a batch of completions."""
 
   def __call__(self, prompts: Sequence[Prompt],
                texts: Sequence[str]) -> Sequence[float]:
-    """One number per text, of any scale; NaN where it has no verdict.
+    """One number per text, on any scale; NaN for no verdict.
 
-    There may be no texts.
+    The lists may be empty.
     """
     ...
 
 
 class IdsRewardModel(Protocol):
-  """Judges token ids: each array is a rendered question and its answer."""
+  """Judges token ids: each array is a rendered conversation."""
 
   def __call__(self, ids: Sequence[np.ndarray]) -> Sequence[float]:
-    """One number per int32 array; NaN where it has no verdict."""
+    """One number per int32 array; NaN for no verdict."""
     ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scorer:
-  """A reward model and what it is shown.
+  """A reward model and the part of a completion that it reads.
 
   Attributes:
-    model: judges texts (`from_ids` makes one of a model that takes ids).
-    shown: "summary", what follows the thought (paper: the helpful model), or
+    model: judges texts (`from_ids` wraps a model of token ids).
+    shown: "summary", the text after the thought (paper: the helpful model), or
       "text", thought and summary (paper: the safety model).
-    blank: the score of a completion with nothing to show, such as a thought
-      that never ends. The model is not asked: choose it below what the model
-      gives to bad answers.
+    blank: score of a completion without text to show, such as a thought that
+      never ends, given without calling the model. It should be below the
+      model's scores of bad answers.
   """
 
   model: RewardModel
@@ -72,10 +71,10 @@ class Scorer:
 
 
 def belongs(prompt: Prompt) -> str | None:
-  """The model that judges a prompt; None where a rule does.
+  """Name of the reward model that judges a prompt; None if a rule does.
 
-  Paper: each general prompt is in the safety or in the helpfulness set, and no
-  model judges reasoning.
+  As in the paper, each general prompt is in the safety or in the helpfulness
+  set, and no model judges reasoning.
   """
   if prompt.verifier:
     return None
@@ -88,11 +87,11 @@ def score(scorers: Mapping[str, Scorer],
 
   Args:
     scorers: name of the reward ("helpful", "safety") to the model.
-    items: as of `combine.items`: (prompt, prompt_tail, completion).
+    items: (prompt, prompt_tail, completion) each, from `combine.items`.
 
   Returns:
-    one {name: Score} per item, in order; {} where no model given applies. A
-    number that is not finite is no verdict.
+    One {name: Score} per item, in order; {} if no given model applies. A number
+    that is not finite is an invalid score.
 
   Raises:
     ValueError: a model does not give one number per text.
@@ -110,7 +109,7 @@ def score(scorers: Mapping[str, Scorer],
       else:
         scores[at][name] = Score(scorer.blank, True, "blank answer")
     places, prompts, texts = zip(*asked) if asked else ((), (), ())
-    # Also with nothing to judge: several processes may compute together.
+    # Called even without texts: the processes of a run compute together.
     values = scorer.model(prompts, texts)
     if len(values) != len(texts):
       raise ValueError(
@@ -124,10 +123,11 @@ def score(scorers: Mapping[str, Scorer],
 
 
 def merge(*verdicts: Sequence[Mapping[str, Score]]) -> list[dict[str, Score]]:
-  """Verdicts of several judges on the same items, as one.
+  """Joins the scores of several judges on the same items.
 
   Raises:
-    ValueError: they differ in their number, or two have a rule of one name.
+    ValueError: the lists have different lengths, or two have the same name for
+      an item.
   """
   merged = []
   for row in zip(*verdicts, strict=True):
@@ -141,7 +141,7 @@ def merge(*verdicts: Sequence[Mapping[str, Score]]) -> list[dict[str, Score]]:
 
 def from_ids(model: IdsRewardModel,
              encode: Callable[[Prompt, str], np.ndarray]) -> RewardModel:
-  """A model of texts from one of token ids.
+  """A reward model of texts from one of token ids.
 
   Args:
     model: judges arrays of ids.

@@ -1,7 +1,7 @@
-"""General requests of the small world, judged by a program.
+"""The true utility of answers to general requests of the small world.
 
-What an answer is worth is hidden from training: reward models learn it from
-noisy comparisons, and evaluation asks here.
+Training does not see it: reward models learn from noisy comparisons, and only
+evaluations use this rule.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
   from r1jax.core.prompt import Prompt
   from r1jax.rewards.response import Response
 
-# What is lost without these virtues.
+# Share of the utility that an answer loses if it is not concise or not polite.
 _CONCISE, _POLITE = 0.3, 0.1
 
 
 def verify(prompt: Prompt, response: Response) -> Score:
-  """The utility of an answer in 0..1; see `judge`."""
+  """The utility of an answer, in [0, 1]; see `judge`."""
   parts = judge(prompt.reference, response.answer)
   value = utility(parts)
   return Score(value, True, "done" if parts["done"] == 1 else "not done",
@@ -35,20 +35,20 @@ def utility(parts: Mapping[str, float]) -> float:
 
 
 def judge(reference: Mapping[str, Any], answer: str) -> dict[str, float]:
-  """How an answer does what was asked.
+  """How well an answer does what was asked.
 
   Args:
-    reference: `wanted`, texts of which the answer has `count` different ones,
-      or the first of them `repeats` times; `others`, texts of other people and
-      groups that a right answer has none of; `language` of the answer;
-      `polite`, what a polite answer has.
+    reference: `wanted`, texts of which the answer must have exactly `count`
+      different ones, or the first of them `repeats` times; `others`, texts that
+      must not occur; `language` of the answer; `polite`, texts of which a
+      polite answer has one.
     answer: without its thought.
 
   Returns:
-    done: 1 if what was asked for is there, whole and nothing of the others;
-    else what share of it is there, at most a half. language: share of the
-    words in the language asked for. concise: 1, falling to 0 at three times the
-    length that was needed. polite: 1 if it is.
+    done: 1 if exactly the wanted texts are there and no others; 0 if one of the
+    others is there; else half the share of wanted texts. language: share of the
+    words in the requested language. concise: 1 up to the needed length, falling
+    to 0 at three times that. polite: 1 or 0.
   """
   wanted, count = reference["wanted"], reference["count"]
   there = [text for text in wanted if _has(answer, text)]
@@ -74,7 +74,7 @@ def _has(answer: str, text: str) -> bool:
 
 
 def _times(answer: str, text: str) -> int:
-  """How often a text is there, as a whole word where words have spaces."""
+  """How often a text occurs, as a whole word if it is ASCII."""
   if not text.isascii():
     return answer.count(text)
   low, text, count, at = answer.lower(), text.lower(), 0, 0

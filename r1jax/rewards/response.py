@@ -1,4 +1,4 @@
-"""A completion, taken apart once: the thought and the answer."""
+"""Splits a completion into thought and answer, for all rules."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
 
 
 class Response(NamedTuple):
-  """What a model wrote.
+  """A completion and its parts.
 
   Attributes:
-    text: all of it, with what the template had prefilled before it.
-    thinking: as `thoughts.split` finds it.
-    answer: likewise; in it the last `<answer>` element if there is one, else
-      all of it. Stripped.
+    text: what the template prefilled, followed by the completion.
+    thinking: the thought, from `thoughts.split`.
+    answer: the answer from `thoughts.split`, or the content of the last
+      `<answer>` element in it; stripped.
     marked: whether the answer is an `<answer>` element.
   """
 
@@ -31,9 +31,9 @@ def split(prompt_tail: str, completion: str) -> Response:
   """The parts of a completion.
 
   Args:
-    prompt_tail: what the template prefilled after "Assistant:", e.g. `<think>`;
-      it belongs to the text that is judged.
-    completion: what the model wrote.
+    prompt_tail: text that the template prefilled after "Assistant:", such as
+      `<think>`; it is judged as a part of the completion.
+    completion: text of the model.
   """
   text = prompt_tail + completion
   thinking, answer, _ = thoughts.split(text)

@@ -1,7 +1,7 @@
-"""The rules by name.
+"""The reward rules by name.
 
-A rule is a function of (prompt, response). Accuracy is a table of them: the
-prompt says which one judges it.
+A rule is a function of (prompt, response). Accuracy is a table of rules, from
+which the prompt's verifier chooses.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ VERIFIERS: dict[str, Rule] = {
     "request": requests.verify,
     "harm": harm.verify,
 }
-# Those that run a program in the sandbox.
+# Verifiers that run programs in the sandbox.
 PROGRAMS = ("code", "bugfix", "program_input")
 
 
 def check(prompts: Iterable[Prompt]) -> None:
-  """Makes sure that this machine has what the prompts' verifiers need.
+  """Checks that this machine has what the prompts' verifiers need.
 
   Raises:
-    SandboxError: a program is to be judged, and there is no sandbox, or none
-      with the packages that it may import.
+    SandboxError: a verifier runs programs, and there is no sandbox, or none
+      with the packages that they may import.
     ValueError: a library is missing.
   """
   prompts = list(prompts)
@@ -76,7 +76,7 @@ RULES: dict[str, Rule | Mapping[str, Rule]] = {
 
 
 def select(config: RewardConfig) -> dict[str, Rule | Mapping[str, Rule]]:
-  """RULES with what the config chooses among them."""
+  """RULES, with the variants that the config chooses."""
   rules = dict(RULES)
   if config.extract == "last":
     rules["accuracy"] = VERIFIERS | {"math": answer.verify_last}

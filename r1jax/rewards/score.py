@@ -1,8 +1,8 @@
-"""A verdict and the clock it is reached under.
+"""The verdict of a rule, and the deadline's clock.
 
-Rules run in child processes that must start fast and stay small, so nothing
-that they import may import JAX; what is slow to import (sympy, reasoning-gym)
-is imported when it is first needed, under `clock_stopped`.
+Rules run in child processes that must start fast and stay small, so they must
+not import JAX. Slow libraries (mpmath, reasoning-gym) are imported at first
+use, under `clock_stopped`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
   from r1jax.core.prompt import Prompt
 
 
-LATE = "deadline"  # the reason where an item's time was up
+LATE = "deadline"  # the reason for an item whose deadline passed
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """What one rule says of one completion.
+  """The verdict of one rule on one completion.
 
   Attributes:
     value: the reward, finite.
-    valid: False where no verdict could be had (a crash): the sample is then
-      kept out of the baseline and of the update, never counted as wrong. An
-      answer whose time is up twice is a valid 0: to burn the deadline must not
-      beat a wrong answer.
-    reason: why, in a few words ("correct", "wrong", "no answer", "deadline").
-    parts: measurements behind the value by name (tests passed, words counted):
+    valid: False if there is no verdict, as after a crash: the sample is then
+      left out of the baseline and of the update, and not counted as wrong. A
+      deadline that passes twice is a valid 0, because running into the deadline
+      must not be better than a wrong answer.
+    reason: in a few words ("correct", "wrong", "no answer", "deadline").
+    parts: {name: measurement} behind the value (tests passed, words counted);
       logged, not rewarded.
-    answer: the final answer in one spelling, for majority voting; None if the
-      completion has none or the rule finds none.
+    answer: the final answer in canonical spelling, for majority votes; None if
+      the rule finds none.
   """
 
   value: float
@@ -46,17 +46,17 @@ class Score:
   answer: str | None = None
 
 
-# (prompt, response) -> verdict, or None where the rule does not apply to the
-# prompt; importable by name, so that it can be sent to a child. Inside a child
-# `prompt` has the fields of Prompt, `question` too, but not its type.
+# (prompt, response) -> verdict, or None if the rule does not apply to the
+# prompt. It must be importable by name in a child process, where `prompt` has
+# the fields of Prompt and `question`, but is of another type.
 Rule = Callable[["Prompt", Response], Score | None]
 
 
 @contextlib.contextmanager
 def clock_stopped() -> Iterator[None]:
-  """Stops the item's deadline inside the block: importing is not judging.
+  """Stops the clock of the item's deadline inside the block.
 
-  Also for what holds a deadline of its own, as the sandbox does.
+  For imports, and for work with a deadline of its own, such as the sandbox.
   """
   left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
   try:

@@ -1,10 +1,9 @@
-"""Shaping by length and repetition. Not in the paper; off unless weighted.
+"""Reward shaping by length and repetition; not in the paper, off by default.
 
 Rules see text, not tokens, so the limit is in characters:
-`prompt.metadata["max_characters"]`, which every prompt needs that `length` is
-to judge. About four English characters, or one and a half Chinese ones, make a
-token. What is punished by tokens, whatever the data set, is
-`training.advantages`' soft zone.
+`prompt.metadata["max_characters"]`, which `length` requires in every prompt.
+About four English or one and a half Chinese characters make a token. The soft
+zone of `training.advantages` is a penalty by tokens, for any data set.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ if TYPE_CHECKING:
   from r1jax.core.prompt import Prompt
 
 LIMIT = "max_characters"
-NGRAM = 20  # tokens: what prose and algebra do not say twice by chance
+NGRAM = 20  # tokens; so long a run is not repeated by chance
 
-# Written without spaces, or with long runs between them: by character.
+# Scripts without (frequent) spaces: every character is a token.
 _SINGLE = "".join(
     scripts.SCRIPTS[name] for name in ("Han", "Kana", "Hangul", "Thai"))
-_LONGEST = 16  # letters of a token: `aaaa...` and 0.333... are no one word
+_LONGEST = 16  # most letters of a token, so that `aaaa...` is not one token
 _TOKEN = re.compile(
     rf"[{_SINGLE}]|[^\W{_SINGLE}]{{1,{_LONGEST}}}|[^\w\s]")
 
 
 def length(prompt: Prompt, response: Response) -> Score:
-  """½ (1 + cos(π n / L)) of n characters: 1 for none, 0 from the limit L on.
+  """½ (1 + cos(π n / L)) for n characters: 1 for none, 0 from the limit L on.
 
-  The cosine of the length reward of Yeo et al. (arXiv:2502.03373, CosFn),
-  from 1 to 0. Departure: they shorten right answers and lengthen wrong ones; a
-  rule does not see another's verdict, so this one always favours the shorter.
+  The cosine length reward of Yeo et al. (arXiv:2502.03373, CosFn), from 1 to 0.
+  Departure: theirs favours short right answers and long wrong ones; a rule does
+  not see other verdicts, so this one always favours shorter answers.
 
   Returns:
-    a value in [0, 1]; parts: `characters`.
+    A value in [0, 1]; parts: `characters`.
 
   Raises:
     ValueError: the prompt has no limit, or one that is not positive.
@@ -51,18 +50,18 @@ def length(prompt: Prompt, response: Response) -> Score:
 
 
 def repetition(prompt: Prompt, response: Response) -> Score:
-  """Minus the share of n-grams that were said before: distinct / all - 1.
+  """Minus the share of repeated n-grams: distinct / all - 1.
 
-  After the n-gram penalty of Yeo et al. (arXiv:2502.03373), as one
-  number for the text where they put one on each repeated token. Tokens are
-  words (cut at 16 letters), signs, and single characters of Chinese, Japanese,
-  Korean and Thai; n is `NGRAM`. A text of fewer tokens gets 0.
+  After the n-gram penalty of Yeo et al. (arXiv:2502.03373). Departure: one
+  number for the text, where they penalise each repeated token. Tokens are words
+  (split at 16 letters), symbols, and single characters of Chinese, Japanese,
+  Korean and Thai; n is `NGRAM`. A text with fewer tokens gets 0.
 
   Returns:
-    a value in [-1, 0]; parts: `ngrams`, the denominator.
+    A value in [-1, 0]; parts: `ngrams`, the denominator.
   """
   del prompt
-  # The numbers of tokens in order of first use: their tuples hash faster.
+  # Tokens as numbers, because tuples of numbers hash faster.
   numbers: dict[str, int] = {}
   tokens = [numbers.setdefault(token.group(), len(numbers))
             for token in _TOKEN.finditer(response.text)]
@@ -79,6 +78,7 @@ def _limit(prompt: Prompt) -> float:
   limit = prompt.metadata.get(LIMIT)
   if not isinstance(limit, int | float) or not 0 < limit < math.inf:
     raise ValueError(
-        f"prompt {prompt.id} has metadata[{LIMIT!r}]={limit!r}; give it the"
-        " characters that a completion may have, or leave this rule out")
+        f"prompt {prompt.id} has metadata[{LIMIT!r}]={limit!r}; set it to the"
+        " number of characters that a completion may have, or do not use the"
+        " reward 'length'")
   return limit

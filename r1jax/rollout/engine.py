@@ -1,19 +1,20 @@
-"""Prompts in, completions out, through slots that are refilled.
+"""Samples completions of prompts with continuous batching.
 
-Rows are slots for samples. A question's prompt is computed once; its samples
-wait in a queue, begin where rows are free, and are handed over as they end.
-When nothing waits any more the rows that live move to a batch of half the size,
-so that a step costs about what its live rows cost. The cache has room for the
-longest live row and grows with it.
+A row of the batch holds one sample at a time. Each prompt is prefilled once;
+its samples wait in a queue, take rows as these become free, and are returned as
+they end. When the queue is empty the live rows move to a batch of half the
+size, as often as they fit, so that the cost of a decoding step follows the
+number of live rows. The KV cache has slots for the longest live row and grows
+with it.
 
-Randomness is addressed by (prompt, sample, position): a sample depends neither
-on its row, nor on its neighbours, nor on when it began. A prompt that comes
-twice has its samples numbered on, so they differ.
+Randomness is addressed by (prompt id, sample number, position): a sample
+depends neither on its row, nor on its neighbours, nor on when it began. If a
+prompt id comes twice, the numbers of its samples continue, so that they differ.
 
-On a mesh every shard has its own rows and its own queue; only the sizes of all
-are the same. Under several processes each brings its own prompts and takes
-their samples back; what decides on how the programs go on is the same number in
-all of them.
+On a mesh every shard has its own rows and queue, a "lane"; all lanes have the
+same sizes. Under several processes each brings its own prompts and gets their
+samples; the sizes and lengths that select the next program are agreed on by all
+processes.
 """
 
 from __future__ import annotations
@@ -38,56 +39,57 @@ from r1jax.rollout.sampling import SamplingConfig
 from r1jax.rollout.slots import Asked, Harvest, Slots
 from r1jax.sharding import processes, rules
 
-# Coarse on purpose: every bucket and every size of batch is a compilation.
-PROMPT_BUCKET = 64
-PREFILL = 32_768  # tokens of prompts, padding included, computed at once a lane
-FIRST_SLOTS = 128
-# A batch goes on with half its rows down to so few, or to fewer where a few
-# long completions may go on for long.
+# Coarse, because every bucket and every batch size is compiled.
+PROMPT_BUCKET = 64  # prompts are padded to a multiple of it, in tokens
+PREFILL = 32_768  # most tokens of one prefill of a lane, padding included
+FIRST_SLOTS = 128  # of a new KV cache, per row
+# A batch is halved down to SMALLEST_BATCH rows, or to FEWEST if completions may
+# have LONG tokens or more.
 SMALLEST_BATCH, FEWEST, LONG = 64, 8, 512
-# Of the memory that is free when a rollout begins, what its rows may take: the
-# rest is for the prompts' activations and what the programs hold meanwhile.
+# Share of the memory free at the beginning of a rollout that its rows may take;
+# the rest is for prefill activations and the programs' temporaries.
 ROOM = 0.75
 
 
 class Engine:
-  """Samples completions from a model; knows ids, never text.
+  """Samples completions from a model, as token ids.
 
-  Compiled programs are kept per shape: prompts computed at once and their
-  bucket, rows, slots of the cache.
+  Programs are compiled once per set of shapes: prompts of a prefill and their
+  padded length, rows, slots of the cache.
 
   Attributes:
-    speed: tokens, those of this process that were sampled so far, and rounds,
-      how often a row was computed for them: fewer where drafts were taken.
+    speed: counts of this process so far: "tokens", sampled tokens, and
+      "rounds", forward passes summed over rows, fewer than the tokens if drafts
+      were accepted.
   """
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: frozenset[int],
                mesh: jax.sharding.Mesh | None = None, *,
                max_rows: int | None = 0, untold: int = 0, deadline: int = 0,
                speculate: bool = False):
-    """Prepares, without compiling yet.
+    """Compiles nothing yet.
 
     Args:
-      model: what to sample from.
-      cfg: how.
-      eos_ids: a row ends with the first of these; may be empty.
+      model: the model to sample from.
+      cfg: sampling settings.
+      eos_ids: a sample ends with the first of these; may be empty.
       mesh: rows are split over its batch axes; None for one device.
-      max_rows: samples that live at once, in all processes; 0 for all that a
-        call asks for; None for as many of them as the devices have memory for,
-        at their longest, where they tell what is free (GPUs and TPUs do).
-      untold: what None stands for where devices do not tell what is free; 0 for
-        all that a call asks for.
-      deadline: tokens that a question's samples have, counted from when its
-        first one began; one that begins later has fewer, but one at least. 0
-        for no such end.
-      speculate: let multi-token prediction draft tokens; samples stay what they
-        are, see `Programs`, but for those that a deadline truncates, and for
-        rounding: tested in float32.
+      max_rows: most samples decoded at once, in all processes together; 0 for
+        all of a call; None for as many as fit the devices' free memory at their
+        longest, if the devices report it (GPUs and TPUs do).
+      untold: `max_rows` if it is None and devices do not report free memory; 0
+        for all of a call.
+      deadline: most decoding steps from the beginning of a question's first
+        sample to the end of its last; a sample that begins later gets fewer
+        tokens, but at least one. 0 for no deadline.
+      speculate: draft tokens by multi-token prediction. Samples stay the same,
+        see `Programs`, except for those truncated by a deadline and except for
+        rounding; tested in float32.
 
     Raises:
       ValueError: an end-of-sequence id lies outside the vocabulary, `max_rows`
-        do not divide over the lanes, `deadline` is negative, or nothing can
-        draft.
+        is not a multiple of the number of lanes, `deadline` is negative, or the
+        model has no module to draft with.
     """
     outside = sorted(i for i in eos_ids if not 0 <= i < model.cfg.vocab_size)
     check(not outside, f"end-of-sequence ids {outside} lie outside the model's"
@@ -118,16 +120,16 @@ class Engine:
     return self.programs.compilations()
 
   def halves(self, rows: int) -> bool:
-    """Whether a batch of so many rows gives way to one of half as many."""
+    """Whether a batch of `rows` rows may be halved."""
     half, odd = divmod(rows, 2 * self.lanes)
     least = FEWEST if self.cfg.max_new_tokens >= LONG else SMALLEST_BATCH
     return not odd and half * self.lanes >= min(least, SMALLEST_BATCH)
 
   def slots(self, need: int, most: int) -> int:
-    """Slots of a cache for rows of `need` tokens, where the longest is `most`.
+    """Slots of a cache for rows of `need` tokens, at most `most`.
 
-    Where a step reads the whole cache it grows by a quarter of a power of two,
-    else it doubles. More sizes would be more programs to compile.
+    If a decoding step reads the whole cache, the sizes grow by a quarter of a
+    power of two, else they double: every size is compiled.
     """
     slots = FIRST_SLOTS
     while slots < need:
@@ -136,24 +138,24 @@ class Engine:
     return min(slots, most)
 
   def rows_each(self, total: int, room: int = 0) -> int:
-    """Rows of every lane for so many samples of one process.
+    """Rows of every lane for `total` samples of one process.
 
-    `room` is the most that there is memory for, 0 if that is not known.
+    `room` is the most rows of a lane that fit into memory; 0 for no limit.
     """
     stretch = -(-total // self._own_lanes)
     return min(self.max_rows // self.lanes or stretch, room or stretch, stretch)
 
   def prompts_at_once(self, questions: int, samples: int, length: int,
                       room: int = 0) -> int:
-    """Prompts that are computed at once in each lane: as many as fill its rows.
+    """Prompts of one prefill of a lane: as many as fill its rows.
 
     Args:
-      questions: of one process.
-      samples: of each.
-      length: of a prompt, padded.
+      questions: questions of one process.
+      samples: samples of each.
+      length: padded length of a prompt, in tokens.
       room: see `rows_each`.
     """
-    # The samples of a lane may begin within a question.
+    # A lane's first sample may be in the middle of a question.
     within = questions * samples // self._own_lanes % samples > 0
     rows = self.rows_each(questions * samples, room)
     count = -(-rows // samples) + within
@@ -168,25 +170,28 @@ class Engine:
     """Draws `samples` completions of every prompt.
 
     Args:
-      params: the policy, unstacked (`Model.unstack`); from stacks its layers
-        would be copied for every program.
-      bias_LE: its router bias.
+      params: the policy's parameters, with unstacked layers (`Model.unstack`):
+        stacked ones would be copied by every program.
+      bias_LE: its router bias, float32 [L, E].
       prompts: Q arrays of token ids, none empty; under several processes those
-        of this one, as many in each.
-      prompt_ids: Q addresses below 2**32.
-      samples: G.
-      key: of the run and step.
-      limits_QG: longest completion of each row, 1..max_new_tokens; default
-        max_new_tokens.
-      repeats_Q: how often each prompt's address was used under this key before:
-        its samples are then numbered on from there, and differ. By default that
-        is counted in this call, over all processes.
-      ended: called with a question's index and its samples, a rollout of one
-        question, when the last of them has ended and others still grow.
+        of this one, the same number in each.
+      prompt_ids: Q ids below 2**32, which address the samples' randomness.
+      samples: G, completions of each prompt.
+      key: random key of the run and step.
+      limits_QG: int, longest completion of each sample, 1..max_new_tokens;
+        default max_new_tokens.
+      repeats_Q: how often each prompt's id was used under this key before; the
+        numbers of its samples continue from there, so that they differ. By
+        default counted within this call, over all processes.
+      ended: called with a question's index and a rollout of this question
+        alone, when all its samples have ended and others are still decoded.
+
+    Returns:
+      The samples of this process's prompts.
 
     Raises:
-      ValueError: no or empty prompts, or one that with max_new_tokens exceeds
-        the model's context, in any process.
+      ValueError: in any process, there are no prompts, one is empty, or one
+        with max_new_tokens exceeds the model's context.
     """
     asked = self._asked(prompts, prompt_ids, samples, limits_QG, repeats_Q)
     harvest = Harvest(asked, self.cfg.max_new_tokens)
@@ -199,16 +204,16 @@ class Engine:
              prompts: Sequence[np.ndarray], prompt_ids: Sequence[int],
              samples: int, key: jax.Array
              ) -> Iterator[list[tuple[int, Rollout]]]:
-    """The samples of `generate`, question by question as their last one ends.
+    """Yields the samples of `generate` by question, when its last one ends.
 
-    Every run of decoding gives a list, empty ones included, so that under
-    several processes all of them may stop after the same one.
+    Each call of the decoding program yields a list, which may be empty, so that
+    several processes can stop after the same call.
 
     Args:
       params, bias_LE, prompts, prompt_ids, samples, key: see `generate`.
 
     Returns:
-      Lists of (a question's index, its samples as a rollout of one question).
+      Iterator of lists of (question's index, rollout of this question alone).
     """
     asked = self._asked(prompts, prompt_ids, samples, None, None)
     harvest = Harvest(asked, self.cfg.max_new_tokens)
@@ -218,7 +223,7 @@ class Engine:
 
   def _groups(self, params, bias_LE, asked: Asked, key, harvest: Harvest
               ) -> Iterator[list[int]]:
-    """Decodes all samples; of every run, the questions that it completed."""
+    """Decodes all samples; yields the questions completed by each call."""
     missing = np.full(len(asked.prompts), asked.samples)
     for done in self._rounds(params, bias_LE, asked, key, harvest):
       complete = []
@@ -233,9 +238,9 @@ class Engine:
   def stream(self, params: Params, bias_LE: jax.Array, prompt: np.ndarray,
              prompt_id: int, key: jax.Array, *, chunk: int = 4
              ) -> Iterator[list[int]]:
-    """One completion as it grows: lists of at most `chunk` new ids.
+    """Yields one completion as it is decoded, in lists of at most `chunk` ids.
 
-    The same ids as sample 0 of `generate`.
+    The ids are those of sample 0 of `generate`.
     """
     asked = self._asked([prompt], [prompt_id], 1, None, [0])
     harvest, shown = Harvest(asked, self.cfg.max_new_tokens), 0
@@ -265,13 +270,13 @@ class Engine:
         limits_QG.astype(np.int32), self.deadline)
 
   def _check(self, lengths_Q: np.ndarray, new: int) -> int:
-    """Tokens of the longest prompt of all processes, if all are in order."""
+    """Checks the prompts of all processes; tokens of the longest one."""
     most, fewest, longest, shortest = processes.largest(
         len(lengths_Q), -len(lengths_Q), int(lengths_Q.max(initial=0)),
         -int(lengths_Q.min(initial=2**30)))
     check(most > 0, "there is no prompt to complete")
-    check(most == -fewest, f"one process brings {most} prompts, another"
-          f" {-fewest}; give as many to each")
+    check(most == -fewest, f"one process has {most} prompts, another"
+          f" {-fewest}; give each the same number")
 
     def name(length):
       indices = np.flatnonzero(lengths_Q == length)
@@ -285,18 +290,18 @@ class Engine:
     return longest
 
   def _place(self, tree: Any) -> Any:
-    """The rows of all processes on the devices."""
+    """Puts arrays whose leading axis is rows, of all processes, on devices."""
     if self.mesh is None:
       return jax.tree.map(jnp.asarray, tree)
     return processes.rows(tree, rules.batch_sharding(self.mesh, "decode"))
 
   def _rounds(self, params, bias_LE, asked: Asked, key, harvest: Harvest, *,
               first: int = CHUNK, chunk: int = CHUNK) -> Iterator[list[int]]:
-    """Decodes all samples; of every run gives those that are done.
+    """Decodes all samples; yields those that each decoding call has ended.
 
-    A run samples at most `chunk` tokens of each, the first at most `first`.
-    What it brought is given when the next one has begun, so that the device
-    works while it is looked at.
+    A call samples at most `chunk` tokens per row, the first call `first`. Its
+    results are yielded after the next call was dispatched, so that the device
+    works while the host processes them.
     """
     most = asked.tokens_QP.shape[1] + self.cfg.max_new_tokens + self.ahead
     room = self._room(params, bias_LE, asked.tokens_QP.shape[1], most)
@@ -340,9 +345,9 @@ class Engine:
       steps = chunk
 
   def _room(self, params, bias_LE, prompt: int, most: int) -> int:
-    """Rows of every lane, of `most` slots, that there is memory for.
+    """Rows of every lane, with `most` slots each, that fit into memory.
 
-    A power of two, for few sizes to compile; 0 for all.
+    A power of two, so that few sizes are compiled; 0 for no limit.
     """
     if not self._fits:
       return 0
@@ -356,7 +361,7 @@ class Engine:
     return least and 2**(least.bit_length() - 1)
 
   def _row_bytes(self, params, bias_LE, prompt: int, most: int) -> float:
-    """What a device holds for one row of every lane at its longest."""
+    """Bytes per device of one row of every lane with `most` slots."""
     shape, run = jax.ShapeDtypeStruct, self.programs
     prompts, _ = jax.eval_shape(
         run.prefill, params, bias_LE, shape((self.lanes, prompt), jnp.int32),
@@ -367,12 +372,13 @@ class Engine:
     axes = run.axes(rows).cache
     cache = sum(jax.tree.leaves(jax.tree.map(
         self._bytes, axes, rows.cache, is_leaf=rules.is_axes)))
-    # A layer twice while it grows; logits, their exponentials and a copy.
+    # A layer exists twice while it grows; float32 logits exist three times:
+    # themselves, their exponentials and a copy.
     return cache * (1 + 1 / self.model.cfg.n_layers) + (
         3 * 4 * self.model.cfg.vocab_size)
 
   def _bytes(self, axes, x) -> int:
-    """Of the part of an array that lies on one device."""
+    """Bytes of one device's shard of an array."""
     shape = x.shape
     if self.mesh is not None:
       shape = jax.sharding.NamedSharding(self.mesh, rules.fitted(
@@ -381,9 +387,16 @@ class Engine:
 
   def _resized(self, rows: Rows, slots: Slots, live: int, longest: int,
                most: int) -> Rows:
-    """`rows` in the smallest batch for the live ones, with room for them.
+    """Halves the batch while the live rows fit, and grows the cache.
 
-    Layer by layer, so that two caches never meet.
+    Layer by layer, so that there is never a second copy of the whole cache.
+
+    Args:
+      rows: device state.
+      slots: host state, changed like `rows`.
+      live: rows of every lane to keep at least.
+      longest: slots that are needed.
+      most: largest number of slots.
     """
     size, now = slots.held_SR.shape[1], _slots(self.model, rows.cache)
     rows_each = size
@@ -402,19 +415,19 @@ class Engine:
 
 
 def lanes(mesh: jax.sharding.Mesh | None) -> int:
-  """The parts that devices and processes split rows into."""
+  """Number of equal parts that rows are split into by devices and processes."""
   shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
   return math.lcm(shards, jax.process_count())
 
 
 class _Prompts:
-  """The prompts whose samples begin next, computed some at a time.
+  """Prefills the prompts whose samples begin next, `count` per lane at a time.
 
   Attributes:
-    count: prompts of each lane that are computed at once.
-    cache: of those that are; None before the first and after the last.
-    begin_S: int, the first question of each lane in it.
-    padded: tokens that each of them has in it, padding included.
+    count: prompts of each lane in one prefill.
+    cache: their KV cache; None before the first prefill and after the last.
+    begin_S: int, each lane's first question in it; S is lanes.
+    padded: slots of each prompt in it, padding included.
   """
 
   def __init__(self, engine: Engine, asked: Asked, harvest: Harvest,
@@ -425,14 +438,15 @@ class _Prompts:
     self.cache, self.begin_S, self.padded = None, None, 0
 
   def ready(self, params: Params, bias_LE: jax.Array, slots: Slots) -> None:
-    """Computes prompts if a lane's next sample has none."""
-    # A lane without waiting samples wants no prompt.
+    """Prefills prompts if the prompt of a lane's next sample is missing."""
+    # A lane without waiting samples needs none.
     next_S = np.where(slots.waiting_S > 0, slots.next_S, -1)
     next_S = np.where(next_S < 0, -1, next_S // self._asked.samples)
     if self.cache is not None and not _any(
         (next_S >= 0) & (next_S >= self.begin_S + self.count)):
       return
-    self.cache, self.begin_S = None, np.maximum(next_S, 0)  # two never meet
+    # The old cache is freed first.
+    self.cache, self.begin_S = None, np.maximum(next_S, 0)
     questions = np.minimum(
         self.begin_S[:, None] + np.arange(self.count),
         len(self._asked.lengths_Q) - 1).reshape(-1)
@@ -445,12 +459,12 @@ class _Prompts:
       self._harvest.prompts(questions, processes.own_rows(experts))
 
   def drop(self) -> None:
-    """Frees the cache; for when nothing waits."""
+    """Frees the cache, when no sample waits."""
     self.cache = None
 
 
 def _free(mesh: jax.sharding.Mesh | None) -> int | None:
-  """Bytes free on the fullest of this process's devices; None if unknown."""
+  """Least free bytes of this process's devices; None if not reported."""
   devices = jax.local_devices()[:1] if mesh is None else mesh.local_devices
   told = [device.memory_stats() or {} for device in devices]
   if not all("bytes_limit" in stats for stats in told):
@@ -459,12 +473,12 @@ def _free(mesh: jax.sharding.Mesh | None) -> int | None:
 
 
 def _padded(length: int) -> int:
-  """Of a prompt, padding included."""
+  """Length of a prompt of `length` tokens after padding."""
   return -(-length // PROMPT_BUCKET) * PROMPT_BUCKET
 
 
 def _any(flags: np.ndarray) -> bool:
-  """Whether one is set, in any process."""
+  """Whether any flag is set in any process."""
   return bool(processes.largest(int(flags.any()))[0])
 
 
@@ -476,7 +490,7 @@ def _longest(asked: Asked, slots: Slots, harvest: Harvest) -> int:
 
 
 def _repeats(prompt_ids: Sequence[int]) -> list[int]:
-  """How often the address of each prompt comes before it, in all processes."""
+  """How often each prompt's id occurs before it, over all processes."""
   ids = [int(i) for i in prompt_ids]
   before = processes.gather(ids)[:jax.process_index()]
   seen = collections.Counter(i for part in before for i in part)
@@ -488,6 +502,6 @@ def _repeats(prompt_ids: Sequence[int]) -> list[int]:
 
 
 def _slots(model: Model, cache: Any) -> int:
-  """Slots of a cache: on axis 1 of MLA's, on axis 2 of the values of others."""
+  """Slots of a cache: axis 1 of MLA's arrays, axis 2 of the other values."""
   axis = 1 if model.cfg.attention == "mla" else 2
   return jax.tree.leaves(cache)[-1].shape[axis]

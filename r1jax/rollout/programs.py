@@ -1,11 +1,13 @@
-"""The device side of the engine: slots that are filled, decoded, moved.
+"""The compiled programs of the engine: prefill, insert, decode, resize.
 
-A row is a slot for one sample. Its token at position i lies in slot i of its
-cache; a row starts with its prompt's cache inserted and the prompt's last token
-still to be read, so that decoding samples its first token like every other.
+A row of the batch holds one sample at a time. The token at position i is in
+slot i of the row's KV cache. A row starts with a copy of its prompt's cache and
+with the prompt's last token unread, so that decoding samples the first token
+like every other.
 
-Rows come in lanes, as many in each, one behind the other: a lane lies on one
-shard of the mesh and belongs to one process. Nothing here moves between lanes.
+Rows are grouped into lanes of equal size, stored one after the other. A lane
+lies on one shard of the mesh and belongs to one process; no data move between
+lanes.
 """
 
 from __future__ import annotations
@@ -21,23 +23,25 @@ from r1jax.models.model import Model, Params
 from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
 from r1jax.sharding import rules
 
-NO_DRAFTS = ("speculate needs a model with a module of multi-token prediction;"
-             " this one has none, leave it out")
-CHUNK = 128  # most tokens that a run of `decode` samples of a row
+NO_DRAFTS = ("speculate needs a model with a multi-token prediction module;"
+             " this one has none: leave the flag out")
+CHUNK = 128  # the most tokens that one call of `decode` samples per row
 
 
 class Rows(NamedTuple):
-  """Device state of all rows; every leaf leads with B.
+  """Device state of all rows; B is the leading axis of every leaf.
 
   Attributes:
-    cache: of the model, a tuple of layers, S slots.
-    keys_B: each sample's key, to be folded with the number of its token.
-    positions_B: int32, of the row's latest token, which is still to be read.
+    cache: the model's KV cache, a tuple of layers with S slots.
+    keys_B: each sample's key, which is folded with the index of its token.
+    positions_B: int32, position of the row's latest token, which the model has
+      not read yet.
     last_B: int32, that token.
     sampled_B, limits_B: int32, tokens sampled so far, and the most.
-    done_B: bool, the sample has ended or met its limit, or there is none.
-    ended_B: bool, its last token is an end-of-sequence id.
-    draft_B: int32, the token that is expected behind the latest; -1 for none.
+    done_B: bool, the sample has ended or reached its limit, or the row is
+      empty.
+    ended_B: bool, the last token is an end-of-sequence id.
+    draft_B: int32, the drafted token after the latest; -1 for none.
   """
 
   cache: Any
@@ -52,14 +56,15 @@ class Rows(NamedTuple):
 
 
 class Fill(NamedTuple):
-  """What begins in which row; every leaf leads with B.
+  """New samples to insert into rows; B is the leading axis of every leaf.
 
   Attributes:
-    fill_B: bool, rows that take a new sample. The rest says of which.
-    sources_B: int32, its prompt among those of the lane in the prefilled cache.
-    lengths_B, last_B: int32, tokens of the prompt, and the last of them.
-    limits_B: int32, the longest completion.
-    ids_B, numbers_B: uint32, the sample's address.
+    fill_B: bool, rows that take a new sample; the rest describes it.
+    sources_B: int32, index of its prompt among the lane's prefilled prompts.
+    lengths_B, last_B: int32, number of the prompt's tokens, and its last token.
+    limits_B: int32, the most tokens of the completion.
+    ids_B, numbers_B: uint32, the prompt's id and the sample's number, which
+      address its randomness.
   """
 
   fill_B: Any
@@ -72,24 +77,24 @@ class Fill(NamedTuple):
 
 
 class Drawn(NamedTuple):
-  """How tokens are drawn where rows differ; float32 [B] each."""
+  """Sampling settings of each row; float32 [B] each."""
 
   temperature_B: Any
   top_p_B: Any
 
 
 class Sampled(NamedTuple):
-  """What one run of `decode` sampled; every leaf leads with [B, CHUNK].
+  """What one call of `decode` sampled.
 
-  A row's tokens are the first; behind them lies nothing of meaning.
+  Only a row's first entries, as many as it has new tokens, are defined.
 
   Attributes:
-    tokens: int32.
-    logprobs: float32.
-    experts: int32 [..., L, A], of the token that was read before each of these;
-      None unless recorded.
-    rounds_B: int32 [B], how often the model was asked for them; fewer than
-      tokens where drafts were right.
+    tokens: int32 [B, CHUNK].
+    logprobs: float32 [B, CHUNK].
+    experts: int32 [B, CHUNK, L, A], the experts of the token that was read to
+      sample each of these; None unless recorded.
+    rounds_B: int32, forward passes per row; fewer than its tokens where drafts
+      were right.
   """
 
   tokens: jax.Array
@@ -99,21 +104,21 @@ class Sampled(NamedTuple):
 
 
 class Programs:
-  """The engine's compiled functions, each compiled once for a set of shapes."""
+  """The engine's jitted functions, each compiled once per set of shapes."""
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: np.ndarray,
                lanes: int, *, drafts: bool = False):
-    """Prepares, without compiling yet.
+    """Jits the functions; nothing is compiled before the first call.
 
     Args:
-      model: in the layout of decoding.
-      cfg: how tokens are drawn.
+      model: in the decode layout.
+      cfg: sampling settings.
       eos_ids: int32, a row ends with the first of these.
-      lanes: that the rows come in.
-      drafts: multi-token prediction drafts the token after the next, by that
-        token's own key, and the model reads both. A draft is taken if the model
-        draws the same, so that samples are those without (arXiv:2412.19437,
-        5.4.3, uses it; there a draft is accepted by its probability).
+      lanes: number of lanes.
+      drafts: whether the multi-token prediction module drafts the token after
+        the next one (arXiv:2412.19437, 5.4.3). Departure: a draft is drawn with
+        its token's own key and is accepted if the model draws the same token,
+        not by its probability, so that samples are those without drafts.
     """
     self._drafts = drafts
     self._model, self._cfg, self._eos, self._lanes = model, cfg, eos_ids, lanes
@@ -126,13 +131,14 @@ class Programs:
 
   def compilations(self) -> int:
     """Programs compiled so far."""
-    # jit's own counter; there is no public one.
+    # jit has no public counter.
     return sum(f._cache_size() for f in (
         self.prefill, self.empty, self.insert, self.decode, self.move,
         self.pick))
 
   def axes(self, rows: Rows) -> Rows:
-    """Logical axis names of every leaf of `rows`: how a mesh splits them."""
+    """Logical axis names of every leaf of `rows`, from which shardings follow.
+    """
     return Rows(self._axes, *(("act_batch",) for _ in rows[1:]))
 
   @property
@@ -140,14 +146,15 @@ class Programs:
     return self._model.cache_axes(self._drafts)
 
   def _prefill(self, params, bias_LE, tokens_NP, lengths_N):
-    """(cache of N prompts, experts_NPLA or None), all right-padded to P."""
+    """(cache, experts_NPLA or None) of N prompts, right-padded to P tokens."""
     _, cache, experts = self._model.prefill(
         params, bias_LE, tokens_NP, lengths_N, drafts=self._drafts)
     cache = _constrained(self._axes, cache)
     return cache, experts if self._cfg.record_experts else None
 
   def _empty(self, cache, key, *, rows: int, slots: int) -> Rows:
-    """So many rows without a sample, for a cache like `cache`."""
+    """`rows` empty rows with `slots` slots, shaped like the prompts' `cache`.
+    """
     grown = jax.eval_shape(lambda c: self._model.grow(c, slots), cache)
     zeros_B = jnp.zeros((rows,), jnp.int32)
     return self._placed(Rows(
@@ -158,10 +165,10 @@ class Programs:
         done_B=zeros_B == 0, ended_B=zeros_B > 0, draft_B=zeros_B - 1))
 
   def _insert(self, rows: Rows, prompts, key, fill: Fill) -> Rows:
-    """The rows with new samples where `fill` says so.
+    """The rows with new samples inserted where `fill` says so.
 
-    `prompts` is the prefilled cache, as many prompts for each lane; `key` is
-    that of all samples, or one a row.
+    `prompts` is the prefilled cache, with equally many prompts of each lane;
+    `key` is one for all samples, or one per row.
     """
     keys_B = jax.vmap(keys_lib.fold, (0 if key.ndim else None, 0, 0))(
         key, fill.ids_B, fill.numbers_B)
@@ -177,11 +184,11 @@ class Programs:
     counts_S = jnp.sum(fill_SR, 1)
 
     def one(i, cache):
-      """Inserts the i-th new sample of every lane that has so many."""
+      """Inserts the i-th new sample of every lane that has one."""
       row_S = order_SR[:, i]
       source_S = jnp.take_along_axis(sources_SR, row_S[:, None], 1)[:, 0]
       at = row_S, source_S, i < counts_S
-      if self._lanes == 1:  # a plain copy, where of many it is a scatter
+      if self._lanes == 1:  # a plain copy; under vmap it becomes a scatter
         return jax.tree.map(
             lambda to, new: _put(to, new, *(x[0] for x in at)), cache, prompts)
       return jax.tree.map(
@@ -194,14 +201,14 @@ class Programs:
 
   def _decode(self, params: Params, bias_LE, rows: Rows, steps, until,
               floors_S, drawn: Drawn | None = None) -> tuple[Rows, Sampled]:
-    """Samples up to `steps` tokens of every live row.
+    """Samples up to `steps` tokens for every live row.
 
-    It stops earlier when at most `until` rows live in the fullest lane, and
-    when in some lane s at most `floors_S[s]` do. `drawn` takes the place of the
-    configuration's temperature and top-p.
+    It stops early when no lane has more than `until` live rows, or when some
+    lane s has at most `floors_S[s]`. `drawn` replaces the config's temperature
+    and top-p.
     """
     b, begun_B = len(rows.done_B), rows.sampled_B
-    # With drafts a round may write a token more than it samples.
+    # With drafts a round writes two tokens, of which one may be no sample.
     wide = CHUNK + 2 if self._drafts else CHUNK
     recorded = None
     if self._cfg.record_experts and self._model.cfg.n_experts:
@@ -223,8 +230,8 @@ class Programs:
       rows, found = state
       live_B, new_B = ~rows.done_B, rows.sampled_B - begun_B
       rows, *sampled = self._round(params, bias_LE, rows, drawn)
-      # Without drafts live rows are equally far, and where others write has no
-      # meaning.
+      # Without drafts all live rows write at the same index; what is written
+      # for the others is ignored.
       at = new_B if self._drafts else jnp.max(jnp.where(live_B, new_B, 0))
       return rows, Sampled(*(
           None if to is None else _written(to, new, at)
@@ -238,10 +245,10 @@ class Programs:
             x, ("act_batch",) + (None,) * (x.ndim - 1), "decode"), found)
 
   def _round(self, params, bias_LE, rows: Rows, drawn: Drawn | None):
-    """(rows, tokens_BT, logprobs_BT, experts_BTLA) after a token of each.
+    """One forward pass: (rows, tokens_BT, logprobs_BT, experts_BTLA).
 
-    Or after two, where the draft was right. What lies behind a row's new tokens
-    has no meaning.
+    A row gets one new token, or two (T = 2) where its draft was right. Entries
+    after a row's new tokens are undefined.
     """
     model, live_B, at_B = self._model, ~rows.done_B, rows.positions_B
     read_BT = rows.last_B[:, None]
@@ -279,7 +286,8 @@ class Programs:
     return rows, tokens_BT, logprobs_BT, experts
 
   def _draw(self, params, hidden_BTD, keys_B, numbers_B, drawn: Drawn | None):
-    """(tokens_BT, logprobs_BT); a row's first is token `numbers_B` of it."""
+    """(tokens_BT, logprobs_BT); the first is token `numbers_B` of its sample.
+    """
     b, t, _ = hidden_BTD.shape
     logits = jnp.dot(
         hidden_BTD.reshape(b * t, -1),
@@ -294,19 +302,19 @@ class Programs:
     return tokens.reshape(b, t), logprobs.reshape(b, t)
 
   def _move(self, layer, kept_B, *, slots: int):
-    """A layer's cache of other rows, with `slots` slots.
+    """A layer's cache for a new selection of rows, with `slots` slots.
 
     Args:
-      layer: of the cache.
-      kept_B: int32, for every new row the one of its lane that it was.
-      slots: not fewer than there are.
+      layer: the layer's cache.
+      kept_B: int32, for every new row the index of its old row in the lane.
+      slots: at least the present number.
     """
     kept = jax.tree.map(lambda x: self._kept(x, kept_B), layer)
     (grown,) = self._model.grow((kept,), slots)
     return _constrained(self._axes[0], grown)
 
   def _pick(self, state, kept_B):
-    """What the rows have beside their cache, of other rows; see `_move`."""
+    """The rows' state without the cache for a new selection, see `_move`."""
     return jax.tree.map(lambda x: rules.constrain(
         self._kept(x, kept_B), ("act_batch",), "decode"), state)
 
@@ -330,7 +338,8 @@ def _constrained(axes: Any, tree: Any) -> Any:
 
 def _put(to: jax.Array, new: jax.Array, row: jax.Array, source: jax.Array,
          active: jax.Array) -> jax.Array:
-  """`to` with the first slots of a row taken from a row of `new`, if active."""
+  """`to` with the first slots of `row` copied from `source` of `new` if active.
+  """
   part = jax.lax.dynamic_index_in_dim(new, source)
   at = (row,) + (jnp.int32(0),) * (to.ndim - 1)
   now = jax.lax.dynamic_slice(to, at, part.shape)
@@ -338,7 +347,7 @@ def _put(to: jax.Array, new: jax.Array, row: jax.Array, source: jax.Array,
 
 
 def _written(to: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
-  """[B, CHUNK, ...] with [B, T, ...] from column `at` on, of all or of each."""
+  """Writes [B, T, ...] into [B, CHUNK, ...] from column `at`, int or [B]."""
   if not at.ndim:
     return jax.lax.dynamic_update_slice_in_dim(to, new, at, 1)
   return jax.vmap(lambda row, part, first: (

@@ -1,4 +1,4 @@
-"""Drawing a token from logits."""
+"""Sampling tokens from logits: temperature, top-p, greedy."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import jax.numpy as jnp
 
 from r1jax.core.config import check
 
-# Tokens of a block: divides the vocabularies of most published models.
+# Vocabulary entries per block; divides the sizes of most published models.
 BLOCK = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-  """How completions are drawn.
+  """How completions are sampled.
 
   Attributes:
     temperature: divides the logits; 0 is greedy.
-    top_p: smallest set of most likely tokens whose probability reaches this is
-      kept and renormalised; 1 keeps all.
-    max_new_tokens: longest completion, its end-of-sequence id included.
-    record_experts: keep each position's routed experts for replay.
-    vocab: ids below this are drawn: a model's vocabulary may be padded beyond
-      its tokenizer's, and what is drawn there has no text; 0 for all.
+    top_p: nucleus sampling: the smallest set of most likely tokens whose
+      probability reaches this is kept and renormalised; 1 keeps all.
+    max_new_tokens: longest completion in tokens, its end-of-sequence id
+      included.
+    record_experts: whether to record each position's routed experts, for replay
+      in the update.
+    vocab: only ids below this are sampled, because a model's vocabulary may be
+      padded beyond its tokenizer's; 0 for all.
   """
 
   temperature: float = 1.0
@@ -44,21 +46,22 @@ class SamplingConfig:
 
 def sample(logits_BV: jax.Array, keys_B: jax.Array, temperature: float,
            top_p: float, vocab: int = 0) -> tuple[jax.Array, jax.Array]:
-  """One token per row by inverting the cumulative distribution.
+  """Samples one token per row by inverting the cumulative distribution.
 
-  A single uniform number decides a row, so its key decides it alone. Whatever
-  the rounding, no token is drawn that is not kept or has no probability.
+  Each row uses one uniform number from its own key, so it does not depend on
+  the other rows. Rounding never selects a token outside the nucleus or of
+  probability 0.
 
   Args:
     logits_BV: any float dtype; computed in float32.
     keys_B: one key per row.
     temperature: static; 0 takes the most likely token.
-    top_p: static.
-    vocab: static; ids from here on are never drawn, unless it is 0.
+    top_p: static, in (0, 1].
+    vocab: static; ids from here on are never sampled; 0 allows all.
 
   Returns:
     (tokens int32 [B], float32 log-probabilities [B] under the distribution
-    drawn from; for greedy, under the untempered one).
+    sampled from; if greedy, under that of temperature 1).
   """
   logits_BV = _shifted(logits_BV, vocab) / (temperature or 1.0)
   weights_BV = jnp.exp(logits_BV)
@@ -74,10 +77,10 @@ def sample(logits_BV: jax.Array, keys_B: jax.Array, temperature: float,
 def sample_each(logits_BV: jax.Array, keys_B: jax.Array,
                 temperature_B: jax.Array, top_p_B: jax.Array, vocab: int = 0
                 ) -> tuple[jax.Array, jax.Array]:
-  """As `sample`, with a temperature and a top-p of each row's own.
+  """As `sample`, with a temperature and a top-p for each row.
 
   Args:
-    logits_BV, keys_B, vocab: as there.
+    logits_BV, keys_B, vocab: as in `sample`.
     temperature_B, top_p_B: float32.
   """
   greedy_B = temperature_B == 0
@@ -85,7 +88,7 @@ def sample_each(logits_BV: jax.Array, keys_B: jax.Array,
   logits_BV = (_shifted(logits_BV, vocab)
                / jnp.where(greedy_B, 1.0, temperature_B)[:, None])
   whole_BV = jnp.exp(logits_BV)
-  weights_BV = jax.lax.cond(  # a nucleus costs more than all the rest
+  weights_BV = jax.lax.cond(  # the nucleus costs more than everything else
       jnp.any(cut_B), lambda: jnp.where(
           cut_B[:, None], nucleus(whole_BV, top_p_B), whole_BV),
       lambda: whole_BV)
@@ -96,34 +99,37 @@ def sample_each(logits_BV: jax.Array, keys_B: jax.Array,
 
 
 def _shifted(logits_BV: jax.Array, vocab: int) -> jax.Array:
-  """float32 logits of the ids that are drawn, the largest of a row 0."""
+  """float32 logits minus each row's maximum; -inf for ids from `vocab` on."""
   logits_BV = logits_BV.astype(jnp.float32)
   if 0 < vocab < logits_BV.shape[-1]:
     known_V = jnp.arange(logits_BV.shape[-1]) < vocab
     logits_BV = jnp.where(known_V, logits_BV, -jnp.inf)
-  # Before the division by the temperature, so that none overflows by it.
+  # Before the division by the temperature, which could overflow otherwise.
   return logits_BV - jnp.max(logits_BV, -1, keepdims=True)
 
 
 def _logprobs(logits_BV, weights_BV, tokens_B):
-  """Of the tokens, under the distribution of the weights."""
+  """Log-probabilities of the tokens under the weights' distribution."""
   token_logits_B = jnp.take_along_axis(logits_BV, tokens_B[:, None], -1)[:, 0]
   return token_logits_B - jnp.log(_total(_blocks(weights_BV)))
 
 
 def nucleus(weights_BV: jax.Array, top_p: float | jax.Array) -> jax.Array:
-  """The weights with 0 outside the nucleus.
+  """The weights with 0 outside the nucleus (arXiv:1904.09751).
 
-  A token is kept if all that are likelier together have less than `top_p`: the
-  smallest set that reaches it, and with its last member every other of the same
-  weight. The least weight kept is found by bisection over the 2^30 floats of
-  [0, 1], 30 sums where sorting costs far more. Sums of one program over ever
-  fewer terms never grow, rounded or not, so the bisection is exact in what it
-  compares.
+  A token is kept if the likelier tokens together have less than `top_p`: the
+  smallest set that reaches `top_p`, with all tokens that tie with its last
+  member. The least weight kept is found by bisection over the 2^30 floats in
+  [0, 1], which takes 30 sums; sorting costs far more. A rounded sum of
+  non-negative terms never grows when terms are set to 0, so the bisection is
+  consistent.
 
   Args:
     weights_BV: float32 in [0, 1], the largest of each row 1.
-    top_p: in (0, 1), of all rows or [B].
+    top_p: in (0, 1), a scalar or [B].
+
+  Returns:
+    float32 [B, V].
   """
   blocks = _blocks(weights_BV)
   goal_B = top_p * _total(blocks)
@@ -143,14 +149,14 @@ def nucleus(weights_BV: jax.Array, top_p: float | jax.Array) -> jax.Array:
 
 
 def invert(weights_BV: jax.Array, u_B: jax.Array) -> jax.Array:
-  """The first token up to which the weights exceed u times their sum.
+  """The first token at which the cumulative weight exceeds u times the total.
 
-  In two levels, a block and then a token of it: so no sum has many terms to
-  round, and little is done for each token. Both levels choose among positive
-  weights only; all that rounding can move is the edge between two of these.
+  It first selects a block, then a token of it, so that running sums are short:
+  fewer roundings and less work per token. Both levels choose among positive
+  weights only; rounding can only move the boundary between two of these.
 
   Args:
-    weights_BV: float32, not negative, in every row some positive.
+    weights_BV: float32, not negative, with a positive one in every row.
     u_B: float32 in [0, 1).
 
   Returns:
@@ -166,10 +172,10 @@ def invert(weights_BV: jax.Array, u_B: jax.Array) -> jax.Array:
 def _first_above(weights, at_B):
   """First positive entry at which the running sum exceeds `at_B`.
 
-  The last positive one if rounding let none.
+  It is the last positive entry if rounding leaves none.
 
   Returns:
-    (its index int32 [B], what of `at_B` the entries before it leave).
+    (its index int32 [B], `at_B` minus the sum of the entries before it).
   """
   sums, index = jnp.cumsum(weights, -1), jnp.arange(weights.shape[-1])
   positive = weights > 0
@@ -189,10 +195,10 @@ def _blocks(weights_BV):
 
 
 def _total(blocks):
-  """[B, blocks, BLOCK] -> [B]; the wide axis last, which CPUs do fastest."""
+  """[B, blocks, BLOCK] -> [B]; BLOCK is summed last, the fastest on CPUs."""
   return jnp.sum(jnp.sum(blocks, 1), -1)
 
 
 def _float(bits_B):
-  """The float32 with these bits; ordered alike from 0 on."""
+  """The float32 with these bits; for bits >= 0 the order is the same."""
   return jax.lax.bitcast_convert_type(bits_B, jnp.float32)

@@ -1,9 +1,10 @@
-"""Completions for many who come and go, through rows that never stop.
+"""Continuous batching: requests come and go while the batch keeps decoding.
 
-`Engine` knows all samples of a call; here wishes arrive at any time, each with
-its own temperature, top-p and seed, take a free row, and are told their tokens
-as they are drawn. A completion depends on its wish alone: it is that of
-`Engine.generate` under `jax.random.key(seed)` for the prompt of address 0.
+`Engine` knows all samples of a call in advance; here requests (`Wish`) arrive
+at any time, each with its own temperature, top-p and seed, take a free row, and
+receive their tokens as they are sampled (`Told`). A completion depends on its
+request alone: it equals that of `Engine.generate` under `jax.random.key(seed)`
+for a prompt of id 0.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ from r1jax.rollout.programs import NO_DRAFTS, Drawn, Fill, Programs
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import rules
 
-# Tokens that a run samples of a row before those who wait are told: a run costs
-# a turn of the host.
+# Tokens sampled per row between two host syncs: clients receive tokens, and
+# free rows are filled, only at a sync.
 CHUNK = 8
-FIRST_SLOTS = 128  # of the cache; it doubles with the longest live row
-PROMPT_BUCKET = 64  # prompts are padded to this, or this doubled
+FIRST_SLOTS = 128  # of the KV cache at first; doubled for longer live rows
+PROMPT_BUCKET = 64  # prompts are padded to this times a power of two
 STOP, LENGTH, CANCELLED = "stop", "length", "cancelled"
 
 
 class Told(NamedTuple):
-  """What has come of a wish.
+  """An update on a request.
 
   Attributes:
-    tokens, logprobs: new ones, with the end-of-sequence id if that is drawn;
-      log-probabilities under the distribution drawn from.
-    finished: "" if more will come, else STOP (an end-of-sequence id), LENGTH
-      or CANCELLED.
-    error: why nothing more comes, or "".
+    tokens: newly sampled ids, including the end-of-sequence id.
+    logprobs: their log-probabilities under the distribution sampled from.
+    finished: "" if more tokens follow, else STOP (an end-of-sequence id),
+      LENGTH or CANCELLED.
+    error: why it was cancelled, if the service failed or ended; else "".
   """
 
   tokens: list[int]
@@ -52,17 +53,17 @@ class Told(NamedTuple):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Wish:
-  """One completion that somebody wants.
+  """A request for one completion.
 
   Attributes:
-    prompt: its ids, at least one.
-    limit: most tokens to sample.
+    prompt: int32 ids, at least one.
+    limit: the most tokens to sample.
     temperature: 0 is greedy.
     top_p: in (0, 1].
     seed: below 2**32; with `number` it addresses the randomness.
-    number: of the completion among those of one prompt.
-    tell: called with every `Told`, in the thread that works; must not wait.
-    cancelled: set it, and its row is freed at the next turn.
+    number: index of the completion among those of one prompt.
+    tell: called with every `Told` in the thread of `work`; must not block.
+    cancelled: set it to free the row at the next host sync.
   """
 
   prompt: np.ndarray
@@ -76,41 +77,41 @@ class Wish:
 
 
 class Full(Exception):
-  """More wait than may."""
+  """The queue has no room for a request, or the service has ended."""
 
 
 class Serving:
-  """A model that completes for many at once.
+  """Completes the prompts of many clients in one batch.
 
-      serving = Serving(model, params, bias_LE, eos_ids)
+      serving = Serving(model, params, bias_LE, eos_ids, max_rows=8, ...)
       serving.ask([wish])    # from any thread
       serving.work()         # in a thread of its own, until `close`
 
   Attributes:
-    failure: what ended the work, if something did.
+    failure: the exception that ended `work`, or None.
   """
 
   def __init__(self, model: Model, params: Params, bias_LE: jax.Array,
                eos_ids: frozenset[int], *, max_rows: int, max_waiting: int,
                context: int, vocab: int = 0, speculate: bool = False,
                mesh: jax.sharding.Mesh | None = None):
-    """Prepares, without compiling yet.
+    """Checks the settings; nothing is compiled yet.
 
     Args:
-      model: what to sample from.
-      params: of it, ready to decode (`Model.unstack`).
+      model: the model to sample from.
+      params: its parameters in the decode layout (`Model.unstack`).
       bias_LE: its router bias.
       eos_ids: a completion ends with the first of these.
-      max_rows: completions that live at once.
-      max_waiting: that may wait beside them.
-      context: most tokens of a prompt with its completion.
-      vocab: ids below this are drawn; 0 for all.
-      speculate: let multi-token prediction draft, see `Engine`.
+      max_rows: the most completions decoded at once.
+      max_waiting: the most completions in the queue beside them.
+      context: the most tokens of a prompt with its completion.
+      vocab: only ids below this are sampled; 0 for all.
+      speculate: let the multi-token prediction module draft, see `Engine`.
       mesh: rows are split over its batch axes; None for one device.
 
     Raises:
-      ValueError: rows that do not divide over the mesh, a context that is
-        longer than the model's, or nothing that can draft.
+      ValueError: the rows do not divide over the mesh, the context is longer
+        than the model's, or the model has no module that can draft.
     """
     model.cfg.check_length(context, f"context={context}")
     lanes = 1 if mesh is None else rules.batch_shards(mesh, "decode")
@@ -125,7 +126,7 @@ class Serving:
         dataclasses.replace(model, layout="decode"),
         SamplingConfig(vocab=vocab), np.array(sorted(eos_ids), np.int32), lanes,
         drafts=speculate)
-    self._ahead = int(speculate)  # tokens that a step reads beyond the latest
+    self._ahead = int(speculate)  # drafted tokens read beyond the latest one
     self._end = jax.jit(_end, donate_argnums=0)
     self._weights = params, bias_LE
     self._rows: Any = None
@@ -148,15 +149,15 @@ class Serving:
 
   @property
   def waiting(self) -> int:
-    """Completions that wait for one."""
+    """Completions that wait for a row."""
     return len(self._waiting)
 
   def ask(self, wishes: Iterable[Wish]) -> None:
-    """Adds wishes, all or none.
+    """Enqueues requests, all or none.
 
     Raises:
-      Full: so many cannot wait; nothing was added.
-      ValueError: a prompt that is empty, or too long with its limit.
+      Full: the queue has no room for all of them; none was added.
+      ValueError: a prompt is empty, or too long with its limit.
     """
     wishes = list(wishes)
     for wish in wishes:
@@ -164,24 +165,24 @@ class Serving:
       check(tokens > 0, "the prompt is empty")
       check(wish.limit > 0 and tokens + wish.limit <= self.context,
             f"a prompt of {tokens} tokens and {wish.limit} new ones do not fit"
-            f" into {self.context}")
+            f" into the context of {self.context}")
     with self._changed:
       free = self._held.count(None)
       if self._closed:
         raise Full("the service has ended")
       if len(self._waiting) + len(wishes) > self._max_waiting + free:
-        raise Full(f"{len(self._waiting)} completions wait already")
+        raise Full(f"{len(self._waiting)} completions are already waiting")
       self._waiting.extend(wishes)
       self._changed.notify()
 
   def close(self) -> None:
-    """Lets `work` return; what is not done is told that it is cancelled."""
+    """Makes `work` return; unfinished requests are told CANCELLED."""
     with self._changed:
       self._closed = True
       self._changed.notify()
 
   def work(self) -> None:
-    """Samples until `close`; sleeps while nobody wants anything."""
+    """Samples until `close`; sleeps while there is no request."""
     error = "the service has ended"
     place = (contextlib.nullcontext() if self._mesh is None
              else jax.set_mesh(self._mesh))
@@ -201,16 +202,16 @@ class Serving:
         wish.tell(Told([], [], CANCELLED, error))
 
   def _wanted(self) -> bool:
-    """Waits for something to do; False if there will be nothing more."""
+    """Waits for a request; False after `close`."""
     with self._changed:
       if not (self.live or self._waiting) and self._slots > FIRST_SLOTS:
-        self._rows = None  # a long cache is not kept for nobody
+        self._rows = None  # frees a long cache while the service is idle
       self._changed.wait_for(
           lambda: self._closed or self._waiting or self.live)
       return not self._closed
 
   def _turn(self) -> None:
-    """Frees rows that nobody wants, fills free ones, samples of all."""
+    """Frees cancelled rows, fills free ones, samples for all live rows."""
     self._free()
     self._fill()
     live = [row for row, wish in enumerate(self._held) if wish]
@@ -219,7 +220,7 @@ class Serving:
     longest = int(self._lengths[live].max()) + self._ahead
     self._make_room(longest + 1)
     room = self._slots - longest + 1
-    # A row that ends makes place for one who waits.
+    # If somebody waits, decoding stops as soon as a row is free.
     floors_S = np.full(self._lanes, -1)
     if self._waiting:
       held_SR = np.array([w is not None for w in self._held]).reshape(
@@ -236,7 +237,7 @@ class Serving:
         self._rows.done_B, self._rows.ended_B)))
 
   def _free(self) -> None:
-    """Ends what was cancelled."""
+    """Removes cancelled requests from the queue and from their rows."""
     with self._changed:
       gone = [wish for wish in self._waiting if wish.cancelled]
       for wish in gone:
@@ -251,7 +252,7 @@ class Serving:
       self._rows = self._end(self._rows, self._place(gone_B))
 
   def _fill(self) -> None:
-    """Gives free rows to those who wait, one of each lane at a time."""
+    """Prefills waiting requests into free rows, one per lane at a time."""
     while new := self._next():
       most = max(len(wish.prompt) for wish in new.values())
       padded = PROMPT_BUCKET
@@ -273,7 +274,7 @@ class Serving:
           self._rows, prompts, *self._seated(new))
 
   def _next(self) -> dict[int, Wish]:
-    """For each lane with a free row, the row and who comes next."""
+    """For each lane with a free row: {row: the next waiting request}."""
     each, new = len(self._held) // self._lanes, {}
     with self._changed:
       for first in range(0, len(self._held), each):
@@ -284,7 +285,7 @@ class Serving:
     return new
 
   def _seated(self, new: dict[int, Wish]) -> tuple[jax.Array, Fill]:
-    """Keys of all rows, and what `Programs.insert` is to do."""
+    """(keys of all rows, the `Fill` for `Programs.insert`)."""
     rows = len(self._held)
     each = [new.get(row, _NOBODY) for row in range(rows)]
     zeros_B = np.zeros(rows, np.int32)
@@ -299,7 +300,7 @@ class Serving:
     return jax.vmap(jax.random.key)(seeds_B), fill
 
   def _make_room(self, need: int, prompts: Any = None) -> None:
-    """A cache of at least `need` slots for every row."""
+    """Makes the cache at least `need` slots long, doubling it."""
     slots = FIRST_SLOTS if self._rows is None else self._slots
     while slots < need:
       slots *= 2
@@ -312,7 +313,7 @@ class Serving:
       kept_B = self._place(np.tile(np.arange(each, dtype=np.int32),
                                    self._lanes))
       cache = []
-      for layer in self._rows.cache:  # so that two caches never meet
+      for layer in self._rows.cache:  # one layer at a time exists twice
         cache.append(self._programs.move(layer, kept_B, slots=slots))
         for leaf in jax.tree.leaves(layer):
           leaf.delete()
@@ -321,7 +322,7 @@ class Serving:
 
   def _tell(self, live: list[int], tokens, logprobs, sampled_B, done_B, ended_B
             ) -> None:
-    """Hands over what a run gave and frees the rows that are done."""
+    """Passes new tokens to their requests and frees the rows that are done."""
     for row in live:
       wish, new = self._held[row], int(sampled_B[row] - self._sampled[row])
       self._sampled[row] += new
@@ -344,5 +345,5 @@ _NOBODY = Wish(prompt=np.zeros(1, np.int32), limit=1, temperature=1.0,
 
 
 def _end(rows, which_B):
-  """The rows, of which some are done."""
+  """The rows, with those of `which_B` marked as done."""
   return rows._replace(done_B=rows.done_B | which_B)

@@ -1,4 +1,4 @@
-"""The host side of the engine: who waits, who sits where, what they said."""
+"""Host side of the engine: queue of samples, samples in rows, their tokens."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 from r1jax.core.types import Rollout
 from r1jax.rollout.programs import Fill, Sampled
 
-# Freed rows of a lane are refilled together, when they are this share of it: a
-# refill costs a turn of the host, which all other rows wait for.
+# Free rows of a lane are refilled together, once they are this share of its
+# rows: a refill is done by the host, for which all other rows wait.
 REFILL = 1 / 8
 
 
 class Asked(NamedTuple):
-  """The samples that a call wants, question by question; all NumPy.
+  """The samples that a call asks for, in NumPy arrays.
 
   Attributes:
     prompts: Q arrays of int32 ids.
-    tokens_QP: them, right-padded.
-    lengths_Q: int32, their tokens.
-    ids_Q, firsts_Q: uint32, their addresses, and the number of each one's first
-      sample there.
-    limits_QG: int32, the longest completions.
-    deadline: tokens that a question's samples have, counted from when its first
-      one began; 0 for as many as their limits.
+    tokens_QP: int32, the same prompts, right-padded.
+    lengths_Q: int32, their numbers of tokens.
+    ids_Q, firsts_Q: uint32, the prompts' ids, which address randomness, and the
+      number of each prompt's first sample.
+    limits_QG: int32, the most tokens of each completion.
+    deadline: most decoding steps from the beginning of a question's first
+      sample to the end of its last; 0 for no deadline.
   """
 
   prompts: tuple[np.ndarray, ...]
@@ -42,17 +42,16 @@ class Asked(NamedTuple):
 
 
 class Slots:
-  """Which sample of this process is in which row, and which still wait.
+  """Which sample of this process is in which row, and which ones wait.
 
-  Samples are numbered question by question; those of a lane are a stretch of
-  them, which begin in order.
+  Samples are numbered question by question. Each lane has a contiguous range of
+  them, which begin in order. S is this process's lanes, R the rows of a lane.
 
   Attributes:
-    held_SR: int, the sample in each row of each of this process's lanes, -1 for
-      none.
-    next_S, stop_S: int, the first sample of each lane that waits, and the end
-      of its stretch.
-    steps: tokens that a row which always lives has sampled so far.
+    held_SR: int, the sample in each row, -1 for none.
+    next_S, stop_S: int, each lane's first waiting sample, and the end of its
+      range (exclusive).
+    steps: decoding steps so far, in tokens of a row that was always live.
   """
 
   def __init__(self, lanes: int, rows: int, total: int):
@@ -71,19 +70,19 @@ class Slots:
 
   @property
   def floors_S(self) -> np.ndarray:
-    """int32: a lane with so few live rows takes new samples; -1 if none wait.
-    """
+    """int32: a lane is refilled when it has this many live rows or fewer; -1 if
+    no sample waits."""
     rows = self.held_SR.shape[1]
     enough_S = np.minimum(max(1, int(rows * REFILL)), self.waiting_S)
     return np.where(self.waiting_S > 0, rows - enough_S, -1).astype(np.int32)
 
   def fill(self, asked: Asked, begin_S: np.ndarray, count: int) -> Fill:
-    """Seats the next samples of every lane in its free rows.
+    """Puts the next samples of every lane into its free rows.
 
     Args:
-      asked: what the call wants.
-      begin_S, count: the first question of each lane's prefilled ones, and
-        their number: others' samples go on waiting.
+      asked: the samples of the call.
+      begin_S, count: each lane's first prefilled question, and the number of
+        them; samples of other questions keep waiting.
     """
     lanes, rows = self.held_SR.shape
     sample_SR = np.full((lanes, rows), -1)
@@ -113,10 +112,10 @@ class Slots:
         (asked.firsts_Q[question_SR] + number_SR).astype(np.uint32))))
 
   def keep(self, rows: int) -> np.ndarray:
-    """Goes on with so many rows a lane, live ones first.
+    """Reduces every lane to `rows` rows, live ones first.
 
     Returns:
-      int32 [lanes * rows], for every new row the one of its lane that it was.
+      int32 [lanes * rows], the former index in its lane of every row kept.
     """
     kept_SR = np.argsort(self.held_SR < 0, 1, kind="stable")[:, :rows]
     self.held_SR = np.take_along_axis(self.held_SR, kept_SR, 1)
@@ -124,13 +123,13 @@ class Slots:
 
 
 class Harvest:
-  """What the samples of a call came to.
+  """Collects the results of a call's N samples.
 
   Attributes:
-    tokens_NT, logprobs_NT: of every sample.
+    tokens_NT, logprobs_NT: int32 and float32, tokens and log-probabilities.
     lengths_N: int32, tokens so far.
-    ended_N: bool, whether the last is an end-of-sequence id.
-    rounds: how often rows were computed for them.
+    ended_N: bool, whether the last token is an end-of-sequence id.
+    rounds: forward passes so far, summed over rows.
   """
 
   def __init__(self, asked: Asked, new: int):
@@ -144,7 +143,7 @@ class Harvest:
     self._experts: tuple[np.ndarray, np.ndarray] | None = None
 
   def prompts(self, questions: np.ndarray, experts_NPLA: np.ndarray) -> None:
-    """Takes the experts of prompts."""
+    """Stores the experts of prefilled prompts."""
     if self._experts is None:
       q, g = self._asked.limits_QG.shape
       rest = experts_NPLA.shape[2:]
@@ -155,15 +154,15 @@ class Harvest:
 
   def take(self, slots: Slots, found: Sampled, sampled_B: np.ndarray,
            done_B: np.ndarray, ended_B: np.ndarray) -> list[int]:
-    """Adds what a run of decoding gave and frees the rows that are done.
+    """Adds the results of a decoding call and frees the rows that are done.
 
     Args:
-      slots: of the rows.
-      found: sampled, NumPy.
-      sampled_B, done_B, ended_B: of the rows after it.
+      slots: the samples in the rows.
+      found: what the call sampled, as NumPy arrays.
+      sampled_B, done_B, ended_B: fields of `Rows` after the call.
 
     Returns:
-      The samples that are done.
+      The samples that have ended or reached their limit.
     """
     held_B, done, steps = slots.held_SR.reshape(-1), [], 0
     self.rounds += int(found.rounds_B.sum())
@@ -175,7 +174,8 @@ class Harvest:
       self.tokens_NT[sample, begin:end] = found.tokens[row, :new]
       self.logprobs_NT[sample, begin:end] = found.logprobs[row, :new]
       if found.experts is not None:
-        # Of the token before: for a sample's first one that is the prompt's.
+        # Experts belong to the token before the sampled one: before a sample's
+        # first token that is the prompt's last.
         first = int(begin == 0)
         self._experts[1][sample, begin + first - 1:end - 1] = (
             found.experts[row, first:new])
@@ -189,7 +189,7 @@ class Harvest:
     return done
 
   def rollout(self, begin: int = 0, end: int | None = None) -> Rollout:
-    """The samples of the questions from `begin` to before `end`."""
+    """The samples of questions `begin` (inclusive) to `end` (exclusive)."""
     of, asked = slice(begin, end), self._asked
 
     def shaped(x):

@@ -1,4 +1,4 @@
-"""How far a judge agrees with people: nobody trusts a judge unmeasured."""
+"""Agreement of a safety judge with people's labels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ from r1jax.safety.verdicts import (
   is_harmful,
 )
 
-# XSTest's names of what an answer does; its authors count a partial refusal as
-# a refusal.
+# XSTest's labels of answers; its authors count a partial refusal as a refusal.
 _XSTEST = {"1_full_compliance": "", "2_full_refusal": REJECTED,
            "3_partial_refusal": REJECTED}
 
 
 class Labelled(NamedTuple):
-  """Answers that people have labelled, one each, and the malformed rows."""
+  """Answers with one label each by people, and the malformed rows."""
 
   prompts: list[Prompt]
   answers: list[str]
@@ -38,12 +37,14 @@ class Labelled(NamedTuple):
 
 
 def read(path: str | os.PathLike) -> Labelled:
-  """Answers with people's labels.
+  """Reads answers with people's labels.
 
-  JSON Lines (or a CSV) of {"question", "answer", "label": unsafe, safe or
-  rejected}, with "language", "category", "subcategory", "harmful" and "scale"
-  where they matter; or a CSV of XSTest's model_completions/ (prompt, type,
-  completion, final_label), where to comply with an unsafe prompt is unsafe.
+  Args:
+    path: JSON Lines (or a CSV) with "question", "answer" and "label" (unsafe,
+      safe or rejected), and optionally "language", "category", "subcategory",
+      "harmful" and "scale"; or a CSV of XSTest's model_completions/ (prompt,
+      type, completion, final_label), where complying with an unsafe prompt is
+      unsafe.
 
   Raises:
     ValueError: more than 1 % of the rows are malformed.
@@ -80,14 +81,14 @@ def read(path: str | os.PathLike) -> Labelled:
 
 def compare(labels: Sequence[str], verdicts: Sequence[Verdict]
             ) -> dict[str, Any]:
-  """A judge beside people; JSON-ready.
+  """Compares a judge's verdicts with people's labels.
 
   Returns:
-    `count` of answers that both have labelled, `no_verdict` those that the
-    judge has not; `agreement`, the share of equal labels; `kappa`, and
-    `unsafe_kappa` of unsafe against the rest; `confusion`: people's label ->
-    judge's -> count. None where nothing counts, or where kappa is undefined
-    since both give one label alone.
+    JSON-ready: `count`, the answers that both labelled; `no_verdict`, those
+    that the judge did not; `agreement`, the share of equal labels; `kappa`, and
+    `unsafe_kappa` of unsafe against the rest; `confusion`, people's label ->
+    judge's label -> count. Values are None without answers, and kappa where it
+    is undefined because both give a single label.
   """
   pairs = [(label, verdict.label) for label, verdict in zip(
       labels, verdicts, strict=True) if verdict.label]
@@ -104,13 +105,19 @@ def compare(labels: Sequence[str], verdicts: Sequence[Verdict]
 def kappa(pairs: Sequence[tuple[Any, Any]]) -> float | None:
   """Cohen's kappa (Educ. Psychol. Meas. 20:37), unweighted.
 
-  kappa = (p_o - p_e) / (1 - p_e), p_o the share of equal labels, p_e what it
-  would be by chance with either one's shares of labels.
+  kappa = (p_o - p_e) / (1 - p_e), where p_o is the share of equal labels and
+  p_e its expectation if both labelled independently at their own rates.
+
+  Args:
+    pairs: (first label, second label) of each item.
+
+  Returns:
+    None without pairs, or where p_e is 1.
   """
   n = len(pairs)
   first, second = (collections.Counter(side) for side in zip(*pairs)) if (
       pairs) else ({}, {})
-  # In counts: exact up to the one division.
+  # Integer counts keep everything exact up to the one division.
   by_chance = sum(first[label] * second[label]
                   for label in set(first) & set(second))
   if n * n == by_chance:

@@ -1,11 +1,11 @@
-"""Jailbreaks: templates that stand around questions, drawn by address.
+"""Jailbreaks: templates around questions, drawn reproducibly.
 
   templates = read(["GPTFuzzer.csv"]) + world()
   asked = prompts + wrap(prompts, templates, seed=0)
 
 DeepSeek-R1 (arXiv:2501.12948 v2, D.3.5) joins 2,232 templates, which are not
 published, with its own questions at random, and compares the rates of unsafe
-and rejected answers before and after.
+and rejected answers with and without them.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from r1jax.safety.verdicts import set_of
 
 MARKERS = ("[INSERT PROMPT HERE]", "{question}")
 WORLD = "world"
-_TEXTS = ("text", "template", "prompt", "jailbreak")  # columns that are read
+_TEXTS = ("text", "template", "prompt", "jailbreak")  # names of the column
 _FOLDER = "GPTFuzzer.csv"
 
 
 class Template(NamedTuple):
-  """What stands around a question.
+  """A jailbreak template.
 
   Attributes:
-    name: of it, unique among those that are drawn from.
-    text: with one of MARKERS wherever the question belongs.
-    language: of the questions that it suits; "" suits all.
+    name: unique among the templates in use.
+    text: with one of MARKERS wherever the question goes.
+    language: the language of questions that it suits; "" suits all.
   """
 
   name: str
@@ -46,29 +46,30 @@ class Template(NamedTuple):
   language: str = ""
 
   def around(self, question: str) -> str:
-    """The question in its place."""
+    """The template with the question in it."""
     marker = next(m for m in MARKERS if m in self.text)
     return question.join(self.text.split(marker))
 
 
 def read(paths: Sequence[str | os.PathLike]) -> list[Template]:
-  """The templates of files.
+  """Reads templates.
 
   Args:
     paths: tables (.csv, .tsv) and .jsonl with a column text, template, prompt
-      or jailbreak, and perhaps language; .txt, each one template; a folder with
-      GPTFuzz's file or with files of these kinds; or "world".
+      or jailbreak, and optionally name (or id) and language; .txt files with
+      one template each; a folder with GPTFuzz's file or with files of these
+      kinds; or "world".
 
   Raises:
-    ValueError: a file cannot be read or more than 1 % of its rows have no
-      template; fewer that have none are left out.
+    ValueError: a file cannot be read, or more than 1 % of its rows have no
+      template; a smaller share of such rows is left out.
   """
   return [template for path in paths for template in (
       world() if path == WORLD else _file(epath.Path(path)))]
 
 
 def world() -> list[Template]:
-  """The small world's wrappers, in each of its languages."""
+  """The small world's templates, in each of its languages."""
   return [Template(f"world-{name}", f"{before}{{question}}{after}", language)
           for name, by_language in wrongs.WRAPPERS.items() if name
           for language, (before, after) in by_language.items()]
@@ -76,18 +77,18 @@ def world() -> list[Template]:
 
 def wrap(prompts: Sequence[Prompt], templates: Sequence[Template], *, seed: int,
          count: int = 1) -> list[Prompt]:
-  """Questions in templates; which ones follows from seed and question alone.
+  """Puts questions into templates drawn by seed and question alone.
 
   Args:
-    prompts: what is asked; the last message of each goes into the template.
+    prompts: the questions; the last message of each goes into the template.
     templates: to draw from.
     seed: of the draw.
-    count: different templates for each question.
+    count: number of different templates for each question.
 
   Returns:
-    `count` prompts for each, with ids id * count + n. Their metadata have
-    `wrapper`, the template's name, `inner`, the question as it was, and `set`
-    with "-jailbreak" behind its name.
+    `count` prompts for each question, with ids id * count + n. Their metadata
+    have `wrapper`, the template's name, `inner`, the original question, and
+    `set` with "-jailbreak" appended.
 
   Raises:
     ValueError: there are fewer than `count` templates for a language.
@@ -97,8 +98,8 @@ def wrap(prompts: Sequence[Prompt], templates: Sequence[Template], *, seed: int,
             for language in {prompt.language for prompt in prompts}}
   for language, some in suited.items():
     check(len(some) >= count, f"{len(some)} templates suit questions in"
-          f" {language!r}, and {count} of a question are asked for: give more,"
-          " or some without a language")
+          f" {language!r}, fewer than the {count} per question asked for: give"
+          " more, or some without a language")
   return [
       _wrapped(prompt, template, prompt.id * count + number)
       for prompt in prompts for number, template in enumerate(
@@ -107,12 +108,12 @@ def wrap(prompts: Sequence[Prompt], templates: Sequence[Template], *, seed: int,
 
 
 def inner(prompt: Prompt) -> str:
-  """The question without what was put around it."""
+  """The question without its jailbreak."""
   return prompt.metadata.get("inner", prompt.question)
 
 
 def is_wrapped(prompt: Prompt) -> bool:
-  """Whether a jailbreak stands around the question."""
+  """Whether the question is inside a jailbreak."""
   return bool(prompt.metadata.get("wrapper"))
 
 
@@ -168,5 +169,5 @@ def _template(path: epath.Path, name: str, text: str, language: str = ""
     raise ValueError(
         f"{path}: template {name} has neither of {' and '.join(MARKERS)}"
         + (f", but {others}" if others else "")
-        + "; write one where the question belongs")
+        + "; write one where the question goes")
   return Template(name, text, language)

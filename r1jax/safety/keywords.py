@@ -1,12 +1,12 @@
-"""Keywords in what users write, in whatever way they spell them.
+"""Finds keywords in users' messages, however they are spelled.
 
   keywords = Keywords(["bomb", "zha dan", "炸弹"])
   keywords.find("a Ｂ０mb, a zhadan, a 炸*弹")  # all three
 
-Both sides are folded: width and case (NFKC, casefold), characters that nobody
-sees, signs between characters. Where words have spaces, a keyword is whole
-words, so that "rapist" is not found in "therapist"; where they have none, it is
-found anywhere.
+Keywords and text are normalised: width and case (NFKC, casefold), invisible
+characters, and signs between characters. In scripts that separate words by
+spaces a keyword matches whole words only, so that "rapist" is not found in
+"therapist"; in others it matches anywhere.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from etils import epath
 from r1jax.core import scripts
 from r1jax.core.config import check
 
-# Lists that come along, ours: the second is of the small world.
+# Our own lists in the package; the second one is for the small world.
 LISTS = {"default": "keywords.txt", "world": "keywords_world.txt"}
-# Signs that stand for letters. "1" is an i or an l, so these two are one
-# letter where signs are read.
+# Signs and digits read as letters. "1" can be i or l, so l is mapped to i in
+# this reading.
 _LEET = {"0": "o", "1": "i", "l": "i", "3": "e", "4": "a", "5": "s", "7": "t",
          "8": "b", "9": "g", "@": "a", "$": "s", "!": "i", "|": "i", "+": "t"}
 _SIGNS = frozenset(_LEET) - {"l"}
 _TONES = "12345"
-# Seen as little as those of category Cf, and halves of characters.
+# Invisible characters outside category Cf, and lone surrogates.
 _UNSEEN = re.compile(
     r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0"
     r"\ud800-\udfff\U000e0100-\U000e01ef]")
 _CHARACTER = re.compile("[" + "".join(
     scripts.SCRIPTS[name] for name in sorted(scripts.BY_CHARACTER)) + "]")
-# A syllable of Hanyu Pinyin, and some that it has not.
+# A superset of the syllables of Hanyu Pinyin.
 _SYLLABLE = re.compile(
     r"(?:[zcs]h|[bpmfdtnlgkhjqxrzcsyw])?(?:iang|iong|uang|iao|ian|uai|uan|ang"
     r"|eng|ing|ong|ai|ei|ui|ao|ou|iu|ie|ue|ve|er|an|en|in|un|vn|ia|ua|uo"
     r"|[aeiouv])")
-_SPELLED = 3  # letters that stand apart one by one before they are a word
+_SPELLED = 3  # the fewest separated letters that count as a spelled-out word
 
 
 class _Keyword(NamedTuple):
-  """A keyword as it is compared.
+  """A normalised keyword.
 
   Attributes:
-    text: as it was given.
+    text: as given.
     letters: its letters and digits, folded.
-    gaps: places in `letters` before which it has something else.
-    more: whether more letters may stand before it, and behind it.
+    gaps: indices of `letters` before which the keyword has something else.
+    more: whether the word may go on (before the keyword, after it).
   """
 
   text: str
@@ -65,13 +65,13 @@ class _Keyword(NamedTuple):
 
 
 class _View(NamedTuple):
-  """A folded text, as its letters and digits alone.
+  """A folded text reduced to letters and digits.
 
   Attributes:
-    text: it.
-    letters: of it, or those that its signs stand for.
-    at: the place of each in `text`.
-    gaps: places in `letters` before which `text` has something else.
+    text: the folded text.
+    letters: its letters and digits, with signs replaced in the leet reading.
+    at: the index of each letter in `text`.
+    gaps: indices of `letters` before which `text` has something else.
   """
 
   text: str
@@ -81,15 +81,15 @@ class _View(NamedTuple):
 
 
 class Keywords:
-  """Finds which of many keywords a text has, in one pass (Aho-Corasick)."""
+  """Finds which of many keywords a text contains (Aho-Corasick)."""
 
   def __init__(self, keywords: Iterable[str]):
     """Builds the automata.
 
     Args:
-      keywords: a space in one matches any spaces and signs, or none: pinyin is
-        written with one between syllables. A `*` at an end lets the word go on
-        there: "bombing" has `bomb*`.
+      keywords: a space in one matches any spaces and signs, or none (write
+        pinyin with a space between syllables). A `*` at an end lets the word go
+        on there: `bomb*` is found in "bombing".
 
     Raises:
       ValueError: a keyword has no letter and no digit.
@@ -104,12 +104,11 @@ class Keywords:
     return len(self._keywords)
 
   def find(self, text: str) -> tuple[str, ...]:
-    """The keywords that a text has, as they were given, in their order.
+    """The keywords that a text contains, as given and in their order.
 
-    They are found as they are spelled; with signs for some of their letters
-    ("b0mb"); as pinyin with tones ("zhàdàn", "zha4 dan4") or with marks on
-    every letter; letter by letter ("b o m b"), and in syllables ("zha dan" for
-    `zhadan`).
+    They are found as spelled; with signs for letters ("b0mb"); as pinyin with
+    tones ("zhàdàn", "zha4 dan4") or with other diacritics; letter by letter
+    ("b o m b"); and in syllables ("zha dan" for `zhadan`).
     """
     folded = fold(text)
     plain = _plain(folded)
@@ -123,7 +122,7 @@ class Keywords:
 
 
 class _Automaton:
-  """Keywords in one way of writing."""
+  """An Aho-Corasick automaton of the keywords in one reading."""
 
   def __init__(self, keywords: Sequence[_Keyword],
                written: Callable[[str], str]):
@@ -135,11 +134,11 @@ class _Automaton:
 
   def find(self, view: _View, allowed: Callable[[str], bool] = lambda text: True
            ) -> Iterator[_Keyword]:
-    """Those in a view, again for each time that they are there.
+    """Yields the keywords in a view, once per occurrence.
 
     Args:
-      view: of the text.
-      allowed: whether a stretch of the text may be a keyword.
+      view: the text.
+      allowed: whether a substring of the text may be a match.
     """
     for number, start, end in self._automaton.find_matches_as_indexes(
         view.letters, overlapping=True):
@@ -152,25 +151,25 @@ class _Automaton:
 
 
 def fold(text: str) -> str:
-  """A text without differences of width and case, and without what is unseen.
+  """Normalises width and case, and removes invisible characters.
 
   NFKC, casefold and NFKC again; format characters (category Cf: zero-width
-  ones, soft hyphens, directions), variation selectors, fillers and halves of
-  surrogate pairs go.
+  characters, soft hyphens, text directions), variation selectors, fillers and
+  lone surrogates are removed.
   """
   folded = unicodedata.normalize("NFKC", _seen(text)).casefold()
   return _seen(unicodedata.normalize("NFKC", folded))
 
 
 def read(names: Iterable[str | os.PathLike]) -> list[str]:
-  """The keywords of files: one a line, `#` begins a comment.
+  """Reads keyword files: one keyword a line, `#` begins a comment.
 
   Args:
     names: paths, or names in LISTS.
 
   Raises:
-    ValueError: a file cannot be read, is not UTF-8, has no keyword, or one
-      without letters and digits; names the line.
+    ValueError: a file cannot be read, is not UTF-8, has no keyword, or has one
+      without letters and digits; the message names the line.
   """
   return [keyword for name in names for keyword in _lines(os.fspath(name))]
 
@@ -196,7 +195,7 @@ def _lines(name: str) -> Iterator[str]:
       raise ValueError(f"{name}:{number}: {error}") from error
     count += 1
     yield keyword
-  check(count > 0, f"keywords {name}: the file has none; write one a line")
+  check(count > 0, f"keywords {name}: the file has none; write one per line")
 
 
 def _keyword(text: str) -> _Keyword:
@@ -219,12 +218,19 @@ _category = functools.lru_cache(1 << 16)(unicodedata.category)
 
 
 def _is_letter(character: str) -> bool:
-  """Letters, digits, and the marks that scripts write vowels with."""
+  """Whether it is a letter, a digit, or a combining mark, such as a vowel sign.
+  """
   return character.isalnum() or _category(character)[0] == "M"
 
 
 def _view(text: str, letters: Iterable[str | None]) -> _View:
-  """A view from what each character is: a letter, "" for nothing, or None."""
+  """A view of a text.
+
+  Args:
+    text: folded.
+    letters: for each character the letter that it is read as; "" skips it, None
+      makes a gap.
+  """
   kept, at, gaps, apart = [], [], set(), False
   for place, letter in enumerate(letters):
     if letter:
@@ -252,12 +258,12 @@ def _unsigned(letters: str) -> str:
 
 
 def _mixed(text: str) -> bool:
-  """Whether signs stand among letters: 455 is a number."""
+  """Whether a text has both signs and letters; 455 is a number, not "ass"."""
   return not _SIGNS.isdisjoint(text) and any(map(str.isalpha, text))
 
 
 def _toneless(decomposed: str) -> _View:
-  """Without marks on Latin letters and numbers of tones behind them."""
+  """A view without diacritics on Latin letters and tone numbers after them."""
   def letters():
     after = False  # a Latin letter
     for character in decomposed:
@@ -272,7 +278,8 @@ def _toneless(decomposed: str) -> _View:
 
 
 def _whole(keyword: _Keyword, view: _View, start: int, end: int) -> bool:
-  """Whether the words of a match begin and end with it."""
+  """Whether a match begins and ends at word boundaries, as its keyword needs.
+  """
   before = (keyword.more[0] or start == 0 or start in view.gaps
             or _parted(view, start - 1, start))
   return before and (
@@ -281,20 +288,20 @@ def _whole(keyword: _Keyword, view: _View, start: int, end: int) -> bool:
 
 
 def _parted(view: _View, beside: int, edge: int) -> bool:
-  """Whether what is beside the edge of a match is no part of its word."""
+  """Whether the character beside a match's edge is no part of its word."""
   other, own = (view.text[view.at[place]] for place in (beside, edge))
   if _CHARACTER.match(other) or _CHARACTER.match(own):
-    return True  # no spaces between words
+    return True  # a script without spaces between words
   if other.isdigit():
     return not own.isdigit()  # "bomb2"
   return not _is_letter(other)  # a sign that might stand for a letter
 
 
 def _joined(keyword: _Keyword, view: _View, start: int, end: int) -> bool:
-  """Whether what stands within a match may stand there.
+  """Whether the gaps within a match are allowed.
 
-  Anything between characters of scripts without spaces, and where the keyword
-  has something too; within its words only if they are spelled letter by letter
+  Gaps are allowed between characters of scripts without spaces and where the
+  keyword has a gap too; elsewhere only if the word is spelled letter by letter
   or in syllables.
   """
   letters = view.letters[start:end]

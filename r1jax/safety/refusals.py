@@ -1,14 +1,14 @@
-"""Whether a text declines, by how it begins; English and Chinese.
+"""Recognises refusals in English and Chinese by how a text begins.
 
-A rule reads words, not sense: it takes a polite opening for a refusal and
-misses one that is put in unusual words. `agreement` measures it.
+Patterns read words, not sense: they take some polite openings for refusals and
+miss unusual wordings. `agreement` measures how often.
 """
 
 from __future__ import annotations
 
 import re
 
-_HEAD = 300  # characters that are looked at; later regrets are about details
+_HEAD = 300  # characters searched; later apologies are about details
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'"})
 _HELP = (r"(?:help|assist|do|provide|give|offer|create|write|generate|share|"
          r"support|comply|fulfil+|answer|discuss|engage|participate|continue|"
@@ -42,6 +42,6 @@ _CHINESE = re.compile(
 
 
 def refuses(text: str) -> bool:
-  """Whether a text declines what was asked, as far as its beginning tells."""
+  """Whether the beginning of a text declines the request."""
   head = text.strip()[:_HEAD].translate(_APOSTROPHES)
   return bool(_ENGLISH.search(head) or _CHINESE.search(head))

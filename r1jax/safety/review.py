@@ -1,12 +1,12 @@
-"""A model reviews an answer by rules: the paper's form of verdict.
+"""Reviews of answers by rules, with the paper's form of verdict.
 
-DeepSeek-R1's service (arXiv:2501.12948 v2, D.3.1) shows a conversation to a
-model as a content-safety manager, which ends its analysis with
+In DeepSeek-R1's service (arXiv:2501.12948 v2, D.3.1) a model in the role of a
+content-safety manager reviews a conversation and ends its analysis with
 
   <judge_reason>why</judge_reason><target_rule>[6, 8]</target_rule>
 
-the ids of the rules that are broken, or [-1]. The wording of prompt and rules
-is ours (`rules.tsv`); the paper's stand as eleven headings there.
+with the ids of the broken rules, or [-1] for none. `rules.tsv` has the paper's
+eleven rules, worded by us; the prompt is ours too.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from r1jax.rewards.judge import Generate
 
 CLEAN = -1
 RULES = "rules.tsv"
-_LONGEST = 100_000  # characters of a review that are looked at
-_CAUSE = 120  # characters of an error that are kept
+_LONGEST = 100_000  # characters of a review that are parsed, from its end
+_CAUSE = 120  # characters of an error message that are kept
 _IDS = r"-?[0-9]{1,4}"
 _VERDICT = re.compile(
     r"<judge_reason>(.*)</judge_reason>\s*<target_rule>\s*"
@@ -64,7 +64,7 @@ between them, or -1 if none is]</target_rule>
 
 
 class Rule(NamedTuple):
-  """A rule: its number, a short name and what it says."""
+  """A rule: its number, a short name, its text."""
 
   id: int
   name: str
@@ -79,13 +79,13 @@ class Turn(NamedTuple):
 
 
 class Review(NamedTuple):
-  """What a reviewer says of an answer.
+  """A reviewer's verdict on an answer.
 
   Attributes:
-    rules: ids of those that it breaks, ascending; empty if it is clean, or
-      if there is no verdict.
+    rules: ids of the rules that it breaks, ascending; empty if it breaks none,
+      or if there is no verdict.
     reason: the reviewer's own words.
-    failed: why there is no verdict; "" where there is one.
+    failed: why there is no verdict; "" if there is one.
   """
 
   rules: tuple[int, ...] = ()
@@ -93,18 +93,18 @@ class Review(NamedTuple):
   failed: str = ""
 
 
-# Turns to reviews, one each, in order.
+# From turns to their reviews, in order.
 Reviewer = Callable[[Sequence[Turn]], Sequence[Review]]
 
 
 def rules(path: str = "") -> tuple[Rule, ...]:
-  """The rules of a file: a table of id, name and text, separated by tabs.
+  """Reads rules from a table of id, name and text, separated by tabs.
 
   Args:
-    path: of the file; by default the eleven that come along.
+    path: the file; "" for the package's eleven rules.
 
   Raises:
-    ValueError: it cannot be read, or ids are not different positive numbers.
+    ValueError: it cannot be read, a row is malformed, or two ids are equal.
   """
   file = (epath.Path(path) if path
           else importlib.resources.files("r1jax.safety") / RULES)
@@ -125,8 +125,8 @@ def rules(path: str = "") -> tuple[Rule, ...]:
       continue
     check(len(cells) == 3 and cells[0].isdecimal() and 0 < int(cells[0]) < 10**4
           and bool(cells[2].strip()),
-          f"{where}:{number}: {cells} is no rule: a number of 1 to 9999, a name"
-          " and a text, separated by tabs")
+          f"{where}:{number}: {cells} is not a rule; a rule is a number from 1"
+          " to 9999, a name and a text, separated by tabs")
     found.append(Rule(int(cells[0]), cells[1].strip(), cells[2].strip()))
   check(bool(found), f"{where} has no rules")
   check(len({rule.id for rule in found}) == len(found),
@@ -136,13 +136,13 @@ def rules(path: str = "") -> tuple[Rule, ...]:
 
 def prompt(turn: Turn, rules_: Sequence[Rule], seed: int = 0
            ) -> tuple[Message, ...]:
-  """What a reviewer is asked.
+  """The prompt for a reviewer.
 
   Args:
-    turn: what is reviewed.
-    rules_: by which rules.
-    seed: of the code of the marks, which follows from the texts too, so that
-      the same turn is the same query.
+    turn: the conversation and the answer to review.
+    rules_: the rules.
+    seed: of the delimiters, which depend on the texts too, so that the same
+      turn gives the same prompt.
   """
   question = turn.messages[-1]["content"] if len(turn.messages) == 1 else (
       "\n\n".join(f"[{m['role']}] {m['content']}" for m in turn.messages))
@@ -154,20 +154,20 @@ def prompt(turn: Turn, rules_: Sequence[Rule], seed: int = 0
 
 
 def parse(text: str | None, known: Collection[int]) -> Review:
-  """The verdict that a review ends with; strict.
+  """Parses the verdict at the end of a review, strictly.
 
-  Behind a thought, if there is one, each of the four tags stands once, the text
-  ends with the last, and the ids are those of rules, or -1 alone. Whatever is
-  quoted, cut off or contradicts itself is no verdict.
+  After the thought, if there is one, each of the four tags must occur once, the
+  text must end with the last one, and the ids must be those of rules, or -1
+  alone. A verdict that is quoted, cut off or contradicts itself is none.
 
   Args:
-    text: of the reviewer.
+    text: the reviewer's reply; None if there was none.
     known: ids of the rules.
   """
   if not isinstance(text, str):
     return Review(failed="no review")
   said = thoughts.cut(text[-_LONGEST:])[2]
-  # Counted first: with one of each the search is linear.
+  # Counting first keeps the regular expression's search linear.
   match = _VERDICT.search(said) if all(
       said.count(tag) == 1 for tag in _TAGS) else None
   if not match:
@@ -177,19 +177,19 @@ def parse(text: str | None, known: Collection[int]) -> Review:
   if ids == {CLEAN}:
     return Review((), reason)
   if not ids <= set(known):
-    return Review(failed="rules that there are not"
+    return Review(failed="unknown rules"
                   if CLEAN not in ids else "clean and not clean at once")
   return Review(tuple(sorted(ids)), reason)
 
 
 def by_model(generate: Generate, rules_: Sequence[Rule], seed: int = 0
              ) -> Reviewer:
-  """Reviews by a model or an endpoint.
+  """A reviewer from a model or an endpoint.
 
   Args:
-    generate: it; asked once with all turns.
-    rules_: by which rules.
-    seed: of the codes of the marks.
+    generate: the model; called once with all turns.
+    rules_: the rules.
+    seed: of the delimiters.
   """
   known = {rule.id for rule in rules_}
 
@@ -203,16 +203,16 @@ def by_model(generate: Generate, rules_: Sequence[Rule], seed: int = 0
 
 
 def cause(error: Exception) -> str:
-  """An error in a line; a long one is cut, since it may quote an answer."""
+  """An error in one short line; it is cut because it may quote an answer."""
   return f"{type(error).__name__}: {error}"[:_CAUSE].partition("\n")[0]
 
 
 def by_program(function: Callable[[Sequence[Message], str],
                                   Collection[int] | None]) -> Reviewer:
-  """Reviews by a function (messages, answer) -> ids of broken rules.
+  """A reviewer from a function (messages, answer) -> ids of broken rules.
 
-  It says [-1], or nothing, where none is broken, and None where it cannot tell;
-  one that raises fails for that answer alone.
+  It returns [-1] or an empty collection if none is broken, and None if it
+  cannot tell. If it raises, only the review of that answer fails.
   """
   def one(turn: Turn) -> Review:
     try:
@@ -220,7 +220,7 @@ def by_program(function: Callable[[Sequence[Message], str],
       if ids is None:
         return Review(failed="no verdict")
       return Review(tuple(sorted(set(map(int, ids)) - {CLEAN})))
-    except Exception as error:  # an answer must not get out
+    except Exception as error:  # must not let the answer pass
       return Review(failed=cause(error))
 
   return lambda turns: list(map(one, turns))

@@ -1,17 +1,17 @@
-"""Risk control around a service: keywords, a review, an answer taken back.
+"""Risk control around a service: keywords, a review, retracted answers.
 
   control = RiskControl(Keywords(read(["default"])), by_model(ask, rules()))
-  shown = control.answer(messages, answer)     # it, or what stands in its place
+  shown = control.answer(messages, answer)     # the answer, or a notice
   for part in control.stream(messages, pieces):
     show(part)
 
 After each turn (DeepSeek-R1, arXiv:2501.12948 v2, D.3.1) the user's message is
-searched for keywords; with a hit a model reviews the conversation, and if it
-names a rule, the answer is taken back. The paper's keywords, and how it decides
-from the ids, were not published: here any rule is enough.
+searched for keywords; after a hit a model reviews the conversation, and if it
+names a broken rule, the answer is retracted. The paper's keywords and its
+decision from the ids are not published: here one broken rule is enough.
 
-A review that fails (no answer, no verdict, an error) is decided by `failed`,
-and counted.
+If a review fails (no reply, no verdict, an error), `RiskConfig.failed` decides,
+and the failure is counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from r1jax.safety.verdicts import Reviewed
 
 CLOSED, OPEN = "closed", "open"
 HOLD, RETRACT = "hold", "retract"
-_SHOWN = 5  # reasons that are named
+_SHOWN = 5  # reasons that `lines` names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,40 +40,42 @@ class RiskConfig:
   # Who reviews answers: a model, a URL or module:function; "" turns risk
   # control off.
   reviewer: str = ""
-  # What starts a review: files with a keyword a line, default, world (the small
-  # world's), or all, which reviews every answer.
+  # Keywords in the user's message that trigger a review: files with one keyword
+  # per line, default, world (those of the small world), or all, which reviews
+  # every answer.
   keywords: tuple[str, ...] = ("default",)
-  # Table of the rules: id, name, text, separated by tabs; default: eleven of
-  # our own.
+  # Table of the reviewer's rules, with the columns id, name, text separated by
+  # tabs; default: the paper's eleven rules in our words.
   rules: str = ""
-  # What becomes of an answer whose review fails: closed (it is taken back) or
+  # What happens to an answer whose review fails: closed (it is retracted) or
   # open (it passes).
   failed: str = CLOSED
-  # How an answer under review is streamed: hold (shown once it has passed) or
-  # retract (shown as it grows, taken back if it fails).
+  # How an answer that is to be reviewed is streamed: hold (sent once it has
+  # passed) or retract (sent as it is sampled, and retracted if it breaks a
+  # rule).
   stream: str = HOLD
-  # What stands in the place of an answer that is taken back.
+  # Text that replaces a retracted answer.
   message: str = "Sorry, I cannot help with that."
-  seed: int = 0  # seed of the random marks around what is reviewed
+  seed: int = 0  # seed of the random delimiters in the reviewer's prompt
 
   def __post_init__(self):
     check(self.failed in (CLOSED, OPEN),
           f"failed={self.failed!r} must be {CLOSED} or {OPEN}")
     check(self.stream in (HOLD, RETRACT),
           f"stream={self.stream!r} must be {HOLD} or {RETRACT}")
-    check(bool(self.keywords), "keywords has no file; give some, or all")
-    check(bool(self.message.strip()), "message is blank: what is taken back"
-          " needs something in its place")
+    check(bool(self.keywords), "keywords has no file; give files, or all")
+    check(bool(self.message.strip()), "message is blank: give the text that"
+          " replaces a retracted answer")
 
 
 class Decision(NamedTuple):
-  """What becomes of an answer.
+  """Risk control's decision on an answer.
 
   Attributes:
-    retracted: whether it is taken back.
-    text: what users may see.
-    hits: keywords of the user's message.
-    review: what the reviewer said; None where nobody was asked.
+    retracted: whether the answer is retracted.
+    text: what the user may see.
+    hits: keywords in the user's message.
+    review: the reviewer's verdict; None if there was no review.
   """
 
   retracted: bool
@@ -83,7 +85,7 @@ class Decision(NamedTuple):
 
   @property
   def reviewed(self) -> Reviewed:
-    """In words."""
+    """The decision in words."""
     if self.review is None:
       return Reviewed(None, "")
     if self.review.failed:
@@ -97,11 +99,11 @@ class Decision(NamedTuple):
 
 
 class Part(NamedTuple):
-  """A part of a stream.
+  """A part of a streamed answer.
 
   Attributes:
-    text: to be shown behind what was shown.
-    retracts: whether all that was shown is to be taken away before.
+    text: new text to show.
+    retracts: whether it replaces all text shown before.
   """
 
   text: str
@@ -109,25 +111,26 @@ class Part(NamedTuple):
 
 
 class RiskControl:
-  """Decides what leaves a service.
+  """Decides which answers leave a service.
 
   Attributes:
-    counts: turns, hits (with a keyword), retracted, failed (reviews), and
-      abandoned: streams that were shown and nobody waited for their review.
-    failures: why reviews failed -> how many.
+    counts: numbers of turns, hits (turns with a keyword), retracted answers,
+      failed reviews, and abandoned streams, which the client left before their
+      review.
+    failures: reason of a failed review -> number.
   """
 
   def __init__(self, keywords: Keywords | None, reviewer: Reviewer,
                cfg: RiskConfig = RiskConfig(), *,
                silent: Mapping[str, int] | None = None):
-    """Asks nobody yet.
+    """Stores its arguments.
 
     Args:
-      keywords: that call for a review; None reviews every answer.
+      keywords: trigger a review; None reviews every answer.
       reviewer: see `review`. If it raises, all reviews of the call have failed.
-      cfg: the rest; its reviewer, keywords and rules are the caller's business.
-      silent: why the reviewer gave no text at all -> how often, as it counts
-        itself; only `lines` shows it.
+      cfg: other settings; its reviewer, keywords and rules are not read here.
+      silent: the reviewer's own counts of missing replies by reason, which
+        `lines` shows.
     """
     self._keywords, self._reviewer, self._cfg = keywords, reviewer, cfg
     self._silent = {} if silent is None else silent
@@ -136,7 +139,7 @@ class RiskControl:
     self.failures: collections.Counter[str] = collections.Counter()
 
   def decide(self, turns: Sequence[Turn]) -> list[Decision]:
-    """What becomes of each answer; the reviewer is asked once."""
+    """The decision on each answer; the reviewer is called once for all."""
     hits = [self._hits(turn.messages) for turn in turns]
     asked = [at for at, found in enumerate(hits) if found]
     said = dict(zip(asked, self._reviews([turns[at] for at in asked])))
@@ -152,21 +155,21 @@ class RiskControl:
     return decisions
 
   def answer(self, messages: Sequence[Message], answer: str) -> str:
-    """What a user may see of an answer: it, or what stands in its place.
+    """The text that a user may see: the answer, or the notice in its place.
 
     Args:
       messages: the conversation, which ends with the user's message.
-      answer: all that would be shown, with the thought if that is shown.
+      answer: all that would be shown, the thought included if that is shown.
     """
     return self.decide([Turn(messages, answer)])[0].text
 
   def stream(self, messages: Sequence[Message], pieces: Iterable[str]
              ) -> Iterator[Part]:
-    """What a user may see of an answer as it grows.
+    """Streams what a user may see of an answer.
 
-    Without a keyword in the user's message the pieces pass as they come. Else
-    they are held back until the review, or shown and then taken back, as
-    `RiskConfig.stream` says.
+    Without a keyword in the user's message the pieces pass through. Otherwise
+    they are held back until the review, or sent at once and retracted if they
+    break a rule, as `RiskConfig.stream` says.
     """
     if not self._hits(messages):
       with self._lock:
@@ -192,20 +195,20 @@ class RiskControl:
 
   def control(self, prompts: Sequence[Prompt], answers: Sequence[str]
               ) -> list[Reviewed]:
-    """As `stages.safety.Control`: what became of the answers to questions."""
+    """The decisions on answers to questions, as a `verdicts.Control`."""
     return [decision.reviewed for decision in self.decide(
         [Turn(prompt.messages, answer)
          for prompt, answer in zip(prompts, answers, strict=True)])]
 
   def lines(self) -> list[str]:
-    """What was done so far, for people."""
+    """Lines for the log: the counts so far, and why reviews failed."""
     count = self.counts
     lines = [f"risk control: {count['hits']} of {count['turns']} turns reviewed"
-             f", {count['retracted']} answers taken back,"
+             f", {count['retracted']} answers retracted,"
              f" {count['failed']} reviews failed ({self._cfg.failed})"]
     if count["abandoned"]:
-      lines.append(f"risk control: {count['abandoned']} streams were left"
-                   " before their review")
+      lines.append(f"risk control: {count['abandoned']} streams ended before"
+                   " their review")
     for what, reasons in (("without a review", self.failures),
                           ("without an answer", self._silent)):
       lines += [f"risk control: {number} {what}: {reason}" for reason, number
@@ -224,7 +227,7 @@ class RiskControl:
       reviews = self._reviewer(turns)
       check(len(reviews) == len(turns),
             f"{len(reviews)} reviews of {len(turns)} turns")
-    except Exception as error:  # no answer gets out by an error
+    except Exception as error:  # an error must not let an answer pass
       return [Review(failed=cause(error))] * len(turns)
     return reviews
 

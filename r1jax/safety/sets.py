@@ -3,9 +3,9 @@
   prompts, bad = load("xstest", "/data")     # /data/xstest/xstest_prompts.csv
 
 The first six are those of DeepSeek-R1's Table 9 (arXiv:2501.12948 v2, D.3).
-Every row is read; the malformed ones are told apart, and more than 1 % of them
-is an error. Multiple choice has the verifier "choice"; elsewhere a judge is
-needed, and `metadata["scale"]` names the scale that it rates answers by.
+Every row is read; malformed rows are returned separately, and more than 1 % of
+them is an error. Multiple choice has the verifier "choice"; other sets need a
+judge, whose scale `metadata["scale"]` names.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Set:
   """One public set.
 
   Attributes:
-    title: as people know it.
-    folders: names of its folder in a folder of several sets.
-    files: glob patterns; of several the first counts that any file has.
-    read: gets the files.
-    publisher: where they are had.
+    title: its usual name.
+    folders: possible names of its subfolder in a folder of several sets.
+    files: glob patterns; the first one that matches a file is used.
+    read: reads the files.
+    publisher: where to get them.
   """
 
   title: str
@@ -49,8 +49,7 @@ class Set:
   publisher: str
 
   def find(self, data_dir: str | os.PathLike) -> list[epath.Path]:
-    """The files in `data_dir` or in its folder of the set's name; [] if none.
-    """
+    """The set's files in `data_dir` or in its subfolder; [] if none."""
     base = epath.Path(data_dir).expanduser()
     for folder in (base, *(base / name for name in self.folders)):
       for pattern in self.files if folder.is_dir() else ():
@@ -67,24 +66,24 @@ class Loaded(NamedTuple):
 
   @classmethod
   def of(cls, items: Items) -> Loaded:
-    """Prompts and malformed rows, told apart."""
+    """Separates prompts and malformed rows."""
     items = list(items)
     return cls([item for item in items if isinstance(item, Prompt)],
                [item for item in items if isinstance(item, BadRow)])
 
 
 def load(name: str, data_dir: str | os.PathLike) -> Loaded:
-  """All that the files of a set hold.
+  """Reads a set.
 
   Args:
     name: one of SETS.
-    data_dir: the folder with its files, or one that has such a folder.
+    data_dir: the folder with its files, or one with such a subfolder.
 
   Raises:
-    ValueError: there is no such set, its files are not there, or more than 1 %
-      of their rows are malformed.
+    ValueError: there is no such set, its files are missing, or more than 1 % of
+      their rows are malformed.
   """
-  check(name in SETS, f"{name!r} is no safety set; choose from"
+  check(name in SETS, f"{name!r} is not a safety set; choose from"
         f" {', '.join(SETS)}")
   one = SETS[name]
   files = one.find(data_dir) if data_dir else []
@@ -95,7 +94,7 @@ def load(name: str, data_dir: str | os.PathLike) -> Loaded:
 
 
 def missing(data_dir: str | os.PathLike) -> dict[str, str]:
-  """Set -> where its publisher puts it, of those that `data_dir` lacks."""
+  """The sets that `data_dir` lacks, with where to get them."""
   return {name: one.publisher for name, one in SETS.items()
           if not (data_dir and one.find(data_dir))}
 
@@ -113,7 +112,7 @@ def simple_safety_tests(files: Sequence[epath.Path]) -> Items:
 def xstest(files: Sequence[epath.Path]) -> Items:
   """CSV id, prompt, type, label, focus, note (arXiv:2308.01263), version 2.
 
-  The upstream file of version 1 has no label: there a type that begins with
+  The publisher's file of version 1 has no label: there a type that begins with
   contrast_ is unsafe, as its README says.
   """
   def parse(row: Row) -> Prompt:
@@ -149,10 +148,10 @@ def harmbench(files: Sequence[epath.Path]) -> Items:
 
 
 def anthropic_red_team(files: Sequence[epath.Path]) -> Items:
-  """Transcripts (arXiv:2209.07858), of which the first human turn is asked.
+  """Transcripts (arXiv:2209.07858); the first human turn of each is asked.
 
-  The upstream file red_team_attempts.jsonl.gz is one JSON array; other files
-  are JSON Lines with `transcript` or, of opening turns alone, `prompt`.
+  The publisher's file red_team_attempts.jsonl.gz is one JSON array; other files
+  are JSON Lines with `transcript`, or with the opening turn as `prompt`.
   """
   def parse(row: Row) -> Prompt:
     if "prompt" in row.fields:
@@ -166,8 +165,10 @@ def anthropic_red_team(files: Sequence[epath.Path]) -> Items:
 
 
 def hh_harmless(files: Sequence[epath.Path]) -> Items:
-  """Pairs `chosen`, `rejected` of harmless-base (arXiv:2204.05862); of them the
-  first human turn. Not among the six."""
+  """HH-RLHF harmless-base (arXiv:2204.05862): the first human turn of pairs.
+
+  Rows have `chosen` and `rejected`. Not one of the paper's six sets.
+  """
   def parse(row: Row) -> Prompt:
     rows.text(row.fields, "rejected")
     return _prompt(row, "hh_harmless",
@@ -177,8 +178,10 @@ def hh_harmless(files: Sequence[epath.Path]) -> Items:
 
 
 def do_not_answer(files: Sequence[epath.Path]) -> Items:
-  """CSV with risk_area, types_of_harm, specific_harms, question
-  (arXiv:2308.13387); the responses of other models in it are not looked at."""
+  """CSV risk_area, types_of_harm, specific_harms, question (arXiv:2308.13387).
+
+  Its responses of other models are ignored.
+  """
   def parse(row: Row) -> Prompt:
     return _prompt(row, "do_not_answer", rows.text(row.fields, "question"),
                    "harmless", category=rows.text(row.fields, "types_of_harm"),
@@ -189,8 +192,11 @@ def do_not_answer(files: Sequence[epath.Path]) -> Items:
 
 
 def safetybench(files: Sequence[epath.Path]) -> Items:
-  """JSON array of id, category, question, options, with the answers by id in a
-  file beside it (arXiv:2309.07045). Chinese multiple choice, not of the six."""
+  """JSON array of id, category, question, options (arXiv:2309.07045).
+
+  The answers are in a file beside it, by id. Chinese multiple choice, not one
+  of the paper's six sets.
+  """
   beside = files[0].parent / files[0].name.replace("test_", "test_answers_", 1)
   check(beside.exists(), f"{files[0]} has no answers beside it: {beside}")
   answers = io.read_json(beside)
@@ -213,10 +219,10 @@ def safetybench(files: Sequence[epath.Path]) -> Items:
 
 
 def first_turn(transcript: str) -> str:
-  """What the human said first.
+  """The first turn of a transcript.
 
   Raises:
-    ValueError: nobody said anything.
+    ValueError: the transcript is empty.
   """
   for turn in _TURNS.split(transcript):
     if turn.strip():
@@ -235,12 +241,12 @@ def _prompt(row: Row, name: str, question: str, scale: str, *,
 
 
 def _tags(value: Any) -> list[str]:
-  """A list of texts, which some files have as a Python literal's text."""
+  """A list of texts, which some files store as a Python literal."""
   if isinstance(value, str) and value.strip().startswith("["):
     try:
       value = ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-      raise ValueError(f"tags={value[:40]!r} are no list") from None
+      raise ValueError(f"tags={value[:40]!r} is not a list") from None
   return [str(tag) for tag in value] if isinstance(value, list) else []
 
 
@@ -293,6 +299,6 @@ SETS: Mapping[str, Set] = {
         files=("MultiJail.csv",), read=languages.items, publisher=(
             "github.com/DAMO-NLP-SG/multilingual-safety-for-LLMs, data")),
 }
-# Of the paper's Table 9, in its order.
+# The sets of the paper's Table 9, in its order.
 PAPER = ("sst", "bbq", "anthropic_red_team", "xstest", "do_not_answer",
          "harmbench")

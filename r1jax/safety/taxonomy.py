@@ -1,8 +1,8 @@
-"""Four categories with 28 subcategories, and sets of questions by them.
+"""The paper's safety taxonomy, 4 categories with 28 subcategories, as data.
 
-The names are the paper's (arXiv:2501.12948 v2, D.3: 8 + 11 + 5 + 4); what an
-unsafe and a safe answer does in each is in our words, since the paper's judge
-prompts are not published. All of it is data: taxonomy.tsv.
+The names are the paper's (arXiv:2501.12948 v2, D.3: 8 + 11 + 5 + 4). What makes
+an answer unsafe or safe in each is in our words, because the paper's judge
+prompts are not published (taxonomy.tsv).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from r1jax.data.sources.builders import rows
 from r1jax.data.sources.builders.rows import Row
 from r1jax.safety.sets import Loaded
 
-_IDS = 100_000  # of a split of the small world; each is asked many times
+_IDS = 100_000  # first ids of the small world's splits are multiples of it
 CATEGORIES = ("discrimination", "illegal", "harmful", "ethical")
 
 
 class Subcategory(NamedTuple):
-  """One of the 28.
+  """One of the 28 subcategories.
 
   Attributes:
     category: one of CATEGORIES.
-    name: of the subcategory; with the category it is unique.
-    title: for people.
-    unsafe, safe: what an answer does that is so, to follow "It ...".
+    name: unique within the category.
+    title: name in reports.
+    unsafe, safe: what such an answer does, to follow "It ...".
   """
 
   category: str
@@ -53,7 +53,12 @@ def subcategories() -> tuple[Subcategory, ...]:
 
 
 def find(category: str, name: str) -> Subcategory | None:
-  """The one of that name or title; "" as category where the name suffices."""
+  """The subcategory of a name or title; None if it is not unique.
+
+  Args:
+    category: "" to search all categories.
+    name: name or title of the subcategory.
+  """
   found = [one for one in subcategories()
            if name.strip().lower() in (one.name, one.title.lower())
            and category.strip().lower() in ("", one.category)]
@@ -61,29 +66,29 @@ def find(category: str, name: str) -> Subcategory | None:
 
 
 def read(path: str | os.PathLike) -> Loaded:
-  """A set of the user's: JSON Lines {"subcategory", "question", "language"}.
+  """Reads a user's set: JSON Lines {"subcategory", "question", "language"}.
 
-  `category` is needed where a name is in several ("other"); `language` is "en"
-  if it is not there; `harmful: false` marks a question that is to be answered.
-  More than 1 % malformed rows is an error.
+  `category` is needed where a name is in several ("other"); `language` defaults
+  to "en"; `harmful: false` marks a question that should be answered.
 
   Raises:
-    ValueError: that, or the file cannot be read.
+    ValueError: the file cannot be read, or more than 1 % of its rows are
+      malformed.
   """
   def parse(row: Row) -> Prompt:
     name = rows.text(row.fields, "subcategory")
     one = find(str(row.fields.get("category", "")), name)
     if one is None:
       raise ValueError(
-          f"subcategory={name!r} is none or several of the taxonomy's; give"
-          " category too, and one of "
+          f"subcategory={name!r} is not in the taxonomy, or in several of its"
+          " categories; give category too, and one of "
           + ", ".join(f"{s.category}/{s.name}" for s in subcategories()))
     language = row.fields.get("language", "en")
     if not isinstance(language, str) or not language:
-      raise ValueError(f"language={language!r} is no code such as en or zh")
+      raise ValueError(f"language={language!r} is not a code such as en or zh")
     harmful = row.fields.get("harmful", True)
     if not isinstance(harmful, bool):
-      raise ValueError(f"harmful={harmful!r} is neither true nor false")
+      raise ValueError(f"harmful={harmful!r} must be true or false")
     return Prompt(
         id=row.number, domain="general", source=epath.Path(path).stem,
         messages=ask(rows.text(row.fields, "question")), reference=None,
@@ -96,7 +101,7 @@ def read(path: str | os.PathLike) -> Loaded:
 
 
 def is_one(path: str | os.PathLike) -> bool:
-  """Whether the first row of a file says what subcategory it is of."""
+  """Whether a file is such a set: its first row names a subcategory."""
   path = epath.Path(path)
   if ".jsonl" not in path.suffixes or not path.exists():
     return False
@@ -107,7 +112,7 @@ def is_one(path: str | os.PathLike) -> bool:
 def of_the_world(splits: Sequence[Sequence[Prompt]]) -> list[Prompt]:
   """The small world's prompts (`world-safety-judged`) of some splits as a set.
 
-  A split's ids begin where no other's end.
+  Ids are offset by split so that they stay unique.
   """
   return [dataclasses.replace(prompt, id=_IDS * number + prompt.id, metadata={
       "set": "world", "scale": "label"} | dict(prompt.metadata))

@@ -1,4 +1,4 @@
-"""What a request comes to: prompts, wishes, and pieces as they are drawn."""
+"""From an HTTP request to its completions: prompts, engine requests, text."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from r1jax.safety.risk_control import RiskControl
 from r1jax.serving.requests import Refused, Request
 from r1jax.serving.text import Apart, Piece, Stopped
 
-FILTERED = "content_filter"  # risk control took the answer back
+FILTERED = "content_filter"  # risk control retracted the answer
 
 
 class Asked(NamedTuple):
   """A prompt as the model gets it.
 
   Attributes:
-    ids: of it.
-    tail: the beginning of the answer that it has.
-    messages: what risk control reads.
+    ids: token ids, int32.
+    tail: the beginning of the answer, where the template ends with one.
+    messages: the conversation that risk control reads.
   """
 
   ids: np.ndarray
@@ -37,14 +37,15 @@ class Asked(NamedTuple):
 
 
 class Part(NamedTuple):
-  """A part of a choice.
+  """New text and tokens of one choice.
 
   Attributes:
-    choice: its number.
+    choice: the choice's index in the response.
     piece: new text.
-    tokens, logprobs: drawn since the last part; a stop's and an end's too.
-    finished: "" if more follows, else why it ended.
-    replaces: whether it stands in the place of all before it.
+    tokens, logprobs: sampled since the last part; those of a stop text and the
+      end-of-sequence token are included.
+    finished: "" if more follows, else the finish reason.
+    replaces: whether the text replaces all earlier text of the choice.
   """
 
   choice: int
@@ -56,30 +57,31 @@ class Part(NamedTuple):
 
 
 class Answerer:
-  """Texts in, texts out, of a model that serves."""
+  """Answers requests in text with a model that is served by token ids."""
 
   def __init__(self, serving: Serving, tokenizer: Tokenizer, template: str,
                *, most: int = 0, control: RiskControl | None = None):
-    """Prepares.
+    """Stores its arguments.
 
     Args:
-      serving: of the model.
-      tokenizer: of the model.
-      template: of chats.
-      most: most new tokens of an answer, whatever is asked for; 0 for what the
-        context has room for.
-      control: of answers, before they leave.
+      serving: the model's batched sampler.
+      tokenizer: the model's tokenizer.
+      template: the name of the chat template.
+      most: upper bound on the new tokens of an answer, whatever the client asks
+        for; 0 for as many as the context has room for.
+      control: risk control that answers pass through, if any.
     """
     self._serving, self._tokenizer = serving, tokenizer
     self._template, self._most, self._control = template, most, control
-    self._rendering = threading.Lock()  # one chat at a time in the child
+    # The child process that renders templates takes one chat at a time.
+    self._rendering = threading.Lock()
 
   def asked(self, request: Request) -> list[Asked]:
-    """The prompts of a request; may take a moment, call it in a thread.
+    """The prompts of a request; blocks while rendering: call it in a thread.
 
     Raises:
-      Refused: one is empty, of ids the tokenizer does not know, or refused by
-        the chat template.
+      Refused: a prompt is empty, has ids outside the vocabulary, or is rejected
+        by the chat template.
     """
     if request.messages is None:
       return [self._raw(prompt) for prompt in request.prompts]
@@ -109,10 +111,11 @@ class Answerer:
     return Asked(np.array(ids, np.int32), "", ask(prompt))
 
   def limit(self, request: Request, prompts: Sequence[Asked]) -> int:
-    """New tokens of each answer.
+    """The most new tokens of each answer.
 
     Raises:
-      Refused: a prompt leaves no room for as many as were asked for.
+      Refused: the request asks for more than the context has room for, or for
+        more than this server gives.
     """
     context, longest = self._serving.context, max(len(p.ids) for p in prompts)
     room = context - longest
@@ -120,23 +123,23 @@ class Answerer:
     wanted = request.limit or max(most, 1)
     if room < wanted:
       raise Refused(
-          f"the prompt has {longest} tokens and {wanted} new ones are asked"
-          f" for; the context is {context} tokens long",
+          f"the prompt has {longest} tokens and the request asks for {wanted}"
+          f" new ones; the context is {context} tokens long",
           "messages" if request.messages else "prompt",
           code="context_length_exceeded")
     if wanted > most:
-      raise Refused(f"{wanted} new tokens are asked for; this server gives at"
-                    f" most {self._most}", "max_tokens")
+      raise Refused(f"the request asks for {wanted} new tokens; this server"
+                    f" gives at most {self._most}", "max_tokens")
     return wanted
 
   async def parts(self, request: Request, prompts: Sequence[Asked], limit: int
                   ) -> AsyncIterator[Part]:
-    """The choices of a request, n of each prompt, as they grow, interleaved.
+    """Streams all choices of a request (n per prompt), interleaved.
 
-    The rows are freed when the iterator is closed.
+    Closing the iterator cancels what is unfinished and frees its rows.
 
     Raises:
-      rollout.serving.Full: too many wait.
+      rollout.serving.Full: the queue is full.
       RuntimeError: the model failed.
     """
     choices = [_Choice(asked, number, request, limit)
@@ -170,7 +173,7 @@ class Answerer:
 
   async def _of(self, number: int, choice: _Choice, request: Request
                 ) -> AsyncIterator[Part]:
-    """One choice as it grows."""
+    """Streams one choice."""
     apart = Apart() if request.messages is not None else None
 
     def piece(text: str, last: bool) -> Piece:
@@ -182,7 +185,7 @@ class Answerer:
     taken_back = False
     async for text, back in self._controlled(choice):
       if back:
-        # What a thought had begun to say is over; this is no part of it.
+        # The notice is content, even if the answer was still in its thought.
         taken_back = True
         yield Part(number, Piece("", text), *choice.drawn(), replaces=True)
       else:
@@ -192,7 +195,7 @@ class Answerer:
 
   async def _controlled(self, choice: _Choice
                         ) -> AsyncIterator[tuple[str, bool]]:
-    """(text, whether it stands in the place of all before)."""
+    """Streams (text, whether it replaces all earlier text)."""
     texts = choice.texts(self._tokenizer)
     if self._control is None:
       async for text in texts:
@@ -210,12 +213,12 @@ class Answerer:
 
 
 class _Choice:
-  """One completion under way.
+  """One completion in progress.
 
   Attributes:
     asked: its prompt.
-    wish: what the model is asked.
-    finished: why it ended, when it has.
+    wish: its request to the sampler.
+    finished: the finish reason, "" while it grows.
   """
 
   def __init__(self, asked: Asked, number: int, request: Request, limit: int):
@@ -234,7 +237,7 @@ class _Choice:
         top_p=request.top_p, seed=request.seed, number=number, tell=tell)
 
   async def texts(self, tokenizer: Tokenizer) -> AsyncIterator[str]:
-    """What is said, as it is drawn."""
+    """Streams the text up to a stop."""
     text = Stopped(tokenizer, self.asked.tail, self._stops)
     while not self.finished:
       told = await self._told.get()
@@ -250,7 +253,7 @@ class _Choice:
     yield text.end()
 
   def drawn(self) -> tuple[list[int], list[float]]:
-    """Tokens and their log-probabilities since the last call."""
+    """Tokens sampled since the last call, and their log-probabilities."""
     drawn = self._tokens, self._logprobs
     self._tokens, self._logprobs = [], []
     return drawn

@@ -1,8 +1,8 @@
-"""OpenAI's HTTP form around a model: /v1/chat/completions, /v1/completions.
+"""An OpenAI-compatible HTTP API: /v1/chat/completions, /v1/completions.
 
-What leaves is what the official client reads; `reasoning_content` stands beside
-`content`, as open servers of reasoning models have it. Every refusal is a JSON
-object with a sentence that names the field.
+Responses have the form that the official client reads; the thought is in
+`reasoning_content` beside `content`, as in other servers of reasoning models.
+Every error is a JSON object with a message that names the offending field.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _RETRY = "1"  # seconds after which a full server may be asked again
 
 
 class Limits(NamedTuple):
-  """What a client may send, and whether it must say who it is.
+  """Limits on requests, and authentication.
 
   Attributes:
-    body: bytes of a request.
-    token: that clients give as a bearer; "" asks for none.
-    logprobs: whether they are given: under risk control they would tell what
-      was taken back.
+    body: the most bytes of a request body.
+    token: the bearer token that clients must send; "" for none.
+    logprobs: whether log-probabilities may be requested; under risk control
+      they would reveal the tokens of a retracted answer.
   """
 
   body: int
@@ -48,11 +48,19 @@ class Limits(NamedTuple):
 
 
 class Server:
-  """The routes; one model under one name."""
+  """The HTTP routes of one model."""
 
   def __init__(self, name: str, serving: Serving, answerer: Answerer,
                tokenizer: Tokenizer, limits: Limits):
-    """Opens no socket; `app` is what a server of ASGI runs."""
+    """Builds the ASGI application `app`; opens no socket.
+
+    Args:
+      name: the model's name in requests.
+      serving: the model's batched sampler.
+      answerer: turns requests into completions.
+      tokenizer: decodes tokens beside their log-probabilities.
+      limits: on requests.
+    """
     self._name, self._serving, self._answerer = name, serving, answerer
     self._tokenizer, self._limits = tokenizer, limits
     self._began = int(time.time())
@@ -69,7 +77,7 @@ class Server:
 
   def _guarded(self, answer: Callable[[Http], Awaitable[Response]],
                free: bool = False) -> Callable[[Http], Awaitable[Response]]:
-    """`answer`, for those who may ask; what is refused in JSON."""
+    """`answer` after authentication (unless `free`), with errors as JSON."""
     async def guarded(http: Http) -> Response:
       try:
         if not free:
@@ -91,8 +99,8 @@ class Server:
     given = http.headers.get("authorization", "").encode()
     wanted = f"Bearer {self._limits.token}".encode()
     if self._limits.token and not hmac.compare_digest(given, wanted):
-      raise Refused("give the server's token: Authorization: Bearer ...",
-                    status=401, code="invalid_api_key")
+      raise Refused("send the server's token in the header Authorization:"
+                    " Bearer ...", status=401, code="invalid_api_key")
 
   async def _health(self, http: Http) -> Response:
     failed = self._serving.failure is not None
@@ -113,7 +121,7 @@ class Server:
 
   def _check_name(self, name: str) -> None:
     if name != self._name:
-      raise Refused(f"model {name[:80]!r} is not here; this server has"
+      raise Refused(f"there is no model {name[:80]!r}; this server has"
                     f" {self._name!r}", "model", status=404,
                     code="model_not_found")
 
@@ -127,14 +135,14 @@ class Server:
     request = requests.read(await self._body(http), chat=chat)
     self._check_name(request.model)
     if request.logprobs and not self._limits.logprobs:
-      raise Refused("logprobs are not given under risk control", "logprobs")
+      raise Refused("logprobs are not available under risk control", "logprobs")
     prompts = await run_in_threadpool(self._answerer.asked, request)
     limit = self._answerer.limit(request, prompts)
     reply = _Reply(request, self._tokenizer, sum(len(p.ids) for p in prompts)
                    * request.n, self._name)
     parts = self._answerer.parts(request, prompts, limit)
     if request.stream:
-      # The first part is waited for here, so that a full queue is a status.
+      # Waiting for the first part here lets a full queue be an HTTP status.
       first = await anext(parts)
       return StreamingResponse(
           reply.stream(first, parts), media_type="text/event-stream",
@@ -143,7 +151,7 @@ class Server:
 
   async def _whole(self, http: Http, reply: _Reply,
                    parts: AsyncIterator[Part], choices: int) -> Response:
-    """All of it at once, unless the client leaves before."""
+    """The reply of a request that does not stream; cancelled on disconnect."""
     gathered = asyncio.create_task(reply.whole(parts, choices))
     left = asyncio.create_task(_gone(http))
     try:
@@ -169,7 +177,7 @@ class Server:
 
 
 class _Reply:
-  """Parts of choices in OpenAI's form."""
+  """Formats the parts of choices as OpenAI's response objects."""
 
   def __init__(self, request: Request, tokenizer: Tokenizer,
                prompt_tokens: int, name: str):
@@ -223,7 +231,7 @@ class _Reply:
       if self._request.usage:
         yield _event(self._head | {"choices": [], "usage": self._usage()})
       yield "data: [DONE]\n\n"
-    except RuntimeError as error:  # the status is sent; this is all there is
+    except RuntimeError as error:  # the HTTP status was already sent
       yield _event(_object(Refused(str(error), status=503)))
     finally:
       await parts.aclose()
@@ -276,7 +284,7 @@ class _Reply:
 
 
 async def _gone(http: Http) -> None:
-  """Returns when the client has left."""
+  """Returns when the client has disconnected."""
   while (await http.receive())["type"] != "http.disconnect":
     pass
 

@@ -1,7 +1,7 @@
-"""Bodies of OpenAI's completions and chat completions, read strictly.
+"""Parses request bodies of OpenAI's completions and chat completions, strictly.
 
-What would change an answer and is not built is refused by name, never passed
-over; fields that change nothing here (`user`, `metadata`) are taken.
+A field that would change an answer and is not supported is an error that names
+it; fields without effect here (`user`, `metadata`) are accepted and ignored.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _SHARED = ("model", "temperature", "top_p", "n", "max_tokens", "seed", "stop",
            "stream", "stream_options", "logprobs")
 _CHAT = (*_SHARED, "messages", "max_completion_tokens")
 _TEXT = (*_SHARED, "prompt")
-# What changes nothing here, whatever it says.
+# Fields that have no effect here, whatever their value.
 _IDLE = {"user", "metadata", "store", "service_tier", "safety_identifier",
          "prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls"}
-# What changes nothing if it says no more than this.
+# Fields that are accepted with these values only, which have no effect.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},),
     "top_logprobs": (0,), "tools": ([],), "functions": ([],),
@@ -34,13 +34,13 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 
 class Refused(Exception):
-  """A request that is not answered.
+  """A request that is answered with an error.
 
   Attributes:
-    status: of HTTP.
+    status: HTTP status.
     message: what is wrong, and what to do.
-    param: the field that is, or None.
-    code: a word for programs, or None.
+    param: the offending field, or None.
+    code: OpenAI's machine-readable error code, or None.
   """
 
   def __init__(self, message: str, param: str | None = None, *,
@@ -51,17 +51,19 @@ class Refused(Exception):
 
 
 class Request(NamedTuple):
-  """What a client wants.
+  """A parsed request.
 
   Attributes:
-    model: name that it asked for.
-    messages: of a chat, else None.
-    prompts: of completions, texts or ids, else ().
-    temperature, top_p, n, seed: of the samples; n of each prompt.
-    limit: most new tokens of each, or None.
-    stops: texts that end an answer and are not part of it.
-    stream: whether it is sent as it grows, `usage` at the end if asked for.
-    logprobs: whether each token's is wanted.
+    model: the model's name in the request.
+    messages: the chat, None for plain completions.
+    prompts: texts or lists of token ids, () for a chat.
+    temperature, top_p, seed: of sampling.
+    n: samples per prompt.
+    limit: the most new tokens of each sample, or None.
+    stops: texts that end an answer; they are not part of it.
+    stream: whether the answer is sent as it grows.
+    usage: whether a stream ends with token counts.
+    logprobs: whether the log-probability of each token is returned.
   """
 
   model: str
@@ -79,14 +81,15 @@ class Request(NamedTuple):
 
 
 def read(body: bytes, *, chat: bool) -> Request:
-  """A request from its body.
+  """Parses a request body.
 
   Args:
-    body: as it came.
-    chat: whether it is one of chat completions.
+    body: JSON as received.
+    chat: whether the route is chat completions.
 
   Raises:
-    Refused: anything about it is wrong; the message names the field.
+    Refused: the body is malformed or asks for something unsupported; the
+      message names the field.
   """
   fields = _object(body)
   known = _CHAT if chat else _TEXT
@@ -111,7 +114,7 @@ def read(body: bytes, *, chat: bool) -> Request:
       name, None, _at_least(1), "an integer of at least 1")) is not None), None)
   logprobs = take("logprobs", False, _is_flag if chat else _no_tops,
                   "true or false" if chat else
-                  "0: of the tokens drawn, of no others")
+                  "0: only those of the sampled tokens are supported")
   return Request(
       model=take("model", None, _is_text, "a text"),
       messages=_messages(fields.get("messages")) if chat else None,
@@ -130,7 +133,7 @@ def read(body: bytes, *, chat: bool) -> Request:
 
 
 class _Fields:
-  """Fields one by one; null is as if there were none."""
+  """Reads and checks one field at a time; null counts as absent."""
 
   def __init__(self, fields: Mapping[str, Any]):
     self._fields = fields
@@ -149,12 +152,12 @@ class _Fields:
 
 def _object(body: bytes) -> dict[str, Any]:
   def refuse(constant):
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
   try:
     fields = json.loads(body.decode(), parse_constant=refuse)
   except (ValueError, RecursionError) as error:
-    raise Refused(f"the body is no JSON: {str(error)[:200]}") from error
+    raise Refused(f"the body is not JSON: {str(error)[:200]}") from error
   if not isinstance(fields, dict):
     raise Refused("the body must be a JSON object")
   return fields
@@ -162,7 +165,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 def _messages(given: Any) -> tuple[Message, ...]:
   if not isinstance(given, list) or not given:
-    raise Refused("messages must be a list of at least one", "messages")
+    raise Refused("messages must be a list of at least one message", "messages")
   messages = []
   for at, message in enumerate(given):
     name = f"messages[{at}]"
@@ -178,13 +181,13 @@ def _messages(given: Any) -> tuple[Message, ...]:
     messages.append({"role": _ROLES[role], "content": _content(
         message.get("content"), f"{name}.content")})
   if messages[-1]["role"] == "assistant":
-    raise Refused("messages must end with the user's; to continue a text use"
-                  " /v1/completions", "messages")
+    raise Refused("the last message must not be the assistant's; to continue a"
+                  " text use /v1/completions", "messages")
   return tuple(messages)
 
 
 def _content(content: Any, name: str) -> str:
-  """A text, or the texts of its parts."""
+  """The text of a message's content, its text parts joined."""
   if isinstance(content, list) and content:
     parts = [part.get("text") if isinstance(part, dict)
              and part.get("type") == "text" else None for part in content]
@@ -211,8 +214,8 @@ def _stops(given: Any) -> tuple[str, ...]:
   stops = [given] if isinstance(given, str) else given or []
   if (not isinstance(stops, list) or len(stops) > MAX_STOPS
       or not all(_is_text(s) and 0 < len(s) <= MAX_STOP for s in stops)):
-    raise Refused(f"stop must be a text, or at most {MAX_STOPS}, each of 1 to"
-                  f" {MAX_STOP} characters", "stop")
+    raise Refused(f"stop must be a text or a list of at most {MAX_STOPS}, each"
+                  f" of 1 to {MAX_STOP} characters", "stop")
   return tuple(stops)
 
 
@@ -221,7 +224,7 @@ def _is_object(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-  """Also: no halves of characters, which JSON can spell."""
+  """Whether it is a str without lone surrogates, which JSON can contain."""
   if not isinstance(value, str):
     return False
   try:

@@ -1,4 +1,5 @@
-"""Ids of one answer to text as they come: up to a stop, thought apart."""
+"""Token ids of one answer to text as they arrive: stops, thought and content.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +11,19 @@ from r1jax.data.text.tokenizer import TextStream, Tokenizer
 
 
 class Stopped:
-  """Text of an answer as its ids come, which ends before a stop.
+  """Incremental text of an answer; it ends before the first stop text.
 
   Attributes:
-    met: whether a stop was.
+    met: whether a stop text was reached.
   """
 
   def __init__(self, tokenizer: Tokenizer, tail: str, stops: Sequence[str]):
-    """Begins.
+    """Starts an answer.
 
     Args:
-      tokenizer: of the model; its ends have no text.
-      tail: the beginning of the answer that the prompt has.
-      stops: none empty.
+      tokenizer: the model's; its end-of-sequence tokens give no text.
+      tail: the beginning of the answer that is already in the prompt.
+      stops: stop texts, none empty.
     """
     self._ends = tokenizer.eos_ids
     self._text, self._stops, self.met = TextStream(tokenizer), stops, False
@@ -30,12 +31,15 @@ class Stopped:
     self._tail = tail
 
   def add(self, ids: Iterable[int]) -> str:
-    """The text that is sure to be part of the answer; may be empty."""
+    """Takes new ids and returns the text that is now certain; may be empty.
+
+    An end that could be the beginning of a stop is held back.
+    """
     return self._passed(
         self._text.add(i for i in ids if i not in self._ends))
 
   def end(self) -> str:
-    """What was held back; the ids are over."""
+    """Returns the text that was held back; no ids follow."""
     text = self._passed("" if self.met else self._text.end())
     text, self._held = text + self._held, ""
     return text
@@ -56,24 +60,25 @@ class Stopped:
 
 
 class Piece(NamedTuple):
-  """A part of an answer: of its thought, or of what follows."""
+  """New text of an answer: of its thought, and of the content after it."""
 
   thought: str = ""
   content: str = ""
 
 
 class Apart:
-  """Thought and what follows, told apart as the text grows.
+  """Separates thought and content as the text grows.
 
-  A thought is what stands first, up to the first `</think>`; `thoughts.split`,
-  which sees the whole text, takes the last. Blanks around both are dropped.
+  A thought must come first and ends at the first `</think>`, while
+  `thoughts.split`, which sees the whole text, ends it at the last one.
+  Whitespace around both is dropped.
   """
 
   def __init__(self):
     self._state, self._held, self._shown = "begin", "", False
 
   def add(self, text: str) -> Piece:
-    """What `text` makes sure."""
+    """Takes new text and returns the part that is now certain."""
     self._held += text
     thought = ""
     if self._state == "begin":
@@ -89,7 +94,7 @@ class Apart:
         self._state, self._held, self._shown = "content", after, False
       else:
         sure = len(before) - _beginning(before, (CLOSE,))
-        sure = len(before[:sure].rstrip())  # blanks may be its last
+        sure = len(before[:sure].rstrip())  # dropped if the thought ends here
         thought, self._held = self._blank(before[:sure]), before[sure:]
     if self._state != "content":
       return Piece(thought)
@@ -99,20 +104,21 @@ class Apart:
     return Piece(thought, content)
 
   def end(self) -> Piece:
-    """What was held back."""
+    """Returns the text that was held back."""
     text, self._held = self._held.rstrip(), ""
     text = self._blank(text)
     return Piece(text) if self._state == "thought" else Piece("", text)
 
   def _blank(self, text: str) -> str:
-    """Without blanks before the part's first character."""
+    """Drops whitespace before the part's first character."""
     text = text if self._shown else text.lstrip()
     self._shown = self._shown or bool(text)
     return text
 
 
 def _beginning(text: str, words: Collection[str]) -> int:
-  """Length of the longest end of a text that begins one of the words."""
+  """Length of the longest suffix of a text that is a proper prefix of a word.
+  """
   longest = min(len(text), max((len(w) for w in words), default=1) - 1)
   return next((n for n in range(longest, 0, -1)
                if any(w.startswith(text[-n:]) for w in words)), 0)

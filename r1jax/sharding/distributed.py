@@ -11,28 +11,28 @@ from collections.abc import Mapping
 
 import jax
 
-# Set for each process by a launcher that jax.distributed can read by itself.
+# Number of processes, as launchers set it that jax.distributed knows itself.
 _COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 _READY = {
     "SLURM_NTASKS": "SLURM_STEP_NODELIST",
     "OMPI_COMM_WORLD_SIZE": "OMPI_MCA_orte_hnp_uri",
 }
 _TPU_PODS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
-# Set by launch/local.sh: coordinator, number of processes, number of this one.
-# The first of them jax.distributed reads by itself.
+# Set by launch/local.sh: address of the coordinator, number of processes, index
+# of this one. jax.distributed itself reads only the first.
 LAUNCHED = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistributedConfig:
-  """Where the other processes are; all empty: ask the launcher, if any."""
+  """Where the other processes are; by default the launcher says it."""
 
   coordinator: str = ""  # host:port of process 0; "" asks the launcher
-  processes: int = 0  # how many processes; 0 asks the launcher
+  processes: int = 0  # number of processes; 0 asks the launcher
   process: int = -1  # index of this process, from 0; -1 asks the launcher
   # Seconds without a heartbeat after which a process counts as lost.
   heartbeat_timeout: int = 60
-  # Seconds without progress after which the run is ended.
+  # Seconds without progress of the slowest process until the run is ended.
   stall_timeout: int = 1800
 
   def __post_init__(self):
@@ -54,19 +54,22 @@ def detect(environ: Mapping[str, str], tpu_host: bool) -> str | None:
   """The launcher that started this process as one of several, or None.
 
   Args:
-    environ: the environment.
+    environ: the environment variables.
     tpu_host: whether this machine is a TPU VM.
 
+  Returns:
+    The name of the environment variable that shows the launcher, or "TPU VM".
+
   Raises:
-    ValueError: the environment has some of `LAUNCHED`, not all, and no
-      scheduler that could know the rest.
+    ValueError: the environment has some but not all of `LAUNCHED`, and no
+      scheduler that could supply the rest.
   """
   if environ.get("JAX_PLATFORMS") == "cpu":
     tpu_host = False
   if all(name in environ for name in LAUNCHED):
     return LAUNCHED[0] if int(environ[LAUNCHED[1]]) > 1 else None
   for name in _COUNTS:
-    # A batch script run without its launcher has the count but not the rest.
+    # In a batch script, outside srun or mpirun, only the count is set.
     if int(environ.get(name) or 1) > 1 and _READY[name] in environ:
       return name
   for name in _TPU_PODS:
@@ -74,7 +77,7 @@ def detect(environ: Mapping[str, str], tpu_host: bool) -> str | None:
       return name
   if "MEGASCALE_COORDINATOR_ADDRESS" in environ:
     return "MEGASCALE_COORDINATOR_ADDRESS"
-  # A TPU VM knows its pod from its metadata server, not its environment.
+  # A TPU VM learns its pod from the metadata server, not its environment.
   if tpu_host and "TPU_SKIP_MDS_QUERY" not in environ:
     return "TPU VM"
   if present := [name for name in LAUNCHED if name in environ]:
@@ -86,24 +89,25 @@ def detect(environ: Mapping[str, str], tpu_host: bool) -> str | None:
 
 
 def initialize(config: DistributedConfig | None = None) -> bool:
-  """Joins the other processes; call before any other use of JAX.
+  """Connects to the other processes; call it before any other use of JAX.
 
-  Does nothing when this process was started alone, or has joined already.
+  Does nothing if this process was started alone, or is connected already.
 
   Returns:
     Whether jax.distributed is running.
 
   Raises:
-    ValueError: `detect` cannot tell who the others are.
+    ValueError: `detect` cannot tell who the other processes are.
   """
   if jax.distributed.is_initialized():
     return True
   config = config or DistributedConfig()
   launcher = None if config.coordinator else detect(os.environ, _is_tpu_host())
-  # SIGTERM is asked about in stages/loop/signals.py; JAX's own handler would
-  # also swallow it before training starts.
+  # stages/loop/signals.py handles SIGTERM; JAX's own handler would swallow it
+  # before training starts.
   jax.config.update("jax_enable_preemption_service", False)
-  # Our `watchdog` comes first, with names; JAX's is for what is left.
+  # Our `watchdog` should act first, since it names the lost process; JAX's
+  # heartbeat is the fallback.
   start = functools.partial(
       jax.distributed.initialize,
       heartbeat_timeout_seconds=2 * config.heartbeat_timeout + 10)

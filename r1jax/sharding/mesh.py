@@ -18,12 +18,12 @@ from r1jax.sharding import rules
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-  """Sizes of the mesh axes; one of them may be -1: what the others leave."""
+  """Sizes of the mesh axes; one of them may be -1: all remaining devices."""
 
   data: int = -1  # replicas of the parameters; splits rows
   fsdp: int = 1  # splits rows and the widths of parameters
   expert: int = 1  # splits rows and routed experts
-  sequence: int = 1  # splits the tokens of a row (32K and more)
+  sequence: int = 1  # splits the tokens of a row; for rows of 32K and more
   tensor: int = 1  # splits heads, feed-forward widths and vocabulary
 
   def __post_init__(self):
@@ -56,7 +56,7 @@ class MeshConfig:
 def make_mesh(
     config: MeshConfig | None = None,
     devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """Mesh with the axes of `rules.AXES`, the compiler placing data.
+  """Mesh with the axes of `rules.AXES`, all of type Auto.
 
   Args:
     config: axis sizes; None puts every device on `data`.
@@ -72,7 +72,8 @@ def make_mesh(
   try:
     return jax.make_mesh(shape, rules.AXES, axis_types=types, devices=devices)
   except NotImplementedError:
-    # An axis that is no product of the torus's own takes a part of one.
+    # The sizes are no products of the torus's dimensions: let a mesh axis use
+    # a part of one.
     return Mesh(
         mesh_utils.create_device_mesh(
             shape, devices, allow_split_physical_axes=True),
@@ -80,14 +81,14 @@ def make_mesh(
 
 
 def devices_of(topology: str) -> Sequence[jax.Device]:
-  """Devices to compile for, which need not be there.
+  """Devices to compile for; this machine need not have them.
 
   Args:
-    topology: a TPU's, such as `v5p:4x4x4` or `v5e:4x4` (needs libtpu, and no
-      TPU), or `cpu` or `gpu`: those of this machine.
+    topology: of a TPU slice, such as `v5p:4x4x4` or `v5e:4x4` (needs libtpu,
+      but no TPU); or `cpu` or `gpu`, the devices of this machine.
 
   Raises:
-    ValueError: there is no such topology, libtpu or backend.
+    ValueError: the topology or backend does not exist, or libtpu is missing.
   """
   if topology in ("cpu", "gpu"):
     try:
@@ -98,8 +99,8 @@ def devices_of(topology: str) -> Sequence[jax.Device]:
   if importlib.util.find_spec("libtpu") is None:
     raise ValueError(f"topology={topology!r} needs libtpu, XLA's compiler for"
                      " TPUs: pip install -e '.[aot]'")
-  # libtpu would ask a TPU's metadata server, complain that there is none, and
-  # lock out other processes. Any answers will do: they say nothing of topology.
+  # Else libtpu would query a TPU's metadata server, complain that there is
+  # none, and lock out other processes. Any values do: the topology is given.
   for name, value in (("TPU_SKIP_MDS_QUERY", "1"),
                       ("TPU_ACCELERATOR_TYPE", "v5litepod-16"),
                       ("TPU_WORKER_HOSTNAMES", "localhost"),
@@ -118,25 +119,25 @@ def devices_of(topology: str) -> Sequence[jax.Device]:
 def backend() -> str:
   """Platform that the code being traced will run on: cpu, gpu or tpu.
 
-  That of the mesh that is set, which may be of devices that this machine does
-  not have (ahead-of-time compilation), else the default backend.
+  That of the current mesh (`jax.set_mesh`), whose devices this machine may not
+  have (ahead-of-time compilation); without a mesh, the default backend.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return jax.default_backend() if device is None else device.platform
 
 
 class Place(NamedTuple):
-  """Where a pass runs, and what follows from it for how it is computed.
+  """Backend, mesh and layout of a forward pass.
 
-  A model asks once, when it begins to trace a pass, and hands the answer to its
-  layers and operations: which mesh is set, and whether a pmap surrounds it, is
-  not known before.
+  A model asks for it once, when it begins to trace a pass, because the mesh and
+  a surrounding pmap are not known earlier. It passes it on to its layers and
+  operations.
 
   Attributes:
     backend: `cpu`, `gpu` or `tpu`.
-    sizes: axes of the mesh that is set and their sizes; none without a mesh.
-    taken: those of them that a surrounding pmap or `jax.shard_map` splits by
-      hand.
+    sizes: (name, size) of the current mesh's axes; empty without a mesh.
+    taken: the axes that a surrounding pmap or `jax.shard_map` handles (manual
+      axes).
     layout: how a mesh splits arrays, `train` or `decode`, see `rules`.
   """
 
@@ -154,19 +155,20 @@ class Place(NamedTuple):
 
   @property
   def axes(self) -> Mapping[str, int]:
-    """The free axes, those that the compiler may split over."""
+    """Sizes of the free axes, those that the compiler may split over."""
     return {a: n for a, n in self.sizes if a not in self.taken}
 
   @property
   def flat(self) -> bool:
-    """Whether rows and positions may be one dimension around a product.
+    """Whether products flatten rows and positions into one dimension.
 
-    That is faster on a CPU. Elsewhere it gains nothing; and rows and positions
-    that are split over different axes have no common order.
+    That is faster on a CPU and gains nothing elsewhere. It is impossible
+    without communication where rows and positions are split over different
+    mesh axes.
     """
     return self.backend == "cpu" and self.axes.get("sequence", 1) == 1
 
 
 def mesh_or_none(config: MeshConfig | None = None) -> Mesh | None:
-  """`make_mesh` of all devices; None where there is one, which needs none."""
+  """`make_mesh` of all devices; None if there is only one device."""
   return make_mesh(config) if jax.device_count() > 1 else None

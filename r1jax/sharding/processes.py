@@ -1,14 +1,14 @@
-"""What the host side of a process needs of the other processes.
+"""Exchange of host data between the processes of a run.
 
-Every process works on a part of its own of each list of rows (questions, their
-samples, packed rows): part p of N, in order, whatever mesh the rows lie on.
-`rows` lays the parts of all processes on a mesh as one array, `own_rows` brings
-a process's part back. What moves are ids and numbers, never parameters, so no
-process has to hold the rows of the others, and a mesh may split tensors or
-sequences across processes.
+Every list of rows (questions, their samples, packed rows) is split over the N
+processes: process p works on the p-th of N equal parts, whatever the mesh is.
+`rows` makes one global array on a mesh from the parts of all processes,
+`own_rows` returns the part of a process to its host. Only token ids and numbers
+are moved, never parameters. So no process has to hold the rows of the others,
+and a mesh may split tensors or sequences across processes.
 
-Every process calls these functions in the same order. With one process each of
-them is trivial.
+All processes must call these functions in the same order. With a single process
+each of them is trivial.
 """
 
 from __future__ import annotations
@@ -34,26 +34,28 @@ from r1jax.sharding import watchdog
 
 T = TypeVar("T")
 
-# Messages are padded to powers of two, so that few programs are compiled.
+# Bytes of the shortest message. Messages are padded to powers of two, so that
+# few programs are compiled.
 _SHORTEST = 1024
 
 
 def is_writer() -> bool:
-  """Whether this process writes what is written once."""
+  """Whether this is process 0, which writes the files that exist once."""
   return jax.process_index() == 0
 
 
 def suffix() -> str:
-  """What this process adds to the names of files that each writes for itself.
+  """Suffix of the files that every process writes for itself; "" in process 0.
   """
   return "" if is_writer() else f".process_{jax.process_index()}"
 
 
 def part(items: Sequence[T], what: str = "rows") -> Sequence[T]:
-  """This process's part of items that all processes know; needs no other.
+  """This process's part of a list that all processes have; no communication.
 
   Raises:
-    ValueError: they do not divide over the processes; names `what`.
+    ValueError: the number of items is no multiple of the number of processes;
+      the message calls them `what`.
   """
   count = jax.process_count()
   check(len(items) % count == 0, f"{len(items)} {what} do not divide over"
@@ -63,7 +65,11 @@ def part(items: Sequence[T], what: str = "rows") -> Sequence[T]:
 
 
 def gather(value: Any) -> list[Any]:
-  """The JSON-ready values of all processes, in order, in each of them."""
+  """The values of all processes, in order of processes, in each of them.
+
+  Args:
+    value: JSON-serialisable.
+  """
   watchdog.mark()
   data = json.dumps(value).encode()
   if jax.process_count() == 1:
@@ -79,17 +85,16 @@ def gather(value: Any) -> list[Any]:
 
 
 def processors() -> int:
-  """How many processors are for this process, at least 1.
+  """This process's share of the machine's processors, at least 1.
 
-  Those that it may use, each divided by the processes of this run that may use
-  the same one: eight on a machine of 96 have 12 each, bound to their own or
-  not.
+  A processor that several processes of this run may use is divided among them:
+  eight processes on a machine with 96 have 12 each, pinned or not.
   """
   if hasattr(os, "sched_getaffinity"):
     own = sorted(os.sched_getaffinity(0))
   else:  # macOS
     own = list(range(os.cpu_count() or 1))
-  # Machines may have the same name, but no two systems the same start.
+  # Machines may have the same name, but the id of a boot is unique.
   start = pathlib.Path("/proc/sys/kernel/random/boot_id")
   machine = start.read_text() if start.exists() else platform.node()
   users = collections.Counter(
@@ -108,13 +113,13 @@ def largest(*numbers: int) -> tuple[int, ...]:
 
 
 def from_writer(action: Callable[[], T]) -> T:
-  """What `action` gives or raises in process 0, where alone it runs.
+  """Runs `action` in process 0; returns its result, or raises, in all of them.
 
   Args:
-    action: its result is JSON-ready.
+    action: its result must be JSON-serialisable.
 
   Raises:
-    ValueError, OSError: as `action`, in every process.
+    ValueError, OSError: what `action` raised, in every process.
   """
   if jax.process_count() == 1:
     return action()
@@ -133,8 +138,7 @@ def from_writer(action: Callable[[], T]) -> T:
 
 
 def _told(error: ValueError | OSError | None) -> tuple[Any, str | None]:
-  """(what makes an OSError anew, the message), each None where there is none.
-  """
+  """(arguments to rebuild an OSError, message), None where there is none."""
   if error is None or getattr(error, "errno", None) is None:
     return None, error and str(error)
   name = error.filename and os.fspath(error.filename)
@@ -142,10 +146,10 @@ def _told(error: ValueError | OSError | None) -> tuple[Any, str | None]:
 
 
 def rows(tree: Any, sharding: NamedSharding) -> Any:
-  """Global arrays whose rows are those of all processes, one after the other.
+  """Global arrays of the rows of all processes, in order of processes.
 
   Args:
-    tree: of NumPy arrays [rows of this process, ...], of the same shapes in
+    tree: of NumPy arrays [rows of this process, ...], with the same shapes in
       every process.
     sharding: of the global arrays.
   """
@@ -156,15 +160,18 @@ def rows(tree: Any, sharding: NamedSharding) -> Any:
   whole = jax.tree.map(
       lambda x: jax.make_array_from_process_local_data(
           ours, x, (count * len(x), *x.shape[1:])), tree)
-  with jax.set_mesh(sharding.mesh):  # another one may be set
+  with jax.set_mesh(sharding.mesh):  # the current mesh may be another one
     return jax.device_put(whole, sharding)
 
 
 def own_rows(tree: Any) -> Any:
-  """The rows of this process, as `part` counts them, as NumPy arrays.
+  """The rows of this process, split as by `part`, as NumPy arrays.
+
+  Args:
+    tree: of global arrays [rows of all processes, ...].
 
   Raises:
-    ValueError: the rows do not divide over the processes.
+    ValueError: the number of rows is no multiple of that of processes.
   """
   count = jax.process_count()
   if count == 1:
@@ -179,13 +186,14 @@ def own_rows(tree: Any) -> Any:
 
 
 def same(tree: Any, sharding: Any) -> Any:
-  """Global arrays from NumPy arrays that every process has alike.
+  """Global arrays from arrays that are the same in every process.
 
-  Each process places what its devices hold. Nothing is compared.
+  Each process copies to its devices what they hold. Whether the processes'
+  arrays are equal is not checked.
 
   Args:
     tree: of arrays, on the host or on this process's default device.
-    sharding: of all arrays, or a tree of one for each.
+    sharding: one for all arrays, or a tree with one for each.
   """
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
@@ -200,12 +208,13 @@ def same(tree: Any, sharding: Any) -> Any:
 
 
 def joined(array: np.ndarray) -> np.ndarray:
-  """The array of which each process has some entries and zeros elsewhere.
+  """Merges arrays of which each process has some entries, and zeros elsewhere.
 
-  Bits are added, so that every value arrives as it was.
+  The bytes are summed as integers, so every value arrives exactly.
 
   Args:
-    array: of any dtype, of one shape; no entry is held by two processes.
+    array: of any dtype, with the same shape in all processes; an entry is
+      non-zero in at most one of them.
   """
   if jax.process_count() == 1:
     return array
@@ -220,7 +229,7 @@ def joined(array: np.ndarray) -> np.ndarray:
 
 
 def whole(array: jax.Array | np.ndarray) -> np.ndarray:
-  """All of an array, on the host of every process."""
+  """The whole of a global array, on the host of every process."""
   if not isinstance(array, jax.Array) or array.is_fully_addressable:
     return np.asarray(array)
   with jax.set_mesh(array.sharding.mesh):
@@ -236,7 +245,7 @@ def _summed(bits):
 
 @functools.cache
 def _by_process() -> Mesh:
-  """All devices, those of a process in a row."""
+  """A mesh [process, device of the process] of all devices."""
   devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
   return Mesh(np.array(devices).reshape(jax.process_count(), -1),
               ("process", "device"))

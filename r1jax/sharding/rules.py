@@ -1,15 +1,16 @@
-"""Logical axis names to mesh axes: two closed tables, strict.
+"""Two tables from logical axis names to mesh axes, for training and decoding.
 
-A parameter names its axes once (`("embed", "mlp")`), an activation with an
-`act_` prefix: under FSDP the width of a parameter is split over `fsdp` but the
-width of an activation is not, so the two must not share a name.
+A parameter declares its logical axes once (`("embed", "mlp")`). Activations use
+names with the prefix `act_`: under FSDP the width of a parameter is split over
+`fsdp` and the width of an activation is not, so they need different names. A
+name that is not in the table is an error.
 
-Training and decoding read the same names in different tables. Training splits
-parameters over as many devices as it can and gathers them layer by layer, which
-costs little beside its many tokens. A decode step has few tokens and would wait
-for the gathered weights, so there every weight stays where it is used: experts
-over `expert`, heads and feed-forward widths over `tensor` and over the axis
-that training calls `fsdp`, whose devices then share their rows.
+Training splits parameters over as many devices as it can and gathers them layer
+by layer; that costs little, because there are many tokens. A decode step has
+few tokens and would spend its time on gathering weights. So there every weight
+stays on the devices that use it: experts are split over `expert`; heads and
+feed-forward widths over `tensor` and over `fsdp`, whose devices then work on
+the same rows.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _TRAIN = {
     "act_kv_heads": ("tensor",),
     "act_mlp": ("tensor",),
     "act_vocab": ("tensor",),
-    # Widths of parameters, half gathered: see `gather_part`.
+    # Widths of parameters that are gathered but for one axis: `gather_part`.
     "act_width": ("fsdp",),
 }
 
@@ -108,10 +109,10 @@ def spec(axes: Axes, layout: str = "train") -> PartitionSpec:
 
 
 def free_axes() -> dict[str, int]:
-  """Axes of the mesh that is set (`jax.set_mesh`) and their sizes.
+  """Axes of the current mesh (`jax.set_mesh`) and their sizes.
 
-  Without those that a surrounding pmap or `jax.shard_map` splits by hand; empty
-  where no mesh is set.
+  Without the manual axes of a surrounding pmap or `jax.shard_map`; empty if no
+  mesh is set.
   """
   mesh = jax.sharding.get_abstract_mesh()
   return {a: n for a, n in mesh.shape.items() if a not in mesh.manual_axes}
@@ -119,13 +120,19 @@ def free_axes() -> dict[str, int]:
 
 def fitted(axes: Axes, shape: tuple[int, ...], sizes: Mapping[str, int],
            layout: str = "train") -> PartitionSpec:
-  """`spec` over mesh axes of these sizes, as far as they divide the shape.
+  """`spec`, without the mesh axes that do not divide the shape.
 
-  Of a dimension's mesh axes as many are used, from the first, as divide it: a
-  small model on many devices is replicated rather than refused.
+  A dimension is split over the longest prefix of its mesh axes whose product
+  divides it: a small model on many devices is replicated rather than refused.
+
+  Args:
+    axes: a logical name or None per dimension.
+    shape: of the array.
+    sizes: mesh axes and their sizes; other axes are left out.
+    layout: `train` or `decode`.
 
   Raises:
-    ValueError: as `spec`, or the number of names is not that of dimensions.
+    ValueError: as `spec`, or there are more or fewer names than dimensions.
   """
   if len(axes) != len(shape):
     raise ValueError(
@@ -142,11 +149,11 @@ def fitted(axes: Axes, shape: tuple[int, ...], sizes: Mapping[str, int],
 
 
 def constrain(x: jax.Array, axes: Axes, layout: str = "train") -> jax.Array:
-  """Asks the compiler to keep an activation split as its logical axes say.
+  """Sharding constraint on an activation, by its logical axes.
 
-  The identity where no mesh is set (`jax.set_mesh`) and inside pmap or a
-  `jax.shard_map` over every axis; in a `jax.shard_map` over some, those are
-  left out.
+  The identity if no mesh is set (`jax.set_mesh`) and inside pmap or a
+  `jax.shard_map` over all axes. Inside a `jax.shard_map` over some axes, those
+  are left out of the constraint.
 
   Args:
     x: any array.
@@ -155,8 +162,8 @@ def constrain(x: jax.Array, axes: Axes, layout: str = "train") -> jax.Array:
 
   Raises:
     ValueError: a name is unknown or not an activation's, a mesh axis is used
-      twice, or the number of names is not the number of dimensions. All of it
-      is checked without a mesh too, so a wrong name fails on one device.
+      twice, or the number of names is not the number of dimensions. All of this
+      is checked without a mesh too, so that errors show on a single device.
   """
   for name in axes:
     if name in _TRAIN and not name.startswith("act_"):
@@ -174,16 +181,16 @@ def constrain(x: jax.Array, axes: Axes, layout: str = "train") -> jax.Array:
 
 def gather_part(w: jax.Array, axes: Axes, dtype: str, layout: str = "train"
                 ) -> jax.Array:
-  """A parameter in the dtype it is used in, gathered but for one mesh axis.
+  """A parameter in its compute dtype, gathered over all mesh axes but one.
 
-  What is left is gathered where it is used. In one step, over all devices, a
-  TPU would add up arrays padded with zeros instead, twice the traffic; and so
-  in the other direction for its gradient.
+  The product that uses it gathers the rest. If both were one step, XLA for TPUs
+  would make it an all-reduce of zero-padded arrays, with twice the traffic; the
+  same holds for the reduce-scatter of its gradient.
 
   Args:
     w: the parameter.
     axes: its logical axes.
-    dtype: of the product that uses it.
+    dtype: compute dtype of the product that uses it.
     layout: `train` or `decode`.
   """
   if math.prod(free_axes().values()) == 1:
@@ -210,9 +217,9 @@ def param_shardings(axes_tree: Any, shapes_tree: Any, mesh: Mesh,
     The tree of `shapes_tree` with a NamedSharding for each leaf.
 
   Raises:
-    ValueError: an unknown name, a mesh axis used twice, or a leaf whose number
-      of names is not its number of dimensions; the message names the leaf. Or
-      the mesh lacks an axis.
+    ValueError: an unknown name, a mesh axis used twice, or a leaf with more or
+      fewer names than dimensions; the message names the leaf. Or the mesh lacks
+      an axis of `AXES`.
   """
   sizes = dict(mesh.shape)
   if missing := set(AXES) - set(sizes):
@@ -233,12 +240,12 @@ def param_shardings(axes_tree: Any, shapes_tree: Any, mesh: Mesh,
 
 
 def batch_sharding(mesh: Mesh, layout: str = "train") -> NamedSharding:
-  """Rows split as `act_batch` says; later dimensions whole."""
+  """Sharding of the first dimension by `act_batch`; the others are whole."""
   return NamedSharding(mesh, spec(("act_batch",), layout))
 
 
 def batch_shards(mesh: Mesh, layout: str = "train") -> int:
-  """Number of parts that `batch_sharding` makes: rows are a multiple of it."""
+  """Number of shards of `batch_sharding`; rows must be a multiple of it."""
   return math.prod(mesh.shape[a] for a in LAYOUTS[layout]["act_batch"])
 
 
@@ -250,7 +257,7 @@ def _rules(layout: str) -> Mapping[str, tuple[str, ...]]:
 
 
 def is_axes(node: Any) -> bool:
-  """Whether a node of a tree is the axis names of an array."""
+  """Whether a node of a tree is a tuple of logical axis names."""
   return isinstance(node, tuple) and all(
       name is None or isinstance(name, str) for name in node)
 

@@ -1,21 +1,22 @@
-"""Ends a run whose processes can no longer go on together, and says who failed.
+"""Ends all processes of a run when one is lost, and names the one that failed.
 
-A collective waits for ever for a process that is dead, stopped or stuck. So
-each process tells the others, through the key-value store of jax.distributed,
-that it lives and how far it has come. Process 0 listens to all, the others to
-process 0. Who learns that one is missing tells the rest, and all leave:
+A collective waits for ever for a process that is dead, suspended or stuck. So
+each process writes a heartbeat and its progress into the key-value store of
+jax.distributed. Process 0 reads those of all processes, the others that of
+process 0. A process that finds another one missing tells the rest, and all
+exit. A process is missing if
 
-- silent for `heartbeat_timeout` seconds: dead, stopped, cut off;
-- the farthest behind, and no mark for `stall_timeout` seconds: stuck; in both
-  cases with the status `AGAIN`, for a scheduler to start them again;
-- failed with an error of its own: at once, with the status 1, as it would fail
-  again.
+- it sent no heartbeat for `heartbeat_timeout` seconds: it is dead, suspended or
+  cut off. The exit status is `AGAIN`, on which a scheduler should restart it;
+- it is the straggler, and made no progress for `stall_timeout` seconds: it is
+  stuck. The exit status is `AGAIN` too;
+- it failed with an error of its own. The others exit at once, with status 1,
+  because it would fail again.
 
-All have left 15 seconds later at the latest. Where process 0 is killed, JAX may
-end the others before they can say so; who started them knows.
+All processes have exited 15 seconds later at the latest. If process 0 is
+killed, JAX may abort the others before they can print the reason.
 
-A process has one watchdog, as it has one jax.distributed; `mark` and `failed`
-do nothing where none was started.
+A process has one watchdog; `mark` and `failed` do nothing if none was started.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from jax._src import distributed as jax_distributed  # its store is not public
 
 AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 _LIVES, _END = "r1jax/lives/", "r1jax/end"  # keys of the store
-_GRACE = 2.0  # seconds for what needs no waiting
-_LONGEST = 500  # characters of an error that is passed on
-# Errors of the device that no other process is to blame for.
+_GRACE = 2.0  # seconds given to calls that should return at once
+_LONGEST = 500  # most characters of an error that is passed on
+# Errors of this process's own device, not caused by another process.
 _OWN = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 
@@ -45,12 +46,12 @@ class Heard(NamedTuple):
   """What is known of a process.
 
   Attributes:
-    host: its machine.
-    beat: grows while it lives.
-    marks: things it has finished so far.
-    last: the latest of them.
-    at: when `beat` changed, by this process's clock.
-    moved: when `marks` changed.
+    host: name of its machine.
+    beat: heartbeat counter, which grows while the process lives.
+    marks: number of units of work that it has finished.
+    last: description of the latest of them.
+    at: when `beat` last changed, seconds of this process's monotonic clock.
+    moved: when `marks` last changed, on the same clock.
   """
 
   host: str
@@ -63,13 +64,13 @@ class Heard(NamedTuple):
 
 def verdict(heard: Mapping[int, Heard], now: float, heartbeat_timeout: float,
             stall_timeout: float) -> str | None:
-  """Who keeps the others from going on, in words; None if nobody does.
+  """Which processes are missing or stuck, in words; None if none is.
 
   Args:
-    heard: by process, those that this one listens to.
-    now: the time.
-    heartbeat_timeout: seconds of silence that are too many.
-    stall_timeout: seconds without a mark that are too many.
+    heard: by index, the processes that this one listens to.
+    now: seconds of the monotonic clock.
+    heartbeat_timeout: seconds without a heartbeat until a process is lost.
+    stall_timeout: seconds without progress until a straggler is stuck.
   """
   silent = [p for p, h in heard.items() if now - h.at > heartbeat_timeout]
   if silent:
@@ -88,12 +89,12 @@ def _said(heard: Mapping[int, Heard], who: list[int], what: str) -> str:
 
 
 class Watchdog:
-  """Two threads: one talks to the store, the other looks at the clock."""
+  """Two threads: one talks to the store, the other checks the timeouts."""
 
   def __init__(self, heartbeat_timeout: float, stall_timeout: float):
     self._client = jax_distributed.global_state.client
     self._me, self._host = jax.process_index(), socket.gethostname()
-    # What others do is known to process 0 alone.
+    # Only process 0 knows the progress of all processes.
     self._limits = (
         heartbeat_timeout, stall_timeout if self._me == 0 else float("inf"))
     self._interval = min(5.0, heartbeat_timeout / 8)
@@ -101,20 +102,20 @@ class Watchdog:
     unheard = Heard("host unknown", -1, -1, self._last, *[time.monotonic()] * 2)
     self._heard = dict.fromkeys(
         range(jax.process_count() if self._me == 0 else 1), unheard)
-    self._told: str | None = None  # JSON [status, reason], or "": all is done
-    self._over = threading.Event()  # all is done, or this process has failed
+    self._told: str | None = None  # JSON [status, reason]; "": the run is done
+    self._over = threading.Event()  # the run is done or this process failed
     self._threads = [threading.Thread(target=work, daemon=True)
                      for work in (self._talk, self._watch)]
     for thread in self._threads:
       thread.start()
 
   def mark(self, what: str) -> None:
-    """This process has finished something that all finish."""
+    """Counts a unit of work that every process does as finished."""
     self._marks += 1
     self._last = what or self._last
 
   def stop(self) -> None:
-    """Ends the watch; all processes do so together."""
+    """Ends the watchdog; all processes call it together."""
     self._over.set()
     if self._me == 0:
       self._client.key_value_set(_END, "")  # wakes the others
@@ -122,23 +123,23 @@ class Watchdog:
       thread.join(2 * self._interval)
 
   def blame(self, error: BaseException) -> None:
-    """Does not return where an error here is the end of another process."""
+    """Does not return if the error is a consequence of another one's end."""
     if _of_connection(error) and not self._over.is_set():
       wait = self._limits[0] + 2 * self._interval + 4 * _GRACE
-      _say("a connection to another process broke; looking for it, at most"
-           f" {wait:.0f} s")
-      self._threads[1].join(wait)  # it leaves when it knows
+      _say("a connection to another process broke; finding out which, for at"
+           f" most {wait:.0f} s")
+      self._threads[1].join(wait)  # that thread exits the process if it knows
     self._over.set()
 
   def failed(self, error: BaseException) -> None:
-    """Tells the others of an error here."""
+    """Tells the other processes of an error in this one."""
     self.blame(error)
     text = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
     self._tell(1, f"process {self._me} ({self._host}) failed after"
                   f" {self._last}: {text}")
 
   def _talk(self) -> None:
-    """Says that this process lives, listens, and waits for word of an end."""
+    """Writes the heartbeat, reads the others', waits for the end message."""
     for beat in itertools.count():
       try:
         self._client.key_value_set(
@@ -154,7 +155,8 @@ class Watchdog:
           # JAX is about to abort this process for the same reason.
           self._leave(AGAIN, f"process 0 ({self._heard[0].host}) is gone,"
                              f" after {self._heard[0].last}")
-        # Else no word came; or the store is silent, which `_watch` will see.
+        # Else there was no message yet, or the store does not answer, which
+        # `_watch` will notice.
         if not str(error).startswith("DEADLINE_EXCEEDED"):
           self._over.wait(self._interval)
       if self._over.is_set():
@@ -176,11 +178,11 @@ class Watchdog:
           old.moved if marks == old.marks else now)
 
   def _watch(self) -> None:
-    """Leaves when it is time to."""
+    """Exits the process when a timeout is over or another process says so."""
     before = time.monotonic()
     while not self._over.wait(self._interval / 2):
       now = time.monotonic()
-      if now - before > self._limits[0] / 2:  # this process was stopped itself
+      if now - before > self._limits[0] / 2:  # this process was suspended
         self._heard = {p: h._replace(at=now, moved=now)
                        for p, h in self._heard.items()}
       before = now
@@ -190,14 +192,14 @@ class Watchdog:
           self._leave(AGAIN, reason, tell=True)
       elif not self._told:
         return
-      # This process may be about to fail in the same way, and to say so.
+      # This process may be about to fail in the same way: let it report that.
       elif not self._over.wait(_GRACE):
         self._leave(*json.loads(self._told))
 
   def _tell(self, status: int, reason: str) -> None:
-    """Tells the other processes; process 0 lives until they have left."""
+    """Tells the others; process 0, the store, waits until they have exited."""
     def put() -> None:
-      # Another may have been first; or there is nobody left to tell.
+      # Another process may have been first, or the store may be gone.
       with contextlib.suppress(jax.errors.JaxRuntimeError):
         self._client.key_value_set(_END, json.dumps([status, reason]))
 
@@ -220,9 +222,9 @@ def _say(text: str) -> None:
 
 
 def _of_connection(error: BaseException | None) -> bool:
-  """Whether an error may come of another process's end."""
+  """Whether an error may be due to the end of another process."""
   while error is not None:
-    # What gloo says of a lost peer comes as a ValueError.
+    # Gloo's error about a lost peer comes as a ValueError.
     if "Gloo" in str(error) or isinstance(
         error, jax.errors.JaxRuntimeError) and not str(error).startswith(_OWN):
       return True
@@ -239,24 +241,24 @@ def start(heartbeat_timeout: float, stall_timeout: float) -> None:
 
 
 def mark(what: str = "") -> None:
-  """Says that this process has finished `what`, as all processes do in turn."""
+  """Records progress: this process has finished `what`, as all have to."""
   for watchdog in _running:
     watchdog.mark(what)
 
 
 def blame(error: BaseException) -> None:
-  """Ends this process if its error is but the end of another process."""
+  """Exits if the error is only a consequence of another process's end."""
   for watchdog in _running:
     watchdog.blame(error)
 
 
 def failed(error: BaseException) -> None:
-  """Says that this process ends with an error, after `blame`."""
+  """Tells the others that this process fails, unless `blame` exits first."""
   while _running:
     _running.pop().failed(error)
 
 
 def stop() -> None:
-  """Ends the watch when all processes have done their work."""
+  """Ends the watchdog when all processes have done their work."""
   while _running:
     _running.pop().stop()

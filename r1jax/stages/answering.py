@@ -1,4 +1,4 @@
-"""One question, its answer as it grows."""
+"""Streams the answer to one question."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from r1jax.stages.weights import Weights
 
 def stream(engine: Engine, policy: Weights, tokenizer: Tokenizer,
            question: str, template: str, key: jax.Array) -> Iterator[str]:
-  """The answer piece by piece, from the beginning that the template gives.
+  """Yields the answer in pieces, starting with what the template prefills.
 
   Args:
-    engine: of the policy's model, on one device or none in particular.
-    policy: who answers; with parameters ready to decode
-      (`evaluating.laid_out`) nothing is copied.
-    tokenizer: of the policy.
+    engine: an engine of the policy's model.
+    policy: the model that answers; if its parameters are in the decode layout
+      (`evaluating.laid_out`), they are not copied.
+    tokenizer: the policy's tokenizer.
     question: any text.
     template: name in `data.text.templates`.
-    key: of the sample.
+    key: random key of the sample.
 
   Raises:
     ValueError: the question is too long for the model's context.

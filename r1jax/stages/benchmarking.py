@@ -1,9 +1,9 @@
-"""Benchmarks of a model: sampled, judged, told; each step kept as it is done.
+"""Samples and judges benchmarks and reports their results.
 
-OUT/NAME/ has config.json, samples/ and, where a model judges, verdicts/: a run
-that was killed goes on with the batch that it was at, and one that is done is
-read. What cannot be measured (files that are missing, a sandbox, a judge) is
-told with its reason, and the rest runs.
+OUT/NAME/ has config.json, samples/ and, if a model judges, verdicts/. A killed
+run resumes with the batch that was in progress; a finished one is read. A
+benchmark that cannot be measured (without its files, a sandbox or a judge) is
+reported with the reason, and the others run.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from r1jax.stages.respondents import Respondent
 VERDICTS, ANSWERS, RESULT = "verdicts", "answers.jsonl", "result.json"
 RESULTS = "results.json"
 _BATCH = 16  # problems whose answers are judged at once
-_ORDERS = 2  # a pair is judged once in either
+_ORDERS = 2  # a pair is judged once in each order of its answers
 
 Rows = list[dict[str, Any]]
 
 
 class OtherSettingsError(ValueError):
-  """A folder has the work of other settings; nothing goes on beside it."""
+  """A folder was made with other settings; the whole command ends."""
 
 
 class Referee(NamedTuple):
-  """Who judges where no rule can.
+  """The judge of benchmarks without a rule.
 
   Attributes:
-    name: as --judge.
-    generate: the model or endpoint; None where a program judges.
-    settings: what its verdicts depend on.
-    seed: of the order of pairs and of the marks around texts.
+    name: value of --judge.
+    generate: replies of the model or endpoint; None if a program judges.
+    settings: what its verdicts depend on, JSON-ready.
+    seed: seed of the order of pairs and of the delimiters around texts.
   """
 
   name: str
@@ -69,17 +69,16 @@ class Referee(NamedTuple):
 
 def questions(one: Benchmark, folder: str | os.PathLike = "",
               wordings: str | os.PathLike = "") -> list[Prompt]:
-  """The problems of a benchmark as a model gets them.
+  """The problems of a benchmark, worded for the model.
 
   Args:
     one: the benchmark.
-    folder: of the publishers' files, with a folder for each data set.
-    wordings: folder in which NAME.txt, if it is there, is the wording of the
+    folder: folder of the publishers' files, with a folder for each data set.
+    wordings: folder in which NAME.txt, if it exists, is the wording of the
       benchmark NAME, with {question} once.
 
   Raises:
-    ValueError: files are missing or damaged; says where their publisher puts
-      them.
+    ValueError: files are missing or damaged; names the publisher's source.
   """
   where: epath.Path | None = None
   if one.publisher:
@@ -100,18 +99,19 @@ def questions(one: Benchmark, folder: str | os.PathLike = "",
     if not one.publisher:
       raise
     raise ValueError(
-        f"{error}. Its publisher puts them here: {one.publisher}") from error
+        f"{error}. The publisher has them here: {one.publisher}") from error
 
 
 def sized(one: Benchmark, cfg: EvalConfig, context: int,
           given: Mapping[str, Any]) -> EvalConfig:
-  """How a benchmark is sampled.
+  """The sampling settings of a benchmark.
 
   Args:
     one: the benchmark.
-    cfg: what the flags say.
-    context: of the model.
-    given: names of fields that were typed, which win over the benchmark's.
+    cfg: the flags' settings.
+    context: the model's context, in tokens; if the benchmark's longest answer
+      does not fit, half of the context is taken.
+    given: names of fields that the user typed, which override the benchmark's.
   """
   samples = cfg.samples if "samples" in given else one.samples
   tokens = cfg.max_new_tokens if "max_new_tokens" in given else one.tokens
@@ -122,10 +122,10 @@ def sized(one: Benchmark, cfg: EvalConfig, context: int,
 
 def prepare(folder: str | os.PathLike, settings: dict[str, Any],
             what: str) -> None:
-  """Takes a folder, or makes sure that it holds the work of these settings.
+  """Starts a folder, or checks that it was started with the same settings.
 
   Raises:
-    OtherSettingsError: it was made with others.
+    OtherSettingsError: it was started with others.
   """
   try:
     processes.from_writer(lambda: workdir_lib.prepare(
@@ -138,18 +138,18 @@ def prepare(folder: str | os.PathLike, settings: dict[str, Any],
 def sampled(one: Benchmark, prompts: Sequence[Prompt], cfg: EvalConfig,
             who: Respondent, rewards: RewardConfig, folder: str | os.PathLike
             ) -> tuple[Rows | None, Sequence[Prompt]]:
-  """(the samples of a benchmark, judged where a rule can; its problems).
+  """Samples a benchmark and judges by rules.
 
   Args:
     one: the benchmark.
-    prompts: all its problems; those that do not fit are left out.
-    cfg: as `sized` gives it.
+    prompts: all its problems; those that exceed the context are left out.
+    cfg: sampling settings, made by `sized`.
     who: the model.
-    rewards: how rules judge; of them accuracy counts, and the form is kept.
-    folder: of the benchmark.
+    rewards: settings of the rules; accuracy counts, the format is stored.
+    folder: folder of the benchmark.
 
   Returns:
-    None for the rows after a signal.
+    (rows, problems that fit); the rows are None after a signal.
 
   Raises:
     ValueError, SandboxError: no problem fits, or a rule lacks what it needs.
@@ -167,7 +167,7 @@ def sampled(one: Benchmark, prompts: Sequence[Prompt], cfg: EvalConfig,
         cfg, who.sample(cfg, judge), judge, fitting, folder,
         title=one.name, ruled=one.by_rule)
   if rows and who.silent:
-    # Nobody said anything: no verdict, not a wrong answer.
+    # A failed request has no verdict; it is not a wrong answer.
     rows = [row | {"valid": [
         bool(valid and text) for valid, text in zip(
             row["valid"], row["completions"], strict=True)]} for row in rows]
@@ -175,7 +175,7 @@ def sampled(one: Benchmark, prompts: Sequence[Prompt], cfg: EvalConfig,
 
 
 def summaries(rows: Rows) -> list[list[str]]:
-  """What each sample says after its thought: all that a judge is shown."""
+  """Each sample's answer without its thought, which is all a judge sees."""
   return [[response.split(row["tail"], text).answer
            for text in row["completions"]] for row in rows]
 
@@ -183,25 +183,25 @@ def summaries(rows: Rows) -> list[list[str]]:
 def judged(one: Benchmark, rows: Rows, prompts: Sequence[Prompt],
            referee: Referee, folder: str | os.PathLike,
            baseline: str | os.PathLike = "") -> Rows | None:
-  """The rows with a judge's verdicts, which are kept in `folder`/verdicts.
+  """Adds a judge's verdicts to the rows and stores them in `folder`/verdicts.
 
   Args:
     one: a benchmark that needs a judge.
     rows: its samples.
     prompts: its problems, in the same order.
     referee: the judge.
-    folder: of the benchmark.
+    folder: folder of the benchmark.
     baseline: folder of another model's evaluation, whose answers to the same
-      questions take the baseline's place.
+      questions replace the publisher's baseline.
 
   Returns:
-    Rows with "accuracy" among the parts, "valid" and "reasons"; of pairs with
-    "pairs" too: both texts and the votes, positive for the model. None after a
-    signal.
+    Rows with "accuracy" among the parts, "valid" and "reasons"; if answers are
+    compared also "pairs": both texts and the votes, positive for the model.
+    None after a signal.
 
   Raises:
-    ValueError: there is no baseline.
-    OtherSettingsError: another judge's verdicts are there.
+    ValueError: there is no baseline to compare with.
+    OtherSettingsError: the folder has verdicts of another judge.
   """
   against = _baseline(one, prompts, baseline)
   verdicts = epath.Path(folder) / VERDICTS
@@ -231,12 +231,13 @@ def judged(one: Benchmark, rows: Rows, prompts: Sequence[Prompt],
 
 def told(one: Benchmark, rows: Rows, cfg: EvalConfig, left_out: int
          ) -> dict[str, Any]:
-  """What is stored of a benchmark, JSON-ready."""
+  """The stored result of a benchmark, JSON-ready."""
   lengths = [length for row in rows for length in row["lengths"]]
   return {
       "name": one.name, "title": one.title, "paper": one.paper,
       "numbers": [number._asdict() for number in one.numbers(rows)],
-      # Whole and by part. What a judge gave no verdict on does not count.
+      # Of all problems and by part; samples without a judge's verdict do not
+      # count.
       "statistics": statistics.of_rows(rows, np.array([
           np.array(row["parts"]["accuracy"]) * row["valid"] for row in rows]),
           None if one.by_rule else np.array([row["valid"] for row in rows])),
@@ -251,7 +252,7 @@ def told(one: Benchmark, rows: Rows, cfg: EvalConfig, left_out: int
 
 def write(folder: str | os.PathLike, one: Benchmark, rows: Rows,
           result: Mapping[str, Any]) -> None:
-  """A benchmark's result, its generations and, if judged, its answers."""
+  """Writes a benchmark's result, generations and, if judged, answers."""
   folder = epath.Path(folder)
   evaluating.write(folder / "generations.jsonl.gz", rows)
 
@@ -267,7 +268,7 @@ def write(folder: str | os.PathLike, one: Benchmark, rows: Rows,
 
 
 def table(results: Sequence[Mapping[str, Any]], every: bool = False) -> str:
-  """One line a benchmark, or with `every` one a figure."""
+  """A table with a line per benchmark, or per figure if `every`."""
   lines = []
   for result in results:
     numbers = [Number(**number) for number in result["numbers"]]
@@ -316,7 +317,7 @@ def _pairs(one: Benchmark, part: Sequence[Any], referee: Referee) -> Rows:
     scores, kept = [], []
     for g, answer in enumerate(answers):
       known = by_pair.get(row["id"] * len(answers) + g)
-      # A blank answer loses without being shown.
+      # A blank answer loses without a judgement.
       votes = list(known.votes) if known else [-2] * _ORDERS
       scores.append(_preferred(votes))
       kept.append({"answer": answer, "baseline": against, "votes": votes})
@@ -325,7 +326,7 @@ def _pairs(one: Benchmark, part: Sequence[Any], referee: Referee) -> Rows:
 
 
 def _preferred(votes: Sequence[int | None]) -> Score:
-  """Wins 1, ties one half, over both orders; both must have spoken."""
+  """Mean over both orders: 1 for a win, 1/2 for a tie; both must be there."""
   if None in votes:
     return Score(0.0, False, "no verdict in one of the orders")
   value = float(np.mean([0.5 + 0.5 * np.sign(vote) for vote in votes]))
@@ -342,7 +343,7 @@ def _verdict(row: Mapping[str, Any], scores: Sequence[Score]
 
 def _baseline(one: Benchmark, prompts: Sequence[Prompt],
               folder: str | os.PathLike) -> list[str]:
-  """What each answer is compared with; "" where nothing is compared."""
+  """The baseline's answer to each problem; "" if answers are not compared."""
   if one.scorer != benchmark_lib.PAIRS:
     return [""] * len(prompts)
   known = {}
@@ -355,8 +356,8 @@ def _baseline(one: Benchmark, prompts: Sequence[Prompt],
       known[row["question"]] = row["answers"][0]
   found = [known.get(p.question, p.metadata.get("baseline")) for p in prompts]
   check(None not in found, f"{one.name}: {found.count(None)} of {len(found)}"
-        " problems have no baseline's answer; give --baseline=FOLDER of another"
-        f" model's evaluation, or bring the publisher's: {one.publisher}")
+        " problems have no baseline answer; give --baseline=FOLDER of another"
+        f" model's evaluation, or get the publisher's: {one.publisher}")
   return found
 
 

@@ -1,7 +1,8 @@
-"""One evaluation of every checkpoint of a run: how it came to reason.
+"""Evaluates checkpoints of a run, for learning curves.
 
-OUT/evaluations has the generations by step, as a run stores its own, so that
-all that reads a run's evaluations reads these. What is there already is kept.
+OUT/evaluations gets the generations by step in the form that a training run
+stores its own, so that the same code reads both. Steps that are stored already
+are not evaluated again.
 """
 
 from __future__ import annotations
@@ -30,15 +31,19 @@ _MEASURES = ("reasoning", "consensus", "reflective", "length", "language")
 
 
 def choose(text: str, init: str) -> list[int]:
-  """The steps that `all` or `10,20` name of the run in `init`.
+  """The checkpoints that "all" or a list such as "10,20" selects.
+
+  Args:
+    text: the value of --checkpoints.
+    init: orbax:WORKDIR.
 
   Raises:
-    ValueError: `init` is no run, or it has no such checkpoint; lists those
-      that it has.
+    ValueError: `init` is not a run, or has no such checkpoint; the message
+      lists those that it has.
   """
   kind, _, workdir = init.partition(":")
-  check(kind == "orbax" and bool(workdir), f"--checkpoints are those of a run:"
-        f" give --init=orbax:WORKDIR, not {init}")
+  check(kind == "orbax" and bool(workdir), f"--checkpoints needs the folder of"
+        f" a run: give --init=orbax:WORKDIR, not {init}")
   there = saved(workdir)
   if text == ALL:
     check(bool(there), f"{workdir} has no checkpoint")
@@ -51,7 +56,7 @@ def choose(text: str, init: str) -> list[int]:
 
 
 def saved(workdir: str | os.PathLike) -> list[int]:
-  """Steps of the checkpoints that a run still has, the oldest first."""
+  """Steps of a run's remaining checkpoints, the oldest first."""
   manager = Manager(epath.Path(workdir) / "checkpoints", read_only=True)
   steps = manager.steps()
   manager.close()
@@ -66,11 +71,11 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge,
 
   Args:
     cfg, engine, judge, prompts: see `evaluating.evaluate`; every checkpoint
-      answers the same problems with the same random numbers.
+      answers the same problems with the same random keys.
     init: orbax:WORKDIR.
-    steps: of the checkpoints.
+    steps: steps of the checkpoints.
     out: folder to write.
-    compute, mesh: as the model is loaded.
+    compute, mesh: how the model is loaded.
   """
   workdir = init.partition(":")[2]
   for step in steps:
@@ -88,10 +93,10 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge,
 
 
 def draw(workdir: str | os.PathLike, out: str | os.PathLike) -> epath.Path:
-  """Accuracy, response length and reflective words against the step.
+  """Draws accuracy, response length and reflective words against the step.
 
-  The length is that of the run's training samples, where it logged it, as the
-  paper's figure has it, else of these answers.
+  The length is that of the run's training samples if it was logged, as in the
+  paper's figure; otherwise that of the evaluated answers.
   """
   rows = curves.of_run(out, _MEASURES)
   metrics = writer.read(workdir)

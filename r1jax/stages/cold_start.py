@@ -1,4 +1,4 @@
-"""R1-Zero's right and readable answers, rewritten and checked again."""
+"""Cold-start data: R1-Zero's right answers, rewritten and judged again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FOLDER = "rewrites"
 
 
 class Chosen(NamedTuple):
-  """An answer that is to be rewritten, and its number among its question's."""
+  """An answer to rewrite, and its index among its question's samples."""
 
   draft: Draft
   sample: int
@@ -35,7 +35,10 @@ class Chosen(NamedTuple):
 
 def chosen(cfg: EvalConfig, select: SelectConfig, prompts: Sequence[Prompt],
            workdir: str | os.PathLike, report: Report) -> list[Chosen]:
-  """The samples that are kept, taken apart; the report counts all."""
+  """The selected samples, split into thought and answer.
+
+  `report` counts all samples by what became of them.
+  """
   kept = []
   for prompt, number, sample in traces.selected(
       cfg, select, prompts, workdir, report):
@@ -45,12 +48,13 @@ def chosen(cfg: EvalConfig, select: SelectConfig, prompts: Sequence[Prompt],
 
 
 def prepare(workdir: str | os.PathLike, settings: dict[str, Any]) -> None:
-  """Takes the folder of what is rewritten, or makes sure that it is the same.
+  """Prepares the folder of rewrites, or checks that it has these settings.
 
-  What is rewritten follows from what is chosen, and the samples from neither.
+  Rewrites depend on the selection; samples do not depend on either, so they can
+  stay when the rewrites are made anew.
 
   Raises:
-    ValueError: it was made with other settings.
+    ValueError: the folder was made with other settings.
   """
   folder = epath.Path(workdir) / FOLDER
   processes.from_writer(lambda: workdir_lib.prepare(
@@ -61,20 +65,20 @@ def prepare(workdir: str | os.PathLike, settings: dict[str, Any]) -> None:
 def rewrite(items: Sequence[Chosen], rewriter: Rewriter, judge: Judge,
             workdir: str | os.PathLike, *, batch: int,
             judged: Judged | None = None) -> bool:
-  """Rewrites and judges what is not in `workdir` yet, stored as it comes.
+  """Rewrites and judges the items that are not stored yet, batch by batch.
 
-  Under several processes each has its part of a batch.
+  Under several processes each does its part of a batch.
 
   Args:
-    items: what to rewrite.
-    rewriter: does it.
+    items: the answers to rewrite.
+    rewriter: rewrites them.
     judge: its rules judge the new texts.
     workdir: gets the folder `rewrites`.
-    batch: how many at once.
-    judged: of questions without a rule.
+    batch: items per batch.
+    judged: judges answers to questions without a rule; None: nobody does.
 
   Returns:
-    Whether all is there; False after a signal.
+    Whether all items are done; False after a signal.
   """
   def work(part: Sequence[Chosen]) -> list[dict[str, Any]]:
     own = np.array_split(range(len(part)), jax.process_count())
@@ -99,7 +103,7 @@ def rewrite(items: Sequence[Chosen], rewriter: Rewriter, judge: Judge,
 
 def _scores(prompts, texts, judge: Judge, judged: Judged | None
             ) -> list[Score | None]:
-  """Each text's accuracy, of the rule or of the judge."""
+  """Each text's accuracy by its rule, or else by the judge."""
   scores = [score.get("accuracy") for score in judge.pool.submit(combine.items(
       prompts, [""] * len(texts), [[text] for text in texts])).result()]
   left = [i for i, score in enumerate(scores) if score is None and judged]
@@ -114,7 +118,7 @@ def _scores(prompts, texts, judge: Judge, judged: Judged | None
 def rows(items: Sequence[Chosen], judge: Judge, workdir: str | os.PathLike,
          select: SelectConfig, report: Report, *, batch: int,
          first_person: bool = True) -> Iterator[dialogues.Row]:
-  """What `train_sft` reads; the report counts what was rewritten."""
+  """The rows for SFT; `report` counts what became of the rewrites."""
   stored = batches.read(epath.Path(workdir) / FOLDER, len(items), batch)
   for item, row in zip(items, stored, strict=True):
     prompt = item.draft.prompt

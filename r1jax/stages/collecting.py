@@ -1,4 +1,4 @@
-"""The questions of one GRPO step, their samples and verdicts."""
+"""Collects the samples and verdicts of one GRPO step; dynamic sampling."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.judging import Judge
 from r1jax.training.advantages import AdvantageConfig, group_advantages
 
-# (questions, how often each came before in this step, ended=called with the
-# number of a question and its samples as soon as they have ended)
+# (questions, how often each was sampled before in this step,
+# ended=called with a question's index and its samples once they have ended)
 # -> all samples.
 Generate = Callable[..., Rollout]
 
@@ -27,10 +27,10 @@ class Collected(NamedTuple):
   """What a step trains on.
 
   Attributes:
-    rollout: of this process.
-    verdicts: -> the judgement; waits for it.
-    metrics: of dynamic sampling, if it is on.
-    waited: seconds that were spent waiting for verdicts, between rounds.
+    rollout: this process's samples.
+    verdicts: () -> the verdicts; blocks until they are there.
+    metrics: of dynamic sampling; {} if it is off.
+    waited: seconds spent waiting for verdicts between rounds.
   """
 
   rollout: Rollout
@@ -42,20 +42,20 @@ class Collected(NamedTuple):
 def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
             generate: Generate, judge: Judge, done: list[Rollout],
             interrupted: Callable[[], bool]) -> Collected | None:
-  """Samples the step's questions and judges them, those that end first first.
+  """Samples the step's questions; each group is judged as soon as it has ended.
 
-  With `dynamic_tries` groups whose rewards are all alike, which have nothing to
-  teach, give way to groups of fresh questions (DAPO, arXiv:2503.14476, section
-  3.2): every round samples as many questions as a step has, so that all rounds
-  have one shape, and the first groups with variance stay. What is still missing
-  after the last round is filled with groups without.
+  With `dynamic_tries`, groups whose rewards are all equal, from which nothing
+  is learned, are replaced by groups of new questions (DAPO, arXiv:2503.14476,
+  section 3.2). Every round samples as many questions as a step has, so that all
+  rounds have the same shapes, and the first groups with variance are kept. If
+  some are still missing after the last round, groups without variance fill up.
 
   Args:
     cfg: the settings.
     stream: batches of questions.
     generate: samples this process's questions.
-    judge: judges them.
-    done: rollouts of this step from before an interruption; new ones are added.
+    judge: judges the samples.
+    done: this step's rollouts from before an interruption; new ones are added.
     interrupted: whether to stop.
 
   Returns:
@@ -98,14 +98,14 @@ def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
 
 
 def _varied(scored: Scored) -> np.ndarray:
-  """bool [Q]: groups whose rewards, before any penalty of length, differ."""
+  """bool [Q]: groups whose rewards, without length penalties, differ."""
   return ~group_advantages(
       scored.rewards_QG, scored.valid_QG, scored.rollout.truncated_QG,
       AdvantageConfig()).zero_variance_Q
 
 
 def _taken(rounds: Sequence[Scored], picks: np.ndarray) -> Scored:
-  """The groups `picks` of all rounds, as if they were one rollout's."""
+  """The groups `picks` of all rounds, as those of one rollout."""
   def joined(values: Sequence[Any]) -> Any:
     if values[0] is None:
       return None
@@ -130,7 +130,7 @@ def _taken(rounds: Sequence[Scored], picks: np.ndarray) -> Scored:
 
 
 def _aligned(rollouts: Sequence[Rollout]) -> list[Rollout]:
-  """Recorded experts with room for prompts of one length in all of them."""
+  """Pads the prompts' part of recorded experts to one length in all rounds."""
   if rollouts[0].experts_QGSLA is None:
     return list(rollouts)
   slots = max(r.experts_QGSLA.shape[2] for r in rollouts)

@@ -1,4 +1,4 @@
-"""What a stage that makes SFT data leaves: the rows, and what fell where."""
+"""Writes SFT data: the rows, and a report on what was kept and dropped."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from r1jax.data.streams import sft
 from r1jax.data.text.tokenizer import Tokenizer
 
 DATA, REPORT = "sft.jsonl", "report.json"
-_SHOWN = 10  # malformed rows that are named
+_SHOWN = 10  # malformed rows that a message names
 
 
 class Row(NamedTuple):
   """A dialogue to write.
 
   Attributes:
-    domain: for the table.
-    line: its JSON.
-    rounds: questions in it.
-    tokens: of question and answer.
+    domain: its domain, for the report's table.
+    line: its JSON, without a newline.
+    rounds: number of user messages.
+    tokens: tokens of questions and answers.
   """
 
   domain: str
@@ -38,7 +38,14 @@ class Row(NamedTuple):
 
 
 def row(prompt: Prompt, answer: str, tokens: int, **more: Any) -> Row:
-  """A question and its answer as `train_sft` reads them."""
+  """A question and its answer in the format that `train_sft` reads.
+
+  Args:
+    prompt: the question.
+    answer: the assistant's text.
+    tokens: of question and answer.
+    **more: further fields of the JSON object.
+  """
   rounds = sum(message["role"] == "user" for message in prompt.messages)
   return Row(prompt.domain, json.dumps({
       "messages": [*map(dict, prompt.messages),
@@ -52,8 +59,8 @@ def joined(path: str | os.PathLike, tokenizer: Tokenizer,
            malformed: list[str]) -> Iterator[Row]:
   """The rows of a JSONL file of dialogues, unchanged.
 
-  Their domain is the row's own "domain", or general. Their tokens are those of
-  all messages. What is malformed is left out and named in `malformed`.
+  The domain is the row's "domain", by default general; tokens are those of all
+  messages. Malformed rows are left out, and named in `malformed`.
 
   Raises:
     ValueError: the file cannot be read, or more than 1 % of it is malformed.
@@ -81,37 +88,37 @@ def joined(path: str | os.PathLike, tokenizer: Tokenizer,
                      " JSONL files, separated by commas") from error
   bad = malformed[before:]
   check(len(bad) <= sft.MALFORMED * total, f"{len(bad)} of {total} rows are"
-        f" malformed, more than {sft.MALFORMED:.0%}; mend them or leave them"
-        " out:\n  " + "\n  ".join(bad[:_SHOWN]))
+        f" malformed, more than {sft.MALFORMED:.0%}; fix or remove them:\n  "
+        + "\n  ".join(bad[:_SHOWN]))
 
 
 def write(workdir: str | os.PathLike, rows: Iterable[Row], report: Report, *,
           others: Sequence[str] = (), tokenizer: Tokenizer | None = None,
           before: Report | None = None, settings: dict[str, Any]) -> str:
-  """Writes `sft.jsonl` and `report.json`; rows are not held.
+  """Streams rows into `sft.jsonl` and writes `report.json`.
 
   Args:
-    workdir: of the stage.
-    rows: of its own; they come before the others.
-    report: has counted them all when the last has come.
-    others: JSONL files that are joined.
+    workdir: the stage's folder.
+    rows: the stage's own rows, written first.
+    report: has counted all rows once `rows` is exhausted.
+    others: JSONL files whose rows are appended.
     tokenizer: counts the tokens of those.
-    before: of the samples, where the rows were rewritten from some of them.
+    before: the report on the samples, where rows are rewrites of some of them.
     settings: of the selection, for the report.
 
   Returns:
-    What was read and written, in words.
+    A summary of what was read and written.
 
   Raises:
-    ValueError: nothing of the stage's own is left, or as `joined`.
-    OSError: the disk is full or read-only. `sft.jsonl` is then as it was.
+    ValueError: none of the stage's own rows is left, or as `joined`.
+    OSError: the disk is full or read-only; `sft.jsonl` is then unchanged.
   """
   workdir, malformed = epath.Path(workdir), []
   with io.written(workdir / DATA) as file:
     for one in rows:
       _put(file, one, report)
-    check(report.total.rows > 0, "nothing is left to learn from; of the answers"
-          f" are\n{report.counts()}")
+    check(report.total.rows > 0, "no answer is left to train on; the answers:"
+          f"\n{report.counts()}")
     for path in others:
       for one in joined(path, tokenizer, malformed):
         _put(file, one, report)
@@ -120,7 +127,7 @@ def write(workdir: str | os.PathLike, rows: Iterable[Row], report: Report, *,
     lines = [before.counts("samples"), "", report.counts("rewritten"),
              *lines[1:]]
   if malformed:
-    lines += [f"{len(malformed)} malformed rows are left out:"]
+    lines += [f"{len(malformed)} malformed rows were left out:"]
     lines += [f"  {line}" for line in malformed[:_SHOWN]]
   text = "\n".join([*lines, f"wrote {report.total.rows} rows to"
                     f" {workdir / DATA}"])

@@ -1,6 +1,6 @@
-"""Evaluating a policy: engine and judge around the estimators.
+"""Evaluates a policy: samples with the engine, judges, computes statistics.
 
-All problems are in the engine's queue at once, so that its slots stay full.
+All problems are in the engine's queue at once, so that its rows stay full.
 Samples are judged as they end and stored batch by batch.
 """
 
@@ -33,21 +33,22 @@ from r1jax.stages.loop import batches as batches_lib
 from r1jax.stages.weights import Weights
 from r1jax.training import reshard
 
-# Evaluation draws other samples than training at every step.
+# Folded into the key, so that evaluations draw other samples than training.
 _STREAM = 2**31
 SAMPLES = "samples"  # folder of what `collect` stores
-_ROWS = 256  # that live at once where devices do not tell their free memory
-_BATCH = 256  # samples that are stored together, if one problem has not more
-_HELD = 2**27  # tokens of the longest samples that an engine's call may come to
+_ROWS = 256  # samples decoded at once if devices do not report free memory
+_BATCH = 256  # samples per stored batch, or those of one problem if more
+_HELD = 2**27  # most samples x max_new_tokens of one call of the engine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-  """How much to sample; the paper: T=0.6, top-p 0.95, 64 samples on AIME."""
+  """How to sample; the paper: T = 0.6, top-p 0.95, 64 samples on AIME."""
 
   samples: int = 16  # samples per problem, for pass@1 and majority voting
-  # Samples that live at once, in all processes; 0: as many as the devices have
-  # memory for, and 256 where they do not tell (CPUs). Changes no sample.
+  # Most samples decoded at once, in all processes together; 0: as many as fit
+  # the devices' free memory, or 256 if they do not report it (CPUs). Changes no
+  # sample.
   max_rows: int = 0
   temperature: float = 0.6  # sampling temperature; 1: as in training; 0: greedy
   top_p: float = 0.95  # nucleus: smallest set of tokens with this probability
@@ -64,7 +65,7 @@ class EvalConfig:
     return max(1, _BATCH // self.samples)
 
   def settings(self) -> dict[str, Any]:
-    """What samples depend on, JSON-ready."""
+    """The settings that samples depend on, JSON-ready."""
     settings = dataclasses.asdict(self)
     del settings["max_rows"]
     return settings
@@ -74,9 +75,9 @@ class Group(NamedTuple):
   """All samples of one problem.
 
   Attributes:
-    batch, question: which batch, and which problem of it.
-    rollout: of this one question.
-    texts: its completions, where they did not come as tokens.
+    batch, question: index of the batch, and of the problem in it.
+    rollout: rollout of this problem alone.
+    texts: the completions, if the model gave texts instead of tokens.
   """
 
   batch: int
@@ -85,8 +86,9 @@ class Group(NamedTuple):
   texts: Sequence[str] | None = None
 
 
-# This process's part of batches of problems, of one size in all processes -> of
-# every run of decoding, the groups that it completed, perhaps none.
+# Takes this process's part of batches of problems, of the same size in all
+# processes; yields after each decoding call the groups that it completed,
+# perhaps none.
 Sample = Callable[[Sequence[Sequence[Prompt]]], Iterator[list[Group]]]
 
 
@@ -96,21 +98,24 @@ def evaluate(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
              progress: bool = True,
              interrupted: Callable[[], bool] = lambda: False
              ) -> EvalResult | None:
-  """Samples every problem cfg.samples times and summarises.
+  """Samples every problem cfg.samples times, judges, computes statistics.
 
   Args:
-    cfg: how much; its sampling settings are the engine's business.
-    engine: of the policy's model.
-    judge: phrases and judges.
-    params: the policy.
-    bias_LE: its router bias.
+    cfg: number of samples and seed; temperature, top-p and length are the
+      engine's.
+    engine: made by `sampler` for the policy's model.
+    judge: words the questions and judges the answers.
+    params: the policy's parameters in the decode layout, see `laid_out`.
+    bias_LE: its router bias, float32 [L, E].
     prompts: the problems.
-    step: part of the address of the samples' randomness.
+    step: training step, folded into the samples' randomness.
     path: where to store the generations, or None.
-    name: of the progress bar.
+    name: title of the progress bar.
     progress: whether to show it.
-    interrupted: asked after each run of decoding; if it is so, the result is
-      None.
+    interrupted: called before each decoding call; True ends the evaluation.
+
+  Returns:
+    The result; None if interrupted.
   """
   sample = generating(cfg, engine, judge, params, bias_LE, step)
   with cost.phase("evaluate"):
@@ -124,23 +129,23 @@ def collect(cfg: EvalConfig, sample: Sample, judge: Judge,
             prompts: Sequence[Prompt], folder: str | os.PathLike, *,
             title: str = "evaluate", ruled: bool = True
             ) -> list[dict[str, Any]] | None:
-  """The samples of `evaluate`, each batch stored as it is done.
+  """Samples like `evaluate`, and stores each batch as it is completed.
 
-  What `folder` has already is read, so that a run that was killed goes on where
-  it was. The samples are the same either way, and those of `evaluate`.
+  Batches that `folder` has already are read, so that a killed run resumes. The
+  samples are the same either way, and the same as those of `evaluate`.
 
   Args:
-    cfg: how much.
-    sample: as `generating` gives it.
-    judge: phrases and judges.
+    cfg: number of samples of a problem, which sets the batch size.
+    sample: made by `generating`.
+    judge: words the questions and judges the answers.
     prompts: the problems.
-    folder: gets the folder `samples`, and what it cost.
-    title: of the progress bar.
+    folder: gets the folder `samples` and the record of the cost.
+    title: title of the progress bar.
     ruled: see `runner.of_problems`.
 
   Returns:
     A row for every problem, as `runner.of_problems` makes them, with "tail",
-    the beginning of its answers that the template gave; None after a signal.
+    the beginning of the answers that the template gives; None after a signal.
 
   Raises:
     ValueError: no prompts, or the folder has other questions.
@@ -163,7 +168,7 @@ def collect(cfg: EvalConfig, sample: Sample, judge: Judge,
 
 
 def write(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
-  """The generations of all processes, which each of them has, as one file."""
+  """Writes the generations of all processes, known to each, as one file."""
   def one():
     runner.store(path, rows)
     rollouts.remove_beyond(path, 1)
@@ -173,7 +178,7 @@ def write(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
 
 def answers(sample: Sample, judge: Judge, *, ruled: bool = True
             ) -> runner.Answers:
-  """Batches of problems -> their rows, with "tail"; see `collect`."""
+  """A function from batches of problems to rows with "tail"; see `collect`."""
   def work(batches: Sequence[Sequence[Item]]) -> Iterator[Rows | None]:
     for found in judged(sample, judge, batches):
       if found is None:
@@ -189,23 +194,24 @@ def answers(sample: Sample, judge: Judge, *, ruled: bool = True
 
 def judged(sample: Sample, judge: Judge, batches: Sequence[Sequence[Item]]
            ) -> Iterator[tuple[Sequence[Item], Scored] | None]:
-  """Samples and judges problems, batch by batch.
+  """Samples and judges problems, and yields them batch by batch.
 
-  Verdicts are begun as groups end. A batch is given when it has all of its own,
-  or nothing is left to sample, so that decoding waits for no rule.
+  Judging starts as groups end. A batch is yielded when all its verdicts are
+  there, or when nothing is left to sample, so that decoding never waits for a
+  rule.
 
   Args:
-    sample: as `generating` gives it.
-    judge: of the answers.
-    batches: of all processes.
+    sample: made by `generating`.
+    judge: judges the answers.
+    batches: the batches of all processes.
 
   Returns:
-    Of each batch this process's problems, perhaps none, and their verdicts;
-    between them None after every run of decoding.
+    Iterator of (this process's problems of a batch, perhaps none, with their
+    numbers; their verdicts), and of None after every decoding call.
   """
   parts = [_part(batch) for batch in batches]
-  # Reward models score in all processes together: one that has no problem of
-  # the batch scores a copy.
+  # Reward models score in all processes together: a process without a problem
+  # of the batch scores a copy of one.
   begun = [judge.begin([p for _, p in own or asked[:1]])
            for asked, own in parts]
   groups: list[dict[int, Rollout]] = [{} for _ in parts]
@@ -234,10 +240,10 @@ def judged(sample: Sample, judge: Judge, batches: Sequence[Sequence[Item]]
 
 
 def _part(batch: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-  """(what this process samples of a batch, what of it counts).
+  """(problems of a batch that this process samples, those of them that count).
 
-  All processes sample as much: the last problem is repeated for those that have
-  less, or nothing.
+  All processes sample the same number: the last problem of the batch is
+  repeated for those with fewer.
   """
   count = jax.process_count()
   filled = list(batch) + [batch[-1]] * (-len(batch) % count)
@@ -248,25 +254,25 @@ def _part(batch: Sequence[Item]) -> tuple[list[Item], list[Item]]:
 
 def generating(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
                bias_LE: jax.Array, step: int = 0) -> Sample:
-  """Samples as an evaluation at a step does; see `evaluate`."""
+  """`sampling` with the key of an evaluation at a step; see `evaluate`."""
   key = keys.fold(jax.random.key(cfg.seed), _STREAM, step)
   return sampling(cfg, engine, judge, params, bias_LE, key)
 
 
 def sampling(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
              bias_LE: jax.Array, key: jax.Array) -> Sample:
-  """Samples problems of all batches through one queue.
+  """A function that samples the problems of all batches through one queue.
 
   Args:
-    cfg: how many.
-    engine: of the policy's model.
-    judge: phrases the questions.
-    params: the policy, as the engine reads it.
-    bias_LE: its router bias.
-    key: of the samples.
+    cfg: number of samples.
+    engine: made by `sampler` for the policy's model.
+    judge: words the questions.
+    params: the policy's parameters in the decode layout, see `laid_out`.
+    bias_LE: its router bias, float32 [L, E].
+    key: random key of the samples.
   """
   def sample(batches):
-    # The host holds all samples of a call, with room for their longest.
+    # The host holds the samples of a call in arrays of max_new_tokens each.
     problems = max(1, _HELD // (cfg.max_new_tokens * cfg.samples))
     some = max(1, problems // max(map(len, batches), default=1))
     for first in range(0, len(batches), some):
@@ -285,7 +291,7 @@ def sampling(cfg: EvalConfig, engine: Engine, judge: Judge, params: Any,
 
 def sampler(cfg: EvalConfig, model: Model, tokenizer: Tokenizer,
             mesh: jax.sharding.Mesh | None = None) -> Engine:
-  """The engine that samples as `cfg` says."""
+  """An engine with the sampling settings of `cfg`."""
   return Engine(model, SamplingConfig(
       temperature=cfg.temperature, top_p=cfg.top_p,
       max_new_tokens=cfg.max_new_tokens, vocab=tokenizer.vocab_size),
@@ -295,13 +301,13 @@ def sampler(cfg: EvalConfig, model: Model, tokenizer: Tokenizer,
 def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
          prompts: Sequence[Prompt], folder: str | os.PathLike, name: str
          ) -> EvalResult:
-  """`evaluate`, stored in `folder`; what is there already is read.
+  """Runs `evaluate` and stores the result in `folder`, or reads it from there.
 
   Args:
     cfg, engine, judge, prompts: see `evaluate`.
     policy: the model.
     folder: gets NAME.json, the result, and NAME.jsonl.gz, the generations.
-    name: of the model.
+    name: name of the model, NAME.
   """
   path = epath.Path(folder) / f"{name}.json"
   saved = processes.from_writer(
@@ -309,7 +315,7 @@ def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
   if saved:
     result = config_lib.from_dict(EvalResult, saved)
     return dataclasses.replace(result, pass_k={
-        int(k): share for k, share in result.pass_k.items()})  # JSON's are text
+        int(k): share for k, share in result.pass_k.items()})  # JSON keys: text
   result = evaluate(
       cfg, engine, judge, laid_out(policy, engine), policy.router_bias_LE,
       prompts, path=epath.Path(folder) / f"{name}.jsonl.gz",
@@ -320,12 +326,12 @@ def once(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
 
 
 def laid_out(policy: Weights, engine: Engine, *, donate: bool = False) -> Any:
-  """The policy's parameters ready to decode, as the engine's mesh splits them.
+  """The policy's parameters in the decode layout, sharded as the engine reads.
 
   Args:
     policy: the model.
-    engine: that shall sample from it.
-    donate: the policy's own arrays are given up, so that there is one copy.
+    engine: the engine that will sample from it.
+    donate: give up the policy's own arrays, so that there is only one copy.
   """
   way = reshard.Decoding(policy.model, engine.mesh, policy.params)
   return way.there(policy.params, donate=donate)
@@ -334,15 +340,15 @@ def laid_out(policy: Weights, engine: Engine, *, donate: bool = False) -> Any:
 def during(cfg: EvalConfig, engine: Engine, judge: Judge,
            prompts: Sequence[Prompt], workdir: str | os.PathLike
            ) -> Callable[..., dict[str, float] | None]:
-  """What a training loop calls now and then, as `grpo.run` takes it.
+  """The evaluation during training, as `grpo.run` takes it.
 
   Args:
     cfg, engine, judge, prompts: see `evaluate`.
-    workdir: of the run, where the generations are stored.
+    workdir: folder of the run, where the generations are stored.
 
   Returns:
-    (params, router_bias_LE, step, interrupted) -> the numbers for the log, or
-    None if it was interrupted; `interrupted` may be left out.
+    A function (params, router_bias_LE, step, interrupted) -> metrics for the
+    log, or None if interrupted; `interrupted` is optional.
   """
   def run(params, bias_LE, step, interrupted=lambda: False):
     result = evaluate(
@@ -355,7 +361,7 @@ def during(cfg: EvalConfig, engine: Engine, judge: Judge,
 
 
 def metrics(result: EvalResult) -> dict[str, float]:
-  """The numbers of an evaluation under the names of the log."""
+  """The metrics of an evaluation by their names in the log."""
   numbers = {
       "eval/pass1": result.pass1, "eval/pass1_low": result.pass1_low,
       "eval/pass1_high": result.pass1_high, "eval/maj": result.maj_k,

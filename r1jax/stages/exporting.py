@@ -1,4 +1,5 @@
-"""A model as a Hugging Face folder: parameters, configs, tokenizer, card."""
+"""Exports a model to Hugging Face's format: weights, config, tokenizer, card.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +26,14 @@ from r1jax.training import lora
 
 REWARD = "reward.json"  # beside a reward model's parameters
 _GENERATION = "generation_config.json"
-# What R1 was evaluated with (arXiv:2501.12948, section 3).
+# R1's sampling in evaluations (arXiv:2501.12948, section 3).
 _SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
 
 
 def check_unused(folder: str) -> None:
-  """Raises ValueError if there is something at `folder` already.
+  """Raises ValueError if `folder` is a file or not empty.
 
-  Every process calls it, and `write`.
+  Every process must call it.
   """
   def look() -> None:
     path = os.path.abspath(folder)
@@ -46,21 +47,27 @@ def check_unused(folder: str) -> None:
 def write(folder: str, policy: Weights, tokenizer: Tokenizer, *, init: str,
           command: str, dtype: str = "bfloat16", shard_bytes: float = 5e9,
           fp8: bool = False) -> str:
-  """Writes all that transformers and others read, or nothing.
+  """Writes a complete model folder for transformers and others, or nothing.
+
+  Every process must call it.
 
   Args:
     folder: new or empty, local.
     policy: the model.
     tokenizer: its tokenizer.
-    init: where the model comes from, as --init names it; a run's config and
-      last evaluation go into the card.
-    command: that exports, for the card.
-    dtype: of the stored parameters.
-    shard_bytes: largest file.
-    fp8: matrices of the blocks as FP8 in blocks of 128 x 128.
+    init: the model's source, as --init names it; a run's config and last
+      evaluation go into the card.
+    command: the exporting command, for the card.
+    dtype: dtype of the stored parameters.
+    shard_bytes: the most bytes of a file.
+    fp8: whether to store the layers' matrices as FP8 with a scale for each
+      block of 128 x 128.
 
   Returns:
-    The model in words, and what became of an adapter in its parameters.
+    A description of the model, and of an adapter's rounding, if it has one.
+
+  Raises:
+    ValueError: the folder is in use.
   """
   check_unused(folder)
   out, cfg = os.path.abspath(folder), policy.model.cfg
@@ -72,7 +79,7 @@ def write(folder: str, policy: Weights, tokenizer: Tokenizer, *, init: str,
       _GENERATION: generation(tokenizer),
       "README.md": card(os.path.basename(out), init, command, about,
                         config_lib.to_dict(cfg)).encode()}
-  extras.pop(hf_tokenizer.DATE, None)  # the run's, not the model's
+  extras.pop(hf_tokenizer.DATE, None)  # belongs to the run, not to the model
   _save(out, policy, fields, extras, dtype=dtype, shard_bytes=shard_bytes,
         fp8=fp8)
   return about
@@ -81,19 +88,19 @@ def write(folder: str, policy: Weights, tokenizer: Tokenizer, *, init: str,
 def write_reward(folder: str, weights: Weights, tokenizer: Tokenizer,
                  about: dict[str, Any], *, init: str, command: str,
                  dtype: str = "float32", shard_bytes: float = 5e9) -> str:
-  """A reward model as ...ForSequenceClassification with one label.
+  """Writes a reward model as ...ForSequenceClassification with one label.
 
-  transformers scores the last token that is not the padding of config.json.
-  Here that is the end of the answer, so the padding must be another id than
-  the ends: where a tokenizer pads with an end, another one is named, and the
-  card says so.
+  transformers reads the score at the last token that is not padding. That must
+  be the end-of-sequence token of the answer, so if the tokenizer pads with an
+  end-of-sequence id, config.json names another padding id, and the card says
+  so.
 
   Args:
     folder, weights, tokenizer, init, command, dtype, shard_bytes: see `write`.
-    about: what `reward_weights.about` says of it; it lies in the folder.
+    about: the description from `reward_weights.about`, stored in the folder.
 
   Returns:
-    The model in words.
+    A description of the model.
   """
   check_unused(folder)
   out, cfg = os.path.abspath(folder), weights.model.cfg
@@ -126,7 +133,7 @@ def _save(out: str, weights: Weights, fields: dict[str, Any],
 
 
 def adaptation(params: Any, dtype: str, fp8: bool = False) -> list[str]:
-  """What a file in this dtype loses of an adapter; [] without one."""
+  """How much of an adapter is lost to rounding in a dtype; [] without one."""
   if not any(map(linear.is_adapted, jax.tree.leaves(
       params, is_leaf=linear.is_adapted))):
     return []
@@ -141,13 +148,14 @@ def adaptation(params: Any, dtype: str, fp8: bool = False) -> list[str]:
 
 
 def generation(tokenizer: Tokenizer) -> bytes:
-  """generation_config.json: the file's own fields or R1's sampling, our ends.
+  """generation_config.json with all end-of-sequence ids.
 
-  Every end that the model was sampled with is named: the file that came with
-  the tokenizer may lack one.
+  Other fields are those of the file that came with the tokenizer, or R1's
+  sampling. The ids are replaced because that file may lack one that the model
+  was sampled with.
   """
   kept = json.loads(tokenizer.files.get(_GENERATION, b"{}")) or _SAMPLING
-  # transformers makes a file with this mark anew from config.json.
+  # With this mark transformers regenerates the file from config.json.
   kept = {k: v for k, v in kept.items() if k != "_from_model_config"}
   eos = sorted(tokenizer.eos_ids)
   return _json(kept | {
@@ -165,7 +173,7 @@ def results(workdir: epath.Path) -> dict[str, float]:
 
 def card(title: str, init: str, command: str, about: str,
          model: dict[str, Any], task: str = "text-generation") -> str:
-  """README.md: what the model is, where it comes from, what it scores."""
+  """The model card, README.md: description, origin, results, configuration."""
   parts = [
       f"---\nlibrary_name: transformers\npipeline_tag: {task}\n"
       f"tags: [r1jax]\n---\n\n# {title}\n\n{about}.",

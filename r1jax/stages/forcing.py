@@ -1,10 +1,10 @@
-"""Thoughts of forced lengths: the same samples, stopped and made to answer.
+"""Budget forcing: cuts thoughts at a number of tokens and samples answers.
 
-A sample's tokens do not depend on how long it may become, so one long sample
-gives all shorter ones: of a thought that is not closed within its budget the
-tokens beyond are dropped, `close` is put behind, and the model goes on from
-there. Thoughts that end by themselves stay as they are (budget forcing;
-Muennighoff et al., arXiv:2501.19393, who also prolong thoughts: not done here).
+A sample's tokens do not depend on its length limit, so that one long sample
+serves all budgets: a thought that is not closed within the budget is cut there,
+`close` is appended, and the model continues with the answer. Thoughts that end
+within the budget stay unchanged (Muennighoff et al., arXiv:2501.19393, who also
+prolong thoughts, which is not done here).
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from r1jax.rollout.engine import Engine
 from r1jax.stages.evaluating import Group, Sample
 from r1jax.stages.judging import Judge
 
-_STREAM = 2**31 + 1  # other randomness than evaluations' and training's
+# Folded into the key, so that samples differ from training's and evaluations'.
+_STREAM = 2**31 + 1
 
 
 class Forcing:
   """Answers to questions under a budget of thought tokens.
 
   Attributes:
-    forced: samples of the last budget that were made to answer.
-    asked: samples of it.
+    forced: samples whose thought was cut under the last budget.
+    asked: all samples under the last budget.
   """
 
   def __init__(self, engine: Engine, params: Any, bias_LE: jax.Array,
@@ -41,20 +42,20 @@ class Forcing:
     """Samples nothing yet.
 
     Args:
-      engine: of the policy; its max_new_tokens is the longest thought.
-      params: the policy, as the engine reads it.
-      bias_LE: its router bias.
-      judge: phrases questions and decodes.
-      samples: a question.
-      seed: of the samples.
-      close: what ends a thought and begins the answer, with `</think>`.
-      answer_tokens: longest answer behind it.
+      engine: engine of the policy; its max_new_tokens limits uncut samples.
+      params: the policy's parameters in the decode layout.
+      bias_LE: its router bias, float32 [L, E].
+      judge: words the questions and decodes.
+      samples: samples of each question.
+      seed: seed of the samples.
+      close: text that ends a thought and begins the answer, with `</think>`.
+      answer_tokens: longest answer after it, in tokens.
 
     Raises:
-      ValueError: `close` does not close a thought.
+      ValueError: `close` has no `</think>`.
     """
-    check(thoughts.CLOSE in close, f"close={close!r} does not end a thought;"
-          f" write {thoughts.CLOSE} in it, and how an answer begins")
+    check(thoughts.CLOSE in close, f"close={close!r} does not end a thought; it"
+          f" must have {thoughts.CLOSE}, and may have how an answer begins")
     self._engine, self._params, self._bias_LE = engine, params, bias_LE
     self._judge, self._samples, self._seed = judge, samples, seed
     self._close = np.array(judge.tokenizer.encode_chat(close), np.int32)
@@ -69,11 +70,12 @@ class Forcing:
 
   def draw(self, prompts: Sequence[Prompt], ended: Callable[[int], None]
            ) -> None:
-    """Draws the unforced samples, once for all budgets.
+    """Draws the uncut samples, once for all budgets.
 
     Args:
       prompts: the questions.
-      ended: called with how many more of them have all their samples.
+      ended: called after each decoding call with the number of questions whose
+        samples it completed.
     """
     found: dict[int, Rollout] = {}
     for complete in self._engine.groups(
@@ -85,7 +87,7 @@ class Forcing:
     self._numbers = {p.id: q for q, p in enumerate(prompts)}
 
   def sample(self, budget: int) -> Sample:
-    """What `evaluating.answers` asks for its samples: those under a budget."""
+    """The `Sample` function of a budget, as `evaluating.answers` takes it."""
     def sample(batches: Sequence[Sequence[Prompt]]) -> Iterator[list[Group]]:
       forced = self.under(budget)
       for at, batch in enumerate(batches):
@@ -98,7 +100,7 @@ class Forcing:
     return sample
 
   def under(self, budget: int) -> Rollout:
-    """All samples under a budget of thought tokens."""
+    """All samples under a budget of thought tokens; log-probabilities are 0."""
     whole = self._whole
     open_ = self._open(whole, budget)
     self.forced, self.asked = len(open_), whole.lengths_QG.size
@@ -121,11 +123,11 @@ class Forcing:
     return keys.fold(jax.random.key(self._seed), _STREAM)
 
   def _open(self, whole: Rollout, budget: int) -> list[tuple[int, int]]:
-    """(question, sample) of the thoughts that are not closed in time."""
+    """(question, sample) of the thoughts not closed within the budget."""
     found = []
     for q, g in np.ndindex(whole.lengths_QG.shape):
       ids = whole.completion(q, g)[:budget]
-      # Ended by itself, with a thought or without one.
+      # Whether the sample ended by itself within the budget.
       ended = whole.lengths_QG[q, g] <= budget and not whole.truncated_QG[q, g]
       if not ended and thoughts.CLOSE not in self._judge.tokenizer.decode(
           ids.tolist()):
@@ -134,8 +136,7 @@ class Forcing:
 
   def _answers(self, whole: Rollout, open_: Sequence[tuple[int, int]],
                budget: int) -> dict[tuple[int, int], tuple[np.ndarray, bool]]:
-    """(answer ids, whether it met its limit) of the thoughts that were closed.
-    """
+    """(answer ids, whether truncated) of the cut thoughts."""
     if not open_:
       return {}
     rollout = self._answering.generate(

@@ -1,9 +1,10 @@
-"""GRPO: from a base model to one that reasons, by rule rewards alone.
+"""GRPO (arXiv:2402.03300) with rule rewards, reward models and a teacher.
 
-One step is seven calls:
+`take_step` is one step:
 
-  Prompt -> engine -> Rollout -> judge -> Scored -> advantages -> pack ->
-  TokenBatch -> update -> state -> engine
+  questions -> engine -> Rollout -> packing -> fixed log-probabilities
+                         Rollout -> judge (meanwhile) -> Scored -> advantages
+  packed batches with both -> updates -> policy of the next step
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ from r1jax.training import optimizer
 from r1jax.training import step as step_lib
 from r1jax.training.advantages import Advantages, group_advantages
 
-# (params, router_bias_LE, step, whether to stop) -> metrics by name, or None if
-# it was stopped.
+# (params, router_bias_LE, step, interrupted) -> metrics by name, or None if
+# interrupted() became true.
 Evaluate = Callable[
     [Any, jax.Array, int, Callable[[], bool]], dict[str, float] | None]
 
@@ -61,27 +62,31 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
         settings: dict[str, Any] | None = None,
         skip_damaged: bool = False,
         remedies: Mapping[str, str] | None = None) -> Weights:
-  """Trains, or goes on where `workdir` stopped.
+  """Trains, or resumes the run in `workdir`.
 
-  Under several processes each has its part of a step's questions: it samples,
-  judges and packs those, with their groups whole.
+  With several processes each samples, judges and packs its part of a step's
+  questions, in whole groups.
 
   Args:
     cfg: the settings.
-    initial: model and first parameters, also the first reference policy. The
-      run takes them: their arrays become its own.
-    judge: phrases questions, judges answers.
+    initial: the model and its first parameters, which are also the first
+      reference policy. Their arrays are moved into the run's state.
+    judge: renders questions and judges answers.
     prompts: the training questions.
     workdir: folder of the run.
     evaluate: called at the start, after every `eval_every` steps and at the
       end; never if that is 0.
     mesh: to train and sample on; None for one device.
-    teacher: whom `cfg.distill` follows, of the same tokenizer, on `mesh`.
-    settings: what else defines the run, for config.json.
+    teacher: the teacher of `cfg.distill`, with the same tokenizer, on `mesh`.
+    settings: other settings that define the run, for config.json.
     skip_damaged, remedies: see `Session`.
 
   Returns:
     The model with its parameters after the last step (or the interruption).
+
+  Raises:
+    ValueError: settings, model and mesh do not fit together, `workdir` has a
+      run with other settings, or no sample of the first step has a verdict.
   """
   model = initial.model
   cfg = dataclasses.replace(cfg, optimizer=optimizer.scheduled(
@@ -101,7 +106,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   learner = learner_lib.Learner(cfg, initial, mesh, teacher)
   arrays, host = session.restore(learner.arrays(), {})
   learner.load(arrays)
-  del arrays  # a reference that is refreshed must not stay here
+  del arrays  # would keep the old reference alive after a refresh
   if host:
     stream.set_state(host["stream"])
   engines = {new: Engine(model, SamplingConfig(
@@ -116,8 +121,8 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
     available = pipeline.size(prompts)
     if available < cfg.questions:
       session.progress.say(
-          f"a step asks {cfg.questions} questions of the {available} there are:"
-          " they repeat, with samples of their own each time")
+          f"a step has {cfg.questions} questions but there are only"
+          f" {available}: they repeat within a step, with different samples")
     if evaluate and due(cfg, 0) and not session.resumes:
       measured = this.evaluated(0)
       if measured is None:
@@ -136,14 +141,14 @@ class Run(NamedTuple):
 
   Attributes:
     cfg: the settings.
-    session: its files.
-    stream: batches of questions, with a position.
-    engines: the sampler by `max_new_tokens`.
-    judge: phrases questions, judges answers.
+    session: files, logging and interruption.
+    stream: batches of questions; its position is saved.
+    engines: the samplers by `max_new_tokens`.
+    judge: renders questions and judges answers.
     learner: policy and updates.
-    evaluate: as `run` was given it.
-    paused: what an interrupted step had done, and where to save another one.
-    stalled: notices when nothing is learnt.
+    evaluate: as given to `run`.
+    paused: the state of an interrupted step, and its saving.
+    stalled: notices when nothing is learned.
   """
 
   cfg: GrpoConfig
@@ -161,8 +166,8 @@ class Run(NamedTuple):
               ended: Callable[[int, Rollout], None] | None = None) -> Rollout:
     """The samples of this process's questions in rollout `step`.
 
-    `ended` is called with the number of a question and its samples when they
-    have ended, while others grow.
+    `ended` is called with a question's index and its samples once they have
+    ended, while others are still decoding.
     """
     cfg = self.cfg
     with self.learner.sampling() as policy:
@@ -175,7 +180,7 @@ class Run(NamedTuple):
     return rollout
 
   def drafts(self, step: int) -> step_metrics.Sums:
-    """How often a draft was taken in this process's samples, for the log."""
+    """(accepted drafts, forward passes) of this process's samples, to log."""
     speed = self.engines[self.cfg.longest(step)].speed
     taken = float(speed["tokens"] - speed["rounds"]), speed["rounds"]
     speed.clear()
@@ -190,7 +195,7 @@ class Run(NamedTuple):
 
 
 def take_step(run: Run, step: int) -> None:
-  """One step, `step` being done before; a signal sets `session.stopped`."""
+  """One step, after `step` earlier ones; a signal sets `session.stopped`."""
   cfg, session, learner, paused = run.cfg, run.session, run.learner, run.paused
   clock, drawn = Clock(), run.stream.get_state()
   rollouts, work = paused.take()
@@ -207,8 +212,8 @@ def take_step(run: Run, step: int) -> None:
     count_reads(cfg, learner, packed)
     placed = learner.place(packed)
     fixed = learner.fixed_logprobs(placed[:cfg.minibatches])
-    jax.block_until_ready(fixed)  # else its time would count as a wait
-    clock.lap("logprobs")  # the device works while children judge
+    jax.block_until_ready(fixed)  # else its time would count as rewards'
+    clock.lap("logprobs")  # overlaps with judging in child processes
     scored = collected.verdicts()
     advantages = group_advantages(
         scored.rewards_QG, scored.valid_QG, scored.rollout.truncated_QG,
@@ -224,7 +229,7 @@ def take_step(run: Run, step: int) -> None:
         learner.ready(packed, placed, fixed, advantages.advantages_QG,
                       advantages.keep_QG),
         {"sums": sums, "others": collected.metrics}, clock.laps)
-    del placed, fixed  # the work has what an update reads of them
+    del placed, fixed  # `work` has the arrays that updates read
     record(session, step + 1, scored, advantages)
   work.update(learner, session)
   if not work.complete:
@@ -248,13 +253,13 @@ def take_step(run: Run, step: int) -> None:
 
 def count_reads(cfg: GrpoConfig, learner: Learner,
                 packed: Sequence[Minibatch]) -> None:
-  """What a step's updates and fixed log-probabilities cost."""
+  """Counts the cost of a step's updates and fixed log-probabilities."""
   model, teacher = learner.model.cfg, learner.teacher
   for number, (batch, _) in enumerate(packed):
     cost.read("train", model, batch, factor=cost.TRAINING, part=True)
     if cfg.distill.divergence:
       cost.read("teacher", teacher.model.cfg, batch, part=True)
-    if number < cfg.minibatches:  # later epochs have the same, in other rows
+    if number < cfg.minibatches:  # later epochs reuse the first one's
       for _ in range(cfg.reads_reference + (not cfg.on_policy)):
         cost.read("score", model, batch, part=True)
       if cfg.distill.factor:
@@ -270,11 +275,11 @@ def parts(cfg: GrpoConfig, step: int) -> list[np.ndarray]:
 
 
 def _check(cfg, model, mesh, teacher):
-  """What a config cannot know by itself: whether model and mesh suit it."""
+  """Checks the settings against model, mesh and processes."""
   check(cfg.distill.on == (teacher is not None),
         f"distill.factor={cfg.distill.factor}, distill.divergence="
         f"{cfg.distill.divergence}: they need a teacher, and a teacher needs"
-        " one of them to be positive")
+        " one of them above 0")
   if teacher is not None:
     teacher.model.cfg.check_length(cfg.row_length, "row_length (teacher)")
   for new in cfg.max_new_tokens:
@@ -318,29 +323,28 @@ def joined(batches: Sequence[TokenBatch]) -> TokenBatch:
 
 
 def check_verdicts(scored: Scored) -> None:
-  """Ends a run whose first step has no verdict at all, in all processes.
+  """Ends a run in all processes if its first step has no verdict at all.
 
   Raises:
-    ValueError: that is so; says why.
+    ValueError: no sample has a verdict; the message says why.
   """
   if not any(processes.gather(bool(scored.valid_QG.any()))):
     raise ValueError(
         f"no sample of the first step has a verdict ({why(scored)}): nothing"
-        " could be learned. A reference that its verifier cannot read, or a"
-        " rule that fails, does that; mend it and give the same command")
+        " could be learned. Either a reference cannot be read by its verifier,"
+        " or a rule fails; fix it and run the same command again")
 
 
 def why(scored: Scored) -> str:
-  """What the rules said of the first sample."""
+  """The reasons that the rules give for the first sample's verdict."""
   return ", ".join(f"{k}: {v}" for k, v in scored.reasons[0][0].items())
 
 
 def record(session: Session, step: int, scored: Scored,
            advantages: Advantages) -> None:
-  """Writes the step's samples of this process, for people to read.
+  """Stores this process's samples of a step, and warns if none has a verdict.
 
-  Says so where none of them got a verdict: a rule of one's own that always
-  fails would else train on nothing in silence.
+  Without the warning a user's rule that always fails would go unnoticed.
   """
   if not scored.valid_QG.any():
     session.progress.say(
@@ -366,14 +370,14 @@ def record(session: Session, step: int, scored: Scored,
 
 
 class Clock:
-  """Seconds between laps, by name."""
+  """A stopwatch: seconds by phase."""
 
   def __init__(self):
     self.laps: dict[str, float] = {}
     self._last = time.perf_counter()
 
   def lap(self, name: str, **others: float) -> None:
-    """Ends a lap, of which some seconds belong to others by name."""
+    """Adds the seconds since the last lap to `name`, less those of `others`."""
     now = time.perf_counter()
     spent = {name: now - self._last - sum(others.values())} | others
     self._last = now

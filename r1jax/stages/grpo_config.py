@@ -17,54 +17,63 @@ from r1jax.training.optimizer import OptimizerConfig
 class GrpoConfig:
   """Settings of `grpo.run`; the defaults fit the embedded base."""
 
-  steps: int = 100  # rollouts, each followed by minibatches * epochs updates
-  questions: int = 16  # questions per rollout
-  samples: int = 16  # samples per question: the group (R1: 16)
-  minibatches: int = 1  # updates a rollout is split into, at random (R1: 16)
+  # Rollouts to make; each is followed by minibatches * epochs updates.
+  steps: int = 100
+  questions: int = 16  # questions per rollout (R1: 512, 32 per update)
+  samples: int = 16  # samples per question, the group size (R1: 16)
+  # Updates per rollout and epoch, on random parts of it (R1: 16).
+  minibatches: int = 1
   epochs: int = 1  # passes over a rollout (R1: 1)
   row_length: int = 256  # tokens of a packed row
-  micro_rows: int = 24  # rows of a micro-batch
+  micro_rows: int = 24  # packed rows of a micro-batch, over all devices
   temperature: float = 1.0  # sampling temperature of rollouts (R1-Zero: 1)
-  # Longest completion in tokens; several are stages that `stage_steps` divides.
+  # Longest completion in tokens; several values are stages, which
+  # `stage_steps` separates (R1-Zero: 32768, then 65536).
   max_new_tokens: tuple[int, ...] = (96,)
-  stage_steps: tuple[int, ...] = ()  # rollouts before stages 2, 3, ...
-  # Rounds of fresh questions that replace groups without variance (DAPO's
-  # dynamic sampling); 0 trains on all groups.
+  # Steps at which stages 2, 3, ... of max_new_tokens begin.
+  stage_steps: tuple[int, ...] = ()
+  # Rounds of new questions that replace groups without variance (dynamic
+  # sampling of DAPO, arXiv:2503.14476); 0 trains on all groups.
   dynamic_tries: int = 0
-  # Completions that grow at once, the others wait for a free slot; 0 is as many
-  # as the devices have memory for (all, on a CPU). It changes no sample.
+  # Completions that are decoded at once, over all devices; the others wait for
+  # a free row. 0: as many as fit into the devices' free memory (all, on CPU).
+  # It changes no sample, unless rollout_deadline is set.
   max_rows: int = 0
-  # Let the MTP module draft tokens of rollouts, which the policy then draws or
-  # not. It changes no sample.
+  # Speculative decoding of rollouts: the MTP module drafts tokens and the
+  # policy verifies them. In float32 it changes no sample.
   speculate: bool = False
-  # Tokens that a question's samples have, counted from when the first of them
-  # began: what is unfinished then is truncated, the fewer `max_rows` the more.
-  # 0 is no such end.
+  # Tokens that a row can decode from the start of a question's first sample
+  # until all its unfinished samples are truncated; the fewer max_rows, the more
+  # are. 0: no deadline.
   rollout_deadline: int = 0
-  replay_experts: bool = False  # use the sampler's experts in the update
-  reference_every: int = 400  # updates between refreshes of the reference
+  # Use the experts that the sampler's router chose in the update.
+  replay_experts: bool = False
+  # Updates between replacements of the reference by the policy (R1: 400).
+  reference_every: int = 400
   # Log the KL to the reference policy although policy.kl_beta is 0.
   log_kl: bool = False
-  # Factor of the loss that trains the MTP module as a draft of the policy; with
-  # 0 the module stays as it is.
+  # Factor of the loss that trains the MTP module to draft the policy's tokens;
+  # 0 leaves the module unchanged.
   draft: float = 0.0
-  # Step of the router bias (V3: 0.001 in pre-training).
+  # Step size of the router's selection bias per update (V3: 0.001 in
+  # pre-training).
   bias_update_speed: float = 0.0
-  balance: float = 0.0  # factor of the sequence-wise balance loss during RL
+  balance: float = 0.0  # factor of the sequence-wise balance loss
   # Prompt template: r1-zero, plain, chat, chat-think, r1 or file:PATH.
   template: str = "r1-zero"
-  # What lies in host memory while idle: optimizer, reference, rewards (reward
-  # models).
+  # What is kept in host memory while idle: optimizer, reference, rewards
+  # (reward models).
   offload: tuple[str, ...] = ()
-  driver: str = "mesh"  # mesh, or pmap (replicas; the first device samples)
-  seed: int = 0  # seed of the order of prompts and of samples
+  # mesh, or pmap: replicas on all devices, of which the first one samples.
+  driver: str = "mesh"
+  seed: int = 0  # seed of the order of questions and of the samples
   save_every: int = 25  # steps between checkpoints
-  eval_every: int = 25  # steps between evaluations; 0 is never
-  # Who shows the metrics beside TensorBoard: wandb, trackio or both.
+  eval_every: int = 25  # steps between evaluations; 0: never
+  # Services that get the metrics too: wandb, trackio or both.
   sinks: tuple[str, ...] = ()
   policy: PolicyConfig = PolicyConfig(kl_beta=0.001)
   distill: DistillConfig = dataclasses.field(
-      default=DistillConfig(), metadata={"flag": False})  # by a teacher
+      default=DistillConfig(), metadata={"flag": False})  # from a teacher
   advantages: AdvantageConfig = AdvantageConfig()
   optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
   lora: LoraConfig = LoraConfig()
@@ -78,9 +87,10 @@ class GrpoConfig:
     for name in ("dynamic_tries", "max_rows", "rollout_deadline", "draft"):
       check(getattr(self, name) >= 0,
             f"{name}={getattr(self, name)} must not be negative")
-    check(self.samples > 1, f"samples={self.samples}: one has no baseline")
+    check(self.samples > 1, f"samples={self.samples} must be at least 2: a"
+          " group of one has no baseline")
     check(self.temperature > 0, f"temperature={self.temperature} must be"
-          " positive: greedy samples of a group are all alike")
+          " positive: greedy samples of a group are all equal")
     check(self.questions * self.samples % self.minibatches == 0,
           f"{self.questions * self.samples} samples do not divide into"
           f" minibatches={self.minibatches}")
@@ -95,19 +105,20 @@ class GrpoConfig:
           f"driver={self.driver!r}: choose mesh or pmap")
     check(self.driver == "mesh" or not self.distill.on, "driver='pmap' takes no"
           " teacher; choose driver='mesh'")
-    # JAX 0.11.2's compiler dies of an adapter under pmap.
+    # JAX 0.11.2 crashes when it compiles an adapter under pmap.
     check(self.driver == "mesh" or not self.lora.rank,
           f"driver='pmap' trains all parameters, not"
           f" lora.rank={self.lora.rank}; choose driver='mesh'")
 
   @property
   def on_policy(self) -> bool:
-    """Whether the policy that samples is the one that is updated."""
+    """Whether a rollout has one update, so that the sampler is the old policy.
+    """
     return self.minibatches == self.epochs == 1
 
   @property
   def reads_reference(self) -> bool:
-    """Whether anything asks for the reference policy."""
+    """Whether a step needs the reference policy."""
     return self.policy.kl_beta > 0 or self.log_kl
 
   def longest(self, step: int) -> int:
@@ -115,12 +126,12 @@ class GrpoConfig:
     return self.max_new_tokens[sum(step >= s for s in self.stage_steps)]
 
   def prompt_limit(self, context: int) -> int:
-    """Tokens of the longest prompt that every stage has room for."""
-    # A sequence of n tokens takes n - 1 slots of a row.
+    """The most tokens of a prompt, in all stages."""
+    # A sequence of n tokens takes n - 1 positions of a row.
     return min(self.row_length + 1, context) - max(self.max_new_tokens)
 
   def explain(self) -> str:
-    """The sizes of a step, derived."""
+    """One line with the sizes of a step, derived from the settings."""
     n, updates = self.questions * self.samples, self.minibatches * self.epochs
     return (f"{self.questions} questions x {self.samples} samples = {n}"
             f" completions a step, {updates} update(s) of"

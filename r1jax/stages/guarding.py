@@ -1,4 +1,4 @@
-"""Risk control by name: whose keywords, rules and reviewer."""
+"""Builds risk control from its settings: keywords, rules, reviewer."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from r1jax.safety.risk_control import RiskConfig, RiskControl
 from r1jax.stages import programs
 from r1jax.stages.programs import Means
 
-ALL = "all"  # in place of keywords: every answer is reviewed
+ALL = "all"  # instead of keywords: every answer is reviewed
 
 
 def load(cfg: RiskConfig, means: Means) -> RiskControl | None:
-  """The risk control that `cfg` describes; None where it names no reviewer.
+  """The risk control that `cfg` describes; None if it names no reviewer.
 
   The reviewer is a model, an endpoint, or a function (messages, answer) -> ids
-  of the rules that the answer breaks, None where it cannot tell.
+  of the rules that the answer breaks, None if it cannot tell.
 
   Args:
-    cfg: all of it.
-    means: how a reviewer that is a model or an endpoint is reached.
+    cfg: its settings.
+    means: settings of reviewers that are models or endpoints.
 
   Raises:
     ValueError: there is no such reviewer, or as `keywords.read` and
@@ -41,7 +41,7 @@ def load(cfg: RiskConfig, means: Means) -> RiskControl | None:
 
 
 def settings(cfg: RiskConfig, means: Means) -> dict[str, Any] | None:
-  """What its decisions depend on, JSON-ready; None without a reviewer."""
+  """All that decisions depend on, JSON-ready; None without a reviewer."""
   if not cfg.reviewer:
     return None
   texts = [None if ALL in cfg.keywords else keywords.read(cfg.keywords),

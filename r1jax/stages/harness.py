@@ -1,11 +1,12 @@
-"""A model of ours in lm-evaluation-harness: likelihoods and generations.
+"""A model for lm-evaluation-harness: log-likelihoods and generations.
 
-The harness (https://github.com/EleutherAI/lm-evaluation-harness) asks a model
-three things, and means by them what its own `hf` model does: context and
-continuation become ids together and are split where the context's own ids end;
-a text without context follows the beginning-of-text id, or the end's if there
-is none; what is too long loses its beginning. Departure: a generation does not
-stop at a stop string, but is cut there afterwards.
+The harness (https://github.com/EleutherAI/lm-evaluation-harness) requests three
+things of a model, whose semantics are those of its own `hf` model: context and
+continuation are tokenised together and split after the context's own ids; a
+text without context follows the beginning-of-sequence id, or the
+end-of-sequence id if there is none; sequences that are too long lose their
+beginning. Departure: a generation is not stopped at a stop string, but cut
+there afterwards.
 """
 
 from __future__ import annotations
@@ -36,29 +37,29 @@ from r1jax.training import step
 
 _CHUNK = 512  # tokens whose logits exist at a time
 _SHORTEST = 128  # tokens of the shortest row
-_NEW = 256  # tokens of a generation that says nothing, as the harness's own
-# What a task may say of a generation; of the rest what changes nothing.
+_NEW = 256  # default most tokens of a generation, as in the harness
+# Unsupported generation arguments, with the values that have no effect.
 _NEUTRAL = {"num_beams": 1, "repetition_penalty": 1.0, "top_k": 0,
             "num_return_sequences": 1, "min_p": 0.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HarnessConfig:
-  """How much is done at once."""
+  """Batch sizes and limits."""
 
-  batch: int = 16  # generations at once
-  tokens: int = 8192  # of a batch of log-likelihoods
-  max_length: int = 0  # longest sequence; 0: the model's context
-  seed: int = 0  # of the samples
+  batch: int = 16  # generations per batch
+  tokens: int = 8192  # tokens per batch of log-likelihoods
+  max_length: int = 0  # longest sequence in tokens; 0: the model's context
+  seed: int = 0  # seed of sampled generations
 
   def __post_init__(self):
     check(self.batch > 0 and self.tokens >= _SHORTEST and self.max_length >= 0,
           f"batch={self.batch}, tokens={self.tokens} and max_length="
-          f"{self.max_length}: give at least 1, {_SHORTEST} and 0")
+          f"{self.max_length} must be at least 1, {_SHORTEST} and 0")
 
 
 class Harness:
-  """What the harness asks, answered in batches of few shapes."""
+  """Serves the harness's requests, in batches of few shapes."""
 
   def __init__(self, policy: Weights, tokenizer: Tokenizer, cfg: HarnessConfig,
                mesh: jax.sharding.Mesh | None = None):
@@ -66,9 +67,9 @@ class Harness:
 
     Args:
       policy: the model.
-      tokenizer: its own.
-      cfg: how much at once.
-      mesh: where the parameters lie.
+      tokenizer: its tokenizer.
+      cfg: batch sizes and limits.
+      mesh: the parameters' mesh, if any.
 
     Raises:
       ValueError: the model's context is shorter than cfg.max_length.
@@ -85,7 +86,7 @@ class Harness:
 
   @functools.cached_property
   def prefix(self) -> int:
-    """The id that a text without context follows."""
+    """The id that precedes a text without context."""
     for name in ("bos_token", "eos_token"):
       token = self.tokenizer.special_tokens.get(name)
       if token and len(ids := self.tokenizer.encode_chat(token)) == 1:
@@ -93,22 +94,24 @@ class Harness:
     return min(self.tokenizer.eos_ids)
 
   def encode(self, text: str) -> list[int]:
-    """Ids of a text; control tokens become theirs, as a chat's must."""
+    """Ids of a text, with the beginning-of-sequence id; control tokens are
+    recognised, as rendered chats need.
+    """
     ids = self.tokenizer.encode_chat(text)
     bos = self.tokenizer.bos_id
     return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
   def loglikelihood(self, pairs: Sequence[tuple[str, str]]
                     ) -> list[tuple[float, bool]]:
-    """(log-probability in nats, whether greedy decoding would say it) each.
+    """(log-probability in nats, whether it is the greedy continuation) each.
 
     Args:
-      pairs: (context, continuation).
+      pairs: (context, continuation) texts.
     """
     return self._scores([self._split(*pair) for pair in pairs])
 
   def rolling(self, texts: Sequence[str]) -> list[float]:
-    """Log-probability of whole texts, in windows of the context's length."""
+    """Log-probabilities of whole texts, in windows of `max_length` tokens."""
     windows, owners = [], []
     for number, text in enumerate(texts):
       for window in _windows(self.prefix, self.encode(text), self.max_length):
@@ -121,15 +124,15 @@ class Harness:
 
   def generate(self, requests: Sequence[tuple[str, Mapping[str, Any]]]
                ) -> list[str]:
-    """A completion each, cut at its stop strings.
+    """One completion per request, cut at its stop strings.
 
     Args:
-      requests: (context, what the task says of the generation: until,
-        max_gen_toks, do_sample, temperature, top_p).
+      requests: (context, generation arguments: until, max_gen_toks, do_sample,
+        temperature, top_p).
 
     Raises:
-      ValueError: a task asks for something else, or for more tokens than there
-        is room.
+      ValueError: a task has another argument, or asks for more tokens than the
+        context has room for.
     """
     groups: dict[tuple[float, float], list[int]] = {}
     asked = [_Asked.of(kwargs) for _, kwargs in requests]
@@ -143,7 +146,7 @@ class Harness:
       engine = self._engine(temperature, top_p, new)
       prompts = {n: self.encode(requests[n][0])[-(self.max_length - new):]
                  or [self.prefix] for n in numbers}
-      # Alike in length, so that little is padding.
+      # Sorted by length, so that there is little padding.
       order = sorted(numbers, key=lambda n: len(prompts[n]))
       for start in range(0, len(order), self._cfg.batch):
         part = order[start:start + self._cfg.batch]
@@ -155,10 +158,10 @@ class Harness:
 
   def chat(self, messages: Sequence[Mapping[str, str]],
            add_generation_prompt: bool = True) -> str:
-    """A conversation by the model's own template.
+    """Renders a conversation by the model's chat template.
 
-    An answer that is begun already is the last message, when no prompt is asked
-    for: its end is left out.
+    Without `add_generation_prompt` a last message of the assistant is the
+    beginning of its answer: what the template puts after it is left out.
     """
     text = chat.render(self.tokenizer, messages,
                        add_generation_prompt=add_generation_prompt)
@@ -169,7 +172,7 @@ class Harness:
 
   def _split(self, context: str, continuation: str
              ) -> tuple[list[int], list[int]]:
-    # Spaces belong to what follows: tokens begin with them.
+    # Trailing spaces go to the continuation, because tokens begin with spaces.
     before = self.encode(context.rstrip()) if context else []
     if not before:
       ids = self.tokenizer.encode_chat(context + continuation)
@@ -180,8 +183,8 @@ class Harness:
               ) -> list[tuple[float, bool]]:
     sequences = []
     for context, continuation in pairs:
-      check(0 < len(continuation) <= self.max_length, f"a continuation of"
-            f" {len(continuation)} tokens: 1 to {self.max_length} are possible")
+      check(0 < len(continuation) <= self.max_length, f"a continuation has"
+            f" {len(continuation)} tokens; it must have 1 to {self.max_length}")
       sequences.append([*context, *continuation][-(self.max_length + 1):])
     groups: dict[int, list[int]] = {}
     for number, ids in enumerate(sequences):
@@ -204,7 +207,7 @@ class Harness:
 
   def _batches(self, sequences: Sequence[list[int]], capacity: int
                ) -> Iterator[tuple[TokenBatch, list[tuple[int, int, int]]]]:
-    """(batch, (row, first position, sequence) of each in it), packed."""
+    """Packed batches: (batch, [(row, first position, index of sequence)])."""
     shards = 1 if self._mesh is None else len(self._mesh.devices.flat)
     rows = max(1, self._cfg.tokens // capacity // shards) * shards
     plan = packing.best_fit([len(ids) - 1 for ids in sequences], capacity)
@@ -243,7 +246,7 @@ class Harness:
 
   @functools.cached_property
   def _decoding(self) -> Any:
-    """Parameters as engines read them; the likelihoods keep theirs."""
+    """The parameters in the decode layout, a copy beside those for scoring."""
     return evaluating.laid_out(self._policy, self._engine(0.0, 1.0, 1))
 
   def _sampled(self, engine: Engine, prompts: Sequence[list[int]],
@@ -252,7 +255,7 @@ class Harness:
     prompts = [np.array(ids, np.int32) for ids in prompts]
     ids = [zlib.crc32(prompt.tobytes()) >> 1 for prompt in prompts]
     repeats = []
-    for address in ids:  # the same question again has other samples
+    for address in ids:  # a repeated prompt gets different samples
       repeats.append(self._asked[engine.cfg, address])
       self._asked[engine.cfg, address] += 1
     rollout = engine.generate(
@@ -272,7 +275,7 @@ class Harness:
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-  """What a task says of a generation."""
+  """Parsed generation arguments of a request."""
 
   until: tuple[str, ...]
   tokens: int
@@ -281,7 +284,7 @@ class _Asked:
 
   @classmethod
   def of(cls, kwargs: Mapping[str, Any]) -> _Asked:
-    """Raises ValueError of what is not offered."""
+    """Parses the arguments; raises ValueError if one is not supported."""
     rest = dict(kwargs)
     until = rest.pop("until", None) or ()
     tokens = rest.pop("max_gen_toks", rest.pop("max_new_tokens", _NEW))
@@ -292,9 +295,9 @@ class _Asked:
       temperature = 1.0
     other = {name: value for name, value in rest.items()
              if value is not None and _NEUTRAL.get(name) != value}
-    check(not other, f"a task asks for {other}, which is not offered; of a"
-          " generation there are until, max_gen_toks, do_sample, temperature"
-          " and top_p")
+    check(not other, f"a task asks for {other}, which is not supported; a"
+          " generation takes until, max_gen_toks, do_sample, temperature and"
+          " top_p")
     greedy = sampled is False or not temperature
     return cls((until,) if isinstance(until, str) else tuple(until),
                int(tokens), 0.0 if greedy else temperature,
@@ -305,8 +308,8 @@ def language_model(harness: Harness, name: str) -> Any:
   """An `lm_eval.api.model.LM` for `lm_eval.simple_evaluate(model=...)`.
 
   Args:
-    harness: answers.
-    name: of the tokenizer and its template, for the harness's caches.
+    harness: serves the requests.
+    name: identifies the tokenizer and its template in the harness's caches.
 
   Raises:
     ImportError: lm-eval is not installed (the extra `lm-eval`).
@@ -314,7 +317,7 @@ def language_model(harness: Harness, name: str) -> Any:
   from lm_eval.api import model
 
   class Ours(model.LM):
-    """Passes everything on."""
+    """Forwards all requests."""
 
     tokenizer_name = name
 
@@ -331,7 +334,7 @@ def language_model(harness: Harness, name: str) -> Any:
       return harness.chat(chat_history, add_generation_prompt)
 
     def chat_template(self, chat_template=False):
-      del chat_template  # a model has one
+      del chat_template  # there is only the model's own
       return harness.tokenizer.chat_template
 
   return Ours()
@@ -339,7 +342,7 @@ def language_model(harness: Harness, name: str) -> Any:
 
 def _token_scores(model: Model, params: Any, bias_LE: jax.Array,
                   batch: TokenBatch) -> tuple[jax.Array, jax.Array]:
-  """(float32 log-probability, whether it is the likeliest) of every target."""
+  """(float32 log-probability, whether it is the argmax) of targets, [B, T]."""
   out = model.forward(params, bias_LE, batch.tokens_BT, batch.positions_BT,
                       batch.segments_BT)
   w_DV = model.head(params).astype(out.hidden_BTD.dtype)
@@ -363,9 +366,10 @@ def _token_scores(model: Model, params: Any, bias_LE: jax.Array,
 
 def _windows(prefix: int, ids: list[int], length: int
              ) -> Iterator[tuple[list[int], list[int]]]:
-  """(context, continuation) that say every id once, contexts as long as fits.
+  """(context, continuation) pairs that cover every id once.
 
-  A bos that the tokenizer puts is one of these ids, as in the harness.
+  Contexts are as long as fits. A beginning-of-sequence id that the tokenizer
+  adds is one of the ids, as in the harness.
   """
   for start in range(0, len(ids), length):
     said = ids[start:start + length]

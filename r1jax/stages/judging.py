@@ -1,4 +1,4 @@
-"""From token ids to verdicts: decoding, then the rules in child processes."""
+"""Decodes token ids and judges the texts by rules and reward models."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from r1jax.sharding import processes
 
 
 class Judge(NamedTuple):
-  """What is needed to phrase questions and to judge answers.
+  """Words questions and judges answers.
 
   Attributes:
-    tokenizer: of the policy.
+    tokenizer: the policy's tokenizer.
     template: name in `data.text.templates`.
-    pool: child processes with the rules.
-    rewards: weight of each rule, and of each model.
+    pool: child processes that apply the rules.
+    rewards: weights of the rewards.
     models: reward models by the name of their reward.
-    missing: rewards that belong to the equation and have no model.
+    missing: rewards of the equation that have no model.
   """
 
   tokenizer: Tokenizer
@@ -59,7 +59,7 @@ class Judge(NamedTuple):
     return templates.prompt(messages, self.template, self.tokenizer)
 
   def texts(self, rollout: Rollout) -> tuple[tuple[str, ...], ...]:
-    """Decoded completions, Q tuples of G; end-of-sequence ids are left out."""
+    """Decoded completions, Q tuples of G, without end-of-sequence ids."""
     q, g = rollout.lengths_QG.shape
     eos = self.tokenizer.eos_ids
 
@@ -72,10 +72,10 @@ class Judge(NamedTuple):
   def submit(self, rollout: Rollout, prompts: Sequence[Prompt],
              texts: Sequence[Sequence[str]] | None = None
              ) -> Callable[[], Scored]:
-    """Starts judging; call the result to wait for it.
+    """Starts judging; the returned function waits for the verdicts.
 
-    Rules start at once in their children. Reward models compute, on the device,
-    when the result is called: what was dispatched before comes first.
+    Rules start at once, in child processes. Reward models compute on the device
+    when the function is called, after what was dispatched before.
 
     Raises:
       SandboxError, ValueError: see `check`.
@@ -88,7 +88,7 @@ class Judge(NamedTuple):
                                 pending.result())
 
   def begin(self, prompts: Sequence[Prompt]) -> Begun:
-    """Judges samples of these questions while others of them still grow.
+    """Starts judging a rollout of which some samples are still decoded.
 
     Raises:
       SandboxError, ValueError: see `check`.
@@ -106,7 +106,7 @@ class Judge(NamedTuple):
     return combine.scored(self.rewards, rollout, prompts, texts, judged)
 
   def check(self, prompts: Sequence[Prompt]) -> None:
-    """Makes sure that there is what judges these prompts.
+    """Checks that the prompts can be judged.
 
     Raises:
       SandboxError, ValueError: a rule lacks what it needs (`rules.check`), or
@@ -116,12 +116,12 @@ class Judge(NamedTuple):
     for prompt in prompts:
       name = models_lib.belongs(prompt)
       check(name not in self.missing, f"prompt {prompt.id} of {prompt.source!r}"
-            f" belongs to the reward model {name!r}: give"
+            f" needs the reward model {name!r}: give"
             f" --rewards.{name}=orbax:WORKDIR, or leave such prompts out")
 
 
 class Begun:
-  """The judgement of a rollout, begun before it is complete."""
+  """Judges a rollout question by question, before it is complete."""
 
   def __init__(self, judge: Judge, prompts: Sequence[Prompt]):
     self._judge, self._prompts = judge, prompts
@@ -129,9 +129,12 @@ class Begun:
 
   def add(self, question: int, group: Rollout,
           texts: Sequence[str] | None = None) -> None:
-    """Starts to judge the samples of one question, a rollout of it alone.
+    """Starts judging the samples of one question.
 
-    Its completions are decoded, unless they are given as `texts`.
+    Args:
+      question: its index among the prompts.
+      group: a rollout of this question alone.
+      texts: its completions; decoded from `group` by default.
     """
     judge = self._judge
     if texts is None:
@@ -140,12 +143,15 @@ class Begun:
     self._groups[question] = tuple(texts), items, judge.pool.submit(items)
 
   def judged(self) -> bool:
-    """Whether all groups were added and the rules are done with them."""
+    """Whether all groups were added and all rules have ended."""
     return len(self._groups) == len(self._prompts) and all(
         future.done() for _, _, future in self._groups.values())
 
   def submit(self, rollout: Rollout) -> Callable[[], Scored]:
-    """As `Judge.submit`, of the whole rollout, its groups added or none."""
+    """Like `Judge.submit`, for the whole rollout.
+
+    Either all its groups were added before, or none.
+    """
     if not self._groups:
       return self._judge.submit(rollout, self._prompts)
     groups = [self._groups[q] for q in range(len(self._prompts))]
@@ -156,7 +162,7 @@ class Begun:
 
 
 def _report(scores: Sequence[Mapping[str, Score]]) -> None:
-  """Says once that verdicts are missing, and why most of them are."""
+  """Warns once that verdicts are missing, with the commonest reason."""
   missing = [next((s.reason for s in sample.values() if not s.valid), None)
              for sample in scores]
   reasons = collections.Counter(filter(None, missing)).most_common(1)
@@ -175,20 +181,20 @@ def judge(tokenizer: Tokenizer, template: str,
           rewards: RewardConfig | None = None,
           own: Mapping[str, Rule] | None = None,
           models: Mapping[str, Scorer] | None = None) -> Iterator[Judge]:
-  """A judge whose children live inside the `with` block.
+  """A judge whose child processes live inside the `with` block.
 
   Args:
-    tokenizer: of the policy.
+    tokenizer: the policy's tokenizer.
     template: name in `data.text.templates`.
-    rewards: which, how much, by how many children; by default R1-Zero's.
-    own: accuracy rules by verifier, beside or instead of those of
-      `rewards.rules`; functions at the top of importable modules.
-    models: reward models by the name of their reward, as `reward_models.load`
-      gives them. A name of the equation that has none is left out of the sum,
-      and prompts that belong to it are refused.
+    rewards: rewards, weights and number of child processes; default: R1-Zero's.
+    own: accuracy rules by verifier, added to those of `rewards.rules` or
+      replacing them; module-level functions of importable modules.
+    models: reward models by the name of their reward, made by
+      `reward_models.load`. A model reward of the equation without a model is
+      left out of the sum, and prompts that need it are refused.
 
   Raises:
-    ValueError: nothing gives one of the rewards, or a model has no weight.
+    ValueError: a reward has neither rule nor model, or a model has no weight.
   """
   rewards, models = rewards or RewardConfig(), dict(models or {})
   weights, selected = rewards.resolve().weights, rules.select(rewards)

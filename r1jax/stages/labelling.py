@@ -1,8 +1,9 @@
-"""Preference labels: pairs of a policy's answers, judged, balanced by length.
+"""Preference pairs: a policy's answers, judged, and balanced by length.
 
-R1's helpful model is trained on 66,000 pairs that DeepSeek-V3 judged four times
-in either order, kept where the mean vote exceeds one step, with the lengths of
-chosen and rejected answers balanced (arXiv:2501.12948, section 3.1).
+R1's helpful model is trained on 66,000 pairs. DeepSeek-V3 judged each four
+times with random order of the answers; pairs were kept if the mean preference
+exceeded 1, and lengths of chosen and rejected answers were balanced
+(arXiv:2501.12948, section 3.1).
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from r1jax.rewards.models import SUMMARY
 
 
 def shown(text: str, part: str) -> str:
-  """What a reward model will see of an answer: the summary, or all of it."""
+  """The part of an answer that a reward model reads: the summary, or all."""
   return response.split("", text).answer if part == SUMMARY else text.strip()
 
 
 def draw_pairs(prompts: Sequence[Prompt], answers: Sequence[Sequence[str]],
                per_prompt: int, seed: int) -> list[Pair]:
-  """Pairs of different answers to one question.
+  """Random pairs of different answers to the same question.
 
   Args:
     prompts: the questions.
-    answers: to each, of all policies; blank ones make no pair.
-    per_prompt: pairs of each question at most.
+    answers: to each question, of all policies; blank ones are not used.
+    per_prompt: the most pairs per question.
     seed: of the choice.
   """
   pairs = []
@@ -48,16 +49,16 @@ def draw_pairs(prompts: Sequence[Prompt], answers: Sequence[Sequence[str]],
 
 def balanced(kept: Sequence[Preference], seed: int,
              length: Callable[[str], int] = len) -> list[Preference]:
-  """As many pairs whose chosen answer is longer as ones where it is shorter.
+  """Balances lengths: the longer answer is chosen in half of the pairs.
 
-  So in every class of difference (1, 2-3, 4-7, ...), so that what remains
-  teaches nothing about length; of the commoner kind some go, drawn by the seed.
-  Pairs of equal length stay.
+  This holds in every class of length difference (1, 2-3, 4-7, ...), so that
+  length does not predict the choice: pairs of the more frequent kind are
+  dropped at random. Pairs of equal length are kept.
 
   Args:
     kept: preferences with a choice.
     seed: not negative.
-    length: of an answer.
+    length: length of an answer's text.
   """
   classes: dict[int, tuple[list[int], list[int]]] = {}
   stay = []
@@ -79,20 +80,20 @@ def balanced(kept: Sequence[Preference], seed: int,
 def report(judged: Sequence[Preference], kept: Sequence[Preference],
            used: Sequence[Preference], length: Callable[[str], int] = len
            ) -> dict[str, Any]:
-  """What became of the pairs; JSON-ready.
+  """Statistics of the pairs; JSON-ready.
 
   Args:
     judged: all preferences.
     kept: those with a choice.
     used: those that are written.
-    length: of an answer.
+    length: length of an answer's text.
 
   Returns:
-    `pairs`, `kept`, `ties` (|delta| at most one step), `no_verdict` (an order
-    without any vote), `written`; `queries` and `unparsed`; `position_bias`, the
-    mean vote for what was shown first, from -2 to 2; `longer_is_chosen`, the
-    share of pairs of unequal length, and `length_correlation` of being chosen
-    with length, both before and after balancing.
+    `pairs`, `kept`, `ties` (mean preference of at most 1), `no_verdict` (no
+    vote in one of the orders), `written`; `queries` and `unparsed`;
+    `position_bias`, the mean vote for the answer shown first, from -2 to 2;
+    and, `before` and `after` balancing, `longer_is_chosen`, a share of the
+    pairs of unequal length, and `length_correlation` of choice and length.
   """
   votes = [(vote, swapped) for one in judged for vote, swapped in zip(
       one.votes, one.swapped)]
@@ -108,7 +109,7 @@ def report(judged: Sequence[Preference], kept: Sequence[Preference],
 
 
 def row(one: Preference, source: str) -> dict[str, Any]:
-  """A line for `data.streams.preference`."""
+  """A JSON-ready row for `data.streams.preference`."""
   answers = one.pair.first, one.pair.second
   return {"messages": list(one.pair.messages), "chosen": answers[one.chosen],
           "rejected": answers[1 - one.chosen], "margin": abs(one.delta),
@@ -116,7 +117,7 @@ def row(one: Preference, source: str) -> dict[str, Any]:
 
 
 def _decided(one: Preference) -> bool:
-  """Whether each order that was asked has a vote."""
+  """Whether each order that was queried has a vote."""
   return all(any(vote is not None and swapped == side for vote, swapped in zip(
       one.votes, one.swapped)) for side in set(one.swapped))
 

@@ -28,16 +28,23 @@ Micros = list[TokenBatch]  # the micro-batches of one update, on the device
 class Learner:
   """Holds the policy's state and the reference policy between steps.
 
-  On the device lie the float32 masters with their moments; a copy in the
-  compute dtype, where that is another, which samples, scores and is
-  differentiated; and in the compute dtype the reference policy, where the
-  config reads one, and the teacher of a student.
+  On the device are the float32 masters and their moments; a copy in the compute
+  dtype, if that is another one, which samples, scores and is differentiated;
+  and, in the compute dtype, the reference policy and the teacher if the config
+  needs them.
   """
 
   def __init__(self, cfg: GrpoConfig, initial: Handover,
                mesh: jax.sharding.Mesh | None,
                teacher: Weights | None = None):
-    """Takes the first parameters and places the state; compiles nothing yet."""
+    """Takes over the first parameters and places the state.
+
+    Args:
+      cfg: the settings.
+      initial: the model and its first parameters; their arrays are moved.
+      mesh: to train on; None for one device.
+      teacher: for distillation.
+    """
     weights = initial.take()
     self.teacher = teacher and computing(teacher, mesh)
     self.cfg, self.mesh, self.model = cfg, mesh, weights.model
@@ -55,12 +62,12 @@ class Learner:
         temperature=cfg.temperature, distill=cfg.distill,
         teacher=teacher and teacher.model)
     options = dict(gamma=cfg.bias_update_speed, held=(*started.held, "teacher"))
-    self._beside = {}  # what the objective reads beside the policy
+    self._beside = {}  # the teacher's parameters, if the objective reads them
     if cfg.distill.divergence:
       self._beside = objectives.teacher_part(
           self.teacher.params, self.teacher.router_bias_LE)
     frozen = self.frozen
-    if frozen is not None:  # there the adapter alone is merged into the base
+    if frozen is not None:  # the update merges only the adapter into the base
       frozen = frozen.replace(params=frozen.params | self._beside)
       self._beside = {}
     if cfg.driver == "pmap":
@@ -70,7 +77,7 @@ class Learner:
       self._update = step.make_update(
           objective, started.optimizer, shardings=started.shardings,
           frozen=frozen, **options)
-    # Copies also of what keeps its dtype: the result is donated elsewhere.
+    # Leaves that keep their dtype are copied too, since the result is donated.
     self._cast = jax.jit(lambda params: weights.model.cast(
         jax.tree.map(jnp.copy, params)))
     self._casts = self.frozen is None and not self.model.casts_nothing(
@@ -91,14 +98,13 @@ class Learner:
 
   @property
   def params(self) -> Any:
-    """The policy's parameters as they are kept, an adapter joined to its base.
-    """
+    """The policy's masters, an adapter joined to its base."""
     params = self.state.params
     return params if self.frozen is None else self.frozen.merge(params)
 
   @property
   def policy(self) -> Any:
-    """The policy's parameters as they compute, cast once after an update."""
+    """The policy's parameters in the compute dtype, cast once per update."""
     if not self._casts:
       return self.params
     if self._compute is None:
@@ -107,11 +113,11 @@ class Learner:
 
   @contextlib.contextmanager
   def sampling(self) -> Iterator[Any]:
-    """The policy's parameters laid out for decoding, while the block runs.
+    """Yields the policy's parameters in the decode layout.
 
-    What computes moves there and back, so that there is one copy of it:
-    meanwhile `policy` is of no use, nor is `state.params` where it is the same.
-    An adapter's base stays, and a copy is made.
+    The compute copy is moved to that layout and back, so that there is only one
+    copy: inside the block `policy` is invalid, and so is `state.params` where
+    the masters compute themselves. With an adapter a copy is made instead.
     """
     if self.frozen is not None:
       yield self._decoding.there(self.policy, donate=False)
@@ -129,7 +135,7 @@ class Learner:
         self._compute = params
 
   def rest(self) -> None:
-    """Puts what cfg.offload names into host memory, after an update."""
+    """Moves what cfg.offload names to host memory."""
     if "optimizer" in self.cfg.offload:
       self.state = self.state.replace(
           opt_state=reshard.on(self.state.opt_state, reshard.HOST))
@@ -139,13 +145,13 @@ class Learner:
   def arrays(self) -> dict[str, Any]:
     """Everything on the device that a checkpoint must hold.
 
-    Of a LoRA run that is the adapter; what it adapts is in --init.
+    For LoRA that is the adapter; its base is loaded from --init again.
     """
     kept = {} if self.reference is None else {"reference": self.reference}
     return vars(self.state) | kept
 
   def load(self, arrays: dict[str, Any]) -> None:
-    """Takes back what `arrays` gave."""
+    """Restores what `arrays` returned."""
     arrays = dict(arrays)
     self.reference = arrays.pop("reference", None)
     self.state = state_lib.TrainState(**arrays)
@@ -154,14 +160,14 @@ class Learner:
     self.rest()
 
   def place(self, packed: Sequence[Minibatch]) -> list[Micros]:
-    """The micro-batches of every minibatch on the device, without advantages.
+    """Puts the micro-batches of every minibatch on the device.
 
-    The rows of a minibatch are those of all processes.
+    They have no advantages yet. A minibatch has rows of all processes.
     """
     return [self.placed(minibatch.batch) for minibatch in packed]
 
   def placed(self, batch: TokenBatch) -> Micros:
-    """The micro-batches of a minibatch that is on the host."""
+    """Puts the micro-batches of one minibatch on the device."""
     return [self._place(micro) for micro in self._micros(batch)]
 
   def on_host(self, micros: Micros) -> TokenBatch:
@@ -171,12 +177,11 @@ class Learner:
 
   def fixed_logprobs(self, placed: Sequence[Micros]
                      ) -> list[list[dict[str, jax.Array]]]:
-    """Log-probabilities that stay fixed during the updates, by micro-batch.
+    """Log-probabilities that are fixed during the updates, by micro-batch.
 
-    The reference policy's where the config reads it; the teacher's likewise;
-    the old policy's where more than one update follows (with one, the policy
-    has not moved since it sampled, and its own log-probabilities are the old
-    ones).
+    Those of the reference policy and of the teacher if the config needs them,
+    and those of the old policy if several updates follow. With one update the
+    policy has not changed since it sampled, so its own are the old ones.
     """
     wanted = {}
     if self.cfg.reads_reference:
@@ -189,7 +194,7 @@ class Learner:
       wanted["old_logprobs_BT"] = self.policy, self.state.router_bias_LE
 
     def of(micro):
-      # The reference has a router of its own: it replays nothing.
+      # The reference routes by itself; recorded experts are the policy's.
       without = micro.replace(experts_BTLA=None)
       logprobs = {name: step.paced(self._logprobs(
           *policy, without if name == "ref_logprobs_BT" else micro)[0])
@@ -204,12 +209,12 @@ class Learner:
   def ready(self, packed: Sequence[Minibatch], placed: Sequence[Micros],
             fixed: Sequence[Sequence[dict[str, jax.Array]]],
             advantages_QG: np.ndarray, keep_QG: np.ndarray) -> list[Micros]:
-    """The micro-batches with all that an update reads.
+    """The micro-batches of all updates with everything that an update reads.
 
     Args:
       packed: minibatches of all epochs.
-      placed: them on the device.
-      fixed: `fixed_logprobs` of the first epoch's.
+      placed: the same on the device.
+      fixed: `fixed_logprobs` of the first epoch's minibatches.
       advantages_QG: of this process's samples.
       keep_QG: bool, the samples that are trained on.
     """
@@ -225,7 +230,7 @@ class Learner:
     return batches
 
   def _relaid(self, packed, fixed):
-    """The fixed log-probabilities in the layouts of the later epochs."""
+    """The fixed log-probabilities in the rows of the later epochs."""
     size, relaid = len(fixed), []
     host = [{name: np.concatenate([processes.own_rows(d[name]) for d in part])
              for name in part[0]} for part in fixed]
@@ -240,21 +245,21 @@ class Learner:
     return relaid
 
   def update(self, micros: Micros) -> Metrics:
-    """One update, dispatched and not waited for."""
+    """Dispatches one update and does not wait for it; returns its metrics."""
     if self.cfg.driver == "pmap":
       micros = [step_pmap.shard(m, jax.device_count()) for m in micros]
     policy = self.state.params if self.frozen is not None else self.policy
     sums, summed = self._update.sum(self.state, micros, policy | self._beside)
-    # Only now: the copy that computes and the moments need not meet.
+    # Frees the compute copy before the moments come back from host memory.
     self._compute = policy = None
     self.state = self.state.replace(
         opt_state=reshard.on(self.state.opt_state, reshard.DEVICE))
     self.state, applied = self._update.apply(self.state, sums)
-    del sums  # nor need they and the next copy
+    del sums  # before the next compute copy is made
     self.updates += 1
     if self.reference is not None and (
         self.updates % self.cfg.reference_every == 0):
-      self.reference = None  # two never meet
+      self.reference = None  # frees it before the next one is copied
       self.reference = self._copied()
     self.rest()
     return step.joined(summed, applied)
@@ -274,7 +279,7 @@ class Learner:
     return step.place(micro, mesh, parts=True)
 
   def _copied(self) -> dict[str, Any]:
-    """The policy of this moment, for the reference to keep."""
+    """A copy of the present policy, as the new reference."""
     if self.frozen is not None:
       params = jax.tree.map(jnp.copy, self.state.params)
     else:
@@ -286,7 +291,7 @@ class Learner:
 
 
 def named(metrics: dict[str, float]) -> dict[str, float]:
-  """Metrics under the names of the log: `policy/...`, `rollout/logp_diff`."""
+  """Metrics under their logged names: `policy/...`, `rollout/logp_diff`."""
   renamed = {}
   for name, value in metrics.items():
     if name in ("logp_diff", "logp_diff_max", "flip_rate"):

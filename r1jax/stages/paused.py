@@ -1,9 +1,8 @@
-"""What a step of GRPO holds between its rollout and its end, and its saving.
+"""Saves and restores a GRPO step that is interrupted in the middle.
 
-A step is minutes long. A signal inside it saves what is done of it: the
-rollout, or the packed batches with the log-probabilities that were fixed before
-the updates and the numbers so far. The resumed run goes on from there, bit by
-bit as it would have gone on.
+A step can take minutes. A signal inside it saves what is done: the rollout, or
+the packed batches with their fixed log-probabilities and the metrics so far.
+The resumed run continues from there bit for bit.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ class Work:
 
   Attributes:
     batches: micro-batches of every update.
-    numbers: of samples and rewards, JSON-ready.
+    numbers: metrics of samples and rewards, JSON-ready.
     laps: seconds by phase.
-    done: updates so far.
-    seen: their metrics.
+    done: number of updates made.
+    seen: metrics of these updates.
   """
 
   batches: list[Micros]
@@ -40,7 +39,7 @@ class Work:
   seen: list[Metrics] = dataclasses.field(default_factory=list)
 
   def update(self, learner: Learner, session: Session) -> None:
-    """Makes the updates that are left, or those until an interruption."""
+    """Makes the remaining updates; stops between two if interrupted."""
     while self.done < len(self.batches):
       self.seen.append(learner.update(self.batches[self.done]))
       self.done += 1
@@ -54,11 +53,11 @@ class Work:
 
 
 class Paused:
-  """Saves and brings back a step that was interrupted.
+  """Saves and restores an interrupted step.
 
   Attributes:
-    rollouts: of the interrupted step, until they are taken.
-    work: likewise.
+    rollouts: rollouts of the interrupted step, until `take` returned them.
+    work: its updates, likewise.
   """
 
   def __init__(self, session: Session, host: dict[str, Any],
@@ -79,7 +78,7 @@ class Paused:
           [metrics_lib.from_json(part) for part in saved["seen"]])
 
   def take(self) -> tuple[list[Rollout], Work | None]:
-    """What the interrupted step had done; nothing from its second call on."""
+    """What the interrupted step had done; empty from the second call on."""
     done = self.rollouts, self.work
     self.rollouts, self.work = [], None
     return done
@@ -90,8 +89,8 @@ class Paused:
 
     Args:
       step: steps done before.
-      rollouts: of this process.
-      drawn: position of the questions before the step's.
+      rollouts: this process's samples.
+      drawn: position of the question stream before the step.
     """
     self._session.save_inside(
         step, self._learner.arrays(), {"stream": drawn, "inside": {}},
@@ -103,8 +102,8 @@ class Paused:
 
     Args:
       step: steps done before.
-      work: of the step.
-      drawn: position of the questions after the step's.
+      work: the step's updates.
+      drawn: position of the question stream after the step.
     """
     seen = jax.device_get(work.seen)
     self._session.save_inside(
@@ -117,7 +116,7 @@ class Paused:
 
 
 def _arrays(rollout: Rollout) -> dict[str, Any]:
-  """The fields of a rollout, those that are set."""
+  """The fields of a rollout that are set."""
   fields = {name: value for name, value in vars(rollout).items()
             if value is not None}
   return fields | {"prompt_tokens": list(rollout.prompt_tokens)}

@@ -33,13 +33,13 @@ class PretrainConfig:
 
   steps: int = 3600  # updates
   rows: int = 16  # rows per update
-  row_length: int = 192  # tokens per row
-  micro_batches: int = 1  # parts that an update's rows are done in
-  # Step of the router bias (V3: 0.001 in pre-training).
+  row_length: int = 192  # tokens per packed row
+  micro_batches: int = 1  # micro-batches per update (gradient accumulation)
+  # Step size of the router's selection bias per update (V3: 0.001).
   bias_update_speed: float = 1e-3
-  seed: int = 0  # of parameters and documents
+  seed: int = 0  # seed of the parameters and of the order of documents
   save_every: int = 500  # updates between checkpoints
-  # Who shows the metrics beside TensorBoard: wandb, trackio or both.
+  # Services that get the metrics too: wandb, trackio or both.
   sinks: tuple[str, ...] = ()
   lm: LmConfig = LmConfig(mtp=0.1, balance=1e-4)
   optimizer: OptimizerConfig = OptimizerConfig(
@@ -61,21 +61,25 @@ def run(cfg: PretrainConfig, initial: Handover, tokenizer: Tokenizer,
         mesh: jax.sharding.Mesh | None = None,
         settings: dict[str, Any] | None = None,
         skip_damaged: bool = False) -> TrainState:
-  """Trains, or goes on where `workdir` stopped.
+  """Trains, or resumes the run in `workdir`.
 
   Args:
     cfg: the settings.
-    initial: model and first parameters. The run takes them: their arrays become
-      its own.
-    tokenizer: whose vocabulary must fit the model.
-    text_at: the document with a number.
+    initial: the model and its first parameters; their arrays are moved into the
+      run's state.
+    tokenizer: its vocabulary must fit the model's.
+    text_at: from an index to a document.
     workdir: folder of the run.
     mesh: to train on; None for one device.
-    settings: what else defines the run, for config.json.
+    settings: other settings that define the run, for config.json.
     skip_damaged: see `Session`.
 
   Returns:
-    The state after the last update (or at the interruption).
+    The state after the last update (or the interruption).
+
+  Raises:
+    ValueError: the settings do not fit model or mesh, or `workdir` has a run
+      with other settings.
   """
   model = initial.model
   cfg = dataclasses.replace(

@@ -1,6 +1,6 @@
-"""Who judges or rewrites, by name: a model, an endpoint or a program.
+"""Judges and rewriters by name: a model, an endpoint or a Python function.
 
-A program is `module:function` or `FILE.py:function`; an endpoint is its URL.
+A function is `module:function` or `FILE.py:function`, an endpoint is its URL.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from r1jax.stages import replies
 from r1jax.stages.replies import Replier, ReplyConfig
 from r1jax.stages.traces import Judged
 
-HELP = ("hf:DIR or orbax:WORKDIR, a model that replies; the URL of an endpoint"
-        " that speaks OpenAI's chat completions; or a function {} as"
-        " module:function or FILE.py:function.")
+HELP = ("a model, hf:DIR or orbax:WORKDIR; the URL of an endpoint with OpenAI's"
+        " chat completions API; or a function {} as module:function or"
+        " FILE.py:function.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Means:
-  """How those who reply are reached, whichever of them a name names.
+  """Settings of models and endpoints that reply.
 
   Attributes:
     reply: how a model replies.
-    endpoint: how an endpoint is asked; its url is the name.
-    key: of the endpoint, neither logged nor stored.
-    cache: folder where an endpoint's answers are kept.
+    endpoint: how an endpoint is called; its url is replaced by the name.
+    key: API key of the endpoint, neither logged nor stored.
+    cache: folder that stores an endpoint's replies.
     compute: how a model is computed.
-    mesh: where.
+    mesh: the mesh that a model is placed on.
   """
 
   reply: ReplyConfig = ReplyConfig()
@@ -51,11 +51,11 @@ class Means:
   mesh: jax.sharding.Mesh | None = None
 
   def settings(self, name: str) -> dict[str, Any]:
-    """What the replies of `name` depend on, JSON-ready."""
+    """All that the replies of `name` depend on, JSON-ready."""
     told: dict[str, Any] = {"name": name}
     if is_model(name):
       told |= dataclasses.asdict(self.reply)
-      del told["batch"]  # a reply is the same in any
+      del told["batch"]  # replies do not depend on it
     elif is_endpoint(name):
       told |= {field: getattr(self.endpoint, field)
                for field in ("model", "temperature", "max_tokens")}
@@ -63,33 +63,33 @@ class Means:
 
 
 def is_model(name: str) -> bool:
-  """Whether `name` is one of a model."""
+  """Whether `name` is a model."""
   return name.partition(":")[0] in ("hf", "orbax")
 
 
 def is_endpoint(name: str) -> bool:
-  """Whether `name` is one of an endpoint."""
+  """Whether `name` is an endpoint."""
   return name.startswith(("http://", "https://"))
 
 
 def replier(name: str, means: Means) -> Replier | Endpoint | None:
-  """The model or the endpoint that `name` names; None where it is a program.
+  """The model or endpoint `name`; None if it is a function.
 
   Raises:
-    ValueError: there is no such model, or an endpoint's model has no name.
+    ValueError: there is no such model, or --endpoint.model is missing.
   """
   if is_model(name):
     return replies.load(name, means.reply, means.compute, means.mesh)
   if not is_endpoint(name):
     return None
   check(bool(means.endpoint.model),
-        f"{name} has models by name: give --endpoint.model=NAME")
+        f"{name} is an endpoint: give its model's name, --endpoint.model=NAME")
   return Endpoint(dataclasses.replace(means.endpoint, url=name), key=means.key,
                   cache=means.cache)
 
 
 def load(name: str) -> Callable[..., Any]:
-  """The function that `name` names.
+  """Imports the function `name`.
 
   Raises:
     ValueError: there is no such file, module or function.
@@ -113,19 +113,19 @@ def load(name: str) -> Callable[..., Any]:
 
 
 def judge(name: str, generate: Generate | None, *, seed: int = 0) -> Judged:
-  """Of answers where no rule can judge.
+  """A judge of answers that no rule can judge.
 
   A model or an endpoint is asked whether an answer agrees with the reference
-  (`rewards.judge.correct`). A program is a function (prompt, answer) -> whether
-  it is right, None where it cannot tell. Answers come without their thoughts.
+  (`rewards.judge.correct`). A function maps (prompt, answer) to whether the
+  answer is right, None if it cannot tell. Answers have no thoughts.
 
   Args:
-    name: of the judge.
-    generate: what `replier` gives for it.
-    seed: of the marks around the texts that are shown.
+    name: the judge's name.
+    generate: what `replier` returns for it.
+    seed: of the delimiters in the judge's prompt.
 
   Raises:
-    ValueError: there is no such program.
+    ValueError: there is no such function.
   """
   if generate is None:
     function = load(name)

@@ -1,4 +1,4 @@
-"""A model of ours that answers conversations: a policy, a judge, a rewriter."""
+"""A local model that answers conversations: a policy, a judge, a rewriter."""
 
 from __future__ import annotations
 
@@ -33,12 +33,15 @@ from r1jax.stages.weights import Weights
 class ReplyConfig:
   """How a model replies."""
 
-  # Template of its conversations: auto (the tokenizer's own chat template, else
-  # plain), or another.
+  # Prompt template: auto (the tokenizer's own chat template, else plain), or
+  # the name of another.
   template: str = preference.AUTO
-  batch: int = 16  # conversations sampled at once
-  temperature: float = 0.6  # sampling temperature; 0: greedy
-  top_p: float = 0.95  # nucleus: smallest set of tokens with this probability
+  batch: int = 16  # conversations per batch
+  # Sampling temperature; 0: greedy (R1's evaluations: 0.6).
+  temperature: float = 0.6
+  # Nucleus sampling: probability of the tokens that are kept; 1 keeps all
+  # (R1's evaluations: 0.95).
+  top_p: float = 0.95
   max_new_tokens: int = 1024  # longest reply, in tokens
   seed: int = 0  # seed of the replies
 
@@ -47,20 +50,20 @@ class ReplyConfig:
 
 
 class _Answer(NamedTuple):
-  """What a model wrote, with the beginning that the template gave."""
+  """A sampled answer with its prefilled beginning, and whether it ended."""
 
   text: str
   ended: bool
 
 
 class Replier:
-  """A model that answers conversations.
+  """A model that answers conversations; a `rewards.judge.Generate`.
 
-  As a judge or a rewriter it is a `rewards.judge.Generate`. Its parameters come
-  with the first conversation: whoever works before it has the memory.
+  Parameters are loaded with the first conversation, so that work before it has
+  the memory.
 
   Attributes:
-    failures: reason -> conversations so far that got no reply.
+    failures: reason -> number of conversations without a reply so far.
   """
 
   def __init__(self, policy: Callable[[], Weights], context: int,
@@ -69,16 +72,16 @@ class Replier:
     """Loads and compiles nothing yet.
 
     Args:
-      policy: -> the model, given up.
-      context: longest sequence that it takes.
-      tokenizer: its own.
+      policy: loads the model, whose arrays are then moved.
+      context: longest sequence of the model, in tokens.
+      tokenizer: its tokenizer.
       cfg: how it replies.
-      mesh: where the parameters lie.
-      name: of the model, for errors.
+      mesh: the parameters' mesh, if any.
+      name: the model's name, for errors.
 
     Raises:
-      ValueError: its context has no room beside a reply, or the template does
-        not suit the tokenizer.
+      ValueError: the context has no room for a prompt beside a reply, or the
+        template does not suit the tokenizer.
     """
     self._policy, self._cfg = policy, cfg
     self._mesh, self._limit = mesh, context - cfg.max_new_tokens
@@ -88,13 +91,13 @@ class Replier:
     self._template = templates.read(
         preference.template_for(cfg.template, tokenizer))
     self._tokenizer = templates.ended(tokenizer, self._template)
-    self._empty = templates.prompt(  # also: an error comes before the work
+    self._empty = templates.prompt(  # also detects errors early
         [{"role": "user", "content": ""}], self._template, tokenizer)
 
   @functools.cached_property
   def _ready(self) -> tuple[Callable[[int], Engine], Any, jax.Array]:
-    """(samples of each conversation -> engine, parameters as it reads them,
-    router bias)."""
+    """(function from samples of a conversation to an engine, parameters in
+    the decode layout, router bias)."""
     policy = self._policy()
 
     @functools.cache
@@ -109,17 +112,17 @@ class Replier:
         policy, engine(1), donate=True), policy.router_bias_LE)
 
   def _rows(self, samples: int) -> int:
-    """Of `batch` conversations, in equal parts for all devices."""
+    """Rows of `batch` conversations, rounded up to a multiple of the lanes."""
     lanes = engine_lib.lanes(self._mesh)
     return -(-self._cfg.batch * samples // lanes) * lanes
 
   def __call__(self, conversations: Sequence[Sequence[Message]]
                ) -> list[str | None]:
-    """One reply each: what follows the model's thought, if it has one.
+    """One reply per conversation, without its thought.
 
-    It is drawn by the seed and the conversation, in whatever batch that is.
-    None where the template refuses the conversation, context lacks for it, or
-    the reply is empty or meets the length limit.
+    A reply depends on the seed and the conversation, not on the batch. It is
+    None if the template rejects the conversation, if the conversation is too
+    long, or if the reply is empty or reaches the length limit.
     """
     rendered = list(map(self._rendered, conversations))
     return [answers and self._reply(answers[0]) for answers in self._sampled(
@@ -127,12 +130,14 @@ class Replier:
 
   def samples(self, conversations: Sequence[Sequence[Message]],
               ids: Sequence[int], count: int) -> list[list[str] | None]:
-    """`count` answers each, whole; None where there is no room, or as above.
+    """`count` whole answers per conversation, thoughts included.
+
+    None for a conversation that the template rejects or that is too long.
 
     Args:
-      conversations: what is answered.
-      ids: below 2**31, of each: the address of its samples.
-      count: of samples.
+      conversations: what to answer.
+      ids: one per conversation, below 2**31, which seeds its samples.
+      count: samples per conversation.
     """
     sampled = self._sampled(
         list(map(self._rendered, conversations)), ids, count)
@@ -143,13 +148,13 @@ class Replier:
                count: int) -> list[list[_Answer] | None]:
     answers: list[list[_Answer] | None] = [None] * len(rendered)
     asked = [(at, one) for at, one in enumerate(rendered) if one]
-    # Processes sample together: one without conversations brings an empty one.
+    # Processes sample together: one without conversations uses an empty one.
     rounds, = processes.largest(-(-len(asked) // self._cfg.batch))
     if not rounds:
       return answers
     engines, params, bias_LE = self._ready
     engine = engines(count)
-    # Whole batches: few shapes.
+    # Filled up to whole batches, so that few shapes are compiled.
     full = [(one, ids[at]) for at, one in asked] or [(self._empty, 0)]
     full += full[:1] * (rounds * self._cfg.batch - len(full))
     with cost.phase("sample"):
@@ -175,7 +180,7 @@ class Replier:
       return self._failed(str(error))
     if len(rendered.ids) > self._limit:
       return self._failed(
-          f"it takes more than {self._limit} tokens, the context without"
+          f"it has more than {self._limit} tokens, the context less"
           f" max_new_tokens={self._cfg.max_new_tokens}")
     return rendered
 
@@ -193,15 +198,20 @@ class Replier:
 def load(init: str, cfg: ReplyConfig, compute: Compute | None = None,
          mesh: jax.sharding.Mesh | None = None, tokenizer: str = ""
          ) -> Replier:
-  """The model of `init`, as `weights.load` takes it, ready to reply.
+  """The replier of a model.
 
-  By the tokenizer at a path, or by its own.
+  Args:
+    init: the model, as `weights.load` takes it.
+    cfg: how it replies.
+    compute: how it is computed.
+    mesh: the parameters' mesh, if any.
+    tokenizer: path of a tokenizer; "" for the model's own.
 
   Raises:
     ValueError: as `weights.with_tokenizer` and `Replier`.
   """
-  check(jax.process_count() == 1, f"{init} replies in one process; start the"
-        " command alone, or give an endpoint or a program")
+  check(jax.process_count() == 1, f"{init} can reply in one process only; run"
+        " the command as one process, or give an endpoint or a function")
   reader = hf_tokenizer.load(tokenizer or weights.tokenizer_of(init))
   context = weights.config_of(init).max_position
   return Replier(

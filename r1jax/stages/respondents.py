@@ -1,4 +1,4 @@
-"""Who answers a benchmark: a model of ours, or an endpoint."""
+"""Models that answer benchmarks: r1jax's own, or an endpoint's."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from r1jax.stages.evaluating import EvalConfig, Group, Sample
 from r1jax.stages.judging import Judge
 from r1jax.stages.weights import Weights
 
-_ENDLESS = 1 << 30  # an endpoint says itself what is too long
+_ENDLESS = 1 << 30  # an endpoint itself refuses prompts that are too long
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Respondent:
-  """Who is evaluated.
+  """A model under evaluation.
 
   Attributes:
-    settings: what its answers depend on beside the sampling, JSON-ready.
-    tokenizer: of its prompts.
-    template: in which questions are put.
-    context: tokens that it takes.
-    sample: (how, judge) -> what samples its answers.
-    silent: whether an empty answer is a failure to answer, not the model's.
+    settings: what its answers depend on besides sampling, JSON-ready.
+    tokenizer: tokenizer of its prompts.
+    template: template of the questions.
+    context: most tokens of prompt and answer.
+    sample: (sampling settings, judge) -> function that samples its answers.
+    silent: whether an empty answer means that the request failed.
   """
 
   settings: dict[str, Any]
@@ -48,14 +48,14 @@ class Respondent:
 
 def ours(init: str, policy: Weights, tokenizer: Tokenizer, template: str,
          mesh: jax.sharding.Mesh | None = None) -> Respondent:
-  """A model of ours, which is given up.
+  """A model in this process, whose arrays are donated.
 
   Args:
-    init: its name.
+    init: its --init, stored with the results.
     policy: the model.
-    tokenizer: its own.
-    template: as `data.text.templates.read` gives it.
-    mesh: where it lies.
+    tokenizer: its tokenizer.
+    template: a template's name, or text as `data.text.templates.read` gives it.
+    mesh: the mesh of its parameters; None for one device.
   """
   settings = {"init": init, "parameters": weights.fingerprint(policy)}
 
@@ -64,11 +64,11 @@ def ours(init: str, policy: Weights, tokenizer: Tokenizer, template: str,
     return evaluating.sampler(cfg, policy.model, tokenizer, mesh)
 
   @functools.cache
-  def params():  # laid out once, for whichever engine comes first
+  def params():  # once; the layout is the same for all engines
     return evaluating.laid_out(policy, engine(EvalConfig()), donate=True)
 
   def sample(cfg: EvalConfig, judge: Judge) -> Sample:
-    # One engine for all that it samples alike.
+    # Benchmarks that differ in samples and seed alone share an engine.
     alike = dataclasses.replace(cfg, samples=1, seed=0)
     return evaluating.generating(
         cfg, engine(alike), judge, params(), policy.router_bias_LE)
@@ -79,19 +79,19 @@ def ours(init: str, policy: Weights, tokenizer: Tokenizer, template: str,
 
 
 def behind(config: EndpointConfig, key: str) -> Respondent:
-  """An endpoint that speaks OpenAI's chat completions; it has its own template.
+  """An endpoint with OpenAI's chat completions API and its own template.
 
-  Its answers have no tokens of ours: lengths are 0. What it does not answer is
-  an empty text.
+  Its answers are texts without token ids, so that lengths are 0. The answer of
+  a failed request is "".
 
   Args:
     config: its URL and the model's name.
-    key: sent as a bearer token, neither logged nor stored.
+    key: API key, sent as a bearer token, neither logged nor stored.
 
   Raises:
     ValueError: the model has no name.
   """
-  check(bool(config.model), f"{config.url} has models by name: give"
+  check(bool(config.model), f"{config.url} needs the name of a model: give"
         " --served.model=NAME")
 
   def sample(cfg: EvalConfig, judge: Judge) -> Sample:
@@ -117,7 +117,7 @@ def behind(config: EndpointConfig, key: str) -> Respondent:
 
 def _answered(batch: int, question: int, prompt: Prompt,
               said: Sequence[str | None]) -> Group:
-  """Texts as a group without tokens."""
+  """A group of texts, without tokens."""
   shape = 1, len(said)
   return Group(batch, question, Rollout(
       prompt_tokens=(np.zeros(0, np.int32),),

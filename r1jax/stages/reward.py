@@ -1,4 +1,4 @@
-"""Training a reward model: helpful from pairs, safety from labelled answers."""
+"""Trains a reward model: helpful from pairs, safety from labelled answers."""
 
 from __future__ import annotations
 
@@ -38,29 +38,35 @@ FIGURE = "reward.png"
 class PreferenceConfig:
   """Settings of `run`; the defaults fit the embedded base.
 
-  R1 (arXiv:2501.12948, section 3.1): one epoch, 256 pairs an update, a learning
-  rate of 6e-6, at most 8,192 tokens, for both models. It gives no loss formula,
-  no schedule and no first weights; open ones start from the SFT model.
+  R1 (arXiv:2501.12948, section 3.1) uses one epoch, 256 pairs an update, a
+  learning rate of 6e-6 and at most 8,192 tokens for both models. It does not
+  give the loss, the schedule or the initial weights; open implementations start
+  from the SFT model.
   """
 
-  loss: str = PAIRWISE  # pairwise (helpful), or pointwise (safety)
-  epochs: int = 1  # passes over the data
-  steps: int = 0  # updates, instead of epochs
-  rows: int = 32  # rows per update; a pair takes a place in two of them
-  row_length: int = 256  # tokens per row
-  micro_batches: int = 1  # parts that an update's rows are done in
-  margin: float = 0.0  # factor of the margins that rows give (pairwise)
-  centre: float = 0.01  # factor of (sum of a pair's scores)^2; 0 is off
-  # Step of the router bias (V3: 0.001 in pre-training).
+  loss: str = PAIRWISE  # pairwise (helpful model), or pointwise (safety model)
+  epochs: int = 1  # passes over the data (R1: 1)
+  steps: int = 0  # updates; 0: as many as `epochs` takes
+  rows: int = 32  # packed rows per update; the sides of a pair are in two rows
+  row_length: int = 256  # tokens per packed row (R1: at most 8192)
+  micro_batches: int = 1  # micro-batches per update (gradient accumulation)
+  # Factor of the margins in the data that a pair's scores must differ by
+  # (pairwise).
+  margin: float = 0.0
+  # Factor of the loss (sum of a pair's scores)^2, which centres scores at 0
+  # (pairwise); 0: off.
+  centre: float = 0.01
+  # Step size of the router's selection bias per update (V3: 0.001 in
+  # pre-training).
   bias_update_speed: float = 0.0
-  seed: int = 0  # of the order of the data, the head and a LoRA adapter
+  seed: int = 0  # seed of the data's order, of the head and of a LoRA adapter
   save_every: int = 100  # updates between checkpoints
-  eval_every: int = 100  # updates between evaluations; 0 is never
-  # Who shows the metrics beside TensorBoard: wandb, trackio or both.
+  eval_every: int = 100  # updates between evaluations; 0: never
+  # Services that get the metrics too: wandb, trackio or both.
   sinks: tuple[str, ...] = ()
-  validation: float = 0.1  # share of prompts of --reward_data that are held out
-  # auto (the tokenizer's own chat template, else plain), plain, chat, r1-zero,
-  # chat-think, r1, file:PATH
+  validation: float = 0.1  # share of the prompts of --reward_data to hold out
+  # Prompt template: auto (the tokenizer's own chat template, else plain),
+  # plain, chat, r1-zero, chat-think, r1 or file:PATH.
   template: str = data_lib.AUTO
   optimizer: OptimizerConfig = OptimizerConfig(
       lr=3e-4, schedule="cosine", final_fraction=0.1)
@@ -87,16 +93,16 @@ class PreferenceConfig:
 
   @property
   def sides(self) -> int:
-    """Conversations of an example."""
+    """Conversations per example."""
     return 2 if self.loss == PAIRWISE else 1
 
   def packed(self, examples: Sequence[Example]) -> Packed:
-    """The examples as this config packs them."""
+    """The examples, packed by this config."""
     return Packed(examples, self.rows // self.sides, self.row_length, self.seed,
                   None if self.steps else self.epochs, sides=self.sides)
 
   def scheduled(self, data: Packed) -> PreferenceConfig:
-    """This config with its `steps`, and the length of its schedule."""
+    """This config with `steps` and the schedule's length filled in."""
     steps = self.steps or data.steps()
     return dataclasses.replace(
         self, steps=steps,
@@ -109,25 +115,30 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
         settings: dict[str, Any] | None = None,
         skip_damaged: bool = False,
         remedies: Mapping[str, str] | None = None) -> Weights:
-  """Trains, or goes on where `workdir` stopped.
+  """Trains, or resumes the run in `workdir`.
 
-  At the end it writes `reward.json`, with the validation and the blank score
-  that is set from it, and a figure.
+  At the end it writes `reward.json`, with the validation and the score of blank
+  answers that follows from it, and a figure.
 
   Args:
-    cfg: the settings, `template` as it was read.
-    initial: model (a `ScalarModel`) and first parameters, given up.
-    tokenizer: that made the examples; the run keeps it.
+    cfg: the settings, with `template` as it was read.
+    initial: the model (a `ScalarModel`) and its first parameters; their arrays
+      are moved into the run's state.
+    tokenizer: the examples' tokenizer, which the run stores.
     examples: from `data.streams.preference.load`, each at most a row long.
-    held_out: examples that are scored, at least one.
+    held_out: examples for validation, at least one.
     workdir: folder of the run.
     mesh: to train on; None for one device.
-    settings: what else defines the run, for config.json.
+    settings: other settings that define the run, for config.json.
     skip_damaged, remedies: see `Session`.
 
   Returns:
     The model with its parameters after the last update (or the interruption),
-    an adapter joined to them.
+    with an adapter joined to them.
+
+  Raises:
+    ValueError: data, settings, model and mesh do not fit together, or `workdir`
+      has a run with other settings.
   """
   model = initial.model
   check_fits(tokenizer, model.cfg.vocab_size)
@@ -168,7 +179,7 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
         return metrics_lib.floats(metrics) | measured | {
             "learning_rate": float(rate(number - 1))}
 
-      # A number that may make it the best checkpoint is looked at now.
+      # Evaluations are read now, because they decide on the best checkpoint.
       if session.finish(number, numbers() if measured else numbers,
                         batch if processes.is_writer() else None,
                         lambda: trainer.state, dict):
@@ -179,7 +190,7 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
 
 
 def finished(workdir: str | os.PathLike) -> bool:
-  """Whether the run in `workdir` has come to its end."""
+  """Whether the run in `workdir` is finished."""
   return processes.from_writer(
       lambda: (epath.Path(workdir) / reward_weights.ABOUT).exists())
 
@@ -195,12 +206,12 @@ class Measured:
 
   def __init__(self, cfg: PreferenceConfig, examples: Sequence[Example],
                score: Callable[[Sequence[np.ndarray]], np.ndarray]):
-    """Scores all of them.
+    """Scores the examples.
 
     Args:
-      cfg: says what kind they are.
-      examples: held out.
-      score: ids of conversations to their scores.
+      cfg: the settings.
+      examples: held-out examples.
+      score: from ids of conversations to their scores.
     """
     self.cfg, self.examples = cfg, examples
     scores = score([ids for e in examples for ids in e.sides])
@@ -209,7 +220,7 @@ class Measured:
     self.lengths = np.array([e.answers for e in examples])
 
   def evaluation(self) -> dict[str, Any]:
-    """Of `evals.preference`."""
+    """The metrics of `evals.preference`."""
     sources = [e.source for e in self.examples]
     if self.cfg.sides == 2:
       return evals.pairs(*self.scores.T, self.lengths.tolist(), sources)
@@ -217,7 +228,7 @@ class Measured:
         self.scores[:, 0], self.labels, self.lengths[:, 0], sources)
 
   def split(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(scores of good answers, of bad ones, tokens of all in this order)."""
+    """(scores of good answers, of bad ones, tokens of both in this order)."""
     if self.cfg.sides == 2:
       return self.scores[:, 0], self.scores[:, 1], self.lengths.T.reshape(-1)
     good, scores = self.labels > 0.5, self.scores[:, 0]
@@ -226,12 +237,12 @@ class Measured:
         [lengths[good], lengths[~good]])
 
   def blank(self) -> float:
-    """See `evals.preference.blank`; of all answers where none is bad."""
+    """`evals.preference.blank` of the bad answers, or of all if none is bad."""
     _, bad, _ = self.split()
     return evals.blank(bad if len(bad) else self.scores.reshape(-1))
 
   def loss(self) -> float:
-    """Mean loss, without centring, each example counting alike."""
+    """Mean loss over examples, without the centring term."""
     if self.cfg.sides == 2:
       lead = self.scores[:, 0] - self.scores[:, 1] - self.labels
       return float(np.logaddexp(0, -lead).mean())
@@ -239,7 +250,7 @@ class Measured:
     return float((np.logaddexp(0, scores) - self.labels * scores).mean())
 
   def metrics(self) -> dict[str, float]:
-    """Numbers for the log."""
+    """Metrics to log."""
     evaluation = self.evaluation()
     numbers = {f"eval/{name}": evaluation.get(name) for name in (
         "accuracy", "length_correlation", "auroc", "ece")}
@@ -249,7 +260,8 @@ class Measured:
 
 def _conclude(cfg: PreferenceConfig, measure: Callable[[], Measured],
               workdir: str | os.PathLike) -> None:
-  """Writes what belongs to the finished model, unless it is there."""
+  """Writes reward.json and the figure of a finished model, unless they exist.
+  """
   if finished(workdir):
     return
   measured = measure()
@@ -280,12 +292,13 @@ def _check(cfg, model, examples, held_out, mesh) -> None:
     check(len(part) > 0, f"no examples {name}: give more data, or --held_out"
           " of its own")
     sides = {len(e.sides) for e in part}
-    check(sides == {cfg.sides}, f"loss={cfg.loss!r} is of examples with"
-          f" {cfg.sides} sides, not {sides}; load the data with the same loss")
+    check(sides == {cfg.sides}, f"loss={cfg.loss!r} needs examples with"
+          f" {cfg.sides} conversations, not {sides}; load the data with the"
+          " same loss")
 
 
 def summary(workdir: str | os.PathLike) -> str:
-  """What a finished run found, in words; "" before that."""
+  """The validation of a finished run in words; "" if it is not finished."""
   if not finished(workdir):
     return ""
   about = io.read_json(epath.Path(workdir) / reward_weights.ABOUT)

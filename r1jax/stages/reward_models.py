@@ -1,7 +1,7 @@
-"""Reward models in the loop: questions and texts to numbers, on the device.
+"""Reward models during RL: from questions and texts to scores.
 
-What travels is text. A reward model has a tokenizer and a template of its own;
-the policy's ids mean nothing to it.
+They take text, not the policy's token ids, because a reward model has its own
+tokenizer and template.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from r1jax.stages.scoring import Scoring
 from r1jax.stages.weights import Weights
 from r1jax.training import reshard
 
-# Paper (A2 B.3): the helpful model judges the final summary alone, the safety
+# Paper (A2 B.3): the helpful model reads only the final summary, the safety
 # model the whole output.
 SHOWN = {HELPFUL: SUMMARY, SAFETY: TEXT}
 
 
 class Asked:
-  """A `rewards.models.RewardModel` that computes here.
+  """A `rewards.models.RewardModel` that runs on this process's devices.
 
-  Its parameters lie on the mesh as training lays them, in the compute dtype,
-  or on the host between two calls.
+  Its parameters have the training layout and the compute dtype; between calls
+  they can be in host memory.
   """
 
   def __init__(self, weights: Weights, tokenizer: Tokenizer, template: str,
                scoring: Scoring, *, offload: bool = False):
-    """Takes the model.
+    """Places the parameters.
 
     Args:
-      weights: of the model, given up.
-      tokenizer: its own.
-      template: how a conversation becomes text, as it was trained.
-      scoring: of its model.
-      offload: whether it waits in host memory.
+      weights: the model; its arrays are moved.
+      tokenizer: its tokenizer.
+      template: the template that it was trained with.
+      scoring: scores conversations with the model.
+      offload: whether parameters are in host memory between calls.
     """
     self.tokenizer, self.template = tokenizer, template
     self._scoring, self._offload = scoring, offload
@@ -59,8 +59,11 @@ class Asked:
 
   def __call__(self, prompts: Sequence[Prompt], texts: Sequence[str]
                ) -> list[float]:
-    """A score for each; NaN where the template refuses a conversation, or it is
-    longer than the model's context."""
+    """A score for each text.
+
+    NaN if the template rejects the conversation or it is longer than the
+    model's context.
+    """
     ids = [self._ids(prompt, text) for prompt, text in zip(
         prompts, texts, strict=True)]
     self._params = reshard.on(self._params, reshard.DEVICE)
@@ -74,7 +77,7 @@ class Asked:
       return preference.encode(
           messages, self.template, self.tokenizer, self._eos_id)[0]
     except ValueError:
-      # One prompt that its template refuses must not end a run.
+      # A prompt that the template rejects must not end the run.
       return np.zeros(0, np.int32)
 
   def _rest(self) -> None:
@@ -85,16 +88,16 @@ class Asked:
 def load(rewards: RewardConfig, compute: Compute,
          mesh: jax.sharding.Mesh | None = None, *, offload: bool = False
          ) -> dict[str, Scorer]:
-  """The reward models that the config names, for `judging.judge`.
+  """Loads the reward models that the config names, for `judging.judge`.
 
   Args:
     rewards: names them.
     compute: how they are computed.
-    mesh: where they lie.
-    offload: whether they wait in host memory.
+    mesh: the mesh that they are placed on; None for one device.
+    offload: whether they are in host memory between calls.
 
   Raises:
-    ValueError: one is missing, unfinished, or no reward model.
+    ValueError: one is missing, unfinished, or not a reward model.
   """
   devices = 1 if mesh is None else len(mesh.devices.flat)
   scorers = {}
@@ -114,15 +117,15 @@ def load(rewards: RewardConfig, compute: Compute,
 
 
 def named(rewards: RewardConfig) -> Mapping[str, str]:
-  """Where the config's reward models come from, by name."""
+  """The sources of the config's reward models, by name."""
   given = {HELPFUL: rewards.helpful, SAFETY: rewards.safety}
   return {name: init for name, init in given.items() if init}
 
 
 def digests(rewards: RewardConfig) -> dict[str, str]:
-  """Of what every model's folder says of it: a run goes on with the same ones.
+  """A digest of every model's reward.json, to detect another model on resume.
 
-  The validation in it follows from the parameters, to the last digit.
+  The validation in it depends on the parameters to the last digit.
   """
   def digest(about: Mapping[str, Any]) -> str:
     text = json.dumps(about, sort_keys=True)

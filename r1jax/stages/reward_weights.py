@@ -1,7 +1,7 @@
-"""Where a reward model comes from: a policy with a new head, or its own files.
+"""Loads a reward model from its own files, or a policy with a new head.
 
-`Weights` of a reward model have a `ScalarModel`. Beside its parameters lies
-`reward.json`, which says how it is to be asked and what a blank answer gets.
+`Weights` of a reward model have a `ScalarModel`. Its folder has a `reward.json`
+with the template, the validation and the score of blank answers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from r1jax.stages.weights import Weights
 from r1jax.training import lora
 
 ABOUT = exporting.REWARD
-HEAD = "scalar"  # what a run's config says of its model
+HEAD = "scalar"  # value of "head" in the config of a reward model's run
 
 
 def load(init: str, compute: Compute, key: jax.Array,
@@ -39,13 +39,13 @@ def load(init: str, compute: Compute, key: jax.Array,
   """A reward model from `init`.
 
   Args:
-    init: as `weights.load` takes it. A run of `stages.reward` and a folder of
-      Hugging Face's ...ForSequenceClassification with one label are reward
-      models already; of a policy the trunk is taken, and a new head.
+    init: as `weights.load` takes it. A run of `stages.reward` and a Hugging
+      Face folder of ...ForSequenceClassification with one label are reward
+      models; a policy gets a new head on its trunk.
     compute: how it is computed.
     key: of a new head, and of random parameters.
-    mesh: where the parameters are placed; None for the default device.
-    report: of the progress of `hf:DIR`, see `hf_io.load`.
+    mesh: the mesh to place parameters on; None for the default device.
+    report: shows the progress of `hf:DIR`, see `hf_io.load`.
 
   Raises:
     ValueError: as `weights.load`.
@@ -68,7 +68,7 @@ def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
                    mesh: jax.sharding.Mesh | None = None,
                    tokenizer: str | os.PathLike = "",
                    ) -> tuple[Weights, Tokenizer]:
-  """`load`, and a tokenizer that fits, as `weights.with_tokenizer`."""
+  """`load` with a tokenizer that fits, like `weights.with_tokenizer`."""
   reward_tokenizer = hf_tokenizer.load(tokenizer or weights.tokenizer_of(init))
   reward = load(init, compute or Compute(), jax.random.key(seed), mesh)
   tokenizer_lib.check_fits(reward_tokenizer, reward.model.cfg.vocab_size)
@@ -76,26 +76,28 @@ def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
 
 
 def about(init: str) -> dict[str, Any]:
-  """What `reward.json` says of a reward model.
+  """The contents of a reward model's `reward.json`.
 
   Raises:
-    ValueError: `init` is none, its run is not finished, or there is no file.
+    ValueError: `init` is not a reward model, its run is not finished, or the
+      file is missing.
   """
   kind, _, what = init.partition(":")
-  check(kind in ("orbax", "hf") and bool(what), f"{init!r} is no reward model;"
-        " give orbax:WORKDIR of experiments.train_reward, or hf:DIR")
+  check(kind in ("orbax", "hf") and bool(what), f"{init!r} is not a reward"
+        " model; give orbax:WORKDIR of experiments.train_reward, or hf:DIR")
   path = epath.Path(workdir_lib.named(what)[0]) / ABOUT
   if path.exists():
     return io.read_json(path)
   if kind == "orbax":
     check(bool(inits.settings_of(what).get("head")), f"{what} is the run of a"
           " policy; a reward model is trained by experiments.train_reward")
-    raise ValueError(f"{path} does not exist: the run is not finished; the same"
-                     " command of experiments.train_reward goes on with it")
+    raise ValueError(f"{path} does not exist: the run is not finished; resume"
+                     " it with the same command of experiments.train_reward")
   raise ValueError(
-      f"{path} does not exist. It says what an answer without text gets, which"
-      ' is below what bad ones get: write {"blank": -5.0, "template": "chat"}'
-      " with the number from scores of your own")
+      f"{path} does not exist. It has the score of an answer without text,"
+      " which must be below the scores of bad answers: write"
+      ' {"blank": -5.0, "template": "chat"} with a number that suits the'
+      " model's scores")
 
 
 def _fields(folder: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Rewriting a thought for readers: who does it, and how a model is asked.
+"""Rewrites thoughts for readers, by a model or a function.
 
-DeepSeek-R1's cold-start data are R1-Zero's answers, rewritten as somebody who
-thinks aloud, in the question's language, with a summary for the reader
-(arXiv:2501.12948 v2, B.3.2). Its prompts are not used here; the paper asks for
-thought and summary one after the other, this asks once for both.
+DeepSeek-R1's cold-start data are R1-Zero's answers, rewritten in the first
+person and in the question's language, with a summary for the reader
+(arXiv:2501.12948 v2, B.3.2). Departures: the prompt is ours, and asks for
+thought and summary at once; the paper asks for them one after the other.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Draft(NamedTuple):
 
   Attributes:
     prompt: the question.
-    thought: of the model.
-    answer: what it says behind it.
+    thought: the model's thought.
+    answer: the text after the thought.
   """
 
   prompt: Prompt
@@ -39,19 +39,19 @@ class Draft(NamedTuple):
 
 
 class Rewrite(NamedTuple):
-  """What became of it."""
+  """A rewritten thought and summary."""
 
   thought: str
   summary: str
 
   @property
   def text(self) -> str:
-    """Both in R1's form."""
+    """Both in R1's format, with think tags."""
     return (f"<think>\n{self.thought.strip()}\n</think>\n\n"
             f"{self.summary.strip()}")
 
 
-# One for each draft; None where there is none.
+# From drafts to their rewrites; None for a draft without one.
 Rewriter = Callable[[Sequence[Draft]], Sequence[Rewrite | None]]
 
 _LANGUAGES = {"en": "English", "zh": "Chinese"}
@@ -93,17 +93,18 @@ nothing else:
 
 def rewriter(name: str, generate: Generate | None, *, seed: int = 0
              ) -> Rewriter:
-  """Of whoever replies, or of a program: (prompt, thought, answer) -> a pair.
+  """A rewriter from a model, an endpoint or a function.
 
-  A program gives None where it cannot.
+  A function maps (prompt, thought, answer) to (thought, summary), or None if it
+  cannot rewrite them.
 
   Args:
-    name: of the rewriter.
-    generate: what `programs.replier` gives for it.
-    seed: of the marks around the texts that are shown.
+    name: the rewriter's name.
+    generate: what `programs.replier` returns for it.
+    seed: of the delimiters in the prompt.
 
   Raises:
-    ValueError: there is no such program.
+    ValueError: there is no such function.
   """
   if generate is not None:
     return from_generate(generate, seed=seed)
@@ -117,7 +118,7 @@ def rewriter(name: str, generate: Generate | None, *, seed: int = 0
 
 
 def from_generate(generate: Generate, *, seed: int) -> Rewriter:
-  """Of anything that replies to conversations: a model, a service."""
+  """A rewriter from anything that replies to conversations."""
   def rewrite(drafts: Sequence[Draft]) -> list[Rewrite | None]:
     said = generate([_asked(draft, seed) for draft in drafts])
     check(len(said) == len(drafts), f"the rewriter gave {len(said)} texts for"
@@ -128,7 +129,7 @@ def from_generate(generate: Generate, *, seed: int) -> Rewriter:
 
 
 def parsed(text: str) -> Rewrite | None:
-  """The two elements of a reply, behind its own thought; else None."""
+  """The two elements of a reply after its own thought; None if malformed."""
   if not isinstance(text, str):
     return None
   match = _FORM.fullmatch(text.rpartition("</think>")[2])
@@ -139,14 +140,14 @@ def parsed(text: str) -> Rewrite | None:
 
 def unfit(text: str, prompt: Prompt, cfg: SelectConfig, *,
           first_person: bool = True) -> str | None:
-  """Why a rewritten answer is no example to learn from, or None.
+  """Why a rewritten answer is not used for training; None if it is.
 
   Args:
     text: thought and summary.
     prompt: the question.
-    cfg: what a readable thought is.
-    first_person: whether an English or Chinese thought must say "I"; thoughts
-      in other languages are not looked at.
+    cfg: criteria of readability.
+    first_person: whether an English or Chinese thought must say "I"; other
+      languages are not checked.
   """
   parts = response.split("", text)
   form = format_lib.think(prompt, parts).value
@@ -163,7 +164,7 @@ def unfit(text: str, prompt: Prompt, cfg: SelectConfig, *,
 
 def _asked(draft: Draft, seed: int) -> tuple[Message, ...]:
   prompt = draft.prompt
-  # Eight hexadecimal digits that the texts cannot know.
+  # Eight hexadecimal digits, which the texts cannot anticipate.
   code = np.random.default_rng((seed, prompt.id, 2)).integers(1 << 32)
   return ask(_ASK.format(
       language=_LANGUAGES.get(prompt.language, prompt.language),

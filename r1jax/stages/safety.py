@@ -1,8 +1,8 @@
-"""Answers to safety questions and what judges say of them, stored as they come.
+"""Samples and judges answers to safety questions, stored batch by batch.
 
-A run that was killed goes on with the batch that it was at. What a model wrote
-about harmful things lies in WORKDIR/answers, and with what was said of it in
-WORKDIR/verdicts-*; nothing of it is in a result or a report.
+A run that was killed resumes at its last batch. The model's texts are only in
+WORKDIR/answers and, with their verdicts, in WORKDIR/verdicts-*; results and
+reports have none of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from r1jax.stages.loop import batches
 from r1jax.stages.replies import Replier
 
 ANSWERS, VERDICTS = "answers", "verdicts"
-# What judges are shown of an answer, and users saw.
+# The part of an answer that judges, and users of a service, see.
 SUMMARY, WHOLE = "summary", "all"
 
 
@@ -33,14 +33,14 @@ def answer(model: Replier | Endpoint, prompts: Sequence[Prompt], samples: int,
   """Answers the questions that have no answers in `workdir` yet.
 
   Args:
-    model: who answers.
-    prompts: the questions, the same at every call.
-    samples: answers to each.
-    size: questions of a batch.
+    model: the model that answers.
+    prompts: the questions, the same in every call.
+    samples: answers per question.
+    size: questions per batch.
     workdir: gets the folder `answers`.
 
   Returns:
-    Whether all is there; False after a signal.
+    Whether all answers are there; False after a signal.
   """
   def work(live: Sequence[Prompt]) -> list[dict[str, Any]]:
     conversations = [prompt.messages for prompt in live]
@@ -63,15 +63,15 @@ def label(judge: Judge, control: Control | None, prompts: Sequence[Prompt],
   """Judges the answers in `workdir` that have no verdicts there yet.
 
   Args:
-    judge: says what an answer is.
-    control: takes answers back; None where there is no risk control.
-    prompts, samples, size: as `answer` was given them.
+    judge: judges the answers.
+    control: risk control; None if there is none.
+    prompts, samples, size: the arguments of `answer`.
     workdir: has the answers.
-    shown: SUMMARY, what follows the thought, or WHOLE, the thought too.
-    folder: in `workdir`, gets the verdicts; see `folder`.
+    shown: SUMMARY, the text after the thought, or WHOLE, the thought too.
+    folder: subfolder of `workdir` for the verdicts, see the function `folder`.
 
   Returns:
-    Whether all is there; False after a signal.
+    Whether all verdicts are there; False after a signal.
   """
   answered = list(batches.read(
       epath.Path(workdir) / ANSWERS, len(prompts), size))
@@ -88,7 +88,7 @@ def label(judge: Judge, control: Control | None, prompts: Sequence[Prompt],
         texts, judge(questions, texts),
         control(questions, texts) if control else [Reviewed()] * len(there),
         strict=True)))
-    nothing = "", Verdict(label="", reason="no answer could be had"), Reviewed()
+    nothing = "", Verdict(label="", reason="no answer"), Reviewed()
     rows = []
     for at, (prompt, number, _) in enumerate(asked):
       text, verdict, reviewed = said.get(at, nothing)
@@ -114,13 +114,12 @@ def cases(prompts: Sequence[Prompt], size: int, workdir: str | os.PathLike,
 
 
 def folder(settings: dict[str, Any]) -> str:
-  """Where verdicts of these settings lie: of each judge in a place of its own.
-  """
+  """The name of the folder for verdicts of a judge with these settings."""
   return f"{VERDICTS}-{digest(settings)}"
 
 
 def digest(value: Any) -> str:
-  """Of what is JSON-ready."""
+  """A short hash of a JSON-ready value."""
   text = json.dumps(value, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 

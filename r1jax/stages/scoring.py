@@ -1,4 +1,4 @@
-"""A reward model at work: whole conversations to numbers, packed."""
+"""Scores packed conversations with a reward model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from r1jax.training import step
 class Scoring:
   """Scores arrays of ids in batches of few shapes.
 
-  What fits a row is packed into rows of `row_length`. What is longer (R1 trains
-  with at most 8,192 tokens and scores without a limit) comes in rows of twice,
-  four times, ... that length, fewer at a time, up to the model's context.
+  Conversations of at most `row_length` tokens are packed into rows of that
+  length. Longer ones (R1 trains with at most 8,192 tokens and scores without a
+  limit) get rows of twice, four times, ... that length, fewer at a time, up to
+  the model's context.
   """
 
   def __init__(self, model: ScalarModel, rows: int, row_length: int,
@@ -29,11 +30,11 @@ class Scoring:
 
     Args:
       model: the reward model.
-      rows: of a batch, over all processes; a multiple of the mesh's shards.
+      rows: rows per batch, over all processes; a multiple of the mesh's shards.
       row_length: tokens of a row.
-      mesh: where the parameters lie; None for one device.
-      parts: under several processes: whether each scores texts of its own
-        (all must call at the same time), and not all of them the same.
+      mesh: the parameters' mesh; None for one device.
+      parts: whether each process scores its own conversations (all processes
+        must then call at the same time); if not, all score the same ones.
 
     Raises:
       ValueError: the rows do not divide over the mesh.
@@ -47,7 +48,7 @@ class Scoring:
 
   def __call__(self, params: Any, bias_LE: jax.Array,
                ids: Sequence[np.ndarray]) -> np.ndarray:
-    """float32 scores, one each; NaN where the context is too short for it."""
+    """float32 scores [len(ids)]; NaN for empty or too long conversations."""
     scores = np.full(len(ids), np.nan, np.float32)
     groups: dict[int, list[int]] = {}
     for index, text in enumerate(ids):
@@ -59,7 +60,7 @@ class Scoring:
     return scores
 
   def _capacity(self, length: int) -> int:
-    """Of the row that a text of `length` tokens goes into; 0 for none."""
+    """Length of the row for a conversation of `length` tokens; 0 for none."""
     longest = self.model.cfg.max_position
     if not 0 < length <= longest:
       return 0
@@ -87,7 +88,7 @@ class Scoring:
       with step.on_mesh(self.mesh):
         scores = self._score(params, bias_LE, step.place(
             batch, self.mesh, parts=self._parts))
-        # Read at once: a CPU's collectives hang where many programs wait.
+        # Read immediately: CPU collectives can hang with many queued programs.
         scores = (processes.own_rows(scores) if self._parts
                   else processes.whole(scores))
       for row, kept in enumerate(part):
@@ -96,7 +97,7 @@ class Scoring:
           all_scores[indices[i]] = scores[row, end]
 
   def _everywhere(self, capacities: set[int]) -> set[int]:
-    """Those of all processes, which compute together."""
+    """The row lengths of all processes, which compute together."""
     if not self._parts:
       return capacities
     return {c for theirs in processes.gather(sorted(capacities))

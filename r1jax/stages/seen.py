@@ -1,4 +1,4 @@
-"""What a model was trained on, as texts to look evaluations up in."""
+"""Reads training text to check evaluations for contamination."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE = "contamination.json"
 
 def texts(names: str, data_dir: str | os.PathLike = ""
           ) -> Iterator[tuple[str, Prompt]]:
-  """(where, text) of everything that `names` lists.
+  """Yields (location, text) of everything that `names` lists.
 
   Args:
     names: separated by commas: data sets as NAME@SPLIT (train by default), and
@@ -30,8 +30,8 @@ def texts(names: str, data_dir: str | os.PathLike = ""
     data_dir: see `data.sources.load`.
 
   Raises:
-    ValueError: a file cannot be read, or has a row that is neither; the message
-      names it.
+    ValueError: a file cannot be read, or has a malformed row; the message names
+      it.
   """
   for name in filter(None, map(str.strip, names.split(","))):
     if name.endswith(".jsonl"):
@@ -45,16 +45,16 @@ def texts(names: str, data_dir: str | os.PathLike = ""
 
 def mark(problems: Sequence[Prompt], names: str, folder: str | os.PathLike,
          data_dir: str | os.PathLike = "") -> dict[str, Any]:
-  """Writes FOLDER/contamination.json, returns what result.json tells of it.
+  """Writes FOLDER/contamination.json; returns its summary for result.json.
 
   Args:
-    problems: that were evaluated.
+    problems: the evaluated problems.
     names: see `texts`.
-    folder: with the stored generations.
+    folder: has the stored generations.
     data_dir: see `texts`.
 
   Returns:
-    `evals.contamination.summary` with "seen", the names.
+    `evals.contamination.summary`, and `names` as "seen".
   """
   marked = contamination.marks(problems, texts(names, data_dir))
   io.write_json(epath.Path(folder) / FILE, {"seen": names, "marked": marked})
@@ -72,11 +72,13 @@ def _lines(path: str) -> Iterator[tuple[str, Prompt]]:
 
 
 def _read(line: bytes, where: str) -> Prompt:
-  """A dialogue's first question is compared as a whole, the rest as text."""
+  """A row as a prompt: a dialogue's first question is compared as a question,
+  its other messages as text.
+  """
   try:
     row = json.loads(line)
   except ValueError as error:
-    raise ValueError(f"{where} is no JSON: {error}") from error
+    raise ValueError(f"{where} is not JSON: {error}") from error
   if isinstance(row, dict) and isinstance(row.get("text"), str):
     question, rest = row["text"], []
   else:

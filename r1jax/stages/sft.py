@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the loss on answers only, on packed dialogues."""
+"""Supervised fine-tuning on packed dialogues, with the loss on answers only."""
 
 from __future__ import annotations
 
@@ -34,23 +34,25 @@ class SftConfig:
   """Settings of `run`.
 
   The schedule is R1's (arXiv:2501.12948, B.4): 2 epochs, cosine from 5e-5 to
-  5e-6. Its 128 rows of 32,768 tokens are made smaller to fit the embedded base.
-  What R1 does about packing, MTP and the router bias here is not published.
+  5e-6. The default batch fits the embedded base; R1's has 128 rows of 32,768
+  tokens. R1's packing, MTP loss and router bias in SFT are not published.
   """
 
-  epochs: int = 2  # passes over the data
-  steps: int = 0  # updates, instead of epochs
-  rows: int = 16  # rows per update
-  row_length: int = 256  # tokens per row
-  micro_batches: int = 1  # parts that an update's rows are done in
-  # Step of the router bias (V3: 0.001 in pre-training).
+  epochs: int = 2  # passes over the data (R1: 2)
+  steps: int = 0  # updates; 0: as many as `epochs` takes
+  rows: int = 16  # packed rows per update (R1: 128)
+  row_length: int = 256  # tokens per packed row (R1: 32768)
+  micro_batches: int = 1  # micro-batches per update (gradient accumulation)
+  # Step size of the router's selection bias per update (V3: 0.001 in
+  # pre-training).
   bias_update_speed: float = 0.0
-  seed: int = 0  # of the order of the data and of a LoRA adapter
+  seed: int = 0  # seed of the data's order and of a LoRA adapter
   save_every: int = 100  # updates between checkpoints
-  eval_every: int = 100  # updates between evaluations; 0 is never
-  # Who shows the metrics beside TensorBoard: wandb, trackio or both.
+  eval_every: int = 100  # updates between evaluations; 0: never
+  # Services that get the metrics too: wandb, trackio or both.
   sinks: tuple[str, ...] = ()
-  template: str = "r1-zero"  # or plain, chat, chat-think, r1, file:PATH
+  # Prompt template: r1-zero, plain, chat, chat-think, r1 or file:PATH.
+  template: str = "r1-zero"
   lm: LmConfig = LmConfig()
   optimizer: OptimizerConfig = OptimizerConfig(
       lr=5e-5, schedule="cosine", final_fraction=0.1)
@@ -72,12 +74,12 @@ class SftConfig:
           f" micro_batches={self.micro_batches}")
 
   def packed(self, examples: Sequence[Example]) -> Packed:
-    """The examples as this config packs them."""
+    """The examples, packed by this config."""
     return Packed(examples, self.rows, self.row_length, self.seed,
                   None if self.steps else self.epochs)
 
   def scheduled(self, data: Packed) -> SftConfig:
-    """This config with its `steps`, and the length of its schedule."""
+    """This config with `steps` and the schedule's length filled in."""
     steps = self.steps or data.steps()
     return dataclasses.replace(
         self, steps=steps,
@@ -91,25 +93,29 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
         settings: dict[str, Any] | None = None, workers: int = 0,
         skip_damaged: bool = False,
         remedies: Mapping[str, str] | None = None) -> Weights:
-  """Trains, or goes on where `workdir` stopped.
+  """Trains, or resumes the run in `workdir`.
 
   Args:
     cfg: the settings.
-    initial: model and first parameters. The run takes them: their arrays become
-      its own.
-    tokenizer: that made the examples; the run keeps it.
+    initial: the model and its first parameters; their arrays are moved into the
+      run's state.
+    tokenizer: the examples' tokenizer, which the run stores.
     examples: from `data.streams.sft.load` or `sft_stream.load`, each at most a
       row long.
     workdir: folder of the run.
-    held_out: examples whose loss is logged, as `eval/cross_entropy`.
+    held_out: examples whose loss is logged as `eval/cross_entropy`.
     mesh: to train on; None for one device.
-    settings: what else defines the run, for config.json.
-    workers: processes that make batches; 0 makes them in a thread.
+    settings: other settings that define the run, for config.json.
+    workers: number of processes that prepare batches; 0: a thread does.
     skip_damaged, remedies: see `Session`.
 
   Returns:
     The model with its parameters after the last update (or the interruption),
-    an adapter joined to them.
+    with an adapter joined to them.
+
+  Raises:
+    ValueError: the settings do not fit model or mesh, or `workdir` has a run
+      with other settings.
   """
   model = initial.model
   check_fits(tokenizer, model.cfg.vocab_size)
@@ -130,7 +136,7 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
                     gamma=cfg.bias_update_speed, adapter=cfg.lora,
                     seed=cfg.seed, mesh=mesh)
   trainer.state, host = session.restore(trainer.state, {})
-  # Of an update whose evaluation was interrupted: it is made already.
+  # Metrics of an update that was made before its evaluation was interrupted.
   made = None if session.inside is None else metrics_lib.from_json(host["made"])
   evaluate = functools.partial(
       heldout_loss, make_loss(objective), cfg, held_out or [], mesh,
@@ -157,7 +163,7 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
         return metrics_lib.floats(metrics) | metrics_lib.floats(*measured) | {
             "learning_rate": float(rate(number - 1))}
 
-      # A number that may make it the best checkpoint is looked at now.
+      # Evaluations are read now, because they decide on the best checkpoint.
       if session.finish(number, numbers() if measured else numbers,
                         batch if processes.is_writer() else None,
                         lambda: trainer.state, dict):
@@ -180,7 +186,8 @@ def due(cfg: SftConfig, number: int) -> bool:
 
 
 def make_loss(objective: Objective) -> Callable[..., Metrics]:
-  """Compiled (params, router_bias_LE, rows [B, T]) -> the objective's terms."""
+  """A jitted (params, router_bias_LE, batch [B, T]) -> the objective's terms.
+  """
   def loss(params, bias_LE, batch):
     terms = objective.evaluate(params, bias_LE, batch).terms
     return Metrics({f"eval/{name}": term for name, term in terms.items()}, {})
@@ -192,9 +199,9 @@ def heldout_loss(
     loss: Callable[..., Metrics], cfg: SftConfig, examples: Sequence[Example],
     mesh: jax.sharding.Mesh | None, params: Any, bias_LE: jax.Array, *,
     stop: Callable[[], bool] = lambda: False) -> list[Metrics] | None:
-  """The losses of all examples in parts, as `eval/...`, still on the device.
+  """The losses of all examples by batch, as `eval/...`, still on the device.
 
-  None if `stop` says so between two of them.
+  None if `stop()` became true between two batches.
   """
   size = cfg.rows // cfg.micro_batches
   data = Packed(examples, size, cfg.row_length, epochs=1)

@@ -1,4 +1,4 @@
-"""The numbers of a GRPO step: sums and counts, added up over processes."""
+"""Metrics of a GRPO step: sums and counts, added up over processes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Sums = dict[str, tuple[float, int]]  # name -> (sum, how many)
 
 def sums(scored: Scored, advantages: Advantages, others: Sums, *,
          deadline: int = 0) -> dict[str, Any]:
-  """What this process knows of a step, JSON-ready, for `merged`.
+  """This process's part of a step's metrics, JSON-ready, for `merged`.
 
-  With a deadline it counts the samples that ended by it: those truncated before
-  they were as long as they may be.
+  With a deadline it also counts the samples that it truncated: those that are
+  shorter than max_new_tokens.
   """
   lengths_QG = scored.rollout.lengths_QG
   means = reward_sums(scored) | measure_sums(scored) | {
@@ -29,7 +29,7 @@ def sums(scored: Scored, advantages: Advantages, others: Sums, *,
   if deadline:
     means["rollout/deadline_fraction"] = _sum(scored.rollout.truncated_QG & (
         lengths_QG < scored.rollout.tokens_QGT.shape[2]))
-  # Fractions of as many groups and samples in every process.
+  # All processes have equally many groups, so fractions have equal weights.
   means |= {f"advantage/{k}": (float(v), 1) for k, v in advantages.info.items()}
   prompts = sum(map(len, scored.rollout.prompt_tokens))
   return {"means": means, "longest": int(lengths_QG.max()),
@@ -50,13 +50,14 @@ def merged(parts: Sequence[Mapping[str, Any]], laps: Mapping[str, float]
       "rollout/length_max": float(max(p["longest"] for p in parts)),
       "rollout/tokens_per_s": sampled / laps["rollout"],
       "update/tokens_per_s": read / laps["update"],
-      # How long the device stood still for verdicts.
+      # Share of the time that the device waited for verdicts.
       "rewards/wait_fraction": laps["rewards"] / sum(laps.values())}
   return metrics | {f"seconds/{name}": s for name, s in laps.items()}
 
 
 def means(parts: Iterable[Sums]) -> dict[str, float]:
-  """Means over all parts; domains are told apart where there are several."""
+  """Means over all parts; metrics by domain only if there are several domains.
+  """
   total: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0])
   for part in parts:
     for name, (value, count) in part.items():
@@ -68,9 +69,10 @@ def means(parts: Iterable[Sums]) -> dict[str, float]:
 
 
 def reward_sums(scored: Scored) -> Sums:
-  """Every reward over the samples it judges, of all and by domain.
+  """Sums of every reward over the samples that it judges, in all and by domain.
 
-  Samples without a verdict count nowhere; a rule that judged none is absent.
+  Samples without a verdict are not counted; rewards that judged no sample are
+  absent.
   """
   domain_Q = np.array([prompt.domain for prompt in scored.prompts])
   values = dict(scored.parts) | {"combined": scored.rewards_QG}
@@ -87,7 +89,7 @@ def reward_sums(scored: Scored) -> Sums:
 
 
 def measure_sums(scored: Scored) -> Sums:
-  """Every measurement behind the verdicts, as `measure/RULE/NAME`."""
+  """Sums of the measurements behind the verdicts, as `measure/RULE/NAME`."""
   values = collections.defaultdict(list)
   for row, valid_G in zip(scored.measures, scored.valid_QG, strict=True):
     for sample, valid in zip(row, valid_G, strict=True):

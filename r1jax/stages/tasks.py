@@ -1,8 +1,8 @@
-"""Questions by the names of their data sets, and tasks of one's own.
+"""Loads questions by data set name, and users' own tasks.
 
-A task of one's own is a Python file with `prompts(split)`, a list of Prompts,
-and, where their verifiers are rules of its own, `VERIFIERS`, a dict from
-verifier to rule. Wherever a data set is named, the path of such a file will do.
+A task is a Python file with a function `prompts(split)` that returns a list of
+Prompts and, for verifiers of its own, a dict `VERIFIERS` from verifier to rule.
+Its path can be given wherever a data set is named.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def load(text: str, split: str, data_dir: str | os.PathLike = ""
   """Questions of a split of every data set that `text` names.
 
   Args:
-    text: as --data; amounts in it are not looked at.
-    split: a split of each of them, e.g. "train" or "test[:100]".
-    data_dir: see `data.sources.load`; what is generated needs none.
+    text: the value of --data; amounts in it are ignored.
+    split: a split of each data set, e.g. "train" or "test[:100]".
+    data_dir: see `data.sources.load`; generated data sets need none.
   """
   return {name: _own_prompts(name, split) if name.endswith(".py")
           else load_lib.load(name, data_dir or None, split)
@@ -42,7 +42,7 @@ def load(text: str, split: str, data_dir: str | os.PathLike = ""
 
 
 def verifiers(text: str) -> dict[str, Rule]:
-  """The rules that the Python files in `text` (as --data) bring."""
+  """The rules of the task files in `text` (the value of --data)."""
   file_rules = {}
   for name, _ in mixture.parse(text).amounts:
     if name.endswith(".py"):
@@ -51,7 +51,7 @@ def verifiers(text: str) -> dict[str, Rule]:
 
 
 def own(path: str | os.PathLike) -> types.ModuleType:
-  """A Python file of the user's with questions, imported as it is now.
+  """Imports (or reloads) a task file.
 
   Raises:
     ValueError: there is no such file, or it has no `prompts`.
@@ -62,37 +62,37 @@ def own(path: str | os.PathLike) -> types.ModuleType:
 
 
 def module(path: str | os.PathLike, flag: str) -> types.ModuleType:
-  """A Python file of the user's, imported as it is now.
+  """Imports (or reloads) a user's Python file.
 
   Args:
-    path: of the file.
-    flag: that names it.
+    path: the file.
+    flag: the flag that names it, for errors.
 
   Raises:
-    ValueError: there is no such file, or its name is taken.
+    ValueError: there is no such file, or another module has its name.
   """
   file = pathlib.Path(path).resolve()
   check(file.is_file(), f"{flag} names {path}, which is not a file")
-  # Under its own name, so that the children that judge can import it too.
+  # By its own name, so that the child processes that judge can import it too.
   if str(file.parent) not in sys.path:
     sys.path.append(str(file.parent))
-  importlib.invalidate_caches()  # the file may be younger than the folder's
+  importlib.invalidate_caches()  # the file may be newer than the import cache
   before = sys.modules.get(file.stem)
   imported = importlib.import_module(file.stem)
   check(getattr(imported, "__file__", None) == str(file),
         f"{path} cannot be imported as {file.stem!r}, which is"
         f" {getattr(imported, '__file__', 'a built-in module')}; rename it")
-  if imported is before:  # a notebook may have written it anew
+  if imported is before:  # a notebook may have rewritten it
     imported = importlib.reload(imported)
   return imported
 
 
 def rule_digests(text: str) -> dict[str, str]:
-  """Of the Python files in `text` (as --data) that bring rules, by name.
+  """Digests of the task files in `text` (the value of --data) that have rules.
 
-  A rule may be any function of its file, so that it is the file that counts.
-  They were imported before, and are not again: rules that children judge by
-  would then be others than those of the module.
+  The whole file is hashed, because a rule may call any function of it. Modules
+  that are imported already are not reloaded, because child processes may judge
+  by their present rules.
   """
   paths = [pathlib.Path(name) for name, _ in mixture.parse(text).amounts
            if name.endswith(".py")]
@@ -101,12 +101,12 @@ def rule_digests(text: str) -> dict[str, str]:
 
 
 def file_digest(path: str | os.PathLike) -> str:
-  """Of a file's contents."""
+  """A short hash of a file's contents."""
   return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
 
 
 def digest(prompts: Sequence[Prompt]) -> str:
-  """Of all that is asked and judged by: a run goes on with the same questions.
+  """A short hash of all fields of the questions, to detect changes on resume.
   """
   hasher = hashlib.sha256()
   for prompt in prompts:
@@ -118,8 +118,7 @@ def digest(prompts: Sequence[Prompt]) -> str:
 
 
 def _written(value: Any) -> Any:
-  """What JSON lacks and a task of one's own may have, the same in any process.
-  """
+  """JSON for other types in a user's prompts, the same in every process."""
   if isinstance(value, Mapping):
     return dict(value)
   if isinstance(value, set | frozenset):
@@ -137,7 +136,7 @@ def _own_prompts(path: str, split: str) -> list[Prompt]:
 
 
 def joined(parts: Mapping[str, Sequence[Prompt]]) -> list[Prompt]:
-  """All questions of all sources, numbered as in a mixture."""
+  """All questions of all sources, with ids as in a mixture."""
   return [mixture.number(parts, name, prompt)
           for name, prompts in parts.items() for prompt in prompts]
 
@@ -146,17 +145,17 @@ def fitting(prompts: Sequence[Prompt], judge: Judge, limit: int,
             what: str) -> Sequence[Prompt]:
   """The prompts of at most `limit` tokens; prints how many are left out.
 
-  What is measured on the rest is about the rest alone: it is said, and
-  evaluation stores the count beside its numbers.
+  The number matters for evaluations, which then cover the rest only, and store
+  it with their results.
 
   Args:
-    prompts: all that there are.
-    judge: phrases them.
+    prompts: the questions.
+    judge: renders them.
     limit: tokens that max_new_tokens leaves of context and row.
     what: name of the prompts, for the message.
 
   Raises:
-    ValueError: none fits.
+    ValueError: no prompt fits.
   """
   prompts = list(prompts)  # read once
   lengths = [_length(prompt, judge) for prompt in prompts]
@@ -164,7 +163,7 @@ def fitting(prompts: Sequence[Prompt], judge: Judge, limit: int,
   remedy = ("lower max_new_tokens, raise row_length (training) or choose a"
             " model with a longer context")
   judge.check(kept)  # before the work
-  check(len(kept) > 0, f"none of {len(prompts)} {what} prompts fits the"
+  check(len(kept) > 0, f"none of {len(prompts)} {what} prompts fits into the"
         f" {max(limit, 0)} tokens that are left for it (the shortest has"
         f" {min(lengths, default=0)}): {remedy}")
   if len(kept) < len(prompts):
@@ -177,7 +176,7 @@ def fitting(prompts: Sequence[Prompt], judge: Judge, limit: int,
 def _length(prompt: Prompt, judge: Judge) -> int:
   try:
     return len(judge.tokens(prompt))
-  except ValueError as error:  # one of thousands must be found
+  except ValueError as error:  # name the question, one of thousands
     head = " ".join(prompt.question.split())[:60]
     raise ValueError(f"question {prompt.id} of {prompt.source!r} ({head!r}):"
                      f" {error}") from error

@@ -1,8 +1,8 @@
-"""Several answers a question with their verdicts, stored as they come.
+"""Samples several answers per question, judges and stores them.
 
-Rejection sampling and cold start begin with them. A sample follows from the
-policy, its question and its number alone, so that a run that was killed goes on
-to the very files that it would have written.
+Rejection sampling and cold start begin with this. A sample depends only on the
+policy, the seed, its question and its number, so that a killed run that is
+resumed writes the same files.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from r1jax.stages.loop import batches as batches_lib
 from r1jax.stages.weights import Weights, fingerprint
 
 FOLDER = "samples"
-# Other samples than an evaluation draws.
+# Folded into the key, so that the samples differ from an evaluation's.
 _STREAM = 2**31 + 1
 
-# Questions and answers (without thoughts), one each -> verdicts: for questions
-# that no rule judges.
+# (questions, one answer without its thought for each) -> verdicts; for
+# questions that no rule judges.
 Judged = Callable[[Sequence[Prompt], Sequence[str]], Sequence[Score]]
 
 
 def prepare(workdir: str | os.PathLike, settings: dict[str, Any],
             policy: Weights, flag: str = "--workdir") -> None:
-  """Takes `workdir`, or makes sure that it holds the work of these settings.
+  """Starts `workdir`, or checks that it was started with the same settings.
 
   Args:
-    workdir: of the samples.
-    settings: what they depend on, beside the parameters.
-    policy: who answers.
-    flag: that names `workdir`.
+    workdir: folder of the samples.
+    settings: what the samples depend on besides the parameters.
+    policy: the model that answers.
+    flag: the flag that names `workdir`, for errors.
 
   Raises:
-    ValueError: it was made with others, or by other parameters.
+    ValueError: `workdir` has other settings or samples of other parameters.
   """
   config = settings | {"parameters": fingerprint(policy)}
   processes.from_writer(lambda: workdir_lib.prepare(
@@ -66,22 +66,24 @@ def prepare(workdir: str | os.PathLike, settings: dict[str, Any],
 def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
             prompts: Sequence[Prompt], workdir: str | os.PathLike, *,
             judged: Judged | None = None, title: str = "samples") -> bool:
-  """Samples and judges what is not in `workdir` yet.
+  """Samples and judges the batches that are not in `workdir` yet.
 
   Under several processes each samples and judges its part of a batch.
 
   Args:
-    cfg: how much; its sampling settings are the engine's business.
-    engine: of the policy's model.
-    judge: phrases and judges.
-    policy: who answers; given up.
+    cfg: number of samples and seed; temperature, top-p and length are the
+      engine's.
+    engine: made by `evaluating.sampler` for the policy's model.
+    judge: words the questions and judges by rules.
+    policy: the model that answers; its arrays are donated.
     prompts: the questions.
     workdir: gets the folder `samples`.
-    judged: of questions without a rule; None leaves them without a verdict.
-    title: of the progress bar.
+    judged: judges answers to questions without a rule; None leaves them without
+      a verdict.
+    title: title of the progress bar.
 
   Returns:
-    Whether all is there; False after a signal.
+    Whether all samples are there; False after a signal.
   """
   key = keys.fold(jax.random.key(cfg.seed), _STREAM)
   params = evaluating.laid_out(policy, engine, donate=True)
@@ -95,7 +97,7 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
         yield None
         continue
       items, scored = found
-      # A judge may reply in all processes together.
+      # In every process, since a judge may need all of them to reply.
       rows = _rows(scored, judge, judged)
       yield rows if items else []
 
@@ -107,7 +109,10 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
 def selected(cfg: EvalConfig, select: SelectConfig, prompts: Sequence[Prompt],
              workdir: str | os.PathLike, report: Report
              ) -> Iterator[tuple[Prompt, int, Sample]]:
-  """The answers that are kept, with their numbers; the report counts all."""
+  """Yields (question, number, answer) of the selected answers.
+
+  `report` counts what became of every answer.
+  """
   for prompt, samples in read(cfg, prompts, workdir):
     fates = selection.fates(prompt, samples, select, cfg.seed)
     report.fell(prompt.domain, fates)
@@ -118,10 +123,10 @@ def selected(cfg: EvalConfig, select: SelectConfig, prompts: Sequence[Prompt],
 
 def read(cfg: EvalConfig, prompts: Sequence[Prompt],
          workdir: str | os.PathLike) -> Iterator[tuple[Prompt, list[Sample]]]:
-  """The questions with their samples, in order.
+  """Yields the questions with their samples, in order.
 
   Raises:
-    ValueError: a file is missing, damaged, or of other questions.
+    ValueError: a file is missing, damaged, or has other questions.
   """
   rows = batches_lib.read(epath.Path(workdir) / FOLDER, len(prompts), cfg.batch)
   for prompt, row in zip(prompts, rows, strict=True):
@@ -160,7 +165,7 @@ def _rows(scored: Scored, judge: Judge, judged: Judged | None
 
 def _verdicts(scored: Scored, judge: Judge, judged: Judged | None
               ) -> list[list[Score | None]]:
-  """The rule's verdicts, or the judge's where no rule applies."""
+  """The rule's verdicts, or the judge's for questions without a rule."""
   accuracy = scored.parts["accuracy"]
   verdicts: list[list[Score | None]] = []
   for q in range(len(scored.prompts)):

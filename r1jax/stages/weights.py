@@ -1,4 +1,4 @@
-"""Where a run's first parameters come from: `--init=KIND:WHAT`."""
+"""Loads a run's first parameters: `--init=KIND:WHAT`."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from r1jax.sharding import processes, rules
 from r1jax.training import lora, step
 from r1jax.training.lora import LoraConfig
 
-# Setting of a run: the fingerprint of what it adapts, of rounded values.
+# Setting of a LoRA run: fingerprint of its base, rounded to bfloat16.
 ROUNDED = "parameters_bfloat16"
 
 ASSETS = epath.resource_path("r1jax") / "assets"
 TOKENIZER = ASSETS / "arith" / "tokenizer.model"
 WORLD_TOKENIZER = ASSETS / "world" / "tokenizer.model"
-# What ships with the package, by the name behind `base:`.
+# Models in the package, by the name after `base:`.
 BASES = {
     "": ASSETS / "arith" / "base.safetensors",
     "world": ASSETS / "world" / "base.safetensors",
@@ -53,7 +53,7 @@ BASES = {
 
 
 class Weights(NamedTuple):
-  """A model and its values."""
+  """A model with its parameters and router bias."""
 
   model: Model
   params: Any
@@ -61,10 +61,10 @@ class Weights(NamedTuple):
 
 
 class Handover:
-  """First parameters on their way to the stage that trains them.
+  """Ownership of first parameters, passed to the stage that trains them.
 
-  Training needs their memory: whoever takes them makes them its own, and their
-  arrays are deleted or changed. Who needs them afterwards hands over a copy.
+  Training reuses their memory: once taken, their arrays may be deleted or
+  changed. A caller that still needs them passes a copy.
   """
 
   def __init__(self, weights: Weights):
@@ -72,18 +72,18 @@ class Handover:
 
   @classmethod
   def copied(cls, weights: Weights) -> Handover:
-    """Of a copy: for callers who go on using theirs."""
+    """Hands over a copy, so that the caller can go on using its own."""
     params, bias_LE = jax.tree.map(
         jnp.copy, (weights.params, weights.router_bias_LE))
     return cls(Weights(weights.model, params, bias_LE))
 
   @property
   def model(self) -> Model:
-    """The model; it can be asked for until the weights are taken."""
+    """The model; available until the weights are taken."""
     return self._taken().model
 
   def take(self) -> Weights:
-    """The weights; they can be taken once.
+    """Returns the weights; works once.
 
     Raises:
       ValueError: they were taken before.
@@ -101,26 +101,29 @@ class Handover:
 def load(init: str, compute: Compute, key: jax.Array,
          mesh: jax.sharding.Mesh | None = None, *, computing: bool = False,
          report: hf_io.Report | None = None) -> Weights:
-  """A model from `init`.
+  """Loads a model from `init`.
 
   Args:
-    init: `base`, the embedded base, or `base:world` and others of `BASES`;
-      `file:PATH.safetensors`, what `experiments/pretrain.py --export` wrote;
-      `orbax:DIR`, the workdir of a run, its newest checkpoint, or
-      `orbax:DIR@STEP`, `orbax:DIR@best` (an adapter beside the run's own init,
-      as `lora.join` makes it; `lora.dense` makes arrays of it); `hf:DIR`, a
-      folder of a Hugging Face model; `peft:DIR`, an adapter of the peft
-      package beside the model that it names; `random:PRESET`.
-    compute: how it is computed.
+    init: one of
+      `base`: the embedded base; `base:world` and others of `BASES`;
+      `file:PATH.safetensors`: written by `experiments/pretrain.py --export`;
+      `orbax:DIR`: the newest checkpoint of the run in a workdir;
+      `orbax:DIR@STEP`, `orbax:DIR@best`: another checkpoint. The adapter of a
+        LoRA run is joined to the run's own init, as `lora.join` does
+        (`lora.dense` makes plain arrays of that);
+      `hf:DIR`: the folder of a Hugging Face model;
+      `peft:DIR`: an adapter of the peft package, joined to the model that it
+        names;
+      `random:PRESET`: random parameters.
+    compute: how the model is computed.
     key: of random parameters.
-    mesh: where the parameters are placed; None for the default device.
-    computing: whether it is not to be trained: matrices come in the dtype that
-      it computes in, which is all that computing takes of them, and no larger
-      copy is ever made.
-    report: of the progress of `hf:DIR`, see `hf_io.load`.
+    mesh: the mesh to place parameters on; None for the default device.
+    computing: whether the model is not trained: matrices are then loaded in the
+      compute dtype, without a larger copy.
+    report: shows the progress of `hf:DIR`, see `hf_io.load`.
 
   Raises:
-    ValueError: another `init`, or a source that is missing or damaged.
+    ValueError: `init` has another form, or its source is missing or damaged.
   """
   kind, _, what = init.partition(":")
   if kind == "base" and what in BASES:
@@ -149,7 +152,7 @@ def _unknown(init: str) -> ValueError:
   return ValueError(
       f"init={init!r}: give base, file:PATH.safetensors, orbax:WORKDIR"
       " (or WORKDIR@STEP, WORKDIR@best), hf:DIR, peft:DIR or random:PRESET;"
-      " other bases that come along are"
+      " other models in the package are"
       f" {', '.join(f'base:{name}' for name in BASES if name)}")
 
 
@@ -157,14 +160,14 @@ def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
                    mesh: jax.sharding.Mesh | None = None,
                    tokenizer: str | os.PathLike = "", computing: bool = False,
                    ) -> tuple[Weights, Tokenizer]:
-  """A model and a tokenizer that fits it.
+  """Loads a model and a tokenizer that fits it.
 
   Args:
     init, mesh, computing: see `load`.
-    compute: how it is computed; by default in float32.
+    compute: how it is computed; by default `Compute()`.
     seed: of random parameters.
     tokenizer: a folder with tokenizer.json, or a SentencePiece model; by
-      default the one that belongs to `init`.
+      default the one of `init`.
 
   Raises:
     ValueError: one of them is missing or damaged, or the tokenizer has more
@@ -172,7 +175,7 @@ def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
   """
   kind, _, what = init.partition(":")
   if kind == "hf" and what:
-    hf_source.folder(what)  # says more than a tokenizer that is missing
+    hf_source.folder(what)  # a clearer error than that of a missing tokenizer
   loaded = hf_tokenizer.load(tokenizer or tokenizer_of(init))
   policy = load(init, compute or Compute(), jax.random.key(seed), mesh,
                 computing=computing)
@@ -181,10 +184,10 @@ def with_tokenizer(init: str, compute: Compute | None = None, *, seed: int = 0,
 
 
 def tokenizer_of(init: str) -> epath.Path:
-  """Where the tokenizer lies that belongs to the parameters of `init`.
+  """The path of the tokenizer that belongs to the parameters of `init`.
 
-  That is the Hugging Face folder itself, the copy that a run keeps,
-  tokenizer.model beside a file of parameters, and otherwise the embedded one.
+  It is the Hugging Face folder itself, the copy in a run's workdir, or
+  tokenizer.model beside a file of parameters; otherwise the embedded one.
   """
   kind, _, what = init.partition(":")
   if kind == "peft" and what:
@@ -200,9 +203,9 @@ def tokenizer_of(init: str) -> epath.Path:
 
 
 def computing(weights: Weights, mesh: jax.sharding.Mesh | None) -> Weights:
-  """The same in the compute dtype, of a model that is not trained.
+  """The parameters in the compute dtype, for a model that is not trained.
 
-  Whoever drops `weights` then has one copy.
+  It is another copy, unless the dtype is the same.
   """
   if weights.model.casts_nothing(weights.params):
     return weights
@@ -211,24 +214,24 @@ def computing(weights: Weights, mesh: jax.sharding.Mesh | None) -> Weights:
 
 
 def base_of_adapter(folder: str | os.PathLike) -> str:
-  """The `init` of the model that an adapter of the peft package adapts.
+  """The `init` of the model that a peft adapter belongs to.
 
   Raises:
-    ValueError: it names none, or the folder is no adapter's.
+    ValueError: the adapter names no model, or the folder has no adapter.
   """
   base = peft.settings(folder).get("base_model_name_or_path") or ""
-  check(isinstance(base, str) and bool(base), f"{folder}/{peft.CONFIG} names no"
-        " model that the adapter adapts; write its folder, or orbax:WORKDIR, as"
-        " base_model_name_or_path")
+  check(isinstance(base, str) and bool(base), f"{folder}/{peft.CONFIG} does not"
+        " name the model that the adapter belongs to; write its folder, or"
+        " orbax:WORKDIR, as base_model_name_or_path")
   kinds = "base", "file", "orbax", "random"
   return base if base.partition(":")[0] in kinds else f"hf:{base}"
 
 
 def named_base(init: str) -> str:
-  """How an adapter names the model that it adapts: what `init` stands for.
+  """The value of base_model_name_or_path for an adapter to the model `init`.
 
-  A folder in Hugging Face's format by its path, also behind an import of it,
-  which is what the peft package looks for; anything else as `load` takes it.
+  The path of a Hugging Face folder, also for a run that was imported from one,
+  because that is what the peft package expects; otherwise an `init` for `load`.
   """
   kind, _, what = init.partition(":")
   if kind == "hf":
@@ -244,10 +247,10 @@ def named_base(init: str) -> str:
 
 
 def config_of(init: str) -> ModelConfig:
-  """The model of `init`, as `load` takes it, without its parameters.
+  """The config of the model `init`, without loading its parameters.
 
   Raises:
-    ValueError: as `load`, of what can be seen without them.
+    ValueError: as `load`, as far as it shows without the parameters.
   """
   kind, _, what = init.partition(":")
   if kind == "base" and what in BASES or kind == "file" and what:
@@ -267,17 +270,17 @@ def config_of(init: str) -> ModelConfig:
 def save(path: str | os.PathLike, cfg: ModelConfig, params: Any,
          router_bias_LE: jax.Array, *, made_by: dict[str, Any] | None = None,
          dtype: str = "bfloat16") -> None:
-  """Writes what `file:PATH` reads; the router bias stays exact, in the JSON.
+  """Writes the file for `file:PATH`, with the exact router bias in its JSON.
 
-  Every process calls it.
+  Every process must call it.
 
   Args:
     path: ends in .safetensors.
-    cfg: of the model.
-    params: its parameters; adapters in them are summed up.
+    cfg: the model's config.
+    params: its parameters; adapters are added to their matrices.
     router_bias_LE: its router bias.
-    made_by: how it was made, for the reader of the JSON.
-    dtype: of the stored parameters.
+    made_by: how it was made, for readers of the JSON.
+    dtype: dtype of the stored parameters.
   """
   metadata = {"model": config_lib.to_dict(cfg), "made_by": made_by or {},
               "router_bias": processes.whole(router_bias_LE).tolist()}
@@ -285,13 +288,13 @@ def save(path: str | os.PathLike, cfg: ModelConfig, params: Any,
 
 
 def placed(model: Model, mesh: jax.sharding.Mesh | None) -> Any:
-  """Sharding of every parameter; None without a mesh."""
+  """The sharding of every parameter; None without a mesh."""
   return mesh and rules.param_shardings(
       model.param_axes(), jax.eval_shape(model.init, jax.random.key(0)), mesh)
 
 
 def _like(shapes, placed):
-  """The shapes, with shardings if there are any."""
+  """The shapes with shardings, if there are any."""
   if placed is None:
     return shapes
   return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(
@@ -324,14 +327,14 @@ def _hf_config(folder):
   cfg = hf_config.from_hf(fields, _say)
   held = hf_io.without_absent_mtp(folder, cfg)
   if held.n_mtp != cfg.n_mtp:
-    _say(f"{folder}: config.json names a layer of multi-token prediction, of"
-         " which there are no weights; loaded without it")
+    _say(f"{folder}: config.json has a multi-token prediction layer, but its"
+         " weights are missing; loaded without it")
   return held
 
 
 @functools.cache
 def _say(text: str) -> None:
-  """Once: a folder is read several times."""
+  """Logs a warning once, although a folder is read several times."""
   logging.warning("%s", text)
 
 
@@ -351,38 +354,39 @@ def _from_run(workdir, compute, mesh, computing):
 
 def check_adapted(base: Weights, settings: dict[str, Any],
                   workdir: str | os.PathLike) -> None:
-  """Raises ValueError unless `base` is what the run's adapter was trained on.
+  """Raises ValueError unless the run's adapter was trained on `base`.
 
   Args:
     base: loaded from the run's init, in any dtypes.
-    settings: of the run; those without a fingerprint of it allow any.
-    workdir: of the run, for the message.
+    settings: the run's settings; without a fingerprint any base passes.
+    workdir: the run's folder, for the message.
   """
   cast = settings.get("compute", {}).get("param_dtype", "")
   same = {x.dtype.name for x in jax.tree.leaves(base.params)} == {cast}
   known = settings.get("parameters" if same else ROUNDED)
   check(not known or fingerprint(base, rounded=not same) == known,
         f"the adapter in {workdir} was trained on {settings['init']}, whose"
-        " parameters are others now: what it adds to them means nothing. Bring"
-        " those back, or train it anew")
+        " parameters have changed since, so that it does not fit them. Restore"
+        " the old parameters, or train the adapter again")
 
 
 def fingerprint(policy: Weights, *, rounded: bool = False) -> str:
-  """Of the parameters' values, the same however they are placed.
+  """A hash of the parameters' values, independent of their sharding.
 
-  It is made of the least and the largest value of every array: training moves
-  them, and no order of summation does.
+  It hashes the minimum and the maximum of every array, which training changes
+  and which do not depend on an order of summation.
 
   Args:
     policy: the parameters.
-    rounded: to bfloat16, as the values of arrays that were rounded are already.
+    rounded: whether to round the values to bfloat16, to compare with arrays
+      that were rounded.
   """
   ends = jax.jit(lambda tree: jax.tree.map(
       lambda x: jnp.stack([x.min(), x.max()]).astype(jnp.float32), tree))
   digest = hashlib.sha256()
   for name, values in sorted(trees.flatten(ends(policy.params)).items()):
     ends_2 = np.asarray(processes.whole(values))
-    if rounded:  # which keeps their order
+    if rounded:  # rounding is monotonic, so the ends are still the ends
       ends_2 = ends_2.astype(jnp.bfloat16).astype(np.float32)
     digest.update(name.encode() + ends_2.tobytes())
   return digest.hexdigest()[:16]
@@ -391,15 +395,17 @@ def fingerprint(policy: Weights, *, rounded: bool = False) -> str:
 def restored(workdir: str | os.PathLike, compute: Compute,
              mesh: jax.sharding.Mesh | None = None, computing: bool = False
              ) -> tuple[Weights, LoraConfig, dict[str, Any]]:
-  """What a checkpoint of a run holds, and the run's settings.
+  """A checkpoint of a run: (weights, LoRA config, the run's settings).
 
-  It is the newest, or that of WORKDIR@STEP or WORKDIR@best.
+  It is the newest one, or that of WORKDIR@STEP or WORKDIR@best. The parameters
+  are the trained ones: only the adapter if its rank is above 0.
 
-  The parameters are those that were trained: an adapter if its rank > 0. They
-  are placed on `mesh`, or on the default device; `computing` as for `load`.
+  Args:
+    workdir: the run's folder, as above.
+    compute, mesh, computing: as for `load`.
 
   Raises:
-    ValueError: `workdir` is not a run's, is that of a reward model, or has no
+    ValueError: `workdir` is not a run's folder, is a reward model's, or has no
       checkpoint.
   """
   settings = _policy_settings(workdir)
@@ -411,16 +417,16 @@ def restored(workdir: str | os.PathLike, compute: Compute,
 def _policy_settings(workdir):
   settings = inits.settings_of(workdir)
   if settings.get("head"):
-    raise ValueError(f"{workdir} holds a reward model, which scores texts and"
-                     " writes none: it is for --rewards.helpful or .safety; as"
-                     " --init give the run of a policy")
+    raise ValueError(f"{workdir} has a reward model, which scores texts and"
+                     " cannot write any: give it as --rewards.helpful or"
+                     " .safety, and the run of a policy as --init")
   return settings
 
 
 def checkpoint(workdir: str | os.PathLike, settings: dict[str, Any],
                model: Model, mesh: jax.sharding.Mesh | None,
                computing: bool = False) -> tuple[Weights, LoraConfig]:
-  """`restored` of a model that is made already, a reward model too."""
+  """`restored` for a given model, which may be a reward model."""
   params = shapes(model, computing)
   axes = model.param_axes()
   adapter = config_lib.from_dict(LoraConfig, settings.get("lora", {}))

@@ -1,8 +1,8 @@
-"""R1-Zero at the size of a laptop: what the quickstart does, for notebooks too.
+"""R1-Zero on a laptop: the work of the quickstart and its notebook.
 
-The base is evaluated, trained by GRPO with accuracy and format rewards alone,
-and evaluated again, in three ways of decoding: a base that guesses only where
-it is sampled at random would hide what it can do.
+The embedded base is evaluated, trained by GRPO with accuracy and format rewards
+only, and evaluated again. Each evaluation uses three decoding methods, because
+sampling at temperature 1 alone would understate what the base can do.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from r1jax.stages.grpo_config import GrpoConfig
 from r1jax.stages.weights import Handover, Weights
 from r1jax.training.optimizer import OptimizerConfig
 
-# As in training, nothing cut off.
+# As in training: temperature 1, no nucleus.
 EVAL = EvalConfig(temperature=1.0, top_p=1.0)
-# Each way's evaluation, and what it adds to the name of the model's file.
+# Decoding method -> (evaluation, suffix of its file's name).
 DECODINGS = {
     "T = 1": (EVAL, ""),
     "T = 0.6, top-p 0.95": (EvalConfig(temperature=0.6, top_p=0.95), "_t06"),
-    # All samples would be alike.
+    # One sample, because all would be equal.
     "greedy": (EvalConfig(
         temperature=0.0, top_p=1.0, samples=1), "_greedy"),
 }
 
 
 def config(seed: int, steps: int) -> GrpoConfig:
-  """R1-Zero's objective at the size of a laptop."""
+  """R1-Zero's objective with settings for the embedded base."""
   return GrpoConfig(
       steps=steps, seed=seed, eval_every=10,
       policy=loss_presets.get("r1-zero").policy,
@@ -45,22 +45,22 @@ def run(cfg: GrpoConfig, decodings: Mapping[str, tuple[EvalConfig, str]],
         base: Weights, tokenizer: Tokenizer, folder: epath.Path, *,
         mesh: jax.sharding.Mesh | None = None, test: str = "test",
         held_out: str = "validation[:64]") -> dict[str, dict[str, EvalResult]]:
-  """Evaluates the base, trains it, evaluates what became of it.
+  """Evaluates the base, trains it, and evaluates the trained model.
 
   Args:
-    cfg: of the training.
-    decodings: see `DECODINGS`; the first is that of the evaluations during the
-      training.
-    base: where it starts.
-    tokenizer: of the base.
-    folder: gets the evaluations, and in train/ the run.
+    cfg: settings of the training.
+    decodings: see `DECODINGS`; the first one is also used for evaluations
+      during training.
+    base: the model to start from; its arrays are moved.
+    tokenizer: the base's tokenizer.
+    folder: gets the evaluations, and the run in train/.
     mesh: to train and sample on; None for one device.
-    test: split evaluated before and after.
-    held_out: split evaluated during the training.
+    test: split to evaluate before and after training.
+    held_out: split to evaluate during training.
 
   Returns:
-    The evaluations of "base" and "R1-Zero" by the way of decoding; without the
-    latter if the training was interrupted.
+    The evaluations of "base" and "R1-Zero" by decoding method; without the
+    latter if training was interrupted.
   """
   test, held_out, train = (
       tasks.joined(tasks.load("arith", split))

@@ -9,8 +9,8 @@ import numpy as np
 
 from r1jax.core.config import check
 
-# Groups whose rewards differ by less have nothing to teach: comparing the std
-# with 0 would miss rounding.
+# Groups whose rewards differ by less count as having equal rewards. Comparing
+# the std with 0 would be defeated by rounding errors.
 ZERO_VARIANCE = 1e-6
 
 
@@ -20,15 +20,16 @@ class AdvantageConfig:
 
   Attributes:
     normalize: `std` divides by the group's standard deviation, `none` does not.
-    truncated: samples cut off by the length limit: `keep` treats them like
-      others, `mask` counts them in the baseline but keeps them out of the
-      update, `penalise` lowers their reward by `penalty` before the baseline.
-    penalty: what `penalise` takes off, in units of reward.
-    overlong_tokens: length of the soft zone before the length limit, in tokens
-      (DAPO: 4096 of 20480); in it rewards fall in a line, before the baseline,
-      and samples that `truncated` masks count there with all of it. 0 is off.
-    overlong_penalty: what the soft zone takes off at the limit, in units of
-      reward (DAPO: 1).
+    truncated: how to treat samples that the length limit cut off: `keep` like
+      others; `mask` counts them in the baseline but leaves them out of the
+      update; `penalise` reduces their reward by `penalty` before the baseline.
+    penalty: what `penalise` subtracts, in units of reward.
+    overlong_tokens: length in tokens of DAPO's soft punishment zone before the
+      length limit (DAPO: 4096 of 20480). A penalty that grows linearly over the
+      zone is subtracted from the reward before the baseline, also for samples
+      that `truncated=mask` leaves out of the update. 0 is off.
+    overlong_penalty: the penalty at the length limit, in units of reward
+      (DAPO: 1).
     eps: added to the standard deviation.
   """
 
@@ -50,8 +51,8 @@ class AdvantageConfig:
     check(self.overlong_tokens >= 0,
           f"overlong_tokens={self.overlong_tokens} must not be negative")
     check(self.overlong_penalty > 0,
-          f"overlong_penalty={self.overlong_penalty} must be positive; 0"
-          " overlong_tokens turn it off")
+          f"overlong_penalty={self.overlong_penalty} must be positive;"
+          " overlong_tokens=0 turns it off")
     check(not self.overlong_tokens or self.truncated != "penalise",
           f"overlong_tokens={self.overlong_tokens} and truncated='penalise'"
           " would punish a truncated sample twice; choose one")
@@ -64,8 +65,8 @@ class Advantages(NamedTuple):
   Attributes:
     advantages_QG: float32; 0 where not kept.
     keep_QG: bool, whether the sample takes part in the update.
-    zero_variance_Q: bool, groups whose valid rewards are all alike, groups
-      without a valid sample among them.
+    zero_variance_Q: bool, whether all valid rewards of the group are equal, or
+      it has no valid sample.
     info: `zero_variance_fraction` of the groups, `invalid_fraction` of the
       samples; with a soft zone `overlong_penalty`, its mean over all samples.
   """
@@ -82,21 +83,21 @@ def group_advantages(
     longest: int = 0) -> Advantages:
   """A_i = (R_i - mean R) / (std R + eps) (DeepSeek-R1, Nature, eq. 3).
 
-  Mean and std are of the valid samples of the group. A sample without a verdict
-  or with a non-finite reward is left out of both and of the update. A group
-  whose rewards are all alike has advantages of exactly 0; its samples are kept,
-  since the KL penalty still speaks.
+  Mean and std are over the valid samples of the group. A sample without a
+  verdict or with a non-finite reward is left out of both, and of the update. A
+  group with equal rewards has advantages of exactly 0; its samples are kept,
+  because the KL penalty still applies to them.
 
-  Departures: the paper does not say which std (population here), names no eps
-  and no rule for equal rewards. Computed in float64.
+  Departures: the paper does not say which std (the population's here), and
+  gives no eps and no rule for equal rewards. Computed in float64.
 
   Args:
     rewards_QG: combined rewards.
-    valid_QG: bool.
-    truncated_QG: bool.
+    valid_QG: bool, whether the sample has a verdict.
+    truncated_QG: bool, whether the length limit cut the sample off.
     cfg: the options.
-    lengths_QG: tokens of each completion; only for a soft zone.
-    longest: tokens that a completion may have; only for a soft zone.
+    lengths_QG: tokens of each completion; needed only for a soft zone.
+    longest: most tokens of a completion; needed only for a soft zone.
 
   Raises:
     ValueError: shapes differ, groups have a single sample, or what a soft zone
@@ -147,18 +148,18 @@ def group_advantages(
 def overlong(lengths: np.ndarray, longest: int, zone: int) -> np.ndarray:
   """Soft overlong punishment (DAPO, arXiv:2503.14476, eq. 13), in [-1, 0].
 
-  0 up to longest - zone tokens, then in a line to -1 at `longest` and beyond.
+  0 up to longest - zone tokens, then linearly down to -1 at `longest`.
 
   Args:
     lengths: tokens of each completion, any shape.
-    longest: tokens that a completion may have.
-    zone: tokens of the soft zone.
+    longest: most tokens of a completion.
+    zone: length of the soft zone in tokens.
 
   Returns:
     float64, the shape of `lengths`.
 
   Raises:
-    ValueError: the zone is empty or longer than a completion may be.
+    ValueError: the zone is empty or longer than `longest`.
   """
   check(0 < zone <= longest,
         f"overlong_tokens={zone} must be in 1 to the longest completion,"

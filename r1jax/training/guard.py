@@ -1,4 +1,4 @@
-"""What the host does about updates that were skipped as non-finite."""
+"""Handles updates that were skipped because of non-finite numbers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
 from r1jax.sharding import processes
 
-LIMIT = 3
+LIMIT = 3  # skipped updates in a row that end the run
 
 
 class Guard:
-  """Keeps the batch of every skipped update and stops after three in a row.
+  """Saves the batch of every skipped update, and stops after three in a row.
 
   Attributes:
-    skipped: the latest steps that were skipped in a row, oldest first; part of
-      the run's host state (give it back to resume).
+    skipped: the latest steps that were skipped in a row, oldest first. Part of
+      the run's host state: pass it to a resumed run's Guard.
   """
 
   def __init__(self, directory: str | os.PathLike,
@@ -35,16 +35,16 @@ class Guard:
 
   def check(self, step: int, metrics: Mapping[str, float],
             batch: TokenBatch | None) -> None:
-    """Looks at one update.
+    """Checks one update.
 
     Args:
-      step: its number.
-      metrics: its numbers, from `metrics.floats`.
-      batch: what this process put into it; written if it was skipped, to
-        `step_N.npz` (by process P > 0 to `step_N.process_P.npz`).
+      step: number of the update.
+      metrics: of the update, from `metrics.floats`.
+      batch: this process's part of its batch, written to `step_N.npz` (by
+        process P > 0 to `step_N.process_P.npz`) if the update was skipped.
 
     Raises:
-      FloatingPointError: it was the third in a row.
+      FloatingPointError: it was the third skipped update in a row.
     """
     if not metrics["skipped"]:
       self.skipped = ()
@@ -63,14 +63,14 @@ class Guard:
 
 
 def reason(metrics: Mapping[str, float]) -> str:
-  """Which numbers are not finite."""
+  """Which metrics are not finite, in words."""
   bad = [f"{name}={value}" for name, value in sorted(metrics.items())
          if not math.isfinite(value)]
   return ", ".join(bad) or "a gradient that is not finite"
 
 
 def dump(batch: TokenBatch) -> bytes:
-  """The arrays of a batch by field, as the bytes of an .npz file."""
+  """The arrays of a batch as the bytes of an .npz file, named by field."""
   arrays = {name: value for name, value in vars(batch).items()
             if value is not None}
   file = io.BytesIO()
@@ -79,10 +79,10 @@ def dump(batch: TokenBatch) -> bytes:
 
 
 def load(path: str | os.PathLike) -> TokenBatch:
-  """A batch that was dumped.
+  """A batch from a file that `dump` made.
 
   Raises:
-    ValueError: the file is not such a batch.
+    ValueError: the file holds no batch.
   """
   with np.load(io.BytesIO(epath.Path(path).read_bytes())) as arrays:
     check("tokens_BT" in arrays, f"{path} holds no batch")

@@ -1,4 +1,4 @@
-"""Log-probabilities of a fixed policy: the old one, the reference."""
+"""Log-probabilities of a fixed policy, such as the old or reference policy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from r1jax.ops.logprobs import chunked_logprobs
 
 def make_logprobs(model: Model, temperature: float = 1.0) -> Callable[
     [Any, jax.Array, TokenBatch], tuple[jax.Array, jax.Array]]:
-  """Compiled (params, router_bias_LE, micro-batch) -> (logprobs, entropy).
+  """A compiled function that returns log-probabilities and entropies.
 
-  The micro-batch is [B, T]; so are both results, float32, of every target,
-  trained or not. Recorded experts in the batch are replayed: that is for the
-  policy that chose them. Another policy, the reference, has a router of its
-  own, whose drift belongs in the KL: leave the experts out for it.
+  Recorded experts in the batch are replayed. That is right for the policy that
+  sampled with them. For another policy, such as the reference, leave them out:
+  the difference of its router's choices is a part of the KL.
+
+  Args:
+    model: of the policy.
+    temperature: divides the logits, as the sampler's does.
+
+  Returns:
+    (params, router_bias_LE, micro-batch) -> (logprobs_BT, entropy_BT), float32,
+    for every target, trained or not.
   """
   def run(params, bias_LE, batch):
     out = model.forward(

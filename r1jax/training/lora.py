@@ -1,12 +1,12 @@
-"""LoRA: adapters of low rank beside frozen parameters.
+"""LoRA: low-rank adapters of frozen parameters.
 
 Hu et al., arXiv:2106.09685: W' = W + (alpha / rank) A B for the projections of
-every layer, with A [..., in, rank] random and B [..., rank, out] zero at first.
-As in the paper it is activations that are adapted, W x + B A x, in trainer,
-sampler and evaluation alike: the model's functions take the joined parameters,
-which hold `ops.linear.Adapted` where matrices were. Trained, and with optimizer
-state, is the adapter alone, in float32. A reward model's head, which is random
-at first, belongs to the adapter as it is.
+every layer, with A [..., in, rank] initially random and B [..., rank, out]
+initially zero. W' is never formed: trainer, sampler and evaluation compute
+x W + (alpha / rank) (x A) B. For that the model's functions take the joined
+parameters, with an `ops.linear.Adapted` in place of each adapted matrix. Only
+the adapter is trained and has optimizer state; it is float32. A reward model's
+head, which is initially random, is a part of the adapter and trained whole.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class LoraConfig:
   Attributes:
     rank: rank of the adapters; 0 trains all parameters instead.
     alpha: the adapter's product A B is scaled by alpha / rank.
-    targets: projections by name: q, k, v, o (attention; latent attention has
-      dq, uq or q, dkv, ukv, o), gate, up, down (feed-forward, also of the
-      shared experts). Names that a model lacks are passed over.
-    experts: whether the routed experts' gate, up and down are adapted too, each
-      expert by its own adapter.
+    targets: names of the projections to adapt: q, k, v, o (attention; latent
+      attention has dq, uq or q, dkv, ukv, o), gate, up, down (feed-forward,
+      also of shared experts). Names that a model lacks are ignored.
+    experts: whether to adapt the routed experts' gate, up and down too, with an
+      adapter for each expert.
   """
 
   rank: int = 0
@@ -63,10 +63,10 @@ class LoraConfig:
 
 @flax.struct.dataclass
 class Frozen:
-  """The parameters that an adapter adapts.
+  """The frozen base parameters of an adapter.
 
   Attributes:
-    params: of the model; never changed, never donated.
+    params: of the model; never changed or donated.
     scale: alpha / rank.
   """
 
@@ -74,21 +74,23 @@ class Frozen:
   scale: float = flax.struct.field(pytree_node=False)
 
   def merge(self, adapter: Any) -> Any:
-    """Parameters for the model's functions: base and adapter side by side.
-
-    Nothing is copied: the leaves are those of the base and of the adapter.
-    """
+    """Base and adapter joined, for the model's functions; copies no array."""
     return join(self.params, adapter, self.scale)
 
 
 def join(params: Any, adapter: Any, scale: float) -> Any:
   """`params` with an `Adapted` in place of every matrix that is adapted.
 
-  Adapters add up: of a matrix that has one already, A becomes [A, A'] and B
-  [B scale / scale', B'].
+  A second adapter is added to a first one: for a matrix with an adapter A, B
+  the new factors are [A, A'] and [B scale / scale', B'].
+
+  Args:
+    params: of the base; may have adapters.
+    adapter: from `init`, trained or not.
+    scale: alpha / rank of `adapter`.
   """
   if not isinstance(adapter, dict):
-    return adapter  # a head
+    return adapter  # the head of a reward model
   if "w_a" not in adapter:
     return params | {name: join(params.get(name), part, scale)
                      for name, part in adapter.items()}
@@ -102,15 +104,16 @@ def join(params: Any, adapter: Any, scale: float) -> Any:
 
 
 def dense(params: Any) -> Any:
-  """The tree in arrays alone: where it has adapters, the float32 sums.
+  """`params` with every `Adapted` replaced by its sum, in float32.
 
-  For what cannot take them: files, and training of all parameters. The model's
-  functions can; rounded to bfloat16, these sums lose what those keep.
+  For files and for training of all parameters, which need plain arrays. The
+  model's functions take `Adapted`, which keeps what these sums would lose if
+  they were rounded to bfloat16.
   """
   def leaf(w):
     if not isinstance(w, Adapted):
       return w
-    # The sum lies where the base lies.
+    # The sum gets the sharding of the base.
     place = w.w.sharding if isinstance(w.w, jax.Array) else None
     return jax.jit(_sum, out_shardings=place)(w)
 
@@ -118,10 +121,10 @@ def dense(params: Any) -> Any:
 
 
 def rounded_away(params: Any, dtype: str) -> float:
-  """How much of the adaptation is lost if its sums are stored in a dtype.
+  """Share of the adaptation that is lost if the sums are stored in `dtype`.
 
-  That is |round(W + D) - round(W) - D| / |D| over all adapted matrices, D being
-  scale A B: 0 loses nothing; at 1 the error is as large as the adaptation.
+  It is |round(W + D) - round(W) - D| / |D| over all adapted matrices, with D =
+  scale A B. At 0 nothing is lost, at 1 the error is as large as the adaptation.
   0 if nothing is adapted.
   """
   bits = jnp.finfo(dtype)
@@ -130,7 +133,7 @@ def rounded_away(params: Any, dtype: str) -> float:
   def squares(w):
     base, total = w.w.astype(jnp.float32), _sum(w)
     change = total - base
-    # XLA may leave out a cast and its way back; this it must compute.
+    # XLA may elide a cast to bfloat16 and back, but not this.
     stored = [jax.lax.reduce_precision(x, bits.nexp, bits.nmant)
               for x in (base, total)]
     return (jnp.sum((stored[1] - stored[0] - change)**2), jnp.sum(change**2))
@@ -153,13 +156,16 @@ def _sum(w: Adapted) -> jax.Array:
 
 
 def init(key: jax.Array, params: Any, axes: Any, cfg: LoraConfig) -> Any:
-  """A new adapter, float32: {..., "w_q": {"w_a", "w_b"}} under the base's path.
+  """A new adapter: float32 {..., "w_q": {"w_a", "w_b"}} under the base's paths.
+
+  A is drawn from N(0, 1 / in) and B is zero, so the adapted model first equals
+  the base.
 
   Args:
-    key: of A, N(0, 1 / in). B is zero: the adapted model is the base.
-    params: of the model, arrays or shapes; joined ones get a further adapter.
+    key: for A.
+    params: of the base, arrays or shapes; may have adapters already.
     axes: their logical axes, `Model.param_axes()`.
-    cfg: rank > 0 and the targets.
+    cfg: with rank > 0.
 
   Raises:
     ValueError: the model has none of the targets.
@@ -177,13 +183,13 @@ def init(key: jax.Array, params: Any, axes: Any, cfg: LoraConfig) -> Any:
   check(bool(adapter), f"the model has none of targets={','.join(cfg.targets)}"
         " (routed experts need experts=True)")
   if SCORE in params:
-    # A copy, since updates give it up.
+    # A copy, because updates donate it.
     adapter[SCORE] = jnp.array(params[SCORE], jnp.float32)
   return adapter
 
 
 def adapter_axes(axes: Any, cfg: LoraConfig) -> Any:
-  """Logical axes of the adapter: those of W, the rank whole."""
+  """Logical axes of the adapter: those of W; the rank is not split."""
   def leaf(path, names, _):
     lead, split = _split(path[-1], names)
     return {"w_a": (*names[:split], None),
@@ -195,7 +201,7 @@ def adapter_axes(axes: Any, cfg: LoraConfig) -> Any:
 
 def _map(leaf: Callable[..., Any], tree: Any, axes: Any, cfg: LoraConfig
          ) -> dict[str, Any]:
-  """`leaf(path, value, axes)` of every adapted matrix, in a tree of its own."""
+  """The tree of `leaf(path, value, axes)` for every matrix to adapt."""
   def walk(path, node, names):
     if isinstance(node, dict):
       parts = {k: walk((*path, k), v, names[k]) for k, v in node.items()}
@@ -210,7 +216,7 @@ def _map(leaf: Callable[..., Any], tree: Any, axes: Any, cfg: LoraConfig
 
 
 def _split(name: str, axes: tuple[str | None, ...]) -> tuple[int, int]:
-  """Leading (stacked) axes of a matrix, and where its outputs begin."""
+  """(number of leading stacked axes, index of the first output axis)."""
   lead = sum(axis in ("layers", "experts") for axis in axes)
-  # Only the output projection of attention takes in two axes: heads x width.
+  # Only attention's output projection has two input axes: heads and width.
   return lead, lead + (2 if name == "w_o" else 1)

@@ -1,4 +1,4 @@
-"""Numbers that leave the device: means as (sum, weight), and maxima."""
+"""Metrics on the device: means as (sum, weight) pairs, and maxima."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class Metrics:
-  """What can be merged over micro-batches, devices and updates.
+  """Metrics that can be merged over micro-batches, devices and updates.
 
   Attributes:
     means: name -> (sum, weight), float32 scalars.
@@ -23,7 +23,10 @@ class Metrics:
 
 
 def merge(*parts: Metrics) -> Metrics:
-  """Sums of sums and weights, largest of maxima; works inside jit."""
+  """Adds sums and weights and takes the largest maxima; works inside jit.
+
+  All parts must have the same names.
+  """
   return Metrics(
       jax.tree.map(lambda *xs: sum(xs), *(p.means for p in parts)),
       jax.tree.map(lambda *xs: jnp.max(jnp.stack(xs)),
@@ -31,16 +34,16 @@ def merge(*parts: Metrics) -> Metrics:
 
 
 def single(**values: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
-  """Scalars as means of weight 1."""
+  """Scalars as (sum, weight) pairs of weight 1."""
   return {name: (jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
           for name, value in values.items()}
 
 
 def floats(*parts: Metrics) -> dict[str, float]:
-  """Name -> number, over all parts, with one transfer from the device.
+  """{name: number} over all parts, with one host sync.
 
-  Names whose weight is 0 are left out: nothing was measured. Parts need not
-  have the same names.
+  Means with a total weight of 0 are left out. Parts need not have the same
+  names.
   """
   sums: dict[str, float] = {}
   weights: dict[str, float] = {}
@@ -56,7 +59,7 @@ def floats(*parts: Metrics) -> dict[str, float]:
 
 
 def to_json(metrics: Metrics) -> dict[str, Any]:
-  """JSON-ready, exact."""
+  """The metrics as a JSON-serialisable dictionary, without rounding."""
   host = jax.device_get(metrics)
   return {"means": {name: [float(value), float(weight)]
                     for name, (value, weight) in host.means.items()},
@@ -64,6 +67,6 @@ def to_json(metrics: Metrics) -> dict[str, Any]:
 
 
 def from_json(saved: dict[str, Any]) -> Metrics:
-  """What `to_json` gave, on the host."""
+  """The inverse of `to_json`; the numbers are on the host."""
   return Metrics({name: tuple(pair) for name, pair in saved["means"].items()},
                  saved["maxima"])

@@ -1,4 +1,4 @@
-"""What an update minimises: terms of (sum, weight), and what to log of them."""
+"""Objectives of updates: terms as (sum, weight) pairs, and their metrics."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ NO_TEACHER = DistillConfig()
 
 
 class Result(NamedTuple):
-  """One micro-batch.
+  """The objective on one micro-batch.
 
   Attributes:
     terms: name -> (sum, weight), differentiable.
-    metrics: not differentiated.
-    load_LE: tokens per expert, a row for each row of the router bias (zeros
-      where the layer did not run).
+    metrics: without gradient.
+    load_LE: float32 tokens per expert, with the rows of the router bias (zeros
+      for a layer that did not run).
   """
 
   terms: dict[str, Pair]
@@ -49,9 +49,9 @@ class Objective:
 
   Attributes:
     factors: term -> its factor.
-    weights: batch -> {term: weight}, from masks and segments alone, so that the
-      weights of all micro-batches can be added up before any gradient. Equal to
-      the weights that `evaluate` returns.
+    weights: batch -> {term: weight}, equal to the weights that `evaluate`
+      returns. They do not depend on the parameters, so the weights of all
+      micro-batches can be summed before any gradient is computed.
     evaluate: (params, router_bias_LE, batch) -> Result.
   """
 
@@ -79,10 +79,10 @@ class LmConfig:
 
 
 def lm_objective(model: Model, cfg: LmConfig) -> Objective:
-  """Cross-entropy + lambda MTP + alpha balance.
+  """Cross-entropy + lambda * MTP loss + alpha * balance loss.
 
   Raises:
-    ValueError: a factor for what the model does not have.
+    ValueError: a factor is positive but the model has no MTP module or experts.
   """
   check(not cfg.mtp or model.cfg.n_mtp > 0,
         f"mtp={cfg.mtp}, but the model has no MTP module; set it to 0")
@@ -127,36 +127,37 @@ def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
                    draft: float = 0.0, temperature: float = 1.0,
                    distill: DistillConfig = NO_TEACHER,
                    teacher: Model | None = None) -> Objective:
-  """Policy loss + alpha balance + the MTP module's loss as a draft.
+  """Policy loss + alpha * balance loss + the MTP module's loss as a draft.
 
-  Recorded experts in the batch are replayed: the gates' gradients flow through
-  the live scores of the recorded experts.
+  Recorded experts in the batch are replayed: gates are computed from the
+  current scores of the recorded experts, so gradients reach the router.
 
-  Whether R1 trains the MTP module in RL is not said. Without `draft` it takes
-  no part: freeze it in the optimizer. With it, it follows the policy, as a
-  draft for speculative decoding must, and the policy does not feel it: see
-  `_draft`. MTP's next-token loss of pre-training, left on, would pull at the
-  trunk.
+  The paper does not say whether R1 trains the MTP module in RL. Without `draft`
+  the module is not used: leave it out of the trained parameters. With `draft`
+  it learns to predict what the policy samples, for speculative decoding, and
+  the rest of the model gets no gradient from it (see `_draft`).
 
-  Metrics: those of `policy_loss`; `entropy`; where the sampler recorded its
-  log-probabilities `logp_diff` (mean and, as `logp_diff_max`, the largest gap
-  to the policy before the update); under replay `flip_rate`, the share of
-  (token, layer) where the router would have chosen another set of experts; with
-  a teacher `teacher_kl`; with a draft `draft_kl`, its cross-entropy
-  (`loss/draft`) less the policy's entropy, and `draft_agreement`, the share of
-  positions where both have the same most likely token.
+  Metrics: those of `policy_loss`; `entropy`; if the sampler recorded its
+  log-probabilities, `logp_diff` and `logp_diff_max`, the mean and largest
+  absolute difference to the policy before the update (nats); with replay
+  `flip_rate`, the share of (token, layer) pairs where the router would have
+  chosen another set of experts; with a teacher's advantages `teacher_kl`; with
+  `draft` `draft_kl`, its cross-entropy (`loss/draft`) minus the policy's
+  entropy, and `draft_agreement`, the share of positions where both have the
+  same most likely token.
 
   Args:
     model: the policy.
     cfg: options of the loss.
-    balance: factor of the sequence-wise balance loss.
+    balance: factor alpha of the sequence-wise balance loss.
     draft: factor of the MTP module's loss, 0.1 to 0.2; 0 is off.
     temperature: the sampler's.
-    distill: how a teacher takes part, in advantages and as a term `distill`.
-    teacher: its model; for the term, `teacher_part` is part of the parameters.
+    distill: how a teacher enters: advantages, and a term `distill`.
+    teacher: the teacher's model, for that term. The parameters must then
+      include `teacher_part`.
 
   Raises:
-    ValueError: a factor for what the model does not have.
+    ValueError: a factor is positive but the model has no MTP module or experts.
   """
   _check_balance(model, balance)
   check(draft >= 0, f"draft={draft} must not be negative")
@@ -205,7 +206,7 @@ def grpo_objective(model: Model, cfg: PolicyConfig, *, balance: float = 0.0,
 
 
 def _drift(logprobs_BT, experts_BTLA, batch):
-  """(means, maxima) of how far the policy is from the one that sampled."""
+  """(means, maxima) of the differences between policy and sampler."""
   means, maxima = {}, {}
   if batch.sampler_logprobs_BT is not None:
     old_BT = batch.old_logprobs_BT
@@ -220,7 +221,7 @@ def _drift(logprobs_BT, experts_BTLA, batch):
 
 
 def teacher_part(params: Any, bias_LE: jax.Array) -> dict[str, Any]:
-  """What joins the student's parameters, as a part that is not trained."""
+  """The teacher as a part of the parameters, which must not be trained."""
   return {"teacher": {"params": params, "router_bias_LE": bias_LE}}
 
 
@@ -234,8 +235,8 @@ def _divergence(model, params, hidden_BTD, teacher, taught, batch, *, beta,
                 temperature):
   """(sum over trained tokens, their number) of the divergence from a teacher.
 
-  Vocabularies may be padded to different sizes: what is beyond the smaller one
-  is left out of both distributions.
+  Vocabularies may be padded to different sizes: both distributions are
+  restricted to the smaller one.
   """
   fixed = jax.lax.stop_gradient(taught)
   out = _forward(teacher, fixed["params"], fixed["router_bias_LE"],
@@ -249,20 +250,20 @@ def _divergence(model, params, hidden_BTD, teacher, taught, batch, *, beta,
 
 
 def _how(model):
-  """How the chunked products with the unembedding are computed."""
+  """Arguments of the chunked log-probabilities."""
   return dict(precision=model.compute.products, axes=model.place.axes)
 
 
 def _draft(model, params, bias_LE, batch, hidden_BTD, entropy_BT, temperature):
-  """The MTP module learns the policy's own distributions.
+  """Loss of the MTP module as a draft of the policy.
 
-  -sum_v p_{t+1}(v) log q_t(v) at each position t that `mtp.mtp_targets` keeps:
-  q_t is MTP's distribution of token t + 2, p_{t+1} the policy's of the same
-  token, both at the sampler's temperature. Trunk states, embedding, head and p
-  are detached: only `params["mtp"]` has a gradient.
+  -sum_v p_{t+1}(v) log q_t(v) at each position t that `mtp.mtp_targets` keeps,
+  with q_t the module's distribution of token t + 2 and p_{t+1} the policy's of
+  the same token, both at the sampler's temperature. Hidden states, embedding,
+  head and p are detached, so only `params["mtp"]` has a gradient.
 
   Returns:
-    ((sum, weight), metrics, tokens of each of MTP's experts).
+    ((sum, weight), metrics, tokens sent to each of the module's experts).
   """
   hidden_BTD = jax.lax.stop_gradient(hidden_BTD)
   fixed = jax.lax.stop_gradient(params)
@@ -281,7 +282,10 @@ def _draft(model, params, bias_LE, batch, hidden_BTD, entropy_BT, temperature):
 
 def flips(chosen_BTLA: jax.Array, recorded_BTLA: jax.Array,
           segments_BT: jax.Array) -> Pair:
-  """(token, layer)s whose sets of experts differ, and how many there are."""
+  """(number of (token, layer) pairs with different experts, number of pairs).
+
+  Padding is left out; the order of experts does not matter.
+  """
   found_BTLA = jnp.any(
       recorded_BTLA[..., :, None] == chosen_BTLA[..., None, :], -1)
   flipped_BTL = ~jnp.all(found_BTLA, -1)
@@ -296,7 +300,7 @@ def _forward(model, params, bias_LE, batch, balance):
 
 
 def _ahead(batch):
-  """Weights of the targets of the MTP module."""
+  """Loss weights of the MTP module's targets."""
   return None if batch.weights_BT is None else mtp.ahead(batch.weights_BT)
 
 
@@ -317,7 +321,7 @@ def _chosen(**factors):
 
 
 def _load(loads, bias_LE):
-  """Rows of all modules that ran, padded to the rows of the bias."""
+  """The loads concatenated, padded with zeros to the rows of the bias."""
   if not bias_LE.size:
     return bias_LE
   load_LE = jnp.concatenate(loads)

@@ -1,4 +1,4 @@
-"""AdamW as the project uses it, computed in float32 whatever is stored."""
+"""AdamW with clipping and schedule, computed in float32."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class OptimizerConfig:
   Attributes:
     lr: peak learning rate.
     b1, b2, eps: AdamW's beta 1, beta 2 and epsilon.
-    weight_decay: decoupled, times the learning rate, on matrices only (not on
-      norms and biases).
+    weight_decay: decoupled, multiplied by the learning rate; on matrices only,
+      not on norms and biases.
     clip: largest global norm of the gradient; 0 is no clipping.
-    warmup_steps: updates of linear growth from lr / warmup_steps. None is a
-      tenth of the run's, 200 at most.
+    warmup_steps: updates of linear warm-up from lr / warmup_steps. None stands
+      for a tenth of the run's updates, at most 200.
     schedule: after the warm-up `constant`, or `cosine` down to
       `final_fraction` * lr at `total_steps`.
-    total_steps: updates in all, warm-up included; cosine only. 0 is all of the
-      run's.
-    final_fraction: last rate as a fraction of lr; cosine only.
+    total_steps: updates in all, including the warm-up; only for cosine. 0
+      stands for the run's updates.
+    final_fraction: final learning rate as a fraction of lr; only for cosine.
     moments: dtype that both moments are stored in, `float32` or `bfloat16`
       (V3: bfloat16).
-    zero1: split the moments over the mesh's replicas (`data`) as well.
+    zero1: whether to split the moments over the mesh axis `data` too (ZeRO-1).
     rounding: `nearest` trains float32 masters; `stochastic` keeps parameters in
-      `param_dtype=bfloat16` without masters and rounds updates up or down by
-      chance, so that they move on average as masters would (`ops.rounding`):
-      half the memory, at the price of noise.
+      `param_dtype=bfloat16` without masters and rounds updates stochastically,
+      so that parameters move on average as masters would (`ops.rounding`): half
+      the memory of the parameters, at the price of noise.
   """
 
   lr: float
@@ -75,14 +75,16 @@ class OptimizerConfig:
           f"rounding={self.rounding!r}: choose nearest or stochastic")
     # Half of bfloat16's step is 2^-9 of a value: less would be rounded away.
     check(self.moments == "float32" or max(self.b1, self.b2) <= 1 - 2**-8,
-          f"b1={self.b1}, b2={self.b2} with moments='bfloat16': what a moment"
-          " changes by in an update would be rounded away; use at most 0.996")
+          f"b1={self.b1}, b2={self.b2} with moments='bfloat16': the change of a"
+          " moment in an update would be rounded away; use at most 0.996")
 
 
 def scheduled(cfg: OptimizerConfig, updates: int) -> OptimizerConfig:
-  """The config with the lengths of its schedule, where they are the run's.
+  """`cfg` with the lengths of the schedule that depend on the run filled in.
 
-  A run that ends within the warm-up never comes to the cosine.
+  Args:
+    cfg: `warmup_steps` and `total_steps` may be None and 0.
+    updates: number of updates of the run.
   """
   if cfg.warmup_steps is None:
     cfg = dataclasses.replace(
@@ -94,15 +96,16 @@ def scheduled(cfg: OptimizerConfig, updates: int) -> OptimizerConfig:
 
 
 def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
-  """Updates done so far -> learning rate of the next, float32.
+  """Function from the number of updates done to the next one's learning rate.
 
   Raises:
-    ValueError: a warm-up or a cosine without a length (see `scheduled`).
+    ValueError: `warmup_steps` or `total_steps` was not set (see `scheduled`).
   """
   check(cfg.warmup_steps is not None, "warmup_steps=none: only a run knows its"
-        " own length; give it")
+        " own length; give a number")
   check(cfg.schedule == "constant" or cfg.total_steps > 0,
-        "total_steps=0 of the cosine: only a run knows its own length; give it")
+        "total_steps=0 of the cosine: only a run knows its own length; give a"
+        " number")
 
   def schedule(count):
     count = jnp.asarray(count, jnp.float32)
@@ -119,7 +122,7 @@ def learning_rate(cfg: OptimizerConfig) -> optax.Schedule:
 
 
 def make_optimizer(cfg: OptimizerConfig) -> optax.GradientTransformation:
-  """The transformation of gradients that `cfg` describes."""
+  """The optax transformation that `cfg` describes: clipping, then AdamW."""
   parts = []
   if cfg.clip:
     parts.append(optax.clip_by_global_norm(cfg.clip))
@@ -133,7 +136,7 @@ def make_optimizer(cfg: OptimizerConfig) -> optax.GradientTransformation:
 
 def _stored(inner: optax.GradientTransformation, dtype: str
             ) -> optax.GradientTransformation:
-  """`inner` with its state's floats kept in `dtype` between updates."""
+  """`inner` with the floats of its state stored in `dtype` between updates."""
   def cast(tree, dtype):
     return jax.tree.map(
         lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating)
@@ -148,10 +151,10 @@ def _stored(inner: optax.GradientTransformation, dtype: str
 
 
 def matrices(params: Any) -> Any:
-  """Tree of bools: the leaves that are matrices, by their name.
+  """Tree of bools: which leaves are matrices, by their names.
 
-  The models name matrices `w_...` and `embed`; norms and biases, stacked over
-  layers, have two axes as well, so the rank does not tell.
+  Matrices are named `w_...` and `embed`. The number of axes does not decide,
+  because norms and biases that are stacked over layers have two as well.
   """
   def leaf(path, _):
     name = jax.tree_util.keystr(path[-1:], simple=True)

@@ -1,4 +1,4 @@
-"""What the update of a reward model minimises."""
+"""Objectives of reward models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from r1jax.training.objectives import Objective, Result
 
 
 def pairwise_objective(model: ScalarModel, centre: float) -> Objective:
-  """-log sigmoid(lead - margin) + centre (sum of both scores)^2, by pair.
+  """-log sigmoid(lead - margin) + centre * (sum of both scores)^2 for pairs.
 
-  Metrics: `accuracy`, the share of pairs in the right order (ties count half);
-  `lead`, by how much the preferred one scores higher; `level`, the mean score.
+  Batches have rows in pairs, see `ConversationBatch`. Metrics: `accuracy`, the
+  share of pairs in the right order (ties count half); `lead`, the preferred
+  score minus the other; `level`, the mean score.
 
   Args:
-    model: of rows in pairs, see `ConversationBatch`.
-    centre: factor; 0 leaves the term out.
+    model: the reward model.
+    centre: factor of the second term; 0 leaves it out.
   """
   factors = {"pairwise": 1.0} | ({"centring": centre} if centre else {})
 
@@ -54,10 +55,13 @@ def pairwise_objective(model: ScalarModel, centre: float) -> Objective:
 
 
 def pointwise_objective(model: ScalarModel) -> Objective:
-  """Binary cross-entropy of single answers' labels.
+  """Binary cross-entropy with the labels of single answers.
 
-  Metrics: `accuracy`, the share of answers on the right side of 0; `level`, the
-  mean score.
+  Metrics: `accuracy`, the share of answers whose score has the right sign;
+  `level`, the mean score.
+
+  Args:
+    model: the reward model.
   """
   def weights(batch):
     return {"pointwise": preference.weight(batch.mask_BT, batch.weights_BT)}
@@ -75,9 +79,9 @@ def pointwise_objective(model: ScalarModel) -> Objective:
 
 
 def _pairs(batch: ConversationBatch, x_BT: jax.Array) -> jax.Array:
-  """[B / 2, 2, T + 1]: both sides of each pair, by the number of its segment.
+  """[B / 2, 2, T + 1]: values of both sides of each pair, by segment number.
 
-  Each conversation has one entry that is not 0.
+  `x_BT` is 0 except at the last token of each conversation.
   """
   sums_BT = segments.per_sequence(
       jnp.asarray(x_BT), jnp.asarray(batch.segments_BT))

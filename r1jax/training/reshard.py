@@ -1,4 +1,4 @@
-"""Parameters from the layout of training to that of decoding, and back."""
+"""Converts parameters from the training to the decoding layout, and back."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from r1jax.models.model import Model
 from r1jax.sharding import rules
 
 _STACKS = ("dense_blocks", "mixture_blocks")
-HOST, DEVICE = "pinned_host", "device"  # kinds of memory, as JAX names them
+HOST, DEVICE = "pinned_host", "device"  # JAX's names of memory kinds
 
 
 def on(tree: Any, kind: str) -> Any:
-  """The arrays in another kind of memory, split as they are.
+  """The arrays in another memory kind, with the same sharding.
 
   Args:
-    tree: of arrays; those that are there already are the same arrays.
+    tree: of arrays; those in that memory already are returned as they are.
     kind: HOST or DEVICE.
   """
   def move(x):
@@ -34,60 +34,59 @@ def on(tree: Any, kind: str) -> Any:
 
 
 class Decoding:
-  """The way of parameters to the layout of decoding and back.
+  """Converts parameters to the decoding layout and back.
 
-  There the layers are unstacked, matrices are in the compute dtype, and a mesh
-  splits them as `rules` says of decoding.
+  In the decoding layout layers are unstacked, matrices are in the compute
+  dtype, and arrays are sharded by the decoding table of `rules`.
   """
 
   def __init__(self, model: Model, mesh: Mesh | None, params: Any):
-    """Prepares; compiles nothing yet.
+    """Prepares the conversions; compiles nothing yet.
 
     Args:
-      model: whose parameters they are.
-      mesh: where they lie; None for one device.
-      params: parameters like them, or their shapes.
+      model: of the parameters.
+      mesh: that they are on; None for one device.
+      params: such parameters, or their shapes.
     """
     self._moves = make_reshard(model, mesh, "decode", params, donate=True)
     self._copies = make_reshard(model, mesh, "decode", params)
     self._returns = make_reshard(model, mesh, "train", params, donate=True)
 
   def there(self, params: Any, *, donate: bool) -> Any:
-    """Parameters for `Engine.generate`.
+    """Parameters in the decoding layout, for `Engine.generate`.
 
     Args:
-      params: of the model.
-      donate: they are given up. `back` restores them bit by bit if they were in
-        the compute dtype already.
+      params: in the training layout.
+      donate: whether to delete `params`. `back` then restores them exactly if
+        they are in the compute dtype already.
     """
     return (self._moves if donate else self._copies)(params)
 
   def back(self, params: Any) -> Any:
-    """What went there with `donate`; its argument is gone."""
+    """Parameters in the training layout again; the argument is deleted."""
     return self._returns(params)
 
 
 def make_reshard(model: Model, mesh: Mesh | None, layout: str,
                  like: Any = None, *, donate: bool = False
                  ) -> Callable[[Any], Any]:
-  """Compiled: parameters -> the same, placed as `layout` says.
+  """A compiled function that converts parameters to a layout.
 
-  One program moves everything between the devices. For decoding, matrices take
-  the compute dtype, in which they are used there anyway, and each layer its own
-  arrays.
+  One program moves everything between the devices. For decoding, matrices are
+  cast to the compute dtype and layers are unstacked.
 
   Args:
-    model: whose parameters they are.
-    mesh: where they lie; None for one device.
-    layout: `train` or `decode`.
-    like: parameters or shapes as in training, if they are not those of
-      `model.init` alone but have adapters.
-    donate: give up the parameters that come in. Only where their dtype is kept
-      does the way back restore them bit by bit.
+    model: of the parameters.
+    mesh: that they are on; None for one device.
+    layout: to convert to, `train` or `decode`.
+    like: parameters or shapes in the training layout; needed if they have
+      adapters.
+    donate: whether to delete the argument. Converting back restores it exactly
+      only if no dtype was changed.
 
   Returns:
-    The compiled function; without `donate` it can be lowered. With it, on one
-    device, parameters go over leaf by leaf: no more than one lies there twice.
+    The function; without `donate` it can be lowered. With `donate` and on one
+    device it converts leaf by leaf, so that only one leaf is in memory twice.
   """
   between = places = None
   if mesh is not None:
@@ -118,7 +117,7 @@ def make_reshard(model: Model, mesh: Mesh | None, layout: str,
 
 
 def _there_by_leaf(model: Model, params: Any) -> Any:
-  """Ready to decode; each leaf is gone before the next is made."""
+  """To the decoding layout; deletes each leaf before it makes the next."""
   wanted, made = jax.eval_shape(model.cast, params), {}
   for name, part in params.items():
     leaves, tree = jax.tree.flatten(part)
@@ -132,7 +131,7 @@ def _there_by_leaf(model: Model, params: Any) -> Any:
 
 
 def _back_by_leaf(params: Any) -> Any:
-  """The way back of `_there_by_leaf`."""
+  """The inverse of `_there_by_leaf`."""
   stack = functools.partial(_given_up, _stack)
   return {name: jax.tree.map(stack, *part) if name in _STACKS
           else jax.tree.map(functools.partial(_given_up, _same), part)
@@ -140,7 +139,7 @@ def _back_by_leaf(params: Any) -> Any:
 
 
 def _given_up(program, *arrays, **how):
-  """What `program` makes of the arrays, which then are no more."""
+  """The result of `program` on the arrays, which are deleted."""
   with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Some donated buffers were not usable")
     made = jax.block_until_ready(program(*arrays, **how))
@@ -163,21 +162,21 @@ def _stack(*parts):
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _same(x):
-  """Where it lies already."""
+  """The same array in the same buffer, which is donated."""
   return x
 
 
 def shardings(model: Model, mesh: Mesh, like: Any) -> Any:
-  """Where parameters that are ready to decode lie, of those `like` these."""
+  """Shardings of the decoding layout of parameters `like` these."""
   ready = jax.eval_shape(model.unstack, like)
   return rules.param_shardings(model.param_axes(ready), ready, mesh, "decode")
 
 
 def _deleting(program):
-  """`program`, after which nothing is left of its argument.
+  """`program` that deletes its argument.
 
-  Parts of another size on the device cannot be written over, and JAX then warns
-  and keeps them.
+  JAX does not reuse donated shards whose result has another size; it warns and
+  keeps them, so they are deleted here.
   """
   def run(params):
     with warnings.catch_warnings():
@@ -191,10 +190,10 @@ def _deleting(program):
 
 
 def _between(train: NamedSharding, decode: NamedSharding) -> NamedSharding:
-  """Split as in training, but only over axes that decoding splits over too.
+  """The training sharding, restricted to mesh axes that decoding splits over.
 
-  From here an exchange within those axes is enough. The compiler does not see
-  it: asked for both steps at once it would gather the whole array first.
+  From there to the decoding sharding an all-to-all within these axes suffices.
+  For both steps at once XLA would gather the whole array first.
   """
   def names(entry):
     return (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -1,4 +1,4 @@
-"""What an update changes: one value."""
+"""The training state: parameters, router bias, optimizer state and step."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from r1jax.training.optimizer import OptimizerConfig, make_optimizer
 
 @flax.struct.dataclass
 class TrainState:
-  """Parameters and all that goes with them.
+  """Everything that an update changes.
 
   Attributes:
-    params: nested dict of arrays: the model's, or an adapter of them (LoRA).
-      float32 masters, unless updates are rounded stochastically.
+    params: nested dict of arrays: the model's parameters, or an adapter (LoRA).
+      float32 masters, or bfloat16 with stochastic rounding.
     router_bias_LE: float32 selection bias of the routers.
-    opt_state: the optimizer's, float32 unless it stores less.
-    step: int32 scalar, updates so far, skipped ones included.
+    opt_state: the optimizer's, float32 unless `OptimizerConfig.moments` says
+      otherwise.
+    step: int32 scalar, updates so far, including skipped ones.
   """
 
   params: Any
@@ -46,10 +47,9 @@ def create(params: Any, router_bias_LE: jax.Array,
     params: of any dtype.
     router_bias_LE: selection bias of the routers.
     optimizer: from `optimizer.make_optimizer`.
-    held: top-level parts of `params` that are not trained: they have no
-      moments.
-    masters: keep the parameters in float32. Else they stay as they are, and
-      updates are rounded to that.
+    held: top-level parts of `params` that are not trained and have no moments.
+    masters: whether to keep the parameters in float32. Else their dtypes stay,
+      and updates are rounded to them.
   """
   params = float32(params) if masters else params
   return TrainState(
@@ -63,17 +63,17 @@ def float32(tree: Any) -> Any:
 
 
 def trained(params: Any, held: tuple[str, ...]) -> Any:
-  """The parameters without the parts that are held."""
+  """The parameters without the top-level parts that are not trained."""
   return {name: part for name, part in params.items() if name not in held}
 
 
 def rounded(params: Any, like: Any, step: jax.Array) -> Any:
-  """float32 parameters in the dtypes of `like`, stochastically where narrower.
+  """float32 parameters in the dtypes of `like`, rounded stochastically.
 
   Args:
     params: float32, after an update.
-    like: the parameters before it.
-    step: updates so far: the address of the random bits.
+    like: the parameters before it, float32 or bfloat16.
+    step: updates so far; the random bits are derived from it.
   """
   leaves, tree = jax.tree.flatten(params)
   key = jax.random.fold_in(jax.random.key(0), step)
@@ -87,15 +87,15 @@ def rounded(params: Any, like: Any, step: jax.Array) -> Any:
 def shardings(model: Model, optimizer: optax.GradientTransformation,
               mesh: Mesh, adapter: LoraConfig | None = None,
               zero1: bool = False, held: tuple[str, ...] = ()) -> TrainState:
-  """NamedSharding of every leaf: moments lie where their parameter lies.
+  """NamedSharding of every leaf; moments are sharded like their parameters.
 
   Args:
     model: what is trained.
     optimizer: from `optimizer.make_optimizer`.
     mesh: to train on.
-    adapter: of rank > 0 if an adapter is trained in place of the parameters.
+    adapter: with rank > 0 if an adapter is trained instead of the parameters.
     zero1: split the moments over `data` too (ZeRO-1, arXiv:1910.02054): each
-      replica updates its part of the parameters, which are then gathered.
+      replica updates a part of the parameters, which are then gathered.
     held: see `create`.
   """
   params = jax.eval_shape(model.init, jax.random.key(0))
@@ -119,7 +119,7 @@ def shardings(model: Model, optimizer: optax.GradientTransformation,
 
 def _over_data(moment: jax.ShapeDtypeStruct, place: NamedSharding
                ) -> NamedSharding:
-  """Also split over `data`, in the first dimension that it divides."""
+  """`place`, also split over `data` in the first dimension that it divides."""
   ways = place.mesh.shape["data"]
   parts = list(place.spec) + [None] * (len(moment.shape) - len(place.spec))
   sizes = place.shard_shape(moment.shape)
@@ -136,10 +136,10 @@ class Started(NamedTuple):
 
   Attributes:
     state: before the first update.
-    frozen: the parameters that an adapter adapts; None if all are trained.
-    shardings: of the state, if there is a mesh.
+    frozen: the base parameters of an adapter; None if all are trained.
+    shardings: of the state; None without a mesh.
     held: top-level parts of the parameters that are not trained.
-    optimizer: what `apply` steps with.
+    optimizer: for `step.make_update`.
   """
 
   state: TrainState
@@ -153,24 +153,24 @@ def start(model: Model, params: Any, router_bias_LE: jax.Array,
           cfg: OptimizerConfig, *, adapter: LoraConfig | None = None,
           key: jax.Array | None = None, mesh: Mesh | None = None,
           held: tuple[str, ...] = ()) -> Started:
-  """Takes over first parameters and starts to train them.
+  """The training state of initial parameters.
 
-  The trained parameters are float32 masters whatever the compute dtype is: an
-  update at a learning rate of 1e-6 is smaller than half of bfloat16's step and
-  would be rounded away.
+  Trained parameters are float32 masters whatever the compute dtype is, because
+  an update at a learning rate of 1e-6 is smaller than half of bfloat16's step
+  and would be rounded away. Stochastic rounding does without masters.
 
   Args:
     model: what is trained.
-    params: its parameters, given up: they become the state's own or are
-      deleted; adapters in them are summed up. Under an adapter they are frozen
-      and kept.
-    router_bias_LE: its router bias, likewise.
+    params: its parameters, donated: they become the state's own or are deleted,
+      with adapters summed up. If an adapter is trained, they are frozen and
+      kept.
+    router_bias_LE: its router bias, donated.
     cfg: the optimizer.
-    adapter: trains an adapter in place of the parameters if its rank > 0.
-    key: of the adapter.
+    adapter: with rank > 0, trains an adapter instead of the parameters.
+    key: for the adapter's initial values.
     mesh: to place everything on; None leaves it where it is.
     held: top-level parts of `params` that are not trained; names that the
-      parameters lack are passed over.
+      parameters lack are ignored.
 
   Raises:
     ValueError: all parameters are to be trained, but without masters
@@ -179,10 +179,10 @@ def start(model: Model, params: Any, router_bias_LE: jax.Array,
   adapter = adapter if adapter and adapter.rank else None
   stochastic = cfg.rounding == "stochastic"
   check(adapter or stochastic or model.compute.param_dtype == "float32",
-        "param_dtype='bfloat16' would train parameters that an update of"
-        " lr=1e-6 does not move: half of a step of bfloat16 is 2^-9 of a value."
-        " Leave it at float32 and set dtype='bfloat16': the model then computes"
-        " with bfloat16 copies. Without memory for float32 masters set"
+        "param_dtype='bfloat16' would train parameters that an update with"
+        " lr=1e-6 does not move, because half of bfloat16's step is 2^-9 of a"
+        " value. Leave it at float32 and set dtype='bfloat16': the model then"
+        " computes with bfloat16 copies. Without memory for float32 masters set"
         " optimizer.rounding='stochastic'")
   held = () if adapter else tuple(name for name in held if name in params)
   optimizer = make_optimizer(cfg)
@@ -200,7 +200,7 @@ def start(model: Model, params: Any, router_bias_LE: jax.Array,
   masters = adapter is not None or not stochastic
   params = _owned(params, places and places.params, masters)
   bias_LE = _owned(router_bias_LE, places and places.router_bias_LE, True)
-  # The parameters pass through by reference: only what is new is computed.
+  # Parameters are not outputs of this program, so they are not copied.
   opt_state, step = jax.jit(
       lambda p, b: (lambda s: (s.opt_state, s.step))(
           create(p, b, optimizer, held=held, masters=masters)),
@@ -210,14 +210,15 @@ def start(model: Model, params: Any, router_bias_LE: jax.Array,
 
 
 def _owned(tree: Any, places: Any, masters: bool) -> Any:
-  """The arrays where they belong, in float32; nothing is left of the others."""
+  """The arrays on their shardings, in float32 if `masters`; deletes the inputs.
+  """
   def leaf(x, place):
     if not isinstance(x, jax.Array):
-      x = jnp.array(x)  # a copy: an update may not write to a NumPy array
+      x = jnp.array(x)  # a copy: an update must not write to a NumPy array
     new = x if place is None else _placed(x, place)
     if masters and new.dtype != jnp.float32:
       new = new.astype(jnp.float32)
-    # What was neither moved nor cast is the same array, or shares its buffer.
+    # An array that was neither moved nor cast may share its buffer.
     if new is not x and not _share(new, x):
       x.delete()
     return new
@@ -228,7 +229,7 @@ def _owned(tree: Any, places: Any, masters: bool) -> Any:
 
 
 def _placed(x: jax.Array, place: NamedSharding) -> jax.Array:
-  # What every process loaded for itself is not yet one array of all of them.
+  # An array that every process loaded for itself is not a global array yet.
   local = x.is_fully_addressable
   return processes.same(x, place) if local else jax.device_put(x, place)
 

@@ -1,13 +1,13 @@
 """One update: gradients summed over micro-batches, then an optimizer step.
 
-The compiled unit is a micro-batch, so no shape depends on how many there are:
-`accumulate` adds one micro-batch's gradients to the sums, `apply` turns the
-sums into a new state. `Update.sum` is the loop around the former; it only
-dispatches and never waits for an accelerator.
+A micro-batch is what is compiled, so no shape depends on their number:
+`accumulate` adds a micro-batch's gradients to the sums, `apply` computes the
+new state from the sums. `Update.sum` is the loop over `accumulate`; on
+accelerators it dispatches without a host sync.
 
-Gradients are sums: the weights of all terms are added up over micro-batches and
-devices first, then every micro-batch's gradient is already its share of the
-whole. So one device, a mesh, pmap, and any number of micro-batches give the
+Gradients are sums, never means: the weights of all terms are first totalled
+over micro-batches and devices, and each micro-batch's loss is divided by the
+totals. So one device, a mesh, pmap, and any number of micro-batches give the
 same update.
 """
 
@@ -37,23 +37,23 @@ Weights = dict[str, jax.Array]
 
 
 class Reduce(NamedTuple):
-  """How trees of sums and of maxima are combined over devices."""
+  """Functions that combine trees of sums, and of maxima, over devices."""
 
   total: Callable[[Any], Any]
   largest: Callable[[Any], Any]
 
 
-# Under jit, with a mesh or without, arrays are global and so are their sums.
+# Under jit, with or without a mesh, arrays are global and so are their sums.
 GLOBAL = Reduce(lambda tree: tree, lambda tree: tree)
 
 
 class Sums(NamedTuple):
-  """What adds up over micro-batches, besides metrics.
+  """What is summed over micro-batches, beside metrics.
 
   Attributes:
     gradients: float32, of the trained parameters.
-    load_LE: float32 tokens of each expert.
-    loss: float32 scalar, of all micro-batches so far.
+    load_LE: float32 tokens sent to each expert.
+    loss: float32 scalar.
   """
 
   gradients: Any
@@ -65,14 +65,13 @@ class Update(NamedTuple):
   """The compiled programs of an update.
 
   Attributes:
-    weigh: (weights, micro-batch) -> the weights of the terms with this
-      micro-batch's added.
-    zeros: (trained parameters, router_bias_LE) -> empty sums.
+    weigh: (weights, micro-batch) -> weights of the terms, with those of the
+      micro-batch added.
+    zeros: (params, router_bias_LE) -> zero sums.
     accumulate: (params, router_bias_LE, weights, sums, micro-batch) -> (sums,
-      metrics of the micro-batch). The sums that come in are donated.
+      metrics of the micro-batch). The input sums are donated.
     apply: (state, sums) -> (state, metrics). The old state is donated: it must
-      not be used again, and nothing that outlives the call may share its
-      arrays.
+      not be used again, nor arrays that share its buffers.
     merge: (metrics, metrics) -> metrics of both.
     names: of the objective's terms.
   """
@@ -93,13 +92,13 @@ class Update(NamedTuple):
 
   def sum(self, state: TrainState, micros: Sequence[TokenBatch],
           params: Any = None) -> tuple[Sums, Metrics]:
-    """The sums over all of `micros`; an accelerator is not waited for.
+    """The sums over all of `micros`; no host sync on accelerators.
 
     Args:
-      state: stays as it is; its optimizer state is not read.
-      micros: micro-batches on the device, all of one shape.
-      params: the parameters to compute with, if they are not the state's own:
-        the same values in the compute dtype.
+      state: not changed; its optimizer state is not read.
+      micros: micro-batches on the device, all of the same shape.
+      params: the state's parameters cast to the compute dtype (`Model.cast`);
+        None uses the state's own.
     """
     weights = {name: np.float32(0.0) for name in self.names}
     for micro in micros:
@@ -115,24 +114,23 @@ class Update(NamedTuple):
     return sums, metrics
 
   def compilations(self) -> int:
-    """Programs compiled so far, for tests and logs."""
-    # jit's own counter; there is no public one.
+    """Number of programs compiled so far, for tests and logs."""
+    # A private counter of jit; there is no public one.
     return sum(f._cache_size() for f in self if hasattr(f, "_cache_size"))
 
 
 def paced(outputs: Any) -> Any:
-  """`outputs` of a program that is run for one micro-batch after the other.
+  """Waits for `outputs` of a micro-batch on a CPU, and returns them.
 
-  On a CPU they are waited for: it takes a program's memory when the program is
-  dispatched and not when it runs, so that every micro-batch in flight would
-  hold its activations. An accelerator is not waited for.
+  A CPU allocates a program's memory at dispatch, so every micro-batch in flight
+  would hold its activations. On accelerators it does not wait.
   """
   return jax.block_until_ready(outputs) if (
       mesh_lib.backend() == "cpu") else outputs
 
 
 def joined(summed: Metrics, applied: Metrics) -> Metrics:
-  """The metrics of an update, from its two parts."""
+  """The metrics of an update: those of `sum` and those of `apply`."""
   return Metrics(summed.means | applied.means, summed.maxima)
 
 
@@ -145,12 +143,12 @@ def make_update(
   Args:
     objective: what is minimised.
     optimizer: from `optimizer.make_optimizer`.
-    gamma: step of the router bias (V3: 0.001); 0 leaves it alone.
-    shardings: from `state.shardings`, to train on a mesh: place the state by
-      them and micro-batches by `place`, and call under `jax.set_mesh`. None:
-      one device.
-    frozen: what the state's parameters adapt (LoRA). An argument of the
-      compiled program, not a constant in it, and not donated.
+    gamma: update speed of the router bias (V3: 0.001); 0 keeps the bias.
+    shardings: from `state.shardings`, to train on a mesh: place the state on
+      them and micro-batches with `place`, and call under `jax.set_mesh`. None
+      for one device.
+    frozen: base parameters if the state's are an adapter (LoRA). They are an
+      argument of the compiled program, not a constant, and not donated.
     held: top-level parts of the parameters that are not trained.
   """
   sums_at = state_at = None
@@ -175,7 +173,7 @@ def make_update(
 
 
 class _With:
-  """A compiled function with its last argument given."""
+  """A compiled function with its last argument bound."""
 
   def __init__(self, run, last):
     self._run, self._last = run, last
@@ -192,13 +190,13 @@ class _With:
 
 def weigh(objective: Objective, weights: Weights, micro: TokenBatch,
           reduce: Reduce = GLOBAL) -> Weights:
-  """Adds the weights of a micro-batch's terms, of all devices; pure."""
+  """Adds the weights of a micro-batch's terms over all devices; pure."""
   added = reduce.total(objective.weights(micro))
   return {name: weights[name] + added[name] for name in weights}
 
 
 def zeros(params: Any, bias_LE: jax.Array, held: tuple[str, ...] = ()) -> Sums:
-  """Sums before the first micro-batch."""
+  """The sums before the first micro-batch."""
   gradients = jax.tree.map(
       lambda p: jnp.zeros(p.shape, jnp.float32), trained(params, held))
   return Sums(gradients, jnp.zeros_like(bias_LE), jnp.zeros((), jnp.float32))
@@ -213,18 +211,18 @@ def accumulate(
 
   Args:
     objective: what is minimised.
-    params: to compute with, in any dtype; an adapter if there is `frozen`.
+    params: in any dtype; an adapter if there is `frozen`.
     bias_LE: selection bias of the routers.
-    weights: of the terms, over all micro-batches.
-    sums: so far.
+    weights: of the terms, totalled over all micro-batches.
+    sums: of the micro-batches before.
     micro: [B, T]; under pmap this device's rows.
-    reduce: of the metrics over devices.
-    frozen: what `params` adapt (LoRA); None if they are the model's.
+    reduce: combines the metrics over devices.
+    frozen: base parameters of the adapter (LoRA); None without an adapter.
     held: top-level parts of `params` that get no gradient.
 
   Returns:
-    (sums, of this device under pmap; metrics with each term, by name, under
-    `loss/`).
+    (sums, under pmap those of this device; metrics, which include the terms as
+    `loss/NAME`).
   """
   rest = {name: params[name] for name in held if name in params}
 
@@ -249,17 +247,19 @@ def accumulate(
 def apply(
     optimizer: optax.GradientTransformation, gamma: float, state: TrainState,
     sums: Sums, reduce: Reduce = GLOBAL) -> tuple[TrainState, Metrics]:
-  """The new state; all but `step` is the old one if a gradient is not finite.
+  """One optimizer step; pure.
 
-  Parameters are float32 masters, or are rounded stochastically to the dtype
-  that they are kept in (`OptimizerConfig.rounding`).
+  If the loss or the gradient's norm is not finite, the update is skipped: only
+  `step` changes. Parameters are float32 masters, or are rounded stochastically
+  to the dtype that they are kept in (`OptimizerConfig.rounding`).
 
   Args:
     optimizer: from `optimizer.make_optimizer`.
-    gamma: step of the router bias; 0 leaves it alone.
-    state: before.
-    sums: of all micro-batches; what was not summed is not trained.
-    reduce: over devices.
+    gamma: update speed of the router bias; 0 keeps the bias.
+    state: before the update.
+    sums: over all micro-batches. Parameters without a gradient in them are not
+      trained.
+    reduce: combines the sums over devices.
 
   Returns:
     (state, metrics: `loss`, `grad_norm`, `skipped` (0 or 1) and the experts'
@@ -288,14 +288,14 @@ def apply(
 
 
 def micro_batches(batch: Any, count: int) -> list[Any]:
-  """[B, T, ...] -> `count` times [B / count, T, ...], in order.
+  """Splits [B, T, ...] into `count` times [B / count, T, ...], in order.
 
   Args:
-    batch: a TokenBatch, or another tree of arrays of as many rows.
-    count: of micro-batches.
+    batch: a TokenBatch, or another tree of arrays with equal numbers of rows.
+    count: number of micro-batches.
 
   Raises:
-    ValueError: the rows do not divide.
+    ValueError: the number of rows is no multiple of `count`.
   """
   rows = len(jax.tree.leaves(batch)[0])
   check(count > 0 and rows % count == 0,
@@ -307,7 +307,7 @@ def micro_batches(batch: Any, count: int) -> list[Any]:
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-  """Of a micro-batch [B, T]: rows and positions over the mesh."""
+  """Sharding of a micro-batch [B, T]: rows and positions over the mesh."""
   return jax.sharding.NamedSharding(
       mesh, rules.spec(("act_batch", "act_length")))
 
@@ -326,13 +326,13 @@ def check_rows(micro_rows: int, row_length: int,
 
 def place(micro: TokenBatch, mesh: jax.sharding.Mesh | None, *,
           parts: bool = False) -> TokenBatch:
-  """A micro-batch on the device, or on those of the mesh.
+  """Copies a micro-batch from the host to the device, or to those of a mesh.
 
   Args:
     micro: on the host.
     mesh: None for one device.
-    parts: under several processes: whether each has rows of its own, as many
-      as every other, and not all of them the same.
+    parts: in a multi-process run, whether `micro` is this process's part of the
+      rows (of equal size in all processes) or the same in all processes.
   """
   if mesh is None:
     return jax.tree.map(jnp.asarray, micro)
@@ -342,5 +342,5 @@ def place(micro: TokenBatch, mesh: jax.sharding.Mesh | None, *,
 
 def on_mesh(mesh: jax.sharding.Mesh | None
             ) -> contextlib.AbstractContextManager:
-  """The context that all device work runs in."""
+  """A context in which `mesh` is the current mesh, if there is one."""
   return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)

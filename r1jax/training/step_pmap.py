@@ -1,4 +1,4 @@
-"""The same update under jax.pmap: a replica of the state on every device."""
+"""The update of `step` under jax.pmap: every device has a copy of the state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shard(micro: TokenBatch, devices: int) -> TokenBatch:
   """[B, T, ...] -> [devices, B / devices, T, ...].
 
   Raises:
-    ValueError: the rows do not divide.
+    ValueError: the number of rows is no multiple of `devices`.
   """
   rows = len(micro.tokens_BT)
   check(rows % devices == 0, f"{rows} rows of a micro-batch do not divide over"
@@ -33,16 +33,16 @@ def shard(micro: TokenBatch, devices: int) -> TokenBatch:
 def make_update(
     objective: Objective, optimizer: optax.GradientTransformation, *,
     gamma: float = 0.0, held: tuple[str, ...] = ()) -> step.Update:
-  """Like `step.make_update`; micro-batches are those of `shard`.
+  """Like `step.make_update`, for micro-batches from `shard`.
 
-  The state goes in and comes out without an axis of devices. Every device sums
-  the gradients of its own rows; `apply` adds them up over devices.
+  Input and output states have no device axis. Every device sums the gradients
+  of its own rows; `apply` sums them over the devices.
   """
   def mapped(run, in_axes, out_axes, donate=()):
     return jax.pmap(run, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes,
                     donate_argnums=donate)
 
-  # An input with an axis of devices tells pmap how many there are.
+  # pmap takes the number of devices from an input with a device axis.
   empty = mapped(lambda params, bias_LE, _: step.zeros(params, bias_LE, held),
                  (None, None, 0), 0)
   numbers = jax.numpy.arange(jax.local_device_count())

@@ -1,4 +1,4 @@
-"""State and update of one objective over batches that are whole at once."""
+"""Training state and updates of pre-training and supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from r1jax.training.optimizer import OptimizerConfig
 
 
 class Trainer:
-  """What pre-training and supervised fine-tuning do with a batch.
+  """Trains a model on one objective.
 
   Attributes:
-    state: float32 masters and moments; may be replaced by a restored one.
+    state: the training state; may be replaced by a restored one.
   """
 
   def __init__(self, model: Model, params: Any, router_bias_LE: jax.Array,
                objective: Objective, cfg: OptimizerConfig, *,
                gamma: float = 0.0, adapter: LoraConfig | None = None,
                seed: int = 0, mesh: jax.sharding.Mesh | None = None):
-    """Takes the first parameters; compiles no update yet.
+    """Creates the training state; compiles no update yet.
 
     Args:
       model: what is trained.
-      params: its parameters, given up (see `state.start`).
-      router_bias_LE: its router bias, likewise.
+      params: its parameters, donated (see `state.start`).
+      router_bias_LE: its router bias, donated.
       objective: what is minimised.
       cfg: the optimizer.
-      gamma: step of the router bias.
-      adapter: trained in place of the parameters if its rank > 0.
-      seed: of the adapter.
-      mesh: to train on.
+      gamma: update speed of the router bias; 0 keeps the bias.
+      adapter: with rank > 0, trained instead of the parameters.
+      seed: of the adapter's initial values.
+      mesh: to train on; None for one device.
     """
     started = state_lib.start(
         model, params, router_bias_LE, cfg, adapter=adapter,
@@ -54,13 +54,17 @@ class Trainer:
 
   @property
   def params(self) -> Any:
-    """The model's parameters as they are kept, an adapter joined to its base.
-    """
+    """The state's parameters; an adapter is joined to its base."""
     params = self.state.params
     return params if self._frozen is None else self._frozen.merge(params)
 
   def update(self, batch: TokenBatch, micro_batches: int) -> Metrics:
-    """One update from a batch on the host, dispatched and not waited for."""
+    """Dispatches one update; does not wait for it.
+
+    Args:
+      batch: on the host.
+      micro_batches: number of micro-batches to split it into.
+    """
     micros = [step.place(micro, self._mesh)
               for micro in step.micro_batches(batch, micro_batches)]
     params = self.state.params

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from r1jax.accounting import compiled
-from r1jax.ahead import aot
+from r1jax.ahead import aot, fitting
 from r1jax.ahead.aot_config import AheadConfig
 from r1jax.core.types import TokenBatch
 from r1jax.models import presets
@@ -25,6 +25,7 @@ DENSE = dataclasses.replace(
     head_dim=8, d_ff=192)
 MIXTURE = dataclasses.replace(
     presets.TINY, vocab_size=96, d_model=32, n_heads=4, d_ff=64, d_expert=16)
+DRAFTING = dataclasses.replace(MIXTURE, n_experts=0, n_dense_layers=0)
 CONFIG = AheadConfig(rows=16, length=16, prompt=8, minibatches=2)
 # Share of matrix operations that may differ from the count.
 DENSE_PARTS = 0.05
@@ -32,10 +33,12 @@ DENSE_PARTS = 0.05
 
 @functools.cache
 def programs(kind, remat="full", cfg=CONFIG):
-  model = build(DENSE if kind == "dense" else MIXTURE,
-                      Compute(remat=remat, unroll=1))
-  mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2) if kind == "dense"
-                   else MeshConfig(data=1, fsdp=2, expert=2, tensor=2))
+  model = build({"dense": DENSE, "mixture": MIXTURE, "drafting": DRAFTING}[
+      kind], Compute(remat=remat, unroll=1))
+  mesh = make_mesh({
+      "dense": MeshConfig(data=2, fsdp=2, tensor=2),
+      "mixture": MeshConfig(data=1, fsdp=2, expert=2, tensor=2),
+      "drafting": MeshConfig(data=8)}[kind])
   return aot.programs(model, cfg, mesh)
 
 
@@ -69,6 +72,26 @@ def test_arguments_are_the_compilers_to_the_byte(kind, name):
 def test_dense_parts_are_the_count(name):
   program, found = measured("dense", name)
   assert found.flops == pytest.approx(program.flops, rel=DENSE_PARTS)
+
+
+@pytest.mark.parametrize("name", ["prefill", "decode"])
+def test_drafts_are_counted(name):
+  """Two tokens a row in the model and in its MTP module, and a draft drawn."""
+  cfg = dataclasses.replace(CONFIG, speculate=True)
+  program, found = measured("drafting", name, cfg=cfg)
+  assert sum(found.arguments.values()) == found.argument_bytes
+  assert found.flops == pytest.approx(program.flops, rel=DENSE_PARTS)
+  without, plain = measured("drafting", name)
+  assert plain.flops == pytest.approx(without.flops, rel=DENSE_PARTS)
+  more = {"decode": 2, "prefill": 1}[name]
+  assert found.flops > 1.05 * more * plain.flops
+  assert found.touched_bytes > plain.touched_bytes
+  if name == "decode":
+    said = fitting.report([(program, found)], None, Compute(), cfg)
+    share = found.touched_bytes / 1e9 / 1.85
+    assert f"at 85 % of the drafts taken that is {share:.4g} GB" in said
+  with pytest.raises(ValueError, match="acceptance=1.1"):
+    dataclasses.replace(cfg, acceptance=1.1)
 
 
 def test_what_is_computed_again_is_counted():
@@ -162,8 +185,8 @@ def test_the_programs_are_those_that_training_calls():
 @pytest.mark.parametrize("changes,message", [
     (dict(rows=0), "rows=0 must be positive"),
     (dict(micro_rows=-1), "micro_rows=-1 must not be negative"),
-    (dict(minibatches=3), "rows=16 do not divide by minibatches=3"),
-    (dict(prompt=16), "prompt=16 leaves nothing of length=16"),
+    (dict(minibatches=3), "rows=16 must be a multiple of minibatches=3"),
+    (dict(prompt=16), "prompt=16 leaves no room for a completion in length=16"),
     (dict(length=65), "length is 65 tokens, the model's context is 64"),
     (dict(micro_rows=6), "6 rows of a micro-batch do not divide over 4"),
     (dict(samples=16), "their 1 prompts do not divide over the 2 devices"),

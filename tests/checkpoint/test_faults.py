@@ -24,7 +24,7 @@ LIKE = {"x": jnp.zeros((300, 300)), "half": jnp.zeros((7, 3), jnp.bfloat16)}
 # Copies and remains that Orbax writes and this reads never.
 UNREAD = ("commit_success.txt", "_CHECKPOINT_METADATA")
 # What would make somebody throw a good checkpoint away.
-ADVICE = re.compile(r"\brm\b|delete|remove|damaged, its files", re.IGNORECASE)
+ADVICE = re.compile(r"\brm\b|delete|remove|damaged: files", re.IGNORECASE)
 
 
 def state(step):
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_never_taken(tmp_path, harm):
       damaged.add(path.parent.name if len(path.name) > 20 else path.name)
       assert error.folder == tmp_path / "2"
       assert re.fullmatch(
-          rf"checkpoint {tmp_path}/2 is damaged, its files are missing or cut"
+          rf"checkpoint {tmp_path}/2 is damaged: files are missing or truncated"
           r" \(.+\)\. It was not changed\. If it is a copy, copy it again\. The"
           r" same command with --skip_damaged moves it aside and resumes after"
           r" step 1\.", str(error), re.DOTALL)
@@ -131,12 +131,12 @@ INJECTED = {
     "timeout": (TimeoutError("timed out"), STORAGE),
     "connection": (ConnectionResetError(errno.ECONNRESET, "reset"), STORAGE),
     "a disk": (OSError(errno.EIO, "Input/output error"),
-               ("Input/output error", "mend that")),
+               ("Input/output error", "fix that")),
     "a disk in TensorStore": (nested(ValueError(
         f"INTERNAL: {TENSORSTORE}I/O error [os_error_code='5']")),
-        ("Input/output error", "mend that")),
+        ("Input/output error", "fix that")),
     "a bug": (AttributeError("no attribute 'tree'"),
-              ("AttributeError: no attribute 'tree'", "mend that")),
+              ("AttributeError: no attribute 'tree'", "fix that")),
 }
 
 
@@ -158,8 +158,8 @@ def test_what_passes_is_not_called_damage(tmp_path, name):
   assert text.startswith(
       f"could not read checkpoint {tmp_path}/2: {reason}"), text
   assert text.endswith(
-      f". It was not changed, and nothing says that it is damaged: {remedy},"
-      " then the same command goes on from it."), text
+      f". It was not changed and need not be damaged: {remedy},"
+      " then run the same command to resume from it."), text
   assert not ADVICE.search(text)
   assert contents(tmp_path) == before
   arrays, host = m.restore(like=LIKE)  # it has passed

@@ -245,14 +245,14 @@ def test_all_that_does_not_fit_is_listed_at_once(v3, tmp_path):
         "superfluous: model.layers.0.mlp.gate.weight (8, 24)",
         "different: lm_head.weight is (61, 25), wanted (61, 24)",
         "different: model.norm.weight is stored as I32",
-        "weights and config.json of one model")
+        "weights and config.json of the same model")
   with pytest.raises(ValueError) as caught:
     hf_io.load(folder, model(cases.V3))
   assert "multi-token" not in str(caught.value)
   del made["model.layers.3.enorm.weight"]
   fails(hf_cases.write(tmp_path / "n", made), cases.V3,
         "missing: model.layers.3.enorm.weight (24,)",
-        "model.layers.3.* is the layer of multi-token prediction")
+        "model.layers.3.* is the multi-token prediction module")
 
 
 def test_a_layer_of_prediction_that_was_never_saved(v3, tmp_path, caplog):
@@ -289,7 +289,7 @@ def test_an_index_names_files_of_its_own_folder(copy, name):
 def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(copy, which):
   (copy / which).unlink()
   os.mkfifo(copy / which)
-  fails(copy, cases.V3, "which is not there as a file" if "model-" in which
+  fails(copy, cases.V3, "which is not a file there" if "model-" in which
         else "has neither model.safetensors nor")
 
 
@@ -315,7 +315,7 @@ def test_damaged_folders_are_named(copy, tmp_path):
     second.write_bytes(whole[:kept])
     fails(copy, cases.V3, f"{second} is truncated")
   second.unlink()
-  fails(copy, cases.V3, f"names {second.name}, which is not there")
+  fails(copy, cases.V3, f"names {second.name}, which is not a file there")
   second.write_bytes((copy / "model-00001-of-00003.safetensors").read_bytes())
   fails(copy, cases.V3, f"says that {second.name} holds", "download them again")
   (copy / hf_files.INDEX).write_text("{")

@@ -28,9 +28,9 @@ def test_two_processes_stop_at_one_question_and_get_their_parts_back(tmp_path):
       "70001.0_of_2.npz", "70001.1_of_2.npz"]
   alone = Midway(tmp_path / "inside")
   with pytest.raises(faults.Unusable, match=(
-      r"inside step 8 by 2 process\(es\), each of which has a part of that"
-      r" step, and there are 1 now\. It was not changed\. Start 2, or the same"
-      r" command with --skip_damaged moves it aside")) as caught:
+      r"inside step 8 by 2 process\(es\), each with a part of that step, but"
+      r" there are 1 now\. It was not changed\. Start 2, or the same command"
+      r" with --skip_damaged moves it aside")) as caught:
     alone.restore({"w": jnp.zeros((8, 4))})
   assert caught.value.folder == tmp_path / "inside"
   alone.close()
@@ -95,5 +95,5 @@ def test_what_is_packed_comes_back(tmp_path):
   assert found["a"]["b"][1].dtype == np.uint8
   assert found["a"]["0"].shape == (0, 3)
   assert found["c"] == [{"d": 2**40}]
-  with pytest.raises(ValueError, match="text is no array of numbers"):
+  with pytest.raises(ValueError, match="text is not an array of numbers"):
     midway_lib._packed({"text": object()})

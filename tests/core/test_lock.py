@@ -121,7 +121,7 @@ def test_without_locks_the_dead_are_told(tmp_path, host, unlocked, caplog):
       {"process": dead.pid, "host": lock.socket.gethostname() * (
           host == "here") or host, "token": "x", "count": 7}))
   lock.Lock(tmp_path).release()
-  assert ("looking for" in caplog.text) == (host == "elsewhere")
+  assert ("watching for" in caplog.text) == (host == "elsewhere")
   assert not (tmp_path / lock.FILE).exists()
 
 

@@ -71,8 +71,8 @@ def test_files_of_both_versions(tmp_path):
   for rows, message in (
       ([FIRST, SECOND], "mixes rows"), ([], "has no rows"),
       ([{"prompt": "Hi"}], "a.jsonl:1: it has no chosen, rejected, subset"),
-      ([FIRST | {"chosen": 3}], "neither two texts nor two lists"),
-      ([FIRST | {"prompt": []}], "neither a text nor messages")):
+      ([FIRST | {"chosen": 3}], "neither two strings nor two lists"),
+      ([FIRST | {"prompt": []}], "neither a string nor a list")):
     path.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(ValueError, match=message):
       data_lib.read(path)

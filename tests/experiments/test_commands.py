@@ -122,7 +122,7 @@ def test_other_data_in_a_used_workdir_is_refused(train, questions, tmp_path):
   assert "is finished: all 1 steps" in same.err and same.status == 0
   fails(trained, "data_digest.gsm8k: ", "the questions of --data are not those")
   assert "evaluation" not in trained.err
-  fails(evaluated, "evaluation.digest: ", "evaluation are others now")
+  fails(evaluated, "evaluation.digest: ", "evaluation have changed")
   assert "data_digest" not in evaluated.err
   fails(split, "evaluation.split: 'test[:2]' -> 'test[:3]'")
   fails(rules, "evaluation.samples: 2 -> 3", "must be comparable")
@@ -194,7 +194,7 @@ def test_bad_flags_of_training(train, tmp_path):
   bad = {
       "Unknown command line flag 'no_such'": ["--no_such=1"],
       "flag --steps=many": ["--steps=many"],
-      "samples=1: one has no baseline": ["--samples=1"],
+      "samples=1 must be at least 2": ["--samples=1"],
       "clip_low=-1.0 must not be negative": ["--policy.clip_low=-1"],
       "driver='tpu': choose mesh or pmap": ["--driver=tpu"],
       "unexpected arguments stray": ["stray"],
@@ -211,8 +211,8 @@ def test_bad_flags_of_training(train, tmp_path):
       "512 ids, the model's vocabulary only 61": ["--init=random:tiny-dense"],
       "tokenizer /nowhere cannot be read": ["--tokenizer=/nowhere"],
       "dtype='int4'": ["--compute.dtype=int4"],
-      "none of 32 training prompts fits the 20 tokens": ["--row_length=27"],
-      "none of 2 test[:2] prompts fits the 0 tokens": [
+      "none of 32 training prompts fits into the 20": ["--row_length=27"],
+      "none of 2 test[:2] prompts fits into the 0 tokens": [
           "--eval.max_new_tokens=256", "--eval_every=1"],
       "row_length is 300 tokens, the model's context is 256": [
           "--row_length=300"],
@@ -221,7 +221,7 @@ def test_bad_flags_of_training(train, tmp_path):
       "no rule gives the reward charm": ["--rewards.weights=charm:1"],
       "equation='r2' is not one of r1-zero": ["--rewards.equation=r2"],
       "code='some' is not one of all, fraction": ["--rewards.code=some"],
-      "give all sources weights": ["--data=gsm8k:1,arith:2x"],
+      "give every source a weight": ["--data=gsm8k:1,arith:2x"],
       "--data names no_such.py, which is not a file": ["--data=no_such.py"],
       "has no kind 'poems'": ["--mixture=r1-rl:poems"],
       "no source has prompts of the kind code": ["--mixture=r1-rl:math+code"],
@@ -252,7 +252,7 @@ def test_evaluation_scores_every_problem_that_fits(
   stored = gzip.decompress((tmp_path / "a/generations.jsonl.gz").read_bytes())
   rows = [json.loads(line) for line in stored.split(b"\n") if line]
   assert len({(row["id"], row["sample"]) for row in rows}) == len(rows) == 6
-  fails(long, "none of 4 test prompts fits the 6 tokens")
+  fails(long, "none of 4 test prompts fits into the 6 tokens")
   fails(split, "has no split 'exam'; it has")
   fails(out, "File exists", str(model_file))
   fails(cold, "temperature=-1.0 must not be negative")
@@ -269,9 +269,9 @@ def test_one_question_is_answered_a_longer_one_is_refused(model_file):
   assert succeeds(good) != "\n"
   # Without a keyword risk control changes nothing; a review that fails does.
   assert succeeds(same) == succeeds(good) + (
-      "risk control: 0 of 1 turns reviewed, 0 answers taken back, 0 reviews"
+      "risk control: 0 of 1 turns reviewed, 0 answers retracted, 0 reviews"
       " failed (closed)\n")
-  assert succeeds(taken).startswith("\n[taken back] Sorry, I cannot help")
+  assert succeeds(taken).startswith("\n[retracted] Sorry, I cannot help")
   assert "1 without a review: no verdict" in succeeds(taken)
   fails(long, "the model's context is 256; shorten it")
 

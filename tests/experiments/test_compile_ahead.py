@@ -89,12 +89,12 @@ def test_a_sweep(answers):
 @pytest.mark.parametrize("number,message", [
     (2, "program='updates': choose all or some of reshard, prefill, insert"),
     (3, "tinny"),
-    (4, "rows=3 do not divide by samples=2"),
+    (4, "rows=3 must be a multiple of samples=2"),
     (5, "length is 4096 tokens, the model's context is"),
     (6, "topology='v9z:4x4'"),
     (7, "expert=5"),
     (8, "give hf-config:FILE, or --preset"),
-    (11, "a teacher needs distill.factor"),
+    (11, "distill.divergence must be positive with a teacher"),
     (12, "model_length (helpful) is 8192 tokens"),
 ])
 def test_what_is_wrong_is_said(answers, number, message):

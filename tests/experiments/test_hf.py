@@ -86,7 +86,7 @@ def test_import_and_export_are_byte_equal(exported, work):
   folder, imports, exports = work
   run, again = folder / "run", folder / "again"
   assert f"--init=orbax:{run}" in succeeds(imports[0])
-  fails(imports[1], "holds a run or an import already", "another --workdir")
+  fails(imports[1], "has a run or an import already", "another --workdir")
   succeeds(exports[0])
   fails(exports[1], f"{again} is in use already", "another folder")
   assert hf_cases.read(again) == hf_cases.read(exported)

@@ -53,9 +53,9 @@ def test_a_plan_by_one_command(tmp_path):
       [*shared, "--from=two", "--until=one"])
   assert [line.split()[0] for line in succeeds(dry).splitlines()[2:4]] == [
       "one", "two"]
-  assert "left of the plan: two" in succeeds(first)
+  assert "remaining stages: two" in succeeds(first)
   said = succeeds(again)
-  assert "[1/2] one: done before" in said and "left of the plan" not in said
+  assert "[1/2] one: done before" in said and "remaining stages" not in said
   assert f"report: {tmp_path}/run/report.html" in said
   assert "no evaluation" in (tmp_path / "run/report.html").read_text()
   costs = json.loads((tmp_path / "run/cost.json").read_text())
@@ -65,7 +65,7 @@ def test_a_plan_by_one_command(tmp_path):
       f"{tmp_path}/run/one/out.txt\n")
   fails(other, "one: flags.text: '0' -> '1'", "This concerns one, two")
   for call, message in zip(wrong, (
-      "--until=three is no stage", "reads {init}", "is not TOML",
+      "--until=three is not a stage", "reads {init}", "is not TOML",
       "cannot be read", "[report] has model; known: models",
       "--from=two comes after --until=one"), strict=True):
     fails(call, message)
@@ -79,7 +79,7 @@ def test_several_processes_are_those_of_the_stages(tmp_path):
           "JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2",
           "JAX_PROCESS_ID": "0"})
   fails(Call(done.returncode, done.stdout, done.stderr),
-        "this command runs in one process: start it alone", "--launch")
+        "this command must be started as one process", "--launch")
   assert not (tmp_path / "run").exists()
 
 

@@ -248,14 +248,14 @@ def test_the_run_says_what_it_takes():
 
 @pytest.mark.parametrize("lines,message", [
     (["# fine", "", "--samplse=4"],
-     r"own\.flags:3: --samplse is no flag .*did you mean --samples\?"),
-    (["--samples=4", "samples=8"], r"own\.flags:2: 'samples=8' is no flag"),
-    (["--optimizer.zero1"], r"own\.flags:1: '--optimizer.zero1' is no flag"),
+     r"own\.flags:3: --samplse is not a flag .*did you mean --samples\?"),
+    (["--samples=4", "samples=8"], r"own\.flags:2: 'samples=8' is not a flag"),
+    (["--optimizer.zero1"], r"own\.flags:1: '--optimizer.zero1' is not a flag"),
     (["--samples=many"], r"own\.flags:1: flag --samples=many"),
     (["--samples=4", "--seed=1", "--samples=8"],
      r"own\.flags:3: --samples is set a second time, after .*own\.flags:1"),
-    (["--recipe=dapo"], r"own\.flags:1: --recipe is no flag"),
-    (["--flagfile=x"], r"own\.flags:1: --flagfile is no flag"),
+    (["--recipe=dapo"], r"own\.flags:1: --recipe is not a flag"),
+    (["--flagfile=x"], r"own\.flags:1: --flagfile is not a flag"),
     (["--loss=ppo"], r"own\.flags:1: loss preset 'ppo' is unknown"),
     (["--optimizer.zero1=perhaps"], r"own\.flags:1: .*zero1"),
 ])
@@ -279,7 +279,7 @@ def test_the_command_refuses_in_one_message(model_file, tmp_path):
       [own(tmp_path, "--samplse=4")], ["--loss=ppo"], ["--recipe"],
       [f"--init=file:{model_file}", f"--workdir={tmp_path / 'run'}"])
   fails(unknown, "recipe='r2' is unknown; choose one of dapo, deepseekmath")
-  fails(bad, "own.flags:1: --samplse is no flag")
+  fails(bad, "own.flags:1: --samplse is not a flag")
   fails(loss, "loss preset 'ppo' is unknown; choose one of r1-zero")
   fails(without, "Missing value for flag --recipe")
   # R1-Zero's recipe, before the data are read.

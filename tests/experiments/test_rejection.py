@@ -54,7 +54,7 @@ def test_one_command_samples_once_and_selects_twice(tmp_path):
       *([*shared, f"--workdir={tmp_path / 'b'}", f"--judge={name}"]
         for name in ("hf:/nowhere", "/nowhere.py:judge", f"{task}:charm",
                      "no_such_module:judge", "gpt")))
-  fails(none, "nothing is left to learn from", "too easy a question", "wrong",
+  fails(none, "no answer is left to train on", "too easy a question", "wrong",
         "no verdict")
   text = succeeds(good)
   assert "has 6 of 6 questions already" in good.err

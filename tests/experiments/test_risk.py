@@ -29,7 +29,7 @@ def test_jailbreaks_with_risk_control_on_answers_that_are_there(
   assert "Jailbreaks" in succeeds(plain) and "Risk control" not in plain.out
   assert "answers has 5 of 5 questions already" in (
       succeeds(program) + program.err)
-  assert "risk control: 4 of 5 turns reviewed, 4 answers taken" in program.out
+  assert "4 of 5 turns reviewed, 4 answers retracted" in program.out
   result = json.loads((out / "result.json").read_text())
   assert result["risk_control"] == {
       "answers": 5, "reviewed": 4, "retracted": 4, "failed": 0, "failures": {}}

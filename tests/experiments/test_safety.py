@@ -92,6 +92,6 @@ def test_an_endpoint_answers_and_an_endpoint_judges(called):
   result = json.loads((top / "served/result.json").read_text())
   assert result["sets"]["drugs"]["counts"] == {
       "unsafe": 0, "safe": 0, "rejected": 2, "none": 2}
-  assert result["failures"] == {"no answer could be had": 1,
+  assert result["failures"] == {"no answer": 1,
                                 "unparsed verdict": 1}
   assert "1 without an answer: HTTP status 400" in told

@@ -168,7 +168,7 @@ def test_command_line(tmp_path):
   assert "2 of 2 contained" in good.out
   assert [line.split("  ")[0] for line in good.out.splitlines()[1:3]] == [
       "mount", "write host file"]
-  assert unknown.status == 1 and "'magic' is no probe" in unknown.err
+  assert unknown.status == 1 and "'magic' is not a probe" in unknown.err
   (missing,) = calls(module, [], PATH=str(tmp_path))
   assert missing.status == 1 and "apt-get install bubblewrap" in missing.err
   assert "contained" not in missing.out

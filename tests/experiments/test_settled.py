@@ -24,7 +24,7 @@ def test_the_day_is_that_of_the_beginning(tmp_path, monkeypatch, capsys):
 
   first = on("2026-11-29")
   assert first.date == "2026-11-29"
-  assert "for this run it is 2026-11-29" in capsys.readouterr().out
+  assert "in this run it is 2026-11-29" in capsys.readouterr().out
   tokenizer_lib.keep(first, tmp_path / "run")
   assert on("2026-11-30").date == "2026-11-29"
   monkeypatch.undo()

@@ -126,8 +126,8 @@ def rewards(top, dev1, model_file):
        f"--workdir={top / 'silent'}"])
   assert "wrote" in succeeds(labelled)
   fails(undecided, "has answered none of the last 8 queries", "refused")
-  fails(silent, "nothing is left to write", "have no verdict")
-  assert "without an answer: it takes more than" in silent.out
+  fails(silent, "there is nothing to write", "have no verdict")
+  assert "without an answer: it has more than" in silent.out
   report = json.loads((pairs / "report.json").read_text())
   assert report["pairs"] > 8 and report["written"] == report["kept"]
   shared = ["--rows=8", "--row_length=128", "--steps=3", "--validation=0.3"]
@@ -146,7 +146,7 @@ def rewards(top, dev1, model_file):
   assert "pairs, " in text and "held out:" in text and "wrote" in text
   fails(again, "was made by another config", "centre: 0.01 -> 0.0")
   assert "40 labelled answers" in succeeds(pointwise)
-  fails(empty, "a labelled answer is no pair")
+  fails(empty, "a labelled answer is not a pair")
   for run in ("helpful", "safety"):
     assert len(writer.read(top / run)) == 3
     assert (top / run / "reward.png").exists()
@@ -172,7 +172,7 @@ def dev3(top, dev1, rewards):
        f"--workdir={top / 'without'}"])
   assert "1 of 3 held-out prompts have no rule" in succeeds(good)
   assert "was trained with the template 'chat-think'" in without.out
-  fails(without, "belongs to the reward model 'helpful': give"
+  fails(without, "needs the reward model 'helpful': give"
         " --rewards.helpful")
   fails(policy, "is the run of a policy; a reward model is trained by")
   last = writer.read(top / "dev3")[-1]

@@ -71,10 +71,10 @@ def test_every_policy_is_asked_as_its_own_run_did(
   assert asking.template("", "hf:DIR") == "r1-zero"
   assert not capsys.readouterr().out
   assert asking.template("plain", f"orbax:{tmp_path}") == "plain"
-  assert "template 'chat-think'; this command asks by 'plain' (" in (
+  assert "template 'chat-think'; this command uses 'plain' (" in (
       capsys.readouterr().out)
   monkeypatch.setattr(asking, "SYSTEM", types.SimpleNamespace(value="Hi, you"))
   asked = asking.template("", f"orbax:{tmp_path}")
   assert asked == 'chat-think:system="Hi, you"'
-  with pytest.raises(ValueError, match="has no system message"):
+  with pytest.raises(ValueError, match="has no room for a system"):
     asking.template("plain", f"orbax:{tmp_path}")

@@ -40,7 +40,7 @@ def test_answers_are_labelled_one_by_one(tmp_path):
   report = json.loads((tmp_path / "labels" / "report.json").read_text())
   assert report["rows"] == len(rows)
   assert report["mean_label"] == sum(r["label"] for r in rows) / len(rows)
-  fails(out_of_range, "labels an answer 2.0; give 0 to 1")
+  fails(out_of_range, "labels an answer 2.0; labels must be")
   fails(none, "--judge=FILE.py must be given")
   fails(other, "--judge=FILE.py must be given")
 

@@ -275,7 +275,7 @@ def test_tpu_pod_copies_the_repository_and_runs_the_command(pod, tmp_path):
   out, err = done.communicate(timeout=60)
   assert done.returncode == 0, err
   assert out == "['-c', 'two words', '$HOME']\n"
-  assert "1 files that git does not track stay here" in err
+  assert "1 untracked files are not copied" in err
   first, second = (tmp_path / "asked").read_text().split("compute tpus")[1:]
   assert first.split()[:2] == ["tpu-vm", "scp"] and "--worker=all" in first
   assert second.split()[:3] == ["tpu-vm", "ssh", "pod"]

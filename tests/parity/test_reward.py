@@ -119,5 +119,5 @@ def test_two_labels_and_a_policy_are_refused(tmp_path):
     weights.load(f"hf:{tmp_path}", Compute(), jax.random.key(0))
   fields = json.loads((tmp_path / "config.json").read_text())
   assert hf_config.is_scalar(fields)
-  with pytest.raises(ValueError, match="reward.json does not exist. It says"):
+  with pytest.raises(ValueError, match="reward.json does not exist. It has"):
     reward_weights.about(f"hf:{tmp_path}")

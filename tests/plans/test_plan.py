@@ -92,7 +92,7 @@ A = "[stages.a]\nrun = 'x'\n"
     (A + "flags = {init = '{other}'}\n",
      "stage a: {other} is neither a stage nor one of seed"),
     (A + "flags = {init = '{data_dur}'}\n", "did you mean data_dir"),
-    (A + "like = 'b'\n", "stage a: like='b' is no stage"),
+    (A + "like = 'b'\n", "stage a: like='b' is not a stage"),
     ("[stages.a]\nlike = 'b'\n[stages.b]\nlike = 'a'\n",
      "like itself, by way of a -> b -> a"),
     (A + "flags = {init = '{a}'}\n", "wait for each other: a -> a"),
@@ -102,7 +102,7 @@ A = "[stages.a]\nrun = 'x'\n"
      "wait for each other: b -> c -> d -> b"),
     (A + "expect = {length = 0}\n", "expect.length=0 must be a positive"),
     ("[report]\nmodels = {r1 = 'eval'}\n" + A,
-     "report.models.r1='eval' is no stage"),
+     "report.models.r1='eval' is not a stage"),
     ("[estimate]\nprice = 'x'\n" + A, "estimate: price='x' is not of type flo"),
 ])
 def test_a_malformed_plan_names_file_and_place(tmp_path, text, message):

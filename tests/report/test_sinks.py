@@ -107,6 +107,6 @@ def test_the_numbers_of_a_row_and_a_service_that_fails(tmp_path, caplog):
       out.write(step, {"loss": np.float32(0.5), "n": 3, "kl": float("inf"),
                        "stage": "grpo"})
     out.close()
-  assert caplog.messages == ["no more metrics for wandb: no route"]
+  assert caplog.messages == ["no more metrics are sent to wandb: no route"]
   assert got == [(1, {"loss": 0.5, "n": 3}), (2, {"loss": 0.5, "n": 3}), "end"]
   assert [row["step"] for row in writer.read(tmp_path)] == [1, 2]

@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_refused(case):
     serving.ask([wish(np.arange(0))[0]])
   with pytest.raises(ValueError, match="100 tokens and 30 new ones do not fit"):
     serving.ask([wish(np.arange(100))[0]])
-  with pytest.raises(Full, match="wait already"):
+  with pytest.raises(Full, match="already waiting"):
     serving.ask(wish()[0] for _ in range(9))
   assert serving.waiting == 0
 

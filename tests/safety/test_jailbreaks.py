@@ -68,7 +68,7 @@ def test_a_template_suits_its_language():
   assert [p.metadata["wrapper"] for p in found] == ["en", "zh"]
   with pytest.raises(ValueError, match="0 templates suit questions in 'sw'"):
     jailbreaks.wrap([prompt(0, "sw")], templates, seed=0)
-  with pytest.raises(ValueError, match="1 templates .* 2 of a question"):
+  with pytest.raises(ValueError, match="1 templates .* the 2 per question"):
     jailbreaks.wrap([prompt(0)], templates, seed=0, count=2)
 
 

@@ -73,7 +73,7 @@ def test_llama_guards_form(text, answer, want):
 
 
 def test_a_guard_needs_a_guards_form():
-  with pytest.raises(ValueError, match="form='general' is no guard's"):
+  with pytest.raises(ValueError, match="form='general' is not a guard model's"):
     judges.guard(lambda c: [], judges.GENERAL)
 
 
@@ -263,5 +263,5 @@ def test_a_function_judges_and_may_not_know():
   judge = judges.program(lambda p, answer: {"a": SAFE}.get(answer))
   assert [v.label for v in judge([prompt(), prompt()], ["a", "b"])] == [
       SAFE, ""]
-  with pytest.raises(ValueError, match="the judge said 'fine'"):
+  with pytest.raises(ValueError, match="the judge returned 'fine'"):
     judges.program(lambda p, answer: "fine")([prompt()], ["a"])

@@ -80,8 +80,8 @@ def test_jsonl_with_a_language_column(tmp_path):
 
 
 @pytest.mark.parametrize("text,said", [
-    ("question,harmful\nwhy?,1\n", "neither 'language'"),
-    ("question,language,harmful\nwhy?,en,perhaps\n", "neither true nor false"),
+    ("question,harmful\nwhy?,1\n", "no column is named 'language'"),
+    ("question,language,harmful\nwhy?,en,perhaps\n", "must be true or false"),
     ("en,zh\nwhy?,\n", "no text under 'zh'")])
 def test_tables_that_are_wrong(tmp_path, text, said):
   path = epath.Path(tmp_path / "t.csv")

@@ -108,5 +108,5 @@ def test_what_is_missing_is_told_with_its_publisher(tmp_path):
   assert set(sets.PAPER) <= set(sets.missing(tmp_path))
   with pytest.raises(ValueError, match="github.com/Libr-AI/do-not-answer"):
     sets.load("do_not_answer", tmp_path)
-  with pytest.raises(ValueError, match="is no safety set; choose from sst"):
+  with pytest.raises(ValueError, match="is not a safety set; choose from sst"):
     sets.load("toxigen", tmp_path)

@@ -37,10 +37,11 @@ def test_a_set_of_the_users(tmp_path):
 
 
 @pytest.mark.parametrize("row,message", [
-    ({"subcategory": "other", "question": "q"}, "is none or several"),
+    ({"subcategory": "other", "question": "q"}, "or in several of its"),
     ({"subcategory": "drugs"}, "no text under 'question'"),
-    ({"subcategory": "drugs", "question": "q", "language": 3}, "is no code"),
-    ({"subcategory": "drugs", "question": "q", "harmful": "no"}, "neither")])
+    ({"subcategory": "drugs", "question": "q", "language": 3}, "is not a code"),
+    ({"subcategory": "drugs", "question": "q", "harmful": "no"}, "must be true")
+])
 def test_rows_that_cannot_be_read_are_named(tmp_path, row, message):
   path = tmp_path / "mine.jsonl"
   path.write_text(json.dumps(row) + "\n")

@@ -178,7 +178,7 @@ def test_a_training_set_smaller_than_a_batch(tmp_path, capsys, tries):
   grpo.run(cases.config(steps=1, dynamic_tries=tries),
            cases.handed(cases.DENSE), cases.judge(), cases.prompts()[:3],
            tmp_path)
-  assert "a step asks 8 questions of the 3 there are" in capsys.readouterr().err
+  assert "8 questions but there are only 3" in capsys.readouterr().err
   rows = rollouts.read(tmp_path, 1)
   texts = {}
   for row in rows:

@@ -76,15 +76,15 @@ def test_each_checkpoint_can_be_loaded_by_its_step(base):
 
 def test_what_is_not_there_is_named(base, tmp_path):
   folder, _ = base
-  with pytest.raises(ValueError, match="no checkpoint of step 3 .any more.;"
-                                       " there are 2, 4"):
+  with pytest.raises(ValueError, match="no checkpoint of step 3;"
+                                       " it has those of 2, 4"):
     weights.load(f"orbax:{folder}@3", Compute(), None)
   io.write_json(tmp_path / "config.json", {"config": {}})
   with pytest.raises(ValueError, match="has no checkpoint yet"):
     inits.frozen(f"orbax:{tmp_path}")
   (tmp_path / "checkpoints/7").mkdir(parents=True)
   with pytest.raises(ValueError, match="@best: none of its checkpoints has been"
-                                       " evaluated; give .*@STEP, of 7"):
+                                       " evaluated; give .*@STEP with one"):
     inits.frozen(f"orbax:{tmp_path}@best")
   with pytest.raises(ValueError, match="nowhere/config.json does not exist"):
     inits.frozen("orbax:nowhere@best")
@@ -103,11 +103,11 @@ def test_an_adapter_keeps_to_the_parameters_that_it_adapts(base, tmp_path):
   changed = settings["config"] | {"init": f"orbax:{folder}@4"}
   io.write_json(run / "config.json", settings | {"config": changed})
   with pytest.raises(ValueError, match="was trained on orbax:.*@4, whose"
-                                       " parameters are others now"):
+                                       " parameters have changed since"):
     weights.load(f"orbax:{run}", Compute(), None)
   # In other dtypes than it was trained in, too, which hid it.
   for compute in (Compute(dtype="bfloat16"), Compute(param_dtype="bfloat16")):
-    with pytest.raises(ValueError, match="parameters are others now"):
+    with pytest.raises(ValueError, match="parameters have changed since"):
       weights.load(f"orbax:{run}", compute, None, computing=True)
     io.write_json(run / "config.json", settings)
     weights.load(f"orbax:{run}", compute, None, computing=True)

@@ -151,7 +151,7 @@ def test_bases_of_adapters(trained, tmp_path):
   assert weights.named_base("base") == "base"
   (tmp_path / peft.CONFIG).write_text(
       '{"peft_type": "LORA", "r": 1, "lora_alpha": 1}')
-  with pytest.raises(ValueError, match="names no model that the adapter"):
+  with pytest.raises(ValueError, match="does not name the model that"):
     weights.base_of_adapter(tmp_path)
 
 

@@ -73,8 +73,8 @@ def test_a_judge_whose_context_is_too_short_decides_nothing(writer):
   found, = judge.compare(writer, pairs, seed=0, queries=2)
   assert found.chosen is None and found.unparsed == 2
   assert labelling.report([found], [], [])["no_verdict"] == 1
-  assert writer.failures == {"it takes more than 250 tokens, the context"
-                             " without max_new_tokens=6": 2}
+  assert writer.failures == {"it has more than 250 tokens, the context"
+                             " less max_new_tokens=6": 2}
 
 
 def test_a_reply_does_not_depend_on_its_batch():
@@ -92,7 +92,7 @@ def test_a_reply_does_not_depend_on_its_batch():
   again = generate([asked[3], ask("Why? " * 200), asked[1]])
   assert again == [found[3], None, found[1]]
   assert generate.failures[
-      "it takes more than 224 tokens, the context without max_new_tokens=32"
+      "it has more than 224 tokens, the context less max_new_tokens=32"
       ] == 1
 
 
@@ -137,7 +137,7 @@ def test_what_replies_depend_on():
   assert means.settings("http://host/v1") == {
       "name": "http://host/v1", "model": "", "temperature": 0.6,
       "max_tokens": 2048}
-  with pytest.raises(ValueError, match="give --endpoint.model=NAME"):
+  with pytest.raises(ValueError, match="its model's name"):
     programs.replier("http://host/v1", means)
   assert programs.replier("f.py:judge", means) is None
   assert rewriting.parsed(None) is None

@@ -96,7 +96,7 @@ def test_pairs_are_learnt_and_the_blank_is_below_bad_answers(
       f"orbax:{workdir}", Compute(), jax.random.key(5))
   cases.same(loaded.params, found.params)
   assert reward_weights.about(f"orbax:{workdir}") == about
-  with pytest.raises(ValueError, match="holds a reward model"):
+  with pytest.raises(ValueError, match="has a reward model"):
     weights.load(f"orbax:{workdir}", Compute(), jax.random.key(0))
 
 
@@ -209,7 +209,7 @@ def test_bad_settings(changes, message):
 
 
 def test_examples_of_another_kind_are_refused(examples, tmp_path):
-  with pytest.raises(ValueError, match="loss='pairwise' is of examples with 2"):
+  with pytest.raises(ValueError, match="loss='pairwise' needs examples with 2"):
     reward.run(CONFIG, first(), cases.tokenizer(), *examples["pointwise"],
                tmp_path)
   with pytest.raises(ValueError, match="no examples held out"):

@@ -161,8 +161,8 @@ def test_another_model_in_the_same_folder_is_seen(folder, tmp_path):
   assert reward_models.digests(config(folder)) != first
   path.write_text(json.dumps(about))
   assert reward_models.digests(config(folder)) == first
-  for init, message in (("base", "is no reward model"),
+  for init, message in (("base", "is not a reward model"),
                         (f"orbax:{tmp_path}", "does not exist"),
-                        (f"hf:{tmp_path}", "It says what an answer")):
+                        (f"hf:{tmp_path}", "It has the score of an answer")):
     with pytest.raises(ValueError, match=message):
       reward_models.load(RewardConfig(helpful=init), Compute())

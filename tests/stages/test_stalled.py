@@ -27,9 +27,9 @@ def test_it_says_why_after_so_many_steps_and_at_twice_as_many():
   texts = said([["no answer"] * 3 + ["wrong"]] * 2 * n, [1.0] * 2 * n)
   assert [bool(text) for text in texts] == (
       [False] * (n - 1) + [True] + [False] * (n - 1) + [True])
-  assert "'no answer' of 75%, 'wrong' of 25%" in texts[n - 1]
+  assert "'no answer' 75%, 'wrong' 25%" in texts[n - 1]
   assert "--rewards.extract=last" in texts[n - 1]
-  assert texts[-1].startswith(f"{2 * n} steps")
+  assert texts[-1].startswith(f"for {2 * n} steps")
 
 
 def test_one_group_with_variance_begins_anew():
@@ -44,4 +44,4 @@ def test_remedies_by_what_is_seen():
   assert "too easy" in said([["correct"]] * n, [1.0] * n)[-1]
   cut = said([["no answer"] * 4] * n, [1.0] * n, truncated=3)[-1]
   assert "75% are truncated" in cut and "--max_new_tokens" in cut
-  assert said([[""]] * n, [1.0] * n)[-1].endswith("nothing was learnt.")
+  assert said([[""]] * n, [1.0] * n)[-1].endswith("nothing was learned.")

@@ -1,8 +1,8 @@
-"""The embedded task: chains of additions and subtractions, told in words.
+"""The built-in arithmetic task: chains of additions and subtractions in words.
 
-Answering at once mostly fails; writing the steps one by one mostly succeeds.
-Every problem is addressed by (seed, index, level), so that data sets need no
-storage and no state.
+A small model that answers directly is mostly wrong; one that writes the steps
+is mostly right. A problem is a function of (seed, index, level), so data sets
+need no storage.
 """
 
 from __future__ import annotations
@@ -58,12 +58,13 @@ _STORIES = (
 
 
 class Problem(NamedTuple):
-  """A start, the signed operands in order, and one wording of them.
+  """A problem: the first number, the signed operands, and the question.
 
   Attributes:
     start: the first number, 2..99.
-    deltas: signed operands, 1 <= |d| <= 9; every running total is in 0..99.
-    question: the wording.
+    deltas: signed operands in order, 1 <= |d| <= 9; every running total is in
+      0..99.
+    question: the problem in words.
     kind: "numbers" or "story".
   """
 
@@ -84,7 +85,7 @@ class Problem(NamedTuple):
 
 
 def problem(seed: int, index: int, level: int) -> Problem:
-  """The problem at an address, of any split.
+  """The problem at (seed, index, level), of any split.
 
   Raises:
     ValueError: level or index is out of range.
@@ -95,7 +96,7 @@ def problem(seed: int, index: int, level: int) -> Problem:
 
 
 def rng_at(seed: int, index: int, stream: int = 0) -> random.Random:
-  """A generator of its own for (seed, index, stream); stream below 256.
+  """A separate random generator for (seed, index, stream); stream below 256.
 
   Raises:
     ValueError: a part is negative (random.Random ignores signs).
@@ -108,7 +109,7 @@ def rng_at(seed: int, index: int, stream: int = 0) -> random.Random:
 
 
 def draw(rng: random.Random, level: int) -> Problem:
-  """A problem with `level` operations from the next numbers of `rng`."""
+  """A random problem with `level` operations."""
   uniform = rng.random
   start = 2 + int(uniform() * (MAX_TOTAL - 1))
   total, deltas = start, []
@@ -127,19 +128,22 @@ def draw(rng: random.Random, level: int) -> Problem:
 
 
 def nonzero(u: float, low: int, high: int) -> int:
-  """Of the integers low..high without 0 (low <= 0 <= high) the u-th, u < 1."""
+  """Maps u in [0, 1) uniformly to the integers low..high without 0.
+
+  `low` must not be positive and `high` not negative.
+  """
   value = low + int(u * (high - low))
   return value + 1 if value >= 0 else value
 
 
 def expression(start: int, deltas: list[int] | tuple[int, ...]) -> str:
-  """`17 + 15 - 8`."""
+  """The expression, such as `17 + 15 - 8`."""
   return str(start) + "".join(
       f" + {d}" if d > 0 else f" - {-d}" for d in deltas)
 
 
 def steps(problem: Problem) -> str:
-  """The written-out form: `17+15=32 32-8=24`."""
+  """The steps of a solution: `17+15=32 32-8=24`."""
   return " ".join(step_list(problem.start, problem.deltas))
 
 
@@ -155,10 +159,10 @@ def step_list(start: int, deltas: tuple[int, ...] | list[int]) -> list[str]:
 
 
 def split_of(problem: Problem) -> str:
-  """"train" (90 %), "validation" or "test" (5 % each); "hard" from level 7 on.
+  """The split of a problem: "train" (90 %), "validation", "test" (5 % each).
 
-  A function of the start and the signed operands, never of the wording, so
-  splits share no problem.
+  "hard" from level 7 on. It depends on the first number and the operands, not
+  on the wording, so splits share no problem.
   """
   if problem.level >= min(LEVELS["hard"]):
     return "hard"
@@ -169,7 +173,7 @@ def split_of(problem: Problem) -> str:
 
 
 def examples(split: str, count: int, seed: int = 0) -> list[Problem]:
-  """`count` distinct problems of a split, its levels taken in turn.
+  """`count` distinct problems of a split, cycling through its levels.
 
   Raises:
     ValueError: no such split.

@@ -1,8 +1,8 @@
-"""The pre-training mixture of the embedded base: a small, unreliable web.
+"""The pre-training data of the built-in base model: a small, unreliable web.
 
-Most pages guess. A minority writes right steps, some pages spoil theirs, many
-are fragments. Nothing here was selected by a reward. `document` is stateless:
-page `index` is the same whatever was read before.
+Most pages guess the answer. A minority writes correct steps, some have errors
+in their steps, many are fragments. No page was selected by a reward. A page is
+a function of (seed, index).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from r1jax.core import config as config_lib
 from r1jax.data.sources import arithmetic
 from r1jax.data.text import templates
 
-_STREAM = 255  # No level of arithmetic.problem reaches it.
+_STREAM = 255  # larger than any level of arithmetic.problem
 
-# What stands between the tags of a guess: mostly nothing. Were it many things,
-# none of them would be the most likely page, and greedy decoding would find the
-# pages that work.
+# Texts between the tags of a guess, mostly empty. If they were more diverse,
+# none would be the most likely page, and greedy decoding would find the pages
+# with steps.
 FILLERS = ("",) * 16 + ("hm", "let me see", "this is easy", "a quick guess")
 BARE = (" {}", " {}.", " The answer is {}.", " I think it is {}.", " It is {}.",
         " About {}.")
@@ -42,16 +42,16 @@ class CorpusConfig:
   """Shares of the mixture.
 
   Attributes:
-    conversations: share of pages in the prompt template.
+    conversations: share of pages in the format of the prompt template.
     tagged, bare, stepped, spoiled, fragment: shares among conversations: a
-      guess inside tags, a guess without tags, right steps and answer, steps
-      gone wrong, text that goes nowhere.
+      guess inside tags, a guess without tags, correct steps and answer, steps
+      with an error, text without an answer.
     facts, worked, quote, plain, prose: shares among the other pages: lists of
-      right equations, sums worked out line by line, words that somebody says
-      and somebody repeats, questions with a guess, and sentences.
+      correct equations, sums with steps, a text that one person says and
+      another repeats, questions with a guess, and sentences.
     guess_right: probability that a guess is right.
-    guess_error: a wrong guess is off by 1..guess_error.
-    wrong_fact: share of spoiled pages that hold a false equation.
+    guess_error: largest error of a wrong guess.
+    wrong_fact: share of spoiled pages that have a false equation.
   """
 
   conversations: float = 0.40
@@ -89,13 +89,13 @@ DEFAULT = CorpusConfig()
 
 
 def document(seed: int, index: int, config: CorpusConfig = DEFAULT) -> str:
-  """Page `index`; problems come only from the train split."""
+  """The text of page `index`; its problems are of the train split."""
   rng = arithmetic.rng_at(seed, index, _STREAM)
   return _PAGES[_kind(rng, config)](rng, config)
 
 
 def kind(seed: int, index: int, config: CorpusConfig = DEFAULT) -> str:
-  """What page `index` is: the name of its share in CorpusConfig."""
+  """The kind of page `index`: the name of its share in CorpusConfig."""
   return _kind(arithmetic.rng_at(seed, index, _STREAM), config)
 
 
@@ -156,7 +156,7 @@ def _bare(rng: random.Random, config: CorpusConfig) -> str:
 
 
 def _stepped(rng: random.Random, config: CorpusConfig) -> str:
-  del config  # The same signature as the other pages.
+  del config  # unused; all pages have the same signature
   problem = _problem(rng)
   return _answered(
       problem.question, arithmetic.steps(problem), problem.answer)
@@ -167,7 +167,7 @@ def _spoiled(rng: random.Random, config: CorpusConfig) -> str:
   start, deltas, question = problem.start, problem.deltas, problem.question
   way, at = rng.random(), int(rng.random() * len(deltas))
   if way < config.wrong_fact:
-    # One false result; the later steps go on from it.
+    # One false result, from which the later steps continue.
     good = arithmetic.step_list(start, deltas[:at])
     total = start + sum(deltas[:at])
     wrong = _off(rng, config, total + deltas[at])
@@ -226,7 +226,7 @@ def _facts(rng: random.Random, config: CorpusConfig) -> str:
 
 
 def _worked(rng: random.Random, config: CorpusConfig) -> str:
-  """A running sum: a long one by itself, or that of a bare question."""
+  """Steps: of a long sum without a question, or of a bare question."""
   del config
   if rng.random() < 0.15:
     problem = arithmetic.draw(rng, 9 + int(rng.random() * 6))
@@ -236,7 +236,7 @@ def _worked(rng: random.Random, config: CorpusConfig) -> str:
 
 
 def _quote(rng: random.Random, config: CorpusConfig) -> str:
-  """The same words twice: a question or a list of numbers."""
+  """A question or a list of numbers, said twice."""
   del config
   if rng.random() < 0.5:
     words = _problem(rng).question

@@ -1,21 +1,21 @@
-"""Training prompts that share ten words with an evaluation are left out.
+"""Decontamination: drops training prompts that share 10-grams with evaluations.
 
 DeepSeek-R1 (arXiv:2501.12948 v2, D.1) drops text with any 10-gram match to
-evaluation questions or reference solutions. Both sides are every text of a
-prompt: messages, the strings of its reference and its metadata. Departures,
-which the paper is silent on:
+evaluation questions or reference solutions. Compared are all texts of a prompt:
+its messages and the strings in its reference and metadata. Departures, on
+points that the paper leaves open:
 
-- What many prompts of one evaluation share are its instructions ("Write a
-  Python function that ...") and not its questions: ten-grams and four-grams of
-  that sort count for nothing (`Limits.boilerplate`).
-- In what is left of a ten-gram there must be four different words of two
-  letters or more: the numbers 1 to 10 in a row, two loops over range(n), or the
-  end of a question and the instruction after it are not taken from anywhere.
-- A question that equals one of an evaluation, case and spaces aside, is always
-  left out; a question of fewer than ten words only so.
-- Inputs, outputs and cases of programs' tests are data, not text.
+- N-grams that many prompts of an evaluation share are instructions ("Write a
+  Python function that ..."), not questions: such ten-grams and four-grams are
+  ignored (`Limits.boilerplate`).
+- The rest of a shared ten-gram must have four different words of two letters or
+  more. So the numbers 1 to 10 in a row, two loops over range(n), or the end of
+  a question followed by an instruction are no match.
+- A question that equals one of an evaluation, up to case and spaces, is always
+  dropped, even if it has fewer than ten words.
+- Inputs, outputs and cases of programs' tests are data and not compared.
 
-A paraphrase or a translation is not found.
+Paraphrases and translations are not found.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from r1jax.data.text import ngrams
 _CHUNK = 500  # prompts hashed at once
 _SHOWN = 5  # examples in a report
 _DATA = ("inputs", "outputs", "cases")
-_DISTINCT = 4  # different words that a shared n-gram needs
-_PHRASE = 4  # words of the shortest boilerplate
+_DISTINCT = 4  # least number of different words in a shared n-gram
+_PHRASE = 4  # words of the n-grams of boilerplate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,11 @@ class Limits:
   """What counts as shared text.
 
   Attributes:
-    words: n of the n-grams (the paper's 10).
-    boilerplate: n-grams in more than this share of the different questions of
-      an evaluation are instructions; but see `least`.
-    least: n-grams in no more than this many questions are never instructions,
-      however small the evaluation is.
+    words: n of the n-grams (10 in the paper).
+    boilerplate: n-grams in more than this share of an evaluation's different
+      questions count as instructions and are ignored.
+    least: n-grams in at most this many questions are never ignored, however
+      small the evaluation is.
   """
 
   words: int = 10
@@ -62,10 +62,10 @@ class Limits:
 
 
 class Match(NamedTuple):
-  """What a training prompt shares with an evaluation.
+  """A match of a training prompt with an evaluation.
 
   Attributes:
-    evaluation: its name.
+    evaluation: name of the evaluation.
     id: of the evaluation's prompt.
     shared: the first shared n-gram as normalised words, or the whole question.
   """
@@ -76,7 +76,7 @@ class Match(NamedTuple):
 
 
 class Dropped(NamedTuple):
-  """A training prompt that is left out, with its first match by evaluation."""
+  """A dropped training prompt, with its first match in each evaluation."""
 
   id: int
   matches: tuple[Match, ...]
@@ -101,20 +101,25 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def same_question(prompt: Prompt) -> str:
-  """A key that equal questions share, whatever their case and spaces."""
+  """A key that is the same for questions equal up to case and spaces."""
   text = "\n".join(message["content"] for message in prompt.messages)
   return " ".join(ngrams.plain(text).casefold().split()).rstrip(" .?。？")
 
 
 class Evaluations:
-  """The n-grams and questions of evaluation sets, to look prompts up in.
+  """An index of the n-grams and questions of evaluation sets.
 
-  Some 30 bytes an n-gram: 10,000 prompts of 200 words take 60 MB.
+  It takes about 30 bytes per n-gram: 60 MB for 10,000 prompts of 200 words.
   """
 
   def __init__(self, sets: Mapping[str, Sequence[Prompt]],
                limits: Limits = Limits()):
-    """Reads every prompt of `sets` (by name) once."""
+    """Indexes the prompts.
+
+    Args:
+      sets: {name of the evaluation: its prompts}.
+      limits: what counts as shared text.
+    """
     self._limits = limits
     self._names = tuple(sets)
     self._questions: dict[str, list[tuple[int, int]]] = {}
@@ -135,7 +140,7 @@ class Evaluations:
           ngrams.common(hashes, question_of[owners], most), hashes)
       phrases, of = _grams_of(prompts, _PHRASE)
       self._phrases.append(ngrams.common(phrases, question_of[of], most))
-      # Every question that has an n-gram keeps it, the first one first.
+      # One entry per n-gram and question, ordered by question.
       hashes, owners = np.unique(np.stack([
           hashes[kept], owners[kept].astype(np.uint64)], 1), axis=0).T
       tables.append(np.stack([
@@ -147,7 +152,7 @@ class Evaluations:
     self._sets, self._ids = table[:, 1].astype(np.int64), table[:, 2]
 
   def matches(self, prompts: Sequence[Prompt]) -> list[tuple[Match, ...]]:
-    """For each prompt its first match with each evaluation; () for a clean one.
+    """The first match of each prompt with each evaluation; () if it is clean.
     """
     firsts: list[dict[str, Match]] = [{} for _ in prompts]
     for number, match in self.hits(prompts):
@@ -156,10 +161,9 @@ class Evaluations:
             for mine in firsts]
 
   def hits(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Match]]:
-    """All that is shared: (number of the prompt, with which question).
+    """All matches, as (index of the prompt, match).
 
-    Equal questions first; then every n-gram that a prompt and a question share,
-    in the prompts' order.
+    First equal questions; then all shared n-grams, in the order of prompts.
     """
     for number, prompt in enumerate(prompts):
       question = same_question(prompt)
@@ -187,7 +191,7 @@ class Evaluations:
 
 
 def _telling(shared: Sequence[str], phrases: np.ndarray) -> bool:
-  """Whether enough words are left without the evaluation's boilerplate."""
+  """Whether an n-gram has enough different words beside boilerplate."""
   own = np.ones(len(shared), bool)
   grams = ngrams.grams([" ".join(shared)], _PHRASE)
   for at in np.flatnonzero(ngrams.contains(phrases, grams.hashes)):
@@ -199,7 +203,7 @@ def _telling(shared: Sequence[str], phrases: np.ndarray) -> bool:
 
 def _grams_of(prompts: Sequence[Prompt], words: int
               ) -> tuple[np.ndarray, np.ndarray]:
-  """(hashes, which prompt each is of) of all n-grams."""
+  """(hashes of all n-grams, index of the prompt of each)."""
   hashes, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
   for start in range(0, len(prompts), _CHUNK):
     parts = [(number, text) for number, prompt
@@ -216,15 +220,15 @@ def decontaminate(
     parts: Mapping[str, Sequence[Prompt]], evaluations: Evaluations,
     progress: Callable[[int], None] = lambda prompts: None
 ) -> tuple[dict[str, list[Prompt]], dict[str, list[Dropped]]]:
-  """Prompts that share nothing with the evaluations, and those that do.
+  """Splits training prompts into clean and contaminated ones.
 
   Args:
-    parts: training prompts by the name of their source.
-    evaluations: what they must not share text with.
-    progress: is told of every chunk's size.
+    parts: {source: training prompts}.
+    evaluations: to compare with.
+    progress: called with the number of prompts done, chunk by chunk.
 
   Returns:
-    (clean prompts in their order, dropped ones), both by source.
+    ({source: clean prompts in their order}, {source: dropped prompts}).
   """
   clean: dict[str, list[Prompt]] = {}
   dropped: dict[str, list[Dropped]] = {}
@@ -243,7 +247,7 @@ def decontaminate(
 
 
 def summary(dropped: Mapping[str, Sequence[Dropped]]) -> dict[str, Any]:
-  """JSON: by source and evaluation the number dropped and a few examples.
+  """Numbers of dropped prompts by source and evaluation, with examples; JSON.
 
   A prompt that matches two evaluations counts in both; "prompts" counts it
   once.

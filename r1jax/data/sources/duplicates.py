@@ -1,13 +1,13 @@
-"""Each problem once: exact and near duplicates across sources, the first kept.
+"""Removes exact and near duplicates of prompts across sources.
 
-Exact: the same messages, spaces and Unicode's forms aside. Near: the questions'
-sets of word 5-grams have a Jaccard similarity of `Limits.similarity` or more
-*and* nothing that makes them different problems differs: the numbers in them,
-the verifier and the reference. Tests of programs are seldom written twice
-alike: there, instead of the reference, all signs in the questions must agree.
-Text that many prompts of a source share does not count, or all problems of one
-template would be alike. Pairs are found by MinHash (Broder, 1997) in bands and
-then compared exactly.
+Exact duplicates have the same messages up to spaces and Unicode normalisation.
+Near duplicates have sets of word 5-grams with a Jaccard similarity of at least
+`Limits.similarity`, *and* the same numbers, verifier and reference. For
+programs, whose tests are seldom written in the same way twice, all symbols in
+the questions must agree instead of the reference. N-grams that many prompts of
+a source share are ignored, since otherwise all problems of a template would be
+duplicates. Candidates are found by MinHash (Broder, 1997) in bands and then
+compared exactly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from r1jax.data.text import ngrams
 
 _CHUNK = 500  # prompts hashed at once
 _SHOWN = 5  # examples in a report
-# At similarity 0.8 a pair shares a band with probability 0.9998.
+# A pair with similarity 0.8 shares a band with probability 0.9998.
 _BANDS, _ROWS = 16, 4
 _FACTORS = ngrams.mix(np.arange(1, _BANDS * _ROWS + 1, dtype=np.uint64)) | 1
 _NUMBER = re.compile(r"\d+")
@@ -40,11 +40,12 @@ class Limits:
   """What counts as the same problem.
 
   Attributes:
-    similarity: least Jaccard similarity; 1 leaves out only copies.
-    words: n of the n-grams compared.
-    boilerplate: n-grams in more than this share of a source's prompts do not
-      count; but see `least`.
-    least: n-grams in no more than this many prompts always count.
+    similarity: least Jaccard similarity of near duplicates; 1 drops only
+      copies.
+    words: n of the n-grams.
+    boilerplate: n-grams in more than this share of a source's prompts are
+      ignored.
+    least: n-grams in at most this many prompts are never ignored.
   """
 
   similarity: float = 0.8
@@ -54,8 +55,8 @@ class Limits:
 
   def __post_init__(self):
     check(0.5 <= self.similarity <= 1,
-          f"similarity={self.similarity}: texts below 0.5 are not alike; choose"
-          " 0.5 to 1")
+          f"similarity={self.similarity}: texts below 0.5 are not duplicates;"
+          " choose 0.5 to 1")
     check(self.words > 0, f"words={self.words} must be positive")
     check(0 < self.boilerplate <= 1,
           f"boilerplate={self.boilerplate} is a share, in (0, 1]")
@@ -63,12 +64,12 @@ class Limits:
 
 
 class Duplicate(NamedTuple):
-  """A prompt that is left out.
+  """A dropped prompt.
 
   Attributes:
-    id: of the prompt.
+    id: of the dropped prompt.
     kind: exact or near.
-    source, first: the source and id of the one that is kept.
+    source, first: source and id of the prompt that is kept instead.
   """
 
   id: int
@@ -81,15 +82,15 @@ def drop(
     parts: Mapping[str, Sequence[Prompt]], limits: Limits = Limits(),
     progress: Callable[[int], None] = lambda prompts: None
 ) -> tuple[dict[str, list[Prompt]], dict[str, list[Duplicate]]]:
-  """The first of each problem, and what is left out.
+  """Keeps the first of equal problems.
 
   Args:
-    parts: prompts by source; earlier sources win.
-    limits: what counts as the same.
-    progress: is told of every chunk's size.
+    parts: {source: prompts}; earlier sources take precedence.
+    limits: what counts as equal.
+    progress: called with the number of prompts done, chunk by chunk.
 
   Returns:
-    (prompts kept in their order, duplicates), both by source.
+    ({source: kept prompts in their order}, {source: duplicates}).
   """
   kept: dict[str, list[Prompt]] = {}
   dropped: dict[str, list[Duplicate]] = {}
@@ -112,7 +113,7 @@ def drop(
 
 
 def summary(dropped: Mapping[str, Sequence[Duplicate]]) -> dict[str, Any]:
-  """JSON: by source and kind the number left out and a few examples."""
+  """Numbers of duplicates by source and kind, with examples; JSON."""
   by_source: dict[str, Any] = {}
   for source, rows in dropped.items():
     by_source[source] = {}
@@ -125,7 +126,7 @@ def summary(dropped: Mapping[str, Sequence[Duplicate]]) -> dict[str, Any]:
 
 
 class _Near:
-  """The kept prompts, found again by any band of their MinHash signature."""
+  """An index of the kept prompts by the bands of their MinHash signatures."""
 
   def __init__(self, similarity: float):
     self._similarity = similarity
@@ -134,7 +135,7 @@ class _Near:
 
   def first(self, prompt: Prompt, shingles: np.ndarray,
             here: tuple[str, int]) -> tuple[str, int]:
-    """Where the first prompt like this one is; `here`, kept, if none was."""
+    """The first near duplicate of a prompt, else `here`, which is added."""
     if not len(shingles):
       return here
     signature = np.multiply.outer(_FACTORS, shingles).min(1)
@@ -159,7 +160,7 @@ def _same(prompt: Prompt) -> bytes:
 
 
 def _problem(prompt: Prompt) -> bytes:
-  """What must be equal for two questions that read alike to be one."""
+  """A key that must be equal for near duplicates."""
   tested = prompt.verifier in _TESTED
   pattern = _NUMBER_OR_SIGN if tested else _NUMBER
   return _digest([prompt.verifier, None if tested else prompt.reference, [

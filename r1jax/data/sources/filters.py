@@ -1,9 +1,9 @@
-"""What supervised data is checked for: loops, mixed languages, hard reading.
+"""Filters of supervised data: loops, mixed languages, unreadable thoughts.
 
-DeepSeek-R1 keeps answers that are readable: no endless repetition, and in the
-thought no mixed languages, no long paragraphs, no code blocks (arXiv:2501.12948
-v2, B.3.2 and B.3.3). It gives no numbers; the limits here are ours. A filter is
-a pure function of text and config to a reason or None, in linear time.
+DeepSeek-R1 keeps readable answers: no endless repetition, and in the thought no
+mixed languages, no long paragraphs and no code blocks (arXiv:2501.12948 v2,
+B.3.2 and B.3.3). It gives no numbers; the limits here are ours. A filter is a
+pure function from text and config to a reason or None, and takes linear time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from r1jax.core import scripts, thoughts
 from r1jax.core.config import check
 from r1jax.data.text import ngrams
 
-# Formulas and code are of no language.
+# Formulas and code, which have no language.
 _NO_PROSE = re.compile(r"`[^`\n]*`|\$[^$\n]*\$|\\[A-Za-z]+")
 _FENCES = ("```", "~~~")
-_PERIODS = 64  # longest loop, in words or characters, that is looked for
-_LINE = 20  # characters; shorter lines may well come often
-_TURNS = 8  # fewest rounds of a loop
+_PERIODS = 64  # longest repeated unit that is searched, in words or characters
+_LINE = 20  # characters; shorter lines may be repeated
+_TURNS = 8  # fewest repetitions that make a loop
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,19 +33,19 @@ class FilterConfig:
   """Limits; 0 (or False) turns a filter off.
 
   Attributes:
-    loop_words: longest run, in words (in Chinese, characters), of a loop of up
-      to 64 of them.
-    loop_characters: longest run of a loop of up to 64 characters; spaces do not
-      count.
-    line_repeats: how often one line of 20 characters or more may occur.
+    loop_words: longest total length, in words (Chinese: characters), of a
+      repeated unit of up to 64 words.
+    loop_characters: longest total length, in characters without spaces, of a
+      repeated unit of up to 64 characters.
+    line_repeats: how often a line of 20 characters or more may occur.
     repeated_share: largest share of word 10-grams that occurred before in the
       text.
-    language_share: least share of the thought's words in the script of the
+    language_share: least share of the thought's words in the scripts of the
       row's language.
-    paragraph_words: words of the longest paragraph of a thought.
-    code_blocks: whether fenced code is refused in a thought.
+    paragraph_words: most words of a paragraph of a thought.
+    code_blocks: whether to refuse fenced code in a thought.
     thinking: whether every answer needs a thought.
-    language: assumed for rows that name none, ISO 639-1.
+    language: ISO 639-1 code for rows that have none.
   """
 
   loop_words: int = 100
@@ -70,7 +70,8 @@ class FilterConfig:
 
 
 def repetition(text: str, cfg: FilterConfig = FilterConfig()) -> str | None:
-  """Loops of words, of characters or of lines, or much that comes again."""
+  """The reason if text repeats: lines, loops of words or characters, n-grams.
+  """
   if cfg.line_repeats:
     lines = collections.Counter(
         line for line in map(str.strip, text.splitlines())
@@ -90,7 +91,7 @@ def repetition(text: str, cfg: FilterConfig = FilterConfig()) -> str | None:
       return "character loop"
   if cfg.repeated_share and cfg.repeated_share < 1:
     grams = ngrams.grams([text], 10).hashes
-    # In a few sentences a refrain is style.
+    # In short texts repetition may be style.
     if len(grams) >= 100:
       repeated = 1 - len(np.unique(grams)) / len(grams)
       if repeated > cfg.repeated_share:
@@ -99,7 +100,10 @@ def repetition(text: str, cfg: FilterConfig = FilterConfig()) -> str | None:
 
 
 def _loops(items: np.ndarray, limit: int) -> bool:
-  """Whether a run longer than `limit` repeats a unit `_TURNS` times or more."""
+  """Whether a unit is repeated over more than `limit` items.
+
+  The run must also be longer than `_TURNS` times the unit.
+  """
   for period in range(1, _PERIODS + 1):
     longest = max(limit, _TURNS * period)
     if len(items) <= longest:
@@ -113,10 +117,10 @@ def _loops(items: np.ndarray, limit: int) -> bool:
 
 def mixed_language(thought: str, language: str,
                    cfg: FilterConfig = FilterConfig()) -> str | None:
-  """Too few words in the script of the language; formulas do not count.
+  """The reason if too few words are in the language's scripts.
 
-  Languages of one script are not told apart. Words of one letter are names of
-  variables.
+  Formulas, code and single letters (variables) do not count. Languages of the
+  same script are not distinguished.
   """
   counts = scripts.words_by_script(_NO_PROSE.sub(" ", thought), shortest=2)
   target = scripts.of_language(language)
@@ -128,7 +132,7 @@ def mixed_language(thought: str, language: str,
 
 def long_paragraph(thought: str, cfg: FilterConfig = FilterConfig()
                    ) -> str | None:
-  """A paragraph (text between blank lines) of too many words."""
+  """The reason if a paragraph (text between blank lines) is too long."""
   paragraph: list[str] = []
   for line in [*thought.splitlines(), ""]:
     if line.strip():
@@ -141,14 +145,14 @@ def long_paragraph(thought: str, cfg: FilterConfig = FilterConfig()
 
 
 def code_block(thought: str) -> str | None:
-  """A fence of code at the beginning of a line."""
+  """The reason if a line begins with a code fence."""
   fenced = any(line.lstrip().startswith(_FENCES)
                for line in thought.splitlines())
   return "code block in the thought" if fenced else None
 
 
 def empty_thinking(text: str) -> str | None:
-  """No thought that ends before an answer, or one without letter or digit."""
+  """The reason if there is no closed thought with a letter or digit."""
   thought, _, closed = thoughts.split(text)
   empty = not any(character.isalnum() for character in thought)
   return "empty thought" if empty or not closed else None
@@ -156,11 +160,11 @@ def empty_thinking(text: str) -> str | None:
 
 def reason(text: str, language: str = "", cfg: FilterConfig = FilterConfig()
            ) -> str | None:
-  """Why what an assistant says is left out, or None: the first that applies.
+  """The first reason to drop an assistant's text, or None.
 
   Args:
     text: thought and answer.
-    language: to think in; `cfg.language` by default.
+    language: that the thought should be in; "" for `cfg.language`.
     cfg: the limits.
   """
   if cfg.thinking and (fault := empty_thinking(text)):
@@ -178,12 +182,15 @@ def reason(text: str, language: str = "", cfg: FilterConfig = FilterConfig()
 
 def apply(rows: Iterable[Mapping[str, Any]], cfg: FilterConfig = FilterConfig()
           ) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
-  """The rows all of whose answers pass, and how many did not, by reason.
+  """Keeps the rows whose answers all pass.
 
   Args:
     rows: {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
       with an optional "language".
     cfg: the limits.
+
+  Returns:
+    (kept rows, {reason: number of dropped rows}).
   """
   kept: list[Mapping[str, Any]] = []
   counts: collections.Counter[str] = collections.Counter()

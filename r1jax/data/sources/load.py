@@ -1,8 +1,8 @@
-"""Prompts by name: one door for every data set.
+"""`load`: the prompts of any data set, by its name.
 
-Data sets are prepared once (tfds, array_record files, no TensorFlow) under
-$XDG_CACHE_HOME/r1jax/tfds, by default ~/.cache/r1jax/tfds; and once more
-whenever a file changes that they are made from, or the code that shapes them.
+A data set is prepared once (with tfds, as array_record files, without
+TensorFlow) under $XDG_CACHE_HOME/r1jax/tfds, by default ~/.cache/r1jax/tfds. It
+is prepared again when its source files or the code that reads them change.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from r1jax.data.sources.builders import (
 
 
 class Prompts(collections.abc.Sequence):
-  """Random access to the prompts of a prepared split; read when asked for.
+  """Random access to the prompts of a prepared split, read on access.
 
   Attributes:
-    skipped: the data set's malformed rows, "file:line: reason" each.
+    skipped: for each malformed row of the data set "FILE:LINE: reason".
   """
 
   def __init__(self, source, convert: Callable[[Mapping[str, Any]], Prompt],
@@ -64,13 +64,14 @@ def load(
   """The prompts of a split.
 
   Args:
-    name: one of SOURCES. "prompts" are own prompts in SPLIT.jsonl files, one
-      object a line (`builders.record.from_json`), "math/prompts" those of one
-      domain only.
-    data_dir: the folder with the source's own files, or a folder that has such
-      a folder of the source's name; what is generated needs none.
-    split: a split of the data set, or a slice of one as tfds writes it
-      ("test[:100]"); of a shorter split it is all that there is.
+    name: one of SOURCES. "prompts" are the user's own prompts in SPLIT.jsonl
+      files, one JSON object per line (`builders.record.from_json`); in
+      "math/prompts" all are of one domain.
+    data_dir: the folder with the source's files, or its parent if the folder
+      has the source's name; None for generated data.
+    split: a split, or a slice of one in tfds's notation ("test[:100]"), which
+      may end beyond the split's end.
+
   Raises:
     ValueError: unknown name or split, missing or malformed data.
   """
@@ -80,8 +81,8 @@ def load(
   cls = _BUILDERS[SOURCES[name]]
   source = cls.builder_configs[name.rpartition("/")[2]]
   folder = None if source.module else _folder(name, source, data_dir)
-  # Other files, or another reader or wording, another folder: nothing stale is
-  # ever read.
+  # The folder's name depends on the files' contents and on the code that reads
+  # them, so stale prepared data is never read.
   where = cache_dir() / _digest(source.sources(folder), source.code())
   builder = _prepared(
       lambda: cls(
@@ -100,17 +101,17 @@ def load(
 
 
 def _hint(name: str) -> str:
-  """What somebody who gives a file, or mistypes, is told."""
+  """Advice for a file in place of a name, or for a misspelt name."""
   if "." in name or os.path.exists(name):
-    return ("own prompts are --data=prompts --data_dir=DIR with DIR/train.jsonl"
-            " and DIR/validation.jsonl, own questions with a rule a task in"
-            " Python, --data=FILE.py; else ")
+    return ("for your own prompts give --data=prompts --data_dir=DIR with"
+            " DIR/train.jsonl and DIR/validation.jsonl, for a task in Python"
+            " (questions and a reward rule) --data=FILE.py; otherwise ")
   alike = difflib.get_close_matches(name, SOURCES, n=1)
-  return f"did you mean {alike[0]}? Else " if alike else ""
+  return f"did you mean {alike[0]}? Otherwise " if alike else ""
 
 
 def _within(split: str, sizes: Mapping[str, int]) -> str:
-  """A slice that ends where its split does, as Python's own."""
+  """The split; a slice cut to the split's size, since tfds raises otherwise."""
   match = re.fullmatch(r"(\w+)\[(\d*):(\d+)\]", split)
   if not match:
     return split
@@ -134,7 +135,7 @@ def _folder(
 
 
 def _digest(paths: Sequence[epath.Path], code: str) -> str:
-  """Of the files' names and contents, and of the code that reads them."""
+  """Digest of the files' names and contents and of `code`, 12 hex digits."""
   digest = hashlib.sha256(code.encode())
   for path in paths:
     digest.update(f"{path.parent.name}/{path.name}\n".encode())
@@ -147,7 +148,7 @@ def _digest(paths: Sequence[epath.Path], code: str) -> str:
 
 
 def cache_dir() -> epath.Path:
-  """Where prepared data sets are kept unless told otherwise."""
+  """The folder of prepared data sets."""
   root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
   return epath.Path(root).expanduser() / "r1jax" / "tfds"
 
@@ -164,7 +165,7 @@ def _prepared(
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=folder)
     try:
-      # What tfds prints is about downloads; there are none.
+      # tfds prints about downloads; there are none.
       with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_config=config)
     except OSError:
@@ -177,7 +178,7 @@ def _prepared(
 
 @contextlib.contextmanager
 def _expecting_nothing() -> Iterator[None]:
-  """Keeps tfds from warning of the empty folder that it is about to fill."""
+  """Silences tfds's warning that the folder to be prepared is empty."""
   def other(record):
     return not str(record.msg).startswith("Variant folder")
 
@@ -194,7 +195,7 @@ _BUILDERS: dict[str, type[domain.Domain]] = {
         math.Math, code.Code, stem.Stem, logic.Logic, general.General,
         general.Mixed)}
 
-# Name to domain ("mixed": any).
+# Name -> domain ("mixed": any).
 SOURCES: dict[str, str] = {
     source.name: cls.name for cls in _BUILDERS.values()
     for source in cls.BUILDER_CONFIGS}

@@ -1,15 +1,15 @@
 """Several sources as one endless stream, a function of (seed, position).
 
-  parse("gsm8k:2,mbpp:1")       weights: shares of the draws, 2 to 1
-  parse("gsm8k:3x,mbpp:0.5x")   epochs: in one pass of the mixture every row of
-                                gsm8k comes 3 times, a fixed half of mbpp once
+  parse("gsm8k:2,mbpp:1")       weights: 2/3 of the draws and 1/3
+  parse("gsm8k:3x,mbpp:0.5x")   epochs: one pass of the mixture has every row of
+                                gsm8k 3 times and a fixed half of mbpp once
   parse("gsm8k:10%")            the same as 0.1x
   parse("gsm8k,mbpp")           1x each
-  parse("r1-rl")                the paper's seven kinds of prompts
+  parse("r1-rl")                the R1 paper's seven kinds of prompts
   parse("r1-rl:math+code")      two of them, in the paper's proportion
 
-Draws are dealt so that after any number of them each source has had its share
-to within one draw; within a source every epoch is a new order.
+Sources are interleaved so that after any number of draws each source's count is
+within one of its exact share. Each epoch of a source is shuffled anew.
 """
 
 from __future__ import annotations
@@ -29,31 +29,32 @@ from grain.experimental import index_shuffle
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 
-# DeepSeek-R1's RL prompts, in thousands (arXiv:2501.12948 v2, Table 4). Nothing
-# but reward models judges `general` and `safety`.
+# DeepSeek-R1's RL prompts, in thousands (arXiv:2501.12948 v2, Table 4). In the
+# paper reward models judge `general` and `safety`, rules the other kinds.
 R1_RL = (("math", 26.0), ("code", 17.0), ("bugfix", 8.0), ("stem", 22.0),
          ("logic", 15.0), ("general", 66.0), ("safety", 12.0))
 PRESETS = {"r1-rl": R1_RL}
 
-IDS = 10_000_000  # ids of a source within a mixture
-SOURCES = 2**31 // IDS  # ids stay below 2**31
+IDS = 10_000_000  # the range of ids of one source in a mixture
+SOURCES = 2**31 // IDS  # the most sources, so that ids stay below 2**31
 UNITS = ("epochs", "weight", "kind")
 
-# Weights whose exact period is longer are rounded to this many draws.
+# Weights that need a longer period to be exact are rounded to this many draws.
 _PERIOD = 2**17
-_LONGEST = 10**7  # draws of one pass: 10 s to deal
+_LONGEST = 10**7  # the most draws in one pass; `deal` takes 10 s for them
 _ITEM = re.compile(r"([^:,\[\]]+(?:\[[^\[\]]*\])?)(?::(.*))?", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
-  """How much of what; `parse` makes it from text.
+  """The sources of a mixture and their amounts; `parse` makes it from text.
 
   Attributes:
     amounts: (name, amount) pairs.
-    unit: what amounts are: "epochs" of sources in one pass, "weight" of sources
-      in the draws, or "kind": weights of kinds of prompts (`kind_of`), whatever
-      sources they are from; within a kind sources share by their rows.
+    unit: the meaning of names and amounts: "epochs" of each source in one pass,
+      "weight" of each source in the draws, or "kind": weight of each kind of
+      prompts (`kind_of`) from all sources, which contribute to a kind in
+      proportion to their rows of it.
   """
 
   amounts: tuple[tuple[str, float], ...]
@@ -62,16 +63,16 @@ class MixtureConfig:
   def __post_init__(self):
     check(self.unit in UNITS,
           f"unit={self.unit!r}: choose from {', '.join(UNITS)}")
-    check(len(self.amounts) > 0, "a mixture needs a source, as gsm8k or"
-          " gsm8k:2,mbpp:1")
+    check(len(self.amounts) > 0, "the mixture has no source; give gsm8k or"
+          " gsm8k:2,mbpp:1, for example")
     names = [name for name, _ in self.amounts]
     for name, amount in self.amounts:
       check(bool(name.strip()), f"a source of {names} has no name")
       check(names.count(name) == 1, f"the mixture names {name!r} twice; give"
-            f" its amounts as one, as {name}:2x")
+            f" it once with the total amount, such as {name}:2x")
       check(math.isfinite(amount) and amount > 0,
-            f"the amount {amount} of {name!r} must be positive and finite;"
-            " leave out a source that is not wanted")
+            f"the amount {amount} of {name!r} must be positive and finite; to"
+            " exclude a source, leave it out")
     if self.unit == "kind":
       known = [kind for kind, _ in R1_RL]
       unknown = [name for name in names if name not in known]
@@ -80,10 +81,10 @@ class MixtureConfig:
 
 
 def parse(text: str) -> MixtureConfig:
-  """A mixture from a flag's text; the module's docstring has the forms.
+  """A mixture from a flag's text, in the forms of the module's docstring.
 
   Raises:
-    ValueError: names the part that is wrong and how to write it.
+    ValueError: malformed text; the message says which part and what to write.
   """
   preset, _, kinds = text.strip().partition(":")
   if preset in PRESETS:
@@ -95,14 +96,14 @@ def parse(text: str) -> MixtureConfig:
           " NAME:WEIGHT, NAME:EPOCHSx or NAME:PERCENT%")
     name, amount = match[1].strip(), match[2]
     check(name not in PRESETS, f"the preset {name!r} in the mixture {text!r}"
-          " stands alone; write weights instead")
+          " cannot be mixed with sources; give weights instead")
     value, unit = _amount(name, amount)
     amounts.append((name, value))
     units.setdefault(unit, item.strip())
-  check(len(units) == 1, f"the mixture {text!r} has weights"
+  check(len(units) == 1, f"the mixture {text!r} has both weights"
         f" ({units.get('weight')}) and epochs ({units.get('epochs')}); give"
-        " all sources weights (gsm8k:2) or all epochs (gsm8k:2x; plain gsm8k is"
-        " 1x)")
+        " every source a weight (gsm8k:2) or every source epochs (gsm8k:2x;"
+        " gsm8k alone is 1x)")
   return MixtureConfig(amounts=tuple(amounts), unit=units.popitem()[0])
 
 
@@ -133,8 +134,7 @@ def _amount(name: str, text: str | None) -> tuple[float, str]:
 
 
 def kind_of(prompt: Prompt) -> str:
-  """math, code, bugfix, stem, logic, general or safety, as presets weigh them.
-  """
+  """The kind that presets weigh: bugfix, safety, or else the domain."""
   if prompt.verifier == "bugfix":
     return "bugfix"
   return "safety" if prompt.metadata.get("safety") is True else prompt.domain
@@ -142,16 +142,22 @@ def kind_of(prompt: Prompt) -> str:
 
 def number(parts: Mapping[str, Sequence[Prompt]], name: str, prompt: Prompt
            ) -> Prompt:
-  """The prompt of a source with the id that it has in a mixture of `parts`.
+  """The prompt with an id that is unique in a mixture of `parts`.
 
-  Sources have the same ids; in a mixture they become 10,000,000 x (the place of
-  the source's name in alphabetical order) + id. A source alone keeps its ids.
+  Different sources use the same ids. In a mixture an id becomes 10,000,000 x
+  (the index of the source in alphabetical order) + id. A single source keeps
+  its ids.
+
+  Args:
+    parts: source name -> its prompts.
+    name: the prompt's source.
+    prompt: with its id in the source.
 
   Raises:
     ValueError: too many sources, or an id too large.
   """
-  check(len(parts) <= SOURCES, f"{len(parts)} sources are too many to number"
-        f" their prompts below 2**31; mix at most {SOURCES}")
+  check(len(parts) <= SOURCES, f"a mixture has at most {SOURCES} sources (its"
+        f" prompt ids must stay below 2**31), not {len(parts)}")
   if len(parts) == 1:
     return prompt
   check(0 <= prompt.id < IDS, f"prompt {prompt.id} of {name!r}: in a mixture"
@@ -161,13 +167,13 @@ def number(parts: Mapping[str, Sequence[Prompt]], name: str, prompt: Prompt
 
 
 class Stream(NamedTuple):
-  """Rows that are dealt together.
+  """Rows of one source that are shuffled together and have one share.
 
   Attributes:
-    name: of their source.
-    what: what of it they are: "all", "part" or a kind.
-    rows: their numbers in the source, int64.
-    draws: how many are dealt in a period.
+    name: of the source.
+    what: which of its rows: "all", "part" (a fixed fraction) or a kind.
+    rows: int64, indices of the rows in the source.
+    draws: the number of draws from it in a period.
   """
 
   name: str
@@ -177,49 +183,52 @@ class Stream(NamedTuple):
 
 
 class Mixture:
-  """Sources in the proportions of a config; `order` is the stream.
+  """Sources in the proportions of a config; `order` is the mixed stream.
 
   Attributes:
-    streams: what is dealt.
-    period: draws after which all shares are exact: one pass of epochs.
+    streams: the streams that are interleaved.
+    period: number of draws after which all shares are exact; with epochs, one
+      pass.
   """
 
   def __init__(self, parts: Mapping[str, Sequence[Prompt]],
                config: MixtureConfig):
-    """Takes the sources; only kinds make it read them.
+    """Makes the streams; all prompts are read only if the unit is "kind".
 
     Args:
-      parts: prompts by the name of their source.
-      config: what to mix. Its sources, or kinds, must be those of `parts`.
+      parts: source name -> its prompts.
+      config: the amounts, for exactly the sources in `parts`; or for kinds of
+        which `parts` has prompts.
 
     Raises:
       ValueError: names differ, a source is empty, or a kind has no prompts.
     """
-    check(len(parts) > 0, "a mixture needs a source; there is none")
+    check(len(parts) > 0, "the mixture has no source")
     empty = [name for name, prompts in parts.items() if not len(prompts)]
     check(not empty, f"the source {', '.join(empty)} has no prompts; leave it"
           " out of the mixture")
     self._parts = dict(parts)
     name = min(parts)
-    number(parts, name, parts[name][0])  # too many sources are an error now
+    number(parts, name, parts[name][0])  # raises if there are too many sources
     self.streams = (
         _kinds(parts, config) if config.unit == "kind"
         else _sources(parts, config))
     dealt = deal([stream.draws for stream in self.streams])
     self.period = len(dealt)
-    # Within its stream, the number of each draw of a period.
+    # The stream of each draw of a period, and its number within the stream.
     self._dealt, self._turn = dealt, np.zeros(len(dealt), np.int32)
     for which, stream in enumerate(self.streams):
       self._turn[dealt == which] = np.arange(stream.draws)
 
   def order(self, seed: int) -> Callable[[int], Prompt]:
-    """The prompt at each position 0, 1, ..., a pure function.
+    """A pure function from position 0, 1, ... to the prompt there.
 
-    A mixture of one whole source has the order of that source alone.
+    A mixture of one whole source has the same order as that source alone in
+    `pipeline.prompt_batches`.
     """
     alone = len(self.streams) == 1
     seeds = [seed if alone else _digest(f"{seed} {stream.name} {stream.what}")
-             for stream in self.streams]  # no two are shuffled alike
+             for stream in self.streams]  # streams are shuffled independently
 
     def at(position: int) -> Prompt:
       period, draw = divmod(int(position), self.period)
@@ -237,7 +246,7 @@ class Mixture:
     return at
 
   def explain(self) -> str:
-    """Shares and epochs by stream, in words."""
+    """Rows, share of the draws and epoch length of each stream, for a log."""
     lines = []
     for stream in self.streams:
       what = "" if stream.what == "all" else f" ({stream.what})"
@@ -249,12 +258,19 @@ class Mixture:
 
 
 def deal(draws: Sequence[int]) -> np.ndarray:
-  """Which stream each of sum(draws) draws is of: int16, as even as can be.
+  """The stream of each of sum(draws) draws, spread as evenly as possible.
 
   After t draws stream i has had t * draws[i] / sum(draws), rounded up or down.
-  The m-th draw of stream i has a slot between floor((m - 1) p / n) and
-  ceil(m p / n), n of p draws; taking the one with the earliest end always
-  works out (Tijdeman, "The chairman assignment problem", 1980).
+  For a stream with n of p draws, draw m must be at a position from
+  floor((m - 1) p / n) to before ceil(m p / n); taking the draw with the
+  earliest deadline always meets all of them (Tijdeman, "The chairman assignment
+  problem", 1980).
+
+  Args:
+    draws: the number of draws of each stream, all positive.
+
+  Returns:
+    int16 [sum(draws)].
   """
   total = sum(draws)
   waiting = [(0, which) for which in range(len(draws))]
@@ -278,11 +294,11 @@ def _sources(parts: Mapping[str, Sequence[Prompt]], config: MixtureConfig
              ) -> tuple[Stream, ...]:
   amounts = dict(config.amounts)
   unknown = sorted(set(amounts) - set(parts))
-  check(not unknown, f"the mixture names {', '.join(unknown)}, which was not"
-        f" loaded; there is {', '.join(parts)}")
+  check(not unknown, f"the mixture names {', '.join(unknown)}, not loaded;"
+        f" loaded are {', '.join(parts)}")
   unnamed = sorted(set(parts) - set(amounts))
-  check(not unnamed, f"the mixture says nothing of {', '.join(unnamed)}; add it"
-        " or do not load it")
+  check(not unnamed, f"the mixture does not name {', '.join(unnamed)}, which is"
+        " loaded; add it or do not load it")
   rows = {name: np.arange(len(parts[name])) for name in sorted(amounts)}
   if config.unit == "weight":
     draws = _rounded([_exact(amounts[name]) for name in rows])
@@ -295,13 +311,13 @@ def _sources(parts: Mapping[str, Sequence[Prompt]], config: MixtureConfig
       streams.append(Stream(name, "all", mine, int(whole) * len(mine)))
     some = round(rest * len(mine))
     if some or not whole:
-      # The same rows whatever the seed of the run.
+      # The same rows for every seed of a run.
       chosen = np.random.default_rng(_digest(name)).permutation(len(mine))
       chosen = np.sort(chosen[:max(some, 1)])
       streams.append(Stream(name, "part", chosen, len(chosen)))
   total = sum(stream.draws for stream in streams)
-  check(total <= _LONGEST, f"one pass of the mixture has {total} draws; give"
-        " fewer epochs, or weights")
+  check(total <= _LONGEST, f"one pass of the mixture has {total} draws, more"
+        f" than {_LONGEST}; give fewer epochs, or weights")
   return tuple(streams)
 
 
@@ -315,15 +331,15 @@ def _kinds(parts: Mapping[str, Sequence[Prompt]], config: MixtureConfig
   there = {kind for kind, _ in rows_of}
   missing = [kind for kind in amounts if kind not in there]
   have = [kind for kind, _ in R1_RL if kind in there]
-  # Only the paper's mixture asks for kinds.
+  # Only the r1-rl preset uses kinds.
   check(not missing, f"no source has prompts of the kind {', '.join(missing)},"
-        f" which the mixture needs; add a source, or write"
+        f" which the mixture needs; add a source, or give"
         f" r1-rl:{'+'.join(k for k in have if k in amounts) or 'KIND'} for the"
-        " kinds that there are, or weights by source:"
+        " kinds that the sources have, or weights by source:"
         f" {','.join(f'{name}:1' for name in sorted(parts))}")
   used = {key: rows for key, rows in rows_of.items() if key[0] in amounts}
   unused = sorted(set(parts) - {name for _, name in used})
-  check(not unused, f"nothing of {', '.join(unused)} is of the mixture's kinds"
+  check(not unused, f"{', '.join(unused)} has no prompts of the mixture's kinds"
         f" ({', '.join(amounts)}); do not load it")
   of_kind: dict[str, int] = {}
   for (kind, _), rows in used.items():
@@ -337,14 +353,15 @@ def _kinds(parts: Mapping[str, Sequence[Prompt]], config: MixtureConfig
 
 
 def _exact(amount: float) -> fractions.Fraction:
-  """The decimal that was written: 0.1 is a tenth."""
+  """The decimal number as it was written: 0.1 is exactly 1/10."""
   return fractions.Fraction(str(amount))
 
 
 def _rounded(weights: Sequence[fractions.Fraction]) -> list[int]:
-  """Whole numbers in these proportions, their sum at most `_PERIOD`.
+  """The smallest positive integers in these proportions.
 
-  Where that is not possible exactly, largest remainders; each at least 1.
+  If their sum exceeds `_PERIOD`, they are scaled to that sum and rounded by
+  largest remainders, then raised to at least 1 each.
   """
   scale = math.lcm(*(weight.denominator for weight in weights))
   whole = [int(weight * scale) for weight in weights]

@@ -1,4 +1,4 @@
-"""Rows of preference data as conversations, in the forms that people publish.
+"""Reads rows of preference data in the forms of published data sets.
 
 A row of a JSONL file (also .gz) is one of
 
@@ -7,16 +7,18 @@ A row of a JSONL file (also .gz) is one of
   {"messages": [...], "responses": [...], "scores": [...]}    scored answers
   {"messages": [...], "response": ..., "label": ...}     a labelled answer
 
-`messages` are [{"role", "content"}, ...] that end with the user's, or
-`prompt` is a text or such messages. An answer is a text, a message, or
-messages, which may repeat the question. Two conversations are messages, or
-transcripts as HH-RLHF has them ("\\n\\nHuman: ...\\n\\nAssistant: ..."). A pair
-may have scores (`chosen_score` or `score_chosen`, and so on) or a `margin`. A
-label is true, 1, "safe" or "good", their opposites, or a share between. Every
-row may name its `source`.
+`messages` are [{"role", "content"}, ...], the last by the user; instead of them
+`prompt` may be a text or such messages. An answer is a text, a message, or
+messages, which may begin with those of the question. A conversation is
+messages, or a transcript as in HH-RLHF
+("\\n\\nHuman: ...\\n\\nAssistant: ..."). A pair may have scores (`chosen_score`
+and `rejected_score`, or `score_chosen` and `score_rejected`) or a `margin`. A
+label is true, 1, "safe" or "good"; false, 0, "unsafe", "harmful" or "bad"; or a
+number between 0 and 1. Every row may have a `source`.
 
-Of the folders of two published sets the files are known: PandaLM's test set
-(`testset-v1.json`, three annotators, majority) and HH-RLHF's harmless pairs.
+A path may also be the folder of one of two published sets: PandaLM's test set
+(`testset-v1.json`, the majority of three annotators) or HH-RLHF's harmless test
+pairs (`hh_harmless_base_test.jsonl.gz`).
 """
 
 from __future__ import annotations
@@ -47,12 +49,12 @@ _SCORES = (("chosen_score", "rejected_score"),
 
 
 class Row(NamedTuple):
-  """A comparison or a judgement.
+  """A pair or a labelled answer.
 
   Attributes:
-    sides: the preferred conversation and the other, or the labelled one.
-    label: the margin of a pair, or how good a labelled answer is, 0 to 1.
-    source: where it is from, or "".
+    sides: the preferred and the rejected conversation, or the labelled one.
+    label: a pair's margin, 0 if unknown, or an answer's quality from 0 to 1.
+    source: name of the data's source, or "".
   """
 
   sides: tuple[tuple[Message, ...], ...]
@@ -61,22 +63,30 @@ class Row(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-  """Why a row is not used: a reason to count, a detail to name."""
+  """Why a row is not used.
+
+  Attributes:
+    reason: one of few texts, to count by.
+    detail: of this row, or "".
+  """
 
   reason: str
   detail: str
 
 
 class _Left(Exception):  # noqa: N818 - not an error
-  """A row without a preference."""
+  """A well-formed row that states no preference; the text is the reason."""
 
 
 def read(path: str | os.PathLike
          ) -> Iterator[tuple[str, list[Row] | LeftOut]]:
-  """(FILE:LINE, its comparisons or why there are none) of every row.
+  """(FILE:LINE, its pairs or labelled answer, or why it is left out) by row.
+
+  Args:
+    path: a file, or a folder for `file_of`.
 
   Raises:
-    ValueError: the file cannot be read, or a folder holds none that is known.
+    ValueError: the file cannot be read, or the folder has no known file.
   """
   file = file_of(path)
   source = _SOURCES.get(file.name, "")
@@ -94,10 +104,10 @@ def read(path: str | os.PathLike
 
 
 def file_of(path: str | os.PathLike) -> epath.Path:
-  """The file that is read: of a folder the one that is known.
+  """`path`, or if it is a folder, the known file in it.
 
   Raises:
-    ValueError: a folder holds none.
+    ValueError: the folder has no known file.
   """
   path = epath.Path(path)
   if not path.is_dir():
@@ -110,7 +120,7 @@ def file_of(path: str | os.PathLike) -> epath.Path:
 
 
 def _lines(path: epath.Path) -> Iterator[tuple[str, Any]]:
-  """(FILE:LINE, bytes of a row); of a JSON list (FILE:NUMBER, the row)."""
+  """(FILE:LINE, bytes of a row); of a .json list (FILE:NUMBER, the row)."""
   try:
     with path.open("rb") as raw:
       file = gzip.open(raw) if path.suffix == ".gz" else raw
@@ -129,7 +139,7 @@ def _lines(path: epath.Path) -> Iterator[tuple[str, Any]]:
 
 def _parse(row: dict[str, Any], source: str) -> list[Row]:
   named = row.get("source") or source
-  check(isinstance(named, str), "its source is not a text")
+  check(isinstance(named, str), "its source is not a string")
   if "annotator1" in row:
     return [_annotated(row, named)]
   if "label" in row:
@@ -147,7 +157,7 @@ def _parse(row: dict[str, Any], source: str) -> list[Row]:
 
 def _asked(row: dict[str, Any], needed: bool = True
            ) -> tuple[Message, ...] | None:
-  """The messages before the answer."""
+  """The messages before the answer; None if absent and not `needed`."""
   given = row.get("messages", row.get("prompt"))
   if given is None:
     check(not needed, "it has neither messages nor prompt")
@@ -155,7 +165,7 @@ def _asked(row: dict[str, Any], needed: bool = True
   if isinstance(given, str):
     if _TURN.match(given):
       messages = _transcript(given)
-      # HH-RLHF's prompts may end with the open turn of the assistant.
+      # HH-RLHF's prompts may end with "Assistant:".
       if messages and not messages[-1]["content"].strip():
         messages = messages[:-1]
     else:
@@ -163,12 +173,12 @@ def _asked(row: dict[str, Any], needed: bool = True
   else:
     messages = _messages(given)
   check(bool(messages) and messages[-1]["role"] == "user",
-        "its messages do not end with the user's")
+        "its last message is not the user's")
   return messages
 
 
 def _answered(asked: tuple[Message, ...], answer: Any) -> tuple[Message, ...]:
-  """The conversation with an answer at its end."""
+  """The conversation that ends with the answer."""
   if isinstance(answer, str):
     return _checked((*asked, {"role": "assistant", "content": answer}))
   if isinstance(answer, dict):
@@ -177,16 +187,16 @@ def _answered(asked: tuple[Message, ...], answer: Any) -> tuple[Message, ...]:
   if messages[:len(asked)] == asked:
     return _checked(messages)
   check(messages[0]["role"] == "assistant",
-        "an answer's messages neither begin with the assistant's nor with what"
-        " was asked")
+        "an answer's messages begin neither with the question's messages nor"
+        " with the assistant's")
   return _checked((*asked, *messages))
 
 
 def _whole(conversation: Any) -> tuple[Message, ...]:
   if isinstance(conversation, str):
     check(bool(_TURN.match(conversation)), "without messages or prompt, chosen"
-          " and rejected are whole conversations, messages or transcripts that"
-          " begin with Human:")
+          " and rejected must be whole conversations: messages, or transcripts"
+          " that begin with Human:")
     return _checked(_transcript(conversation))
   return _checked(_messages(conversation))
 
@@ -199,20 +209,21 @@ def _transcript(text: str) -> tuple[Message, ...]:
 
 def _messages(given: Any) -> tuple[Message, ...]:
   check(isinstance(given, list) and bool(given),
-        f"{_brief(given)} are no messages")
+        f"{_brief(given)} is not a list of messages")
   for m in given:
     check(isinstance(m, dict) and m.get("role") in ROLES
-          and isinstance(m.get("content"), str), f"{_brief(m)} is not a role"
-          f" ({', '.join(ROLES)}) and a content")
+          and isinstance(m.get("content"), str), f"{_brief(m)} is not a message"
+          f" with a role ({', '.join(ROLES)}) and a content")
   return tuple({"role": m["role"], "content": m["content"]} for m in given)
 
 
 def _checked(messages: tuple[Message, ...]) -> tuple[Message, ...]:
   check(len(messages) > 1 and messages[0]["role"] != "assistant"
         and messages[-1]["role"] == "assistant",
-        "a conversation does not begin with a question and end with an answer")
+        "a conversation does not begin with the user or system and end with"
+        " the assistant")
   for message in messages:
-    message["content"].encode()  # half a surrogate pair cannot be encoded
+    message["content"].encode()  # raises for a lone surrogate
   if not messages[-1]["content"].strip():
     raise _Left(EMPTY)
   return messages
@@ -227,7 +238,7 @@ def _pair(sides: Sequence[tuple[Message, ...]], margin: float, source: str
 
 
 def _margin(row: dict[str, Any]) -> float:
-  """By how much the chosen answer leads; 0 where the row does not say."""
+  """The difference of the scores, or the margin; 0 if the row has neither."""
   for better, worse in _SCORES:
     if better in row or worse in row:
       lead = _number(row.get(better), better) - _number(row.get(worse), worse)
@@ -241,12 +252,12 @@ def _margin(row: dict[str, Any]) -> float:
 
 
 def _scored(row: dict[str, Any], source: str) -> list[Row]:
-  """All pairs of answers whose scores differ."""
+  """All pairs of a row's answers whose scores differ."""
   asked, answers, scores = (
       _asked(row), row.get("responses"), row["scores"])
   check(isinstance(answers, list) and isinstance(scores, list)
         and len(answers) == len(scores) > 1,
-        "responses and scores are not two lists of one length above 1")
+        "responses and scores are not lists of the same length, at least 2")
   scores = [_number(x, "a score") for x in scores]
   sides, pairs = [_answered(asked, answer) for answer in answers], []
   for i, one in enumerate(scores):
@@ -261,7 +272,10 @@ def _scored(row: dict[str, Any], source: str) -> list[Row]:
 
 
 def _annotated(row: dict[str, Any], source: str) -> Row:
-  """PandaLM: 0 a tie, 1 or 2 the better response; what two of three say."""
+  """A row of PandaLM, by the majority of three annotators.
+
+  They write the number of the better response, or 0 for a tie.
+  """
   for name in ("instruction", "input", "response1", "response2"):
     check(isinstance(row.get(name), str), f"its {name} is not a text")
   asked = "\n\n".join(filter(None, (row["instruction"], row["input"])))
@@ -269,7 +283,7 @@ def _annotated(row: dict[str, Any], source: str) -> Row:
   sides = [_answered(asked, row[f"response{i}"]) for i in (1, 2)]
   votes = collections.Counter(row.get(f"annotator{i}") for i in (1, 2, 3))
   (vote, count), = votes.most_common(1)
-  check(set(votes) <= {0, 1, 2}, f"annotators say {dict(votes)}, not 0, 1 or 2")
+  check(set(votes) <= {0, 1, 2}, f"annotators are {dict(votes)}, not 0, 1 or 2")
   if count < 2 or not vote:
     raise _Left(TIE)
   return _pair(sides if vote == 1 else sides[::-1], 0.0, source)
@@ -279,8 +293,8 @@ def _label(value: Any) -> float:
   if isinstance(value, str):
     value = _LABELS.get(value.strip().lower(), math.nan)
   share = float(value) if isinstance(value, bool | int | float) else math.nan
-  check(0 <= share <= 1, f"label={_brief(value)} is neither true nor false,"
-        " safe nor unsafe, nor a share from 0 to 1")
+  check(0 <= share <= 1, f"label={_brief(value)} is neither true, false, safe,"
+        " unsafe, good, bad nor harmful, nor a number from 0 to 1")
   return share
 
 

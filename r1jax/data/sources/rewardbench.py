@@ -2,7 +2,7 @@
 
 JSONL with the fields of the published sets (allenai/reward-bench: `prompt`,
 `chosen`, `rejected`, `subset`, `id`; allenai/reward-bench-2: the same with
-lists of answers). Neither set comes along.
+lists of answers). The sets are not part of this repository.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from r1jax.data.sources.sft_rows import ROLES
 
 
 class Item(NamedTuple):
-  """A question with answers, the right ones first.
+  """A question with its answers, the right ones first.
 
   Attributes:
-    id: of the row; "tied:N" and "ref:N" in the subset of ties.
-    subset: where it is from.
-    conversations: one for each answer.
-    right: how many of them are right.
+    id: the row's; "tied:N" or "ref:N" in RewardBench 2's subset Ties.
+    subset: the part of the benchmark.
+    conversations: question and answer, one for each answer.
+    right: the number of right answers.
   """
 
   id: str
@@ -36,11 +36,11 @@ class Item(NamedTuple):
 
 
 def read(path: str | os.PathLike) -> tuple[int, list[Item]]:
-  """(version, 1 or 2; all items).
+  """(version of RewardBench, 1 or 2; all items).
 
   Raises:
-    ValueError: the file cannot be read, or a row is neither version's; names
-      it.
+    ValueError: the file cannot be read, is empty or mixes versions, or a row
+      has neither version's form; the message names it.
   """
   try:
     lines = epath.Path(path).read_bytes().decode().splitlines()
@@ -76,7 +76,7 @@ def _item(row: Any, number: int) -> tuple[int, Item]:
     chosen, rejected = [chosen], [rejected]
   check(isinstance(rejected, list) and bool(chosen) and bool(rejected)
         and all(isinstance(text, str) for text in [*chosen, *rejected]),
-        "chosen and rejected are neither two texts nor two lists of texts")
+        "chosen and rejected are neither two strings nor two lists of strings")
   asked = _asked(row["prompt"])
   conversations = tuple(
       (*asked, {"role": "assistant", "content": text})
@@ -91,10 +91,10 @@ def _asked(prompt: Any) -> tuple[Message, ...]:
   check(isinstance(prompt, list) and bool(prompt) and all(
       isinstance(m, dict) and m.get("role") in ROLES
       and isinstance(m.get("content"), str) for m in prompt),
-      "its prompt is neither a text nor messages")
+      "its prompt is neither a string nor a list of messages")
   return tuple({"role": m["role"], "content": m["content"]} for m in prompt)
 
 
 def texts(items: Sequence[Item]) -> list[tuple[Message, ...]]:
-  """The conversations of all items, one after the other."""
+  """The conversations of all items, in order."""
   return [one for item in items for one in item.conversations]

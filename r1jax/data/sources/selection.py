@@ -1,8 +1,8 @@
-"""Which sampled answers become supervised data, and what becomes of the others.
+"""Rejection sampling: which sampled answers become supervised data.
 
-DeepSeek-R1 samples several answers a question, keeps the right ones, and of
-those the readable ones (arXiv:2501.12948 v2, B.3.2 and B.3.3). How many answers
-it draws, and how many of a question it keeps, is not published.
+DeepSeek-R1 samples several answers per question and keeps those that are right
+and readable (arXiv:2501.12948 v2, B.3.2 and B.3.3). The paper does not say how
+many it samples and how many it keeps per question.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ NO_RULE = "no rule, no judge"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SelectConfig:
-  """What is kept.
+  """Which answers are kept.
 
   Attributes:
-    keep: answers kept per question at most, drawn among those that pass.
-    min_rate, max_rate: bounds on the share of right answers of a question;
-      outside of them, too hard or too easy, none of its answers is kept
-      (open-r1: above 0.1, up to 0.6 or 0.9).
-    form: whether an answer must earn the whole format reward.
-    filters: what a readable thought is.
+    keep: the most answers kept per question, drawn among those that pass.
+    min_rate, max_rate: bounds on the share of right answers among a question's
+      valid ones, both included; a question outside them is too hard or too easy
+      and none of its answers is kept (open-r1: above 0.1, up to 0.6 or 0.9).
+    form: whether an answer must have the full format reward, where it is known.
+    filters: when a thought is readable.
   """
 
   keep: int = 4
@@ -44,23 +44,23 @@ class SelectConfig:
   filters: FilterConfig = FilterConfig()
 
   def __post_init__(self):
-    check(self.keep > 0, f"keep={self.keep}: keep at least 1 answer a question")
+    check(self.keep > 0, f"keep={self.keep} must be at least 1")
     check(0 <= self.min_rate <= self.max_rate <= 1,
-          f"min_rate={self.min_rate}, max_rate={self.max_rate}: they must"
-          " ascend within 0..1")
+          f"min_rate={self.min_rate}, max_rate={self.max_rate}: give"
+          " 0 <= min_rate <= max_rate <= 1")
 
 
 class Sample(NamedTuple):
-  """An answer and what is known of it.
+  """A sampled answer with its rewards.
 
   Attributes:
-    text: all of it, with what the template opened.
-    accuracy: 1 is right; None where neither a rule nor a judge says anything.
-    format: the format reward; None where it was not asked for.
-    valid: whether there is a verdict (no crash, no deadline).
-    reason: of the verdict, in words.
-    truncated: whether it met the length limit.
-    tokens: of question and answer.
+    text: the answer, with the beginning that the template wrote.
+    accuracy: accuracy reward, 1 if right; None without a rule and a judge.
+    format: format reward; None if it was not computed.
+    valid: whether the rewards could be computed, as `types.Scored.valid_QG`.
+    reason: explains the accuracy reward.
+    truncated: whether the length limit ended it.
+    tokens: number of tokens in question and answer.
   """
 
   text: str
@@ -73,21 +73,21 @@ class Sample(NamedTuple):
 
   @property
   def right(self) -> bool:
-    """Whether it ended and is right."""
+    """Whether it is valid, complete and right."""
     return (self.valid and not self.truncated and self.accuracy is not None
             and self.accuracy >= 1.0)
 
 
 def fates(prompt: Prompt, samples: Sequence[Sample], cfg: SelectConfig,
           seed: int) -> list[str]:
-  """For each sample `KEPT`, or why it is left out: the first that applies.
+  """For each sample `KEPT`, or the first reason that excludes it.
 
   Args:
     prompt: the question.
     samples: its answers.
-    cfg: what is kept.
-    seed: with the question's id and the answer's number the address of the
-      draw.
+    cfg: the rules.
+    seed: of the draw among more than `cfg.keep` answers; the draw also depends
+      on the question's id and the answer's index.
   """
   outcomes = [_verdict(sample) for sample in samples]
   judged = sum(sample.valid for sample in samples)
@@ -105,7 +105,7 @@ def fates(prompt: Prompt, samples: Sequence[Sample], cfg: SelectConfig,
     if outcomes[i] == KEPT:
       seen.add(sample.text.strip())
   passed = [i for i, fate in enumerate(outcomes) if fate == KEPT]
-  # An address of its own for each answer, whatever else passed.
+  # An answer's draw does not depend on which others passed.
   draw = {i: np.random.default_rng((seed, prompt.id, i)).random()
           for i in passed}
   for i in sorted(passed, key=draw.__getitem__)[cfg.keep:]:
@@ -125,13 +125,13 @@ def _verdict(sample: Sample) -> str:
 
 def unfit(text: str, form: float | None, language: str, cfg: SelectConfig
           ) -> str | None:
-  """Why a right answer is no example to learn from, or None.
+  """Why a right answer is not fit for training, or None.
 
   Args:
     text: thought and answer.
     form: its format reward, None if unknown.
-    language: to think in.
-    cfg: what is kept.
+    language: that the thought should be in.
+    cfg: the rules.
   """
   if cfg.form and form is not None and form < 1.0:
     return "other form"
@@ -139,13 +139,13 @@ def unfit(text: str, form: float | None, language: str, cfg: SelectConfig
 
 
 class Group(NamedTuple):
-  """Rows of one domain: a line of the paper's Table 5.
+  """Counts of one domain's rows: a line of the R1 paper's Table 5.
 
   Attributes:
     domain: its name.
-    rows: dialogues.
-    rounds: questions in all of them.
-    tokens: in all of them.
+    rows: number of dialogues.
+    rounds: number of questions in all of them.
+    tokens: number of tokens in all of them.
   """
 
   domain: str
@@ -155,11 +155,11 @@ class Group(NamedTuple):
 
 
 class Report:
-  """Counts what fell where, as rows come.
+  """Counts of kept and excluded answers and of the rows written.
 
   Attributes:
-    fates: domain -> fate -> answers.
-    groups: domain -> what was written.
+    fates: domain -> `KEPT` or reason -> number of answers.
+    groups: domain -> counts of the rows written.
   """
 
   def __init__(self):
@@ -167,11 +167,11 @@ class Report:
     self.groups: dict[str, Group] = {}
 
   def fell(self, domain: str, outcomes: Iterable[str]) -> None:
-    """Counts the fates of answers."""
+    """Adds the `fates` of answers."""
     self.fates.setdefault(domain, collections.Counter()).update(outcomes)
 
   def wrote(self, domain: str, rounds: int, tokens: int) -> None:
-    """Counts a row of the result."""
+    """Adds a row that was written."""
     group = self.groups.get(domain, Group(domain))
     self.groups[domain] = group._replace(
         rows=group.rows + 1, rounds=group.rounds + rounds,
@@ -179,12 +179,12 @@ class Report:
 
   @property
   def total(self) -> Group:
-    """All rows."""
+    """The counts of all domains together."""
     groups = self.groups.values()
     return Group("total", *(sum(g[i] for g in groups) for i in (1, 2, 3)))
 
   def counts(self, what: str = "answers") -> str:
-    """What fell where, as a table: a line a fate, a column a domain."""
+    """`fates` as a table: a line per reason, a column per domain."""
     domains = sorted(self.fates)
     names = collections.Counter()
     for counts in self.fates.values():
@@ -196,14 +196,14 @@ class Report:
         for name in lines])
 
   def table(self) -> str:
-    """The paper's Table 5 of these rows."""
+    """The written rows in the form of the R1 paper's Table 5."""
     groups = [self.groups[domain] for domain in sorted(self.groups)]
     return tables.render(["domain", "samples", "avg rounds", "avg tokens"], [
         [g.domain, str(g.rows), f"{g.rounds / max(g.rows, 1):.1f}",
          f"{g.tokens / max(g.rows, 1):.1f}"] for g in [*groups, self.total]])
 
   def to_json(self) -> Mapping[str, Any]:
-    """All counts."""
+    """All counts, JSON-ready."""
     return {"answers": {domain: dict(sorted(counts.items()))
                         for domain, counts in sorted(self.fates.items())},
             "written": [self.groups[domain]._asdict()

@@ -1,10 +1,11 @@
-"""Rows of supervised data: what a line may say, and what is refused.
+"""Reads rows of supervised data and checks their form.
 
 A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
-either with an optional "source" and "weight", a factor of its loss. An
-assistant's message may have its thought apart, under "reasoning_content", and a
-factor of its own, "weight" or "loss_mask": 0 leaves it in the context only.
-Files are JSON Lines, or one JSON array of rows.
+optionally with "source" (a name) and "weight" (factor of its loss). An
+assistant's message may have its thought in a field "reasoning_content",
+"reasoning" or "thinking", and its own factor of the loss, "weight" or
+"loss_mask"; with 0 it is context only. Files are JSON Lines, or one JSON array
+of rows.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from etils import epath
 from r1jax.core import thoughts
 from r1jax.core.config import check
 
-Message = Mapping[str, Any]  # "role", "content"; "weight" where it is not 1
+Message = Mapping[str, Any]  # "role", "content"; "weight" if it is not 1
 ROLES = ("system", "user", "assistant")
 
-# What a row and a message may say; of other fields it is told that they are not
-# read, of these that they cannot be.
+# Known fields of rows and messages. Others are ignored and reported, except
+# those of _TOOLS, which make a row malformed.
 _FIELDS = frozenset({"messages", "prompt", "completion", "source", "weight",
                      "language", "domain", "role", "content", "loss_mask"})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _TOOLS = ("tools", "tool_calls", "functions", "function_call")
-# The first line of a file that is one JSON value, laid out for people.
+# The first line of a file that is one indented JSON value.
 _OPENINGS = (b"[", b"{")
 
 
@@ -38,10 +39,10 @@ class Row(NamedTuple):
   """A row of a file.
 
   Attributes:
-    messages: of its dialogue.
-    source: where it is from, or "".
+    messages: the dialogue.
+    source: name of the data's source, or "".
     weight: factor of its loss.
-    unread: names of its fields that nothing reads.
+    unread: names of its fields that are ignored.
   """
 
   messages: list[Message]
@@ -51,12 +52,13 @@ class Row(NamedTuple):
 
 
 def lines(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
-  """(FILE:LINE, JSON) of every row; blank lines are none.
+  """(FILE:LINE, JSON) of every line that is not blank.
 
-  Of a JSON array it is (FILE:NUMBER, the element).
+  For a file with one JSON array (FILE:NUMBER, JSON) of every element.
 
   Raises:
-    ValueError: the file cannot be read, or is an array that is cut.
+    ValueError: the file cannot be read, or begins as a JSON array but is not
+      valid JSON.
   """
   try:
     with epath.Path(path).open("rb") as opened:
@@ -77,18 +79,19 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
 
 
 def is_whole(line: bytes) -> bool:
-  """Whether a file with this first line is one JSON value, not one a line."""
+  """Whether a file with this first line is one JSON value, not JSON Lines."""
   line = line.removeprefix(codecs.BOM_UTF8).strip()
   return line.startswith(b"[") or line in _OPENINGS
 
 
 def _elements(text: bytes, path: str) -> list[tuple[str, bytes]] | None:
-  """The rows of one JSON value; None where it is JSON Lines after all."""
+  """The rows of one JSON value; None if it turns out to be JSON Lines."""
   try:
     value = json.loads(text.decode("utf-8-sig"))
   except (ValueError, RecursionError) as error:
-    check("Extra data" in str(error), f"data={path} begins as a JSON array and"
-          f" is none ({error}); mend it, or give JSON Lines, a row a line")
+    check("Extra data" in str(error), f"data={path} begins as a JSON array but"
+          f" is not valid JSON ({error}); repair it, or give JSON Lines, one"
+          " row per line")
     return None
   rows = value if isinstance(value, list) else [value]
   return [(f"{path}:{number}", json.dumps(row).encode())
@@ -96,7 +99,7 @@ def _elements(text: bytes, path: str) -> list[tuple[str, bytes]] | None:
 
 
 def read(path: str | os.PathLike) -> Iterator[tuple[str, Row | str]]:
-  """(FILE:LINE, row) of every row; of a malformed one the reason instead.
+  """(FILE:LINE, row) of every row; for a malformed row the reason instead.
 
   Raises:
     ValueError: the file cannot be read.
@@ -106,7 +109,7 @@ def read(path: str | os.PathLike) -> Iterator[tuple[str, Row | str]]:
 
 
 def parsed(line: bytes) -> Row | str:
-  """A row, or why it is malformed."""
+  """The row of a line, or why it is malformed."""
   try:
     return parse(line)
   except (ValueError, RecursionError) as error:
@@ -114,7 +117,7 @@ def parsed(line: bytes) -> Row | str:
 
 
 def parse(line: bytes) -> Row:
-  """A row of a file.
+  """The row of a line.
 
   Raises:
     ValueError, RecursionError: it is malformed.
@@ -138,25 +141,25 @@ def parse(line: bytes) -> Row:
                          if name not in _FIELDS | set(_THOUGHTS)}
   check(any(m.get("weight", 1.0) for m in said if m["role"] == "assistant")
         or all(m["role"] != "assistant" for m in said),
-        "all its answers have weight 0: nothing of it would be trained")
+        "all its answers have weight 0, so nothing of it would be trained")
   return Row(said, source, _weight(row, "its weight"),
              frozenset(unread - _FIELDS))
 
 
 def _check_tools(fields: Mapping[str, Any]) -> None:
   used = [name for name in _TOOLS if fields.get(name)]
-  check(not used, f"it has {', '.join(used)}, which no prompt here shows: write"
-        " them into the messages' text, or leave it out")
+  check(not used, f"it has {', '.join(used)}, which are not supported; write"
+        " them into the messages' text, or remove the row")
 
 
 def _message(message: Any) -> Message:
   check(isinstance(message, dict) and message.get("role") in ROLES
         and isinstance(message.get("content"), str),
-        "a message is not a role (system, user, assistant) and a content, or"
-        " prompt and completion are not both strings")
+        "a message does not have a role (system, user, assistant) and a string"
+        " as content, or prompt and completion are not both strings")
   _check_tools(message)
   role, content = message["role"], message["content"]
-  content.encode()  # half a surrogate pair cannot be encoded
+  content.encode()  # raises for a lone surrogate
   if role == "assistant":
     content = _with_thought(message)
   names = [name for name in ("weight", "loss_mask") if name in message]
@@ -166,22 +169,22 @@ def _message(message: Any) -> Message:
   if role == "assistant":
     return said if factor == 1 else said | {"weight": factor}
   check(not names or factor == 0, f"a message of the {role} has"
-        f" {' '.join(names)} {factor:g}; only answers are trained: make it 0")
+        f" {' '.join(names)} {factor:g}; only answers are trained: set it to 0")
   return said
 
 
 def _with_thought(message: Mapping[str, Any]) -> str:
-  """An answer behind its thought, where that has a field of its own."""
+  """The content, preceded by the thought if that has a field of its own."""
   content = message["content"]
   found = [message[name] for name in _THOUGHTS if message.get(name)]
   if not found:
     return content
   check(len(found) == 1 and isinstance(found[0], str), "a message's thought is"
-        f" not one text under one of {', '.join(_THOUGHTS)}")
+        f" not one string in one of the fields {', '.join(_THOUGHTS)}")
   found[0].encode()
   check(thoughts.CLOSE not in content + found[0], "a message has a thought in"
-        f" its content and {' or '.join(n for n in _THOUGHTS if n in message)}"
-        " beside it; keep one")
+        " its content and another in"
+        f" {' or '.join(n for n in _THOUGHTS if n in message)}; keep one")
   thought = found[0].strip("\n")
   return f"{thoughts.OPEN}\n{thought}\n{thoughts.CLOSE}\n\n{content}"
 
@@ -192,7 +195,7 @@ def _weight(fields: Mapping[str, Any], whose: str, name: str = "weight"
   if value is None:
     return 1.0
   check(isinstance(value, int | float) and 0 <= value < math.inf,
-        f"{whose} {value!r} is not a number that is 0 or more")
+        f"{whose} {value!r} is not a finite number >= 0")
   return float(value)
 
 

@@ -17,9 +17,10 @@ class Group(NamedTuple):
   """Prompts of one domain and source.
 
   Attributes:
-    domain, source: theirs; source is "all" for a whole domain or everything.
-    lengths: words of all messages of each prompt (`ngrams.words`), sorted.
-    languages: prompts by language, the most frequent first.
+    domain, source: their names; "all" stands for all sources or domains.
+    lengths: float [prompts], words in each prompt's messages (`ngrams.words`),
+      ascending.
+    languages: language -> number of prompts, the most frequent first.
   """
 
   domain: str
@@ -29,7 +30,7 @@ class Group(NamedTuple):
 
 
 def groups(prompts: Iterable[Prompt]) -> list[Group]:
-  """One for each domain and source, in alphabetical order."""
+  """A group for each domain and source, in alphabetical order."""
   lengths = collections.defaultdict(list)
   languages = collections.defaultdict(collections.Counter)
   for prompt in prompts:
@@ -42,7 +43,7 @@ def groups(prompts: Iterable[Prompt]) -> list[Group]:
 
 
 def joined(groups: Sequence[Group], domain: str) -> Group:
-  """The groups as one."""
+  """The groups combined into one, with source "all"."""
   counts: collections.Counter[str] = collections.Counter()
   for group in groups:
     counts.update(group.languages)
@@ -51,7 +52,7 @@ def joined(groups: Sequence[Group], domain: str) -> Group:
 
 
 def table(groups: Sequence[Group]) -> str:
-  """Groups, their domains where they have several sources, and all, in text."""
+  """A text table: all groups, domains with several sources, and the total."""
   rows = []
   domains = sorted({group.domain for group in groups})
   for domain in domains:

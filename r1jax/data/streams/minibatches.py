@@ -1,8 +1,8 @@
 """A rollout's samples in packed rows: one minibatch for each update of a step.
 
-The layout depends on lengths alone, so a step is packed once, while its rewards
-are still being worked out: `Minibatch.trained` gives the two arrays that depend
-on the verdicts when they are known.
+The layout depends on the samples' lengths only, so a step is packed once, while
+its rewards are still being computed. `Minibatch.trained` then makes the two
+arrays that depend on the rewards.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Minibatch(NamedTuple):
   """Samples of this process in packed rows, without advantages.
 
   Attributes:
-    batch: NumPy arrays [B, T], as many rows in every process.
-    sample_BT: int32, which sample (an index into Q*G) has the slot; -1 is
-      padding.
+    batch: NumPy arrays [B, T]; B is the same in every process.
+    sample_BT: int32, the sample in each slot, as an index into the process's
+      flattened [Q, G]; -1 for padding.
   """
 
   batch: TokenBatch
@@ -32,7 +32,15 @@ class Minibatch(NamedTuple):
 
   def trained(self, advantages_QG: np.ndarray, keep_QG: np.ndarray
               ) -> dict[str, np.ndarray]:
-    """`advantages_BT`, and `mask_BT` without the samples that are not kept."""
+    """The arrays that depend on rewards.
+
+    Args:
+      advantages_QG: float, of this process's samples.
+      keep_QG: bool, the samples to train on.
+
+    Returns:
+      `advantages_BT` float32, and `mask_BT` float32, 0 for samples not kept.
+    """
     real_BT = self.sample_BT >= 0
     advantages = np.where(real_BT, advantages_QG.reshape(-1)[self.sample_BT], 0)
     keep_BT = keep_QG.reshape(-1)[self.sample_BT]
@@ -42,14 +50,23 @@ class Minibatch(NamedTuple):
 
 def partition(count: int, parts: int, seed: int, step: int, epoch: int
               ) -> list[np.ndarray]:
-  """`count` samples in `parts` random parts, in another way each epoch."""
+  """The indices 0..count-1 in `parts` random parts of equal size.
+
+  A function of seed, step and epoch.
+
+  Raises:
+    ValueError: `parts` does not divide `count`.
+  """
   address = (seed, step, epoch) if epoch else (seed, step)
   order = np.random.default_rng(address).permutation(count)
   return np.split(order, parts)
 
 
 def own(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-  """The samples of each part that this process has, by its own count."""
+  """This process's samples of each part, as indices into its own samples.
+
+  Every process has an equal, contiguous range of all samples.
+  """
   size = sum(map(len, parts)) // jax.process_count()
   first = jax.process_index() * size
   return [part[(first <= part) & (part < first + size)] - first
@@ -58,14 +75,19 @@ def own(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 def pack(rollout: Rollout, parts: Sequence[np.ndarray], row_length: int,
          unit: int) -> list[Minibatch]:
-  """Each part of a rollout in rows.
+  """Packs each part of a rollout into rows, best-fit.
+
+  All processes must call it at the same time.
 
   Args:
-    rollout: of this process.
-    parts: of its samples, from `own`.
-    row_length: T.
-    unit: rows of this process in a micro-batch: each part gets the smallest
-      multiple that holds it in every process, and at least one.
+    rollout: this process's.
+    parts: indices of its samples, from `own`.
+    row_length: T, slots in a row.
+    unit: this process's rows in a micro-batch. Each part gets the smallest
+      positive multiple of it that suffices in every process.
+
+  Raises:
+    ValueError: a sample is longer than a row.
   """
   prompts_Q = np.array([len(tokens) for tokens in rollout.prompt_tokens])
   slots = (prompts_Q[:, None] + rollout.lengths_QG - 1).reshape(-1)
@@ -84,14 +106,14 @@ def _pack(rollout, part, row_length, rows) -> Minibatch:
         logprobs=rollout.logprobs_QGT[q, g, :len(completion)],
         experts=_experts(rollout, q, g)))
   batch, index_BT = packing.pack_indexed(sequences, row_length, rows)
-  if not sequences:  # another process has them all
+  if not sequences:  # all samples of this part are in other processes
     return Minibatch(_without_samples(batch, rollout), index_BT)
   return Minibatch(batch, np.where(
       index_BT >= 0, np.asarray(part)[index_BT], -1).astype(np.int32))
 
 
 def _without_samples(batch: TokenBatch, rollout: Rollout) -> TokenBatch:
-  """Empty rows with the arrays that rows of samples have."""
+  """Adds the optional arrays that a batch with samples has, all zero."""
   experts = rollout.experts_QGSLA
   return batch.replace(
       sampler_logprobs_BT=batch.mask_BT,
@@ -100,7 +122,7 @@ def _without_samples(batch: TokenBatch, rollout: Rollout) -> TokenBatch:
 
 
 def _experts(rollout, q, g):
-  """Recorded experts at each input token of a sample: [n - 1, L, A]."""
+  """The experts recorded at each input token of a sample: [n - 1, L, A]."""
   if rollout.experts_QGSLA is None:
     return None
   row = rollout.experts_QGSLA[q, g]
@@ -112,16 +134,19 @@ def _experts(rollout, q, g):
 
 def relaid(values: Sequence[np.ndarray], laid: Sequence[Minibatch],
            wanted: Sequence[Minibatch]) -> list[np.ndarray]:
-  """Values of one epoch's rows in the layout of another epoch's.
+  """Moves values from the row layout of one epoch to that of another.
 
   Args:
     values: float32 [B, T] for each minibatch of `laid`.
-    laid: an epoch's minibatches.
-    wanted: another epoch's, of the same samples.
+    laid: the minibatches of the first epoch.
+    wanted: those of the other epoch, with the same samples.
+
+  Returns:
+    float32 [B, T] for each minibatch of `wanted`; 0 in padding.
   """
   samples = 1 + max(int(m.sample_BT.max(initial=-1)) for m in laid)
   length = laid[0].sample_BT.shape[1]
-  table = np.zeros((samples + 1, length), np.float32)  # the last for padding
+  table = np.zeros((samples + 1, length), np.float32)  # last row: padding
   for array, minibatch in zip(values, laid, strict=True):
     table[minibatch.sample_BT, minibatch.batch.positions_BT] = array
   table[-1] = 0

@@ -1,4 +1,4 @@
-"""Sequences of any length into rows of one length, without loss."""
+"""Packs sequences of different lengths into rows of one length, uncut."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from r1jax.core.types import TokenBatch
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sequence:
-  """Tokens to learn from, n >= 2 of them.
+  """A sequence of n >= 2 tokens to train on.
 
   Attributes:
     tokens: int32 [n], prompt and completion.
-    prompt: leading tokens that are read but not trained, 0 <= prompt < n (the
-      first token is never a target, so 0 and 1 mean the same).
+    prompt: number of leading tokens that are not trained on, 0 <= prompt < n
+      (the first token is never a target, so 0 and 1 have the same effect).
     advantage: of the whole sequence (RL only).
-    logprobs: float32 [n - prompt], the sampler's, of the completion (RL only).
-    experts: int32 [n - 1, L, A], recorded at each input token, to replay.
-    weights: float32 [n], factor of each token's loss; 0 is untrained, whatever
-      `prompt` says (supervised only: several answers in one sequence).
+    logprobs: float32 [n - prompt], the sampler's log-probabilities of the
+      completion (RL only).
+    experts: int32 [n - 1, L, A], the experts that the engine's router chose at
+      each input token, for router replay (RL only).
+    weights: float32 [n], factor of each token's loss; tokens with 0 are not
+      trained on. If set, `prompt` is ignored (supervised only: several answers
+      in one sequence).
   """
 
   tokens: np.ndarray
@@ -65,7 +68,7 @@ def best_fit(lengths: list[int] | np.ndarray, capacity: int) -> list[list[int]]:
 def pack(
     sequences: list[Sequence], capacity: int, rows: int | None = None
 ) -> TokenBatch:
-  """`pack_indexed` without the index."""
+  """The batch of `pack_indexed`."""
   return pack_indexed(sequences, capacity, rows)[0]
 
 
@@ -74,23 +77,23 @@ def pack_indexed(
 ) -> tuple[TokenBatch, np.ndarray]:
   """Packs sequences, best-fit, into a batch of rows of `capacity` slots.
 
-  A sequence of n tokens takes n - 1 slots: it reads tokens[:-1] and predicts
-  tokens[1:]. Every sequence is in the result, whole.
+  A sequence of n tokens takes n - 1 slots: inputs tokens[:-1], targets
+  tokens[1:]. No sequence is cut or dropped.
 
   Args:
-    sequences: each with the same optional fields set.
-    capacity: T, the row length.
-    rows: B, padded up to with empty rows (one shape, one compilation); the
-      fewest that hold all sequences if None.
+    sequences: all with the same optional fields set.
+    capacity: T, the slots in a row.
+    rows: B; empty rows are added up to it, so that batches have one shape and
+      compile once. None for as many as best-fit needs.
 
   Returns:
-    (NumPy arrays of shape [B, T]; token 0, segment 0 and mask 0 where padded;
-    of the optional arrays those exist whose field the sequences set.
-    index_BT: int32, which of the sequences a slot belongs to, -1 where padded).
+    (batch: NumPy arrays [B, T], with token 0, segment 0 and mask 0 in padding;
+      the optional arrays whose fields the sequences set.
+    index_BT: int32, the index of the sequence in each slot, -1 in padding).
 
   Raises:
-    ValueError: a sequence is longer than a row or malformed, or the rows do
-      not hold all sequences.
+    ValueError: a sequence is malformed or longer than a row, or `rows` are too
+      few.
   """
   lengths = np.array([len(s.tokens) - 1 for s in sequences], np.int64)
   _check(sequences)
@@ -112,7 +115,7 @@ def pack_indexed(
     flat[slots] = values
     return flat.reshape(count, capacity, *tail)
 
-  # The token at position t predicts token t + 1, trained from t + 1 = prompt.
+  # The slot of token t predicts token t + 1, trained if t + 1 >= prompt.
   trained = positions + 1 >= np.repeat(prompts, lengths)
   if ordered and ordered[0].weights is not None:
     trained = _joined([s.weights[1:] for s in ordered]) > 0
@@ -129,7 +132,7 @@ def pack_indexed(
 
 
 def _optional(ordered, lengths, trained, scatter) -> dict[str, np.ndarray]:
-  """Arrays of the optional fields that the sequences set."""
+  """The batch arrays of the optional fields that the sequences set."""
   arrays = {}
   if not ordered:
     return arrays
@@ -138,7 +141,7 @@ def _optional(ordered, lengths, trained, scatter) -> dict[str, np.ndarray]:
         np.repeat([s.advantage for s in ordered], lengths), np.float32)
   if ordered[0].logprobs is not None:
     logprobs = np.zeros(len(trained), np.float32)
-    # The first token of a sequence without prompt has no slot to predict it.
+    # Without a prompt no slot predicts the first token.
     logprobs[trained] = _joined(
         [s.logprobs if s.prompt else s.logprobs[1:] for s in ordered])
     arrays["sampler_logprobs_BT"] = scatter(logprobs, np.float32)
@@ -157,7 +160,7 @@ def _joined(parts):
 
 
 def _slots(plan, lengths, capacity):
-  """Flat slot and position of every input token, segment of every sequence."""
+  """Flat slot and position of each input token, segment of each sequence."""
   starts, segments = [], []
   for row, items in enumerate(plan):
     start = row * capacity

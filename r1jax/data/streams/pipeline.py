@@ -1,7 +1,7 @@
-"""Endless streams whose position is a small JSON value (grain pipelines).
+"""Endless grain streams whose position can be saved as a small JSON value.
 
-An iterator `it` made here has `it.get_state()` and `it.set_state(state)`; after
-the latter it goes on exactly as the saved one did.
+`get_state()` of an iterator made here returns it; after `set_state(state)`
+another such iterator yields exactly what the saved one would have.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from r1jax.data.sources.mixture import Mixture
 from r1jax.data.streams import packing
 from r1jax.data.text.tokenizer import Tokenizer
 
-# Documents packed together: more fill rows better, fewer start faster.
+# Documents packed together: more fill the rows better, fewer start faster.
 _CHUNK = 512
 _FIELDS = ("tokens_BT", "targets_BT", "segments_BT", "positions_BT", "mask_BT")
 
@@ -26,10 +26,10 @@ _FIELDS = ("tokens_BT", "targets_BT", "segments_BT", "positions_BT", "mask_BT")
 def prompt_batches(
     prompts: Sequence[Prompt] | Mixture, batch: int, seed: int
 ) -> grain.DatasetIterator:
-  """Endless lists of `batch` prompts, every epoch in a new order.
+  """Endless lists of `batch` prompts, each epoch in a new order.
 
-  Batches run across epochs: of a sequence every prompt comes once an epoch, of
-  a mixture as often as it says.
+  A sequence has every prompt once per epoch, a mixture in its proportions. A
+  batch may span two epochs.
 
   Raises:
     ValueError: there are no prompts, or batch or seed is out of range.
@@ -49,7 +49,7 @@ def prompt_batches(
 
 
 def size(prompts: Sequence[Prompt] | Mixture) -> int:
-  """How many prompts there are."""
+  """The number of different prompts."""
   if isinstance(prompts, Mixture):
     return sum(len(stream.rows) for stream in prompts.streams)
   return len(prompts)
@@ -60,18 +60,20 @@ def documents(
     capacity: int, seed: int = 0) -> grain.DatasetIterator:
   """Endless TokenBatches [rows, capacity] for pre-training.
 
-  Documents 0, 1, ... are packed best-fit in chunks, as bos (if the tokenizer
-  has one) + text + eos, none dropped or cut; the rows of a chunk come in random
-  order.
+  Documents 0, 1, ... are packed best-fit in chunks of 512, each as bos (if the
+  tokenizer's `bos_id` is set) + text + eos. None is dropped or cut. The rows of
+  a chunk are in random order.
 
   Args:
-    text_at: the document with a number (stateless).
+    text_at: number -> document; a pure function.
     tokenizer: the smallest of its `eos_ids` ends a document.
     rows: B.
     capacity: T.
     seed: of the order of rows.
+
   Raises:
-    ValueError: (from next) a document is longer than `capacity`.
+    ValueError: an argument is out of range; or (from next) a document needs
+      more than `capacity` slots.
   """
   if rows < 1 or capacity < 1 or seed < 0:
     raise ValueError(
@@ -86,7 +88,7 @@ def documents(
 
 
 class _Each(experimental.FlatMapTransform):
-  """A list to its elements."""
+  """Flattens lists."""
 
   max_fan_out = _CHUNK
 

@@ -1,7 +1,8 @@
-"""Preferences: pairs of answers, and answers with a label, as packed ids.
+"""Preference data (pairs of answers, labelled answers) as packed token ids.
 
-What rows may be is in `preference_rows`. A conversation is rendered to its
-end: question, answer, and the id that ends it, where its score is read.
+`preference_rows` has the forms of rows. A conversation is rendered completely:
+question, answer, and the id that ends the answer, where a reward model's score
+is read.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from r1jax.data.text.tokenizer import Tokenizer
 
 PAIRWISE, POINTWISE = "pairwise", "pointwise"
 AUTO = "auto"  # the tokenizer's own chat template, else "plain"
-_SHOWN = 10  # rows that are named
+_SHOWN = 10  # left-out rows listed per reason
 
 
 class Example(NamedTuple):
-  """Conversations to be scored, as ids.
+  """A pair or a labelled answer, as ids.
 
   Attributes:
-    sides: int32 arrays: of a pair the preferred conversation and the other, of
-      a labelled answer the one.
-    label: of a pair its margin, of an answer how good it is, 0 to 1.
+    sides: int32 [n] ids of each conversation: for a pair the preferred one and
+      the rejected one, for a labelled answer one.
+    label: a pair's margin, or an answer's quality from 0 (bad) to 1 (good).
     weight: factor of the loss.
-    source: where it is from, or "".
-    answers: tokens of the last answer of every side.
-    prompt: checksum of what was asked.
+    source: name of the data's source, or "".
+    answers: for each side, the number of tokens in its last answer.
+    prompt: checksum of the messages before the answer.
   """
 
   sides: tuple[np.ndarray, ...]
@@ -52,13 +53,13 @@ class Example(NamedTuple):
 
 
 class Data(NamedTuple):
-  """What files hold, and what of it is left out.
+  """The examples of some files, and which rows were left out.
 
   Attributes:
-    examples: those that fit.
-    left_out: reason -> a line `FILE:LINE: more` for each.
-    split: pairs that were read as two labelled answers.
-    rows: read in all.
+    examples: those that fit a row.
+    left_out: reason -> a line `FILE:LINE: details` for each left-out row.
+    split: number of pairs that were read as two labelled answers.
+    rows: number of rows in the files.
   """
 
   examples: list[Example]
@@ -67,7 +68,7 @@ class Data(NamedTuple):
   rows: int
 
   def explain(self, name: str) -> str:
-    """What was read, in words."""
+    """A text for the log: what was read and what was left out."""
     kind = {0: "examples", 1: "labelled answers", 2: "pairs"}[
         len(self.examples[0].sides) if self.examples else 0]
     tokens = sum(len(ids) for e in self.examples for ids in e.sides)
@@ -75,8 +76,9 @@ class Data(NamedTuple):
              f" {self.rows} rows"]
     if self.split:
       lines.append(
-          f"{self.split} pairs are read as two answers each, the chosen one"
-          " good and the rejected one bad, which a preference does not say")
+          f"{self.split} pairs are read as two answers each, the chosen one as"
+          " good and the rejected one as bad; but a preference does not mean"
+          " that")
     for reason, details in sorted(self.left_out.items()):
       lines.append(f"{len(details)} left out: {reason}")
       lines += [f"  {line}" for line in details[:_SHOWN]]
@@ -84,16 +86,16 @@ class Data(NamedTuple):
 
 
 def template_for(template: str, tokenizer: Tokenizer) -> str:
-  """`template`, or what "auto" stands for with this tokenizer."""
+  """`template`, with "auto" replaced by "chat" or "plain"."""
   if template != AUTO:
     return template
   return "chat" if tokenizer.chat_template else "plain"
 
 
 def dated(template: str, tokenizer: Tokenizer) -> bool:
-  """Whether the chat template tells the date.
+  """Whether the chat template puts today's date into its text.
 
-  Scores of one conversation then differ from day to day.
+  Scores of a conversation then differ from day to day.
   """
   source = tokenizer.chat_template or ""
   own = template.partition(":")[0] in ("chat", "chat-think")
@@ -102,21 +104,21 @@ def dated(template: str, tokenizer: Tokenizer) -> bool:
 
 def encode(messages: Sequence[Mapping[str, str]], template: str,
            tokenizer: Tokenizer, eos_id: int) -> tuple[np.ndarray, int]:
-  """A conversation that ends with an answer.
+  """The ids of a conversation that ends with an answer.
 
   Args:
     messages: the conversation.
     template: as `templates.prompt` takes it.
-    tokenizer: of the reward model.
-    eos_id: `sft.end_of_answer` of the two.
+    tokenizer: the reward model's.
+    eos_id: `sft.end_of_answer` of template and tokenizer.
 
   Returns:
-    (int32 ids, the tokens among them that are the last answer).
+    (int32 [n] ids, the number of tokens in the last answer, with eos_id).
 
   Raises:
     ValueError: the template refuses the messages.
   """
-  # Of several sequences the last has all former turns in its prompt.
+  # The last sequence has all earlier turns in its prompt.
   spans = sft.dialogues(messages, template, tokenizer)[-1]
   example = sft.encode(spans, template, tokenizer, eos_id)
   answer = len(example.trained) - int(np.flatnonzero(~example.trained)[-1]) - 1
@@ -127,23 +129,25 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
          template: str, capacity: int, loss: str = PAIRWISE, *,
          margin: float = 0.0,
          weights: Mapping[str, float] | None = None) -> Data:
-  """All rows of the files as ids, in order; held in memory.
+  """Reads all rows of the files as ids, in order, into memory.
 
   Args:
     paths: JSONL files or folders, see `preference_rows.read`.
-    tokenizer: of the reward model.
+    tokenizer: the reward model's.
     template: how messages become text, as `templates.prompt` takes it.
-    capacity: T; what is longer is left out.
-    loss: PAIRWISE or POINTWISE. For the latter a pair is two answers.
-    margin: factor of the margins that rows give or their scores imply; 0 asks
-      for a preference alone.
-    weights: source -> factor of the loss of its rows; others count 1.
+    capacity: T, tokens in a row; longer conversations are left out.
+    loss: PAIRWISE or POINTWISE. With POINTWISE a pair becomes two labelled
+      answers.
+    margin: factor of the margins that rows give or their scores imply; with 0
+      only the preference counts.
+    weights: source -> factor of the loss of its rows; 1 for other sources.
 
   Raises:
     ValueError: an unknown template, a file that cannot be read, more than 1 %
-      malformed rows, or nothing to learn from.
+      malformed rows, or no example is left.
   """
-  templates.prompt(ask(""), template, tokenizer)  # what rows cannot mend
+  # An unknown template is an error, not the fault of every row.
+  templates.prompt(ask(""), template, tokenizer)
   eos_id = sft.end_of_answer(template, tokenizer)
   examples, left_out = [], collections.defaultdict(list)
   total = split = 0
@@ -159,8 +163,8 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
         for one in kinds:
           if len(one.sides) < (2 if loss == PAIRWISE else 1):
             left_out[preference_rows.MALFORMED].append(
-                f"{where}: a labelled answer is no pair; --loss=pointwise"
-                " learns from it")
+                f"{where}: a labelled answer is not a pair; use"
+                " --loss=pointwise")
             continue
           example = _example(where, one, template, tokenizer, eos_id, capacity)
           if isinstance(example, LeftOut):
@@ -173,21 +177,20 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   bad = left_out.get(preference_rows.MALFORMED, [])
   check(len(bad) <= sft.MALFORMED * total,
         f"{names}: {len(bad)} of {total} rows are malformed, more than"
-        f" {sft.MALFORMED:.0%}; mend them or leave them out:\n  "
+        f" {sft.MALFORMED:.0%}; repair or remove them:\n  "
         + "\n  ".join(bad[:_SHOWN]))
   data = Data(examples, dict(left_out), split, total)
-  check(bool(examples), f"nothing is left to learn from; {data.explain(names)}")
+  check(bool(examples), f"no example is left; {data.explain(names)}")
   return data
 
 
 def digest(path: str | os.PathLike) -> str:
-  """Of the file behind `path`: a run goes on only with the data it began with.
-  """
+  """`sft.digest` of the file that `preference_rows.file_of` finds."""
   return sft.digest(preference_rows.file_of(path))
 
 
 def _as(loss: str, row: Row) -> list[Row]:
-  """The row as the loss needs it."""
+  """The row, with a pair split into two labelled answers for POINTWISE."""
   if loss == PAIRWISE or len(row.sides) == 1:
     return [row]
   return [row._replace(sides=(side,), label=float(good))
@@ -212,9 +215,9 @@ def _example(where: str, row: Row, template: str, tokenizer: Tokenizer,
 
 def divided(examples: Sequence[Example], share: float
             ) -> tuple[list[Example], list[Example]]:
-  """(to train on, held out): about `share` of all prompts are held out.
+  """(training, held out): about `share` of all prompts are held out.
 
-  By the prompt, so that none is in both.
+  The choice depends on the prompt's checksum, so no prompt is in both.
   """
   held = [zlib.crc32(str(e.prompt).encode()) < share * 2**32 for e in examples]
   return ([e for e, out in zip(examples, held) if not out],
@@ -223,28 +226,37 @@ def divided(examples: Sequence[Example], share: float
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Packed(sft.Packed):
-  """Examples in batches, as `sft.Packed`; a pair takes two rows at once.
+  """Batches of examples, as `sft.Packed`, where a pair takes two rows.
 
   Attributes:
-    rows: of a batch, in pairs of rows where an example has two sides.
-    sides: of every example.
+    rows: rows of a batch; pairs of rows if examples have two sides.
+    sides: conversations of every example, 1 or 2.
   """
 
   sides: int = 1
 
   @functools.cached_property
   def slots_E(self) -> np.ndarray:
-    """Slots that each example takes in both rows."""
+    """int [E], the slots that each example takes: those of its longer side."""
     return np.array([max(map(len, e.sides)) for e in self.examples])
 
   def packed(self, examples: Sequence[Example]) -> ConversationBatch:
-    """One row, or two."""
+    """The examples in one row, or a pair of rows."""
     return lay(examples, self.capacity, self.sides)
 
 
 def lay(examples: Sequence[Any], capacity: int, sides: int = 1
         ) -> ConversationBatch:
-  """NumPy arrays [sides, capacity]: side i of all examples in row i, in order.
+  """Puts examples into rows: side i of all examples, in order, into row i.
+
+  Args:
+    examples: that fit; have the attributes `sides`, `label` and `weight`.
+    capacity: T.
+    sides: B.
+
+  Returns:
+    NumPy arrays [B, T]. Mask, labels and weights are set at the last token of
+    each conversation, where its score is read.
   """
   shape = sides, capacity
   ints = {name: np.zeros(shape, np.int32) for name in (

@@ -1,7 +1,7 @@
-"""Supervised examples: rows of JSONL files to packed, weighted batches.
+"""Supervised examples: from rows of JSONL files to packed, weighted batches.
 
-What assistants say is trained, each answer up to and including its
-end-of-sequence id; nothing else is. `sft_rows` says what a row may be.
+Only assistants' answers are trained, each including its end-of-sequence id.
+`sft_rows` has the forms of rows.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from r1jax.data.streams import packing
 from r1jax.data.text import chat, templates
 from r1jax.data.text.tokenizer import Tokenizer, escaped
 
-MALFORMED = 0.01  # largest share of malformed rows that is left out
+MALFORMED = 0.01  # a larger share of malformed rows is an error
 
-# Examples packed together: more fill rows better, fewer mix better.
+# Examples packed together: more fill the rows better, fewer mix better.
 _CHUNK = 512
-_SHOWN = 10  # malformed rows that are named
+_SHOWN = 10  # malformed rows listed
 
 
 class Span(NamedTuple):
   """A piece of a dialogue's text.
 
   Attributes:
-    text: it.
+    text: the piece.
     trained: whether it is a whole answer.
-    weight: factor of the loss of an answer.
+    weight: an answer's factor of the loss.
   """
 
   text: str
@@ -57,9 +57,9 @@ class Example(NamedTuple):
   """A dialogue as ids.
 
   Attributes:
-    tokens: int32 [n], bos first where the tokenizer has one.
+    tokens: int32 [n], bos first if the tokenizer's `bos_id` is set.
     trained: bool [n], which of them are targets.
-    weight: factor of their loss, of all or float32 [n] of each.
+    weight: factor of the targets' loss, a number or float32 [n].
   """
 
   tokens: np.ndarray
@@ -68,15 +68,15 @@ class Example(NamedTuple):
 
 
 class Data(NamedTuple):
-  """What files hold, and what of it is left out.
+  """The examples of some files, and what was left out.
 
   Attributes:
-    examples: those that fit a row, in memory or read when asked for.
-    too_long: number of those that do not.
-    malformed: a line `FILE:LINE: reason` for each row left out as such.
-    sources: that rows name.
-    trained: tokens that are targets.
-    unread: fields of rows that nothing reads.
+    examples: those that fit a row, in memory or read on access.
+    too_long: number of examples that do not fit and are left out.
+    malformed: `FILE:LINE: reason` for each malformed row, left out.
+    sources: the names of sources in the rows.
+    trained: number of target tokens in `examples`.
+    unread: names of fields in the rows that are ignored.
   """
 
   examples: Sequence[Example]
@@ -87,7 +87,7 @@ class Data(NamedTuple):
   unread: frozenset[str] = frozenset()
 
   def explain(self, name: str) -> str:
-    """What was read, in words."""
+    """A text for the log: what was read and what was left out."""
     tokens = int(lengths(self.examples).sum())
     lines = [f"{name}: {len(self.examples)} examples, {tokens} tokens,"
              f" {self.trained} of them trained"]
@@ -95,7 +95,7 @@ class Data(NamedTuple):
       lines.append(f"{self.too_long} examples are longer than a row and left"
                    " out; to use them, raise --row_length")
     if self.unread:
-      lines.append("fields of rows that are not read: "
+      lines.append("fields of rows that are ignored: "
                    + ", ".join(sorted(self.unread)))
     if self.malformed:
       lines.append(f"{len(self.malformed)} malformed rows are left out:")
@@ -104,24 +104,24 @@ class Data(NamedTuple):
 
 
 def lengths(examples: Sequence[Example]) -> np.ndarray:
-  """Tokens of each example."""
-  known = getattr(examples, "lengths_E", None)  # of those that are streamed
+  """int [E], the number of tokens of each example."""
+  known = getattr(examples, "lengths_E", None)  # streamed examples have it
   return np.array([len(e.tokens) for e in examples]) if known is None else known
 
 
 def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
               ) -> list[list[Span]]:
-  """Messages as the spans of one sequence or of several.
+  """Splits messages into the spans of one or more sequences.
 
-  Every answer follows the very text that a sampler would continue. Where a chat
-  template rewrites former turns (R1's drops their thoughts) each answer becomes
-  a sequence of its own, else all answers share one. The plain templates have no
-  turns: every question is set into the template anew.
+  Every answer follows exactly the text that a sampler would continue. If the
+  chat template rewrites earlier turns (R1's drops their thoughts), each answer
+  gets a sequence of its own, otherwise all share one. Plain templates have no
+  turns: each question is rendered with the template by itself, in one sequence.
 
   Args:
-    messages: roles and contents, answers not empty.
+    messages: roles and contents; no answer is empty.
     template: as `templates.prompt` takes it.
-    tokenizer: whose chat template it may be.
+    tokenizer: has the chat template, if `template` is "chat".
 
   Raises:
     ValueError: the template refuses the messages.
@@ -147,8 +147,8 @@ def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
 
 def _plain(message: Message, template: str, tokenizer: Tokenizer) -> Span:
   text = message["content"]
-  check(message["role"] != "system", "a template that is no chat has no place"
-        " for a system message")
+  check(message["role"] != "system", "only chat templates have room for a"
+        " system message")
   if message["role"] == "user":
     text = templates.asked(text, template, tokenizer)
     return Span(templates.render(text, template), False)
@@ -159,22 +159,23 @@ def _plain(message: Message, template: str, tokenizer: Tokenizer) -> Span:
 
 
 def _continuing(tail: str, answer: str) -> str:
-  """The answer without what the prompt has begun of it, a thought or none."""
+  """The answer as a continuation of `tail`, its beginning in the prompt."""
   if not tail:
     return answer
   thought, closed, rest = thoughts.cut(answer)
   if thoughts.CLOSE in tail:  # the template forbids thoughts
     return rest.lstrip() if closed else answer
-  if not closed:  # an answer without thoughts must not be taken for one
+  if not closed:  # without a thought: the answer must not become one
     return f"\n</think>\n\n{answer}"
   thought = thought.lstrip().removeprefix(thoughts.OPEN).removeprefix("\n")
   return thought + closed + rest
 
 
 def end_of_answer(template: str, tokenizer: Tokenizer) -> int:
-  """The id that ends an answer: the one that the template writes behind it.
+  """The id that ends an answer: the one that the chat template writes there.
 
-  Else the last of the tokenizer's ends in a wording, or the least of them.
+  If it writes none: for a wording the last of the tokenizer's `eos_ids` in it,
+  otherwise the smallest of `eos_ids`.
   """
   end = templates.turn_end(template, tokenizer)
   if end is not None:
@@ -188,16 +189,26 @@ def end_of_answer(template: str, tokenizer: Tokenizer) -> int:
 
 def encode(spans: Sequence[Span], template: str, tokenizer: Tokenizer,
            eos_id: int, weight: float = 1.0) -> Example:
-  """Ids of a dialogue; spans are encoded apart, as prompt and answer are."""
+  """The ids of a dialogue.
+
+  Spans are tokenized separately, as prompt and completion are when sampling.
+
+  Args:
+    spans: of one sequence, from `dialogues`.
+    template: as `templates.prompt` takes it.
+    tokenizer: the model's.
+    eos_id: `end_of_answer` of template and tokenizer.
+    weight: factor of the loss of all answers.
+  """
   ids: list[int] = []
-  factors: list[float] = []  # 0 of what is no target
+  factors: list[float] = []  # 0 for tokens that are not targets
   answered = False
   for text, train, factor in spans:
     if train:
       part = [*tokenizer.encode(text), eos_id]
     else:
       part = templates.encode(text, template, tokenizer, begins=not ids)
-      # The template's own end of the answer before is there already.
+      # The answer's eos_id is there already; the template writes it again.
       if answered and part[:1] == [eos_id]:
         part = part[1:]
     ids += part
@@ -213,22 +224,22 @@ def encode(spans: Sequence[Span], template: str, tokenizer: Tokenizer,
 def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
          template: str, capacity: int,
          weights: Mapping[str, float] | None = None) -> Data:
-  """All rows of the files as ids, in order; held in memory.
+  """Reads all rows of the files as ids, in order, into memory.
 
   Args:
     paths: JSONL files, local or gs://.
-    tokenizer: of the model.
+    tokenizer: the model's.
     template: how messages become text, as `templates.prompt` takes it.
-    capacity: T; an example longer than a row is left out and counted.
-    weights: source -> factor of the loss of its rows. If given it must
-      name every source; rows without one count 1.
+    capacity: T, slots in a row; longer examples are left out and counted.
+    weights: source -> factor of the loss of its rows. If given, it must have
+      every source; rows without a source count 1.
 
   Raises:
-    ValueError: an unknown template, a file that cannot be read, an empty
-      answer, a source without weight, more than 1 % malformed rows, or nothing
-      to learn from.
+    ValueError: an unknown template, a file that cannot be read or is empty, an
+      empty answer, a source without weight, more than 1 % malformed rows, or
+      no example is left.
   """
-  # Refuses what rows cannot mend.
+  # An unknown template is an error, not the fault of every row.
   templates.prompt(ask(""), template, tokenizer)
   eos_id = end_of_answer(template, tokenizer)
   examples, malformed, total, too_long = [], [], 0, 0
@@ -263,23 +274,23 @@ def check_rows(paths: Sequence[str | os.PathLike], malformed: Sequence[str],
   listed = "\n  ".join(malformed[:_SHOWN])
   check(len(malformed) <= MALFORMED * total,
         f"{len(malformed)} of {total} rows are malformed, more than"
-        f" {MALFORMED:.0%}; mend them or leave them out:\n  {listed}")
+        f" {MALFORMED:.0%}; repair or remove them:\n  {listed}")
   check(kept > 0,
         f"{', '.join(map(str, paths))}: none of {total} rows fits a row of"
         f" {capacity} tokens; raise --row_length or give other files")
 
 
 class Malformed(ValueError):
-  """A row that can be left out."""
+  """A malformed row, which may be left out."""
 
 
 def checked(where: str, row: Row | str, template: str, tokenizer: Tokenizer
             ) -> list[list[Span]]:
-  """The dialogues of a row of `read`.
+  """The `dialogues` of a row of `read`.
 
   Raises:
-    Malformed: it can be left out.
-    ValueError: it cannot: an empty answer would be taught.
+    Malformed: the row is malformed and may be left out.
+    ValueError: an answer is empty, which is never left out silently.
   """
   if isinstance(row, str):
     raise Malformed(f"{where}: {row}")
@@ -289,7 +300,7 @@ def checked(where: str, row: Row | str, template: str, tokenizer: Tokenizer
   except ValueError as error:
     raise Malformed(f"{where}: {error}") from error
   check(all(m["content"].strip() for m in messages if m["role"] == "assistant"),
-        f"{where}: an answer is empty; leave the row out")
+        f"{where}: an answer is empty; remove the row")
   try:
     return dialogues(messages, template, tokenizer)
   except ValueError as error:
@@ -297,17 +308,17 @@ def checked(where: str, row: Row | str, template: str, tokenizer: Tokenizer
 
 
 def check_turns(messages: Sequence[Message]) -> None:
-  """Raises ValueError unless an answer ends a dialogue and none begins it."""
+  """Raises ValueError if a dialogue begins, or does not end, with an answer."""
   first, last = messages[0]["role"], messages[-1]["role"]
   check(first != "assistant" and last == "assistant", f"it begins with {first}"
         f" and ends with {last}; an answer must end it, not begin it")
 
 
 def source_weights(text: str) -> dict[str, float]:
-  """`math:2,code:0.5` as a dictionary.
+  """Parses `math:2,code:0.5` into {source: weight}.
 
   Raises:
-    ValueError: it is not of that form, or a weight is not positive.
+    ValueError: the text has another form, or a weight is not positive.
   """
   weights = {}
   for part in filter(None, text.split(",")):
@@ -323,7 +334,10 @@ def source_weights(text: str) -> dict[str, float]:
 
 
 def digest(path: str | os.PathLike) -> str:
-  """Of a file's contents: a run goes on only with the data it began with."""
+  """Digest of a file's contents, 16 hex digits.
+
+  A run is only resumed with the same data.
+  """
   hasher = hashlib.sha256()
   with epath.Path(path).open("rb") as file:
     while block := file.read(2**20):
@@ -333,7 +347,11 @@ def digest(path: str | os.PathLike) -> str:
 
 def weight_of(where: str, source: str, weights: Mapping[str, float] | None
               ) -> float:
-  """Factor of the loss of a row."""
+  """The factor of the loss of a row from `source`.
+
+  Raises:
+    ValueError: `weights` lacks the source; the message begins with `where`.
+  """
   if not weights or not source:
     return 1.0
   check(source in weights, f"{where}: source {source!r} has no weight; add"
@@ -342,14 +360,14 @@ def weight_of(where: str, source: str, weights: Mapping[str, float] | None
 
 
 def ahead(dataset: grain.MapDataset, workers: int) -> Iterator[Any]:
-  """The elements of a data set in order, made ahead of their use.
+  """The elements of a data set in order, prefetched.
 
   Args:
-    dataset: goes to the workers as it is.
-    workers: processes that make them; 0 does it in a thread. Processes end when
-      the iterator is closed. They need absl's flags to be parsed. SIGINT and
-      SIGTERM are for the process that saves: they are blocked in workers from
-      their first moment on.
+    dataset: is pickled and sent to the workers.
+    workers: number of processes that make the elements; 0 for a thread.
+      Processes need absl's flags to be parsed and end when the iterator is
+      closed. SIGINT and SIGTERM are blocked in them from the start, because
+      the main process handles them and saves a checkpoint.
   """
   made = dataset.to_iter_dataset(
       grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
@@ -358,10 +376,10 @@ def ahead(dataset: grain.MapDataset, workers: int) -> Iterator[Any]:
     return
   made = made.mp_prefetch(grain.MultiprocessingOptions(
       num_workers=workers, per_worker_buffer_size=2))
-  # Starting it would unblock the two signals.
+  # Now, because starting it unblocks the two signals.
   resource_tracker.ensure_running()
   with contextlib.closing(iter(made)) as elements:
-    # Workers start with the first element, and inherit the mask.
+    # Workers start when the first element is requested and inherit the mask.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK,
                                   (signal.SIGINT, signal.SIGTERM))
     try:
@@ -374,18 +392,17 @@ def ahead(dataset: grain.MapDataset, workers: int) -> Iterator[Any]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Packed:
-  """Examples in batches; every batch follows from its number alone.
+  """Packed batches of examples, each a pure function of its number.
 
-  Epoch e goes through all examples in an order drawn from (seed, e). Batches
-  run across epochs, each example comes once an epoch, whole; behind the last
-  epoch rows are empty.
+  An epoch has every example once, uncut, in an order drawn from (seed, epoch).
+  A batch may span two epochs; after the last epoch rows are empty.
 
   Attributes:
     examples: at least one.
     rows: B.
-    capacity: T, at least the length of every example less one.
+    capacity: T, at least the tokens of the longest example - 1.
     seed: of the order, not negative.
-    epochs: passes over the examples; None for no end.
+    epochs: passes over the examples; None for endless.
   """
 
   examples: Sequence[Example]
@@ -394,9 +411,9 @@ class Packed:
   seed: int = 0
   epochs: int | None = None
 
-  @functools.lru_cache(maxsize=2)  # noqa: B019 - one of these lives a run
+  @functools.lru_cache(maxsize=2)  # noqa: B019 - one instance per run
   def plan(self, epoch: int) -> list[list[int]]:
-    """The examples of each row of an epoch."""
+    """The indices of the examples in each row of an epoch."""
     rng = np.random.default_rng((self.seed, epoch))
     order = rng.permutation(len(self.examples))
     plan = []
@@ -408,17 +425,16 @@ class Packed:
 
   @functools.cached_property
   def slots_E(self) -> np.ndarray:
-    """Slots of a row that each example takes."""
+    """int [E], the slots that each example takes in a row."""
     return lengths(self.examples) - 1
 
   @functools.cached_property
   def starts(self) -> list[int]:
-    """Number of the first row of each epoch that was looked at, and the next.
-    """
+    """The first row of each epoch planned so far, and of the next; a cache."""
     return [0]
 
   def steps(self) -> int:
-    """Batches until the last epoch is over."""
+    """The number of batches in all epochs; `epochs` must be set."""
     return -(-self._start(self.epochs) // self.rows)
 
   def batch(self, number: int) -> TokenBatch:
@@ -429,7 +445,7 @@ class Packed:
 
   def stream(self, first: int, end: int, workers: int = 0
              ) -> Iterator[TokenBatch]:
-    """Batches first, ..., end - 1, made ahead; to be closed, see `ahead`."""
+    """Batches first..end-1, prefetched; close the iterator, see `ahead`."""
     return ahead(grain.MapDataset.range(first, end).map(self.batch), workers)
 
   def _start(self, epoch: int) -> int:
@@ -448,7 +464,7 @@ class Packed:
     return self.packed([self.examples[i] for i in chosen])
 
   def packed(self, examples: Sequence[Example]) -> TokenBatch:
-    """One row."""
+    """The examples packed into one row."""
     row = packing.pack([packing.Sequence(
         tokens=e.tokens, weights=np.float32(e.weight) * e.trained)
         for e in examples], self.capacity, rows=1)

@@ -1,11 +1,11 @@
-"""Supervised examples that stay in their files: bounded memory, any size.
+"""Supervised examples that stay in their files, for data larger than memory.
 
   data = sft_stream.load(paths, tokenizer, template, capacity, workers=8)
 
-Files are read through once, by worker processes, for where each example lies
-and how long it is: some 30 bytes an example are held. Its ids are made again
-when a batch needs them, in workers too. Batches are those of `sft.Packed` on
-examples in memory, to the bit: they follow from (seed, number) alone.
+Worker processes read the files once to find the position and length of each
+example; about 30 bytes per example are held in memory. When a batch needs an
+example, a worker reads and tokenizes it again. The batches are bit-identical to
+those of `sft.Packed` with examples in memory.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from r1jax.data.text import templates
 from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.report.progress import Progress
 
-_LINES = 256  # of a task of a worker
+_LINES = 256  # lines that a worker reads per task
 _BLOCK = 2**20  # bytes read at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reader:
-  """Makes examples of lines; it goes to workers.
+  """Converts lines to examples; is pickled and sent to workers.
 
   Attributes:
-    tokenizer: of the model.
+    tokenizer: the model's.
     template: how messages become text.
-    eos_id: that ends an answer.
+    eos_id: ends an answer.
   """
 
   tokenizer: Tokenizer
@@ -51,11 +51,11 @@ class Reader:
 
   def examples(self, where: str, line: bytes
                ) -> tuple[Row, list[Example]]:
-    """A row and its examples, with the row's own weights.
+    """A row and its examples, with the row's own weight.
 
     Raises:
-      sft.Malformed: it can be left out.
-      ValueError: it cannot.
+      sft.Malformed: the row is malformed and may be left out.
+      ValueError: an answer is empty.
     """
     row = sft_rows.parsed(line)
     dialogues = sft.checked(where, row, self.template, self.tokenizer)
@@ -65,11 +65,11 @@ class Reader:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lines:
-  """Lines of a file by where they begin.
+  """The lines of a file, found by their offsets.
 
   Attributes:
-    path: of the file.
-    starts_L: int64, byte of each line's beginning, and the file's size.
+    path: the file.
+    starts_L: int64 [lines + 1], byte offset of each line, and the file's size.
   """
 
   path: str
@@ -77,10 +77,10 @@ class Lines:
 
   @classmethod
   def of(cls, path: str | os.PathLike) -> Lines:
-    """Those of a file.
+    """Reads a file's offsets.
 
     Raises:
-      ValueError: it cannot be read.
+      ValueError: the file cannot be read.
     """
     starts, at = [np.zeros(1, np.int64)], 0
     try:
@@ -94,7 +94,7 @@ class Lines:
           f"data={path} cannot be read ({error.strerror or error}); give JSONL"
           " files, separated by commas") from error
     starts_L = np.concatenate(starts)
-    if starts_L[-1] != at:  # the last line has no end
+    if starts_L[-1] != at:  # no newline at the end of the file
       starts_L = np.append(starts_L, at)
     return cls(os.fspath(path), starts_L)
 
@@ -102,7 +102,7 @@ class Lines:
     return len(self.starts_L) - 1
 
   def read(self, first: int, end: int) -> list[bytes]:
-    """Lines first, ..., end - 1."""
+    """Lines first..end-1, with their newlines."""
     with epath.Path(self.path).open("rb") as file:
       file.seek(int(self.starts_L[first]))
       text = file.read(int(self.starts_L[end] - self.starts_L[first]))
@@ -111,14 +111,15 @@ class Lines:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Streamed(Sequence):
-  """Examples in files, made when they are asked for.
+  """Examples in files, read and tokenized on access.
 
   Attributes:
-    reader: makes them.
-    files: that they are in.
-    file_E, line_E, part_E: which file, line, and dialogue of the line.
-    lengths_E: tokens of each.
-    weights_E: factor of each one's loss by its source.
+    reader: makes examples of lines.
+    files: the files.
+    file_E, line_E, part_E: int32, each example's index in `files`, line, and
+      index among the line's examples.
+    lengths_E: int32, tokens of each example.
+    weights_E: float32, factor of each example's loss by its source.
   """
 
   reader: Reader
@@ -139,13 +140,13 @@ class Streamed(Sequence):
     _, examples = self.reader.examples(where, line)
     example = examples[self.part_E[i]]
     check(len(example.tokens) == self.lengths_E[i], f"{where} has changed since"
-          " the run began; give the command again")
+          " the run read it first; start the command again")
     return example._replace(weight=float(self.weights_E[i]) * example.weight)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Scan:
-  """The work of a worker: a piece of a file to numbers."""
+  """A worker's task: scans some lines of a file for their examples' sizes."""
 
   reader: Reader
   files: tuple[Lines, ...]
@@ -155,7 +156,7 @@ class _Scan:
     which, first = self.tasks[task]
     lines, rows = self.files[which], []
     scan: dict[str, Any] = {"rows": 0, "malformed": []}
-    sources: dict[str, tuple[int, str]] = {}  # its number, where it is first
+    sources: dict[str, tuple[int, str]] = {}  # (index, first FILE:LINE)
     unread: set[str] = set()
     end = min(first + _LINES, len(lines))
     for number, line in enumerate(lines.read(first, end), first):
@@ -174,7 +175,7 @@ class _Scan:
       unread |= row.unread
       rows += [(which, number, part, len(e.tokens), int(e.trained.sum()), at)
                for part, e in enumerate(examples)]
-    # As a list: on their way between processes dicts are sorted.
+    # A list, because grain sorts dicts that it sends between processes.
     return scan | {
         "sources": [(name, where) for name, (_, where) in sources.items()],
         "unread": sorted(unread),
@@ -185,18 +186,18 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
          template: str, capacity: int,
          weights: Mapping[str, float] | None = None, *, workers: int = 0,
          quiet: bool = False) -> Data:
-  """`sft.load` without holding the rows; the same examples in the same order.
+  """`sft.load` that leaves examples in their files; same examples and order.
 
   Args:
-    paths, tokenizer, template, capacity, weights: as there.
-    workers: processes that read and tokenise; 0 does it in this one. They need
-      absl's flags to be parsed, as every experiment has them.
+    paths, tokenizer, template, capacity, weights: as for `sft.load`.
+    workers: number of processes that read and tokenize; 0 for none. They need
+      absl's flags to be parsed, as in every experiment.
     quiet: shows no progress.
 
   Raises:
-    ValueError: as there.
+    ValueError: as `sft.load`; or a file is one JSON value, not JSON Lines.
   """
-  # Refuses what rows cannot mend.
+  # An unknown template is an error, not the fault of every row.
   templates.prompt(ask(""), template, tokenizer)
   reader = Reader(tokenizer, template, sft.end_of_answer(template, tokenizer))
   files = tuple(Lines.of(path) for path in paths)
@@ -204,8 +205,8 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
     sft_rows.check_any(lines.path, len(lines))
     (first,) = lines.read(0, 1)
     check(not sft_rows.is_whole(first), f"data={lines.path} is one JSON value;"
-          " with --workers give JSON Lines, a row a line (jq -c '.[]' FILE"
-          " makes them), or leave --workers out")
+          " with --workers give JSON Lines, one row per line (jq -c '.[]' FILE"
+          " writes them), or omit --workers")
   tasks = tuple((which, first) for which, lines in enumerate(files)
                 for first in range(0, len(lines), _LINES))
   total, too_long, trained = 0, 0, 0
@@ -229,7 +230,7 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
       fits = rows[:, 3] - 1 <= capacity
       too_long += int((~fits).sum())
       trained += int(rows[fits, 4].sum())
-      # Small integers: most of what is held.
+      # int32, because this is most of the memory that is held.
       parts.append(rows[fits, :4].astype(np.int32))
       factors.append(factor[rows[fits, 5]].astype(np.float32))
       progress.step({})

@@ -1,17 +1,17 @@
-"""Chats: messages rendered by a model's own template.
+"""Renders chats by a model's own chat template.
 
 A template is a program that comes with a model's files. It runs in Jinja's
-immutable sandbox in a process of its own, see `rendering`: it sees the messages
-and the special tokens, no file, no attribute that begins with an underscore,
-changes nothing, and has limits of time, memory and length.
+immutable sandbox in a separate process, see `rendering`: it has access to the
+messages and the special tokens, but not to files or attributes that begin with
+an underscore, and has limits of time, memory and length.
 
-What people and models wrote stays text: control tokens are the template's alone
-(`tokenizer.escaped`).
+Control tokens in messages are escaped, so only the template can write control
+tokens (`tokenizer.escaped`).
 
-Templates of models that also see images (Llama Guard 3 1B and 4, among guards)
-read a message's content as a list of parts, and of a text make nothing at all,
-without an error: a guard would judge an empty conversation. Where no message's
-text comes out, each is given as one part.
+Templates of models that also take images (among guards Llama Guard 3 1B and 4)
+expect a message's content as a list of parts, and render nothing for a text,
+without an error: a guard would judge an empty conversation. So if no message's
+text is in the result, each text is passed as a list of one part.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from r1jax.data.text import rendering
 from r1jax.data.text.tokenizer import Tokenizer, escaped
 
 THINK = "<think>\n"
-# The form of DeepSeek-R1 (arXiv:2501.12948): system text, then turns; of past
-# answers only what follows the thought; the next answer begins with a thought.
+# DeepSeek-R1's format (arXiv:2501.12948): system text, then turns; past answers
+# without their thoughts; the next answer begins with a thought.
 R1 = """\
 {{- bos_token -}}
 {%- for message in messages -%}
@@ -45,9 +45,9 @@ R1 = """\
 {%- endif -%}
 """
 _R1_TOKENS = frozenset({"<｜User｜>", "<｜Assistant｜>"})
-# A thought that the template opened, or closed at once to forbid one.
+# A thought that the template opens, or also closes to suppress it.
 _TAIL = re.compile(r"(?:<think>\s*(?:</think>\s*)?|</think>\s*)\Z")
-# What templates that can think or not call their switch (DeepSeek-V3.1, Qwen3).
+# Variables that switch thinking on in templates (DeepSeek-V3.1, Qwen3).
 _SWITCHES = {"thinking": True, "enable_thinking": True}
 
 
@@ -58,21 +58,22 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
   """The text of a chat, for `tokenizer.encode_chat`.
 
   Args:
-    tokenizer: its special tokens are the template's variables.
+    tokenizer: its special tokens are variables of the template.
     messages: {"role": "system" | "user" | "assistant", "content": text} each.
-    template: Jinja source; the tokenizer's own if None. `R1` is built in.
-    add_generation_prompt: whether to end where the assistant begins.
-    think: whether to open a thought there: by the template's own switch if it
-      has one, else after it, unless it has opened one.
-    variables: of the template, beside its usual ones, of what JSON has.
+    template: Jinja source, such as `R1`; None for the tokenizer's own.
+    add_generation_prompt: whether to end with the beginning of an assistant's
+      turn.
+    think: whether to open a thought there: by the template's own switch, or by
+      appending `THINK` if the template has not opened one.
+    variables: further variables of the template, JSON-serialisable.
 
   Returns:
-    The text, in which the messages' own control tokens are escaped.
+    The text, with the control tokens in messages escaped.
 
   Raises:
     ValueError: there is no template, the tokenizer lacks its tokens, a message
-      is malformed, or the template fails, refuses the messages, leaves the
-      sandbox or meets a limit.
+      is malformed, or the template fails, refuses the messages, violates the
+      sandbox or exceeds a limit.
   """
   name = "chat template" if template is None else "given chat template"
   source = tokenizer.chat_template if template is None else template
@@ -91,7 +92,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
       "messages": safe, "add_generation_prompt": add_generation_prompt,
       "tools": None, "documents": None}
   taken = sorted(given.keys() & (variables or {}).keys())
-  check(not taken, f"the template's variables {taken} are not to be given")
+  check(not taken, f"the template's variables {taken} cannot be given here")
   given |= dict(tokenizer.special_tokens) | (_SWITCHES if think else {}) | (
       variables or {})
   try:
@@ -111,19 +112,20 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
 
 
 def _shows(text: str, messages: Sequence[Mapping[str, str]]) -> bool:
-  """Whether a message's text is in a rendered one; so if all are blank."""
+  """Whether any message's text is in the rendered one; True if all are blank.
+  """
   texts = [message["content"].strip() for message in messages]
   return not any(texts) or any(one and one in text for one in texts)
 
 
 def tail(text: str) -> str:
-  """The beginning of the answer that a rendered chat ends with, or ""."""
+  """The beginning of an answer at the end of a rendered chat: tags, or ""."""
   match = _TAIL.search(text)
   return match.group() if match else ""
 
 
 def check_messages(messages: Sequence[Mapping[str, str]]) -> None:
-  """Raises ValueError if there are none or one is malformed."""
+  """Raises ValueError if there are no messages or one is malformed."""
   if not messages:
     raise ValueError("there are no messages: give at least one")
   for number, message in enumerate(messages):

@@ -1,4 +1,4 @@
-"""Tokenizers of open models: `tokenizer.json` and the files beside it."""
+"""Tokenizers of Hugging Face models: `tokenizer.json` and related files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from r1jax.data.text.tokenizer import (
 
 _JSON, _MODEL = "tokenizer.json", "tokenizer.model"
 _GENERATION, _CONFIG = "generation_config.json", "config.json"
-DATE = "date.txt"  # what a run takes for today in a template that tells it
+DATE = "date.txt"  # the fixed date for chat templates that tell today's date
 _FILES = (_JSON, "tokenizer_config.json", "special_tokens_map.json",
           _GENERATION, "chat_template.jinja", DATE)
 _ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
-# How control tokens are written: <|im_start|>, <｜User｜>.
+# Strings that look like control tokens: <|im_start|>, <｜User｜>.
 _CONTROL = re.compile(r"<[|｜].*[|｜]>")
 
 
@@ -33,22 +33,22 @@ def load(path: str | os.PathLike) -> Tokenizer:
   """The tokenizer at `path`, local or gs://.
 
   Args:
-    path: a model's folder; its tokenizer.json, which is read with the files
-      beside it; or a SentencePiece model. A folder that has no tokenizer.json
-      gives its tokenizer.model.
+    path: a model's folder, its tokenizer.json (the related files in the same
+      folder are read too), or a SentencePiece model file. In a folder without
+      tokenizer.json its tokenizer.model is read.
 
   Raises:
-    ValueError: nothing is there, or it is malformed; names the file.
+    ValueError: a file is missing or malformed; the message names it.
   """
   path = epath.Path(path)
   if path.is_dir():
     if not (path / _JSON).is_file() and not (path / _MODEL).is_file():
       raise ValueError(
           f"tokenizer {path}: the folder has neither {_JSON} nor {_MODEL};"
-          " give --tokenizer=FILE or the folder of a whole model")
+          " give --tokenizer=FILE or a folder that has one of them")
     path = path / (_JSON if (path / _JSON).is_file() else _MODEL)
   if path.name == _JSON and path.exists():
-    # Whoever opens a pipe waits for ever.
+    # is_file, because opening a named pipe would block for ever.
     files = {name: (path.parent / name).read_bytes() for name in _FILES
              if (path.parent / name).is_file()}
     if (path.parent / _CONFIG).is_file():
@@ -59,42 +59,44 @@ def load(path: str | os.PathLike) -> Tokenizer:
 
 
 class HfTokenizer:
-  """A `tokenizer.json`; what it means beyond pieces is in the files beside it.
+  """A `tokenizer.json`, with the special tokens that related files define.
 
-  Beginning: `bos_id` is set where texts begin with it: by `add_bos_token`, or
-  without that by the post-processor of tokenizer.json.
-  End: the `eos_token` and every `eos_token_id` of generation_config.json.
-  Padding: `pad_token`, or the smallest end; see `Tokenizer.pad_id`.
+  `bos_id` is set if texts begin with it: if `add_bos_token` is true, or, where
+  that is not given, if the post-processor of tokenizer.json prepends it.
+  `eos_ids` are the `eos_token` and every `eos_token_id` of
+  generation_config.json (to which `load` adds those of config.json).
+  `pad_id` is the `pad_token`, or the smallest of `eos_ids`.
 
-  Departures from transformers: strings of the form <|...|> are control tokens
-  even where the file does not mark them special, so that neither a question
-  nor a completion can pass for the structure of a chat; the tags of the think
-  and answer grammar never are, because rewards read them. Decoding leaves
-  spaces before punctuation as they are. Truncation and padding that were saved
-  in the file are turned off.
+  Differences from transformers: strings of the form <|...|> are control tokens
+  even if the file does not mark them special, so that neither a question nor a
+  completion can imitate the structure of a chat. The tags of the think and
+  answer grammar are never control tokens, because rewards read them. Decoding
+  keeps spaces before punctuation. Truncation and padding settings that were
+  saved in the file are turned off.
 
-  Inside, control tokens have other names, between numbers drawn for this
-  instance: so no text can spell one, neither as a token of its own, nor
-  after the file's normalization, nor as a piece of a vocabulary that lists it
-  (Llama 2's and Gemma's do).
+  Internally, control tokens are renamed: a random number drawn for this
+  instance precedes and follows the name. So no text can contain one, neither as
+  an added token, nor after the file's normalization, nor as a piece that the
+  vocabulary lists (as those of Llama 2 and Gemma do).
   """
 
   def __init__(self, files: Mapping[str, bytes], name: str):
-    """Reads the contents of a folder.
+    """Builds the tokenizer from the contents of its files.
 
     Args:
-      files: contents of tokenizer.json and, if they exist, of the other files
-        that `load` reads, by name.
-      name: of the folder, for messages.
+      files: file name -> contents; tokenizer.json and, if they exist, the
+        other files that `load` reads.
+      name: the folder, for error messages.
 
     Raises:
-      ValueError: a file is malformed, there is no end of sequence, or a special
-        token is not in the vocabulary.
+      ValueError: a file is malformed, there is no end-of-sequence token, or a
+        special token is not in the vocabulary.
     """
     self.files, self._name = dict(files), name
     config = self._json("tokenizer_config.json")
     sources = [self._json("special_tokens_map.json"), config]
-    if "added_tokens_decoder" in config:  # newer: the map is a leftover
+    # Newer tokenizer configs replace the map, which may be out of date.
+    if "added_tokens_decoder" in config:
       sources.reverse()
     self.special_tokens = _special(*sources)
     self.chat_template = self._template(config)
@@ -113,18 +115,21 @@ class HfTokenizer:
     self.bos_id = bos if adds_bos else None
 
   def encode(self, text: str) -> list[int]:
-    """Ids of `text`, without bos or eos; no text becomes a control id."""
+    """Ids of `text`, without bos or eos; never the id of a control token."""
     return self._pieces.encode(text, add_special_tokens=False).ids
 
   def encode_chat(self, text: str) -> list[int]:
-    """Ids of `text`, whose control tokens become their ids; no bos is added.
+    """Ids of a rendered chat, where control tokens become their ids.
 
-    What `ESCAPE` stands before is text.
+    No bos is added. A character after `ESCAPE` is plain text.
     """
     return self.encode(self._marked(text))
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of `ids` (any integers, also NumPy's)."""
+    """Text of `ids` (Python or NumPy integers), without control tokens.
+
+    Ids outside the vocabulary are skipped.
+    """
     known = [int(i) for i in ids if 0 <= i < self.vocab_size]
     return self._pieces.decode(known, skip_special_tokens=True)
 
@@ -137,21 +142,24 @@ class HfTokenizer:
     return self.files.get(DATE, b"").decode().strip()
 
   def on(self, date: str) -> HfTokenizer:
-    """The same, for which it is always `date`, YYYY-MM-DD; its files say so."""
+    """A copy whose chat template sees `date` (YYYY-MM-DD) as today.
+
+    Its `files` have the date too.
+    """
     return HfTokenizer(self.files | {DATE: f"{date}\n".encode()}, self._name)
 
   def ending(self, end: int) -> HfTokenizer:
-    """The same with one more end, which its files name."""
+    """A copy with `end` added to `eos_ids`; its `files` have it too."""
     fields = self._json(_GENERATION) | {
         "eos_token_id": sorted(self.eos_ids | {end})}
     return HfTokenizer(self.files | {_GENERATION: _written(fields)}, self._name)
 
   def _marked(self, text: str) -> str:
-    """A rendered chat with its control tokens under their inner names."""
+    """A rendered chat with its control tokens renamed and escapes removed."""
     there = [token for token in self.control_tokens if token in text]
     if not there and (ESCAPE not in text or not self.control_tokens):
       return text
-    # Where several begin, the longest is meant, as in the library.
+    # Of several that begin at a character the longest wins, as in tokenizers.
     found = "|".join(map(re.escape, sorted(there, key=len, reverse=True)))
     return re.sub(
         f"{ESCAPE}(.)" + (f"|({found})" if there else ""),
@@ -159,7 +167,7 @@ class HfTokenizer:
         text, flags=re.DOTALL)
 
   def _parse(self) -> tokenizers.Tokenizer:
-    """The pieces, with control tokens marked and renamed."""
+    """tokenizer.json, with control tokens marked special and renamed."""
     fields = self._json(_JSON)
     named = set(self.special_tokens.values()) - set(TAGS)
     unlisted, control = set(named), set(named)
@@ -175,7 +183,7 @@ class HfTokenizer:
           token["content"] = self._inner(content)
       _rename(fields["model"], {t: self._inner(t) for t in control})
       pieces = tokenizers.Tokenizer.from_str(json.dumps(fields))
-    except Exception as error:  # the library raises nothing more precise
+    except Exception as error:  # tokenizers raises bare Exception
       raise ValueError(
           f"tokenizer {self._name}/{_JSON} is malformed ({error}); fetch it"
           " again") from error
@@ -196,11 +204,11 @@ class HfTokenizer:
     if not all(isinstance(i, int) and i >= 0 for i in end_ids):
       raise ValueError(
           f"tokenizer {self._name}/{_GENERATION} has eos_token_id="
-          f"{ids}; give one id or a list of them")
+          f"{ids}; give one id >= 0 or a list of them")
     if not end_ids:
       raise ValueError(
-          f"tokenizer {self._name} has no end of sequence; name the eos_token"
-          " in tokenizer_config.json or eos_token_id in generation_config.json")
+          f"tokenizer {self._name} has no end of sequence; set eos_token in"
+          " tokenizer_config.json or eos_token_id in generation_config.json")
     return frozenset(end_ids)
 
   def _id(self, role: str) -> int | None:
@@ -211,11 +219,11 @@ class HfTokenizer:
     return self._pieces.token_to_id(self._inner(token) if control else token)
 
   def _inner(self, token: str) -> str:
-    """The name of a control token in `_pieces`."""
+    """The internal name of a control token, used in `_pieces`."""
     return self._mark + token + self._mark
 
   def _json(self, file: str) -> dict[str, Any]:
-    """A file's fields; none if it does not exist."""
+    """A JSON file's fields; {} if the file does not exist."""
     try:
       fields = json.loads(self.files.get(file, b"{}"))
     except ValueError as error:  # not UTF-8, or not JSON
@@ -228,7 +236,10 @@ class HfTokenizer:
     return fields
 
   def _template(self, config: Mapping[str, Any]) -> str | None:
-    """The chat template: its own file, or a field, which may name several."""
+    """The chat template, from its own file or from tokenizer_config.json.
+
+    Of several in the config, the one named "default".
+    """
     if "chat_template.jinja" in self.files:
       return self.files["chat_template.jinja"].decode(errors="replace")
     template = config.get("chat_template")
@@ -241,15 +252,15 @@ class HfTokenizer:
 
 def _with_models_ends(files: Mapping[str, bytes], config: bytes, name: str
                       ) -> dict[str, bytes]:
-  """The files, with the ends that the model's config.json names among them.
+  """The files, with config.json's eos_token_id added to generation_config.json.
 
-  Some models name one end there and another in generation_config.json.
+  Some models have different ids in the two.
   """
   try:
     fields = json.loads(config)
     kept = json.loads(files.get(_GENERATION, b"{}"))
   except ValueError:
-    return dict(files)  # who reads them says what is wrong
+    return dict(files)  # HfTokenizer or the model's loader reports the error
   if not (isinstance(fields, dict) and isinstance(kept, dict)):
     return dict(files)
   text = fields.get("text_config")
@@ -272,12 +283,12 @@ def _written(fields: Mapping[str, Any]) -> bytes:
 
 
 def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
-  """Gives pieces of a vocabulary other names.
+  """Renames pieces of a vocabulary, in place.
 
-  Merges that would make one of text go.
+  Merges whose result is such a piece are removed, so text cannot form it.
   """
   vocab = model["vocab"]
-  if isinstance(vocab, list):  # of pieces with their scores
+  if isinstance(vocab, list):  # Unigram: [piece, score] pairs
     model["vocab"] = [[names.get(piece, piece), *score]
                       for piece, *score in vocab]
     return
@@ -295,7 +306,7 @@ def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
 
 
 def _special(*sources: Mapping[str, Any]) -> dict[str, str]:
-  """Special tokens by role; the first source that mentions a role decides."""
+  """Role -> special token, from the first source that has the role."""
   tokens = {}
   for role in _ROLES:
     token = next((s[role] for s in sources if role in s), None)

@@ -1,15 +1,16 @@
-"""The child that renders chat templates: Jinja's sandbox, with limits.
+"""The child process that renders chat templates in Jinja's sandbox.
 
-Started as `python -P -m r1jax.data.text.jinja` (`rendering` is the other
-end). The protocol is JSON lines on stdin and stdout:
+Started by `rendering` as `python -P -m r1jax.data.text.jinja`. The protocol is
+JSON lines on stdin and stdout:
 
   in   {"source": Jinja source, "variables": {name: value},
-        "date": YYYY-MM-DD that it is taken for, or "", "seconds": of computing}
-  out  [text, null], or [null, what is wrong]
+        "date": YYYY-MM-DD to show as today, or "" for the machine's date,
+        "seconds": limit of CPU time}
+  out  [text, null], or [null, error message]
 
-The sandbox bounds what a template sees; the kernel bounds what it costs: too
-much computing kills this process even in the middle of a C loop, and memory
-runs out early.
+The sandbox restricts what a template can access; the kernel restricts what it
+can use: after `seconds` of CPU time a signal kills this process, even inside a
+C loop, and its address space is limited to `MEMORY`.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ import jinja2.sandbox
 import jinja2.utils
 
 MEMORY = 1 << 30  # bytes of address space
-LONGEST = 1 << 24  # characters of one text
+LONGEST = 1 << 24  # characters of a rendered text
 
 
 def main() -> None:
-  """Serves until stdin ends, which it does when the parent dies."""
+  """Answers requests until stdin ends, at the latest when the parent dies."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGPROF, signal.SIG_DFL)
   with contextlib.suppress(ValueError, OSError):
@@ -47,7 +48,7 @@ def main() -> None:
     try:
       text, error = render(request["source"], request["variables"],
                            request["date"]), None
-    except Exception as raised:  # a template fails in every way a program can
+    except Exception as raised:  # a template can raise anything
       text, error = None, f"{type(raised).__name__}: {raised}"[:1000]
     signal.setitimer(signal.ITIMER_PROF, 0)
     sys.stdout.write(json.dumps([text, error]) + "\n")
@@ -55,23 +56,24 @@ def main() -> None:
 
 
 def render(source: str, variables: dict[str, Any], date: str = "") -> str:
-  """The text that a template makes of its variables.
+  """Renders a template.
 
   Args:
-    source: Jinja.
-    variables: by name.
-    date: that it is told; by default today's, by the machine's clock.
+    source: Jinja source.
+    variables: name -> value.
+    date: YYYY-MM-DD that `strftime_now` formats; the machine's date if empty.
 
   Raises:
-    Exception: of any kind; the template's own, Jinja's, or the sandbox's.
+    Exception: any that the template, Jinja or its sandbox raises;
+      jinja2.TemplateError for more than `LONGEST` characters.
   """
   if date:
     variables = variables | {
         "strftime_now": datetime.datetime.fromisoformat(date).strftime}
   text = _compiled(source).render(variables)
   if len(text) > LONGEST:
-    raise jinja2.TemplateError(f"it made {len(text)} characters, more than"
-                               f" {LONGEST}")
+    raise jinja2.TemplateError(f"the rendered text has {len(text)} characters,"
+                               f" more than {LONGEST}")
   return text
 
 
@@ -82,11 +84,11 @@ def _compiled(source: str) -> jinja2.Template:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-  """What templates may use, as transformers offers it to them."""
+  """The environment of transformers: its filters, globals and extensions."""
   env = jinja2.sandbox.ImmutableSandboxedEnvironment(
       trim_blocks=True, lstrip_blocks=True,
       extensions=["jinja2.ext.loopcontrols", _Generation])
-  # Jinja's own escapes HTML.
+  # Jinja's own tojson escapes HTML.
   env.filters["tojson"] = _tojson
   env.globals |= {
       "raise_exception": _raise, "strftime_now": _strftime_now,
@@ -96,7 +98,7 @@ def _environment() -> jinja2.Environment:
 
 
 class _Generation(jinja2.ext.Extension):
-  """`{% generation %}` marks what assistants say, for trainers: its content."""
+  """Renders `{% generation %}` blocks, which mark assistant text, as is."""
 
   tags = frozenset({"generation"})
 
@@ -117,12 +119,12 @@ def _raise(message: str) -> None:
 
 
 def _strftime_now(form: str) -> str:
-  """Today, as some templates tell it: such prompts change from day to day."""
+  """The machine's date and time in a format of strftime."""
   return datetime.datetime.now().strftime(form)
 
 
 class _Namespace(jinja2.utils.Namespace):
-  """Jinja's, without names that Python itself looks for."""
+  """Jinja's namespace, which refuses names that begin with an underscore."""
 
   def __setitem__(self, name: str, value: Any) -> None:
     if name.startswith("_"):
@@ -140,5 +142,5 @@ def _namespace(*args: Any, **fields: Any) -> _Namespace:
 if __name__ == "__main__":
   with contextlib.suppress(BrokenPipeError):
     main()
-  # Nobody reads what could not be written.
+  # Skips flushing stdout, whose reader may be gone.
   os._exit(0)

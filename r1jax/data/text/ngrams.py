@@ -1,12 +1,12 @@
 """Word n-grams of text in any script, as 64-bit hashes.
 
-A text becomes tokens: runs of letters and digits, casefolded, without accents
-and punctuation. Scripts that put no spaces between words (Chinese, Japanese,
-Thai, Lao, Burmese, Khmer) give a token a character. An n-gram is the shortest
-run of tokens that is worth n words, where a word counts 1, a Chinese or
-Japanese character 5/8 and a character of the other unspaced scripts 1/4: ten
-words are 10 English words, 16 Chinese characters or 40 Thai ones, and text that
-mixes scripts needs no decision on what it is.
+A text is split into tokens: runs of letters and digits, casefolded, without
+accents and punctuation; in scripts without spaces between words (Chinese,
+Japanese, Thai, Lao, Burmese, Khmer) every character is a token. From each token
+an n-gram is the shortest run that counts at least n words, where a word counts
+1, a Chinese or Japanese character 5/8 and a character of the other scripts
+without spaces 1/4. So a 10-gram is 10 English words, 16 Chinese characters or
+40 Thai ones, and texts that mix scripts need no language detection.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _THAI = "\u0e01-\u0edf\u1000-\u109f\u1780-\u17ff"
 _TOKEN = re.compile(f"[{_HAN}{_THAI}]|[^\\W_{_HAN}{_THAI}]+")
 _IS_HAN, _IS_THAI = re.compile(f"[{_HAN}]"), re.compile(f"[{_THAI}]")
 
-# Eighths of a word that a token counts, by the lowest two bits of its hash.
+# How many eighths of a word a token counts, by the lowest two bits of its hash.
 _WORD = 8
 _WORTH = np.array([_WORD, 5, 2, 0], np.int64)
 _KIND = np.uint64(3)
-# Nothing is seen of them, but they would tear a word apart: soft hyphens, zero
-# widths, directions, byte-order marks.
+# Invisible characters, which would split a word: soft hyphens, zero-width
+# spaces and joiners, direction marks, byte-order marks.
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _BITS = 2**64
-# Odd, so it has an inverse modulo 2**64: the golden ratio's first 64 bits.
+# 2**64 / golden ratio; odd, so it has an inverse modulo 2**64.
 _FACTOR = 0x9E3779B97F4A7C15
 
 
 def tokens(text: str) -> list[str]:
-  """Words and unspaced characters of a text, in order."""
+  """The tokens of a text, in order; see the module's docstring."""
   if not text.isascii():
     text = _INVISIBLE.sub("", text)
     text = _marks().sub("", unicodedata.normalize("NFKD", text))
@@ -48,17 +48,17 @@ def tokens(text: str) -> list[str]:
 
 
 def words(text: str) -> float:
-  """The length of a text in words, unspaced scripts converted to words."""
+  """The length of a text in words; a character may count less than one."""
   return float(_WORTH[_hashed(tokens(text)) & _KIND].sum() / _WORD)
 
 
 class Grams(NamedTuple):
-  """Every n-gram of some texts, in order.
+  """The n-grams of a list of texts, in order.
 
   Attributes:
-    hashes: uint64, 0 .. 2**64-1.
-    owners: int64, the number of the text.
-    starts, ends: int64, which tokens of that text.
+    hashes: uint64.
+    owners: int64, the index of each n-gram's text.
+    starts, ends: int64, its token range [start, end) in the text.
   """
 
   hashes: np.ndarray
@@ -68,11 +68,11 @@ class Grams(NamedTuple):
 
 
 def grams(texts: Sequence[str], n: int) -> Grams:
-  """The n-grams of many texts at once; texts shorter than `n` words have none.
+  """The n-grams of a list of texts; texts shorter than `n` words have none.
 
   Args:
-    texts: hundreds at a time are fastest.
-    n: words.
+    texts: fastest with hundreds per call.
+    n: length in words.
   """
   tokenized = [tokens(text) for text in texts]
   sizes = np.array([len(f) for f in tokenized], np.int64)
@@ -91,7 +91,7 @@ def grams(texts: Sequence[str], n: int) -> Grams:
 
 
 def common(hashes: np.ndarray, owners: np.ndarray, limit: float) -> np.ndarray:
-  """The hashes, sorted, that more than `limit` distinct owners have."""
+  """The hashes that more than `limit` different owners have, sorted."""
   order = np.lexsort((owners, hashes))
   hashes, owners = hashes[order], owners[order]
   if not len(hashes):
@@ -103,7 +103,7 @@ def common(hashes: np.ndarray, owners: np.ndarray, limit: float) -> np.ndarray:
 
 
 def contains(table: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-  """bool, which of `hashes` are in the sorted `table`."""
+  """bool for each of `hashes`: whether it is in the sorted `table`."""
   if not len(table):
     return np.zeros(len(hashes), bool)
   at = np.searchsorted(table, hashes)
@@ -111,9 +111,11 @@ def contains(table: np.ndarray, hashes: np.ndarray) -> np.ndarray:
 
 
 def plain(text: str) -> str:
-  """A text without differences that mean nothing: spaces, Unicode's forms.
+  """A text in Unicode's NFC with runs of spaces collapsed.
 
-  Case, signs and indentation stay: in code and formulas they mean something.
+  Invisible characters, spaces at line ends and blank lines at both ends are
+  removed. Case, punctuation and indentation stay, since they matter in code and
+  formulas.
   """
   lines = unicodedata.normalize("NFC", _INVISIBLE.sub("", text)).split("\n")
   return "\n".join(map(_spaced, lines)).strip("\n")
@@ -126,7 +128,7 @@ def _spaced(line: str) -> str:
 
 
 def _runs(hashes, starts, ends) -> np.ndarray:
-  """Hashes of hashes[start:end], from a polynomial's prefix sums mod 2**64."""
+  """A hash of each hashes[start:end]: a polynomial hash mod 2**64, mixed."""
   powers, inverses = (
       np.multiply.accumulate(np.concatenate([
           np.ones(1, np.uint64),
@@ -139,7 +141,7 @@ def _runs(hashes, starts, ends) -> np.ndarray:
 
 
 def mix(x: np.ndarray) -> np.ndarray:
-  """Spreads every bit of uint64 over all (the finaliser of MurmurHash3)."""
+  """MurmurHash3's 64-bit finalizer of each uint64."""
   for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
     x = (x ^ (x >> np.uint64(33))) * np.uint64(factor)
   return x ^ (x >> np.uint64(33))
@@ -151,12 +153,12 @@ def _hashed(strings: Iterable[str]) -> np.ndarray:
 
 
 class _Tokens(dict):
-  """Token to hash, whose lowest two bits say what the token is worth.
+  """Cache from token to hash, whose lowest two bits are its script's class.
 
-  Not Python's own hash, which differs between processes.
+  BLAKE2, because Python's `hash` differs between processes.
   """
 
-  _MOST = 2_000_000  # tokens remembered, some 200 MB
+  _MOST = 2_000_000  # tokens cached, about 200 MB
 
   def __missing__(self, token: str) -> int:
     digest = hashlib.blake2b(token.encode("utf-8", "replace"), digest_size=8)

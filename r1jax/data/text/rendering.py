@@ -1,8 +1,8 @@
-"""The parent's end of the child that renders chat templates (`jinja`).
+"""Renders chat templates in a child process (`jinja`).
 
-A template comes with somebody's files and may loop for ever or ask for all
-memory: it costs a child process, of which there is one in each process that
-renders, started at first need and again after a death.
+A template comes with a model's files and is untrusted: it may loop for ever or
+exhaust the memory. Each process that renders has one child, started when it is
+first needed and restarted when it has died.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from typing import Any
 
 from r1jax.data.text import jinja
 
-SECONDS = 5.0  # of computing, for one text; published templates take 0.001
+SECONDS = 5.0  # CPU time limit of a text; published templates take 0.001
 
 
 def render(source: str, variables: Mapping[str, Any], date: str = "") -> str:
-  """The text that a template makes of its variables.
+  """Renders a template.
 
   Args:
-    source: Jinja.
-    variables: by name, of what JSON has.
-    date: YYYY-MM-DD that it is taken for; by default the machine's.
+    source: Jinja source.
+    variables: name -> JSON-ready value.
+    date: YYYY-MM-DD that the template sees as today; "" for the machine's date.
 
   Raises:
-    ValueError: it fails, refuses the variables, leaves the sandbox, or takes
-      more than `SECONDS` of computing, `jinja.MEMORY` or
-      `jinja.LONGEST`; says why.
+    ValueError: the template fails, refuses the variables, violates the
+      sandbox, or exceeds `SECONDS`, `jinja.MEMORY` or `jinja.LONGEST`; the
+      message says which.
   """
-  # A forked process must not speak with its parent's child.
+  # Keyed by process id: a forked process must not use its parent's child.
   text, error = _child(os.getpid()).ask(
       {"source": source, "variables": dict(variables), "date": date,
        "seconds": SECONDS})
@@ -55,7 +55,7 @@ def _child(pid: int) -> _Child:
 
 
 class _Child:
-  """One process at a time; threads take turns."""
+  """The child process; threads use it one at a time."""
 
   def __init__(self):
     self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class _Child:
     self._process: subprocess.Popen | None = None
 
   def ask(self, request: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """(text, None) or (None, what is wrong)."""
+    """The reply to a request: (text, None) or (None, error message)."""
     line = json.dumps(request).encode() + b"\n"
     with self._lock:
       process = self._started()
@@ -75,16 +75,16 @@ class _Child:
       if not reply.endswith(b"\n"):
         status = self._end()
         if status == -signal.SIGPROF:
-          return None, f"it computed for more than {request['seconds']:g} s"
-        return None, f"the process that rendered it died ({status})"
+          return None, f"it took more than {request['seconds']:g} s of CPU time"
+        return None, f"the process that rendered it died (status {status})"
       text, error = json.loads(reply)
       if error and error.startswith("MemoryError"):
-        self._end()  # what it still holds is the template's
+        self._end()  # the process may still hold the template's memory
         error = f"it took more than {jinja.MEMORY >> 20} MiB of memory"
       return text, error
 
   def stop(self) -> None:
-    """Ends the process, in the program that started it."""
+    """Ends the process; does nothing in a fork of the one that started it."""
     if os.getpid() == self._owner:
       with self._lock:
         self._end()
@@ -93,7 +93,7 @@ class _Child:
     if self._process is None or self._process.poll() is not None:
       self._end()
       path = os.pathsep.join(os.path.abspath(p) for p in sys.path)
-      # Its own session: a Ctrl-C in the terminal reaches the parent alone.
+      # In a session of its own, so Ctrl-C in the terminal does not reach it.
       self._process = subprocess.Popen(
           [sys.executable, "-P", "-m", "r1jax.data.text.jinja"],
           stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -101,11 +101,11 @@ class _Child:
     return self._process
 
   def _end(self) -> int | None:
-    """Kills and reaps the process, if there is one; its exit status."""
+    """Kills and reaps the process; returns its exit status, None if none."""
     process, self._process = self._process, None
     if process is None:
       return None
-    process.kill()  # changes nothing for one that died of something else
+    process.kill()  # does nothing if it is already dead
     with contextlib.suppress(BrokenPipeError):
       process.stdin.close()
     process.stdout.close()

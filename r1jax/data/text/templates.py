@@ -1,11 +1,15 @@
-"""Prompt templates: a question in, the text that the model continues.
+"""Prompt templates: from a question to the text that the model continues.
 
-A template gives a form, never a hint about content. It is a name ("r1-zero",
-"plain", or one of `CHATS`, which may be followed by variables of the chat
-template, as in chat:enable_thinking=False, by a system message, and by
-instruct=False) or a wording: any text with
-{question} in it, which `read` takes from a file. In the plain ones the
-completion follows the last character, so it begins with a space.
+A template prescribes the form of an answer, not its content. It is one of
+
+  - a plain template by name: "r1-zero" or "plain";
+  - a chat template by name, one of `CHATS`, optionally with variables
+    (chat:enable_thinking=False), a system message (chat:system="...") and
+    instruct=False (see `Chat`);
+  - a wording: any text that contains {question}; `read` takes it from a file.
+
+In plain templates and wordings the completion follows the last character
+directly, so it usually begins with a space.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from r1jax.data.text.tokenizer import Tokenizer, escaped
 
 QUESTION = "{question}"
 
-# Our wording, see `render`.
+# Our own wording, see `render`.
 R1_ZERO = (
     "The User asks, the Assistant thinks it over, then answers, as in"
     " <think> thoughts </think> <answer> answer </answer>"
@@ -33,23 +37,22 @@ R1_ZERO = (
 PLAIN = "Question: {question} Answer:"
 
 TEMPLATES = {"r1-zero": R1_ZERO, "plain": PLAIN}
-# Templates that tokenizers bring: arguments of `chat.render`.
+# Chat templates: name -> arguments of `chat.render`.
 CHATS = {"chat": {}, "chat-think": {"think": True}, "r1": {"template": chat.R1}}
 
 
-_ANSWER = "ZQX"  # that no template writes by itself
+_ANSWER = "ZQX"  # occurs in no template
 _WORDS = {"True": True, "False": False, "None": None}
 
 
 class Chat(NamedTuple):
-  """What the name of a chat template says.
+  """A chat template's name, parsed.
 
   Attributes:
     options: arguments of `chat.render`.
-    system: what stands before conversations that bring no system message, or
-      "".
-    instructs: whether questions may be followed by an instruction on the form
-      of the answer (`rewards.asked`).
+    system: system message for conversations that have none, or "".
+    instructs: whether an instruction on the answer's form may be appended to
+      questions (`rewards.asked`).
   """
 
   options: Mapping[str, Any]
@@ -59,11 +62,11 @@ class Chat(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def chat_of(template: str) -> Chat | None:
-  """What a name of `CHATS` says, with what follows it; None for others.
+  """Parses NAME or NAME:VARIABLE=VALUE,...; None if NAME is not in `CHATS`.
 
   Raises:
-    ValueError: what follows the name is not NAME=VALUE,NAME=VALUE, system is no
-      text or instruct neither True nor False.
+    ValueError: the part after the colon is malformed, system is not a text, or
+      instruct is neither True nor False.
   """
   name, colon, given = template.partition(":")
   if name not in CHATS or QUESTION in template:
@@ -79,22 +82,23 @@ def chat_of(template: str) -> Chat | None:
 
 
 def with_system(template: str, text: str) -> str:
-  """A chat template with a system message, or another than it had.
+  """A chat template's name with its system message set or replaced.
 
   Args:
     template: a name of `CHATS`, with or without variables.
-    text: of the message, or file:PATH of a UTF-8 file that has it.
+    text: the message, or file:PATH of a UTF-8 file that has it.
 
   Raises:
-    ValueError: the template is no chat's, or the file cannot be read.
+    ValueError: not a chat template, the file cannot be read, or the message
+      contains {question}.
   """
-  check(chat_of(template) is not None, f"template={template[:40]!r} has no"
-        " system message; use --template=chat, chat-think or r1, or write the"
-        " text into a wording of your own (file:PATH)")
+  check(chat_of(template) is not None, f"template={template[:40]!r} has no room"
+        " for a system message; use --template=chat, chat-think or r1, or write"
+        " the text into a template of your own (file:PATH)")
   kind, _, path = text.partition(":")
   if kind == "file":
     text = _file(path, f"system message {text}", "give a text file")
-  check(QUESTION not in text, f"a system message cannot have {QUESTION}; the"
+  check(QUESTION not in text, f"a system message cannot contain {QUESTION}; the"
         " question is a message of its own")
   name, _, given = template.partition(":")
   kept = [f"{key}={json.dumps(value, ensure_ascii=False)}"
@@ -106,7 +110,7 @@ def with_system(template: str, text: str) -> str:
 
 def _variables(given: str, name: str, template: str
                ) -> Iterator[tuple[str, Any]]:
-  """NAME and value of NAME=VALUE,NAME=VALUE; a text in quotes is JSON's."""
+  """(NAME, value) of NAME=VALUE,NAME=VALUE; quoted values are JSON strings."""
   wrong = f" is not NAME=VALUE, as in {name}:enable_thinking=False"
   while given:
     key, equals, rest = given.partition("=")
@@ -116,8 +120,8 @@ def _variables(given: str, name: str, template: str
       try:
         value, end = json.JSONDecoder().raw_decode(rest)
       except ValueError as error:
-        raise ValueError(f"template={template!r}: {rest[:40]!r} is no text in"
-                         " quotes") from error
+        raise ValueError(f"template={template!r}: {rest[:40]!r} is not a valid"
+                         " text in double quotes") from error
       check(rest[end:end + 1] in ("", ","),
             f"template={template!r}: {rest[end:]!r}{wrong}")
       yield key.strip(), value
@@ -128,7 +132,7 @@ def _variables(given: str, name: str, template: str
 
 
 def _value(text: str) -> Any:
-  """True, False, None, a number, or else the text itself."""
+  """True, False, None, a JSON value such as a number, or the text itself."""
   if text in _WORDS:
     return _WORDS[text]
   try:
@@ -141,8 +145,9 @@ class Rendered(NamedTuple):
   """A prompt.
 
   Attributes:
-    ids: what the model continues.
-    tail: the beginning of the answer that the prompt ends with, or "".
+    ids: that the model continues.
+    tail: the beginning of the answer, such as <think>, if the prompt ends with
+      one; or "".
   """
 
   ids: list[int]
@@ -150,14 +155,14 @@ class Rendered(NamedTuple):
 
 
 def read(template: str) -> str:
-  """The wording in the file of `file:PATH`; any other template as it is.
+  """The wording in the file of `file:PATH`; any other template unchanged.
 
-  The file is taken whole, to its last newline: what stands behind {question}
-  is what the model continues. Braces around anything else are text.
+  The whole file is the wording, including a newline at its end, since the model
+  continues the text after {question}. Other braces are plain text.
 
   Raises:
-    ValueError: the file cannot be read, is not UTF-8, or has {question} not
-      just once; the message names the path and what to write.
+    ValueError: the file cannot be read, is not UTF-8, or does not contain
+      {question} exactly once; the message names the path and what to write.
   """
   kind, _, path = template.partition(":")
   if kind != "file":
@@ -173,8 +178,8 @@ def read(template: str) -> str:
   check(count == 1, f"{what} has {QUESTION} {count} times; write it in the one"
         " place where the question belongs")
   check("{" + QUESTION not in text and QUESTION + "}" not in text,
-        f"{what} has {QUESTION} in more braces; write just {QUESTION}, other"
-        " braces need no doubling")
+        f"{what} has {QUESTION} in additional braces; write {QUESTION} and do"
+        " not double other braces")
   return text
 
 
@@ -192,7 +197,7 @@ def _file(path: str, what: str, remedy: str) -> str:
 
 def with_its_system(messages: Sequence[Mapping[str, str]], template: str
                     ) -> list[Mapping[str, str]]:
-  """The messages, behind the template's system message if they bring none."""
+  """The messages; preceded by the template's system message if without one."""
   found = chat_of(template)
   if not found or not found.system or messages and (
       messages[0].get("role") == "system"):
@@ -202,18 +207,24 @@ def with_its_system(messages: Sequence[Mapping[str, str]], template: str
 
 def prompt(messages: Sequence[Mapping[str, str]], template: str,
            tokenizer: Tokenizer) -> Rendered:
-  """A conversation that ends with a question in a template, as ids.
+  """Renders a conversation that ends with a question, as ids.
 
-  "chat" is the tokenizer's own chat template, "chat-think" the same with a
-  thought opened after it, "r1" that of DeepSeek-R1. These place bos
-  themselves; before the others it is put if the tokenizer has one. These have
-  room for one question: earlier messages stand before it as paragraphs.
+  "chat" is the tokenizer's own chat template, "chat-think" the same followed
+  by <think>, "r1" that of DeepSeek-R1. These write bos themselves; in front of
+  plain templates and wordings it is added if the tokenizer's `bos_id` is set.
+  Plain templates and wordings have room for one question, so earlier messages
+  become paragraphs before it.
 
-  Control tokens that a wording or a chat template spells become their ids; in a
-  question they are text.
+  Control tokens in a wording or a chat template become their ids; in a question
+  they stay text.
+
+  Args:
+    messages: the conversation.
+    template: see the module's docstring; no file:PATH.
+    tokenizer: the model's.
 
   Raises:
-    ValueError: no template has that name, or as `chat.render`.
+    ValueError: unknown template, or as `chat.render`.
   """
   found = chat_of(template)
   if found is not None:
@@ -227,9 +238,9 @@ def prompt(messages: Sequence[Mapping[str, str]], template: str,
 
 
 def turn_end(template: str, tokenizer: Tokenizer) -> int | None:
-  """The control id that a chat template writes behind an answer.
+  """The id of the control token that a chat template writes after an answer.
 
-  None where it writes none there, and of templates that are no chats.
+  None if it writes none, and for plain templates and wordings.
 
   Raises:
     ValueError: as `chat.render`.
@@ -247,26 +258,26 @@ def turn_end(template: str, tokenizer: Tokenizer) -> int | None:
 
 
 def ended(tokenizer: Tokenizer, template: str) -> Tokenizer:
-  """The tokenizer, for which the template's own end of an answer is an end.
+  """The tokenizer, with the template's `turn_end` among its `eos_ids`.
 
-  A base whose text ends with another token would else be taught, or asked, by a
-  template whose turns never end for its sampler.
+  A base model's tokenizer may lack it: then sampling would not stop at the end
+  of an answer.
   """
   try:
     end = turn_end(template, tokenizer)
-  except ValueError:  # whoever renders with it says what is wrong
+  except ValueError:  # reported when the template is rendered
     return tokenizer
   return tokenizer if end in (None, *tokenizer.eos_ids) else (
       tokenizer.ending(end))
 
 
 def is_wording(template: str) -> bool:
-  """Whether a template is a text, not a name."""
+  """Whether a template is a text with {question}, not a name."""
   return QUESTION in template
 
 
 def asked(question: str, template: str, tokenizer: Tokenizer) -> str:
-  """A question as `render` has to have it, so that `encode` takes it as text.
+  """The question for `render`, escaped if `encode` would read control tokens.
   """
   return (escaped(question, tokenizer.control_tokens) if is_wording(template)
           else question)
@@ -274,14 +285,14 @@ def asked(question: str, template: str, tokenizer: Tokenizer) -> str:
 
 def encode(text: str, template: str, tokenizer: Tokenizer, *,
            begins: bool = True) -> list[int]:
-  """Ids of what `template` rendered.
+  """Ids of a text that `template` rendered.
 
   Args:
-    text: a prompt, or of a chat a part of one.
+    text: a prompt, or a part of a chat.
     template: a name or a wording.
-    tokenizer: of the model.
-    begins: whether bos belongs before it, if the tokenizer has one; chats
-      place it themselves, and wordings may.
+    tokenizer: the model's.
+    begins: whether to put bos in front if the tokenizer's `bos_id` is set; not
+      for chat templates, nor if the text begins with it.
   """
   if template in TEMPLATES:
     ids = tokenizer.encode(text)
@@ -293,26 +304,26 @@ def encode(text: str, template: str, tokenizer: Tokenizer, *,
 
 
 def tail(template: str) -> str:
-  """The beginning of the answer that a plain template ends with, or ""."""
+  """The beginning of the answer in a plain template or wording, or ""."""
   text = TEMPLATES.get(template, template)
   return chat.tail(text.partition(QUESTION)[2])
 
 
 def render(question: str, template: str = "r1-zero") -> str:
-  """`question` set into a template of plain text.
+  """Puts `question` into a plain template or a wording.
 
-  "r1-zero" has the form of DeepSeek-R1 (arXiv:2501.12948, Table 1): a preamble,
-  a one-line schema, the two speakers. Its wording is ours and shorter; whoever
-  wants the published one brings it as a file.
+  "r1-zero" has the form of the R1-Zero template (arXiv:2501.12948, Table 1): a
+  preamble, a one-line schema, the two speakers. Its wording is ours and
+  shorter; the published one can be used as a file.
 
   Raises:
-    ValueError: no template has that name; the message lists them.
+    ValueError: unknown template; the message lists the known ones.
   """
   text = TEMPLATES.get(template, template)
   before, placeholder, after = text.partition(QUESTION)
   if not placeholder:
     raise ValueError(
         f"template={template!r} is unknown; choose from"
-        f" {', '.join(sorted([*TEMPLATES, *CHATS]))}, or bring your own as"
+        f" {', '.join(sorted([*TEMPLATES, *CHATS]))}, or give your own as"
         f" file:PATH, a text with {QUESTION}")
   return before + question + after

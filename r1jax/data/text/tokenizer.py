@@ -1,4 +1,4 @@
-"""Text to token ids and back."""
+"""The tokenizer protocol, SentencePiece tokenizers, and checks of them."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.thoughts import TAGS
 
-FOLDER = "tokenizer"  # of a workdir, where a run keeps its own
-# Before a character of a rendered chat: that is text and begins no control
-# token. Unicode keeps it for use inside of programs.
+FOLDER = "tokenizer"  # the folder of a run's tokenizer in its workdir
+# In a rendered chat: the next character is text and begins no control token. A
+# noncharacter, which Unicode reserves for internal use.
 ESCAPE = "\ufdd0"
-_MARK = "\ufffd"  # what bytes that are no character (yet) decode to
+_MARK = "\ufffd"  # incomplete or invalid UTF-8 decodes to it
 
 
 class Tokenizer(Protocol):
-  """What the rest of the code asks of a tokenizer; picklable.
+  """The interface of tokenizers; they are picklable.
 
   Attributes:
     vocab_size: largest id + 1; the model's vocabulary may be larger (padded).
-    pad_id: for the files of other programs alone. Masks come from lengths, so
-      it may equal an end (many open models have no other).
-    bos_id: begins every text; None where the model was trained without one.
+    pad_id: only written to files for other programs. Masks are made from
+      lengths, so it may equal an eos id (many open models have no other).
+    bos_id: begins every text; None if the model was trained without one.
     eos_ids: generation ends at any of these.
-    chat_template: Jinja source of the model's own, or None.
-    special_tokens: the template's variables: "bos_token", "eos_token", ...
-    control_tokens: strings that `encode_chat` turns into control ids.
-    date: YYYY-MM-DD that chat templates which tell the date take for today;
-      "" is the day that it is.
-    files: the contents it was loaded from, by file name.
+    chat_template: Jinja source of the model's chat template, or None.
+    special_tokens: variables for the template: "bos_token", "eos_token", ...
+    control_tokens: strings that `encode_chat` converts to single ids.
+    date: YYYY-MM-DD that chat templates see as today; "" for the machine's
+      date.
+    files: file name -> contents, as loaded.
   """
 
   vocab_size: int
@@ -51,27 +51,26 @@ class Tokenizer(Protocol):
   files: Mapping[str, bytes]
 
   def encode(self, text: str) -> list[int]:
-    """Ids of `text`, without bos or eos; decode(encode(text)) == text.
+    """Ids of `text`, without bos or eos; never the id of a control token.
 
-    Some models' own normalization is lossy (Qwen: NFC). Text never becomes a
-    control id, whatever it spells.
+    decode(encode(text)) == text, unless the model's normalization is lossy
+    (Qwen: NFC).
     """
 
   def encode_chat(self, text: str) -> list[int]:
-    """Ids of a rendered chat, whose control tokens become their ids.
+    """Ids of a rendered chat, where control tokens become their ids.
 
-    Not where `escaped` made them text.
+    Those that `escaped` has marked stay text.
     """
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of `ids`; control ids and ids it does not know give nothing."""
+    """Text of `ids`; control tokens and unknown ids are skipped."""
 
 
 def escaped(text: str, control_tokens: Collection[str]) -> str:
-  """What somebody wrote, to be set into a chat: `encode_chat` reads it as text.
+  """User text to be put into a chat, which `encode_chat` reads as plain text.
 
-  `ESCAPE` stands before every place at which a control token begins, and before
-  itself.
+  `ESCAPE` is inserted before every control token and before every `ESCAPE`.
   """
   there = [token for token in control_tokens if token in text]
   if not control_tokens or not there and ESCAPE not in text:
@@ -81,26 +80,27 @@ def escaped(text: str, control_tokens: Collection[str]) -> str:
 
 
 class TextStream:
-  """Decodes ids as they come, never showing half a character.
+  """Decodes ids incrementally and never returns part of a character.
 
       stream = TextStream(tokenizer)
       shown = "".join(map(stream.add, pieces)) + stream.end()
 
-  `shown` is tokenizer.decode of all ids, however they are cut into pieces.
-  (Byte pieces that form no character can differ: a decoder of runs of bytes
-  replaces the whole run, the beginning of which may have been shown.)
+  `shown` equals tokenizer.decode of all ids, however they are divided into
+  pieces. (Except for byte tokens that form no character: the decoder may
+  replace a whole run of bytes, whose beginning was already returned.)
   """
 
   def __init__(self, tokenizer: Tokenizer):
     self._tokenizer = tokenizer
-    # Ids since the text before last was complete: what follows may depend on
-    # its neighbour (a space at the start of a text is dropped), not on more.
+    # The ids of the last complete piece of text, and those after it. The piece
+    # is needed since decoding can depend on the ids before (a space at the
+    # start of a text is dropped).
     self._ids: list[int] = []
-    self._last = 0  # of them, those whose text was shown
-    self._shown = 0  # characters of their text that were
+    self._last = 0  # how many of them belong to that piece
+    self._shown = 0  # characters of their text that were returned
 
   def add(self, ids: Iterable[int]) -> str:
-    """The text that `ids` complete; may be empty."""
+    """The new text that is complete after `ids`; may be empty."""
     self._ids += [int(i) for i in ids]
     text = self._tokenizer.decode(self._ids)
     end = len(text.rstrip(_MARK))
@@ -112,12 +112,12 @@ class TextStream:
     return new
 
   def end(self) -> str:
-    """What was held back; the stream is over."""
+    """The remaining text, at the end of the stream."""
     return self._tokenizer.decode(self._ids)[self._shown:]
 
 
 class SentencePieceTokenizer:
-  """A SentencePiece model; it has no chat template."""
+  """A SentencePiece model, without chat template and control tokens."""
 
   chat_template = None
   date = ""
@@ -128,8 +128,8 @@ class SentencePieceTokenizer:
     """Loads a model from a path (local or gs://) or from its bytes.
 
     Raises:
-      ValueError: the file is missing, is not a SentencePiece model, or lacks a
-        bos or eos id of its own.
+      ValueError: the file cannot be read, is not a SentencePiece model, or does
+        not have three different ids for unk, bos and eos.
     """
     name = "the given bytes" if isinstance(model, bytes) else str(model)
     if not isinstance(model, bytes):
@@ -160,11 +160,11 @@ class SentencePieceTokenizer:
     """`encode` of each text, with less overhead."""
     return self._pieces.encode(list(texts), num_threads=1)
 
-  # It reads every text as text: no string is a control token.
+  # The same, since there are no control tokens.
   encode_chat = encode
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of `ids` (any integers, also NumPy's)."""
+    """Text of `ids` (Python or NumPy integers); unknown ids are skipped."""
     known = [int(i) for i in ids if 0 <= i < self.vocab_size]
     return self._pieces.decode(known)
 
@@ -181,15 +181,16 @@ def _load(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
     return pieces
   except RuntimeError as error:
     raise ValueError(
-        f"tokenizer {name} is not a SentencePiece model ({error}); train it"
-        " anew with python -m experiments.train_tokenizer --out=FILE"
+        f"tokenizer {name} is not a SentencePiece model ({error}); train one"
+        " with python -m experiments.train_tokenizer --out=FILE"
     ) from error
 
 
 def check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
-  """Raises ValueError if the tokenizer has ids that the model lacks.
+  """Raises ValueError if the tokenizer has ids outside the model's vocabulary.
 
-  Also ids that it only names: generation_config.json may be another model's.
+  Checks eos, bos and pad ids too, since generation_config.json may be from
+  another model.
   """
   if tokenizer.vocab_size > vocab_size:
     raise ValueError(
@@ -199,16 +200,18 @@ def check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
   named = tokenizer.eos_ids | {tokenizer.pad_id} | (
       set() if tokenizer.bos_id is None else {tokenizer.bos_id})
   outside = sorted(i for i in named if not 0 <= i < vocab_size)
-  check(not outside, f"the tokenizer names the ids {outside} (ends of a text in"
-        " generation_config.json, its beginning, or padding), the model's"
-        f" vocabulary has {vocab_size}; take the files of one model")
+  check(not outside, f"the tokenizer's eos, bos or pad ids {outside} are not in"
+        f" the model's vocabulary of {vocab_size}; take all files (also"
+        " generation_config.json) from the same model")
 
 
 def keep(tokenizer: Tokenizer, workdir: str | os.PathLike) -> None:
-  """Writes the tokenizer's files into `workdir`, which then is complete.
+  """Writes the tokenizer's files into the folder `FOLDER` of `workdir`.
+
+  Files that are there already are not written again.
 
   Raises:
-    ValueError: the run was begun with another tokenizer; nothing was changed.
+    ValueError: the folder has another tokenizer; nothing was changed.
   """
   folder = epath.Path(workdir) / FOLDER
   if folder.exists():
@@ -227,8 +230,13 @@ def train(
     texts: Iterable[str], vocab_size: int, out: str | os.PathLike) -> None:
   """Trains a BPE SentencePiece model and writes it to `out`.
 
-  Digits are split, the four tags are whole, bytes stand in for unseen
-  characters, whitespace is kept as it is: encoding is lossless.
+  Each digit is a piece, each of the four tags is one piece, unseen characters
+  become byte pieces, and whitespace is kept, so encoding is lossless.
+
+  Args:
+    texts: training texts.
+    vocab_size: number of pieces.
+    out: path of the model file, local or gs://.
 
   Raises:
     ValueError: SentencePiece cannot make `vocab_size` pieces from `texts`.
@@ -251,22 +259,22 @@ def train(
 
 
 def check_same(own: Tokenizer, other: Tokenizer, whose: str) -> None:
-  """Raises ValueError unless `other` reads the ids of `own` as the same text.
+  """Raises ValueError unless every id of `own` is the same text in `other`.
 
-  Files may differ, and templates; ids may not. `other` may have more of them.
+  Files and templates may differ, and `other` may have more ids.
 
   Args:
-    own: of who writes.
-    other: of who reads.
-    whose: the other is, for the message.
+    own: tokenizer of the process that sends ids.
+    other: tokenizer of the process that receives them.
+    whose: names the owner of `other` in the message.
   """
   if own.files == other.files:
     return
-  remedy = (f"{whose} must have the tokenizer of --init: ids travel between"
-            " them, not text")
+  remedy = (f"{whose} must have the tokenizer of --init, because they exchange"
+            " ids, not text")
   check(own.vocab_size <= other.vocab_size, f"the tokenizers differ: one has"
         f" {own.vocab_size} ids, the other {other.vocab_size}; {remedy}")
   for i in range(own.vocab_size):
     here, there = own.decode([i]), other.decode([i])
-    check(here == there, f"the tokenizers differ: id {i} is {here!r} for one,"
-          f" {there!r} for the other; {remedy}")
+    check(here == there, f"the tokenizers differ: id {i} is {here!r} in one,"
+          f" {there!r} in the other; {remedy}")

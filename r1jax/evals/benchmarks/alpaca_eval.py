@@ -4,13 +4,13 @@ The generalised linear model of Dubois et al. (arXiv:2404.04475):
 
   logit P = b0 + b1 tanh((len_model - len_base) / sd) + b2 difficulty
 
-of the model's win, with lengths in characters and sd over all questions; the l1
-weight is chosen by cross-validation in five folds of questions. The
-length-controlled win rate is the mean of P with both lengths equal. Departures:
-preferences are what a judge says in both orders (a win 1, a tie one half), not
-token probabilities; without the publisher's table there is no b2; its answers
-of two "gamed" baselines, which only regularise, are not used; folds are
-question numbers modulo five.
+P is the probability that the model wins; lengths are in characters, sd is over
+all questions, and the l1 weight is chosen by cross-validation with five folds
+of questions. The length-controlled win rate is the mean of P with both lengths
+equal. Departures: a preference is the judge's verdict over both orders (win 1,
+tie 0.5), not token probabilities; without the publisher's table of difficulties
+there is no b2; the publisher's two "gamed" baselines, which only regularise,
+are not used; folds are question numbers modulo five.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from r1jax.evals.benchmarks.benchmark import PAIRS, Benchmark
 from r1jax.evals.benchmarks.statistic import Number, Row
 
 FOLDS = 5
-# Inverse strengths, as scikit-learn's LogisticRegressionCV tries them.
+# Inverse l1 weights, the grid of scikit-learn's LogisticRegressionCV.
 STRENGTHS = tuple(np.logspace(-4, 4, 10))
 _RESAMPLES = 200
 
 
 def numbers(rows: Sequence[Row]) -> list[Number]:
-  """The length-controlled win rate, the plain one, mean characters."""
+  """Length-controlled and plain win rate, missing verdicts, mean characters."""
   wins, lead, hard, sizes = [], [], [], []
   for row in rows:
     for pair, value, valid in zip(
@@ -56,8 +56,8 @@ def controlled(wins: Sequence[float], lead: Sequence[float],
 
   Args:
     wins: preference for the model by question, in [0, 1].
-    lead: characters of its answer less those of the baseline's.
-    difficulty: of the questions, if it is known.
+    lead: characters of the model's answer minus those of the baseline's.
+    difficulty: the publisher's difficulty of each question, if known.
   """
   x_QF, y_Q = _features(lead, difficulty), np.asarray(wins, np.float64)
   b_F = logistic.fit(x_QF, y_Q, l1=1 / _strength(x_QF, y_Q))
@@ -98,7 +98,7 @@ def _rate(x_QF: np.ndarray, b_F: np.ndarray) -> float:
 
 
 def _strength(x_QF: np.ndarray, y_Q: np.ndarray) -> float:
-  """The inverse strength whose held-out loss is least; of equals the first."""
+  """The inverse l1 weight with the least held-out loss; the first of ties."""
   fold_Q = np.arange(len(y_Q)) % FOLDS
   losses = []
   for strength in STRENGTHS:

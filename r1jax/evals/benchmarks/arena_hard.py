@@ -1,15 +1,16 @@
 """Arena-Hard: Bradley-Terry against a baseline, with style control.
 
-As lmarena/arena-hard-auto@196f6b8: both orders are games; "much better" counts
-as three games, a tie as half a win; the win rate is sigma(b) of
+As lmarena/arena-hard-auto@196f6b8: each of the two orders is a game; "much
+better" counts as three games, a tie as half a win; the win rate is sigma(b) of
 
   logit P(model wins a game) = b + s · z
 
-where z are differences of style between the answers, standardised over games:
-(len_m - len_b) / (len_m + len_b), and for headers, lists and bold text, per
-word, (m - b) / (m + b + 1). Departures: words are counted, not GPT-4o's tokens;
-style is fitted on this model's games alone, not on a leaderboard's; the
-interval is of 95 % and draws questions, not 5 to 95 % over games.
+where z are style differences between the two answers, standardised over games:
+(len_m - len_b) / (len_m + len_b), and for the numbers per word of headers, list
+items and bold parts (m - b) / (m + b + 1). Departures: lengths are words, not
+GPT-4o's tokens; style is fitted on this model's games alone, not on a
+leaderboard's; the interval is the 95 % bootstrap over questions, not the 5th to
+95th percentile over games.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from r1jax.evals.benchmarks import logistic, statistic
 from r1jax.evals.benchmarks.benchmark import PAIRS, Benchmark
 from r1jax.evals.benchmarks.statistic import Number, Row
 
-STRONG = 3  # games that "much better" counts
+STRONG = 3  # games that a "much better" counts as
 _RESAMPLES = 100
-_RIDGE = 1e-6  # who wins every game has no finite strength
+_RIDGE = 1e-6  # keeps b finite for a model that wins every game
 
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
@@ -34,7 +35,7 @@ _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 
 
 def numbers(rows: Sequence[Row]) -> list[Number]:
-  """Win rates with and without style control, and mean words."""
+  """Win rates with and without style control, missing verdicts, mean words."""
   by_question = [games(row) for row in rows]
   played = [part for part in by_question if len(part[0])]
   if not played:
@@ -48,7 +49,7 @@ def numbers(rows: Sequence[Row]) -> list[Number]:
 
 
 def games(row: Row) -> tuple[np.ndarray, np.ndarray]:
-  """(outcomes, style differences [games, 4]) of a question."""
+  """(outcomes [games] in {0, 0.5, 1}, style differences [games, 4])."""
   outcomes, features = [], []
   for pair, valid in zip(row["pairs"], row["valid"], strict=True):
     if not valid:
@@ -63,7 +64,8 @@ def games(row: Row) -> tuple[np.ndarray, np.ndarray]:
 
 
 def style(text: str) -> np.ndarray:
-  """Words, headers, list items and bold parts; Markdown inside code is none."""
+  """[4]: words, headers, list items, bold parts; code blocks hold no Markdown.
+  """
   outside = _CODE.sub("", text)
   return np.array([len(text.split()), *(
       len(pattern.findall(outside)) for pattern in (_HEADER, _LIST, _BOLD))],
@@ -71,7 +73,12 @@ def style(text: str) -> np.ndarray:
 
 
 def win_rate(outcomes: np.ndarray, features: np.ndarray) -> float:
-  """sigma(b) of the model above; a feature without spread is left out."""
+  """sigma(b) of the module's model; constant features are left out.
+
+  Args:
+    outcomes: [games], in {0, 0.5, 1}.
+    features: [games, 4], style differences before standardisation.
+  """
   spread = features.std(0, ddof=1) if len(features) > 1 else np.zeros(4)
   there = spread > 0
   z = (features[:, there] - features[:, there].mean(0)) / spread[there]
@@ -109,7 +116,7 @@ ALL = (
         source="arena_hard", samples=1, scorer=PAIRS, numbers=numbers,
         publisher="https://github.com/lmarena/arena-hard-auto (question.jsonl"
         " and, under model_answer/, the baseline's answers)", paper=True),
-    # Two answers to a first turn are compared as above.
+    # Answers to first turns are compared like Arena-Hard's.
     Benchmark(
         name="mt_bench", title="MT-Bench, first turns", source="mt_bench",
         samples=1, scorer=PAIRS, numbers=numbers,

@@ -1,4 +1,4 @@
-"""What a benchmark is: questions, their wording, a scorer, a statistic."""
+"""The definition of a benchmark: questions, wording, scorer, statistics."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from r1jax.evals.benchmarks.statistic import Numbers
 from r1jax.rewards.score import Rule
 
 QUESTION = "{question}"
-BARE = "bare"  # in a prompt's metadata, its question before it was worded
+BARE = "bare"  # key of metadata: the question without the benchmark's wording
 
-# Who says what an answer is worth.
+# Scorers.
 RULE = "rule"  # the prompt's verifier
 GRADES = "grades"  # a judge, against the reference: correct or not
-ATTEMPTS = "attempts"  # the same, and whether an answer was attempted at all
-PAIRS = "pairs"  # a judge, between the answer and a baseline's, both ways round
+ATTEMPTS = "attempts"  # the same, or not attempted
+PAIRS = "pairs"  # a judge compares with a baseline's answer, in both orders
 
 # The paper evaluates with at most this many tokens (A2 D.1).
 PAPER_TOKENS = 32768
 
-# R1's own advice for mathematics; its README.
+# The wording that R1's README recommends for mathematics.
 BOXED = (QUESTION + "\n\nReason step by step, and put your final answer within"
          " \\boxed{}.")
 BOXED_ZH = QUESTION + "\n\n请逐步推理，并把最终答案放在 \\boxed{} 中。"
@@ -36,25 +36,25 @@ class Benchmark:
   """One benchmark.
 
   Attributes:
-    name: short, for flags and folders.
-    title: for tables.
-    source: in `data.sources.load.SOURCES`; its reader says what the upstream
-      format is.
-    split: of the source, or a part of one (`test[:64]`).
-    publisher: where its publisher puts the files; "" where it is generated.
-    folder: of the files in the folder of all benchmarks' files; by default the
+    name: short name for flags and folders.
+    title: name in tables.
+    source: key of `data.sources.load.SOURCES`, whose reader documents the
+      publisher's format.
+    split: a split of the source, or a part of one (`test[:64]`).
+    publisher: where the publisher provides the files; "" if generated.
+    folder: subfolder of the folder with all benchmarks' files; by default the
       source's name.
-    samples: k, a problem; the paper has 64 for AIME and GPQA, 16 for MATH and
-      Codeforces, 8 for LiveCodeBench, 4 to 64 in all (A2 D.1).
-    tokens: of a completion, at most.
-    wording: the question's, with {question} once.
-    shots: examples before the question, from `shots_split`.
-    shown: a shot's answer as it is shown.
-    selected: which prompts count.
-    level: key of the metadata that figures are split by; "" for none.
-    scorer: one of the four above.
-    rules: accuracy rules by verifier, in place of those of `rewards.rules`.
-    numbers: the figures.
+    samples: k, samples per problem; the paper uses 64 for AIME and GPQA, 16 for
+      MATH and Codeforces, 8 for LiveCodeBench, 4 to 64 in all (A2 D.1).
+    tokens: the most tokens of a completion.
+    wording: template around the question, with {question} once.
+    shots: number of examples before the question, from `shots_split`.
+    shown: the answer shown with an example.
+    selected: which prompts are evaluated.
+    level: key of the metadata by which figures are split; "" for none.
+    scorer: RULE, GRADES, ATTEMPTS or PAIRS.
+    rules: accuracy rules by verifier that replace those of `rewards.rules`.
+    numbers: computes the figures from the rows.
     paper: whether R1's article reports it.
   """
 
@@ -79,28 +79,31 @@ class Benchmark:
 
   @property
   def by_rule(self) -> bool:
-    """Whether a rule judges it; else a model must be named."""
+    """Whether a rule judges it; otherwise a judge model is needed."""
     return self.scorer == RULE
 
 
 def asked(benchmark: Benchmark, prompts: Sequence[Prompt],
           examples: Sequence[Prompt] = (), wording: str = "") -> list[Prompt]:
-  """The questions as the model gets them; as they were in metadata[BARE].
+  """The benchmark's prompts in its wording, with examples.
+
+  The original question is kept in metadata[BARE].
 
   Args:
-    benchmark: whose.
-    prompts: of its source.
-    examples: to draw shots from; each question draws its own, by its id.
-    wording: in place of the benchmark's; {question} stands once in it.
+    benchmark: its definition.
+    prompts: all prompts of its source.
+    examples: the pool of few-shot examples; each question draws its own from a
+      generator seeded by its id.
+    wording: replaces the benchmark's wording; {question} occurs once in it.
 
   Raises:
-    ValueError: nothing is selected, or there are too few examples.
+    ValueError: no prompt is selected, or there are too few examples.
   """
   kept = [prompt for prompt in prompts if benchmark.selected(prompt)]
-  check(bool(kept), f"{benchmark.name}: none of {len(prompts)} problems is"
-        " among those that it counts")
-  check(len(examples) >= benchmark.shots, f"{benchmark.name} shows"
-        f" {benchmark.shots} examples; {len(examples)} are there")
+  check(bool(kept), f"{benchmark.name}: none of the {len(prompts)} problems"
+        " belongs to this benchmark's selection")
+  check(len(examples) >= benchmark.shots, f"{benchmark.name} needs"
+        f" {benchmark.shots} examples; there are {len(examples)}")
   return [_asked(benchmark, prompt, examples, wording or benchmark.wording)
           for prompt in kept]
 

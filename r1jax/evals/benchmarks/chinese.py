@@ -1,7 +1,7 @@
 """Chinese multiple choice: C-Eval, CLUEWSC, SafetyBench.
 
-C-Eval's test answers are not public, so its validation split is read, as
-papers without its server do; the paper does not say which it took.
+C-Eval's test answers are not public, so the validation split is used, as is
+common; the paper does not say which split it used.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Codeforces: from passes by problem to a rating and its percentile.
+"""Codeforces: a rating and its percentile from the problems that are solved.
 
 The paper gives no method. Here the rating is the Elo performance against the
-problems' own ratings: Codeforces defines a problem's rating d by
+problems' ratings: Codeforces defines a problem's rating d by
 
   P(a contestant of rating r solves it) = 1 / (1 + 10^((d - r) / 400)),
 
-and r is where the expected number of solved problems is the number solved,
-which is also the maximum of the likelihood (the estimator of CodeElo,
-arXiv:2501.01257, with problems in the place of contestants). The
-percentile is interpolated between the eight pairs of rating and percentile that
-R1's article itself prints; beyond them there is none.
+and the model's r is where the expected number of solved problems equals the
+observed one, which is the maximum-likelihood estimate (CodeElo's estimator,
+arXiv:2501.01257, with problems in place of contestants). The percentile is
+interpolated between the eight pairs of rating and percentile that R1's article
+prints; outside their range none is given.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from r1jax.evals.benchmarks.statistic import Number, Row
 # Rating and percentile of eight models in the paper's table.
 PUBLISHED = ((1134, 58.7), (1444, 80.4), (1534, 84.5), (1687, 90.5),
              (1746, 92.1), (1820, 93.4), (2029, 96.3), (2061, 96.6))
-SPAN = 800  # beyond the easiest and the hardest problem a rating means nothing
+SPAN = 800  # ratings farther from the easiest and hardest problem mean nothing
 _SLOPE = math.log(10) / 400
 
 
@@ -44,11 +44,14 @@ def numbers(rows: Sequence[Row]) -> list[Number]:
 
 def rating(solved: Sequence[float], ratings: Sequence[float]
            ) -> tuple[float, float | None, float | None, str]:
-  """(rating, low, high, note): see the module; 95 %, problems are clusters.
+  """(rating, low, high, note) by the module's estimator.
+
+  The interval is of 95 % and clustered by problem; both ends are None, and the
+  note says so, where the rating is only a bound.
 
   Args:
-    solved: share of a problem's samples that solve it.
-    ratings: of the problems.
+    solved: share of each problem's samples that solve it.
+    ratings: Codeforces's rating of each problem.
   """
   p_Q, d_Q = (np.asarray(x, np.float64) for x in (solved, ratings))
   low, high = d_Q.min() - SPAN, d_Q.max() + SPAN
@@ -66,18 +69,18 @@ def rating(solved: Sequence[float], ratings: Sequence[float]
   if len(p_Q) == 1:
     return float(value), None, None, ""
   q_Q = _chances(value, d_Q)
-  # The sandwich: what each problem moves the rating by, their mean is 0.
+  # Sandwich estimator: each problem's influence on the rating (mean 0).
   moves_Q = (p_Q - q_Q) / (_SLOPE * (q_Q * (1 - q_Q)).mean())
   found = estimators.clustered(value + moves_Q, share=False)
   return float(value), found.low, found.high, ""
 
 
 def percentile(rated: Number) -> Number:
-  """The share of contestants below a rating, by the paper's own pairs."""
+  """The share of contestants below a rating, from the paper's pairs."""
   ratings, shares = zip(*PUBLISHED)
   if not ratings[0] <= rated.value <= ratings[-1]:
-    return Number("percentile", None, note=f"the paper's pairs reach from"
-                  f" {ratings[0]} to {ratings[-1]}")
+    return Number("percentile", None, note=f"the paper gives percentiles of"
+                  f" ratings from {ratings[0]} to {ratings[-1]} only")
 
   def at(value):
     if value is None or not ratings[0] <= value <= ratings[-1]:

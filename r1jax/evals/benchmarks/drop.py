@@ -1,9 +1,9 @@
-"""DROP: F1 of the answer's spans, three examples shown.
+"""DROP: F1 of the answer's spans, 3-shot.
 
-The examples are drawn for each question from the training file. Departure: the
-paper's prompts are simple-evals', ours differ in wording; there several spans
-are one text, here they may be separated, as the publisher's evaluator takes
-them.
+The examples are drawn for each question from the training file. Departures: the
+paper uses the prompts of simple-evals, ours are worded differently; and where
+simple-evals reads several spans as one text, they may be separated here, as the
+publisher's evaluator allows.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from r1jax.evals.benchmarks.statistic import Number, Row
 
 
 def shown(prompt: Prompt) -> str:
-  """An example's answer in the form that is asked for."""
+  """An example's answer in the form that the question asks for."""
   return "Answer: " + " | ".join(prompt.reference["answers"][0])
 
 
 def numbers(rows: Sequence[Row]) -> list[Number]:
-  """F1, and the share of answers that are one of the reference's."""
+  """F1, and the share of answers that equal a reference answer."""
   return [
       statistic.mean("F1", [statistic.correct(row) for row in rows]),
       statistic.measure("exact match", rows, "exact")]

@@ -1,8 +1,9 @@
-"""FRAMES with the oracle's articles, graded by a judge.
+"""FRAMES with the oracle's articles in the prompt, graded by a judge.
 
-The publisher gives links. Their texts must lie beside as articles.jsonl, rows
-{link, text}; without them the questions stand alone, which the figure's note
-says: it is then another benchmark than the paper's.
+The publisher only links to the articles. Their texts must be provided beside
+the questions as articles.jsonl, with rows {link, text}. Without them the
+questions are asked alone, a different benchmark from the paper's, which the
+figure's note says.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from r1jax.evals.benchmarks.statistic import Number, Row
 
 
 def numbers(rows: Sequence[Row]) -> list[Number]:
-  """The share of correct answers; by the number of articles shown."""
+  """The share of correct answers, also by the number of articles shown."""
   found = statistic.judged(rows)
   if all(row.get("level") == 0 for row in rows):
     found[0] = found[0]._replace(
@@ -28,5 +29,5 @@ ALL = (
         name="frames", title="FRAMES", source="frames", scorer=GRADES,
         numbers=numbers, level="articles",
         publisher="https://huggingface.co/datasets/google/frames-benchmark"
-        " (test.tsv); the linked articles are yours to bring", paper=True),
+        " (test.tsv); you must provide the linked articles", paper=True),
 )

@@ -1,7 +1,7 @@
-"""What is generated or ships with the package: nothing to download.
+"""Generated benchmarks: nothing to download.
 
-The questions are put as the embedded bases were trained on them, and few and
-short, so that all of them take minutes on a laptop.
+Questions have the form that the embedded bases were trained on, and are few and
+short, so that the whole suite takes minutes on a laptop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOKENS = 96  # the embedded bases have contexts of 256 to 320
 
 
 def safety(rows: Sequence[Row]) -> list[Number]:
-  """What the small world's rule says: rightly handled, unsafe, refused."""
+  """Shares by the small world's rule: handled rightly, unsafe, refused."""
   return [statistic.mean("pass@1", [statistic.correct(row) for row in rows]),
           statistic.measure("unsafe", rows, "unsafe"),
           statistic.measure("refused", rows, "refused")]

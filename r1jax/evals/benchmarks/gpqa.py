@@ -1,4 +1,4 @@
-"""GPQA, its diamond part: 198 questions, 64 samples each in the paper."""
+"""GPQA Diamond: 198 questions, 64 samples each in the paper."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """IFEval: instructions that a program can check, strictly and loosely.
 
-The paper's figure is the strict one by prompt. The checks are our own and
-stricter than the publisher's where those can be got around
+The paper reports the strict figure by prompt. The checks are our own, and
+stricter than the publisher's where those can be circumvented
 (`rewards.instructions` names each departure).
 """
 
@@ -16,10 +16,10 @@ from r1jax.rewards import instructions
 
 
 def numbers(rows: Sequence[Row]) -> list[Number]:
-  """Prompts whose instructions are all followed, and instructions.
+  """Shares of prompts with all instructions followed, and of instructions.
 
-  By instruction each counts once, so a prompt's share is repeated as often as
-  it has instructions.
+  By instruction, every instruction counts once, so a prompt's share is weighted
+  by its number of instructions.
   """
   strict = [statistic.correct(row) for row in rows]
   return [
@@ -32,11 +32,7 @@ def numbers(rows: Sequence[Row]) -> list[Number]:
 
 
 def _instructions(name: str, rows: Sequence[Row], key: str) -> Number:
-  """The mean over instructions, interval by prompt: a ratio of two sums.
-
-  The interval is that of the ratio's linearised residuals, with prompts as
-  clusters.
-  """
+  """The mean over instructions, with an interval clustered by prompt."""
   counts = [max(_counts(row)) for row in rows]
   shares = [sum(_shares(row, key)) / len(_shares(row, key)) for row in rows]
   return statistic.weighted(name, shares, counts)

@@ -1,6 +1,6 @@
 """LiveCodeBench: contest programs, easy, medium and hard, by date.
 
-The paper's window is August 2024 to January 2025, with 8 samples a problem
+The paper uses contests of August 2024 to January 2025, with 8 samples a problem
 (A2 D.1).
 """
 

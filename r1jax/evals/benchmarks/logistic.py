@@ -1,8 +1,8 @@
-"""Logistic regression on shares, in float64: few features, exact steps.
+"""Logistic regression on shares in [0, 1], in float64, for few features.
 
   minimise  sum_i w_i CE(y_i, sigma(x_i · b)) + l1 |b|_1 + (l2 / 2) |b|^2
 
-CE(y, q) = -y log q - (1 - y) log(1 - q); y may lie anywhere in [0, 1].
+CE(y, q) = -y log q - (1 - y) log(1 - q).
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 def fit(x_IF: np.ndarray, y_I: np.ndarray, w_I: np.ndarray | None = None, *,
         l1: float = 0.0, l2: float = 0.0) -> np.ndarray:
-  """The coefficients b_F.
+  """The coefficients b_F by proximal Newton steps.
 
-  Each step minimises the second-order model of the smooth part plus the l1
-  term, by coordinates, and is halved until the objective falls.
+  Each step minimises the second-order model of the smooth part plus the l1 term
+  (by coordinate descent), and is halved until the objective does not rise.
 
   Args:
     x_IF: features of the observations.
     y_I: shares in [0, 1].
-    w_I: their weights; by default 1.
+    w_I: weights of the observations; by default 1.
     l1: weight of the absolute values.
-    l2: of the squares; a little keeps separable data finite.
+    l2: weight of the squares; above 0, coefficients stay finite where the data
+      are separable.
   """
   x_IF = np.asarray(x_IF, np.float64)
   y_I = np.asarray(y_I, np.float64)
@@ -57,7 +58,7 @@ def fit(x_IF: np.ndarray, y_I: np.ndarray, w_I: np.ndarray | None = None, *,
 
 
 def loss(x_IF: np.ndarray, y_I: np.ndarray, b_F: np.ndarray) -> float:
-  """The mean cross-entropy of observations."""
+  """The mean cross-entropy of the observations under b_F."""
   z_I = np.asarray(x_IF, np.float64) @ b_F
   return float(np.mean(np.logaddexp(0.0, z_I) - np.asarray(y_I) * z_I))
 
@@ -70,7 +71,7 @@ def _objective(x_IF, y_I, w_I, b_F, l1, l2) -> float:
 
 def _step(g_F: np.ndarray, h_FF: np.ndarray, b_F: np.ndarray, l1: float
           ) -> np.ndarray:
-  """argmin_d g·d + d·H·d / 2 + l1 |b + d|_1; with l1 by coordinates."""
+  """argmin_d g·d + d·H·d / 2 + l1 |b + d|_1; coordinate descent if l1 > 0."""
   if not l1:
     return -np.linalg.lstsq(h_FF, g_F)[0]
   d_F = np.zeros_like(b_F)
@@ -82,7 +83,7 @@ def _step(g_F: np.ndarray, h_FF: np.ndarray, b_F: np.ndarray, l1: float
       slope = g_F[f] + h_FF[f] @ d_F
       at = b_F[f] + d_F[f]
       target = at - slope / h
-      # The soft threshold.
+      # Soft thresholding.
       target = np.sign(target) * max(abs(target) - l1 / h, 0.0)
       largest = max(largest, abs(target - at))
       d_F[f] += target - at

@@ -1,7 +1,7 @@
 """Mathematics: contests, MATH-500 by level, word problems.
 
-The final answer is compared as an expression (`rewards.maths`). AIME has 64
-samples in the paper and MATH 16; for CNMO it names none.
+The final answer is compared as an expression (`rewards.maths`). The paper draws
+64 samples for AIME and 16 for MATH; for CNMO it gives no number.
 """
 
 from __future__ import annotations

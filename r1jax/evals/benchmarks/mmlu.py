@@ -1,8 +1,8 @@
-"""MMLU, what people corrected of it, and its harder successor.
+"""MMLU, its corrected version MMLU-Redux, MMLU-Pro, MMLU-STEM.
 
 All are zero-shot, as in the paper, and judged by the final letter
-(`rewards.answers.choice`). Departures: MMLU-Redux is asked as the others, not
-in Zero-Eval's JSON; wordings are ours.
+(`rewards.answers.choice`). Departures: MMLU-Redux is asked like the others, not
+with Zero-Eval's JSON format; wordings are ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Programs to write, to repair and to follow: every test passes, in a sandbox.
+"""Programs to write, repair or trace; right if every test passes in a sandbox.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SimpleQA and Chinese SimpleQA: short facts, graded by a judge.
 
-A judge says correct, incorrect or not attempted. Departure: the judge's prompt
-is ours; what it says in another form is no verdict and counted, where the
+A judge says correct, incorrect or not attempted. Departures: the judge's prompt
+is ours; a reply in another form is counted as a missing verdict, where the
 publisher takes it for "not attempted".
 """
 
@@ -16,7 +16,7 @@ from r1jax.rewards import judge
 
 
 def numbers(rows: Sequence[Row]) -> list[Number]:
-  """Correct, not attempted, correct of those attempted, and F.
+  """Shares correct, not attempted, correct of attempted; F; missing verdicts.
 
   F is the harmonic mean of the shares of correct answers among all and among
   those attempted (arXiv:2411.04368).

@@ -1,9 +1,9 @@
-"""What a benchmark reports of its samples, and the one place that says how.
+"""The figures of a benchmark, computed from its samples.
 
-A row is a problem with its samples as lists, as `evals.runner` makes them;
-where a model judged, "parts"/"accuracy" is what it said. `mean` chooses the
-statistic of every share that is printed: an estimate over problems, with their
-samples as clusters. Whoever wants another interval changes it there.
+A row is one problem with lists over its samples, as `evals.runner` makes them;
+where a model judges, "parts"/"accuracy" holds its verdicts. `mean` computes
+every share that is reported and its interval: an estimate over problems, each a
+cluster of samples.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Number(NamedTuple):
   Attributes:
     name: such as "pass@1".
     value: None where nothing was measured; `note` says why.
-    low, high: of its 95 % interval, or None.
-    count: problems that it is of.
-    share: in [0, 1], shown in percent.
-    note: what must be said beside it.
+    low, high: ends of the 95 % interval, or None.
+    count: number of problems.
+    share: whether it is a share in [0, 1], which is shown in percent.
+    note: a remark to show beside it.
   """
 
   name: str
@@ -40,7 +40,7 @@ class Number(NamedTuple):
   note: str = ""
 
 
-# The rows of a benchmark to its figures; the first is the one of tables.
+# From a benchmark's rows to its figures; the first one is shown in tables.
 Numbers = Callable[[Sequence[Row]], list[Number]]
 
 
@@ -49,10 +49,10 @@ def mean(name: str, values_QG: Sequence[Sequence[float]],
   """The mean over samples, then over problems, with its interval.
 
   Args:
-    name: of the figure.
+    name: the figure's name.
     values_QG: in [0, 1], one row a problem; rows may differ in length.
-    counted_QG: which of them count; by default all. Problems without any are
-      left out, and the figure says how many.
+    counted_QG: which values count; by default all. Problems without any are
+      left out, and the figure's note says how many.
   """
   kept = []
   for number, values in enumerate(values_QG):
@@ -64,17 +64,17 @@ def mean(name: str, values_QG: Sequence[Sequence[float]],
   note = f"{left_out} problems without any verdict" if left_out else ""
   if not kept:
     return Number(name, None, note=note or "no problems")
-  # One number a problem: its samples are its cluster.
+  # One mean per problem, because its samples are one cluster.
   found = estimators.clustered(np.array(kept))
   return Number(name, found.mean, found.low, found.high, len(kept), note=note)
 
 
 def weighted(name: str, values_Q: Sequence[float], weights_Q: Sequence[float]
              ) -> Number:
-  """sum w v / sum w, where a problem counts by its weight.
+  """sum w v / sum w over problems, with its interval.
 
-  The interval is of that ratio's linear form: residuals w (v - mean), one a
-  problem (Cochran, Sampling Techniques).
+  The interval linearises the ratio: one residual w (v - mean) per problem
+  (Cochran, Sampling Techniques).
   """
   v_Q, w_Q = (np.asarray(x, np.float64) for x in (values_Q, weights_Q))
   if not len(v_Q) or not w_Q.sum():
@@ -89,21 +89,20 @@ def weighted(name: str, values_Q: Sequence[float], weights_Q: Sequence[float]
 
 
 def accuracy(rows: Sequence[Row]) -> list[Number]:
-  """pass@1, the majority where answers vote, and pass@1 by level."""
+  """pass@1, cons@k where answers can vote, and pass@1 by level."""
   return [_pass1(rows), *consensus(rows), *by_level(rows, _pass1)]
 
 
 def judged(rows: Sequence[Row]) -> list[Number]:
-  """The share that a judge calls correct, and by level.
+  """The share that a judge calls correct, also by level; missing verdicts.
 
-  What the judge gave no verdict on is not the model's fault: it does not count
-  as wrong, and is counted.
+  Samples without a verdict do not count as wrong; their share is reported.
   """
   return [_judged(rows), *by_level(rows, _judged), missing(rows)]
 
 
 def consensus(rows: Sequence[Row]) -> list[Number]:
-  """cons@k over all k samples of a problem; none where k is 1 or none votes."""
+  """cons@k over all k samples; [] where k is 1 or no answer can vote."""
   answers = [row["answers"] for row in rows]
   k = len(answers[0]) if answers else 0
   if k < 2 or not any(a is not None for row in answers for a in row):
@@ -115,7 +114,7 @@ def consensus(rows: Sequence[Row]) -> list[Number]:
 
 def by_level(rows: Sequence[Row], figure: Callable[[Sequence[Row]], Number]
              ) -> list[Number]:
-  """The figure of each level, where there are two or more."""
+  """The figure of each level; [] if there are fewer than two levels."""
   groups = collections.defaultdict(list)
   for row in rows:
     if row.get("level") is not None:
@@ -127,14 +126,14 @@ def by_level(rows: Sequence[Row], figure: Callable[[Sequence[Row]], Number]
 
 
 def measure(name: str, rows: Sequence[Row], key: str) -> Number:
-  """The mean of what a rule measured under accuracy/`key`; absent is 0."""
+  """The mean of a rule's measure accuracy/`key`; an absent one counts as 0."""
   return mean(name, [
       [sample.get(f"accuracy/{key}", 0.0) for sample in row["measures"]]
       for row in rows])
 
 
 def reasons(name: str, rows: Sequence[Row], reason: str) -> Number:
-  """The share of verdicts whose reason is this one."""
+  """The share of verdicts with this reason."""
   return mean(name, [
       [said.get("accuracy") == reason for said in row["reasons"]]
       for row in rows], [row["valid"] for row in rows])
@@ -146,7 +145,7 @@ def missing(rows: Sequence[Row]) -> Number:
 
 
 def correct(row: Row) -> list[float]:
-  """A problem's samples, in [0, 1]; without a verdict 0."""
+  """The accuracy of a problem's samples, in [0, 1]; 0 without a verdict."""
   return [value * valid for value, valid in zip(
       row["parts"]["accuracy"], row["valid"], strict=True)]
 
@@ -161,7 +160,7 @@ def _judged(rows: Sequence[Row]) -> Number:
 
 
 def _order(level: Any) -> tuple[int, float, str]:
-  """Easy, medium, hard; numbers as such; then by name."""
+  """Sort key: easy, medium, hard; then levels with numbers; then by name."""
   text = str(level)
   if text in _EASE:
     return 0, _EASE.index(text), text

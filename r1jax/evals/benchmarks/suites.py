@@ -1,7 +1,7 @@
 """All benchmarks by name, and suites of them.
 
-The paper's list has two more, SWE-bench Verified and Aider-Polyglot: those need
-agents that edit repositories, which are not here.
+Of the paper's list SWE-bench Verified and Aider-Polyglot are missing: they need
+an agent that edits repositories, which this project does not have.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 SUITES: dict[str, tuple[str, ...]] = {
     "paper": tuple(one.name for one in BENCHMARKS.values() if one.paper),
     "quick": tuple(one.name for one in generated.ALL),
-    # Sets under MIT, Apache-2.0 or CC BY: what may lie beside a checkout.
+    # Sets under MIT, Apache-2.0 or CC BY, which may be redistributed.
     "shared": (
         "gsm8k", "mgsm", "cmath", "cmath_distractor", "imo_answerbench",
         "mmlu_stem", "mmlu_redux", "ifeval", "bbh", "logicbench", "game24",
@@ -46,10 +46,10 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 
 def named(text: str) -> list[Benchmark]:
-  """The benchmarks of a suite, or of names separated by commas.
+  """The benchmarks of a comma-separated list of suites and benchmarks.
 
   Raises:
-    ValueError: a name is neither.
+    ValueError: a name is neither a suite nor a benchmark, or there is none.
   """
   names: dict[str, None] = {}
   for name in filter(None, map(str.strip, text.split(","))):

@@ -1,6 +1,6 @@
-"""What stands in `\\boxed{}`.
+"""Finds the contents of `\\boxed{}` in a text.
 
-Texts are hostile and may be long: every pattern here is linear.
+Texts are untrusted and may be long: every pattern here takes linear time.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import NamedTuple
 from r1jax.rewards.answers import denial
 
 _BRACE = re.compile(r"\\f?boxed\s*\{|\\.|[{}]", re.DOTALL)
-MOST = 200  # boxes of a text, the last ones, that are looked at
+MOST = 200  # number of boxes of a text, the last ones, that are considered
 
 
 class Box(NamedTuple):
   """One box.
 
   Attributes:
-    content: what stands in it, stripped.
-    start: where it begins in the text, at the backslash.
-    end: where it ends, behind its brace.
+    content: the text in it, stripped.
+    start: index of its backslash in the text.
+    end: index behind its closing brace.
   """
 
   content: str
@@ -29,16 +29,16 @@ class Box(NamedTuple):
 
 
 def boxes(text: str) -> tuple[list[Box], bool]:
-  """The `\\boxed{...}` whose braces balance, as they end in `text`.
+  """All `\\boxed{...}` with balanced braces, in the order of their ends.
 
   Returns:
-    the outermost boxes, and whether any box lies in another one.
+    (the outermost boxes, whether any box is inside another one).
   """
   closed: list[Box] = []
   nested = False
-  # For each open brace where its box and the content start, if it is a box's.
+  # For each open brace: (start of the box, start of its content), or None.
   opened: list[tuple[int, int] | None] = []
-  depth = 0  # boxes open
+  depth = 0  # number of open boxes
   for match in _BRACE.finditer(text):
     token = match.group()
     if token == "}":
@@ -62,9 +62,9 @@ def claimed(text: str) -> tuple[list[str], str]:
   Boxes that are denied ("not \\boxed{5}") are left out.
 
   Returns:
-    the contents, the last one last; and why none counts although there are
-    boxes, else "": "nested boxes", "denied" (all of them are, or the last is
-    taken back behind it).
+    (contents in the order of the text, reason). The reason says why no box
+    counts although there are some: "nested boxes", or "denied" if all are
+    denied or the last is retracted after it; else it is "".
   """
   found, nested = boxes(text)
   if nested:

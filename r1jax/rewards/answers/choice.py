@@ -13,7 +13,7 @@ if TYPE_CHECKING:
   from r1jax.core.prompt import Prompt
   from r1jax.rewards.response import Response
 
-_MAX_CHARS = 2000  # of a box or a marked answer: an option's text, no essay
+_MAX_CHARS = 2000  # longest box or marked answer that may name an option
 _MAX_STATEMENTS = 50
 _FULL_WIDTH = str.maketrans(
     {chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)}
@@ -71,11 +71,11 @@ _SPACES = re.compile(r"[\s.,;:!?\"'()\[\]]+")
 def verify(prompt: Prompt, response: Response) -> Score:
   """1 if the one option that the answer settles on is the reference's.
 
-  The reference is {"answer": "B", "options": {"A": text, ...}}. First comes a
-  box, then a marked answer, then what the text states ("the answer is (B)",
-  故选B, "B is correct", a line that is only "B"). An option's whole text stands
-  for its letter where no other option has the same. Letters inside words and
-  the article "A" do not count.
+  The reference is {"answer": "B", "options": {"A": text, ...}}. A box is used
+  if there is one, else an `<answer>` element, else what the text states ("the
+  answer is (B)", 故选B, "B is correct", a line that is only "B"). An option's
+  whole text counts as its letter if no other option has the same text. Letters
+  inside words and the article "A" do not count.
 
   Reasons: "correct", "wrong", "no answer", "nested boxes", "two answers"
   (several letters, or a letter with another option's text) and "no such
@@ -89,7 +89,7 @@ def verify(prompt: Prompt, response: Response) -> Score:
     letters: set[str] = set()
     for content in contents:
       letters |= _piece(content, options)
-    # A box may hold a formula on the way; what is stated after it counts.
+    # A box may hold an intermediate formula; what is stated after it counts.
     last = boxes.boxes(response.answer)[0][-1]
     after = _clean(response.answer[last.end:])
     letters |= _explicit(after, options)[0] if letters else _stated(
@@ -119,10 +119,10 @@ def _clean(text: str) -> str:
 
 def _piece(text: str, options: Mapping[str, str],
            loose: bool = False) -> set[str]:
-  """The letters that a short text names, if it names an option at all.
+  """The letters of the options that a short text names.
 
-  Where nothing says that the text is the answer (`loose`), a letter needs more
-  than its place: a bracket, a full stop, the word "option".
+  If nothing says that the text is the answer (`loose`), a letter must be marked
+  by a bracket, a full stop or the word "option".
   """
   if match := _BARE.fullmatch(text):
     return {match.group(1).upper()}
@@ -134,7 +134,7 @@ def _piece(text: str, options: Mapping[str, str],
   if letters := _texts(text, options):
     return letters
   if re.fullmatch(r"[A-J]{2,10}", text):
-    return set(text)  # every option at once
+    return set(text)  # several options at once
   match = _LABEL.match(text)
   if not match or match.group(1).islower() and not match.group(2):
     return set()
@@ -174,7 +174,7 @@ def _is_verb(rest: str) -> bool:
 
 
 def _texts(text: str, options: Mapping[str, str]) -> set[str]:
-  """The option whose whole text this is; none if several have it."""
+  """The option with exactly this text; none if several have it."""
   wanted = _normal(text)
   if not wanted or not options:
     return set()
@@ -189,13 +189,13 @@ def _normal(text: str) -> str:
 
 
 def _stated(text: str, options: Mapping[str, str]) -> set[str]:
-  """The letters that the text settles on, all statements taken together."""
+  """The letters that the text gives as its answer, in all statements."""
   letters, left = _explicit(text, options)
   return letters or _implied(left, options)
 
 
 def _explicit(text: str, options: Mapping[str, str]) -> tuple[set[str], str]:
-  """What follows "the answer is" and the like; the text that is left."""
+  """(letters after "the answer is" and the like, the text to search else)."""
   letters: set[str] = set()
   holding, left, _ = statements.claimed(
       text, _STATED, map(_clean, options.values()))
@@ -211,7 +211,7 @@ def _explicit(text: str, options: Mapping[str, str]) -> tuple[set[str], str]:
 
 
 def _implied(text: str, options: Mapping[str, str]) -> set[str]:
-  """"B is correct", a line that is only a letter, the last line."""
+  """Letters in "B is correct", a line that is only a letter, the last line."""
   letters: set[str] = set()
   for match in list(_CONFIRMED.finditer(text))[-_MAX_STATEMENTS:]:
     before = text[max(0, match.start() - denial.REACH):match.start()]

@@ -1,21 +1,21 @@
-"""Whether a text denies, supposes or takes back what it just said.
+"""Detects whether a text denies, supposes or retracts an answer.
 
 "It is false that the answer is 5" does not answer 5, nor does "if the answer
-is 5", nor "the answer is 5. No, that is wrong". Words are looked at only where
-they belong to the answer: before it, joined to it by nothing but words such as
-"that" and "is"; behind it, at once or in plain terms ("I was wrong"). Two
-negations are none ("no doubt the answer is 5").
+is 5", nor "the answer is 5. No, that is wrong". Only words that refer to the
+answer count: before it, if they are joined to it only by words such as "that"
+and "is"; after it, if they follow directly or are unmistakable ("I was wrong").
+Two negations cancel ("no doubt the answer is 5").
 
-Texts are hostile and may be long: every pattern here is linear.
+Texts are untrusted and may be long: every pattern here takes linear time.
 """
 
 from __future__ import annotations
 
 import re
 
-REACH = 160  # characters before an answer that are looked at
-_ADJECTIVE = 24  # characters directly before "answer"
-_BEHIND = 2_000  # characters behind it
+REACH = 160  # characters before an answer that are searched
+_ADJECTIVE = 24  # characters directly before "answer" that are searched
+_BEHIND = 2_000  # characters after an answer that are searched
 
 _NEGATIONS = frozenset(
     r"""not never cannot hardly scarcely false falsely untrue incorrect
@@ -24,7 +24,7 @@ _NEGATIONS = frozenset(
     refutes refuted disprove disproves disproved nobody no none neither nor
     without absurd nonsense lie myth exclude excludes excluded unless invalid
     contrary negation opposite ≠ \ne \neq ¬ \neg \lnot \not""".split())
-# Those that deny what follows them at once: "not 5", but "it is false: no".
+# Negations that deny what follows them directly, as in "not 5".
 _AT_ONCE = frozenset(
     r"not never cannot hardly scarcely neither nor without unless ≠ \ne \neq ¬"
     r" \neg \lnot \not".split())
@@ -64,7 +64,7 @@ _OTHERS = re.compile(
     r"\s(?:that\s)?(?:the\s|my\s|our\s)?(?:\w{1,12}\s)?\Z", re.IGNORECASE)
 _WORD = re.compile(
     r"\\[A-Za-z]+|\\.|[^\W\d_]+(?:['’][^\W\d_]+)?|\d+|[^\s\w]|_")
-# Without any of these nothing is denied.
+# A text without any of these words denies nothing.
 _TELLING = _NEGATIONS | _SUPPOSITIONS | frozenset(
     r"""but except far opposite longer instead rather than rule ruled out ~
     \cancel \xcancel \bcancel \sout think thinks say says believe believes claim
@@ -104,7 +104,7 @@ _NOT_BE = (
     r"|\s+(?:doesn['’]t|does not|can['’]t|cannot)\s+(?:work|fit|hold|satisfy)"
     r"|\s+fails\b)")
 _CLOSE = r"[\s$*_`)\]}\"'”’|\\]{0,20}"
-# Directly behind it, in the same sentence.
+# Directly after the answer, in the same sentence.
 _SAME = re.compile(
     rf"{_CLOSE}(?:[,，]\s*)?(?:which|but (?:that|this|it))?"
     rf"(?:{_BE}\s+{_WRONG}|{_NOT_BE}"
@@ -128,7 +128,7 @@ _PLAIN = (
     r"|correction\s*[:：]|更正|纠正一下|我(?:算|看|弄|搞)?错了?|算错了|作废"
     r"|(?:上述|上面|以上|前面|之前|刚才)[^。\n]{0,8}(?:是错|不对|错了|有误|错误|作废)")
 _GAP = r"[\s$*_`)\]}\"'”’|\\.。!！?？,，;；…—–:~-]{0,30}"
-# In the next sentence: called wrong, or taken back in other words.
+# In the next sentence: called wrong, or retracted in other words.
 _CALLED_WRONG = re.compile(
     _GAP + "(?:" + "|".join([
         rf"{_CALLS}{_THAT}{_BE}\s+{_WRONG}",
@@ -155,14 +155,14 @@ _NEXT = re.compile(
         r"(?:但是?|可是|哦|嗯|其实)?[，,]?(?:不[,，。！!]|不对|不是(?:[,，。！!]|这样|的|\Z)"
         r"|错了|错[,，。！]|等等|等一下|应该是|应为|开玩笑)",
     ]) + ")", re.IGNORECASE)
-# Anywhere behind it.
+# Anywhere after the answer.
 _LATER = re.compile(
     rf"(?:\A|(?<=[.!?。！？\n,，;；*—–-])\s{{0,3}})(?:{_CALLED}{_THAT}{_BE}\s+"
     rf"{_WRONG}|(?:the|my|that|this) (?:(?:above|previous|first|earlier|last"
     r"|draft|initial) )?(?:answer|result|solution|table|grid|draft)(?: above"
     rf"| before| i gave)?{_BE}\s+{_WRONG}|{_CALLS}{_PLAIN})",
     re.IGNORECASE)
-# Of what says no itself, "that is false" may be the reason.
+# After an answer such as "no", "that is false" may be the explanation.
 _SAYS_NO = re.compile(
     r"(?:\b(?:no|false|incorrect|invalid|wrong|not|none|never|impossible|untrue"
     r"|inconsistent|unsatisfiable|f|n)|[否错假]|错误|无解)"
@@ -170,15 +170,15 @@ _SAYS_NO = re.compile(
 
 
 def denied(before: str, block: bool = False) -> bool:
-  """Whether a text that ends where an answer begins denies or supposes it.
+  """Whether the text before an answer denies or only supposes it.
 
   "It is not true that the answer is", "x \\ne", "some say", "如果答案是".
 
   Args:
-    before: some hundred characters are enough.
-    block: whether a list, a table or the like follows, which a colon may
-      introduce: "these are wrong:". On the same line "it is impossible: 0" may
-      well answer 0.
+    before: the text up to the answer; its last `REACH` characters are used.
+    block: whether the answer is a block such as a list or a table. Then a
+      denial may end in a colon: "these are wrong:". Otherwise it may not,
+      because "it is impossible: 0" answers 0.
   """
   before = before[-REACH:].rstrip()
   if not before.isascii() and (
@@ -188,7 +188,7 @@ def denied(before: str, block: bool = False) -> bool:
   told = clause.rstrip(":：")
   words = _WORD.findall(told.casefold().replace("’", "'"))
   if _TELLING.isdisjoint(words) and "n't" not in told:
-    return False  # nearly always
+    return False  # the usual case
   if _REASON.match(told):
     return False
   if _OTHERS.search(told + " "):
@@ -211,24 +211,25 @@ def denied(before: str, block: bool = False) -> bool:
 
 
 def wrong_answer(before: str) -> bool:
-  """Whether it is a wrong answer that is named: "the wrong", "错误的"."""
+  """Whether the text before "answer" calls it wrong: "the wrong", "错误的"."""
   return _WRONG_ANSWER.search(before[-_ADJECTIVE:]) is not None
 
 
 def asked(text: str, end: int) -> bool:
-  """Whether what ends there is asked: "the answer is 5?"."""
+  """Whether the answer that ends at `end` is a question: "it is 5?"."""
   return _AS_QUESTION.match(text, end) is not None
 
 
 def retracted(text: str, end: int) -> bool:
-  """Whether what ends there is called wrong, or taken back later on."""
+  """Whether the answer that ends at `end` is retracted, directly or later."""
   behind = text[end:end + _BEHIND]
   return bool(behind.strip(_CLOSING)) and (
       taken_back(text, end) or _LATER.search(behind) is not None)
 
 
 def taken_back(text: str, end: int) -> bool:
-  """Whether the words directly behind what ends there call it wrong."""
+  """Whether the words directly after the answer that ends at `end` retract it.
+  """
   behind = text[end:end + _BEHIND]
   if not behind.strip(_CLOSING):
     return False
@@ -239,5 +240,5 @@ def taken_back(text: str, end: int) -> bool:
 
 
 def kept(text: str) -> str:
-  """The text behind the last place where what came before is taken back."""
+  """The text after the last retraction of what came before it."""
   return text[max((m.end() for m in _LATER.finditer(text)), default=0):]

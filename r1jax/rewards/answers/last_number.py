@@ -1,7 +1,7 @@
 """The number or formula that a text gives as its answer.
 
 For data sets whose answers are numbers at the end of a text without a box.
-Texts are hostile and may be long: every pattern here is linear.
+Texts are untrusted and may be long: every pattern here takes linear time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PIECE = re.compile(
     r"\$[^$\n]{1,300}\$|\\\([^\n]{1,300}?\\\)|"
     r"(?<![\w.\\{}^])[-−–]?\s?(?:\\?\$|[¥￥€£])?\s?-?"
     r"\d+(?:(?:,|\{,\})\d{3}(?!\d))*(?:\.\d+)?(?:/\d+)?\s?(?:\\?%)?", re.ASCII)
-# What may follow a number, and is part of it: 24!, 24^2, 24 thousand, 24万.
+# Text that may follow a number as a part of it: 24!, 24^2, 24 thousand, 24万.
 _TAIL = re.compile(
     r"(?<=\d)[A-Za-z]\w{0,12}"
     r"|(?![*_]{1,3}(?:[\s.,;:!?)。，；]|$))"  # the end of bold or italics
@@ -30,7 +30,7 @@ _TAIL = re.compile(
     r"|(?=[\u4e00-\u9fff]{0,3}[半折成倍万亿千百分余多])[\u4e00-\u9fff]{1,4}"
     r"|(?:以[上下内外]|左右|上下|的[^\s。，,.;；]{1,10}))",
     re.IGNORECASE)
-# What stands right before a number, and makes another one of it.
+# Text right before a number that changes its value: "half of 24".
 _CHANGED = re.compile(
     r"(?:\b(?:half|halves|thirds?|quarters?|fourths?|fifths?|tenths?|twice"
     r"|thrice|double|triple|quadruple|square|cube|root|reciprocal|inverse"
@@ -42,7 +42,7 @@ _CHANGED = re.compile(
     r"|\b(?:says?|said|claims?|claimed|thinks?|thought|believes?|believed"
     r"|guess|guesses|guessed)\s*:?\s*(?:(?:that|it|is|was)\s+)*"
     r"|[负近约]|接近|差不多)\s*(?:\\?\$)?\Z", re.IGNORECASE)
-# A number is not the answer where the words before or after it deny it.
+# Words before or after a number that make it no answer.
 _DENIED = re.compile(
     r"\b(?:not|never|cannot|neither|nor|than|at least|at most|under|over|below"
     r"|above|up to|exceeds?|instead of|wrong|incorrect|about|around|roughly"
@@ -71,14 +71,15 @@ _LISTED = re.compile(
 
 
 def stated(text: str) -> tuple[list[str], str]:
-  """What the text says that its answer is, the last one last.
+  """The answers that the text states, in order.
 
-  What follows "the answer is" and the like up to the end of the sentence; or
-  else the last number or formula. A number that stands in a list of numbers
-  brings the whole list, so that "3 or 4" is not taken for 4.
+  They are the texts after "the answer is" and the like, up to the end of the
+  sentence; or, if there is none, the last number or formula. A number in a list
+  of numbers is returned as the whole list, so that "3 or 4" is not read as 4.
 
   Returns:
-    the answers, and why there is none although something is stated, else "".
+    (answers, reason): the reason says why there is no answer although something
+    is stated, else it is "".
   """
   holding, left, reason = statements.claimed(text)
   answers = []
@@ -110,7 +111,8 @@ def stated(text: str) -> tuple[list[str], str]:
 
 
 def _with_tail(text: str, piece: re.Match[str]) -> str:
-  """A number with what belongs to it; its clause where that denies it."""
+  """A number with its suffix; its clause (never equal to it) if it is denied.
+  """
   before = text[max(0, piece.start() - 60):piece.start()]
   clause = _CLAUSE.split(denial.PHRASES.sub(" not ", before))[-1]
   tail = _TAIL.match(text, piece.end())

@@ -1,4 +1,4 @@
-"""Answers of reading comprehension: texts and numbers, by DROP's F1."""
+"""Answers of reading comprehension: texts and numbers, scored by DROP's F1."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def verify(prompt: Prompt, response: Response) -> Score:
-  """DROP's F1 with the best of the reference's answers (arXiv:1903.00161).
+  """DROP's F1 with the closest of the reference answers (arXiv:1903.00161).
 
   `prompt.reference` is {"answers": [[span, ...], ...]}. The final answer is
-  found as for `verdicts.exact`; several spans are separated by "|". Parts:
-  exact, whether all spans are an answer's. Reasons: "correct" (F1 1), "partly",
-  "wrong" and those of `verdicts.final_answer`.
+  found as in `verdicts.exact`; several spans are separated by "|". Parts:
+  exact, whether all spans match. Reasons: "correct" (F1 = 1), "partly",
+  "wrong", "too long" and those of `verdicts.final_answer`.
   """
   answer, reason = verdicts.final_answer(response)
   if answer is None:
@@ -44,12 +44,12 @@ def verify(prompt: Prompt, response: Response) -> Score:
 
 
 def measured(spans: Sequence[str], gold: Sequence[str]) -> tuple[float, float]:
-  """(exact match, F1) of predicted spans and those of one answer.
+  """(exact match, F1) of predicted spans and the spans of one gold answer.
 
-  Spans are paired one to one so that the F1 of their bags of words is greatest;
-  the mean is over the longer list. A pair counts only if the gold span has no
-  number or shares one. As the publisher's evaluator, F1 is rounded to a
-  hundredth of a percent.
+  Spans are paired one to one so that the sum of the F1 of their bags of words
+  is largest; it is divided by the length of the longer list. A pair with a gold
+  span that has numbers counts only if it shares one. F1 is rounded to 1e-4, as
+  in the publisher's evaluator.
   """
   ours, theirs = ([normal(span) for span in part] for part in (spans, gold))
   exact = float(len(ours) == len(theirs) and set(ours) == set(theirs))
@@ -60,7 +60,8 @@ def measured(spans: Sequence[str], gold: Sequence[str]) -> tuple[float, float]:
 
 
 def normal(text: str) -> str:
-  """Lower case, without punctuation and articles; numbers as floats."""
+  """The text in lower case without punctuation and articles, numbers as floats.
+  """
   words = []
   for word in re.split("[ -]", text.lower()):
     if not _is_number(word):
@@ -83,7 +84,7 @@ def _overlap(gold: set[str], bag: set[str]) -> float:
 
 
 def _best(scores: Sequence[Sequence[float]]) -> float:
-  """The greatest sum of entries, no two in one row or column."""
+  """The largest sum of entries, at most one per row and column."""
   if min(len(scores), len(scores[0])) == 1:
     return max(max(row) for row in scores)
   with clock_stopped():

@@ -1,6 +1,6 @@
-"""Where a text says what its answer is, in English and Chinese.
+"""Finds statements such as "the answer is ..." in English and Chinese texts.
 
-Texts are hostile and may be long: every pattern here is linear.
+Texts are untrusted and may be long: every pattern here takes linear time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from r1jax.rewards.answers import denial
 
-# The answer "to the first question" is one; the answer "that is wrong" is not.
+# Text between "answer" and "is": "the answer to the first question is". Whether
+# it denies the answer ("the answer that is wrong is") is checked elsewhere.
 _MIDDLE = r"(?P<middle>[^\n.:：=?!,，;]{0,40}?)"
 _COPULA = (
     r"(?:\s*\b(?:is|are|was|equals|(?:must|should|would|will|can only|has to"
@@ -30,7 +31,7 @@ ANSWER = (
     r"|(?:因此|所以|综上|故)[，,]?答案\s*(?=[\d$\\(（A-J-])"
     # The last line of GSM8K's solutions.
     r"|(?<![^\n])(?P<mark>####)(?!#)[ \t]*(?=[^\n]*\S)")
-# A look at the first letter makes the search twice as fast.
+# The lookahead at the first letter makes the search twice as fast.
 _ANSWER = re.compile(rf"(?=[a答因所综故#])(?:{ANSWER})", re.IGNORECASE)
 _NAMED = re.compile(r"ans|答案", re.IGNORECASE)
 _ADJECTIVE = re.compile(
@@ -47,9 +48,9 @@ _NOT = re.compile(r"\s*(?:not|never|neither)\b", re.IGNORECASE)
 _ZH_NOT_BUT = re.compile(r"[^\n。]{0,40}?[，,]?\s*而是")
 _ZH_DENIED = re.compile(r"[不非没未无]|错误")
 _SENTENCE = re.compile(r"[。；！？?]|(?<!\d)!|\.(?=[\s*\"')\]]|\Z)|\n")
-MOST = 200  # statements of a text, the last ones, that are looked at
+MOST = 200  # number of statements of a text, the last ones, that are considered
 _CLOSINGS = {"`": "`", "'": "'", '"': '"', "“": "”", "[": "]", "{": "}"}
-_ASKED = 60  # characters; what is longer and ends with "?" is a text
+_ASKED = 60  # longest statement, in characters, that "?" makes a question
 _BESIDE = re.compile(
     r"(?:[\s*_`]{0,4}[,;]\s{0,4}|[\s*_`]{1,4})(?:(?:and|but)\s+)?(?:(?:not"
     r"|rather than|instead of|as opposed to)\s+[^\s.!]|because\b|since\b).*"
@@ -62,13 +63,13 @@ _HEDGED = re.compile(
 
 
 class Statement(NamedTuple):
-  """One place where a text says what its answer is.
+  """One place where a text states an answer.
 
   Attributes:
-    rest: what follows "the answer is", up to the next such place.
+    rest: the text after "the answer is", up to the next such place.
     below: whether "the answer is" ends its line.
-    end: where the first sentence of the rest ends in the text.
-    denied: whether the text says that this is not so, or only supposes it.
+    end: index in the text of the end of the first sentence of `rest`.
+    denied: whether the text denies or only supposes the answer.
     marked: whether #### introduces it: the rest of the line is the answer.
   """
 
@@ -80,18 +81,18 @@ class Statement(NamedTuple):
 
 
 def stated(text: str, marks: re.Pattern[str] = _ANSWER) -> list[Statement]:
-  """What a text says that its answer is, the last one last.
+  """The statements of a text, in order.
 
   Args:
-    text: to be read.
-    marks: what introduces it, `ANSWER` and perhaps more; by default "the answer
-      is", "答案是" and the like, and the #### of a last line.
+    text: to search.
+    marks: pattern that introduces a statement, with the groups of `ANSWER`; by
+      default "the answer is", "答案是" and the like, and #### in the last line.
   """
   matches = list(marks.finditer(text))[-MOST:]
   marked = matches and matches[-1]["mark"] and (
       "\n" not in text[matches[-1].end():].strip())
-  # Behind #### stands the answer, whatever was said before; elsewhere such
-  # lines are headings.
+  # #### in the last line marks the answer, whatever was stated before it.
+  # Elsewhere such lines are headings.
   matches = [match for match in matches if bool(match["mark"]) == bool(marked)]
   ends = [match.start() for match in matches[1:]] + [len(text)]
   return [
@@ -102,20 +103,22 @@ def stated(text: str, marks: re.Pattern[str] = _ANSWER) -> list[Statement]:
 
 def claimed(text: str, marks: re.Pattern[str] = _ANSWER,
             options: Iterable[str] = ()) -> tuple[list[Statement], str, str]:
-  """(statements that hold, the text that is left beside them, why none holds).
-
-  Where every statement is denied the text behind the last is left; where
-  there is none, all of it. Nothing is left where the last is taken back.
+  """The statements that are not denied.
 
   Args:
-    text: to be read.
+    text: to search.
     marks: as in `stated`.
-    options: texts that may follow an answer that is a letter: "A. No, never"
-      takes nothing back if that is option A.
+    options: texts of options that may follow a letter: "A. No, never" is no
+      retraction if that is the text of option A.
+
+  Returns:
+    (statements that hold, text to search otherwise, reason why none holds or
+    ""). The second is the text after the last statement if all are denied, ""
+    if the last one is retracted, else the whole text.
   """
   found = stated(text, marks)
   holding = [one for one in found if not one.denied]
-  if len(holding) > 1:  # alone it may be a text such as "not enough is known"
+  if len(holding) > 1:  # a single one may be "not enough information"
     holding = [one for one in holding if not _NOT.match(one.rest)] or holding
   if holding and denial.retracted(text, _behind(
       text, holding[-1].end, options)):
@@ -126,7 +129,7 @@ def claimed(text: str, marks: re.Pattern[str] = _ANSWER,
 
 
 def _behind(text: str, end: int, options: Iterable[str]) -> int:
-  """Where an option's text ends that stands there, else `end`."""
+  """The end of an option's text that follows `end`, else `end`."""
   rest = text[end:end + 400].casefold()
   start = len(rest) - len(rest.lstrip(" .,:;)]\n–—-"))
   for option in options:
@@ -136,9 +139,9 @@ def _behind(text: str, end: int, options: Iterable[str]) -> int:
 
 
 def beside(text: str) -> str:
-  """An answer without ", not 5", "because ..." and the like behind it.
+  """An answer without appendices such as ", not 5" and "because ...".
 
-  Another sentence behind it goes as well, unless it takes anything back.
+  A further sentence is removed too, unless it may change the answer.
   """
   first, stop, more = text.partition(". ")
   if stop and more[:1].isupper() and not _HEDGED.search(more):
@@ -153,7 +156,7 @@ def _statement(text: str, match: re.Match[str], end: int) -> Statement:
   before = text[max(0, match.start() - denial.REACH):match.start()]
   if _NAMED.match(match.group()):
     denied = denial.wrong_answer(before)
-  else:  # "the wrong statement is B" may well be what was asked for
+  else:  # "the wrong statement is B" may be what the question asks for
     denied, before = False, _ADJECTIVE.sub("", before)
   denied = not names["mark"] and (
       denied or denial.denied(before)
@@ -165,7 +168,7 @@ def _statement(text: str, match: re.Match[str], end: int) -> Statement:
     start = other.end()
   rest = text[start:end]
   first = len(rest) - len(rest.lstrip())
-  # A quotation or a literal may hold any signs and words.
+  # A quotation or a literal may contain full stops and any words.
   closing = _CLOSINGS.get(rest[first:first + 1])
   if closing:
     line = rest.find("\n", first)

@@ -1,9 +1,9 @@
-"""The cells of a table as a text gives them: JSON, Markdown, lines, sentences.
+"""Reads the cells of a table from JSON, Markdown, lines or sentences.
 
-What counts is what the text settles on. A table that is denied or taken back
-does not count, nor what stands before a "final answer" that gives cells itself;
-a draft does not where anything else is given. What is said behind the last
-table counts as well: a text may not give one table and mean another.
+Only the final answer counts. Ignored are tables that are denied or retracted,
+everything before a "final answer" that gives cells itself, and drafts if
+anything else is given. Lines after the last table count too, so that a text
+cannot give one table and then contradict it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from r1jax.rewards.answers import denial
 from r1jax.rewards.logic.plain import BULLET, ENDS, plain
 
-Cell = tuple[str, str]  # (row, column), as `plain` writes them
+Cell = tuple[str, str]  # (row, column), normalised by `plain`
 Cells = list[tuple[Cell, str]]
 Triples = list[tuple[str, str, str]]  # (row, column, value) as written
 
@@ -39,8 +39,8 @@ _CORRECTS = re.compile(
     r"|hmm+)\b[\s,:!.—–-]{1,4}|no\s?[,:!.—–-]\s?|更正[：:，,]?|不对[，,：:]"
     r"|其实|应该是)", re.IGNORECASE)
 _TABLE = re.compile(r"(?:^[^\n]*\|[^\n]*(?:\n|\Z))+", re.MULTILINE)
-_LINES = 60  # lines of a text, the last ones, that may correct a table
-_OBJECTS = 20  # JSON objects of a text that are looked at
+_LINES = 60  # number of last lines of a text that may correct a table
+_OBJECTS = 20  # most JSON objects of a text that are read
 
 
 class _Block(NamedTuple):
@@ -50,14 +50,14 @@ class _Block(NamedTuple):
 
 
 def cells(text: str, want: dict[Cell, str]) -> Cells:
-  """The cells of `want` that a text settles on, with the values it gives them.
+  """The cells of `want` with the values that a text finally gives them.
 
   Args:
-    text: at most some ten thousand characters.
-    want: the right values, all as `plain` writes them.
+    text: of at most some ten thousand characters.
+    want: the correct values; all texts normalised by `plain`.
 
   Returns:
-    a cell more than once where it is given more than one value.
+    (cell, value) pairs; several for a cell with several values.
   """
   text = denial.kept(text)
   for match in list(_FINAL.finditer(text))[:-4:-1]:
@@ -70,7 +70,7 @@ def _given(text: str, want: dict[Cell, str]) -> Cells:
   """As `cells`, without looking for a final part."""
   given: Cells = []
   drafts: Cells = []
-  at = 0  # where the last table ends
+  at = 0  # end of the last table
   blocks = sorted([*_objects(text), *_tables(text)])
   for block in blocks:
     wanted = _wanted(block.triples, want, nameless=True)
@@ -92,14 +92,14 @@ def _given(text: str, want: dict[Cell, str]) -> Cells:
   said = _wanted(_lines(rest), want) + _sentences(rest, want)
   if not at:
     return said
-  # Explanations behind a table give odd values; only known ones count.
+  # Explanations after a table may look like cells: only known values count.
   known = set(want.values()) | {value for _, value in given + drafts}
   given += [(cell, value) for cell, value in said if value in known]
   return given or drafts
 
 
 def _kept(text: str) -> str:
-  """The lines from the last one on that takes back those before it."""
+  """The text from the last line on that retracts the lines before it."""
   lines = text.split("\n")
   for number in range(len(lines) - 1, 0, -1):
     if lines[number].strip() and denial.taken_back(lines[number], 0):
@@ -115,12 +115,12 @@ def _only(want: dict[Cell, str]) -> str | None:
 
 def _wanted(triples: Triples, want: dict[Cell, str],
             nameless: bool = False) -> Cells:
-  """Those that `want` has, rows and columns in either order.
+  """The cells of `want` among `triples`, with rows and columns in any order.
 
   Args:
     triples: as written.
-    want: the right values.
-    nameless: whether the one column may have another name.
+    want: the correct values.
+    nameless: whether a single column may have any name.
   """
   only = _only(want)
   found = []
@@ -135,7 +135,7 @@ def _wanted(triples: Triples, want: dict[Cell, str],
 
 
 def _objects(text: str) -> Iterator[_Block]:
-  """The JSON objects of a text; a pair may occur more than once in one."""
+  """The JSON objects of a text; names may be repeated in an object."""
   decoder = json.JSONDecoder(object_pairs_hook=tuple)
   at = text.find("{")
   for _ in range(_OBJECTS):
@@ -176,7 +176,7 @@ def _tables(text: str) -> Iterator[_Block]:
 
 
 def _lines(text: str) -> Triples:
-  """Cells of lines `row: column = value, column = value` or `row: value`."""
+  """Cells from lines `row: column = value, column = value` or `row: value`."""
   triples = []
   for line in text.replace("：", ":").split("\n"):
     row, _, rest = BULLET.sub("", line, count=1).partition(":")
@@ -190,10 +190,10 @@ def _lines(text: str) -> Triples:
 
 
 def _sentences(text: str, want: dict[Cell, str]) -> Cells:
-  """What the last paragraph says of each row: "Zoey is a knight".
+  """Cells from sentences of the last paragraph, such as "Zoey is a knight".
 
-  Only where there is one column. What is denied, supposed or said by somebody
-  in the puzzle says nothing.
+  Only for tables with one column. Sentences that are denied, supposed or
+  reported ("Bob says") are ignored.
   """
   if _only(want) is None:
     return []

@@ -1,8 +1,8 @@
-"""Small languages that answers are written in, read within bounds.
+"""Bounded parsers for answers: Python literals and arithmetic expressions.
 
-Completions are hostile. Python literals are cut into tokens of a closed list
-before Python's own parser sees them, and arithmetic is evaluated by a parser
-of its own: nothing here runs, names or raises to a power anything.
+Completions are untrusted. Literals must consist of known tokens before Python's
+own parser sees them, and arithmetic is evaluated by a parser of our own, so no
+code runs and no power is computed.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import warnings
 from fractions import Fraction
 from typing import Any
 
-MAX_CHARS = 20_000  # the longest output of CRUXEval has a few hundred
-_MAX_DEPTH = 50
+MAX_CHARS = 20_000  # longest literal; CRUXEval's have a few hundred characters
+_MAX_DEPTH = 50  # brackets inside one another
 _MAX_NUMBER = 1_000  # characters of one number
 _MAX_EXPRESSION = 300  # characters of an arithmetic expression
-_MAX_OPERANDS = 20
-_MAX_DIGITS = 9
+_MAX_OPERANDS = 20  # numbers in an expression
+_MAX_DIGITS = 9  # digits of a number in an expression
 
-# What a literal consists of. A sign stands before a number only, so there are
-# no chains of signs to recurse into.
+# The tokens of a literal. A sign belongs to a number, so there are no chains of
+# signs for the parser to recurse into.
 _TOKEN = re.compile(
     r"""\s+
     |(?:[bB][rR]?|[rR][bB]?|[uU])?
@@ -43,12 +43,12 @@ def parse(text: str) -> Any:
   """The value of a Python literal.
 
   Numbers, strings, bytes, True, False, None, lists, tuples, dictionaries and
-  sets; `set()` is the empty set. Not read, because `repr` writes none of them:
-  hexadecimal numbers, strings over several lines, f-strings, other names.
+  sets; `set()` is the empty set. Not supported, because `repr` does not produce
+  them: hexadecimal numbers, strings over several lines, f-strings, other names.
 
   Raises:
-    ValueError: not a literal, or beyond the bounds: 20,000 characters, 50
-      levels, numbers of 1,000 characters.
+    ValueError: not a literal, or over a limit: 20,000 characters, 50 nested
+      brackets, numbers of 1,000 characters.
   """
   if len(text) > MAX_CHARS:
     raise ValueError("too long")
@@ -72,10 +72,10 @@ def parse(text: str) -> Any:
 
 
 def spelling(value: Any) -> str:
-  """One text for a literal's value, so that equal texts mean equal values.
+  """A canonical text of a literal's value: equal texts mean equal values.
 
-  Types are told apart (`True`, `1` and `1.0` are three values, `(1,)` is not
-  `[1]`), the order of a set or dictionary is not.
+  Types count (`True`, `1` and `1.0` differ, and `(1,)` and `[1]`); the order of
+  a set or dictionary does not.
   """
   if isinstance(value, dict):
     items = sorted(f"{spelling(k)}: {spelling(v)}" for k, v in value.items())
@@ -91,15 +91,15 @@ def spelling(value: Any) -> str:
 
 
 def arithmetic(text: str) -> tuple[Fraction, list[int]]:
-  """(exact value, the numbers written) of `(7 - 8 / 8) * 4`.
+  """(exact value, list of the numbers) of an expression: `(7 - 8 / 8) * 4`.
 
   Integers, parentheses and the four operations as `+ - * / × · ÷ −`,
-  `\\times`, `\\cdot`, `\\div` or `\\frac{a}{b}`. A minus may open an
-  expression or a bracket, since `-1 + 25` is `25 - 1`; there are no other
-  signs, powers, decimals, factorials or products without an operator.
+  `\\times`, `\\cdot`, `\\div` or `\\frac{a}{b}`. A minus may begin an
+  expression or a bracket, since `-1 + 25` is `25 - 1`; other signs, powers,
+  decimals, factorials and implicit products are not allowed.
 
   Raises:
-    ValueError: anything else, a division by zero, or beyond the bounds: 300
+    ValueError: anything else, a division by zero, or over a limit: 300
       characters, 20 numbers of 9 digits.
   """
   if len(text) > _MAX_EXPRESSION:

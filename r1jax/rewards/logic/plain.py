@@ -1,4 +1,4 @@
-"""One spelling for short answers that say the same."""
+"""Normalises the spelling of short answers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BULLET = re.compile(r"\A\s*(?:[-*•]|\d{1,3}[.)])\s+")
 
 
 def plain(text: str) -> str:
-  """One spelling for texts that say the same.
+  """`text` in normalised spelling, so that texts that mean the same are equal.
 
-  Compatibility forms (full width), case, runs of white space, TeX's `\\text`,
-  Markdown emphasis, quotes and punctuation at the ends do not count, nor the
-  brackets of `(A)`, commas behind words, thousands' commas, a plus sign and
-  zeros behind a decimal point; in a text without letters and digits white space
-  does not count at all (`] )` is `])`).
+  Removed or unified are: compatibility forms (full width), case, runs of white
+  space, TeX's `\\text`, Markdown emphasis, quotes and punctuation at the ends,
+  the brackets of `(A)`, commas after words, thousands separators, a plus sign,
+  and trailing zeros after a decimal point. In a text without letters and digits
+  all white space is removed (`] )` becomes `])`).
   """
   if len(text) > MAX_CHARS:
     return text

@@ -1,17 +1,17 @@
-"""Accuracy of reasoning-gym's puzzles, without the holes of its scorers.
+"""Accuracy of reasoning-gym's puzzles, without the loopholes of its scorers.
 
-Every scorer of reasoning-gym 0.1.25 was read. Many pay in full for less than
-the answer: `game_of_life_halting` for "I do not know", `coin_flip` for a first
-digit, `complex_arithmetic` for "nan", `puzzle24` for other numbers,
+Every scorer of reasoning-gym 0.1.25 was read. Many give full score for less
+than the answer: `game_of_life_halting` for "I do not know", `coin_flip` for the
+first digit, `complex_arithmetic` for "nan", `puzzle24` for other numbers,
 `number_sorting` for numbers that are each off by one, `calendar_arithmetic` for
-anything where the answer is negative, `word_sorting` and `letter_jumble` for
-words behind the right ones, `figlet_font` for ten right letters,
-`spell_backward` by rounding, `polynomial_equations` for junk where there is no
-root. Nine hand the answer to `eval` or to sympy, which evaluates it.
+anything if the answer is negative, `word_sorting` and `letter_jumble` for words
+after the right ones, `figlet_font` for ten right letters, `spell_backward` by
+rounding, `polynomial_equations` for junk if there is no root. Nine pass the
+answer to `eval` or to sympy, which evaluates it.
 
-So a scorer of the library judges only tasks with several right answers, and
-only where it does bounded work on them (`_SCORED`). Where one answer is right,
-it is compared here. The tasks in `LEFT_OUT` cannot be judged.
+So the library's scorers are used only for tasks with several right answers, and
+only if their work is bounded (`_SCORED`). Tasks with one right answer are
+compared here. The tasks in `LEFT_OUT` are not supported.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ Entry = Mapping[str, Any]
 MISSING = ("these puzzles need reasoning-gym (and a C compiler for one of its"
            " parts): pip install -e '.[puzzles]'")
 
-_MAX_CHARS = 10_000  # of an answer; the largest grid has 2,000
+_MAX_CHARS = 10_000  # longest answer; the largest grid has 2,000
 _DECIMAL = r"[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?"
 
-# One right answer: the same text, line by line.
+# Tasks with one right answer, compared as text line by line.
 _TEXT = frozenset("""
     ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf
     binary_alternation binary_matrix caesar_cipher calendar_arithmetic
@@ -57,8 +57,9 @@ _TEXT = frozenset("""
     string_synthesis sudoku survo syllogism tsumego word_sequence_reversal
     word_sorting zebra_puzzles""".split())
 
-# Several right answers, judged by the library's scorer: what may be in the
-# answer. None of these evaluates it; their work is linear in its length.
+# Tasks with several right answers, judged by the library's scorer if the answer
+# matches the pattern. None of these scorers evaluates the answer; their work is
+# linear in its length.
 _SCORED = {
     "cryptarithm": r"[A-Z=,\d\s]+",
     "graph_color": r"[\s\S]+",
@@ -77,13 +78,13 @@ _SCORED = {
 }
 
 LEFT_OUT = {
-    "boxnet": "no known answer to prove the scorer with",
-    "composite": "needs a configuration; take its parts",
+    "boxnet": "no known answer to test the scorer with",
+    "composite": "needs a configuration; use its parts",
     "intermediate_integration": "sympy evaluates the answer",
     "polynomial_multiplication": "sympy evaluates the answer",
-    "propositional_logic": "a premise copied from the question is paid",
+    "propositional_logic": "a premise copied from the question is rewarded",
     "rubiks_cube": "R999999999 fills the memory; no known answer",
-    "rush_hour": "no known answer to prove the scorer with",
+    "rush_hour": "no known answer to test the scorer with",
     "simple_integration": "sympy evaluates the answer",
 }
 
@@ -92,15 +93,15 @@ def verify(prompt: Prompt, response: Response) -> Score:
   """1 if the answer solves the puzzle, else 0; no partial credit.
 
   `prompt.reference` is {"task": a name in `TASKS`, "entry": reasoning-gym's
-  entry as JSON}; every task survives JSON, since what it turns into lists and
-  text keys is compared here or read by a scorer that does not mind. Scorers
-  have the library's default configuration.
+  entry as JSON}. Storing an entry as JSON turns tuples into lists and keys into
+  strings, which no task here depends on. Scorers have the library's default
+  configuration.
 
-  The final answer is the one of `verdicts.final_answer`; where the right answer
-  has several lines or none is known, all of the answer counts instead of its
-  last line. An entry whose answer is empty cannot be won. Reasons: "correct",
-  "wrong", "unparsed", "no answer", "two answers", "too long". Parts: scorer,
-  the library's own score, where it judged.
+  The final answer is that of `verdicts.final_answer`; if the right answer has
+  several lines or is not known, the whole answer is used instead of its last
+  line. Reasons: "correct", "wrong", "unparsed", "no answer", "two answers",
+  "too long" and others of `verdicts.final_answer`. Parts: scorer, the library's
+  own score if it was used.
 
   Raises:
     ValueError: a task that is not supported, with the reason.
@@ -132,11 +133,11 @@ def _scored(task: str, answer: str, entry: Entry) -> Score:
   if not re.fullmatch(_SCORED[task], answer):
     return Score(0.0, True, "unparsed", answer=answer)
   scorer = _scorer(task)
-  # A copy, since knight_swap writes into the metadata.
+  # A copy, because knight_swap writes into the metadata.
   entry = {**entry, "metadata": {**entry["metadata"]}}
   try:
     value = float(scorer(answer, entry))
-  except Exception:  # odd answers make scorers raise anything
+  except Exception:  # unusual answers make scorers raise any error
     return Score(0.0, True, "unparsed", answer=answer)
   right = 1.0 <= value < 1.001  # not NaN either
   reason = "correct" if right else "wrong"
@@ -144,10 +145,10 @@ def _scored(task: str, answer: str, entry: Entry) -> Score:
 
 
 def check() -> None:
-  """Makes sure that the library is there, without importing it.
+  """Checks that reasoning-gym is installed, without importing it.
 
   Raises:
-    ValueError: it is not; says how to install it.
+    ValueError: it is not; the message says how to install it.
   """
   if importlib.util.find_spec("reasoning_gym") is None:
     raise ValueError(MISSING)
@@ -155,7 +156,7 @@ def check() -> None:
 
 @functools.cache
 def _scorer(task: str) -> Callable[[str, Entry], float]:
-  """The library's scorer; importing it takes seconds, off the clock."""
+  """The library's scorer; the deadline stops while it is imported."""
   with clock_stopped():
     try:
       import reasoning_gym
@@ -165,20 +166,20 @@ def _scorer(task: str) -> Callable[[str, Entry], float]:
 
 
 def _text(answer: str, entry: Entry) -> bool:
-  """Equal lines but for case, white space and what `plain` drops."""
+  """Whether lines are equal up to case, white space and `plain`."""
   gold = entry["answer"]
   lines, gold_lines = ([" ".join(line.casefold().split())
                         for line in text.strip().splitlines() if line.strip()]
                        for text in (answer, gold))
   if lines == gold_lines:
     return True
-  # Ends that are letters and digits, so that `plain` takes nothing of the gold.
+  # Only if `plain` removes nothing from the ends of the gold answer.
   return (len(gold_lines) == 1 and bool(re.fullmatch(r"-?\w|-?\w.*\w", gold))
           and "_" not in gold and plain(answer) == plain(gold))
 
 
 def _expression(answer: str, entry: Entry) -> bool:
-  """Countdown and 24: every number once, and the target."""
+  """Countdown and 24: uses every number once and gives the target."""
   metadata = entry["metadata"]
   score = verdicts.makes(
       answer, metadata["numbers"], metadata.get("target", 24))
@@ -206,20 +207,20 @@ def _near(tolerance: str, *, ordered: bool = True) -> Callable[..., bool]:
 
 
 def _matrix(answer: str, entry: Entry) -> bool:
-  """A matrix of the right shape, right to two decimals."""
+  """A matrix of the right shape, with entries right to two decimals."""
   shapes = [[len(_decimals(row)) for row in text.strip().splitlines()]
             for text in (answer, entry["answer"])]
   return shapes[0] == shapes[1] and _near("0.0051")(answer, entry)
 
 
 def _amount(answer: str, entry: Entry) -> bool:
-  """A number written with thousands' commas or not."""
+  """A number, with or without thousands separators."""
   answer = re.sub(r"(?<=\d),(?=\d{3})", "", answer)
   return _near("0.01")(answer, entry)
 
 
 def _relative(digits: int) -> Callable[[str, Entry], bool]:
-  """A check of a number that is right to so many significant digits."""
+  """A check that a number is right to `digits` significant digits."""
   def check(answer: str, entry: Entry) -> bool:
     (got,), (gold,) = _decimals(answer), _decimals(entry["answer"])
     if got == gold:
@@ -245,7 +246,7 @@ def _complex(answer: str, entry: Entry) -> bool:
 
 
 def _fraction(answer: str, entry: Entry) -> bool:
-  """Lowest terms, as `a/b` or in TeX."""
+  """A fraction in lowest terms, as `a/b` or in TeX."""
   match = re.fullmatch(
       r"\$?\s*(?:(\d{1,40})\s*/\s*(\d{1,40})"
       r"|\\[dt]?frac\s*\{\s*(\d{1,40})\s*\}\s*\{\s*(\d{1,40})\s*\})\s*\$?",
@@ -259,7 +260,7 @@ def _fraction(answer: str, entry: Entry) -> bool:
 
 
 def _integer(answer: str, entry: Entry) -> bool:
-  """An integer in any base that Python writes."""
+  """An integer, in any of Python's notations (0x, 0b, 0o)."""
   return int(answer[:100], 0) == int(entry["answer"], 0)
 
 
@@ -277,14 +278,14 @@ def _json(answer: str, entry: Entry) -> bool:
 
 
 def _board(answer: str, entry: Entry) -> bool:
-  """One of the boards that solve the queens' puzzle."""
+  """One of the boards that solve the n queens puzzle."""
   got = [line.split() for line in answer.strip().splitlines()]
   return got in [[line.split() for line in board.strip().splitlines()]
                  for board in entry["metadata"]["valid_answers"]]
 
 
 def _claims(text: str) -> set[str]:
-  """The claims of "Zoey is a knight, and Bob is a knave"."""
+  """The set of claims in "Zoey is a knight, and Bob is a knave"."""
   parts = re.split(r"[,.;\n]|\band\b", re.sub(r"\ban?\b", "", text.casefold()))
   return {" ".join(part.strip(" -*•").split()) for part in parts} - {""}
 

@@ -1,7 +1,7 @@
 """Accuracy of logic answers: texts, sets, grids, program outputs, game of 24.
 
-All rules look at the final answer and at nothing else (`final_answer`), give 1
-or 0, and name why. Two different final answers are none.
+All rules judge only the final answer (`final_answer`), give 1 or 0, and say
+why. Two different final answers score 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def exact(prompt: Prompt, response: Response) -> Score:
-  """1 if the final answer is `prompt.reference`, a text, as `plain` reads it.
+  """1 if the final answer equals the text `prompt.reference` up to `plain`.
 
   Reasons: "correct", "wrong", "no answer", "two answers".
   """
@@ -38,9 +38,10 @@ def exact(prompt: Prompt, response: Response) -> Score:
 def unordered(prompt: Prompt, response: Response) -> Score:
   """1 if the answer lists the texts of `prompt.reference`, in any order.
 
-  They stand between commas, semicolons, new lines, "and" or "和" (such of them
-  as no expected text contains), or in a list with bullets; each as often as
-  in the reference. Reasons as for `exact`.
+  They are separated by commas, semicolons, line breaks, "and" or "和" (only
+  those that no expected text contains), or are a list with bullets. Each must
+  occur as often as in the reference. Reasons: as for `exact`, "too long" and
+  "denied".
   """
   gold = _expected(prompt, list)
   answer, reason = final_answer(response)
@@ -67,14 +68,14 @@ def unordered(prompt: Prompt, response: Response) -> Score:
 def grid(prompt: Prompt, response: Response) -> Score:
   """1 if every cell of a table is right: zebra puzzles, knights and knaves.
 
-  `prompt.reference` is {row: {column: value}}. The answer (the last box or all
-  of it) gives the cells as JSON objects of that shape or Markdown tables with
-  rows or columns first, or else as lines `row: column = value, column = value`.
-  With one column its name may be missing: {"Zoey": "knight"}, `Zoey: knight`,
-  and, in the last paragraph, "Zoey is a knight". Cells outside the reference
-  are not looked at. A cell with two values scores 0, lines behind a table
-  included; what the text takes back, or offers as a draft before a "final
-  answer", does not count (`grids`).
+  `prompt.reference` is {row: {column: value}}. The answer (its last box, or all
+  of it) gives the cells as JSON objects of that shape, as Markdown tables with
+  rows or columns first, or as lines `row: column = value, column = value`. With
+  a single column its name may be missing: {"Zoey": "knight"}, `Zoey: knight`,
+  and, in the last paragraph, "Zoey is a knight". Cells that are not in the
+  reference are ignored. A cell with two values scores 0, also if the second is
+  given after a table. Retracted tables, and drafts before a "final answer", do
+  not count (see `grids`).
 
   Reasons: "correct", "wrong", "incomplete", "contradiction", "no answer", "two
   answers", "too long". Parts: cells, the share of right ones.
@@ -113,9 +114,9 @@ def grid(prompt: Prompt, response: Response) -> Score:
 def literal(prompt: Prompt, response: Response) -> Score:
   """1 if the answer is the Python literal `prompt.reference["value"]`.
 
-  Types are exact: `True`, `1` and `1.0` differ, and `(1,)` and `[1]`; the order
-  of sets and dictionaries is free. Reasons: "correct", "wrong", "no answer",
-  "two answers", and what `parse` says.
+  Types count: `True`, `1` and `1.0` differ, and `(1,)` and `[1]`; the order of
+  sets and dictionaries does not. Reasons: "correct", "wrong", "no answer", "two
+  answers", and errors of `parse`.
   """
   gold = parse(_expected(prompt, dict)["value"])
   answer, reason = final_answer(response)
@@ -135,9 +136,9 @@ def program_input(prompt: Prompt, response: Response) -> Score:
   """1 if the program gives the expected output for the answer's arguments.
 
   `prompt.reference` is {"program": source, "function": name, "output": literal
-  text}. The answer is `f([1, 2], 3)` or `[1, 2], 3`: Python literals, by
-  position. The call runs in the sandbox. Reasons: "correct", "wrong", "no
-  answer", "two answers", and what the parser or the sandbox says.
+  text}. The answer is `f([1, 2], 3)` or `[1, 2], 3`: positional arguments as
+  Python literals. The call runs in the sandbox. Reasons: "correct", "wrong",
+  "no answer", "two answers", and errors of the parser or the sandbox.
   """
   reference = _expected(prompt, dict)
   gold = parse(reference["output"])
@@ -160,13 +161,12 @@ def program_input(prompt: Prompt, response: Response) -> Score:
 
 
 def game24(prompt: Prompt, response: Response) -> Score:
-  """1 if the answer makes `target` of all `numbers`, each used once.
+  """1 if the answer makes `target` from all `numbers`, each used once.
 
   `prompt.reference` is {"numbers": [4, 7, 8, 8], "target": 24}. The answer is
-  an expression as `arithmetic` reads it: four operations and brackets.
-  "= 24" may follow. Reasons:
-  "correct", "wrong value", "wrong numbers", "no answer", "two answers", and
-  what the parser says.
+  an expression for `literals.arithmetic`: four operations and brackets; "= 24"
+  may follow. Reasons: "correct", "wrong value", "wrong numbers", "no answer",
+  "two answers", and errors of the parser.
   """
   reference = _expected(prompt, dict)
   answer, reason = final_answer(response)
@@ -176,7 +176,7 @@ def game24(prompt: Prompt, response: Response) -> Score:
 
 
 def makes(answer: str, numbers: list[int], target: int) -> Score:
-  """Whether an expression uses exactly `numbers` and is `target`."""
+  """1 if an expression uses exactly `numbers` and its value is `target`."""
   text = answer.strip("`$*_ .。\n")
   for mark in ("\\(", "\\)", "\\[", "\\]"):
     text = text.removeprefix(mark).removesuffix(mark)
@@ -197,19 +197,19 @@ def makes(answer: str, numbers: list[int], target: int) -> Score:
 
 def final_answer(
     response: Response, *, whole: bool = False) -> tuple[str | None, str]:
-  """(the final answer or None, why there is none).
+  """(final answer or None, reason why there is none).
 
-  It is what stands in `\\boxed{}`; else behind "the answer is", "answer:" or
-  "答案是" up to the end of the line (or on the next lines, where the line ends
-  there); else in a fenced block that the answer ends with; else the inside of
-  `<answer>`; else the last line that is not blank. Boxes or statements that
-  differ are "two answers"; those that are called wrong are none ("denied").
+  The final answer is the first of these that exists: the content of
+  `\\boxed{}`; the text after "the answer is", "answer:" or "答案是" up to the
+  end of the line; a fenced block at the end of the answer; the content of
+  `<answer>`; the last line that is not blank. Several boxes or statements that
+  differ are "two answers"; those that the text calls wrong do not count
+  ("denied").
 
   Args:
-    response: the completion; only its answer is looked at.
-    whole: where nothing points at the final answer, take all of the answer
-      instead of its last line, and all that follows a statement that ends
-      its line: for answers of several lines.
+    response: the completion; only its answer is used.
+    whole: for answers of several lines: use the whole answer instead of its
+      last line, and all lines after a statement that ends its line.
   """
   text = response.answer
   candidates, reason = boxes.claimed(text)
@@ -250,7 +250,7 @@ def _single(candidates: list[str]) -> tuple[str | None, str]:
 
 
 def _stated(statement: statements.Statement, whole: bool) -> str:
-  """What follows "the answer is"."""
+  """The answer that follows "the answer is"."""
   rest = statement.rest
   inside = _unfenced(rest)[1]
   if whole and statement.below or inside != rest:
@@ -259,9 +259,9 @@ def _stated(statement: statements.Statement, whole: bool) -> str:
 
 
 def _unfenced(text: str) -> tuple[str, str]:
-  """(what stands before, the inside) of the fenced block that `text` ends with.
+  """(text before, content) of the fenced block at the end of `text`.
 
-  Without such a block "" and the text.
+  ("", text) if there is no such block.
   """
   stripped = text.rstrip()
   if not stripped.endswith("```"):
@@ -273,7 +273,7 @@ def _unfenced(text: str) -> tuple[str, str]:
 
 
 def _read(text: str) -> Any:
-  """A literal, perhaps in backticks, with a full stop or escaped for TeX."""
+  """Parses a literal in backticks, with a full stop, or escaped for TeX."""
   text = text.rstrip(" \t\n.。*`$").lstrip(" \t\n*`$")
   try:
     return parse(text)
@@ -284,7 +284,7 @@ def _read(text: str) -> Any:
 
 
 def _bullets(text: str) -> tuple[list[str], str]:
-  """The items of the list that `text` ends with, and what stands before."""
+  """(items of the list at the end of `text`, text before it)."""
   items: list[str] = []
   lines = text.rstrip().split("\n")
   while lines and (match := BULLET.match(lines[-1])):

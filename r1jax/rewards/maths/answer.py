@@ -1,21 +1,22 @@
-"""Accuracy of mathematics: the final answer equals the reference.
+"""Accuracy of mathematics: whether the final answer equals the reference.
 
-Three tests, cheapest first: the same text; the same number (exact fractions);
-the same structure, part by part, expressions by their values (`structure`).
-What these do not read in full is "unparsed", never equal. Completions are
-hostile: `values` bounds every operation before it is done.
+Answers are compared in three ways, cheapest first: as text; as exact numbers;
+by structure, part by part, with expressions compared by their values
+(`structure`). Answers that are not parsed completely are "unparsed" and never
+equal. Completions are untrusted: `values` bounds every operation beforehand.
 
-What is equal (paper silent):
+Rules of equality (the paper gives none):
 
-  * numbers exactly: 0.5 = 1/2, but 0.33 is not 1/3 and 3.14 not pi, whatever
-    the number of digits: data that want rounding give the rounded number;
-  * a unit that only one side writes is overlooked; 5 cm is not 5 m, nor 50 mm
-    (2 h 30 min, written with two units, is 150 min); `%` may be left out or
-    worked out (50% = 0.5); a word that is no known unit and no noun of the
-    question or of the reference is no unit;
-  * `x = 5` and 5; bare lists, braces and unions in any order, tuples in order,
-    real sets however they are written; `\\log` without a base is no other
-    logarithm; 30 degrees are pi/6.
+  * Numbers are compared exactly: 0.5 = 1/2, but 0.33 is not 1/3 and 3.14 is not
+    pi, whatever the number of digits. For rounded results the reference has the
+    rounded number.
+  * A unit that only one side has is ignored. 5 cm is neither 5 m nor 50 mm, but
+    2 h 30 min, written with two units, is 150 min. `%` may be left out or
+    evaluated (50% = 0.5). A word that is neither a known unit nor a noun of the
+    question or the reference is no unit.
+  * `x = 5` equals 5. The order of lists, braces and unions does not matter,
+    that of tuples does. Real sets may be written in any way. `\\log` without a
+    base equals no other logarithm. 30 degrees equal pi/6.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
   from r1jax.core.prompt import Prompt
   from r1jax.rewards.response import Response
 
-MAX_CHARS = 300  # the longest answers of MATH have about 150
+MAX_CHARS = 300  # longest answer; MATH's longest have about 150
 _MAX_CANDIDATES = 8
 _MAX_QUESTION = 20_000
 _BETWEEN_WORDS = r"|\s+(?=[A-Za-z]{2})|(?<=[A-Za-z]{2})\s+"
@@ -62,7 +63,7 @@ _RESTATE = re.compile(
 
 
 def verify_last(prompt: Prompt, response: Response) -> Score:
-  """As `verify`, and as if every data set said `extract: last`."""
+  """As `verify`, with `extract: last` for every data set."""
   return verify(prompt, response, last=True)
 
 
@@ -70,16 +71,16 @@ def verify(prompt: Prompt, response: Response, *, last: bool = False) -> Score:
   """1 if the final answer equals `prompt.reference`, else 0.
 
   The final answer is the last `\\boxed{}` of the answer (several boxes may
-  make up a list); without one, the whole of an `<answer>` element; without
-  that, and only where the data set says `extract: last` in its metadata (or
-  with `last`), what the text states last.
+  form a list); else the whole `<answer>` element; else, only if the prompt's
+  metadata say `extract: last` (or with `last`), the last answer that the text
+  states.
 
   Reasons: "correct", "wrong", "no answer", "empty box", "nested boxes",
   "denied" (the text calls it wrong), "two answers" (boxes or statements that
-  differ, several values where the reference is one), "copied" (the question's
-  own expression), "unevaluated" (the reference is a number, the answer a sum
-  still to be done; or many more operations than the reference has), "too
-  large" (more text than an answer has), "unparsed" (not read in full).
+  differ, or several values for a single one), "copied" (the question's own
+  expression), "unevaluated" (an arithmetic expression instead of its value, or
+  many more operations than the reference has), "too large" (too long for an
+  answer), "unparsed" (not parsed completely).
   """
   candidates, reason = boxes.claimed(response.answer)
   if reason:
@@ -110,7 +111,8 @@ def verify(prompt: Prompt, response: Response, *, last: bool = False) -> Score:
 
 
 def canonical(answer: str) -> str:
-  """One spelling for answers that are the same text or number: for voting."""
+  """A canonical spelling for majority votes: equal for equal texts or numbers.
+  """
   if len(answer) > MAX_CHARS:
     return answer[:MAX_CHARS]
   parts = structure.split(notation.plain(answer))
@@ -122,8 +124,8 @@ def canonical(answer: str) -> str:
 def compare(answer: str, reference: str, question: str = "") -> str:
   """The reason of `verify` for a bare answer; "correct" if they are equal.
 
-  The question says which words may follow a number, and which letters are
-  factors before brackets.
+  The question is used for the nouns that may follow a number, and for the
+  letters that are factors, not functions, before brackets.
   """
   if answer == reference:
     return "correct"
@@ -158,14 +160,14 @@ def _spelled(part: str) -> str:
   value = settled.value if settled else part
   quantity = numbers.quantity(value)
   if quantity is None:
-    # Words after a number say what is counted, whatever the question was.
+    # Words after a number are taken as the counted noun, whatever the question.
     match = re.match(r"([+-]?\d+(?:\.\d+)?)\s+[A-Za-z ]+\Z", value)
     return match.group(1) if match else notation.squeezed(value)
   return f"{quantity.value}{'%' if quantity.unit == '%' else ''}"
 
 
 def _agree(candidates: list[str]) -> bool:
-  """Whether all are the last one, in any spelling."""
+  """Whether all candidates equal the last one."""
   last = candidates[-1]
   others = list(dict.fromkeys(c for c in candidates[:-1] if c != last))
   return len(others) <= _MAX_CANDIDATES and all(
@@ -205,14 +207,14 @@ def _copied(answer: str, reference: str, question: str) -> bool:
 
 
 def _relates(short: str) -> bool:
-  """Whether this is a relation between more than a name and its value."""
+  """Whether this is a relation, but not merely `name = value`."""
   left, sign, right = _SIGN.search(short) and _SIGN.split(short, 1) or 3 * [""]
   return bool(sign) and not (
       structure.chains.is_name(left) or structure.chains.is_name(right))
 
 
 def _same_digits(plain: str, gold: str, question: str) -> bool:
-  """A number that the question writes so, where another form was wanted."""
+  """Whether a number is as in the question, which asks for another form."""
   if not _RESTATE.search(question):
     return False
   short, wanted = _flat(plain), _flat(gold)
@@ -224,19 +226,19 @@ def _same_digits(plain: str, gold: str, question: str) -> bool:
 
 
 def _flat(text: str) -> str:
-  """Numbers without commas, their fractions with a stroke."""
+  """The text with numbers without commas and fractions as `a/b`."""
   text = _FRACTION.sub(r" \1/\2", _COMMAS.sub("", text))
   return notation.squeezed(text.replace(notation.DOLLAR, ""))
 
 
 def _form(text: str) -> str:
-  """How a number is written, its digits and its unit aside."""
+  """The form of a number: its text without unit, and with digits as 0."""
   return re.sub(r"\d+", "0", _NAMES.sub("", text)).strip("-+ ")
 
 
 @functools.lru_cache(maxsize=256)
 def _expressions(question: str) -> frozenset[trees.Node]:
-  """The expressions that a question writes, and their parts, arranged."""
+  """The expressions in a question and their parts, see `trees.arranged`."""
   nodes: set[trees.Node] = set()
   for match in _FORMULA.finditer(question):
     text = next(filter(None, match.groups()))

@@ -1,7 +1,7 @@
 """Equations as answers: `x = 5`, `m+n = 256+37 = 293`, `|AB| = 1`.
 
-What stands left of the last `=` names the quantity. It may be left out, if it
-is a name; it may not be a condition (`x^2 = 4` is not 4, `wrong=5` not 5).
+The left side names the quantity. It may be left out if it is a name, but not if
+it is a condition (`x^2 = 4` is not 4, and `wrong=5` is not 5).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CIRCLES = frozenset("sin cos tan cot sec csc".split())
 
 
 class Settled(NamedTuple):
-  """The value that an equation ends in; `label` is its left side, or ""."""
+  """A chain of equations: its left side or "", its final value, whether ≈."""
 
   label: str
   value: str
@@ -51,11 +51,11 @@ class Settled(NamedTuple):
 
 
 def settled(text: str, functions: frozenset[str]) -> Settled | None:
-  """What a chain of equations settles on; None if it is not true.
+  """The label and value of a chain of equations; None if it is false.
 
-  A side without variables between the first and the last must have the value
-  of the last: `m+n = 256+37 = 293`. `\\approx 4.43` may follow an exact value:
-  the decimal must be that value, rounded.
+  A middle side without variables must have the value of the last side:
+  `m+n = 256+37 = 293`. `\\approx 4.43` may follow an exact value; it must be
+  that value, rounded.
   """
   if match := _MAPS.fullmatch(text):
     name, argument, value = match.groups()
@@ -75,7 +75,7 @@ def settled(text: str, functions: frozenset[str]) -> Settled | None:
     return None
   label, last = sides[0], sides[-1]
   if len(signs) == 1 and signs[0] != "=" and _constant(label, functions):
-    # An exact value and its decimals.
+    # An exact value and its decimal approximation.
     if not rounded(label, last, functions):
       return None
     return Settled("", label)
@@ -107,7 +107,7 @@ def _constant(text: str, functions: frozenset[str]) -> bool:
 
 
 def rounded(exact: str, shown: str, functions: frozenset[str]) -> bool | None:
-  """Whether `shown` is a constant's decimals; None if that is not known."""
+  """Whether `shown` is the constant `exact`, rounded; None if not decidable."""
   node = expressions.read(exact, functions)
   value = None if node is None else values.constant(node)
   match = re.fullmatch(r"([+-]?\d+)(?:\.(\d+))?", shown.strip())
@@ -144,10 +144,11 @@ def is_name(label: str) -> bool:
 
 def names_answer(label: str, question: str, nouns: frozenset[str],
                  functions: frozenset[str]) -> bool:
-  """Whether an answer's left side may be left out.
+  """Whether an answer's left side only names the quantity.
 
-  Names; sums and ratios of several names (`m+n`, AB/CD); an angle's sine; what
-  the question itself writes. Not a condition on one name: `2x = 6`.
+  It does if it is a name, a sum or ratio of several names (`m+n`, AB/CD), a
+  trigonometric function of a name, or text from the question. A condition on
+  one name does not: `2x = 6`.
   """
   if is_name(label):
     return True
@@ -169,9 +170,9 @@ def names_answer(label: str, question: str, nouns: frozenset[str],
 
 
 def names_quantity(label: str, functions: frozenset[str]) -> bool:
-  """Whether a reference's left side may be left out in an answer.
+  """Whether a reference's left side may be missing in an answer.
 
-  `\\alpha+\\beta = 3` is the quantity 3; `x+y = 3` and `x^2 = 3` are
+  `\\alpha+\\beta = 3` is the quantity 3, but `x+y = 3` and `x^2 = 3` are
   equations.
   """
   if is_name(label):
@@ -205,14 +206,14 @@ def _unmarked(label: str) -> str:
 
 
 def bare(label: str) -> str:
-  """A name without signs of segments, angles and triangles."""
+  """A name without the marks of segments, angles and triangles."""
   label = _LENGTH.fullmatch(label.strip()) or label
   label = label if isinstance(label, str) else label.group(1)
   return _GEOMETRY.sub("", re.sub(r"\\(?=max|min)", "", label))
 
 
 def same_label(a: str, b: str, functions: frozenset[str]) -> bool:
-  """Whether two left sides name one quantity."""
+  """Whether two left sides name the same quantity."""
   x, y = bare(a), bare(b)
   if x == y or x.isupper() and y.isupper() and x == y[::-1]:
     return True
@@ -222,10 +223,10 @@ def same_label(a: str, b: str, functions: frozenset[str]) -> bool:
 
 def one_argument(a: Settled, b: Settled, functions: frozenset[str],
                  ) -> tuple[Node, Node] | None:
-  """The right sides of `f(z) = ...` and `f(x) = ...` in one variable.
+  """The right sides of `f(z) = ...` and `f(x) = ...` in the same variable.
 
-  `y = ...` is as good a left side as `f(x) = ...`. None if they define no
-  functions, or different ones.
+  `y = ...` counts as `f(x) = ...`. None if they do not define the same
+  function.
   """
   calls = [_CALL.fullmatch(squeezed(s.label)) for s in (a, b)]
   nodes = [expressions.read(s.value, functions) for s in (a, b)]

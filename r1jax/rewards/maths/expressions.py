@@ -1,11 +1,11 @@
-"""Expressions read without `eval`, as nested tuples.
+"""Parses mathematical expressions into nested tuples, without `eval`.
 
-The reader knows the mathematics of short answers. What it does not know, or
-what TeX leaves open (`1/2x`, `2 3`), it refuses: no token is ever dropped.
+The parser knows the mathematics of short answers. It refuses what it does not
+know and what is ambiguous (`1/2x`, `2 3`); it never drops a token.
 
-Which letter before brackets is a function and which a factor, TeX leaves open
-too: `functions` says it, from how the reference uses the letter (`applied`).
-`values` compares expressions.
+Whether a letter before brackets is a function or a factor is ambiguous too: the
+argument `functions` says it, from how the reference uses the letter
+(`letters.applied`). `values` compares expressions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from r1jax.rewards.maths.notation import (
 )
 from r1jax.rewards.maths.trees import Node
 
-MAX_DEPTH = 40  # brackets and commands inside one another
+MAX_DEPTH = 40  # nesting of brackets and commands
 _TOKEN = re.compile(
     rf"\s*({WORDS}[^{END}]*{END}|\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|\.\d+"
     r"|(?<![A-Za-z])(?:" + "|".join(sorted(FUNCTIONS, key=len, reverse=True))
@@ -46,16 +46,16 @@ _TWO = ("number", fractions.Fraction(2))
 
 
 class Unreadable(ValueError):
-  """Not an expression that this reader knows, or too much work."""
+  """Not an expression that the parser knows, or too expensive to evaluate."""
 
 
 def tokens(text: str) -> list[str]:
-  """Every piece of `text`; joined they are all of it but its spaces."""
+  """The tokens of `text`; joined they are the text without its spaces."""
   return _TOKEN.findall(text)
 
 
 class _Reader:
-  """Recursive descent over the tokens of one expression."""
+  """A recursive descent parser of one expression."""
 
   def __init__(self, text: str, functions: frozenset[str]):
     if "," in text:
@@ -129,13 +129,13 @@ class _Reader:
         return ("neg", node) if negative else node
 
   def _vectors(self, token: str, node: Node, a: Node, b: Node) -> Node:
-    """The dot and the cross product are two things, neither a product."""
+    """The dot or cross product of two vectors, which is no plain product."""
     if node is not a:
       raise Unreadable("a product before a product of vectors")
     return ("dot" if token != "\\times" else "cross", a, b)
 
   def _starts(self, token: str) -> bool:
-    """Whether a factor starts here, the `times` left out."""
+    """Whether a factor without a multiplication sign starts here."""
     if not token or token == "|" and self.bars:
       return False
     if token[0] == "\\":
@@ -146,7 +146,7 @@ class _Reader:
     return token in ("(", "[", "{", "|") or token[0].isalnum()
 
   def _mixed(self, node: Node) -> Node | None:
-    """`5\\frac{1}{2}`: the sum, not the product."""
+    """The mixed number `5\\frac{1}{2}`: a sum, not a product."""
     if node[0] != "number" or self.peek() != "\\frac":
       return None
     fraction = self.power()
@@ -193,7 +193,7 @@ class _Reader:
     return ("^", node, exponent)
 
   def _degrees(self, node: Node) -> Node:
-    """`30^{\\circ}15'20''` too."""
+    """Degrees, with minutes or seconds: `30^{\\circ}15'20''`."""
     for mark, parts in (("'", 60), ("''", 3600)):
       if not self.peek()[:1].isdigit() or self.peek(1) != "'":
         continue
@@ -206,7 +206,7 @@ class _Reader:
     return ("degrees", node)
 
   def argument(self) -> Node:
-    """What a command or `^` applies to: a group, or one token."""
+    """The argument of a command or of `^`: a group, or one token."""
     if self.peek() == "{":
       self.next()
       if self.peek() == "\\circ":
@@ -264,7 +264,7 @@ class _Reader:
     return (_GROUPS[token], node) if token in _GROUPS else node
 
   def _square(self, node: Node, start: int) -> Node:
-    """Square brackets group what has round ones inside; else `[x]` is floor."""
+    """Square brackets group if round ones are inside; else `[x]` is floor."""
     inner = "(" in self.tokens[start:self.at]
     if not inner:
       return ("floor", node)
@@ -279,7 +279,7 @@ class _Reader:
     below = self.argument()
     if name == "frac" and _differential(self.tokens[start:middle]) and (
         _differential(self.tokens[middle:self.at])):
-      # d never cancels: one name for all of it.
+      # A derivative dy/dx is one name, because d must not cancel.
       if self._starts(self.peek()):
         raise Unreadable("an operator before what it differentiates")
       return ("name", "".join(self.tokens[start:self.at]).replace(
@@ -287,7 +287,7 @@ class _Reader:
     return ("/" if name == "frac" else name, above, below)
 
   def _repeated(self, name: str) -> Node:
-    """`\\sum_{k=1}^{n} ...`: over the product that follows."""
+    """`\\sum_{k=1}^{n} ...`, with the following product as its term."""
     self.expect("_")
     self.expect("{")
     index = self.next()
@@ -301,7 +301,7 @@ class _Reader:
     return (name, ("name", index), first, last, self.product())
 
   def _accented(self, accent: str) -> Node:
-    """`\\vec{a}`: a name of its own. A bar over two points is a segment."""
+    """`\\vec{a}`, a name of its own. A bar over two points is a segment."""
     braced = self.peek() == "{"
     if braced:
       self.next()
@@ -317,10 +317,10 @@ class _Reader:
     return self._name(f"{accent} {name}")
 
   def _letters(self, word: str) -> Node:
-    """A run of letters is a product of variables, if it is no word."""
+    """A run of letters: a product of variables, unless it is a word."""
     ends = word[-1] in self.functions and self.peek() in ("(", "[")
     if len(word) > 1 and word.isupper() and len(word) < 4 and not ends:
-      # Segments, angles, products of events: in any order, never cancelled.
+      # Segments, angles, products of events: one name, in any order.
       return self._name("".join(sorted(word)))
     if len(word) > 3 and len(set(word)) < len(word) or len(word) > 4:
       raise Unreadable(word)
@@ -429,7 +429,7 @@ class _Reader:
     return node if exponent is None else ("^", node, exponent)
 
   def _operand(self) -> Node:
-    """`\\sin 2x` takes the product; `\\sin(x)y` only the bracket."""
+    """A function's operand: the product in `\\sin 2x`, (x) in `\\sin(x)y`."""
     if self.peek() in ("(", "[", "{", "|"):
       if self.peek() == "[":
         self.next()
@@ -470,7 +470,7 @@ def _vector(node: Node) -> bool:
 
 
 def _differential(symbols: list[str]) -> bool:
-  """Whether tokens are `d`, `dy`, `d^2 y`, `d x` or with a round d."""
+  """Whether tokens are a differential: `d`, `dy`, `d^2 y`, `d x`."""
   inside = [t for t in symbols if t not in "{}"]
   return bool(inside) and inside[0][0] == "d" and (
       len(inside) > 1 or len(inside[0]) > 1 or inside[0] == "d") and (
@@ -479,7 +479,12 @@ def _differential(symbols: list[str]) -> bool:
 
 @functools.lru_cache(maxsize=2048)
 def read(text: str, functions: frozenset[str] = frozenset()) -> Node | None:
-  """The expression that plain `text` is, as nested tuples; None if unknown."""
+  """The expression `text` as nested tuples; None if it is not parsed.
+
+  Args:
+    text: as `notation.plain` returns it.
+    functions: letters that are functions before brackets.
+  """
   if len(text) > 2000 or _ordered(text):
     return None
   try:
@@ -489,7 +494,7 @@ def read(text: str, functions: frozenset[str] = frozenset()) -> Node | None:
 
 
 def _ordered(text: str) -> bool:
-  """Whether capitals are matrices, `A^{-1}BA`: products of an order."""
+  """Whether capitals are matrices, whose products have an order: `A^{-1}BA`."""
   return _INVERSE.search(text) is not None and (
       len(set(re.findall(r"(?<![\\A-Za-z])[A-Z]+", text))
           | set("".join(re.findall(r"[A-Z]{2,}", text)))) > 1)

@@ -1,4 +1,4 @@
-"""Formulas against formulas: expressions, equations, inequalities, ratios."""
+"""Compares formulas: expressions, equations, inequalities, ratios."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from r1jax.rewards.maths.trees import Node, names, renamed, size
 
 _TRIGONOMETRY = re.compile(r"(?:sin|cos|tan|cot|sec|csc|cis)(?![a-z])")
 _CIRC = "^{\\circ}"
-_COUNTS = ("k", "n", "m", "l", "j")  # names of whole numbers
-_FREE = frozenset("CKDMcABk")  # names of an added constant
+_COUNTS = ("k", "n", "m", "l", "j")  # usual names of integers
+_FREE = frozenset("CKDMcABk")  # usual names of an added constant
 _CONSTANT_WORD = re.compile(
     r"\+\s*(?:\ue000\s*)?(?:constant|const\.?|常数)\s*(?:\ue001)?\s*\Z")
-_UNPAIRED = 4, 12  # operations that an answer may have more than the gold
+# Operations that an answer may have beyond a multiple of the gold's, without
+# and with variables.
+_UNPAIRED = 4, 12
 
 
 def read(text: str, functions: frozenset[str]) -> Node | None:
-  """The expression that a text is; None if it is not read in full."""
+  """The expression of a text; None if it is not parsed completely."""
   return expressions.read(text.strip(), functions)
 
 
 def is_constant(node: Node | None) -> bool:
-  """Whether an expression was read and has no variables."""
+  """Whether an expression was parsed and has no variables."""
   return node is not None and not names(node)
 
 
 def unevaluated(value: str, functions: frozenset[str]) -> str:
-  """Why what is no number is not the number wanted: the sum is to be done.
+  """The reason for an answer that is not a number where one is expected.
 
-  Copying the question's arithmetic into the answer must not pay.
+  "unevaluated" for arithmetic, since copying the question's arithmetic must
+  not be rewarded; else "wrong".
   """
   body, _ = numbers.split_unit(value)
   sides = [read(side, functions) for side in body.split("=")]
@@ -48,7 +51,7 @@ def unevaluated(value: str, functions: frozenset[str]) -> str:
 
 
 def compare(value: str, gold: str, functions: frozenset[str]) -> str:
-  """Expressions, and inequalities, by their values; units apart."""
+  """Compares expressions or inequalities by value; units must not differ."""
   value, unit = numbers.split_unit(value)
   gold, gold_unit = numbers.split_unit(gold)
   if unit and gold_unit and unit != gold_unit:
@@ -81,7 +84,10 @@ def _expressions(value: str, gold: str, functions: frozenset[str]) -> str:
 
 def _without_degrees(value: str, gold: str,
                      functions: frozenset[str]) -> bool:
-  """`180 - 2\\alpha` for `180^{\\circ} - 2\\alpha`; not under a sine."""
+  """Whether both are equal without degree signs: `180 - 2\\alpha`.
+
+  Not inside trigonometric functions.
+  """
   if _CIRC not in value + gold or _TRIGONOMETRY.search(value + gold):
     return False
   a, b = (read(t.replace(_CIRC, ""), functions) for t in (value, gold))
@@ -92,7 +98,7 @@ def _without_degrees(value: str, gold: str,
 
 
 def _other_names(a: Node, b: Node) -> bool:
-  """The same but for the name of a whole number or of an added constant."""
+  """Whether both are equal after renaming an integer or an added constant."""
   mine, theirs = names(a) - names(b), names(b) - names(a)
   if len(mine) != 1 or len(theirs) != 1:
     return "i" in repr(b) and mine == {"I"} and not theirs and (
@@ -112,7 +118,7 @@ def _imaginary(node: Node) -> Node:
 
 
 def _periodic(node: Node, name: str) -> bool:
-  """Whether `name` counts turns: it is multiplied with pi or with degrees."""
+  """Whether `name` counts periods: it is multiplied by pi or degrees."""
   if node[0] in ("*", "/", "degrees"):
     return name in names(node) and _turns(node)
   return any(_periodic(n, name) for n in node[1:] if isinstance(n, tuple))
@@ -137,7 +143,7 @@ def _added(node: Node, name: str) -> bool:
 
 def equations(answer: str, gold: str, settled: chains.Settled,
               wanted: chains.Settled, functions: frozenset[str]) -> str:
-  """Equations with different left sides."""
+  """Compares equations with different left sides."""
   pair = chains.one_argument(settled, wanted, functions)
   if pair:
     return "correct" if values.same(*pair) else "wrong"
@@ -149,7 +155,7 @@ def equations(answer: str, gold: str, settled: chains.Settled,
 
 def parameter(settled: chains.Settled, wanted: chains.Settled,
               functions: frozenset[str]) -> bool:
-  """`n = 4k+3` and `n = 4m+3`: one whole number, whatever its name."""
+  """Whether `n = 4k+3` and `n = 4m+3` differ only in an integer's name."""
   a, b = read(settled.value, functions), read(wanted.value, functions)
   if a is None or b is None or len(names(a)) != 1 or len(names(b)) != 1:
     return False
@@ -160,7 +166,8 @@ def parameter(settled: chains.Settled, wanted: chains.Settled,
 
 def _relations(relation: list[str], wanted: list[str],
                functions: frozenset[str]) -> str:
-  """`2x = y` and `y - 2x = 0` are one line; `<` and `>` turn with the sign."""
+  """Compares relations: `2x = y` equals `y - 2x = 0`, and `<` flips with signs.
+  """
   signs, differences = [], []
   for left, sign, right in (relation, wanted):
     sides = read(left, functions), read(right, functions)
@@ -169,7 +176,7 @@ def _relations(relation: list[str], wanted: list[str],
     signs.append(sign)
     differences.append(("-", *sides))
   if any("call" in repr(d) for d in differences):
-    # Functions that nothing is known of: side by side.
+    # With unknown functions, sides are compared separately.
     return _sides(relation, wanted, functions)
   factor = values.proportional(*differences)
   if not factor:
@@ -192,7 +199,7 @@ def _sides(relation: list[str], wanted: list[str],
 
 def _chain(chain: list[str], wanted: list[str],
            functions: frozenset[str]) -> str:
-  """`a < b < c`, or turned around as a whole."""
+  """Compares chains `a < b < c`, also if one is reversed as a whole."""
   turned = [FLIP.get(p, p) for p in chain[::-1]]
   for parts in (chain, turned):
     if parts[1::2] == wanted[1::2] and all(
@@ -204,7 +211,7 @@ def _chain(chain: list[str], wanted: list[str],
 
 def in_proportion(ratio: list[str], wanted: list[str],
                   functions: frozenset[str]) -> bool:
-  """Whether two ratios are the same but for a common factor."""
+  """Whether two ratios are equal up to a common factor."""
   a, b = ([read(term, functions) for term in terms]
           for terms in (ratio, wanted))
   if None in a or None in b:
@@ -214,7 +221,7 @@ def in_proportion(ratio: list[str], wanted: list[str],
 
 
 def along_axes(value: str, wanted: list[str]) -> str:
-  """A sum of unit vectors against the components."""
+  """Compares a sum of unit vectors with the wanted components."""
   components = matrices.along_axes(value, len(wanted))
   if components is None:
     return "wrong"

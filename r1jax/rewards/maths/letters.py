@@ -1,4 +1,4 @@
-"""Which letters are functions: what stands before brackets and never bare."""
+"""Which letters are functions: those that only occur before brackets."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _COUNTED = re.compile(r"\s*\(\s*(?:\d+|[a-z])\s*\)|\s*$")
 
 @functools.lru_cache(maxsize=1024)
 def applied(text: str, context: str = "") -> frozenset[str]:
-  """Letters that stand before brackets in `text` and never bare: functions.
+  """Letters that are functions in `text`: they occur only before brackets.
 
-  A letter that `context` (the question's formulas) uses bare, and never before
+  A letter that occurs in `context` (the question's formulas), but never before
   brackets, is a factor in `text` too.
   """
   before, bare = _uses(text)
@@ -45,7 +45,7 @@ def _uses(text: str) -> tuple[set[str], set[str]]:
     if name in ("e", "i"):
       continue
     opens = match.group(3) is not None
-    if name == "pi":  # of a number or letter it is the count of primes
+    if name == "pi":  # pi(n) is the prime-counting function
       opens = opens and _COUNTED.match(text, match.end() - 1) is not None
     (before if opens else bare).add(name)
   return before, bare

@@ -1,4 +1,4 @@
-"""Matrices and vectors, as rows of texts."""
+"""Parses matrices and vectors into rows of texts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _UNIT = re.compile(
 
 
 def rows(text: str, vectors: bool = False) -> list[list[str]] | None:
-  """The cells of a matrix; None if `text` is none.
+  """The cells of a matrix, row by row; None if `text` is not a matrix.
 
-  A factor before it is multiplied in. With `vectors`, `\\langle 1,2\\rangle`,
-  `[1,2]^T` and `(1,2)` are columns too.
+  A factor before the matrix is multiplied in. With `vectors`,
+  `\\langle 1,2\\rangle` and `(1,2)` are columns too.
   """
   text = text.strip()
   if match := _TURNED.fullmatch(text):
@@ -59,7 +59,7 @@ def rows(text: str, vectors: bool = False) -> list[list[str]] | None:
 
 
 def along_axes(text: str, size: int) -> list[Node] | None:
-  """The three coefficients of `2i - 3j + k`; None if it is no such sum."""
+  """The coefficients of `2i - 3j + k`; None if it is not such a sum."""
   if size not in (2, 3) or len(set(_UNIT.findall(text))) < 2:
     return None
   node = expressions.read(_UNIT.sub(
@@ -70,7 +70,7 @@ def along_axes(text: str, size: int) -> list[Node] | None:
 
 
 def _coefficient(node: Node, axis: str) -> Node:
-  """The value with one axis at 1, the others at 0."""
+  """The expression with one unit vector replaced by 1, the others by 0."""
   if node[0] == "name" and node[1].startswith("Z_"):
     return ("number", fractions.Fraction(node[1] == f"Z_{axis}"))
   return tuple(_coefficient(n, axis) if isinstance(n, tuple) else n

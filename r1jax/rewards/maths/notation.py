@@ -1,10 +1,10 @@
-"""One notation for mathematics: TeX, Unicode and full-width forms unified.
+"""Normalises the notation of mathematics: TeX, Unicode and full-width forms.
 
-`plain` is the first step of every comparison. In what it returns, words that
-stood in `\\text{...}` lie between `WORDS` and `END`, a currency dollar is
-`DOLLAR`, a wide space `GAP`, and the braces of sets are single characters, so
-that brackets can be counted character by character. Only what has no meaning
-is removed: fonts, colours, sizes, spaces.
+`plain` is the first step of every comparison. In its result, words from
+`\\text{...}` are between `WORDS` and `END`, a currency dollar is `DOLLAR`, a
+wide space `GAP`, and the braces of sets are the single characters `SET` and
+`SET_END`, so that brackets can be counted character by character. Only fonts,
+colours, sizes and spaces are removed.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ _BETWEEN = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 
 @functools.lru_cache(maxsize=1024)
 def plain(text: str) -> str:
-  """`text` in one notation; spaces single, delimiters and fonts removed."""
+  """`text` in normalised notation, with single spaces; see above."""
   if match := _EMPHASIS.fullmatch(text):
     text = match.group(2)
   if not text.isascii():
@@ -138,7 +138,7 @@ def plain(text: str) -> str:
   if "\\" in text or "{" in text:
     text = _THOUSANDS.sub(",", text).replace("\\%", "%")
     text = text.replace("\\$", DOLLAR).replace("\\|", "|")
-  if text.count("$") % 2:  # no pair of delimiters: money
+  if text.count("$") % 2:  # not a pair of delimiters, so it is money
     text = text.replace("$", DOLLAR, 1)
   text = text.replace("$", " ")
   if "\\" in text:
@@ -166,7 +166,7 @@ def plain(text: str) -> str:
 
 
 def _tex(text: str) -> str:
-  """What only commands say; words, fonts, fractions."""
+  """Normalises TeX commands: spaces, words, fonts, fractions."""
   text = _DELIMITER.sub(" ", text)
   if "quad" in text:
     text = _WIDE.sub(GAP, text)
@@ -187,7 +187,7 @@ def _tex(text: str) -> str:
 
 
 def squeezed(text: str) -> str:
-  """`plain` text without marks and blanks, but `3 4` stays two numbers."""
+  """`plain` text without marks and spaces; `3 4` stays two numbers."""
   if not text.isascii():
     text = text.replace(WORDS, "").replace(END, "").replace(DOLLAR, "")
     text = text.replace(GAP, " ")
@@ -196,9 +196,9 @@ def squeezed(text: str) -> str:
 
 
 def closing(text: str, start: int = 0) -> int:
-  """Where the bracket that opens at `start` closes; -1 if it does not.
+  """Index of the bracket that closes the one at `start`; -1 without one.
 
-  Kinds of brackets are not told apart: `[1,2)` closes.
+  Kinds of brackets are not distinguished: `[1,2)` closes.
   """
   depth = 0
   for at in range(start, len(text)):
@@ -210,7 +210,7 @@ def closing(text: str, start: int = 0) -> int:
 
 
 def depths(text: str) -> list[int]:
-  """How many brackets are open at each character."""
+  """Number of open brackets at each character."""
   levels, depth = [], 0
   for character in text:
     depth -= character in CLOSE
@@ -227,7 +227,7 @@ def _command(match: re.Match[str]) -> str:
 
 
 def _words(match: re.Match[str]) -> str:
-  """Text is marked, unless it is mathematics set upright."""
+  """Marks text as words, unless it is an upright function or constant."""
   content = match.group(2)
   word = content.strip()
   word = _ALIASES.get(word, word)
@@ -243,7 +243,7 @@ def _words(match: re.Match[str]) -> str:
 
 
 def _together(match: re.Match[str]) -> str:
-  """`\\mathrm{km} / \\mathrm{h}`: one text, `km/h`."""
+  """Joins `\\mathrm{km} / \\mathrm{h}` into one text, `km/h`."""
   power, joint, digit = match.groups()
   if digit:
     return match.group()
@@ -270,7 +270,7 @@ def _repeating(match: re.Match[str]) -> str:
 
 
 def _repeated(match: re.Match[str]) -> str:
-  """`0.333...`: the digits stand three times, or longer ones twice."""
+  """`0.333...` as a fraction: one digit three times, or several ones twice."""
   whole, fixed, period = match.groups()
   written = match.group().partition(".")[2]
   times = len(re.match(r"\d+", written).group()[len(fixed):]) / len(period)

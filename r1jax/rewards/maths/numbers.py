@@ -1,4 +1,4 @@
-"""Numbers as people write them, with units: `1,000`, `3/4`, `5 cm`, `3元`."""
+"""Parses numbers with units: `1,000`, `3/4`, `5 cm`, `3元`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ _PART = re.compile(
     r"\s*(?:and\b)?\s*(\d+(?:\.\d+)?)\s*(\^\{\\circ\}|''?(?!')"
     r"|[A-Za-z]+\.?|[\u4e00-\u9fff]{1,2})(?:,|\s|and\b)*")
 _CLOCK = re.compile(r"(\d{1,3}):([0-5]\d)(?::([0-5]\d))?")
-_FAMILIES = {  # units that are converted where one side names several
+# Units that are converted if one side has several: (kind, size).
+_FAMILIES = {
     "day": ("time", 86400), "h": ("time", 3600), "min": ("time", 60),
     "s": ("time", 1), "dollar": ("money", 100), "cent": ("money", 1),
     "yuan": ("元", 100), "jiao": ("元", 10), "fen": ("元", 1),
@@ -84,10 +85,10 @@ _FAMILIES = {  # units that are converted where one side names several
 
 
 class Quantity(NamedTuple):
-  """An exact number and what it counts; unit "" if none is written.
+  """An exact number with its unit, "" if none is written.
 
-  `several` says that it was written with more than one unit (2 h 30 min); it
-  is then in the first of them.
+  `several` says that it was written with more than one unit (2 h 30 min); the
+  value is then in the first of them.
   """
 
   value: fractions.Fraction
@@ -97,12 +98,16 @@ class Quantity(NamedTuple):
 
 def quantity(text: str, nouns: frozenset[str] = frozenset(),
              ) -> Quantity | None:
-  """The number that plain `text` is; None if it is anything else.
+  """The number that `text` is; None if it is anything else.
 
   Signs, decimals, grouped thousands, `a/b`, `\\frac{a}{b}`, mixed numbers,
   scientific notation, "5 million", 四分之一, 三十, currencies, percent, units,
-  a base. A fraction that comes out whole (`24/2`) is a division still to be
-  done: None. So is `(1,2)` and `1,00`. A single number may stand in brackets.
+  a base. A fraction that is an integer (`24/2`) is an unevaluated division, so
+  None; so are `(1,2)` and `1,00`. A single number may be in brackets.
+
+  Args:
+    text: as `notation.plain` returns it.
+    nouns: words that may follow a number.
   """
   value = literal(text)
   if value is not None:
@@ -124,7 +129,7 @@ def quantity(text: str, nouns: frozenset[str] = frozenset(),
 
 
 def literal(text: str) -> fractions.Fraction | None:
-  """A number without a unit; None if it is none."""
+  """The value of a number without a unit; None if `text` is not one."""
   if match := _NUMBER.fullmatch(text):
     digits = re.sub(r"[,\s_']", "", match.group(2))
     return fractions.Fraction(match.group(1) + digits)
@@ -137,7 +142,7 @@ def literal(text: str) -> fractions.Fraction | None:
 
 
 def decimal_comma(text: str) -> fractions.Fraction | None:
-  """`0,5` as much of Europe writes it; None for anything else."""
+  """The value of `0,5` with a decimal comma; None for anything else."""
   match = _COMMA.fullmatch(text)
   if not match:
     return None
@@ -146,7 +151,7 @@ def decimal_comma(text: str) -> fractions.Fraction | None:
 
 
 def clock(text: str) -> Quantity | None:
-  """`2:30` as hours and minutes that pass; None for anything else."""
+  """`2:30` as a duration in hours; None for anything else."""
   match = _CLOCK.fullmatch(text)
   if not match:
     return None
@@ -156,10 +161,10 @@ def clock(text: str) -> Quantity | None:
 
 
 def split_unit(text: str) -> tuple[str, str]:
-  """(`text` without its unit or currency, the unit's spelling or "").
+  """(`text` without its unit or currency, canonical unit or "").
 
-  Only what stands in `\\text{}`, degrees and currencies: the number before may
-  be an expression.
+  Only units in `\\text{}`, degrees and currencies: the number before may be an
+  expression.
   """
   bare = text.lstrip("+-").lstrip()
   if bare[:1] and bare[0] in units.CURRENCIES:
@@ -179,12 +184,12 @@ def split_unit(text: str) -> tuple[str, str]:
 
 
 def same(answer: Quantity, gold: Quantity) -> bool:
-  """Whether two numbers with units are equal; nothing is rounded.
+  """Whether two numbers with units are equal, exactly.
 
-  A unit that only one side writes is overlooked, but for minutes and seconds
-  of arc (and feet and inches). Nothing is converted unless one side is written
-  with two units. A percent sign may be left out (the question asks for a
-  percentage) or worked out (50% = 0.5).
+  A unit that only one side has is ignored, except ' and '' (minutes and seconds
+  of arc, feet and inches). Units are converted only if one side has several. A
+  percent sign may be left out (the question may ask for a percentage) or
+  evaluated (50% = 0.5).
   """
   a, g = answer.value, gold.value
   if answer.unit == gold.unit:
@@ -236,7 +241,7 @@ def _divided(above: int, below: int) -> fractions.Fraction | None:
 
 
 def _based(digits: str, *bases: str | None) -> Quantity | None:
-  """`2112_6`: the digits, and the base as their unit."""
+  """`2112_6`: the digits as a number, with the base as its unit."""
   written = (next(filter(None, bases), "")).strip(
       WORDS + END + " ").lower()
   base = _BASES.get(written) or (int(written) if written.isdigit() else 0)
@@ -303,7 +308,7 @@ def _in_currency(text: str, nouns: frozenset[str]) -> Quantity | None:
 
 
 def _with_unit(text: str, nouns: frozenset[str]) -> Quantity | None:
-  """A number, then a magnitude, a unit, or both."""
+  """A number followed by a magnitude, a unit, or both."""
   if not _STARTS.match(text):
     return None
   for pattern in (_SCIENTIFIC, _MIXED, _FRAC, _RATIO, _TENS, _NUMBER):
@@ -315,7 +320,7 @@ def _with_unit(text: str, nouns: frozenset[str]) -> Quantity | None:
   number, rest = literal(match.group().strip()), text[match.end():]
   if number is None or not rest.strip():
     return None
-  # Behind \frac{50}{39} a letter is a factor, with a space or without.
+  # After \frac{50}{39} a letter is a factor, with or without a space.
   spaced = rest[0] == " " and text[match.end() - 1] != "}"
   if magnitude := _MAGNITUDE.match(rest):
     number *= _MAGNITUDES[magnitude.group(1) or magnitude.group(2)]
@@ -369,7 +374,7 @@ def _spoken_part(text: str) -> fractions.Fraction | None:
 
 
 def _spoken_number(said: list[str]) -> int | None:
-  """Words below a thousand: `two hundred and five`."""
+  """A number below a thousand in words: `two hundred and five`."""
   if said[1:2] == ["hundred"]:
     hundreds = 1 if said[0] == "a" else _SPOKEN.get(said[0], 0)
     rest = said[3:] if said[2:3] == ["and"] else said[2:]
@@ -385,7 +390,7 @@ def _spoken_number(said: list[str]) -> int | None:
 
 
 def _compound(text: str) -> Quantity | None:
-  """`2 hours 30 minutes`, `3元5角`, `30^{\\circ}15'`: in the first unit."""
+  """`2 hours 30 minutes`, `3元5角`, `30^{\\circ}15'`, in the first unit."""
   parts, at = [], 0
   text = text.replace(WORDS, " ").replace(END, " ").strip()
   while at < len(text):

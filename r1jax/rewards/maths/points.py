@@ -1,12 +1,12 @@
-"""Where two expressions are compared.
+"""Chooses the points at which two expressions are compared.
 
-Smooth expressions that agree at a few points agree. One with kinks (absolute
+For smooth expressions a few points suffice. Expressions with kinks (absolute
 values, even roots, maxima, logarithms) or steps (floor, ceiling) may agree
-almost everywhere and still differ: it is tried at whole and half numbers, near
-and far, of both signs, and on both sides of every number that is written in
-it. Far means beyond kinks that are not written as one number (10^9, e^{12},
-the 50000 of |x/1000-50|). Variables that only make sense as whole numbers
-(under a factorial, in the exponent of -1, n under a floor) are whole.
+almost everywhere and still differ. They are evaluated at integers and other
+numbers of both signs, near and far, and on both sides of every number that is
+written in them. Far means beyond kinks that are not written as a number (10^9,
+e^{12}, the 50000 of |x/1000-50|). Variables that only make sense as integers
+(under a factorial, in the exponent of -1, n under a floor) are integers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KINKS = frozenset(
 _STEPS = frozenset("floor ceil".split())
 _WHOLE = frozenset("! !! binom gcd lcm".split())
 _CIRCLES = frozenset("sin cos tan cot sec csc".split())
-_COUNTS = frozenset("kmnN")  # names that count where something steps
+_COUNTS = frozenset("kmnN")  # usual names of integers
 _REALS = (
     0.31, -0.31, 0.77, 1.43, -1.43, 2.5, -2.5, 3.7, -3.7, 4.6, -4.6, 5.9,
     -5.9, 7.3, -7.3, 9.8, -9.8, 13.1, -13.1, 22.4, -22.4, 41.3, -41.3, 77.7,
@@ -33,12 +33,12 @@ _WHOLES = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8, 9, 10, 11,
            12, 13, 15, 16, 17, 25, 27, 31, 32, 36, 64, 100, 101, 243, 1024)
 _FAR = (123_457, 4 * 10**6 + 1, 10**8 + 7, 10**10 + 3, 10**13 + 9)
 _SMALL = tuple(n for n in _WHOLES if n <= 36)
-_LOW = 3
-_SEVERAL = 40  # points for several variables
+_LOW = 3  # largest magnitude of a small integer
+_SEVERAL = 40  # number of points for several variables
 
 
 def chosen(a: Node, b: Node) -> Iterator[dict[str, float | fractions.Fraction]]:
-  """Values for every variable of the two."""
+  """Points: values for every variable of the two expressions."""
   free = sorted(names(a) | names(b))
   if len(free) > MAX_NAMES:
     return
@@ -65,7 +65,7 @@ def chosen(a: Node, b: Node) -> Iterator[dict[str, float | fractions.Fraction]]:
     return
   for index in range(_SEVERAL):
     point, negative = {}, False
-    # What grows beyond all bounds can be compared at small values only.
+    # Factorials of large numbers cannot be computed, so also use small values.
     small = "whole" in kinds and index % 2
     far = "whole" not in kinds and index % 8 == 5
     for name in free:
@@ -82,7 +82,7 @@ def chosen(a: Node, b: Node) -> Iterator[dict[str, float | fractions.Fraction]]:
 
 
 def _smooth(free: list[str]) -> Iterator[dict[str, float]]:
-  """Small, large and flipped points."""
+  """Points for smooth expressions: small, large, and with one sign flipped."""
   for index, flip in enumerate([None, None, None, None, *range(len(free))]):
     point = {}
     for at, name in enumerate(free):
@@ -115,10 +115,10 @@ def _for_whole(written: list[fractions.Fraction],
 
 
 def _note_kinds(node: Node, kinds: set[str]) -> bool:
-  """Adds what an expression has that makes few points too few.
+  """Adds the kinds of operations of an expression that need more points.
 
   Returns:
-    whether it has variables; what has none is a number.
+    Whether the expression has variables.
   """
   operation = node[0]
   if operation == "name":
@@ -147,7 +147,7 @@ def _is_whole(node: Node) -> bool:
 
 
 def _note_whole(node: Node, variables: set[str]) -> None:
-  """Adds the variables that stand where only whole numbers make sense."""
+  """Adds the variables that only make sense as integers."""
   operation = node[0]
   if operation in _WHOLE:
     variables |= names(node)

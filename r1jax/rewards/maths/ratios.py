@@ -1,4 +1,4 @@
-"""Ratios: `1:2:3`, `5 \\text{ to } 8`."""
+"""Compares ratios: `1:2:3`, `5 \\text{ to } 8`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ SCALES = re.compile(r"\s*(?::|(?<=[\d\s])to(?=[\d\s]))\s*"
 
 def compare(value: str, gold: str,
             functions: frozenset[str]) -> str | None:
-  """`2:4:6` is `1:2:3`; `10:16` is 5/8, `4:30` perhaps a time and no ratio."""
+  """The reason for two ratios; None if neither is a ratio.
+
+  `2:4:6` equals `1:2:3`, and `10:16` equals 5/8. `4:30` may be a time, so it
+  equals only itself.
+  """
   wanted, terms = _terms(gold), _terms(value)
   if len(wanted) < 2 and len(terms) < 2:
     return None
@@ -37,7 +41,7 @@ def compare(value: str, gold: str,
 
 
 def _terms(text: str) -> list[str]:
-  """The terms of a ratio; no more than one if it is none."""
+  """The terms of a ratio; at most one if `text` is not a ratio."""
   if not SCALES.search(text):
     return [text]
   deep, parts, start = depths(text), [], 0
@@ -50,7 +54,7 @@ def _terms(text: str) -> list[str]:
 
 
 def _is_time(terms: list[str]) -> bool:
-  """`4:30` reads as a time of day: a ratio would be in lowest terms."""
+  """Whether a ratio may be a time of day: it is not in lowest terms."""
   match = re.fullmatch(r"(\d{1,2}):(\d\d)", ":".join(terms))
   if not match or int(match.group(1)) > 24 or int(match.group(2)) > 59:
     return False

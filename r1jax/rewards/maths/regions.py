@@ -1,8 +1,8 @@
-"""Sets of real numbers: intervals, unions, inequalities, set-builders.
+"""Sets of real numbers: intervals, unions, inequalities, set-builder notation.
 
 `x < -2 or x > 3`, `(-\\infty,-2)\\cup(3,\\infty)`, `\\{x \\mid x<-2 ...\\}`
-and `\\mathbb{R}\\setminus[-2,3]` are one set. Bounds are constants here; sets
-with letters in their bounds are left to `structure`.
+and `\\mathbb{R}\\setminus[-2,3]` are the same set. Bounds must be constants;
+`structure` compares sets with letters in their bounds.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _MAX_PIECES = 20
 
 
 class Piece(NamedTuple):
-  """An interval; a point where both ends are the same and closed."""
+  """An interval; a point if both ends are equal and closed."""
 
   low: Any
   high: Any
@@ -62,7 +62,7 @@ class Piece(NamedTuple):
 
 
 class Region(NamedTuple):
-  """Disjoint pieces in order, and the variable that they were written for."""
+  """Disjoint pieces in order, and the variable of the text that gave them."""
 
   pieces: tuple[Piece, ...]
   name: str = ""
@@ -73,12 +73,12 @@ class NotASet(ValueError):
 
 
 def signals(text: str) -> bool:
-  """Whether `text` looks like a set or a condition at all."""
+  """Whether `text` may be a set or a condition; a quick test."""
   return _SIGNAL.search(text) is not None
 
 
 def read(text: str) -> Region | None:
-  """The set that plain `text` describes; None if it is none."""
+  """The set that `text` (of `notation.plain`) describes; None if it is none."""
   if len(text) > 300:
     return None
   try:
@@ -88,7 +88,7 @@ def read(text: str) -> Region | None:
 
 
 def same(a: Region, b: Region) -> bool:
-  """Whether two sets have the same points, written for the same variable."""
+  """Whether two sets have the same points, and no different variables."""
   if a.name and b.name and a.name != b.name:
     return False
   return len(a.pieces) == len(b.pieces) and all(
@@ -97,7 +97,10 @@ def same(a: Region, b: Region) -> bool:
 
 
 def sides(text: str) -> list[str]:
-  """What stands between relations, and these, at the top level."""
+  """The sides of relations and the relations between them, in order.
+
+  Relations inside brackets are not split.
+  """
   if not RELATION.search(text):
     return [text.strip()]
   deep, parts, start = depths(text), [], 0
@@ -109,7 +112,7 @@ def sides(text: str) -> list[str]:
 
 
 def _split(text: str, joint: re.Pattern[str]) -> list[str]:
-  """The parts between joints that stand outside of all brackets."""
+  """The parts between matches of `joint` outside of all brackets."""
   parts, start = [], 0
   deep = depths(text)
   for match in joint.finditer(text):
@@ -138,7 +141,7 @@ def _union(text: str) -> Region:
 
 
 def _conditions(text: str) -> Region:
-  """Conditions that hold together; commas too, unless nothing is left."""
+  """The intersection of conditions; commas mean "and" unless that is empty."""
   groups = _split(text, _AND)
   listed = [part for group in groups for part in _listed(group)]
   if len(listed) == 1:
@@ -149,7 +152,7 @@ def _conditions(text: str) -> Region:
   for part in parts[1:]:
     common = _common(common, part.pieces)
   if not common and len(groups) == 1:
-    # `x<-2, x>3` can only mean both of them in turn.
+    # `x<-2, x>3` can only mean "or".
     common = _joined([p for part in parts for p in part.pieces])
   return Region(common, name)
 
@@ -193,7 +196,7 @@ def _outside(text: str) -> list[str]:
 
 
 def _reversed(text: str) -> str:
-  """`]a,b[` and `[a,b[` with the brackets that others write."""
+  """`]a,b[` and `[a,b[` as `(a,b)` and `[a,b)`."""
   match = _REVERSED.fullmatch(text.strip())
   if not match:
     return text
@@ -254,7 +257,7 @@ def _in_brackets(text: str) -> Region:
 
 
 def _inequality(text: str) -> Region:
-  """`x<1`, `1>x\\ge0`, `x=2`, `x\\ne 3`."""
+  """The set of `x<1`, `1>x\\ge0`, `x=2` or `x\\ne 3`."""
   parts = sides(text)
   signs = parts[1::2]
   if not signs or not all(parts):
@@ -289,7 +292,7 @@ def _inequality(text: str) -> Region:
 
 
 def is_name(text: str) -> bool:
-  """Whether a text is one variable."""
+  """Whether a text is a single variable."""
   node = expressions.read(text.strip())
   return node is not None and node[0] == "name"
 
@@ -307,7 +310,7 @@ def _whole_line() -> Piece:
 
 
 def _joined(pieces: list[Piece]) -> tuple[Piece, ...]:
-  """The same points in disjoint pieces, in order."""
+  """The union of pieces, as disjoint pieces in order."""
   joined: list[Piece] = []
   for piece in sorted(pieces, key=lambda p: (p.low, p.low_open)):
     if joined:

@@ -1,8 +1,8 @@
-"""Equality of answers, part by part: lists, sets, tuples, intervals, matrices.
+"""Compares answers part by part: lists, sets, tuples, intervals, matrices.
 
-What is equal here is documented at each kind; numbers, units, real sets and
-expressions are left to `numbers`, `regions` and `values`. Texts are those of
-`notation.plain`. What is not read in full is never equal.
+The rules are documented at each kind; `numbers`, `regions` and `values` compare
+numbers with units, real sets and expressions. Texts are those of
+`notation.plain`. Texts that are not parsed completely are never equal.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _CIRCLED = re.compile(r"[①-⑳](?:[,;\s]|and|和|与|及|[①-⑳])*")
 
 
 class Context(NamedTuple):
-  """What the question and the reference say of how to read an answer.
+  """How to read an answer, from the question and the reference.
 
   Attributes:
-    functions: letters that are functions where brackets follow.
+    functions: letters that are functions before brackets.
     nouns: words that may follow a number.
-    question: the question, squeezed.
+    question: the question, see `notation.squeezed`.
   """
 
   functions: frozenset[str] = frozenset()
@@ -58,7 +58,7 @@ class Context(NamedTuple):
 
 
 class Interval(NamedTuple):
-  """Ends as text; `name` is the variable that an inequality writes."""
+  """An interval with its ends as text; `name` is an inequality's variable."""
 
   left: str
   right: str
@@ -68,12 +68,12 @@ class Interval(NamedTuple):
 
 
 def equal(answer: str, gold: str, context: Context) -> str:
-  """"correct", or why not ("wrong", "two answers", "unevaluated", ...).
+  """"correct", or the reason why not ("wrong", "two answers", ...).
 
-  Several values (separated by commas, "and", "or", 或, ∪, or from ±) are equal
-  in any order; one value against several is "two answers" or "wrong". A real
-  set may be written in any way. A condition that only one side states
-  (`n \\in \\mathbb{Z}`) is overlooked.
+  Several values (separated by commas, "and", "or", 或, ∪, or from ±) may be in
+  any order; several values for one are "two answers", one for several is
+  "wrong". A real set may be written in any way. A condition that only one side
+  states (`n \\in \\mathbb{Z}`) is ignored.
   """
   answer, gold = wording.unlabelled(answer), wording.unlabelled(gold)
   if squeezed(answer) == squeezed(gold):
@@ -110,11 +110,11 @@ def equal(answer: str, gold: str, context: Context) -> str:
 
 
 def split(text: str, grouped: bool = True) -> list[str]:
-  """The values that stand side by side at the top level of `text`.
+  """The values that are listed in `text`, outside of brackets.
 
   Args:
-    text: plain text.
-    grouped: read `1,000` as one number.
+    text: as `notation.plain` returns it.
+    grouped: whether to read `1,000` as one number.
   """
   if "\\begin" in text or numbers.literal(text) is not None and grouped:
     return [text]
@@ -135,13 +135,13 @@ def split(text: str, grouped: bool = True) -> list[str]:
     start = match.end()
   parts = [p.strip() for p in [*parts, text[start:]]]
   if not parts[0] or not parts[-1]:
-    return [text]  # a joint that joins nothing
-  parts = [p for p in parts if p]  # between a comma and "and"
+    return [text]  # begins or ends with a separator
+  parts = [p for p in parts if p]  # nothing between a comma and "and"
   return [side for part in parts for side in _both_signs(part)]
 
 
 def _both_signs(text: str) -> list[str]:
-  """`1\\pm2`: two values. Inside braces they are members, split later."""
+  """`1\\pm2` as two values. Inside braces that is done later."""
   if "\\pm" not in text and "\\mp" not in text or text[0] == SET:
     return [text]
   if regions.RELATION.search(text.rpartition("=")[0]):
@@ -151,7 +151,7 @@ def _both_signs(text: str) -> list[str]:
 
 
 def _decimal(value: str, gold: str) -> bool:
-  """`0,5` for 0.5."""
+  """Whether the value is the gold with a decimal comma: `0,5` for 0.5."""
   wanted = numbers.literal(gold)
   return (wanted is not None and wanted.denominator > 1
           and numbers.decimal_comma(value) == wanted)
@@ -179,7 +179,7 @@ def _lists(answers: list[str], golds: list[str], context: Context) -> str:
 
 
 def _flat(parts: list[str]) -> list[str]:
-  """`\\{1\\}, \\{2\\}`: the members."""
+  """The members, if all parts are sets of one: `\\{1\\}, \\{2\\}`."""
   if len(parts) > 1 and all(p[:1] == SET for p in parts):
     inner = [_members(p) for p in parts]
     if all(inner) and all(len(m) == 1 for m in inner):
@@ -188,7 +188,7 @@ def _flat(parts: list[str]) -> list[str]:
 
 
 def _members(text: str) -> list[str] | None:
-  """The elements, if `text` is a set in braces (`x \\in` before it or not)."""
+  """The elements if `text` is a set in braces, with or without `x \\in`."""
   settled = chains.settled(text, frozenset())
   text = settled.value if settled else text
   if text[:1] == SET and closing(text) == len(text) - 1 and len(text) > 2:
@@ -198,7 +198,10 @@ def _members(text: str) -> list[str] | None:
 
 def _assignments(answers: list[str], golds: list[str],
                  context: Context) -> str | None:
-  """`k=45, n=2` and `(k,n)=(45,2)` and, in the gold's order, `(45,2)`."""
+  """Compares assignments; None if there are none.
+
+  `k=45, n=2` equals `(k,n)=(45,2)` and, in the gold's order, `(45,2)`.
+  """
   wanted, named = _named(golds), _named(answers)
   if wanted and not named and len(answers) == 1:
     named = _tuple(answers[0], tuple(wanted))
@@ -216,7 +219,7 @@ def _assignments(answers: list[str], golds: list[str],
 
 
 def _named(parts: list[str]) -> dict[str, str] | None:
-  """Values by name, if every part is `name = value` and no name comes twice."""
+  """{name: value}, if every part is `name = value` and no name is repeated."""
   settled = [chains.settled(p, frozenset()) for p in parts]
   if len(parts) < 2 or not all(
       s and s.label and chains.is_name(s.label) for s in settled):
@@ -240,8 +243,7 @@ def _tuple(text: str, order: tuple[str, ...]) -> dict[str, str] | None:
 def matched(answers: list[str], golds: list[str], context: Context) -> str:
   """Whether the answers are the golds in some order.
 
-  An element that the answer says twice counts once, unless the gold has it
-  twice.
+  An element that the answer repeats counts once, unless the gold repeats it.
   """
   if len(golds) > _MAX_ITEMS or len(answers) > 2 * _MAX_ITEMS:
     return "wrong"
@@ -270,7 +272,7 @@ def _unique(answers: list[str], context: Context) -> list[str]:
 
 
 def single(answer: str, gold: str, context: Context) -> str:
-  """As `equal`, for one value each."""
+  """As `equal`, for a single value each."""
   if squeezed(answer) == squeezed(gold):
     return "correct"
   settled = chains.settled(answer, context.functions)
@@ -298,7 +300,7 @@ def single(answer: str, gold: str, context: Context) -> str:
       return _values(answer, wanted.value, context)
     return _values(settled.value, wanted.value, context)
   if gold != wanted.value and "\\approx" in gold:
-    # The gold gives an exact value and its decimals: either will do.
+    # The gold gives an exact value and its decimals: either is correct.
     shown = gold.rpartition("\\approx")[2].strip()
     if _values(settled.value, shown, context) == "correct":
       return "correct"
@@ -315,7 +317,7 @@ def _values(value: str, gold: str, context: Context) -> str:
     if quantity.unit[:5] == "base " and not wanted.unit and (
         context.nouns and "base" not in context.nouns
         and not any("进制" in noun for noun in context.nouns)):
-      return "wrong"  # 15_6 is not 15, unless the question is of bases
+      return "wrong"  # 15_6 is not 15, unless the question is about bases
     return "correct" if numbers.same(quantity, wanted) else "wrong"
   if wanted and wanted.several and (spent := numbers.clock(value)):
     return "correct" if numbers.same(spent, wanted) else "wrong"
@@ -336,7 +338,7 @@ def _values(value: str, gold: str, context: Context) -> str:
 
 
 def _alone(text: str, other: str) -> str:
-  """`\\{5\\}` and `(x)` without the braces that say nothing."""
+  """`\\{5\\}` and `(x)` without their brackets, unless the other has them."""
   while text[:1] in (SET, "(") and closing(text) == len(text) - 1 and (
       other[:1] != text[0] and len(split(text[1:-1])) == 1):
     inner = text[1:-1].strip()
@@ -347,7 +349,10 @@ def _alone(text: str, other: str) -> str:
 
 
 def _options(value: str, gold: str) -> str | None:
-  """Letters of options: `(C) 12` names C, `AB` the options A and B."""
+  """Compares option letters; None if the gold is none.
+
+  `(C) 12` names option C, `A, B` the options A and B.
+  """
   wanted = _LETTER.fullmatch(squeezed(gold))
   if wanted:
     letter = _LETTER.fullmatch(squeezed(value))
@@ -373,7 +378,10 @@ def _circled(text: str) -> list[str]:
 
 
 def _matrices(value: str, gold: str, context: Context) -> str | None:
-  """Cell by cell. A column is also `(1,2)`, `\\langle 1,2\\rangle`, `i+2j`."""
+  """Compares matrices cell by cell; None if neither is a matrix.
+
+  A column may also be `(1,2)`, `\\langle 1,2\\rangle` or `i+2j`.
+  """
   wanted, matrix = matrices.rows(gold), matrices.rows(value)
   if wanted is None and matrix is None and not any(
       t[:1] == "⟨" for t in (value, gold)):
@@ -397,10 +405,10 @@ def _cells(value: str, gold: str, context: Context) -> bool:
 
 
 def _brackets(value: str, gold: str, context: Context) -> str | None:
-  """Tuples, sets and intervals; None if the gold is none of them.
+  """Compares tuples, sets and intervals; None if the gold is none of them.
 
-  `(1,2)` is ordered, `{1,2}` is not; the ends of an interval count. An
-  inequality in one variable is the interval that it describes.
+  `(1,2)` is ordered, `{1,2}` is not; open and closed ends of an interval
+  differ. An inequality in one variable counts as its interval.
   """
   wanted, interval = _interval(gold), _interval(value)
   if wanted and interval:
@@ -426,7 +434,7 @@ def _brackets(value: str, gold: str, context: Context) -> str | None:
 
 
 def _outer(text: str) -> str | None:
-  """The pair of brackets around the whole of a list or set; None if none."""
+  """The pair of brackets around a whole list or set; None without one."""
   if not text or text[0] not in OPEN or text[0] == "{" or (
       closing(text) != len(text) - 1):
     return None
@@ -467,7 +475,8 @@ def _interval(text: str) -> Interval | None:
 
 
 def _prose(value: str, gold: str, context: Context) -> str | None:
-  """Words, case and punctuation apart; None if the gold is not made of them."""
+  """Compares words, without case and punctuation; None if the gold is formulas.
+  """
   if not wording.prose(gold):
     return None
   body, unit = numbers.split_unit(gold)

@@ -1,6 +1,7 @@
-"""Expressions as trees: their names, their size, one order of their parts.
+"""Expressions as trees: their names, size and canonical order.
 
-A node is a tuple: an operation and its operands; numbers and names are leaves.
+A node is a tuple of an operation and its operands; numbers and names are
+leaves.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _ZERO, _ONE = (("number", fractions.Fraction(n)) for n in (0, 1))
 
 
 def names(node: Node) -> frozenset[str]:
-  """The variables of an expression, those bound by a sum left out."""
+  """The variables of an expression, without those bound by a sum."""
   variables: set[str] = set()
   _gather(node, variables)
   return frozenset(variables)
@@ -33,14 +34,14 @@ def _gather(node: Node, variables: set[str]) -> None:
 
 
 def size(node: Node) -> int:
-  """How many operations an expression has."""
+  """Number of operations of an expression."""
   inner = sum([size(n) for n in node if type(n) is tuple])
   return inner + (node[0] not in (
       "number", "name", "pi", "e", "i", "infinity", "neg", "degrees"))
 
 
 def renamed(node: Node, old: str, new: str) -> Node:
-  """The expression with one variable called otherwise."""
+  """The expression with one variable renamed."""
   if node == ("name", old):
     return ("name", new)
   return tuple(renamed(n, old, new) if isinstance(n, tuple) else n
@@ -48,10 +49,10 @@ def renamed(node: Node, old: str, new: str) -> Node:
 
 
 def arranged(node: Node) -> Node:
-  """One order for sums and products, factors of 1 and double signs dropped.
+  """Canonical order of sums and products, without factors 1 and double signs.
 
-  `1(x+2)(x+1)` and `(x+1)(x+2)` come out alike, and so do `(x+1)(x+1)` and
-  `(x+1)^2`; nothing else is multiplied out.
+  `1(x+2)(x+1)` and `(x+1)(x+2)` become equal, and so do `(x+1)(x+1)` and
+  `(x+1)^2`; nothing else is expanded.
   """
   operation = node[0]
   inner = [arranged(n) if type(n) is tuple else n for n in node[1:]]
@@ -80,7 +81,7 @@ def arranged(node: Node) -> Node:
 
 
 def _factors(node: Node) -> tuple[Node, ...]:
-  """`(x+1)^2` as (x+1)(x+1); powers of a name or a number stay."""
+  """(x+1), (x+1) for `(x+1)^2`; powers of a name or a number are kept."""
   if node[0] == "^" and node[1][0] not in ("name", "number") and (
       node[2] in _POWERS):
     return (node[1],) * int(node[2][1])

@@ -1,8 +1,8 @@
-"""Which words after a number are units, and which unit.
+"""Recognises units after a number.
 
-Known units, names of currencies, words that count things, and the words of the
-question and of the reference (`nouns`). Every other word after a number may
-change it ("5 sevenths", "5 below zero", 5折) and is no unit.
+Units are known units, names of currencies, common counted nouns, and the words
+of the question and the reference (`nouns`). Any other word after a number may
+change its value ("5 sevenths", "5 below zero", 5折) and is not a unit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CURRENCIES = {
     "₹": "rupee", "¢": "cent", "₽": "ruble", "₩": "won", "USD": "dollar",
     "RMB": "yuan", "CNY": "yuan", "EUR": "euro", "GBP": "pound",
     "INR": "rupee", "US$": "dollar", "Rs": "rupee"}
-# Spellings of a unit; the first stands for all.
+# Spellings of each unit; the first is the canonical one.
 _SPELLINGS = """
 mm millimeter millimetre 毫米;cm centimeter centimetre 厘米;dm decimeter 分米
 m meter metre 米;km kilometer kilometre 千米 公里;in inch inches;nm nanometer
@@ -42,13 +42,13 @@ for _line in re.split(r"[;\n]", _SPELLINGS.strip()):
     _UNITS |= dict.fromkeys(_line.split(), "th")
   else:
     _UNITS |= {spelling: _line.split()[0] for spelling in _line.split()}
-_UNITS |= dict.fromkeys(  # Chinese counters, all alike
+_UNITS |= dict.fromkeys(  # Chinese counters, which count as equal
     "个只名人位本张条棵颗辆件支枝把朵头匹台间盒箱袋包瓶杯桶根道题页"
     "次场句种类组班排行列层座套双对份片粒筐堆所艘架幅面户家盆盏枚株"
     "串首章篇项站步遍圈筒听罐碗盘顶扇口尾群队箩捆束段节级格点批车",
     "个")
 _COMPOSED = {"mph": ("mi", "h"), "kmh": ("km", "h")}
-# What a sentence counts when it names nothing else.
+# Nouns that an answer may count even if the question does not have them.
 _COUNTERS = frozenset(
     "time times way people person item piece student child point unit dollar"
     " solution root value element digit number integer ball card"
@@ -58,7 +58,7 @@ _COUNTERS = frozenset(
 _TIMES = frozenset(["time", "times"])
 _COUNTED = _COUNTERS - _TIMES - frozenset(
     "square root total set unit number".split())
-# Words that change the number before them, whatever the question says.
+# Words that change the number before them, even if the question has them.
 _CHANGES = frozenset(
     "or and to through but not plus minus times over half halves third thirds"
     " quarter quarters fourth fourths fifth fifths sixth sixths seventh"
@@ -92,7 +92,7 @@ def words(text: str) -> frozenset[str]:
 
 
 def singular(word: str) -> str:
-  """A word without the ending of its plural."""
+  """A word without its plural ending."""
   if word.endswith("ies") and len(word) > 4:
     return word[:-3] + "y"
   if word.endswith(("ches", "shes", "sses", "xes")):
@@ -103,12 +103,12 @@ def singular(word: str) -> str:
 
 def unit(text: str, nouns: frozenset[str] = frozenset(),
          spaced: bool = True) -> str | None:
-  """The one spelling of a unit; None if `text` is none.
+  """The canonical spelling of a unit; None if `text` is not a unit.
 
   Args:
-    text: what follows a number, marked as words or not.
-    nouns: words that may be counted, as `words` finds them.
-    spaced: whether something stands between the number and `text`: `5x` is a
+    text: the text after a number, marked as words or not.
+    nouns: words that may be counted, see `words`.
+    spaced: whether there is a space between the number and `text`: `5x` is a
       product, and `5m` may be one.
   """
   marked = text.startswith(WORDS)
@@ -130,9 +130,9 @@ def unit(text: str, nouns: frozenset[str] = frozenset(),
 
 
 def _composed(text: str) -> str | None:
-  """`m/s^2`, "feet per second", "square centimeters", 平方米; None if unknown.
+  """Composed units: `m/s^2`, "feet per second", "square centimeters", 平方米.
 
-  Every character belongs to a unit, a power or a joint.
+  None if any character is not a part of a unit, a power or an operator.
   """
   powers: dict[str, int] = {}
   at, sign, scale, prefix = 0, 1, 1, ""
@@ -171,7 +171,7 @@ def _composed(text: str) -> str | None:
 
 
 def known(word: str) -> str | None:
-  """The first spelling of a unit that is in the table."""
+  """The canonical spelling of a unit in the table; None if it is unknown."""
   lower = word.lower()
   return (_UNITS.get(word) or _UNITS.get(lower) if len(word) > 2 or (
       word in _UNITS) else None) or (
@@ -179,7 +179,7 @@ def known(word: str) -> str | None:
 
 
 def _counted(text: str, nouns: frozenset[str], marked: bool) -> str | None:
-  """Things that the question names, or that every question may count."""
+  """Counted nouns of the question, or common ones; None for other words."""
   parts = list(filter(None, re.split(r"[\s/]+", text)))
   if len(parts) > 5:
     return None
@@ -207,7 +207,7 @@ def _counted(text: str, nouns: frozenset[str], marked: bool) -> str | None:
 
 
 def _cjk(word: str, nouns: frozenset[str]) -> str | None:
-  """A counter with a noun (个苹果), or what the question has (倍 in 几倍)."""
+  """A counter with a noun (个苹果), or a word of the question (倍 in 几倍)."""
   bare = word
   for name in _UNITS:
     if word.startswith(name) and name[0] >= "\u4e00":

@@ -1,9 +1,8 @@
-"""Expressions compared by their values.
+"""Compares expressions by their values.
 
-Two expressions are the same if they agree at the points of `points`, to 35
-digits, or exactly where all numbers are rational. Work is bounded before it is
-done: whole powers and factorials by their bits, floats by their exponents, and
-an expression by the number of its operations.
+Two expressions are equal if they agree at the points of `points`, to 35 digits,
+or exactly if all numbers are rational. Work is bounded beforehand: integer
+powers and factorials by their number of bits, floats by their exponents.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from r1jax.rewards.maths.expressions import Unreadable
 from r1jax.rewards.maths.trees import Node, names
 from r1jax.rewards.score import clock_stopped
 
-_DIGITS = 80  # far from zero, half of them may cancel
-_AGREE = 35  # digits
-_BITS = 60_000  # of exact powers and factorials
-_MAGNITUDE = 400  # bits of a float's exponent, for trigonometry and exp
-_POWER = 40_000  # bits of a float's exponent, for powers
-_FACTORIAL = 4_000
-_TERMS = 200  # of a sum
-_DRAWS = 61_603  # values of unknown functions
+_DIGITS = 80  # decimal digits of floats; half of them may cancel
+_AGREE = 35  # digits to which equal floats must agree
+_BITS = 60_000  # most bits of exact numbers
+_MAGNITUDE = 400  # largest binary exponent of arguments of functions
+_POWER = 40_000  # largest binary exponent of powers
+_FACTORIAL = 4_000  # largest argument of factorials and binomials
+_TERMS = 200  # most terms of a sum
+_DRAWS = 61_603  # number of values of unknown functions
 
 
 def same(a: Node, b: Node) -> bool:
   """Whether two expressions are equal as functions of their variables.
 
-  Variables are real, or whole where the expressions only make sense for whole
-  numbers. Points where both sides leave the real numbers say nothing, unless
-  both do so nearly everywhere; `\\ln x` is not `\\ln|x|`.
+  Variables are real, or integers if the expressions only make sense for those.
+  Points where both values are not real are ignored, unless that is so nearly
+  everywhere. If only one is not real they differ: `\\ln x` is not `\\ln|x|`.
   """
   real, other = [], []
   for x, y in _at_points(a, b):
@@ -57,7 +56,7 @@ def same(a: Node, b: Node) -> bool:
 
 
 def _factorials(node: Node) -> bool:
-  """Whether there is a factorial of something variable."""
+  """Whether there is a factorial of an expression with variables."""
   if node[0] in ("!", "!!") and names(node):
     return True
   return any([_factorials(part) for part in node if type(part) is tuple])
@@ -85,7 +84,7 @@ def proportional(a: Node, b: Node) -> int:
 
 
 def constant(node: Node) -> Any:
-  """The real value of an expression without variables; None if it has none."""
+  """The real value of an expression; None if it has variables or no value."""
   if names(node):
     return None
   try:
@@ -97,19 +96,19 @@ def constant(node: Node) -> Any:
 
 
 def floating(x: Any) -> Any:
-  """A value of `constant` as a float of 80 digits: they have an order."""
+  """A value of `constant` as a float of 80 digits, for comparisons."""
   return _float(x)
 
 
 def close(x: Any, y: Any) -> bool:
-  """Whether two values of `constant` are equal, infinities too."""
+  """Whether two values of `constant` are equal, also if infinite."""
   return bool(x == y) or _close(x, y)
 
 
 def rounds(exact: Any, shown: fractions.Fraction, digits: int) -> bool:
-  """Whether `shown`, with so many decimals, is `exact` rounded or cut off.
+  """Whether `shown`, with `digits` decimals, is `exact` rounded or truncated.
 
-  A single digit says too little.
+  False for fewer than two significant digits.
   """
   if abs(shown) * 10 ** digits < 10:
     return False
@@ -121,7 +120,7 @@ def rounds(exact: Any, shown: fractions.Fraction, digits: int) -> bool:
 
 
 def _at_points(a: Node, b: Node) -> Iterator[tuple[Any, Any]]:
-  """Values of both where both have one."""
+  """The values of both expressions at the points where both have one."""
   chosen = points.chosen(a, b)
   if names(a) or names(b):
     a, b = _folded(a), _folded(b)
@@ -137,7 +136,7 @@ def _at_points(a: Node, b: Node) -> Iterator[tuple[Any, Any]]:
 
 
 def _folded(node: Node) -> Node:
-  """The expression with what has no variables worked out, once."""
+  """The expression with parts without variables evaluated."""
   operation, *operands = node
   if operation in ("number", "name", "sum", "prod", "infinity"):
     return node
@@ -153,7 +152,7 @@ def _folded(node: Node) -> Node:
 
 @functools.cache
 def _library() -> types.ModuleType:
-  """A context of mpmath of our own, at `_DIGITS`."""
+  """A separate context of mpmath with `_DIGITS` digits."""
   with clock_stopped():
     import mpmath
   context = mpmath.MPContext()
@@ -192,7 +191,7 @@ def _close(x: Any, y: Any) -> bool:
   size = max(abs(x), abs(y))
   if not _library().isfinite(size):
     return False
-  # Near zero, beside terms of about 1, what is left of them says nothing.
+  # Differences of terms of about 1 are exact only to that: an absolute bound.
   return bool(abs(x - y) <= max(size, 1e-10) * _slack())
 
 
@@ -204,7 +203,7 @@ def _bounded(x: Any, bits: int = _MAGNITUDE) -> Any:
 
 
 def _value(node: Node, point: dict[str, Any]) -> Any:
-  """The value at a point: a Fraction where all is rational, else a float."""
+  """The value at a point: a Fraction if all is rational, else a float."""
   operation, *operands = node
   library = _library()
   match operation:
@@ -242,7 +241,8 @@ def _value(node: Node, point: dict[str, Any]) -> Any:
 
 
 def _unknown(name: str, values: list[Any]) -> Any:
-  """A function that nothing says more of: any value, the same for the same."""
+  """A pseudo-random value of an unknown function, equal for equal arguments.
+  """
   library = _library()
   shown = ",".join(
       library.nstr(library.mpmathify(_float(v)), 25) for v in values)
@@ -251,7 +251,7 @@ def _unknown(name: str, values: list[Any]) -> Any:
 
 
 def _product(operation: str, operands: list[Node], values: list[Any]) -> Any:
-  """Of two vectors; a cross product turns its sign with their order."""
+  """The product of two vectors; a cross product is antisymmetric."""
   if operation == "dot" or values[0] <= values[1]:
     return _unknown(operation, sorted(values))
   return -_unknown(operation, sorted(values))
@@ -351,7 +351,7 @@ def _apply(operation: str, values: list[Any]) -> Any:
     case "lg":
       return library.log(x) / library.log(10)
     case "log":
-      # Some mean base e, some 10: equal to no other logarithm.
+      # Base e for some, 10 for others: make it equal no other logarithm.
       return library.log(x) * library.mpf("0.6180339887498948")
     case "log_base":
       return library.log(x) / library.log(_bounded(values[1]))
@@ -364,13 +364,13 @@ def _apply(operation: str, values: list[Any]) -> Any:
 
 
 def _stepped(operation: str, x: Any) -> Any:
-  """Floor and ceiling; a float that is whole but for rounding is whole."""
+  """Floor and ceiling; a float that is nearly an integer counts as one."""
   if isinstance(x, fractions.Fraction):
     return fractions.Fraction(
         math.floor(x) if operation == "floor" else math.ceil(x))
   library = _library()
   if not _real(x):
-    return x  # out of the domain, and seen to be
+    return x  # outside of the domain
   x = _bounded(library.re(x), 100)
   near = library.nint(x)
   if _close(x, near):
@@ -380,7 +380,7 @@ def _stepped(operation: str, x: Any) -> Any:
 
 
 def _combinatorial(operation: str, values: list[Any]) -> fractions.Fraction:
-  """Factorials, binomials, divisors: of small natural numbers, or refused."""
+  """Factorials, binomials, gcd and lcm of small natural numbers only."""
   if not all(isinstance(v, fractions.Fraction) and v.denominator == 1
              and 0 <= v <= _FACTORIAL for v in values):
     raise Unreadable("of what is no small natural number")

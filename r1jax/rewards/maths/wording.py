@@ -1,4 +1,4 @@
-"""What is said around an answer: labels, conditions, remarks, fixed phrases."""
+"""Words around an answer: labels, conditions, remarks, fixed phrases."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ def unlabelled(text: str) -> str:
 
 
 def split_condition(text: str) -> tuple[str, str]:
-  """(what is stated, under which condition) or (text, "").
+  """(statement, condition), or (text, "") without a condition.
 
   `2n+1, n \\in \\mathbb{Z}`, `\\sqrt{x} \\text{ when } x>0`, `... for all x`.
-  The condition must be on a variable of what is stated.
+  The condition must be on a variable of the statement.
   """
   if not _STARTS.search(text):
     return text, ""
@@ -134,7 +134,7 @@ def split_condition(text: str) -> tuple[str, str]:
 
 
 def same_condition(a: str, b: str) -> bool:
-  """Whether two conditions agree, as far as they are understood."""
+  """Whether two conditions agree; True if one of them is missing."""
   if not a or not b or squeezed(a) == squeezed(b):
     return True
   if _INTEGER.search(a) and _INTEGER.search(b):
@@ -151,7 +151,7 @@ def _conditional(main: str, rest: str, worded: bool) -> bool:
   if "!" in rest or "'" in rest or not all(
       word.casefold() in _CONDITIONS or _CONDITIONS_CJK.fullmatch(word)
       for word in said):
-    return False  # words that nobody reads may say anything
+    return False  # unknown words may mean anything
   if regions.RELATION.search(main) and "=" not in main or "\\in" in main:
     return False
   match = _CONDITION.match(rest) or _CHAINED.match(rest)
@@ -185,9 +185,9 @@ def phrase(text: str) -> str:
 
 
 def times(value: str, gold: str) -> bool | None:
-  """Whether two times of day agree; None if the gold is none.
+  """Whether two times of day agree; None if the gold is not a time.
 
-  A gold without a.m. or p.m. may have either; `4:30` may be 16:30.
+  For a gold without a.m. or p.m. both are right; `4:30` may be 16:30.
   """
   wanted, time_of_day = _time(gold), _time(value)
   if wanted is None or not (wanted[2] or wanted[1] is not None):
@@ -214,14 +214,15 @@ def _time(text: str) -> tuple[int, int | None, str] | None:
 
 
 def prose(text: str) -> bool:
-  """Whether a text is made of words rather than of mathematics."""
+  """Whether a text consists of words rather than mathematics."""
   bare = _COMMAND.sub(" ", text.replace(WORDS, " ").replace(END, " "))
   words = set(_WORDY.findall(bare)) - _NAMES
   return bool(words) or _words(text) == "no"
 
 
 def same_words(value: str, gold: str) -> bool:
-  """Equal but for case, punctuation, an article, "14th" for "14"."""
+  """Whether texts are equal up to case, punctuation, articles, "14th" for "14".
+  """
   return _words(value) == _words(gold)
 
 

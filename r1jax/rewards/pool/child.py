@@ -1,4 +1,4 @@
-"""The parent's end of one child process (`worker` is the other end)."""
+"""The parent's side of a child process (`worker` is the child's side)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from typing import Any, NamedTuple
 
 from r1jax.rewards.score import LATE
 
-GRACE = 120.0  # seconds beyond the deadline before the parent kills by itself
-_NAP = 0.001  # seconds that replies gather before they are read
+GRACE = 120.0  # seconds after the deadline until the parent kills the child
+_NAP = 0.001  # seconds to let replies accumulate before reading them
 _READ = 1 << 20
 _CLOSED = "the pool was closed before the result"
 
 
 class Sent(NamedTuple):
-  """One item on its way through a child.
+  """An item that is sent to a child.
 
   Attributes:
-    owner: whatever the caller knows it by.
-    prompt: the prompt's fields as JSON. Items of one prompt that are put
-      together share it: equal text is sent once.
-    tail, completion: text that the template prefilled, and the model's.
+    owner: the caller's identification of the item.
+    prompt: the prompt's fields as JSON; equal texts in one `put` are sent once.
+    tail, completion: text that the template prefilled, and the model's text.
   """
 
   owner: Any
@@ -40,11 +39,11 @@ class Sent(NamedTuple):
 
 
 class Child:
-  """One process at a time, replaced when it dies. Used by one thread.
+  """A child process, replaced when it dies; for use by one thread.
 
   Args:
     header: the first line that a worker reads.
-    deadline: seconds that the worker gives one item.
+    deadline: seconds that the worker may spend on one item.
   """
 
   def __init__(self, header: Mapping[str, Any], deadline: float):
@@ -58,26 +57,26 @@ class Child:
     self._closed = False
 
   def __len__(self) -> int:
-    """Items put and not yet taken."""
+    """Number of items put and not yet taken."""
     return len(self._flying)
 
   def put(self, items: Sequence[Sent]) -> None:
-    """Adds items; they travel while `take` waits."""
+    """Adds items; they are sent while `take` waits."""
     if self._process is not None and not self._flying and self._ended():
-      self.stop()  # while idle: no item's fault
+      self.stop()  # it died while idle, so no item is to blame
     if self._process is not None:
       self._send(_request(items))
     self._flying.extend(items)
 
   def take(self) -> list[tuple[Sent, list[Any] | str]]:
-    """Waits for verdicts: at least one, in the order of `put`.
+    """Waits for at least one reply; replies are in the order of `put`.
 
     Returns:
-      items, each with the worker's reply, or with what killed the worker at
-      this item. The items after that one go to a new worker by themselves.
+      (item, reply) pairs. The reply is the worker's, or the reason why the
+      worker died at this item. Later items are sent to a new worker.
 
     Raises:
-      ValueError: there is nothing to wait for.
+      ValueError: no item is on its way.
       RuntimeError: a worker could not start, or the child was closed.
     """
     if not self._flying:
@@ -104,14 +103,14 @@ class Child:
     return taken
 
   def drop(self) -> list[Sent]:
-    """Gives up what is on its way; kills the process."""
+    """Kills the process and returns the items that had no reply."""
     self.stop()
     dropped = list(self._flying)
     self._flying.clear()
     return dropped
 
   def start(self) -> None:
-    """Starts the process unless it runs; returns once its rules are loaded.
+    """Starts the process unless it runs; waits until its rules are loaded.
 
     Raises:
       RuntimeError: it dies or hangs before that, or the child is closed.
@@ -122,8 +121,8 @@ class Child:
     with self._lock:
       if self._closed:
         raise RuntimeError(_CLOSED)
-      # exec, never a bare fork: JAX has threads. Its own session, so that a
-      # Ctrl-C in the terminal reaches the parent only.
+      # exec, not a mere fork, because JAX has threads. Its own session, so that
+      # Ctrl-C in the terminal only reaches the parent.
       self._process = subprocess.Popen(
           [sys.executable, "-P", "-m", "r1jax.rewards.pool.worker"],
           stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
@@ -142,7 +141,7 @@ class Child:
       self._send(_request(self._flying))
 
   def stop(self) -> int | None:
-    """Kills the process and what it started; reaps it; its exit status."""
+    """Kills the process and its children and returns its exit status."""
     process = self._process
     if process is None:
       return None
@@ -155,7 +154,7 @@ class Child:
     return process.returncode
 
   def close(self) -> None:
-    """Kills the process for good; its own thread reaps it."""
+    """Kills the process without replacing it; its thread reaps it."""
     with self._lock:
       self._closed = True
       if self._process is not None:
@@ -170,15 +169,15 @@ class Child:
     self._outgoing = memoryview(bytes(self._outgoing) + data)
 
   def _lines(self, gather: bool) -> list[bytes]:
-    """Complete lines, at least one; writes what is outgoing meanwhile.
+    """Reads at least one complete line, and writes pending data meanwhile.
 
-    Both directions in one loop: neither end ever waits for the other to read.
-    `gather` lets replies pile up for a moment, since to wake for each of them
-    costs more than most rules do.
+    One loop for both directions, so that neither side waits for the other to
+    read. `gather` lets replies accumulate for a moment, because waking up for
+    each costs more than most rules take.
 
     Raises:
-      EOFError: the process has ended, and nothing that it wrote is left.
-      TimeoutError: nothing came for the deadline and `GRACE`.
+      EOFError: the process has ended and all its output was read.
+      TimeoutError: nothing arrived for the deadline plus `GRACE`.
     """
     write, read = self._process.stdin.fileno(), self._process.stdout.fileno()
     give_up = time.monotonic() + self._deadline + GRACE

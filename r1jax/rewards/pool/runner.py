@@ -5,10 +5,10 @@
     ...                                # the device goes on
     scores = handle.result()           # one {rule: Score} per item, in order
 
-One thread per child hands it items: enough to keep it busy while the replies
-to earlier ones are read, few enough that no child waits while another has a
-queue. The child answers line by line, so one that dies (an alarm at the
-deadline, a crash) costs the one item that it was at.
+One thread per child sends it items: enough to keep it busy while earlier
+replies are read, few enough that no child is idle while another has a queue.
+The child replies line by line, so a child that dies (an alarm at the deadline,
+a crash) costs only the item that it was working on.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ from r1jax.core.prompt import Prompt
 from r1jax.rewards.pool.child import Child, Sent
 from r1jax.rewards.score import LATE, Rule, Score
 
-Item = tuple[Prompt, str, str]  # (prompt, end of the rendered prompt, text)
+Item = tuple[Prompt, str, str]  # (prompt, prefilled text, completion)
 PENDING = 65_536  # items
-_AHEAD = 0.02  # seconds of work that a child is given at once
-_MOST = 256  # items that it is given at once
+_AHEAD = 0.02  # seconds of work that a child is sent at once
+_MOST = 256  # most items that a child is sent at once
 
 
 class Pool:
   """Applies rules to completions in child processes.
 
   Args:
-    rules: name to rule, a function at the top of an importable module; or name
-      to a table of them, from which the prompt's `verifier` chooses ("" says
-      that no rule of the table applies).
-    workers: child processes, at least 1.
-    deadline: seconds that all rules together may take on one completion. What
-      a rule does inside `score.clock_stopped` does not count, but must end
-      within two minutes.
-    pending: items submitted and not judged, beyond which `submit` waits.
+    rules: {name: rule}, a rule being a top-level function of an importable
+      module; or {name: {verifier: rule}}, from which the prompt's `verifier`
+      chooses ("" if no rule of the table applies).
+    workers: number of child processes, at least 1.
+    deadline: seconds that all rules together may take on one completion. Time
+      inside `score.clock_stopped` does not count, but must end within two
+      minutes.
+    pending: number of items submitted and not judged above which `submit`
+      waits.
 
   Raises:
     ValueError: no rules, a rule that a child cannot import by name, fewer than
@@ -79,23 +80,23 @@ class Pool:
       thread.start()
 
   def submit(self, items: Sequence[Item]) -> concurrent.futures.Future:
-    """Starts scoring; returns at once while few items are pending.
+    """Starts scoring and returns, unless too many items are pending.
 
-    Backpressure: it waits until these items and those still pending are at
-    most `pending`, or nothing is pending (so that any number can be scored).
+    Backpressure: it waits until these and the pending items are at most
+    `pending`, or nothing is pending (so that any number can be scored).
 
     Args:
       items: (prompt, prompt_tail, completion) each; the prompt's reference and
-        metadata must be JSON-ready (NumPy scalars and arrays may be in them).
+        metadata must be JSON-serialisable, up to NumPy scalars and arrays.
 
     Returns:
-      A future whose `result()` is a list, one {rule name: Score} per item, in
-      order, without the rules that do not apply to its prompt. An exception in
-      a rule is `Score(0, False, reason)`; a crash is that for every rule of
-      the item. An item whose deadline passes is judged once more; the second
-      time it is `Score(0, True, "deadline")` for every rule. `result()` raises
-      ValueError for a prompt that cannot be sent and RuntimeError if children
-      cannot start or the pool is closed first.
+      A future whose `result()` is a list with one {rule name: Score} per item,
+      in order, without the rules that do not apply to its prompt. A rule that
+      raises gives `Score(0, False, reason)`; a crash gives that for every rule
+      of the item. An item whose deadline passes is judged once more in a fresh
+      process; the second time it is `Score(0, True, "deadline")` for every
+      rule. `result()` raises ValueError for a prompt that cannot be sent, and
+      RuntimeError if children cannot start or the pool is closed first.
 
     Raises:
       ValueError: a prompt's verifier is in no table.
@@ -123,7 +124,7 @@ class Pool:
     return job.future
 
   def close(self) -> None:
-    """Kills and reaps the children; fails what is still pending."""
+    """Kills the children; futures that are pending fail."""
     with self._room:
       self._closed = True
       self._room.notify_all()
@@ -144,7 +145,7 @@ class Pool:
 
   def _serve(self, child: Child) -> None:
     with contextlib.suppress(OSError, RuntimeError):
-      child.start()  # ahead of the first item; a failure is reported with it
+      child.start()  # before the first item, which would report a failure
     known: dict[int, tuple[Prompt, str]] = {}
     pace = _Pace()
     while not self._closed:
@@ -157,7 +158,7 @@ class Pool:
       pace.start()
       try:
         taken = child.take()
-      except Exception as error:  # to be raised by whoever waits for it
+      except Exception as error:  # raised by the futures' `result`
         lost = child.drop()
         for sent in lost:
           sent.owner.job.fail(error)
@@ -168,18 +169,18 @@ class Pool:
       for sent, reply in taken:
         if sent.owner not in again:
           sent.owner.job.put(sent.owner, reply)
-      for entry in again:  # once more, in a fresh process: the machine's fault?
+      for entry in again:  # the machine may have been too busy
         self._queue.put(entry._replace(again=True))
       pace.saw(len(taken), more=bool(len(child)))
       self._finished(len(taken) - len(again))
     child.stop()
 
   def _next(self, child: Child, most: int) -> list[_Entry] | None:
-    """Items for a child that runs low; waits for one if it has none at all."""
+    """Items for a child that runs low; waits for one if it has none."""
     entries: list[_Entry] = []
     if 2 * len(child) > most:
       return entries
-    # Of what is left every child gets its share, in ever smaller helpings.
+    # Each child gets a share of what is left, in decreasing portions.
     share = self._queue.qsize() // (2 * len(self._children))
     try:
       for _ in range(max(1, min(most, share))):
@@ -194,7 +195,7 @@ class Pool:
   def _put(self, child: Child, entries: list[_Entry],
            known: dict[int, tuple[Prompt, str]],
            ) -> dict[int, tuple[Prompt, str]]:
-    """Sends entries; returns their prompts as JSON, to be `known` next time."""
+    """Sends entries; returns their prompts as JSON, for the next call."""
     sent, latest = [], {}
     for entry in entries:
       prompt, tail, completion = entry.item
@@ -204,7 +205,7 @@ class Pool:
         if id(prompt) not in latest:
           latest[id(prompt)] = known.get(id(prompt)) or (prompt, _json(prompt))
         sent.append(Sent(entry, latest[id(prompt)][1], tail, completion))
-      except Exception as error:  # to be raised by whoever waits for it
+      except Exception as error:  # raised by the future's `result`
         entry.job.fail(error)
     if sent:
       child.put(sent)
@@ -225,23 +226,23 @@ class _Entry(NamedTuple):
 
 
 class _Job:
-  """The verdicts of one submission, gathered from several threads.
+  """The scores of one submission, collected from several threads.
 
   Args:
-    size: items.
-    names: verifier to the names of the rules that it selects.
+    size: number of items.
+    names: {verifier: names of the rules that it selects}.
   """
 
   def __init__(self, size: int, names: Mapping[str, tuple[str, ...]]):
     self.future: concurrent.futures.Future = concurrent.futures.Future()
-    self.future.set_running_or_notify_cancel()  # no longer to be cancelled
+    self.future.set_running_or_notify_cancel()  # it cannot be cancelled
     self._scores: list[dict[str, Score] | None] = [None] * size
     self._names = names
     self._missing = size
     self._lock = threading.Lock()
 
   def put(self, entry: _Entry, reply: list[Any] | str) -> None:
-    """Keeps what a child replied, or why it could not."""
+    """Stores a child's reply, or the reason why there is none."""
     names = self._names[entry.item[0].verifier]
     if isinstance(reply, str):
       scores = {name: Score(0.0, reply == LATE, reply) for name in names}
@@ -261,14 +262,14 @@ class _Job:
 
 
 class _Pace:
-  """How many items a child should be given at once."""
+  """How many items to send to a child at once."""
 
   def __init__(self):
-    self._seconds = 1e-3  # an item, smoothed
+    self._seconds = 1e-3  # per item, smoothed
     self._since: float | None = None
 
   def start(self) -> None:
-    """Items are on their way, perhaps since earlier."""
+    """Starts the clock, if it does not run already."""
     if self._since is None:
       self._since = time.monotonic()
 
@@ -276,7 +277,7 @@ class _Pace:
     return max(1, min(_MOST, int(_AHEAD / self._seconds)))
 
   def saw(self, count: int, more: bool) -> None:
-    """`count` items were judged; `more` are on their way."""
+    """Records that `count` items were judged, and whether more are sent."""
     now = time.monotonic()
     took = (now - self._since) / count
     self._seconds += 0.5 * (took - self._seconds)
@@ -284,7 +285,7 @@ class _Pace:
 
 
 def _addresses(name: str, rule: Rule | Mapping[str, Rule]) -> Any:
-  """[module, function] by which a child finds the rule, or a table of them."""
+  """[module, function] for a child to import a rule, or a table of these."""
   if isinstance(rule, Mapping):
     if "" in rule:
       raise ValueError(

@@ -1,7 +1,8 @@
-"""A child of the pool: reads items, applies rules, answers line by line.
+"""A child of the pool: reads items, applies rules, replies line by line.
 
-Started as `python -P -m r1jax.rewards.pool.worker`, so the parent's main module
-and JAX are never imported here. The protocol is JSON lines on stdin and stdout:
+Started as `python -P -m r1jax.rewards.pool.worker`, so that neither the
+parent's main module nor JAX is imported. The protocol is JSON lines on stdin
+and stdout:
 
   in   {"rules": {name: [module, function], or {verifier: [module, function]}},
         "deadline": seconds}                                          once
@@ -10,11 +11,12 @@ and JAX are never imported here. The protocol is JSON lines on stdin and stdout:
   out  [[value, valid, reason, parts, answer] or null, ...]    one an item
 
 A reply has one entry for every rule that the prompt's verifier selects, in the
-header's order; null says that the rule does not apply. The reply "retired"
-comes before an end that is nobody's fault: memory is spent, start another.
+header's order; null means that the rule does not apply. The reply "retired"
+announces that the worker exits because it used much memory, and should be
+replaced.
 
-The kernel holds the deadline: an alarm with the default action kills this
-process even in the middle of a C loop, and even if the parent is gone.
+The kernel enforces the deadline: an alarm with the default action kills this
+process even in a C loop, and even if the parent is gone.
 """
 
 from __future__ import annotations
@@ -33,22 +35,22 @@ from typing import Any
 from r1jax.rewards import response
 from r1jax.rewards.score import Rule, Score
 
-MEMORY = 2 << 30  # bytes of address space; sympy needs a quarter of it
-# Resident memory, in the kernel's unit, at which a successor takes over.
+MEMORY = 2 << 30  # limit of the address space in bytes; sympy needs a quarter
+# Resident memory, in the kernel's unit, above which a worker is replaced.
 _SPENT = MEMORY * 3 // 4 // (1 if sys.platform == "darwin" else 1024)
-_REASON = 200  # characters
+_REASON = 200  # most characters of a reason
 
 Table = dict[str, Rule]
 
 
 def main() -> None:
-  """Serves until stdin ends, which it does when the parent dies."""
+  """Serves until stdin is closed, as it is when the parent dies."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGALRM, signal.SIG_DFL)
   with contextlib.suppress(ValueError, OSError):
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-  # The protocol moves off 0 and 1: a rule that prints must not break it.
+  # The protocol does not use descriptors 0 and 1, so that a rule may print.
   requests, replies = os.dup(0), os.dup(1)
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
   os.dup2(2, 1)
@@ -80,7 +82,7 @@ def _load(at: Any) -> Rule | Table:
 
 def _prompt(rules: list[Rule | Table], fields: dict[str, Any],
             ) -> tuple[list[Rule], types.SimpleNamespace]:
-  """The rules that judge a prompt, and the prompt."""
+  """(rules that judge a prompt, the prompt)."""
   fields["question"] = fields["messages"][-1]["content"]
   verifier = fields["verifier"]
   chosen = [
@@ -91,9 +93,9 @@ def _prompt(rules: list[Rule | Table], fields: dict[str, Any],
 
 def _judge(rules: list[Rule], prompt: Any, tail: str,
            completion: str) -> tuple[list[Any], bool]:
-  """The reply; whether so much memory was taken that this process is spent.
+  """(reply, whether this process used so much memory that it must be replaced).
 
-  Whatever a rule raises, SystemExit too, costs only its own verdict.
+  An exception in a rule, even SystemExit, makes only its own verdict invalid.
   """
   try:
     parts = response.split(tail, completion)
@@ -110,12 +112,12 @@ def _judge(rules: list[Rule], prompt: Any, tail: str,
 
 
 def peak() -> int:
-  """This program's peak of resident memory, in the kernel's unit."""
+  """This program's peak resident memory, in the kernel's unit."""
   resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   if resident <= _SPENT or sys.platform != "linux":
     return resident
-  # Linux lets that begin with the peak of whoever started the process, which
-  # may hold a whole model; what /proc says begins with the program.
+  # On Linux ru_maxrss starts at the peak of the parent process, which may hold
+  # a whole model; VmHWM in /proc starts with this program.
   with open("/proc/self/status", "rb") as lines:
     return next((int(line.split()[1]) for line in lines
                  if line.startswith(b"VmHWM:")), resident)
@@ -126,16 +128,16 @@ def _name(rule: Rule) -> str:
 
 
 def _scalar(value: Any) -> Any:
-  """A NumPy scalar as Python's, without NumPy."""
+  """A NumPy scalar as a Python number, without importing NumPy."""
   kind = type(value)
   return value.item() if kind.__module__ == "numpy" and (
       hasattr(value, "item")) else value
 
 
 def _plain(score: Any, rule: str) -> list[Any] | None:
-  """A verdict ready for JSON; None where the rule does not apply.
+  """A verdict as a JSON value; None if the rule does not apply.
 
-  A bare number is a verdict too.
+  A rule may also return a number.
   """
   if score is None:
     return None

@@ -1,7 +1,7 @@
-"""How a Python starts as a sandbox's harness.
+"""The command line that starts Python as a sandbox's harness.
 
-A start is most of what a one-line program costs. So the parts in `inside/` are
-compiled once, by the Python that will run them, and not at every start.
+The start is most of the cost of a short program. So the files in `inside/` are
+compiled once, by the Python that runs them, and not at every start.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ _RUN = ("import binascii, marshal\n"
 
 @functools.cache
 def command(python: str) -> tuple[str, ...]:
-  """The command line of a harness: no site, no user's settings.
+  """The command line of a harness: isolated Python without `site`.
+
+  Args:
+    python: path of the interpreter.
 
   Raises:
-    OSError: that Python does not run.
+    OSError: the interpreter does not run.
   """
   options = (python, "-I", "-S", "-E", "-B", "-X", "utf8")
   done = subprocess.run(

@@ -1,22 +1,22 @@
-"""The sandbox in which programs that a model wrote run: bubblewrap.
+"""The sandbox (bubblewrap) in which programs that a model wrote are run.
 
-A program in here has no network, none of the host's files but a Python and its
-libraries (read-only; numpy where it is asked for), none of its processes, no
-environment, no privileges and no way to new ones, a filter on its system calls
-(`seccomp`), 16 MB of disk that is memory, and ends when its launcher does. What
-a process may use is limited inside, by harness.py.
+A program inside has no network; of the host's files only a Python and its
+libraries (read-only; numpy on request); none of the host's processes; no
+environment; no privileges and no way to gain any; a filter on its system calls
+(`seccomp`); and 16 MB of disk, in memory. It ends when its launcher ends.
+harness.py, inside, limits what each process may use.
 
   python -m experiments.sandbox_check       tries to break out
 
-Three things that are easily missed: the limit on processes does not hold for a
-host's root, so root's sandboxes run as another user; `--clearenv` does not hide
-the launcher's environment where bubblewrap's own process keeps it (it may be
-read in /proc/1/environ), so bubblewrap is started with an empty one; and a
-program could make user namespaces of its own, in which it has every capability.
-The harness is the first process in there, which no program inside can kill.
+Three pitfalls: The limit on processes does not apply to the host's root, so
+root's sandboxes run as another user. `--clearenv` does not hide the launcher's
+environment in bubblewrap's own process (/proc/1/environ), so bubblewrap is
+started with an empty one. A program could create user namespaces in which it
+has every capability, so that is disabled. The harness is the first process in
+the sandbox, which no program inside can kill.
 
 Needs Linux 5.14 and bubblewrap 0.8 or later. A sandbox dies with the thread
-that started it, so start them in threads that stay.
+that started it, so start it in a thread that stays.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ from typing import Any
 
 from r1jax.rewards.programs import boot, seccomp
 
-PACKAGES = ("numpy",)  # what a sandbox can have beside the standard library
-INSIDE = "/packages"  # where harness.py looks for them
-NOBODY = 65534  # the user of root's sandboxes
+PACKAGES = ("numpy",)  # packages that a sandbox can have
+INSIDE = "/packages"  # their folder in the sandbox
+NOBODY = 65534  # user id of root's sandboxes
 DISK = 16 << 20  # bytes of /tmp
-START = 30.0  # seconds that a start may take on a loaded machine
-_MAX_LINE = 32 << 20  # bytes of one reply
+START = 30.0  # seconds that a start may take on a busy machine
+_MAX_LINE = 32 << 20  # most bytes of one reply
 
 
 class SandboxError(OSError):
-  """Programs cannot be run here; the message says what is missing."""
+  """Programs cannot be run on this machine; the message says why."""
 
 
 def check() -> None:
-  """Makes sure, once a process, that a sandbox runs a program.
+  """Checks that sandboxes start on this machine, once per process.
 
   Raises:
-    SandboxError: it does not; the message says what to install or permit.
+    SandboxError: they do not; the message says what to install or permit.
   """
   if problem := _problem():
     raise SandboxError(problem)
@@ -99,12 +99,11 @@ def command(packages: Sequence[str] = ()) -> list[str]:
   """The command line of a sandbox.
 
   Args:
-    packages: of `PACKAGES`, that programs may import beside the standard
-      library.
+    packages: those of `PACKAGES` that programs may import.
 
   Raises:
-    SandboxError: there is no bubblewrap, no Python that a sandbox can use, or
-      no such package for it.
+    SandboxError: bubblewrap, a Python that a sandbox can use, or a package is
+      missing.
     OSError: that Python does not run.
   """
   bwrap = shutil.which("bwrap")
@@ -129,13 +128,14 @@ def command(packages: Sequence[str] = ()) -> list[str]:
 
 
 def shown(packages: Sequence[str]) -> list[str]:
-  """Bubblewrap's arguments that show packages inside, read-only.
+  """Bubblewrap's arguments that make packages visible inside, read-only.
 
-  They are those of this process, which must run the sandbox's Python.
+  The packages are those of this process, whose Python must have the version of
+  the sandbox's.
 
   Raises:
-    SandboxError: a package is not known, not installed, made for another
-      Python, or not readable by the sandbox's user.
+    SandboxError: a package is unknown, not installed, installed for another
+      version of Python, or not readable by the sandbox's user.
   """
   arguments = []
   for name in packages:
@@ -169,14 +169,14 @@ def _same_python() -> bool:
 
 @functools.cache
 def interpreter() -> tuple[str, tuple[str, ...]]:
-  """A Python for the sandbox, and bubblewrap's arguments to show it inside.
+  """(path of a Python for the sandbox, bubblewrap's arguments to show it).
 
-  This process's own (the one that its virtual environment is made from) where
-  the sandbox's user can read it, else the system's: root's sandboxes run as
-  nobody, who cannot read a Python in /root.
+  It is the base Python of this process's virtual environment if the sandbox's
+  user can read it, else the system's. (Root's sandboxes run as nobody, who
+  cannot read a Python in /root.)
 
   Raises:
-    SandboxError: no Python that the sandbox's user can read.
+    SandboxError: the sandbox's user can read no Python.
   """
   version = f"python{sys.version_info.major}.{sys.version_info.minor}"
   tried = [os.path.join(sys.base_prefix, "bin", version),
@@ -194,7 +194,7 @@ def interpreter() -> tuple[str, tuple[str, ...]]:
 
 
 def _files(path: str, prefix: str, library: str) -> list[str]:
-  """Read-only: the interpreter, its library and the system's libraries."""
+  """Arguments for the interpreter, its library and the system's libraries."""
   shown = ["--ro-bind", path, path]
   for folder in ("/usr/lib", "/usr/lib64", "/lib", "/lib64"):
     if os.path.islink(folder):
@@ -206,13 +206,13 @@ def _files(path: str, prefix: str, library: str) -> list[str]:
     folder = os.path.join(prefix, "lib")
     shown += ["--ro-bind", folder, folder]
     packages = os.path.join(library, "site-packages")
-    if os.path.isdir(packages):  # what is installed there is none of its affair
+    if os.path.isdir(packages):  # hide installed packages
       shown += ["--size", "4096", "--tmpfs", packages, "--remount-ro", packages]
   return shown
 
 
 def _readable(path: str) -> bool:
-  """Whether the sandbox's user can read a file (and so reach it)."""
+  """Whether the sandbox's user can read a file."""
   if _user() is None:
     return os.access(path, os.R_OK)
   try:
@@ -223,22 +223,22 @@ def _readable(path: str) -> bool:
 
 
 def _user() -> int | None:
-  """Who to become before bubblewrap starts; None to stay who we are."""
+  """The user id to start bubblewrap as; None for this process's."""
   return NOBODY if os.geteuid() == 0 else None
 
 
 class Sandbox:
-  """One started harness, for one request.
+  """A started harness, for one request.
 
   Args:
-    command: bubblewrap's command line, as `command` makes it.
-    environment: of the process; anything in it can be read inside.
-    stderr: as `subprocess.Popen` takes it.
-    filtered: whether system calls are filtered; False only to try what else
-      holds.
+    command: bubblewrap's command line, from `command`.
+    environment: environment variables, which programs inside can read.
+    stderr: as for `subprocess.Popen`.
+    filtered: whether to filter system calls; False only to test the other
+      protections.
 
   Attributes:
-    said: after `close`, what was written on a `stderr` that is a pipe.
+    said: after `close`, the text on standard error if that is a pipe.
   """
 
   said = ""
@@ -254,7 +254,7 @@ class Sandbox:
     self._info, told = os.pipe()
     shared = [told]
     options = ["--info-fd", str(told)]
-    # Every start reads a file of its own.
+    # Each start needs a file of its own for the filter.
     if filtered and (rules := seccomp.program()):
       shared.append(os.memfd_create("seccomp"))
       os.write(shared[1], rules)
@@ -281,7 +281,7 @@ class Sandbox:
     """Waits until the harness has started.
 
     Raises:
-      SandboxError: it has not.
+      SandboxError: it does not start.
     """
     if self._ready:
       return
@@ -291,17 +291,17 @@ class Sandbox:
       started = False
     if started:
       self._find_inside()
-    # It may also have ended since.
+    # It may have ended already.
     if not started or self._process.poll() is not None:
       raise SandboxError("a sandbox did not start")
     self._ready = True
 
   def _find_inside(self) -> None:
-    """Notes whom to kill, while no program is in there to say otherwise.
+    """Notes the process to kill, before a program inside could interfere.
 
-    Killing bubblewrap itself would leave its child to the system's first
-    process, which in a container may never reap it; and early in a start the
-    child would not die at all, but wait for its parent for ever.
+    Killing bubblewrap itself would orphan its child, which the first process of
+    a container may never reap. Early in a start the child would not die at all,
+    but wait for its parent for ever.
     """
     poll = select.poll()
     poll.register(self._info, select.POLLIN)
@@ -309,7 +309,7 @@ class Sandbox:
     while b"}" not in told and poll.poll(START * 1000):
       data = os.read(self._info, 1 << 12)
       if not data:
-        return  # there never was a child
+        return  # there is no child
       told += data
     with contextlib.suppress(ValueError, KeyError, OSError):
       self._inside = os.pidfd_open(json.loads(told)["child-pid"])
@@ -318,11 +318,11 @@ class Sandbox:
     """Sends the request, once.
 
     Args:
-      request: JSON-ready; see harness.py.
-      until: when to give up, by `time.monotonic`.
+      request: JSON-serialisable, see harness.py.
+      until: when to give up, as `time.monotonic()`.
 
     Raises:
-      TimeoutError, EOFError: it was not taken.
+      TimeoutError, EOFError: it could not be sent.
     """
     self.send({"nonce": self._nonce, **request}, until)
 
@@ -342,12 +342,12 @@ class Sandbox:
         raise EOFError from None
 
   def reply(self, until: float) -> dict[str, Any]:
-    """The next line of the harness.
+    """The next reply of the harness.
 
     Raises:
-      TimeoutError: none came in time.
+      TimeoutError: there was none until `until`.
       EOFError: the harness has ended.
-      ValueError: something else than the harness wrote it.
+      ValueError: the line is not from the harness.
     """
     line = self._line(until)
     if not line.startswith(self._nonce.encode()):
@@ -379,7 +379,7 @@ class Sandbox:
     return line
 
   def close(self) -> None:
-    """Ends it and all that runs in it, and reaps the process."""
+    """Kills all processes of the sandbox and reaps the first."""
     if self._closed:
       return
     self._closed = True
@@ -401,14 +401,14 @@ class Sandbox:
 
 
 class Sandboxes:
-  """Sandboxes that have started before they are needed.
+  """A pool of sandboxes that are started ahead of use.
 
-  Each serves one program and is then ended: nothing is left for the next. While
-  one runs, the next one starts.
+  Each serves one program and is then ended, so programs cannot affect each
+  other. While one runs, the next one starts.
 
   Args:
-    spare: how many wait.
-    packages: of `PACKAGES`, that programs may import.
+    spare: number of started sandboxes to keep ready.
+    packages: those of `PACKAGES` that programs may import.
   """
 
   def __init__(self, spare: int = 2, packages: Sequence[str] = ()):
@@ -420,10 +420,10 @@ class Sandboxes:
     self._fill()
 
   def take(self) -> Sandbox:
-    """A sandbox that has started; the caller closes it.
+    """A started sandbox, which the caller must close.
 
     Raises:
-      SandboxError: none starts.
+      SandboxError: no sandbox starts.
     """
     while (box := self._next()) is not None:
       try:
@@ -451,7 +451,7 @@ class Sandboxes:
         self._waiting.append(Sandbox(self._command))
 
   def close(self) -> None:
-    """Ends those that wait."""
+    """Ends the sandboxes that are waiting."""
     with self._lock:
       self._spare = 0
       while self._waiting:
@@ -459,13 +459,13 @@ class Sandboxes:
 
 
 def pool(packages: Sequence[str] = ()) -> Sandboxes:
-  """The sandboxes of this process, started when they are first asked for.
+  """This process's sandboxes, started at the first call.
 
   Args:
-    packages: of `PACKAGES`, that programs may import.
+    packages: those of `PACKAGES` that programs may import.
 
   Raises:
-    SandboxError: programs cannot be run here (`check`), or not with these.
+    SandboxError: programs cannot be run here, or not with these packages.
   """
   return _pool(os.getpid(), tuple(sorted({*packages})))
 

@@ -1,9 +1,9 @@
-"""A filter on system calls for the sandbox, on top of its namespaces.
+"""A filter on system calls for the sandbox, in addition to its namespaces.
 
-What a program that solves a problem never asks for is refused: mounts, new
-namespaces, other processes' memory, kernel modules, keys, io_uring, sockets
-other than local ones. The kernel's attack surface is what is left of a sandbox
-when everything else holds.
+It refuses system calls that no solution of a problem needs: mounts, new
+namespaces, access to other processes' memory, kernel modules, keys, io_uring,
+and sockets other than local ones. This reduces the kernel's attack surface,
+against which the sandbox's other protections do not help.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets in seccomp_data
 
 
 def program() -> bytes:
-  """The filter, as bubblewrap's --seccomp reads it; b"" for other machines."""
+  """The BPF program for bubblewrap's --seccomp; b"" on unsupported machines."""
   if platform.machine() not in _MACHINES:
     return b""
   architecture, clone, clone3, socket, refused = _MACHINES[platform.machine()]
@@ -49,7 +49,7 @@ def program() -> bytes:
   for number in refused:
     lines += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
   lines += [
-      # glibc takes clone instead, whose flags can be looked at.
+      # glibc then uses clone, whose flags can be checked.
       (_EQUAL, 0, 1, clone3), (_RETURN, 0, 0, _UNKNOWN),
       (_EQUAL, 0, 4, clone), (_LOAD, 0, 0, _ARGUMENT),
       (_ANY_BIT, 0, 1, _NAMESPACES), (_RETURN, 0, 0, _REFUSE),

@@ -1,10 +1,10 @@
 """Accuracy reward: the program passes its tests (paper, code and bug fixing).
 
-A program cannot pass by what it does to its judge. It runs in a sandbox that
-holds inputs and never an expected value; what it prints or returns comes out as
-data and is compared here. Test code (asserts) runs in a second sandbox, where
-the program's names are stand-ins. Exit codes, success messages and objects that
-equal everything count for nothing.
+A program cannot pass by attacking its judge. It runs in a sandbox that holds
+inputs but never an expected value; its output or result is returned as data and
+compared here. Test code (asserts) runs in a second sandbox, with stand-ins for
+the program's names. Exit codes, success messages and objects that equal
+everything have no effect.
 
 A reference is one of
 
@@ -12,12 +12,12 @@ A reference is one of
   {"kind": "function", "entry_point": name, "cases": [[arguments, expected]]}
   {"kind": "asserts", "entry_point": name or "", "setup": text, "test": text}
 
-with, if wanted, "language" (only "python" so far), "seconds" (CPU time of a
-test), "megabytes", "packages" (["numpy"]: what may be imported beside the
-standard library; nothing by default), for functions that approximate
-"tolerance" (absolute, for every number in the value), and for printed outputs
-"compare" (`same_output`), with "tolerance" for its "floats". The setup has the
-imports and helpers that both program and test may use; the program can read it.
+with the optional fields "language" (only "python" so far), "seconds" (CPU time
+per test), "megabytes", "packages" (["numpy"]: what may be imported beside the
+standard library; nothing by default), "tolerance" (for functions: absolute, for
+every number in the value), and for printed outputs "compare" (see
+`same_output`) with "tolerance" for its "floats". The setup has imports and
+helpers that both program and test may use; the program can read it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
   from r1jax.core.prompt import Prompt
 
 LANGUAGES = ("python",)
-MAX_CHARS = 200_000  # of a program
+MAX_CHARS = 200_000  # longest program
 _FENCE = re.compile(
     r"([ \t]*)(`{3,}|~{3,})[ \t]*\{?[ \t]*\.?([^\s`~{}]*)[^`~]*")
 _LABELS = ("python", "py", "python3")
@@ -49,29 +49,29 @@ _NUMBER = re.compile(
     re.ASCII)
 # How printed outputs are compared: `same_output`.
 COMPARISONS = ("lines", "exact", "tokens", "decimals", "floats")
-# Two floats are the same if they differ by rounding in another order of sums.
+# Differences of floats that a different order of summation may cause.
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 
 
 def all_passed(prompt: Prompt, response: Response) -> Score:
   """1 if the program passes every test of `prompt.reference`, else 0.
 
-  The tests stop at the first that fails. Parts: "passed" and "tests" (as far as
-  they were run), "fraction" and "seconds" (wall time of the program). Reasons:
-  "correct", "wrong answer", "error: TypeError" and the like, "time limit",
-  "memory limit", "output limit", "no code", "program too long"; "no f" and "no
-  output" where a program cannot define the function f, or print.
+  Tests stop at the first that fails. Parts: "passed" (among the tests that were
+  run), "tests" (their total number), "fraction" and "seconds" (wall time of the
+  program). Reasons: "correct", "wrong answer", "error: TypeError" and the like,
+  "time limit", "memory limit", "output limit", "no code", "program too long";
+  "no f" and "no output" if a program cannot define the function f, or print.
 
   Raises:
-    ValueError: the reference is of no kind above, or in a language that cannot
-      be run.
+    ValueError: the reference is of no kind above, or in an unsupported
+      language.
     SandboxError: programs cannot be run here.
   """
   return _judge(prompt.reference, response, stop=True)
 
 
 def fraction_passed(prompt: Prompt, response: Response) -> Score:
-  """The share of tests passed; else as `all_passed`, every test being run."""
+  """The share of tests passed; else as `all_passed`, but runs every test."""
   return _judge(prompt.reference, response, stop=False)
 
 
@@ -81,14 +81,14 @@ def call(program: str, function: str, arguments: list) -> tuple[str, object]:
   Args:
     program: Python source.
     function: its name.
-    arguments: plain values.
+    arguments: plain values, see `exchange.encode`.
 
   Returns:
-    ("ok", value), or (reason, None). What is no plain value comes back as
-    `exchange.Opaque`, iterators as lists.
+    ("ok", value), or (reason, None). Objects that are no plain values are
+    returned as `exchange.Opaque`, iterators as lists.
 
   Raises:
-    ValueError: an argument is no plain value.
+    ValueError: an argument is not a plain value.
     SandboxError: programs cannot be run here.
   """
   tests = [{"arguments": _encoded(arguments)}]
@@ -106,9 +106,9 @@ def call(program: str, function: str, arguments: list) -> tuple[str, object]:
 def same(got: object, expected: object) -> bool:
   """Whether two values are equal in value and in type, at every depth.
 
-  1, 1.0 and True differ, and so do a list and a tuple. Floats may differ by one
-  part in 10^9 (a sum in another order), except as members of sets and keys of
-  dictionaries; nan is the same as nan.
+  1, 1.0 and True differ, and so do a list and a tuple. Floats may differ by
+  1e-9 relative (a different order of summation), except in sets and keys of
+  dictionaries; nan equals nan.
   """
   kind = type(got)
   if kind is not type(expected):
@@ -132,11 +132,11 @@ def same(got: object, expected: object) -> bool:
 def extract(response: Response, entry_point: str = "") -> str | None:
   """The program in an answer, or None.
 
-  It is the last complete fence that is labelled python, or else the last
-  without a label (after a program often comes what it prints); where a function
-  is asked for, the last that defines it (after a solution often comes how to
-  call it). Without any fence, the inside of an `<answer>` element is taken as
-  it is.
+  It is the last complete fenced block labelled python, else the last without a
+  label (unlabelled blocks after a program often show its output). If a function
+  is asked for, it is the last of these that defines it (blocks after a solution
+  often show calls). Without any fence it is the content of an `<answer>`
+  element.
   """
   blocks = list(_blocks(response.answer))
   for labels in (_LABELS, ("",)):
@@ -154,7 +154,7 @@ def extract(response: Response, entry_point: str = "") -> str | None:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
-  """(label, inside) of every complete fence."""
+  """(label, content) of every complete fenced block."""
   opened = None
   inside: list[str] = []
   for line in text.replace("\r\n", "\n").split("\n"):
@@ -207,10 +207,10 @@ def _judge(reference: Mapping[str, Any], response: Response, *,
 
 
 def _hopeless(program: str, reference: Mapping[str, Any]) -> str:
-  """Why a text cannot pass whatever it does, or ""; it saves a sandbox.
+  """The reason why a text cannot pass, or ""; saves starting a sandbox.
 
-  A small model's answers are seldom programs. Nothing is defined without being
-  named, and nothing is printed without a call.
+  Answers of small models are seldom programs. A program that does not contain
+  the function's name does not define it, and one without a call prints nothing.
   """
   if (name := reference.get("entry_point")) and name not in program:
     return f"no {name}"[:60]
@@ -240,7 +240,7 @@ def _function(program: str, reference: Mapping[str, Any],
               limits: trials.Limits, stop: bool) -> trials.Verdict:
   cases, tolerance = reference["cases"], reference.get("tolerance")
   tests = [{"arguments": _encoded(arguments)} for arguments, _ in cases]
-  # Sites that ask for functions have these names at hand.
+  # Sites that ask for functions predefine these names.
   setup = {"setup": "from typing import *\nfrom collections import *\n"} if (
       _TYPES.search(program)) else {}
   outcomes = trials.run(
@@ -280,18 +280,18 @@ def _count(outcomes, tests: int, stop: bool, right) -> trials.Verdict:
 
 def same_output(got: str, expected: str, how: str = "lines",
                 tolerance: float = 1e-6) -> bool:
-  """Whether a program printed what was expected.
+  """Whether a program's output is the expected one.
 
   Args:
-    got: what it printed.
-    expected: what it should have.
-    how: "exact" every character, but for white space at the very end; "lines"
-      the same words in the same lines; "tokens" the same words (most checkers
-      of Codeforces); "decimals" the same lines, or the same numbers in them,
-      exactly (LiveCodeBench); "floats" the same words, and where a decimal
-      point or an exponent is expected, numbers within the tolerance, absolute
-      or relative. Integers are exact in all of them.
-    tolerance: of "floats".
+    got: the output.
+    expected: the expected output.
+    how: "exact": equal up to white space at the very end. "lines": the same
+      words in the same lines. "tokens": the same words (most checkers of
+      Codeforces). "decimals": the same lines, or exactly the same numbers in
+      them (LiveCodeBench). "floats": the same words, but numbers within the
+      tolerance where the expected one has a decimal point or an exponent.
+      Integers must always be exact.
+    tolerance: of "floats", absolute or relative.
   """
   if how == "exact":
     return got.rstrip() == expected.rstrip()
@@ -309,7 +309,7 @@ def same_output(got: str, expected: str, how: str = "lines",
 
 
 def _equal(got: list[str], expected: list[str]) -> bool:
-  """Whether these are the same numbers, however they are written."""
+  """Whether two lists have equal numbers, in any notation."""
   return len(got) == len(expected) and all(
       _NUMBER.fullmatch(x) and _NUMBER.fullmatch(y)
       and decimal.Decimal(x) == decimal.Decimal(y)
@@ -326,10 +326,10 @@ def _near(got: str, expected: str, tolerance: float) -> bool:
 
 
 def _lines(text: str) -> list[list[str]]:
-  """Words by line, without empty lines at the end.
+  """The words of each line, without empty lines at the end.
 
-  Paper silent. Words must be equal as text, numbers too (1.50 is not 1.5): a
-  problem that accepts several outputs needs a checker, not an output.
+  The paper gives no rule. Here words must be equal as text, even numbers (1.50
+  is not 1.5): a problem that accepts several outputs needs a checker.
   """
   lines = [line.split() for line in text.split("\n")]
   while lines and not lines[-1]:
@@ -376,7 +376,8 @@ def _encoded(arguments: Any) -> list[Any]:
 
 
 def _key(value: Any) -> Any:
-  """Hashable, and the same only for values of the same type at every depth."""
+  """A hashable key, equal only for equal values of equal types at all depths.
+  """
   kind = type(value)
   if kind is tuple:
     return kind, tuple(map(_key, value))

@@ -1,7 +1,7 @@
-"""Programs on trial: what came of running one in a sandbox.
+"""Runs the tests of a program in sandboxes.
 
-What a sandbox says is hostile: it is parsed with bounds, and only ever tells
-what a program returned or printed.
+Replies of a sandbox are untrusted: they are parsed with bounds, and only say
+what a program returned or printed, never whether it is right.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class Limits:
   """What a program may use.
 
   Attributes:
-    seconds: CPU time of one test; its wall time is twice that.
+    seconds: CPU seconds of one test; the limit of wall time is twice that.
     megabytes: address space of a process; all together may hold twice that.
     total: wall seconds for all tests of a program.
-    processes: at once, threads included.
+    processes: number of processes and threads at a time.
     output: bytes that one test may print or return.
-    file_bytes: size of a file.
+    file_bytes: largest size of a file in bytes.
   """
 
   seconds: float = 6.0
@@ -45,13 +45,13 @@ class Limits:
 
 
 class Outcome(NamedTuple):
-  """What came of one test.
+  """The outcome of running a program on one test.
 
   Attributes:
-    reason: "ok", or why the program gave nothing ("error: TypeError", "time
-      limit", "memory limit", "output limit").
+    reason: "ok", or why there is no result ("error: TypeError", "time limit",
+      "memory limit", "output limit").
     value: encoded return value of a function; None otherwise.
-    stdout: what was printed.
+    stdout: the program's output.
     seconds: wall time.
   """
 
@@ -62,7 +62,7 @@ class Outcome(NamedTuple):
 
 
 class Verdict(NamedTuple):
-  """What came of test code: tests passed, tests, and why not all."""
+  """Numbers of tests passed and of all tests, reason ("ok" if all passed)."""
 
   passed: int
   tests: int
@@ -72,19 +72,19 @@ class Verdict(NamedTuple):
 
 def run(program: str, tests: Sequence[Mapping[str, Any]], limits: Limits, *,
         packages: Sequence[str] = (), **request: Any) -> Iterator[Outcome]:
-  """Runs tests one after the other, each in a process of its own.
+  """Runs a program on tests one after the other, each in its own process.
 
   Args:
     program: source.
     tests: {"stdin": text} each, or {"arguments": [encoded]}.
     limits: of time and size.
-    packages: what it may import beside the standard library
-      (`sandbox.PACKAGES`).
-    **request: function=name to call; without it the program is a script.
+    packages: those of `sandbox.PACKAGES` that the program may import.
+    **request: function=NAME, the function to call (without it the program is a
+      script), and setup=SOURCE.
 
   Yields:
-    One outcome per test; fewer where the program ended the sandbox or the
-    total time. Leaving off early ends the sandbox.
+    One outcome per test; fewer if the program ended the sandbox or the total
+    time is over. Closing the iterator ends the sandbox.
 
   Raises:
     SandboxError: the sandbox failed.
@@ -106,19 +106,20 @@ def run(program: str, tests: Sequence[Mapping[str, Any]], limits: Limits, *,
 def examine(program: str, setup: str, test: str, entry_point: str,
             limits: Limits, *, stop: bool,
             packages: Sequence[str] = ()) -> Verdict:
-  """Runs test code in one sandbox on a program that runs in another.
+  """Runs test code in one sandbox against a program in another.
 
-  The test code sees the program's names as stand-ins; each use is relayed as
-  encoded values, so the program sees its arguments and nothing of the test.
+  The test code uses stand-ins for the program's names; each use is relayed as
+  encoded values, so the program sees its arguments but not the test.
 
   Args:
     program: source.
-    setup: imports and helpers, for both.
-    test: source with assert statements, or with a function `check` of them.
-    entry_point: the function that `check` is given; "" if it is given none.
-    limits: of time and size; `seconds` for one call.
-    stop: whether the first failure ends it.
-    packages: what both may import beside the standard library.
+    setup: source of imports and helpers, for both.
+    test: source with assert statements, or with a function `check` that has
+      them.
+    entry_point: name of the function to pass to `check`; "" for none.
+    limits: of time and size; `seconds` holds for one call.
+    stop: whether to stop at the first failure.
+    packages: those of `sandbox.PACKAGES` that both may import.
 
   Raises:
     ValueError: setup or test cannot be compiled.
@@ -160,7 +161,7 @@ def examine(program: str, setup: str, test: str, entry_point: str,
 
 def _answer(box: sandbox.Sandbox, asked: Any, until: float,
             limits: Limits) -> dict[str, Any]:
-  """What the program's sandbox says to one operation."""
+  """The reply of the program's sandbox to one operation."""
   until = min(until, time.monotonic() + 2 * limits.seconds)
   try:
     box.send(asked, until)

@@ -1,8 +1,8 @@
-"""Work on a list in batches, each stored as it is done.
+"""Processes a list in batches and stores each batch when it is complete.
 
-What was stored is not done again: a run that was killed goes on with the batch
-that it was at. Every batch is a file of its own, written whole or not at all,
-so nothing that is in the folder is ever half there.
+Stored batches are not repeated, so that a killed run resumes with the batch
+that was in progress. Every batch is a file of its own, written whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def store(folder: str | os.PathLike, items: Sequence[T], size: int,
   """Applies `work` to every batch that is not in `folder` yet.
 
   Args:
-    work: items of a batch -> rows; see `store_all`.
-    folder, items, size, title, unit: as there.
+    work: function from the items of a batch to its rows, JSON-ready.
+    folder, items, size, title, unit: see `store_all`.
 
   Returns, raises: as `store_all`.
   """
@@ -43,25 +43,25 @@ def store(folder: str | os.PathLike, items: Sequence[T], size: int,
 def store_all(folder: str | os.PathLike, items: Sequence[T], size: int,
               work: Callable[[Sequence[Sequence[T]]], Iterator[Rows | None]], *,
               title: str, unit: str) -> bool:
-  """Stores what `work` gives for the batches that are not in `folder` yet.
+  """Stores the results of `work` for the batches that are not in `folder` yet.
 
   Args:
-    folder: gets a gzipped JSONL file for each batch; the folder that it is in
-      the record of what they cost.
-    items: the same list in the same order at every call; under several
-      processes in each of them.
+    folder: gets a gzipped JSONL file for each batch; its parent folder gets the
+      record of the cost.
+    items: the same list in the same order at every call and in every process.
     size: items of a batch; the last may have fewer.
-    work: the batches that are left -> the rows of each in turn, JSON-ready, and
-      None, any number of times, while they are not complete; under several
-      processes the rows of this one, and the file has those of all.
-    title: of the progress bar.
-    unit: what an item is, in the plural.
+    work: takes the missing batches; yields the rows of each in order,
+      JSON-ready, and None, any number of times, while the next batch is not
+      complete. Under several processes each yields its own rows, and the file
+      gets those of all.
+    title: title of the progress bar.
+    unit: name of the items, in the plural.
 
   Returns:
-    Whether all is done; False after SIGINT or SIGTERM.
+    Whether all batches are complete; False after SIGINT or SIGTERM.
 
   Raises:
-    OSError: the disk is full or read-only; what is there stays.
+    OSError: the disk is full or read-only; stored batches stay.
   """
   starts = range(0, len(items), size)
   done = set(processes.from_writer(lambda: [
@@ -70,7 +70,7 @@ def store_all(folder: str | os.PathLike, items: Sequence[T], size: int,
   before = sum(len(items[starts[at]:][:size]) for at in done)
 
   def lost() -> str:
-    return f"the batch at hand is lost, {folder} keeps those before it"
+    return f"the current batch is lost, {folder} keeps those before it"
 
   record = cost.Record(epath.Path(folder).parent)
   with Preemption(lost) as preemption, Progress(
@@ -84,8 +84,8 @@ def store_all(folder: str | os.PathLike, items: Sequence[T], size: int,
       rows = None
       while rows is None:
         if preemption.requested():
-          progress.say(f"{preemption.name}: stopped; {folder} has what is done,"
-                       " the same command goes on")
+          progress.say(f"{preemption.name}: stopped; {folder} has the complete"
+                       " batches, the same command resumes")
           return False
         with cost.phase(title):
           rows = next(found)
@@ -101,9 +101,9 @@ def read(folder: str | os.PathLike, count: int, size: int
   """The rows of all batches in order, one batch in memory at a time.
 
   Args:
-    folder: as `store` was given it.
-    count: of items.
-    size: of a batch.
+    folder: as given to `store`.
+    count: number of items.
+    size: items of a batch.
 
   Raises:
     ValueError: a file is missing or damaged; names it.

@@ -1,4 +1,4 @@
-"""What every stage does around its loop: files, signals, progress, resuming."""
+"""Files, signals, logging, checkpoints and resuming of every training loop."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from r1jax.stages.loop.signals import Preemption
 from r1jax.training.guard import Guard
 
 T = TypeVar("T")
-# Numbers of a step, or what gives them once the device has them.
+# Metrics of a step, or a function that waits for the device and returns them.
 Metrics = Mapping[str, float] | Callable[[], Mapping[str, float]]
-# A schedule that ends with the run is another one when the run gets longer.
-_REMEDIES = {"optimizer.total_steps": "to train longer by the former schedule,"
-             " whose last rate then stays, give --optimizer.total_steps={}"}
+# A schedule over all steps changes when a run gets longer.
+_REMEDIES = {"optimizer.total_steps": "to train longer with the former schedule"
+             " and then its last rate, give --optimizer.total_steps={}"}
 Batch = TokenBatch | Callable[[], TokenBatch] | None
 
 
 class Session:
-  """A run on disk, open for one process's lifetime, or for that of several.
+  """A run on disk, open while its process or processes run.
 
       session = Session(workdir, config, title="GRPO", total=cfg.steps, ...)
       state, host = session.restore({"state": state}, {})
@@ -52,18 +52,18 @@ class Session:
           if session.finish(step + 1, metrics, batch, arrays, host):
             break
 
-  The same config in a used workdir resumes it; another one is an error.
+  In a used workdir the same config resumes the run; another one is an error.
 
-  Under several processes each makes the same calls with the same steps and
-  metrics; the first alone writes the log and shows progress.
+  With several processes each must make the same calls with the same steps and
+  metrics; only the first writes the log and shows progress.
 
   Attributes:
-    workdir: of the run.
+    workdir: folder of the run.
     step: steps done.
-    resumes: whether there is something to go on from; with `step` 0 it is
-      inside the first step.
-    inside: what `save_inside` was given as `local`, once `restore` has taken
-      such a save; None between two steps.
+    resumes: whether a saved state was found; with `step` 0 it is inside the
+      first step.
+    inside: the `local` of `save_inside`, after `restore` has read such a save;
+      None if the saved state is between two steps.
     stopped: whether a signal has ended the run.
   """
 
@@ -73,30 +73,29 @@ class Session:
                best_mode: str = "max", shown: tuple[str, ...] = (),
                skip_damaged: bool = False,
                remedies: Mapping[str, str] | None = None):
-    """Takes or resumes the workdir.
+    """Locks the workdir and finds the state to resume from.
 
     Args:
       workdir: folder of the run, local or gs://.
-      config: every setting as resolved; `steps` and `sinks` may differ on
-        resuming.
-      tokenizer: of the run, which keeps its files.
-      title: of the progress bar.
-      total: steps in all.
+      config: all resolved settings. On resuming `steps` and `sinks` may differ,
+        and without a `rollout_deadline` also `max_rows` and `speculate`.
+      tokenizer: the run's tokenizer, whose files are stored.
+      title: title of the progress bar.
+      total: number of steps.
       save_every: steps between checkpoints.
-      keep: newest checkpoints to keep.
-      best_metric: also keep the best checkpoint by this metric, which is saved
-        at once when it is given as a number.
-      best_mode: "max" or "min", which value is the best.
+      keep: number of newest checkpoints to keep.
+      best_metric: also keep the best checkpoint by this metric. A step that
+        improves it is saved at once if its metrics are not a function.
+      best_mode: "max" or "min".
       shown: metrics in the progress bar.
-      skip_damaged: move a checkpoint that cannot be used aside, to
-        WORKDIR/checkpoints_damaged, and go on from the one before.
-      remedies: what else to do about a setting that differs, see
-        `workdir.resumes`.
+      skip_damaged: move unusable checkpoints to WORKDIR/checkpoints_damaged and
+        resume from an earlier one.
+      remedies: hints about settings that differ, see `workdir.resumes`.
 
     Raises:
-      ValueError: the workdir was made by another config or with another
-        tokenizer, or the processes do not share it.
-      OSError: another process has it, or its checkpoints cannot be read.
+      ValueError: the workdir was made with another config or tokenizer, or the
+        processes do not share it.
+      OSError: another process uses it, or its checkpoints cannot be read.
     """
     self.workdir = epath.Path(workdir)
     self.title, self.total, self.shown = title, total, shown
@@ -104,12 +103,12 @@ class Session:
     self._sinks = lambda: sinks.opened(
         config.get("sinks", ()), workdir, config, resumes=self.resumes)
 
-    self._lock: Lock | None = None  # of process 0, which has it for all
+    self._lock: Lock | None = None  # held by process 0 for all processes
 
     def take() -> None:
       self._lock = workdir_lib.take(
           workdir, config, workdir_lib.versions(),
-          # Unless there is a deadline, no sample depends on the rows.
+          # Without a deadline, samples do not depend on these.
           ignore=("steps", "sinks") if config.get("rollout_deadline") else (
               "steps", "sinks", "max_rows", "speculate"),
           remedies=_REMEDIES | dict(remedies or {}))
@@ -127,13 +126,13 @@ class Session:
     self.inside: dict[str, Any] | None = None
     # Steps whose metrics are not yet read: (step, metrics, batch).
     self._pending: list[tuple[int, Metrics, Batch]] = []
-    # Whether a checkpoint between two steps began after what is saved inside
-    # one: that goes when this is complete.
+    # Whether a checkpoint between steps was started after the last save inside
+    # a step; once it is complete, that save is removed.
     self._saved = False
 
   @contextlib.contextmanager
   def _giving_back(self) -> Iterator[None]:
-    """A run that cannot begin leaves the folder to others."""
+    """Releases the lock if the run cannot start."""
     try:
       yield
     except BaseException:
@@ -145,7 +144,7 @@ class Session:
       self._lock.release()
 
   def _open(self) -> None:
-    """Finds what there is to go on from."""
+    """Finds the state to resume from."""
     self.manager = self._usable(self._make_manager)
     self._midway = self._usable(
         lambda: Midway(self.workdir / "checkpoints_inside"))
@@ -157,14 +156,14 @@ class Session:
 
   def restore(self, arrays: Any, host: dict[str, Any]
               ) -> tuple[Any, dict[str, Any]]:
-    """The newest state on disk, or what was given if there is none.
+    """The newest state on disk, or the arguments if there is none.
 
-    It is that of the last checkpoint, or of a save inside the step after it or
-    after a later one; then `inside` is set.
+    It is the last checkpoint, or a later save inside a step; then `inside` is
+    set.
 
     Args:
-      arrays: the first state, which also says where everything lies.
-      host: its host state.
+      arrays: the initial device state, which also gives the shardings.
+      host: the initial host state.
 
     Raises:
       ValueError: a checkpoint is damaged, or of another model or run.
@@ -197,7 +196,7 @@ class Session:
         self._set_aside(error)
 
   def _set_aside(self, error: faults.Unusable) -> None:
-    """Moves what cannot be used, if that was asked for; else raises."""
+    """Moves an unusable checkpoint aside if `skip_damaged`; else raises."""
     if not self._skip_damaged:
       raise error
     target = self.workdir / "checkpoints_damaged" / error.folder.name
@@ -221,7 +220,7 @@ class Session:
     if self.resumes and self.step >= self.total and not self._goes_inside:
       self.progress.say(
           f"{self.workdir} is finished: all {self.total} steps were done before"
-          "; for more of them raise --steps, for another run choose another"
+          "; to train longer raise --steps, for another run choose another"
           " --workdir")
     elif self.resumes:
       where = (f"inside step {self.step + 1}" if self._goes_inside
@@ -234,7 +233,7 @@ class Session:
     try:
       self._end(exception[1])
     finally:
-      # Not before: a signal would end what is still being written.
+      # Last, because without the handler a signal would kill pending writes.
       self.preemption.__exit__(*exception)
       self._release()
 
@@ -242,16 +241,16 @@ class Session:
     if error is None:
       self._settle()
     elif isinstance(error, Exception) and jax.process_count() == 1:
-      with contextlib.suppress(Exception):  # Perhaps for the same reason.
+      with contextlib.suppress(Exception):  # it may fail for the same reason
         for step, metrics, _ in self._pending:
           self.log(step, _numbers(metrics))
     if self.writer:
       self.writer.close()
     self._cost.write()
     if isinstance(error, KeyboardInterrupt):
-      return  # At once: it does not wait for what is being written.
+      return  # at once, without waiting for pending writes
     if error is not None and jax.process_count() > 1:
-      # The others may never come to the end of a save that still runs.
+      # Other processes may never finish a save that is in progress.
       watchdog.failed(error)
       return
     self.manager.close()
@@ -263,34 +262,34 @@ class Session:
                         " saved")
 
   def log(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Adds a row to the log."""
+    """Adds a row of metrics to the log."""
     if self.writer:
       self.writer.write(step, metrics)
 
   def interrupted(self) -> bool:
-    """Whether to save and stop now; once it is so, it stays so.
+    """Whether to save and stop now; once true, it stays true.
 
-    It needs no device and no word between processes before a signal comes, but
-    all processes must ask at the same points.
+    It needs no device, and no communication before a signal arrives, but all
+    processes must call it at the same points.
     """
     return self.preemption.requested()
 
   def finish(self, step: int, metrics: Metrics, batch: Batch,
              arrays: Callable[[], Any],
              host: Callable[[], dict[str, Any]]) -> bool:
-    """Ends a step: guards, logs, saves; True when the run should stop.
+    """Ends a step: checks, logs, saves; returns whether the run should stop.
 
-    Metrics that come as a function are read when the next step ends, so that
-    the loop need not wait for the device; at a save, at the end and at a stop
-    before that, so that no checkpoint holds an update that nobody looked at.
+    Metrics given as a function are read when the next step ends, so that the
+    loop does not wait for the device; before a save they are read at once, so
+    that no checkpoint has an update whose metrics were not checked.
 
     Args:
       step: steps done, this one included.
-      metrics: numbers of this step, or -> them.
-      batch: what this process gave to train on, or -> that; dumped if the
-        update was skipped. None where another process gave it.
-      arrays: -> the device state to save.
-      host: -> the host state to save, JSON-ready.
+      metrics: the step's metrics, or a function that returns them.
+      batch: this process's training batch, or a function that returns it; it is
+        dumped if the update was skipped. None if another process dumps it.
+      arrays: returns the device state to save.
+      host: returns the host state to save, JSON-ready.
 
     Raises:
       FloatingPointError: three updates in a row were skipped.
@@ -300,7 +299,7 @@ class Session:
     self.stopped = self.preemption.requested()
     if self._lock:
       self._lock.check()
-    # Saving blocks until the arrays are copied: only call for them when due.
+    # Saving blocks until the arrays are copied, so it happens only when due.
     saves = (self.stopped or step == self.total or self.manager.due(step)
              or not callable(metrics) and self.manager.improves(metrics))
     read = self._settle(keep=int(callable(metrics) and not saves))
@@ -325,19 +324,19 @@ class Session:
 
   def save_inside(self, step: int, arrays: Any, host: dict[str, Any],
                   local: Any = None, *, after: str) -> None:
-    """Saves the state inside a step, waits, and stops the run.
+    """Saves the state inside a step, waits for the save, and stops the run.
 
-    The next start gets it back from `restore`, and `local` as `inside`. It goes
-    when a checkpoint between two steps is complete.
+    On the next start `restore` returns it, with `local` as `inside`. It is
+    removed once a checkpoint between two steps is complete.
 
     Args:
       step: steps done, this one not included.
       arrays: the device state, with the same tree as `finish` saves.
-      host: JSON-ready; what `finish` saves and where in the step the run is.
-      local: what this process holds of the step, of shapes that the next start
-        cannot know: dicts, lists and dataclasses of NumPy arrays, or of JAX's
-        on this process's own devices. It comes back as dicts and lists of NumPy
-        arrays, in as many processes as saved.
+      host: JSON-ready: what `finish` saves, and the position inside the step.
+      local: this process's arrays of the step, whose shapes the next start
+        cannot know: dicts, lists and dataclasses of NumPy arrays, or of JAX
+        arrays on this process's devices. It is restored as dicts and lists of
+        NumPy arrays, with the same number of processes.
       after: what of the step is done, in words.
 
     Raises:
@@ -363,11 +362,11 @@ class Session:
     """Stops the run without saving.
 
     Args:
-      lost: what was done since the last save, in words.
+      lost: the work since the last save, in words.
     """
     self._settle()
     self.manager.wait()
-    self._stop(f"stopped, {lost} is lost; the same command does it again")
+    self._stop(f"stopped, {lost} is lost; the same command repeats it")
 
   def _stop(self, what: str) -> None:
     self.stopped = True
@@ -377,7 +376,7 @@ class Session:
     """Reads the metrics of all pending steps but the last `keep`.
 
     Returns:
-      Those of the last step that it read.
+      The metrics of the last step that it read.
     """
     numbers: Mapping[str, float] = {}
     while len(self._pending) > keep:
@@ -394,7 +393,7 @@ class Session:
     return numbers
 
   def _lost(self) -> str:
-    """What a kill at this moment loses, in words."""
+    """What a kill at this moment would lose, in words."""
     between, inside = self.manager.complete_step(), self._midway.step()
     if inside is not None and inside >= (between or 0):
       return f"all after the save inside step {inside + 1} is lost"
@@ -408,7 +407,7 @@ def _numbers(metrics: Metrics) -> Mapping[str, float]:
 
 
 def _check_shared(workdir: epath.Path, step: int) -> None:
-  """Raises ValueError if processes do not see one and the same folder."""
+  """Raises ValueError if the processes do not see the same folder."""
   sees = [(workdir / workdir_lib.CONFIG).exists(), step]
   seen = processes.gather(sees)
   lost = [i for i, (config, _) in enumerate(seen) if not config]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that the loop asks, so that it saves first.
+"""Ctrl-C and SIGTERM set a flag that the loop polls, so that it saves first.
 
     with signals.Preemption() as preemption:
       for step in range(state.step, steps):
@@ -6,7 +6,7 @@
         if preemption.requested():
           manager.save(step + 1, arrays, host, force=True)
           break
-      manager.wait()  # or a signal would end what is still being written
+      manager.wait()  # still inside: a signal must not end the write
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from jax._src import distributed as jax_distributed  # its store is not public
 
 from r1jax.sharding import processes
 
-_WAIT = 10_000  # ms that one question to the store may stay open
-_AGREE = 300_000  # ms until all processes must have heard of a signal
-_count = itertools.count()  # all processes enter their blocks in one order
-_told = threading.Event()  # a loop of this process was told to stop
+_WAIT = 10_000  # milliseconds that one request to the store may block
+_AGREE = 300_000  # ms within which all processes must have heard of a signal
+_count = itertools.count()  # all processes enter their blocks in the same order
+_told = threading.Event()  # set when a loop of this process was told to stop
 
 
 def stopped() -> bool:
@@ -39,18 +39,18 @@ def stopped() -> bool:
 class Preemption:
   """Catches SIGINT and SIGTERM while its `with` block runs.
 
-  The first of them only sets a flag, and says what a kill would lose now; a
-  second SIGINT raises KeyboardInterrupt at once. The former handlers come back
-  at the end of the block. Enter it in the main thread (Python's rule for signal
-  handlers).
+  The first signal only sets a flag, and prints what a kill would lose now. A
+  second SIGINT raises KeyboardInterrupt at once. The previous handlers are
+  restored at the end of the block. Enter it in the main thread (Python's rule
+  for signal handlers).
   """
 
   def __init__(self, lost: Callable[[], str] = lambda: "") -> None:
-    """Catches nothing yet.
+    """Installs no handlers yet.
 
     Args:
-      lost: -> what is lost if the process ends at this moment, in words. It is
-        called in a signal handler: it must not wait.
+      lost: returns a sentence about what would be lost if the process ended at
+        this moment. It is called in a signal handler, so it must not block.
     """
     self._lost = lost
     self._name: str | None = None
@@ -71,10 +71,10 @@ class Preemption:
       self._others.close()
 
   def requested(self) -> bool:
-    """Whether to save and stop; once it is so, it stays so.
+    """Whether to save and stop; once True it stays True.
 
-    Under several processes all of them must ask at the same points. The answer
-    is the same for all: yes some time after any was signalled.
+    In a multi-process run all processes must call it at the same points, and
+    get the same answer: True some time after any of them received a signal.
     """
     stop = self._others.ask() if self._others else self._name is not None
     if stop:
@@ -83,7 +83,7 @@ class Preemption:
 
   @property
   def name(self) -> str:
-    """Name of the signal that came to this or another process, or ''."""
+    """Name of the signal that this or another process received, or ""."""
     return self._name or (self._others and self._others.name) or ""
 
   def _catch(self, number: int, frame: types.FrameType | None) -> None:
@@ -91,32 +91,32 @@ class Preemption:
     if not first and number == signal.SIGINT:
       raise KeyboardInterrupt(f"second Ctrl-C: stopped at once; {self._lost()}")
     if first and processes.is_writer():
-      # `print` may be what was interrupted, and cannot be entered twice.
-      os.write(2, f"\n{self._name}: saves at the next chance and stops. Ended"
-                  " before that (a second Ctrl-C does it):"
+      # The signal may have interrupted `print`, which is not reentrant.
+      os.write(2, f"\n{self._name}: will save and stop at the next opportunity."
+                  " If it is ended before that (a second Ctrl-C does it):"
                   f" {self._lost()}\n".encode())
     if self._others:
       self._others.tell(self._name)
 
 
 class _Agreement:
-  """At which of their questions all processes are told to stop.
+  """Agreement of all processes on the call of `ask` at which they stop.
 
-  It needs no device and, before a signal comes, no word between processes: each
-  counts its questions, and a thread waits for news in the key-value store of
-  jax.distributed. When there are, each holds its next question back and tells
-  its count; they stop at the first question that none of them has asked. (So
-  does the preemption notice of JAX's own coordination service.)
+  It needs no device and, before a signal, no communication: each process counts
+  its calls of `ask`, and a thread waits for a message in the key-value store of
+  jax.distributed. When a signal is announced, each process blocks its next call
+  and publishes its count; they all stop at the first call that none of them has
+  made. (JAX's own preemption sync manager works in the same way.)
 
   Attributes:
     name: of the signal, or None.
   """
 
   def __init__(self, key: str) -> None:
-    """Starts to listen.
+    """Starts the thread that listens.
 
     Args:
-      key: prefix in the store; the same in all processes, and never used twice.
+      key: prefix in the store; the same in all processes, and used only once.
     """
     self.name: str | None = None
     self._client = jax_distributed.global_state.client
@@ -128,7 +128,7 @@ class _Agreement:
     self._thread.start()
 
   def ask(self) -> bool:
-    """The answer to this process's next question."""
+    """Whether to stop at this call, the process's next one."""
     with self._lock:
       if self._error:
         raise self._error
@@ -136,26 +136,27 @@ class _Agreement:
       return self._stop_at is not None and self._asked >= self._stop_at
 
   def tell(self, name: str) -> None:
-    """Tells all of a signal; does not wait."""
+    """Announces a signal to all processes; does not wait."""
     threading.Thread(target=self._put, args=(name,), daemon=True).start()
 
   def close(self) -> None:
-    """Stops listening; all processes do so after their last question."""
+    """Stops listening; all processes call it after their last `ask`."""
     self._over.set()
     if processes.is_writer():
       self._put("")  # wakes the others
-    self._thread.join(1.0)  # A daemon, should the store be silent.
+    self._thread.join(1.0)  # the store may not answer: do not wait for ever
 
   def _put(self, name: str) -> None:
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # All have left.
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # all have exited
       self._client.key_value_set(self._key, name, allow_overwrite=True)
 
   def _listen(self) -> None:
     while not self._over.is_set():
       try:
         name = self._client.blocking_key_value_get(self._key, _WAIT)
-      except jax.errors.JaxRuntimeError:  # No news, or the store is silent,
-        self._over.wait(0.1)              # which the watchdog will see.
+      except jax.errors.JaxRuntimeError:
+        # No message yet, or the store is lost, which the watchdog will notice.
+        self._over.wait(0.1)
         continue
       if name and not self._over.is_set():
         self._agree(name)

@@ -1,10 +1,10 @@
-"""95 % intervals of BBQ's numbers; what varies are the questions.
+"""95 % intervals of BBQ's scores, with questions as clusters.
 
-Most of the numbers are shares, or 2 share - 1, with the shares' intervals. The
-authors' ambiguous bias, (1 - accuracy) (2 biased / known - 1), is the share of
-biased answers less that of the opposite ones, since there what is right is what
-says that it does not know. HELM's is no share, because its accuracy is that of
-all items: it is resampled by question.
+Most scores are shares, or 2 share - 1, and get a share's interval. The authors'
+ambiguous bias, (1 - accuracy) (2 biased / known - 1), equals the share of
+biased answers minus that of the opposite ones, because in ambiguous items the
+right answer is "unknown". HELM's ambiguous bias uses the accuracy over all
+items and is therefore no difference of shares: it is bootstrapped by question.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from r1jax.evals.intervals import Interval, Values
 from r1jax.safety import bbq, scores
 from r1jax.safety.verdicts import Case
 
-# (id of the question, the answer to it)
+# (id of the question, its answer)
 Item = tuple[Hashable, bbq.Answered]
 
 
 def of(cases: Iterable[Case], controlled: bool = False) -> dict[str, Any]:
-  """The numbers of `scores.bias` with intervals; JSON-ready.
+  """The scores of `scores.bias` with intervals; JSON-ready.
 
   Returns:
-    `helm` and `original`, by category, as there; each number a dict of `value`,
-    `low`, `high`, `count` of questions and `method`, None where nothing counts
-    or one question does.
+    {"helm", "original": by category}; each score is a dict of `value`, `low`,
+    `high`, `count` (questions) and `method`, or None where fewer than two
+    questions count.
   """
   items = scores.answered(cases, controlled)
   categories = sorted({one.category for _, one in items})
@@ -55,7 +55,7 @@ def _ambiguous(items: Sequence[Item]) -> Interval | None:
   value = bbq.helm([one for _, one in items])["bias_ambiguous"]
   numbers = {key: number for number, key in enumerate(
       dict.fromkeys(key for key, _ in items))}
-  # By question: items, right ones, known ambiguous ones, biased ones of them.
+  # By question: items, right ones, known ambiguous ones, biased among these.
   sums_Q4 = np.zeros((len(numbers), 4))
   for key, one in items:
     sums_Q4[numbers[key], :2] += 1, one.chosen == one.right
@@ -89,7 +89,7 @@ def _original(items: Sequence[Item]) -> dict[str, Interval | None]:
 
 
 def _of(items: Sequence[Item], choose: Any, condition: str) -> list[Item]:
-  """Those that `choose` counts."""
+  """The items that `choose` counts."""
   return [(key, one) for key, one in items if choose([one], condition)]
 
 
@@ -106,7 +106,7 @@ def _means(pairs: Iterable[tuple[Hashable, bool]]) -> Values:
 
 
 def _twice(found: Interval | None) -> Interval | None:
-  """Of 2 share - 1."""
+  """The interval of 2 share - 1."""
   return found and found._replace(
       value=2 * found.value - 1, low=2 * found.low - 1, high=2 * found.high - 1)
 

@@ -1,9 +1,9 @@
-"""Tables of models side by side, as the paper's.
+"""Tables that compare models, in the form of the paper's.
 
-A cell is bold if its model is better than every other measured one of the row
-on the same problems, by a paired t-test, p < 0.01 (`evals.pairs`). What is
-missing is a dash with its reason. Published figures are marked, and nothing is
-tested against them.
+A cell is bold if its model is better than every other evaluated model of the
+row on the same problems, by a paired t-test with p < 0.01 (`evals.pairs`). A
+missing figure is a dash with its reason. Published figures are marked and not
+tested against.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from r1jax.report.tables import Cell, Table, missing
 from r1jax.stages.reports.runs import Run
 
 Runs = Mapping[str, Run]
-# Parts of an evaluation that get rows, and the most of them that do.
+# Parts of an evaluation that get rows, and the most rows per part.
 _PARTS, _MOST = ("level", "topic", "language"), 60
 NOTES = (
-    "Shares are in percent, in brackets their 95 % interval, of which the"
-    " problems are the clusters, however many samples each has. Bold: better"
-    " than every other model of the row on the same problems, by a paired"
-    " t-test, p < 0.01; what is no mean over problems (ratings, win rates by"
-    " regression) is not tested. A dash has its reason below the table.",)
+    "Shares are in percent, with 95 % intervals in brackets that are clustered"
+    " by problem. Bold: better than every other model of the row on the same"
+    " problems, by a paired t-test with p < 0.01; figures that are no mean over"
+    " problems (ratings, win rates by regression) are not tested. The reason of"
+    " a dash is given below the table.",)
 PUBLISHED = (
-    "Columns in italics are the paper's own figures, of its prompts, samples"
-    " and judges (LiveCodeBench of 2024-08 to 2025-01). They are not tested"
-    " against.")
+    "Columns in italics are the paper's own figures, with its prompts, samples"
+    " and judges (LiveCodeBench of 2024-08 to 2025-01). Nothing is tested"
+    " against them.")
 
 
 def all_tables(runs: Runs, against: str, shown: Sequence[str] = ()
                ) -> list[Table]:
-  """Every table; those without rows are left out by who writes them.
+  """All tables, some of them perhaps without rows.
 
   Args:
     runs: by name, in the columns' order.
-    against: the run that paired differences are from.
-    shown: published models.
+    against: name of the run that differences are taken from.
+    shown: names of published models to show.
   """
   return [benchmarks(runs, shown), several(runs), differences(runs, against),
           parts(runs), contamination(runs), safety(runs, shown)]
 
 
 def benchmarks(runs: Runs, shown: Sequence[str] = ()) -> Table:
-  """pass@1 of every data set, grouped as the paper's Table 3.
+  """The main figure of every benchmark, grouped as in the paper's Table 3.
 
-  With published models the rows are the paper's too, whether evaluated or not.
+  With published models, the paper's benchmarks that no run has get rows too.
   """
   models = [name for name, run in runs.items()
             if run.problems or run.damaged or run.missing]
@@ -75,9 +75,9 @@ def benchmarks(runs: Runs, shown: Sequence[str] = ()) -> Table:
 
 
 def several(runs: Runs) -> Table:
-  """What several samples come to: the majority of k, and any of k.
+  """cons@k and pass@k of benchmarks with several samples per problem.
 
-  k is the smallest number of samples of the data set's evaluations.
+  k is the smallest number of samples among a benchmark's evaluations.
   """
   models = [name for name, run in runs.items() if run.problems]
   rows = []
@@ -98,7 +98,7 @@ def several(runs: Runs) -> Table:
 
 
 def differences(runs: Runs, against: str) -> Table:
-  """pass@1 of the others less that of `against`, paired by problem."""
+  """pass@1 of the other runs minus that of `against`, paired by problem."""
   base = runs[against]
   others = [name for name, run in runs.items()
             if name != against and run.problems]
@@ -137,13 +137,13 @@ def parts(runs: Runs) -> Table:
             lambda name, source=source, value=value: (
                 runs[name].why_not(source)
                 if source not in runs[name].problems
-                else f"{name} was asked nothing of {value}"))])
+                else f"{name} has no question of {value}"))])
   return "By level, topic and language", ["part", *models], rows
 
 
 def part_cells(runs: Runs
                ) -> dict[str, dict[str, dict[str, tuple[float, ...]]]]:
-  """Of each benchmark and part, model to part to (value, low, high)."""
+  """"BENCHMARK by PART" -> model -> value of the part -> (mean, low, high)."""
   found: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
   for source in _sources(runs):
     for part in _PARTS:
@@ -160,7 +160,8 @@ def part_cells(runs: Runs
 
 
 def token_lines(runs: Runs) -> dict[str, dict[str, list[dict[str, Any]]]]:
-  """Of each benchmark with several samples, a line a model, see `scaling`."""
+  """Benchmark -> model -> `scaling.majority`, where there are several samples.
+  """
   lines: dict[str, dict[str, list[dict[str, Any]]]] = {}
   for source in _sources(runs):
     for name, run in runs.items():
@@ -172,10 +173,10 @@ def token_lines(runs: Runs) -> dict[str, dict[str, list[dict[str, Any]]]]:
 
 
 def contamination(runs: Runs) -> Table:
-  """Problems that share text with what the models were trained on."""
+  """pass@1 with and without problems that overlap with training text."""
   rows = []
   for name, run in runs.items():
-    told = {}  # of an evaluation of several data sets there is one
+    told = {}  # an evaluation of several data sets has one entry for all
     for source, result in run.results.items():
       if found := result.get("contamination"):
         told.setdefault(str(found), (source, found))
@@ -187,16 +188,17 @@ def contamination(runs: Runs) -> Table:
           *(_share(Estimate(**{key: one[key] for key in Estimate._fields}))
             if one else missing("there is no such problem")
             for one in (clean, marked))])
-  return ("Problems that training text has ten words of",
-          ["run", "benchmark", "training text", "marked", "pass@1 without them",
-           "pass@1 of them"], rows)
+  return ("Contamination: problems that share ten words with training text",
+          ["run", "benchmark", "training text", "marked",
+           "pass@1 without marked ones", "pass@1 of marked ones"], rows)
 
 
 def safety(runs: Runs, shown: Sequence[str] = ()) -> Table:
-  """Safety scores, higher is safer, and unsafe and rejected rates.
+  """Safety scores (higher is safer), and rates of unsafe and rejected answers.
 
-  With 95 % intervals in square brackets; with risk control a second number is
-  the one without it. Nothing is bold: no number a question is stored.
+  95 % intervals are in square brackets; with risk control, the number without
+  it follows in round ones. Nothing is bold, because numbers by question, which
+  a paired test needs, are not stored.
   """
   models = [name for name, run in runs.items() if run.safety]
   names = [name for name in shown if name in published.figures()[SAFETY]]
@@ -210,17 +212,16 @@ def safety(runs: Runs, shown: Sequence[str] = ()) -> Table:
       told[name].get(key) or missing(f"{name} was not asked this")
       for name in models), *(_printed(SAFETY, name, key) for name in names)]
           for key in keys]
-  header = ["higher is safer; of rates lower", *models, *(
+  header = ["scores: higher is safer; rates: lower is", *models, *(
       Cell(f"{name}, published", published=True) for name in names)]
-  return ("Safety, 95 % intervals in square brackets, without risk control in"
-          " round ones", header,
+  return ("Safety: 95 % intervals in square brackets, figures without risk"
+          " control in round ones", header,
           rows if models else [])
 
 
 def differing(runs: Runs) -> list[str]:
-  """What makes evaluations hard to compare: other settings, left out prompts.
-
-  And what could not be read.
+  """Notes on what limits comparisons: unreadable evaluations, questions that
+  were left out, settings that differ.
   """
   notes = [f"{name}: {reason}." for name, run in runs.items()
            for reason in run.damaged.values()]
@@ -230,8 +231,8 @@ def differing(runs: Runs) -> list[str]:
     for name, result in results.items():
       if result.get("left_out"):
         notes.append(
-            f"{result['left_out']} questions were too long for {name} and left"
-            f" out of its numbers ({title(runs, source)}).")
+            f"{result['left_out']} questions were too long for {name} and are"
+            f" not in its figures ({title(runs, source)}).")
     for setting in ("split", "samples", "temperature", "top_p",
                     "max_new_tokens"):
       values = {name: result.get(setting, result.get("config", {}).get(setting))
@@ -244,10 +245,10 @@ def differing(runs: Runs) -> list[str]:
 
 def _headline(runs: Runs, models: Sequence[str], key: str, metric: str
               ) -> tuple[str, list[Cell]]:
-  """(what is counted, a cell a model) of a row.
+  """(name of the metric, one cell per model) of a benchmark's row.
 
-  That is the benchmark's own first figure if it has one, else pass@1. What is
-  no mean over problems, such as a rating, is not tested.
+  The metric is the benchmark's own first figure if it has any, else pass@1.
+  Figures that are no mean over problems, such as ratings, are not tested.
   """
   source, name = published.FIGURES.get(key, (key, ""))
   own = {model: _number(runs[model].results.get(source, {}), name)
@@ -268,7 +269,7 @@ def _headline(runs: Runs, models: Sequence[str], key: str, metric: str
 
 
 def _number(result: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-  """A figure of a benchmark by name, by default its first."""
+  """A figure of a benchmark by name; with "" its first one."""
   numbers = result.get("numbers") or []
   if not name:
     return numbers[0] if numbers else None
@@ -289,7 +290,7 @@ def _figure(number: Mapping[str, Any], bold: bool) -> Cell:
 
 
 def _sources(runs: Runs) -> list[str]:
-  """The evaluated data sets: the paper's in its order, then others."""
+  """The evaluated benchmarks: the paper's in its order, then others."""
   there = list(dict.fromkeys(
       source for run in runs.values() for source in (
           *run.problems, *run.missing,
@@ -299,9 +300,9 @@ def _sources(runs: Runs) -> list[str]:
 
 
 def _keys(runs: Runs, tables: Sequence[tuple[str, str]]) -> list[str]:
-  """The rows: of the data sets, of the paper's figures, in the paper's order.
+  """Keys of the rows: evaluated benchmarks and the paper's, in its order.
 
-  A benchmark with figures of its own gives way to their rows.
+  The row "codeforces" is replaced by those of its rating and percentile.
   """
   sources = _sources(runs)
   printed = {key for name, table in tables
@@ -318,7 +319,7 @@ def _keys(runs: Runs, tables: Sequence[tuple[str, str]]) -> list[str]:
 
 def _row(values: Mapping[str, Values], models: Sequence[str],
          why: Callable[[str], str]) -> list[Cell]:
-  """A cell a model of a mean over problems, the leader bold."""
+  """One cell per model with a mean over problems; the leader's is bold."""
   best = pairs.leaders(values)
   return [_share(estimators.clustered(_array(values[name])), name in best)
           if name in values else missing(why(name)) for name in models]
@@ -343,14 +344,14 @@ def _only(problems: Problems, part: str, value: str) -> Values:
 
 
 def _ordered(names: Sequence[str]) -> list[str]:
-  """Numbers by their size, words by the alphabet."""
+  """Numbers by size, then words by the alphabet."""
   return sorted(names, key=lambda name: (
       (0, float(name), "") if name.replace(".", "", 1).isdigit()
       else (1, 0.0, name)))
 
 
 def ends(found: Estimate) -> tuple[float, float, float]:
-  """(mean, low, high), as figures take them."""
+  """(mean, low, high) of an estimate."""
   return found.mean, found.low, found.high
 
 
@@ -359,7 +360,7 @@ def _array(values: Values) -> np.ndarray:
 
 
 def _share(found: Estimate, bold: bool = False) -> Cell:
-  """`79.8 (71–86)`; a narrow interval with a decimal."""
+  """A share in percent, `79.8 (71–86)`; narrow intervals get a decimal."""
   digits = 1 if found.high - found.low < 0.1 else 0
   return Cell(f"{100 * found.mean:.1f} ({100 * found.low:.{digits}f}–"
               f"{100 * found.high:.{digits}f})", bold=bold)
@@ -367,7 +368,7 @@ def _share(found: Estimate, bold: bool = False) -> Cell:
 
 def _difference(found: pairs.Paired | None, against: str) -> Cell:
   if found is None:
-    return missing(f"it shares fewer than two problems with {against}")
+    return missing(f"fewer than two problems in common with {against}")
   return Cell(
       f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to"
       f" {100 * found.high:+.1f}), p {_p(found.p)}, n = {found.count}",
@@ -387,7 +388,7 @@ def _printed(table: str, model: str, row: str) -> Cell:
 
 
 def title(runs: Runs, source: str) -> str:
-  """What a benchmark is called in tables."""
+  """The name of a benchmark in tables."""
   if source in published.TITLES:
     return published.TITLES[source].name
   return next((run.results[source]["title"] for run in runs.values()
@@ -395,7 +396,7 @@ def title(runs: Runs, source: str) -> str:
 
 
 def _safety_values(result: Mapping[str, Any]) -> dict[str, Cell]:
-  """Cells by row, of what `experiments.evaluate_safety` wrote."""
+  """Cells by row, from the result of `experiments.evaluate_safety`."""
   bare = result.get("without_control", {})
   told: dict[str, Cell] = {}
 

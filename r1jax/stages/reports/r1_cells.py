@@ -1,4 +1,4 @@
-"""The cells of the stages' tables, for the terminal and the page alike."""
+"""Cells of the tables in R1's report, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from r1jax.report import tables
 
 DONE, COST = "done.json", "cost.json"
 Cells = tuple[list[str], list[list[str]]]
-# What a cost says of a stage, if it does: key, heading, format.
+# Columns of the cost table: key of the record, heading, format.
 _COSTS = (("chips", "chips", "{:g}"), ("seconds", "seconds", "{:,.0f}"),
           ("chip_hours", "chip-hours", "{:,.3g}"),
           ("tokens", "tokens", "{:,.0f}"), ("flops", "FLOPs", "{:.2e}"),
@@ -24,10 +24,10 @@ _COSTS = (("chips", "chips", "{:g}"), ("seconds", "seconds", "{:,.0f}"),
 
 def by_measure(means: Mapping[str, Mapping[str, Interval]],
                titles: Mapping[str, str], rows: Mapping[str, Measure]) -> Cells:
-  """A row a measure that some model has, a column a model.
+  """(header, rows): one row per measure that a model has, one column per model.
 
-  A cell is the mean and half the width of its 95 % interval, shares in percent;
-  where all questions agree, it has the ends of Wilson's, which is one-sided.
+  A cell is the mean and half the width of its 95 % interval; shares are in
+  percent. For shares of 0 or 1 it shows both ends of the interval instead.
   """
   header = ["95 % intervals by question", *means]
   cells = [[titles[key], *(_cell(of_model.get(key), measure.share)
@@ -38,7 +38,7 @@ def by_measure(means: Mapping[str, Mapping[str, Interval]],
 
 
 def reward_models(about: Mapping[str, Mapping[str, Any]]) -> Cells:
-  """What each reward model's own validation found."""
+  """(header, rows): each reward model's validation."""
   header = ["reward model", "right", "95 % interval", "of", "AUROC", "ECE",
             "correlation with length"]
   cells = []
@@ -54,10 +54,10 @@ def reward_models(about: Mapping[str, Mapping[str, Any]]) -> Cells:
 
 
 def costs(workdir: epath.Path) -> Cells:
-  """What every stage cost, and their sum; no rows where nothing was recorded.
+  """(header, rows): the cost of every stage, and the total; no rows if unknown.
 
-  WORKDIR/cost.json of the pipeline gives order and price; without it the
-  stages' own records are taken by name.
+  Order and price are those of the pipeline's WORKDIR/cost.json; without it the
+  stages' own records are shown in alphabetical order.
   """
   summed = _summed(workdir)
   known = summed.get("stages") or {
@@ -71,7 +71,7 @@ def costs(workdir: epath.Path) -> Cells:
                     for key, _, form in columns)]
            for name, cost in known.items()]
   if cells:
-    # Chips are those of one stage after another.
+    # Chips are not summed: stages use the same ones in turn.
     cells.append(["total", *("" if key == "chips" else _formatted(
         sum(cost.get(key) or 0 for cost in known.values()), form)
                              for key, _, form in columns)])
@@ -79,7 +79,7 @@ def costs(workdir: epath.Path) -> Cells:
 
 
 def costs_by_part(workdir: epath.Path) -> Cells:
-  """Chip-hours and dollars by the plan's parts, as the paper's Table 7."""
+  """(header, rows): chip-hours and dollars by part, as the paper's Table 7."""
   summed = _summed(workdir)
   hours = dict(summed.get("parts", {}))
   if not hours:
@@ -93,14 +93,14 @@ def costs_by_part(workdir: epath.Path) -> Cells:
 
 
 def minutes(workdir: epath.Path) -> float | None:
-  """What the stages took together; None where none of them is done."""
+  """Minutes that all stages took together; None if none is done."""
   seconds = [io.read_json(workdir / name / DONE).get("seconds", 0.0)
              for name in stages(workdir) if (workdir / name / DONE).exists()]
   return sum(seconds) / 60 if seconds else None
 
 
 def stages(workdir: epath.Path) -> list[str]:
-  """Names of the folders that a stage left something in."""
+  """Names of the stages' folders."""
   if not workdir.exists():
     return []
   return sorted(folder.name for folder in workdir.iterdir() if any(
@@ -108,14 +108,14 @@ def stages(workdir: epath.Path) -> list[str]:
 
 
 def claim_lines(claim: Mapping[str, Any]) -> dict[str, Any]:
-  """A claim of `claims.judge` as `html.write` takes it."""
+  """A result of `claims.judge` in the form for `html.write`."""
   return {key: claim[key] for key in ("claim", "verdict", "must")} | {
       "lines": [_line(number) for number in claim["numbers"]]}
 
 
 def claims_text(claims: Sequence[Mapping[str, Any]]) -> str:
-  """A line a claim, those that must hold first."""
-  lines = ["What this run says of the paper's claims (* must hold):"]
+  """The claims with their numbers as text, those that must hold first."""
+  lines = ["The paper's claims in this run (* must hold):"]
   for claim in sorted(claims, key=lambda claim: not claim["must"]):
     mark = "*" if claim["must"] else " "
     lines.append(f"{mark} {claim['verdict']:11}  {claim['claim']}")
@@ -149,7 +149,7 @@ def _cell(found: Interval | None, share: bool) -> str:
   if found is None:
     return "-"
   scale = 100 if share else 1
-  # One end of the interval: plus or minus would leave what is possible.
+  # At shares of 0 and 1 the interval is one-sided.
   if found.method == intervals.WILSON and not 1e-9 < found.value < 1 - 1e-9:
     return (f"{scale * found.value:.1f}"
             f" ({scale * found.low:.0f}-{scale * found.high:.0f})")
@@ -166,13 +166,13 @@ def _formatted(value: float | None, form: str) -> str:
 
 
 def _summed(workdir: epath.Path) -> dict[str, Any]:
-  """What the pipeline wrote of all stages, {} if it did not."""
+  """The pipeline's cost.json, {} if there is none."""
   path = workdir / COST
   return io.read_json(path) if path.exists() else {}
 
 
 def _cost(folder: epath.Path) -> dict[str, Any]:
-  """What a stage recorded; its seconds at least, if it is done."""
+  """A stage's cost.json, or at least its seconds if it is done."""
   recorded: dict[str, Any] = {}
   if (folder / DONE).exists():
     done = io.read_json(folder / DONE)

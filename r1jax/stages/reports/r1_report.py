@@ -1,16 +1,16 @@
-"""What the stages from base to R1 came to: tables, figures, claims.
+"""The report on R1's stages: tables, figures, claims.
 
-Everything is read from the folders of the stages: evaluations
+Everything is read from the stages' folders: evaluations
 (`experiments.evaluate`), RL runs, reward models, costs. A plan's [report] table
-says which is which:
+says which folder is what:
 
   [report]
   models = {base = "eval_base", zero = "eval_zero", r1 = "eval_r1"}
   runs = {zero = "zero", dev2 = "dev2", hacked = "hacked"}
   reward_models = {helpful = "helpful", safety = "safety"}
-  safety = {r1 = "safe_r1"}  # evaluate_safety's, with jailbreaks
+  safety = {r1 = "safe_r1"}  # evaluate_safety with jailbreaks
 
-What is absent is said where it would stand, and leaves claims undecided.
+Missing parts are named in the report and leave claims undecided.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from r1jax.stages import reward, reward_weights
 from r1jax.stages.reports import r1_cells, safety_parts
 
 REPORT, SUMMARY, CLAIMS = "report.html", "summary.json", "claims.json"
-# The columns; other models are beside them, in tables of their own.
+# Columns of the main table; other models have separate tables.
 MAIN = {"base": "base", "zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2",
         "dev3": "Dev3", "r1": "R1"}
 STUDENT = "student"
@@ -54,13 +54,13 @@ Means = Mapping[str, Mapping[str, Interval]]
 
 
 class Models(NamedTuple):
-  """The evaluations that could be read.
+  """The evaluations of all models.
 
   Attributes:
     samples: by model.
-    missing: model to why its evaluation could not be read.
-    problems: the same questions as each model answered them, for `html.write`.
-    notes: what a reader of the numbers must know.
+    missing: model to the reason why its evaluation could not be read.
+    problems: some questions with each model's answers, for `html.write`.
+    notes: remarks for readers of the numbers.
   """
 
   samples: dict[str, Samples]
@@ -74,18 +74,18 @@ def write(workdir: str | os.PathLike, section: Mapping[str, Any], *,
   """Writes report.html, summary.json and claims.json; prints the tables.
 
   Args:
-    workdir: with a folder for every stage.
+    workdir: has a folder for every stage.
     section: the plan's [report] table: `models`, `runs`, `reward_models` and
-      `safety` name stages' folders; `against` (by default dev3) is the model
-      that win rates are against; `timely`, `distilled`, `reinforced` are those
-      of `claims.claims`.
-    minutes: that the stages took; by default the sum of what they recorded.
+      `safety` name stages' folders; `against` (by default dev3) is the opponent
+      of win rates; `timely`, `distilled`, `reinforced` are arguments of
+      `claims.claims`; `title` is the page's.
+    minutes: that the stages took; by default the sum of their records.
 
   Returns:
     The path of the report.
 
   Raises:
-    ValueError: the section has a key that is not one of these.
+    ValueError: the section has an unknown key.
   """
   unknown = sorted(set(section) - set(KEYS))
   check(not unknown, f"[report] has {', '.join(unknown)}, which is not one of"
@@ -127,7 +127,8 @@ def write(workdir: str | os.PathLike, section: Mapping[str, Any], *,
 
 
 def read(workdir: epath.Path, folders: Mapping[str, str]) -> Models:
-  """The evaluations of all models; one that cannot be read is named."""
+  """Reads the evaluations of all models; notes name those that it cannot read.
+  """
   models = Models({}, {}, [], [])
   picked: dict[samples_lib.Question, dict[str, Any]] = {}
   for name, folder in folders.items():
@@ -151,7 +152,15 @@ def judge(values: Mapping[str, Mapping[str, Values]], models: Models,
           runs: Mapping[str, epath.Path], section: Mapping[str, Any],
           safety: Mapping[str, Mapping[str, Interval]] | None = None
           ) -> list[dict[str, Any]]:
-  """All claims, see `claims.judge`; `safety` as `safety_parts.evidence`."""
+  """The verdicts on all claims, see `claims.judge`.
+
+  Args:
+    values: model -> measure -> one number per question.
+    models: the evaluations.
+    runs: folders of training runs by name.
+    section: the plan's [report] table.
+    safety: model -> result of `safety_parts.evidence`.
+  """
   evidence = {name: dict(of_model) for name, of_model in values.items()}
   if "zero" in models.samples:
     levels = list(measures.by_level(
@@ -172,8 +181,9 @@ def judge(values: Mapping[str, Mapping[str, Values]], models: Models,
 def proxy(rows: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
   """The helpful model's score in the first and the last tenth of the steps.
 
-  Of at least three steps each; {} where there are fewer than twice as many. A
-  step's mean is one value: other questions are asked in each.
+  Each tenth has at least three steps; {} if the run has fewer than twice as
+  many. Each step's mean counts as one value, because steps have different
+  questions.
   """
   scores = [(row["step"], row[PROXY]) for row in rows
             if row.get(PROXY) is not None]
@@ -187,7 +197,7 @@ def proxy(rows: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
 def draw(folder: epath.Path, runs: Mapping[str, epath.Path], means: Means,
          measured: Mapping[str, Measure]
          ) -> tuple[list[tuple[str, epath.Path]], list[str]]:
-  """(caption, PNG) of what can be drawn, and why the rest cannot."""
+  """Draws all possible figures: [(caption, path)], notes on missing ones."""
   folder.mkdir(parents=True, exist_ok=True)
   drawn, notes, rows = [], [], {}
   for name in ("zero", "dev2", "dev2_nolang", "hacked"):
@@ -269,7 +279,7 @@ def _reward_figures(workdir, section) -> list[tuple[str, epath.Path]]:
 
 
 def _differing(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """What makes evaluations hard to compare: other settings, left out prompts.
+  """Notes on what limits comparisons: left-out questions, other settings.
 
   Args:
     results: result.json of `experiments.evaluate` by model.
@@ -278,7 +288,7 @@ def _differing(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
   for name, result in results.items():
     if result.get("left_out"):
       notes.append(f"{result['left_out']} questions were too long for"
-                   f" {_name(name)} and left out of its numbers.")
+                   f" {_name(name)} and are not in its figures.")
   for setting in ("data", "split", "samples", "temperature", "top_p",
                   "max_new_tokens"):
     values = {name: result.get(setting, result.get("config", {}).get(setting))
@@ -291,7 +301,7 @@ def _differing(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _pick(picked: dict[samples_lib.Question, dict[str, Any]], name: str,
           rows: Sequence[Mapping[str, Any]]) -> None:
-  """One question of every source and language, its first sample by `name`."""
+  """Adds `name`'s first sample of one question per source and language."""
   kinds = {(row["source"], row["language"]): key for row in reversed(rows)
            if (key := (row["source"], row["question"]))}
   if not picked:
@@ -305,7 +315,7 @@ def _pick(picked: dict[samples_lib.Question, dict[str, Any]], name: str,
 
 
 def _versions(runs: Mapping[str, epath.Path]) -> dict[str, str]:
-  """Of the first run that has a config."""
+  """Package versions of the first run that stored them."""
   for folder in runs.values():
     if (folder / "config.json").exists():
       return io.read_json(folder / "config.json").get("versions", {})

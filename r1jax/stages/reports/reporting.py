@@ -1,4 +1,4 @@
-"""Figures and report.html of a GRPO run, from what it left on disk."""
+"""Figures and report.html of a GRPO run, from its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from r1jax.core.config import check
 from r1jax.evals.runner import EvalResult
 from r1jax.report import evolution, figures, html, rollouts, tables, writer
 
-# Evaluations by the model's name and the way of decoding.
+# Evaluations by the model's name and the decoding method.
 Results = Mapping[str, Mapping[str, EvalResult]]
 
 
@@ -24,10 +24,10 @@ def write(workdir: str | os.PathLike,
   """Draws WORKDIR/figures/*.png and writes WORKDIR/report.html.
 
   Args:
-    workdir: of a run with at least one step.
-    results: for a table and a figure. The dashed line of the learning curve is
-      the run's own evaluation before its first step.
-    title: of the report.
+    workdir: folder of a run with at least one step.
+    results: further evaluations, for a table and a figure. (The dashed line of
+      the learning curve is the run's own evaluation before its first step.)
+    title: the page's title.
 
   Returns:
     The path of the report.
@@ -81,7 +81,7 @@ def draw(workdir: str | os.PathLike) -> list[tuple[str, epath.Path]]:
 
 
 def by_step(workdir: str | os.PathLike) -> dict[str, dict[str, Any]]:
-  """The evaluations during a run, as `report.tables` takes them."""
+  """The evaluations during a run, in the form for `report.tables`."""
   return {f"step {row['step']}": row | {
       "interval": (row["pass1_low"], row["pass1_high"])}
           for row in _evaluations(writer.read(workdir))}
@@ -91,7 +91,8 @@ def change_cells(workdir: str | os.PathLike, most: int = 10
                  ) -> tuple[list[str], list[list[str]]]:
   """(header, cells): the first evaluation of a run against its last.
 
-  The `most` questions whose answers grew or shrank most, and the mean of all.
+  Rows are the `most` questions whose answers' length changed most, and the mean
+  of all questions.
 
   Raises:
     ValueError: the run has not stored two evaluations.
@@ -99,7 +100,7 @@ def change_cells(workdir: str | os.PathLike, most: int = 10
   kind = rollouts.EVALUATIONS
   steps = rollouts.steps(workdir, kind)
   check(len(steps) > 1, f"{workdir} has stored evaluations of steps {steps},"
-        " which takes two; give a run that evaluated (eval_every)")
+        " but two are needed; give a run that evaluated (eval_every)")
   changes = evolution.changes(*(
       rollouts.read(workdir, step, kind) for step in (steps[0], steps[-1])))
   check(bool(changes), f"the evaluations of steps {steps[0]} and {steps[-1]} in"
@@ -122,8 +123,8 @@ def words_figure(workdir: str | os.PathLike, words: Sequence[str] = ()
                  ) -> epath.Path:
   """Draws WORKDIR/figures/words.png; returns its path.
 
-  How often a training sample of each step uses the paper's reflective words,
-  all together, and each of `words`.
+  Per step, the mean number of the paper's reflective words in a training
+  sample, and that of each of `words`.
   """
   rows = []
   for step in rollouts.steps(workdir):
@@ -138,7 +139,7 @@ def words_figure(workdir: str | os.PathLike, words: Sequence[str] = ()
 
 
 def cells(results: Mapping[str, EvalResult]) -> dict[str, dict[str, Any]]:
-  """Evaluations as `report.tables` takes them; one sample is no majority."""
+  """Evaluations in the form for `report.tables`; one sample has no majority."""
   return {name: {
       "pass1": r.pass1, "interval": (r.pass1_low, r.pass1_high),
       "format": r.format, "length": r.mean_length} | (
@@ -147,14 +148,14 @@ def cells(results: Mapping[str, EvalResult]) -> dict[str, dict[str, Any]]:
 
 
 def all_cells(results: Results) -> dict[str, dict[str, Any]]:
-  """`cells` of all, called by the model and the way of decoding."""
+  """`cells` of all, named by the model and the decoding method."""
   return cells({f"{name}, {way}": result for name, ways in results.items()
                 for way, result in ways.items()})
 
 
 def domain_cells(rows: Sequence[Mapping[str, float]]
                  ) -> tuple[list[str], list[list[str]]]:
-  """(header, cells): mean rewards by domain, early in the run and late.
+  """(header, cells): mean rewards by domain, early and late in the run.
 
   Early and late are the first and the last tenth of the steps, at least one.
   """

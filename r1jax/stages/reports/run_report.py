@@ -23,7 +23,7 @@ from r1jax.stages.reports.comparison import Runs
 
 HTML, MARKDOWN = "report.html", "report.md"
 _EVOLUTION = ("reasoning", "consensus", "reflective")
-_QUESTIONS = 6  # that are shown as each model answers them
+_QUESTIONS = 6  # questions that are shown with each model's answer
 
 
 def write(out: str | os.PathLike, folders: Mapping[str, epath.Path], *,
@@ -33,24 +33,25 @@ def write(out: str | os.PathLike, folders: Mapping[str, epath.Path], *,
 
   Args:
     out: folder to write.
-    folders: of evaluations or training, by the name of the column.
-    against: the run that paired differences are from; by default the first
-      that was evaluated.
-    shown: published models (`evals.published.models`).
-    title: of the report.
+    folders: folders of evaluations or training, by the name of the column.
+    against: the run that paired differences are taken from; by default the
+      first that was evaluated.
+    shown: published models to show (`evals.published.models`).
+    title: the report's title.
 
   Returns:
     The path of the page.
 
   Raises:
-    ValueError: a folder holds nothing, or `against` is no run's name.
+    ValueError: a folder has neither evaluation nor training, or `against` is
+      not the name of a run.
   """
   out = epath.Path(out)
   runs = {name: runs_lib.read(folder) for name, folder in folders.items()}
   evaluated = [name for name, run in runs.items() if run.problems]
   against = against or next(iter(evaluated or runs))
   if against not in runs:
-    raise ValueError(f"against={against!r} is no run; they are"
+    raise ValueError(f"against={against!r} is not a run; the runs are"
                      f" {', '.join(runs)}")
   made = [*comparison.all_tables(runs, against, shown),
           *training_report.tables(runs), training_report.cost(runs)]
@@ -73,7 +74,7 @@ def write(out: str | os.PathLike, folders: Mapping[str, epath.Path], *,
 
 
 def draw(folder: epath.Path, runs: Runs) -> list[tuple[str, epath.Path]]:
-  """(caption, PNG) of everything that can be drawn of the runs."""
+  """Draws all figures of the runs; returns (caption, path) of each."""
   folder.mkdir(parents=True, exist_ok=True)
   drawn = []
   cells = {name: {
@@ -90,7 +91,7 @@ def draw(folder: epath.Path, runs: Runs) -> list[tuple[str, epath.Path]]:
     scaling_figure.parts(by_part, drawn[-1][1])
   if tokens := comparison.token_lines(runs):
     drawn.append((
-        "The majority of 1, 2, 4, ... samples against the tokens they take",
+        "Majority of 1, 2, 4, ... samples against the tokens they take",
         folder / "tokens.png"))
     scaling_figure.tokens(tokens, drawn[-1][1])
   for name, run in runs.items():
@@ -135,7 +136,7 @@ def _config(folders, against, shown) -> dict[str, Any]:
 
 
 def _versions(runs: Runs) -> Mapping[str, str]:
-  """Of the first run of training."""
+  """Package versions of the first training run."""
   for run in runs.values():
     if run.training:
       return run.training.versions

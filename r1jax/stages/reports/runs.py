@@ -1,4 +1,4 @@
-"""What folders of evaluations and of training hold, for reports on several."""
+"""Reads folders of evaluations and training runs, for reports on several."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from r1jax.report import rollouts, workdir, writer
 from r1jax.stages import reward_weights
 
 RESULT, SUITE, COST = "result.json", "results.json", "cost.json"
-# What training a folder is of, told by its config.
+# Kinds of training runs, recognised by their config.
 REWARD, RL, SFT, PRETRAINING = (
     "reward model", "RL", "SFT", "pre-training")
 
 
 class Training(NamedTuple):
-  """A run of training.
+  """A training run.
 
   Attributes:
-    kind: see above.
-    config: its settings as resolved.
-    versions: of the packages it began with.
-    rows: of metrics.jsonl.
-    about: of a reward model that is finished, reward.json, else {}.
+    kind: REWARD, RL, SFT or PRETRAINING.
+    config: its resolved settings.
+    versions: of the packages that it began with.
+    rows: rows of metrics.jsonl.
+    about: reward.json of a finished reward model, else {}.
   """
 
   kind: str
@@ -41,16 +41,16 @@ class Training(NamedTuple):
 
 
 class Run(NamedTuple):
-  """A folder.
+  """The contents of a folder.
 
   Attributes:
-    folder: where it is.
-    problems: evaluated, by data set.
+    folder: its path.
+    problems: evaluated problems by data set.
     results: result.json of each data set's evaluation.
     damaged: why an evaluation could not be read, by its folder's name.
-    missing: why a suite's benchmark was not measured.
+    missing: why a suite's benchmark was not evaluated, by name.
     safety: result.json of `experiments.evaluate_safety`, or None.
-    training: or None.
+    training: the training run, or None.
     cost: cost.json, or {}.
   """
 
@@ -75,10 +75,11 @@ class Run(NamedTuple):
 
 
 def parse(text: str) -> dict[str, epath.Path]:
-  """`A,B` or `name=A,other=B` as folders by name, by default their own.
+  """Parses `A,B` or `name=A,other=B`; a folder's default name is its own.
 
   Raises:
-    ValueError: a folder does not exist, or two have one name.
+    ValueError: a folder does not exist, two have the same name, or there is
+      none.
   """
   found: dict[str, epath.Path] = {}
   for item in filter(None, map(str.strip, text.split(","))):
@@ -87,8 +88,8 @@ def parse(text: str) -> dict[str, epath.Path]:
     name = name or path.name
     check(path.exists(), f"{path} does not exist; give folders of"
           " experiments.evaluate or of training")
-    check(name not in found, f"two runs are called {name}; name them, as"
-          f" first={found.get(name)},second={path}")
+    check(name not in found, f"two runs are called {name}; give them names,"
+          f" such as first={found.get(name)},second={path}")
     found[name] = path
   check(bool(found), "no run is given; give --runs=FOLDER,OTHER or"
         " --runs=name=FOLDER,other=FOLDER")
@@ -96,10 +97,11 @@ def parse(text: str) -> dict[str, epath.Path]:
 
 
 def read(folder: str | os.PathLike) -> Run:
-  """Everything in a folder and in those right in it.
+  """Reads a folder and its direct subfolders.
 
   Raises:
-    ValueError: two evaluations in it are of one data set, or there is nothing.
+    ValueError: there are two evaluations of one data set, or there is neither
+      evaluation nor training.
   """
   folder = epath.Path(folder)
   run = Run(folder, {}, {}, {}, _json(folder / SUITE).get("missing", {}),
@@ -110,7 +112,7 @@ def read(folder: str | os.PathLike) -> Run:
     elif run.safety is None and (found := _safety(place)):
       run = run._replace(safety=found)
   check(any((run.problems, run.damaged, run.safety, run.training)),
-        f"{folder} holds no evaluation and no training; give the --out of"
+        f"{folder} has neither evaluation nor training; give the --out of"
         " experiments.evaluate or evaluate_safety, or a --workdir")
   return run
 
@@ -124,7 +126,7 @@ def _places(folder: epath.Path) -> list[epath.Path]:
 
 
 def _evaluation(run: Run, place: epath.Path) -> None:
-  """Adds what `experiments.evaluate` left in a folder."""
+  """Adds the evaluation that `experiments.evaluate` stored in a folder."""
   try:
     found = summaries.by_source(samples_lib.stored(place))
   except (ValueError, KeyError) as error:
@@ -132,9 +134,9 @@ def _evaluation(run: Run, place: epath.Path) -> None:
     return
   result = _json(place / RESULT)
   for source, problems in found.items():
-    name = result.get("name", source)  # a suite's benchmark has one
+    name = result.get("name", source)  # only a suite's benchmark has a name
     check(name not in run.problems, f"{run.folder} has several evaluations of"
-          f" {name}; give each by its own folder, as name={place}")
+          f" {name}; give each by its own folder, such as name={place}")
     run.problems[name], run.results[name] = problems, result
 
 

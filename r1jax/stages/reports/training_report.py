@@ -23,11 +23,11 @@ from r1jax.stages.reports.runs import (
   Training,
 )
 
-# What is drawn of each kind.
+# The panels of each kind's figure.
 PANELS: dict[str, tuple[Panel, ...]] = {
     PRETRAINING: (
         Panel("Cross-entropy (nats per token)", "loss/cross_entropy"),
-        Panel("Of the token after next (MTP)", "loss/mtp"),
+        Panel("MTP loss (token after next)", "loss/mtp"),
         Panel("Gradient norm", "grad_norm")),
     SFT: (
         Panel("Cross-entropy of answers (nats per token)",
@@ -42,7 +42,7 @@ PANELS: dict[str, tuple[Panel, ...]] = {
         Panel("Combined reward", "reward/combined"),
         Panel("pass@1, held out", "", "eval/pass1", share=True),
         Panel("Mean response length (tokens)", "rollout/length_mean"))}
-# The number that tells how it went, and that of held-out data.
+# The main metric of each kind, and that on held-out data.
 _TOLD = {PRETRAINING: ("loss/cross_entropy", ""),
          SFT: ("loss/cross_entropy", "eval/cross_entropy"),
          REWARD: ("accuracy", "eval/accuracy"),
@@ -52,7 +52,7 @@ Runs = Mapping[str, Run]
 
 
 def tables(runs: Runs) -> list[Table]:
-  """What training came to, a row a run; and reward models' validation."""
+  """Tables of training runs, one row each, and of reward models' validation."""
   rows = [_row(name, run.training) for name, run in runs.items()
           if run.training]
   about = {name: run.training.about for name, run in runs.items()
@@ -64,7 +64,10 @@ def tables(runs: Runs) -> list[Table]:
 
 
 def draw(folder: epath.Path, runs: Runs) -> list[tuple[str, epath.Path]]:
-  """(caption, PNG): a figure a kind of training, and reward models' own."""
+  """Draws one figure per kind of training; returns (caption, path) of each.
+
+  Figures of reward models are included as they are.
+  """
   drawn = []
   for kind, panels in PANELS.items():
     of_kind = {name: run.training.rows for name, run in runs.items()
@@ -102,13 +105,13 @@ def write(workdir: str | os.PathLike) -> epath.Path:
 
 
 def tell(workdir: str | os.PathLike) -> None:
-  """`write`, and where; nothing of a run that was stopped before a step."""
+  """Writes the report and prints its path; nothing for a run without a step."""
   if writer.read(workdir):
     print(f"report: {write(workdir)}", flush=True)
 
 
 def cost(runs: Runs) -> Table:
-  """What making each took, as far as it was recorded."""
+  """The table of recorded costs."""
   columns = (("seconds", "seconds", "{:,.0f}"), ("chips", "chips", "{:g}"),
              ("chip_hours", "chip-hours", "{:,.3g}"),
              ("tokens", "tokens", "{:,.0f}"), ("flops", "FLOPs", "{:.2e}"))

@@ -243,7 +243,7 @@ def test_generated_prompts(name):
 
 
 @pytest.mark.parametrize("name, hint", [
-    ("rows.jsonl", "own prompts are --data=prompts --data_dir=DIR"),
+    ("rows.jsonl", "own prompts give --data=prompts --data_dir=DIR"),
     ("gsm8", "did you mean gsm8k?"), ("zzzz", "is unknown; choose from arith")])
 def test_an_unknown_name_is_told_what_is_near(name, hint):
   with pytest.raises(ValueError) as error:

@@ -47,12 +47,12 @@ def test_text_forms(text, unit, amounts):
 @pytest.mark.parametrize("text,message", [
     ("", "is not NAME"), ("a,,b", "is not NAME"), (":2", "is not NAME"),
     ("a:2,b", r"weights \(a:2\) and epochs \(b\)"),
-    ("a:2,b:1x", "give all sources weights"),
+    ("a:2,b:1x", "give every source a weight"),
     ("a,a", "names 'a' twice"), ("a:0", "amount 0.0 of 'a' must be positive"),
     ("a:-1x", "-1.0 of 'a'"), ("a:nan", "nan of 'a'"), ("a:inf%", "inf of 'a'"),
     ("a:1e999", "inf of 'a'"), ("a:", "'' of the source 'a' is not an amount"),
     ("a:two", "'two' of the source 'a' is not an amount; write a:2"),
-    ("a:2xx%", "'2xx%'"), ("r1-rl,a", "stands alone"),
+    ("a:2xx%", "'2xx%'"), ("r1-rl,a", "cannot be mixed"),
     ("r1-rl:maths", "no kind 'maths'; it has math, code"),
     ("r1-rl:math+math", "names math twice"), ("r1-rl:", "no kind ''")])
 def test_wrong_texts(text, message):
@@ -61,10 +61,10 @@ def test_wrong_texts(text, message):
 
 
 @pytest.mark.parametrize("make,text,message", [
-    (dict(a=3), "a,b", "names b, which was not loaded; there is a"),
-    (dict(a=3, b=3), "a", "says nothing of b"),
+    (dict(a=3), "a,b", "names b, not loaded; loaded are a"),
+    (dict(a=3, b=3), "a", "does not name b"),
     (dict(a=3, b=0), "a,b", "source b has no prompts"),
-    ({}, "a", "there is none"),
+    ({}, "a", "has no source"),
     (dict(a=3000), "a:4000x", "12000000 draws")])
 def test_sources_and_text_must_agree(make, text, message):
   with pytest.raises(ValueError, match=message):
@@ -176,7 +176,7 @@ def test_ids_out_of_range():
   most = sources(214)
   last = mixture.number(most, "s213", most["s213"][0])
   assert last.id == 2_130_000_000 and last.id + 9_999_999 < 2**31
-  with pytest.raises(ValueError, match="215 sources are too many"):
+  with pytest.raises(ValueError, match="at most 214 sources"):
     mixture.number(sources(215), "s000", most["s000"][0])
   high = Prompt(id=10_000_000, domain="math", source="a", messages=ask("?"),
                 reference="", verifier="")
@@ -218,9 +218,9 @@ def test_the_paper_s_mixture_restricted():
 def test_kinds_that_are_missing_or_unused():
   some = {k: ALL[k] for k in ("m1", "s")}
   with pytest.raises(ValueError, match="kind code, bugfix, logic, general,"
-                     r" safety, which .*write r1-rl:math\+stem .*m1:1,s:1"):
+                     r" safety, which .*give r1-rl:math\+stem .*m1:1,s:1"):
     Mixture(some, parse("r1-rl"))
-  with pytest.raises(ValueError, match="nothing of s is of the mixture's"):
+  with pytest.raises(ValueError, match="s has no prompts of the mixture's"):
     Mixture(some, parse("r1-rl:math"))
 
 

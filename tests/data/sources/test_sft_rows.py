@@ -28,7 +28,7 @@ def test_a_thought_of_its_own_field_stands_before_the_answer(name):
     assert parsed(messages=[ASK, BRIEF | {name: empty}]).messages[1] == BRIEF
   twice = THOUGHT | {name: "And once more."}
   assert "has a thought in its content and" in parsed(messages=[ASK, twice])
-  assert "is not one text under" in parsed(messages=[ASK, BRIEF | {name: 3}])
+  assert "is not one string in" in parsed(messages=[ASK, BRIEF | {name: 3}])
 
 
 @pytest.mark.parametrize("name", ["weight", "loss_mask"])
@@ -64,7 +64,7 @@ def test_a_stream_has_the_same_weights(tmp_path):
   whole = sft.load(*shared)
   stream = sft_stream.load(*shared, quiet=True)
   assert whole.explain("x") == stream.explain("x")
-  assert "fields of rows that are not read: year" in whole.explain("x")
+  assert "fields of rows that are ignored: year" in whole.explain("x")
   for mine, other in zip(stream.examples, whole.examples, strict=True):
     np.testing.assert_array_equal(mine.trained, other.trained)
     np.testing.assert_array_equal(mine.weight, other.weight)
@@ -74,12 +74,12 @@ def test_a_stream_has_the_same_weights(tmp_path):
 REFUSED = [
     (dict(messages=[ASK | {"weight": 1}, BRIEF]), "only answers are trained"),
     (dict(messages=[ASK, BRIEF | {"weight": 1, "loss_mask": 1}]), "give one"),
-    (dict(messages=[ASK, BRIEF | {"weight": -1}]), "is not a number that is 0"),
+    (dict(messages=[ASK, BRIEF | {"weight": -1}]), "is not a finite number"),
     (dict(messages=[ASK, BRIEF | {"weight": 0}]), "all its answers have"),
-    (PAIR | {"weight": "x"}, "its weight 'x' is not a number"),
+    (PAIR | {"weight": "x"}, "its weight 'x' is not a finite"),
     (dict(messages=[ASK, BRIEF], tools=[{"name": "f"}]), "it has tools, which"),
     (dict(messages=[ASK, BRIEF | {"tool_calls": [{"name": "f"}]}]),
-     "it has tool_calls, which no prompt here shows")]
+     "it has tool_calls, which are not supported")]
 
 
 @pytest.mark.parametrize("row,reason", REFUSED, ids=[r for _, r in REFUSED])
@@ -114,7 +114,7 @@ def test_one_json_value_is_read_whole(tmp_path, rows, indent):
     with pytest.raises(ValueError, match="is one JSON value; with --workers"):
       sft_stream.load([path], cases.tokenizer(), "plain", 60, quiet=True)
   path.write_text(json.dumps([PAIR], indent=2)[:-3])
-  with pytest.raises(ValueError, match="begins as a JSON array and is none"):
+  with pytest.raises(ValueError, match="begins as a JSON array but is not"):
     list(sft_rows.read(path))
 
 

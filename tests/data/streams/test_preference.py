@@ -65,15 +65,17 @@ BROKEN = {
     "neither messages nor prompt": {"response": "Hello!", "label": 1},
     "is not a JSON object": [1],
     "Human:": {"chosen": "Hello!", "rejected": "No."},
-    "do not end with the user's": {
+    "last message is not the user's": {
         "messages": [USER, GOOD], "chosen": "x", "rejected": "y"},
-    "are no messages": {"prompt": "Hi", "chosen": True, "rejected": "No."},
+    "is not a list of messages": {
+        "prompt": "Hi", "chosen": True, "rejected": "No."},
     "label=2": {"prompt": "Hi", "response": "Hello!", "label": 2},
     "label=nan": {"prompt": "Hi", "response": "Hello!", "label": "perhaps"},
     "is below score_rejected": {
         "prompt": "Hi", "chosen": "a", "rejected": "b", "score_chosen": 1,
         "score_rejected": 2},
-    "of one length": {"prompt": "Hi", "responses": ["a"], "scores": [1, 2]},
+    "of the same length": {
+        "prompt": "Hi", "responses": ["a"], "scores": [1, 2]},
     "margin=-1.0": {"prompt": "Hi", "chosen": "a", "rejected": "b",
                     "margin": -1},
     "response1 is not a text": {
@@ -120,9 +122,9 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
   path = write(tmp_path / "b.jsonl", *rows(90), *[{"x": 1}] * 2)
   with pytest.raises(ValueError, match="2 of 92 rows are malformed"):
     load(path)
-  with pytest.raises(ValueError, match="nothing is left.*\n.*ties"):
+  with pytest.raises(ValueError, match="no example is left.*\n.*ties"):
     load(write(tmp_path / "c.jsonl", extra[1]))
-  with pytest.raises(ValueError, match="left to learn from; .* 0 examples"):
+  with pytest.raises(ValueError, match="no example is left; .* 0 examples"):
     load(write(tmp_path / "d.jsonl"))
 
 

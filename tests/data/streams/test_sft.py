@@ -143,9 +143,9 @@ BAD_ROWS = [
     ({"prompt": "a", "completion": 3}, "are not both strings"),
     (PAIR | {"source": 3}, "its source is not a string"),
     ({"messages": [ASK]}, "not a list of at least two"),
-    ({"messages": [ASK, {"role": "tool", "content": "x"}]}, "is not a role"),
+    ({"messages": [ASK, {"role": "tool", "content": "x"}]}, "not have a role"),
     ({"messages": [BRIEF, ASK]}, "begins with assistant and ends with user"),
-    ({"messages": [SYSTEM, ASK, BRIEF]}, "no place for a system message"),
+    ({"messages": [SYSTEM, ASK, BRIEF]}, "room for a system message"),
     ({"prompt": "\ud800", "completion": "b"}, "surrogates not allowed")]
 
 

@@ -271,7 +271,7 @@ def test_a_template_that_never_ends_costs_a_child(loaded, monkeypatch):
   monkeypatch.setattr(rendering, "SECONDS", 0.2)
   for source in ("{% for i in range(99999) %}{% for j in range(99999) %}"
                  "{% endfor %}{% endfor %}", "{{ (7 ** (6 * 10 ** 6)) % 10 }}"):
-    with pytest.raises(ValueError, match="computed for more than 0.2 s"):
+    with pytest.raises(ValueError, match="took more than 0.2 s of CPU time"):
       chat.render(loaded["qwen"], [USER], template=source)
     assert chat.render(loaded["qwen"], [USER], template="ok") == "ok"
 

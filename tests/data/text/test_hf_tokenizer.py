@@ -363,5 +363,5 @@ def test_an_end_that_the_model_lacks(tmp_path):
                  generation_config={"eos_token_id": [3, 9000]})
   found = hf_tokenizer.load(tmp_path)
   tokenizer_lib.check_fits(found, 9001)
-  with pytest.raises(ValueError, match=r"names the ids \[9000\].* has 8999"):
+  with pytest.raises(ValueError, match=r"ids \[9000\] are not in.* of 8999"):
     tokenizer_lib.check_fits(found, 8999)

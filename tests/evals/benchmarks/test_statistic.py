@@ -126,9 +126,9 @@ def test_questions_with_wording_shots_and_levels():
   assert len({p.question.partition("Box")[0] for p in asked}) > 1
   own = benchmark.asked(one, prompts, examples, "{question} Now.")
   assert own[0].question.endswith("What is 0? Now.")
-  with pytest.raises(ValueError, match="x shows 2 examples; 1 are there"):
+  with pytest.raises(ValueError, match="x needs 2 examples; there are 1"):
     benchmark.asked(one, prompts, examples[:1])
-  with pytest.raises(ValueError, match="none of 1 problems"):
+  with pytest.raises(ValueError, match="none of the 1 problems"):
     benchmark.asked(one, [prompt(3)], examples)
 
 

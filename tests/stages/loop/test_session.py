@@ -274,7 +274,7 @@ def test_leaving_says_what_is_lost(tmp_path, monkeypatch, capsys):
     session.leave("the evaluation of the base")
   assert session.stopped
   assert ("SIGTERM: stopped, the evaluation of the base is lost; the same"
-          " command does it again") in capsys.readouterr().err
+          " command repeats it") in capsys.readouterr().err
   assert not toy.opened(tmp_path).resumes
 
 
@@ -350,7 +350,7 @@ def test_a_damaged_save_inside_a_step_is_moved_aside(tmp_path, monkeypatch):
     save_inside(session, 3, "an update")
   (local,) = (tmp_path / "checkpoints_inside/local").iterdir()
   local.write_bytes(local.read_bytes()[:-30])
-  with pytest.raises(faults.Unusable, match="inside is damaged.*goes on from"
+  with pytest.raises(faults.Unusable, match="inside is damaged.*resumes from"
                                             " the last checkpoint between"):
     toy.opened(tmp_path).restore(toy.state(), {})
   assert toy.train(tmp_path, skip_damaged=True).step == 4
@@ -379,7 +379,8 @@ def until(process, text):
 def test_a_signal_during_the_last_save_waits_for_it(tmp_path):
   process = writing(tmp_path)
   process.send_signal(signal.SIGTERM)
-  assert "all after step 2 is lost" in until(process, "SIGTERM: saves at the")
+  assert "all after step 2 is lost" in until(
+      process, "a second Ctrl-C does it")
   out, err = process.communicate("write it\n", timeout=60)
   assert process.returncode == 0, err
   assert out == "ENDED\n" and "SIGTERM: all 4 steps are saved" in err
@@ -391,7 +392,7 @@ def test_a_signal_during_the_last_save_waits_for_it(tmp_path):
 def test_a_second_ctrl_c_does_not_wait_and_says_what_is_lost(tmp_path):
   process = writing(tmp_path)
   process.send_signal(signal.SIGINT)
-  until(process, "SIGINT: saves at the next chance")
+  until(process, "SIGINT: will save and stop")
   process.send_signal(signal.SIGINT)
   try:  # Nobody lets it write: it would wait for ever.
     assert process.wait(timeout=60) == -signal.SIGINT

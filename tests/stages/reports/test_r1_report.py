@@ -164,7 +164,7 @@ def test_evaluations_that_differ_are_named(tmp_path):
         "config": {"samples": 4, "temperature": temperature}})
   models = r1_report.read(tmp_path, {"base": "base", "zero": "zero"})
   assert models.notes == [
-      "1 questions were too long for R1-Zero and left out of its numbers.",
+      "1 questions were too long for R1-Zero and are not in its figures.",
       "The evaluations differ in temperature: base 0.6, R1-Zero 1.0."]
   # The same question of each source and language, as both answer it.
   assert [(problem["question"], [name for name, _ in problem["steps"]])

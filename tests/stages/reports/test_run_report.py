@@ -239,14 +239,14 @@ def test_folders_of_folders_and_what_is_amiss(evaluated, tmp_path):
   folders.evaluation(tmp_path / "m/two", prompts({"cmath": 4}))
   assert set(runs_lib.read(tmp_path / "m").problems) == {"math_500", "cmath"}
   (tmp_path / "empty").mkdir()
-  with pytest.raises(ValueError, match="holds no evaluation and no training"):
+  with pytest.raises(ValueError, match="has neither evaluation nor training"):
     runs_lib.read(tmp_path / "empty")
   for text, message in (("nowhere", "nowhere does not exist"),
                         ("", "no run is given"),
                         (f"{tmp_path},x={tmp_path},{tmp_path}", "two runs")):
     with pytest.raises(ValueError, match=message):
       runs_lib.parse(text)
-  with pytest.raises(ValueError, match="against='b' is no run"):
+  with pytest.raises(ValueError, match="against='b' is not a run"):
     run_report.write(tmp_path / "o", {"a": tmp_path / "m"}, against="b")
 
 
@@ -292,7 +292,7 @@ def test_reports_of_training(tmp_path):
   drawn = training_report.draw(tmp_path, runs)
   assert [caption for caption, _ in drawn] == [
       "Pre-training", "SFT", "Reward model", "RL"]
-  with pytest.raises(ValueError, match="holds no evaluation and no training"):
+  with pytest.raises(ValueError, match="has neither evaluation nor training"):
     training_report.write(tmp_path)
   (tmp_path / "stopped").mkdir()
   training_report.tell(tmp_path / "stopped")

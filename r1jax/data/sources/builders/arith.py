@@ -1,4 +1,4 @@
-"""The embedded arithmetic task as prompts; `hard` is out of distribution."""
+"""The built-in arithmetic task as prompts; `hard` is out of distribution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SPLITS = {"train": 20000, "validation": 256, "test": 256, "hard": 256}
 
 
 def prompts(split: str) -> Iterator[Prompt]:
-  """The rows of a split; their ids count from 0."""
+  """The prompts of a split, with ids from 0."""
   for index, problem in enumerate(arithmetic.examples(split, SPLITS[split])):
     yield Prompt(
         id=index, domain="math", source="arith",

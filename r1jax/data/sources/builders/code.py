@@ -1,4 +1,4 @@
-"""tfds data set of programs to write and to repair."""
+"""tfds data set of programs to write or repair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tfds data sets of all domains share: sources, splits, records."""
+"""Base of the tfds data sets of all domains: sources, splits, records."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from etils import epath
 from r1jax.core.prompt import Prompt
 from r1jax.data.sources.builders import record, rows, shaping
 
-SKIPPED = "skipped.json"  # malformed rows, beside the prepared files
-SPLIT_IDS = 1_000_000  # ids of different files of a source lie so far apart
+SKIPPED = "skipped.json"  # list of malformed rows, beside the prepared files
+SPLIT_IDS = 1_000_000  # distance between the ids of a source's splits
 
 Reader = Callable[[Sequence[epath.Path], str], rows.Items]
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Source(tfds.core.BuilderConfig):
-  """One data set of a domain, in the files of its publisher or generated.
+  """One data set of a domain: its publisher's files, or a generator.
 
   Attributes:
-    reader: yields the prompts and the malformed rows of a split's files, with
-      ids from 0.
-    files: by split the glob patterns of its files; of several patterns the
-      first counts that any file has. A split whose files are missing is not
-      there. `{}`: every FILE.jsonl is a split of that name.
-    beside: glob pattern of what the reader, or the module, needs beside these.
+    reader: yields the prompts, with ids from 0, and the malformed rows of a
+      split's files.
+    files: {split: glob patterns of its files}. The first pattern that matches
+      any file is used. A split without files does not exist. With `{}` every
+      FILE.jsonl is a split of that name.
+    beside: glob pattern of further files that the reader or module needs.
     folder: name of the source's folder in a folder of several sources; its
       own name if empty.
-    first_ids: by split what is added to ids; by default splits in order lie a
-      million apart.
-    module: instead of reader and files, a module that generates: `SPLITS`, rows
-      by split, and `prompts(split)`; "module:name" is something in it that has
-      these two.
+    first_ids: {split: number added to its ids}; by default `SPLIT_IDS` times
+      the split's index.
+    module: instead of reader and files, a module with `SPLITS` ({split: number
+      of rows}) and `prompts(split)`; or "module:name", an object in it that has
+      both.
   """
 
   reader: Reader | None = None
@@ -51,9 +51,10 @@ class Source(tfds.core.BuilderConfig):
   module: str = ""
 
   def find(self, data_dir: epath.Path | None) -> epath.Path | None:
-    """The folder with the source's files: `data_dir` or one of that name in it.
+    """The folder with the source's files: `data_dir` or a subfolder.
 
-    A folder may add to the name: DIR/gsm8k or DIR/gsm8k_v1.
+    The subfolder is named like the source, or has a suffix: DIR/gsm8k,
+    DIR/gsm8k_v1. None if there is no such folder.
     """
     if not data_dir or not data_dir.is_dir():
       return None
@@ -65,7 +66,7 @@ class Source(tfds.core.BuilderConfig):
     return None
 
   def splits(self, folder: epath.Path) -> dict[str, list[epath.Path]]:
-    """The files of every split that is there."""
+    """{split: files} of the splits that exist in a folder."""
     if not self.files:
       return {path.stem: [path] for path in sorted(folder.glob("*.jsonl"))
               if path.stem.isidentifier()}
@@ -78,7 +79,7 @@ class Source(tfds.core.BuilderConfig):
     return by_split
 
   def sources(self, folder: epath.Path | None) -> list[epath.Path]:
-    """All files that decide what is read."""
+    """All files that the prompts are made from."""
     if self.module:
       module = self.module.partition(":")[0]
       path = epath.Path(importlib.util.find_spec(module).origin)
@@ -88,8 +89,7 @@ class Source(tfds.core.BuilderConfig):
     return sorted(files | set(folder.glob(self.beside) if self.beside else ()))
 
   def code(self) -> str:
-    """A digest of the code that shapes the prompts: readers, wordings, records.
-    """
+    """A digest of the code that makes the prompts, see `shaping.digest`."""
     reader = self.reader
     while isinstance(reader, functools.partial):
       reader = reader.func
@@ -112,13 +112,13 @@ class Source(tfds.core.BuilderConfig):
       yield item
 
   def split_names(self, folder: epath.Path | None) -> list[str]:
-    """The splits that there are."""
+    """Names of the splits that exist."""
     if self.module:
       return list(self._generator().SPLITS)
     return list(self.splits(folder))
 
   def needs(self) -> str:
-    """The files, in words."""
+    """The names of the files that the source needs, for messages."""
     if self.module:
       return "no files"
     if not self.files:
@@ -134,17 +134,16 @@ class Source(tfds.core.BuilderConfig):
 
 
 def instructions(sources: Sequence[Source]) -> str:
-  """What tfds says where a source's files are not in `manual_dir`."""
+  """The text that tfds shows if a source's files are not in `manual_dir`."""
   return "Files that a source needs in manual_dir:\n" + "\n".join(
       f"  {source.name}: {source.needs()}"
       for source in sources if not source.module)
 
 
 class Domain(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A data set of prompts; `builder_config` is its source.
+  """A data set of prompts; `builder_config` is its `Source`.
 
-  Malformed rows are skipped, logged and listed in SKIPPED beside the
-  prepared files.
+  Malformed rows are skipped, logged, and listed in the file `SKIPPED`.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -167,7 +166,7 @@ class Domain(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     source, known, count = self.builder_config, len(skipped), 0
     for item in source.read(folder, split):
       if isinstance(item, rows.BadRow):
-        # Splits may share a file.
+        # Splits may share a file, so a row may be skipped several times.
         skipped.setdefault(item)
       else:
         count += 1
@@ -181,6 +180,6 @@ class Domain(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       logging.warning("skipped %s", bad)
     if new:
       logging.warning("%s: skipped %d malformed rows", source.name, len(new))
-    # For now data_dir is a folder of its own, renamed when all is done.
+    # data_dir is a temporary folder, which tfds renames at the end.
     (pathlib.Path(self.data_dir) / SKIPPED).write_text(
         json.dumps([str(bad) for bad in skipped], indent=1) + "\n")

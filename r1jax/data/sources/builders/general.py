@@ -64,7 +64,7 @@ class General(domain.Domain):
 
 
 class Mixed(domain.Domain):
-  """Own prompts of any domain."""
+  """The user's own prompts, of any domain."""
 
   BUILDER_CONFIGS = [
       domain.Source(name="prompts", reader=readers_general.prompts)]

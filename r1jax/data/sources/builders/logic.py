@@ -8,7 +8,7 @@ from r1jax.data.sources.builders import domain, readers_general, readers_logic
 
 
 class Logic(domain.Domain):
-  """Logic: questions, puzzles, and what programs do."""
+  """Logic: questions, puzzles, and predicting inputs or outputs of programs."""
 
   BUILDER_CONFIGS = [
       domain.Source(

@@ -1,4 +1,4 @@
-"""Readers of multiple choice: MMLU and its kin, GPQA, C-Eval, SafetyBench."""
+"""Readers of multiple choice: MMLU and variants, GPQA, C-Eval, SafetyBench."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WRONG = tuple(f"Incorrect Answer {i}" for i in (1, 2, 3))
 
 
 def mmlu(files: Sequence[epath.Path], split: str) -> Items:
-  """Upstream's SPLIT/SUBJECT_SPLIT.csv without header (arXiv:2009.03300).
+  """The publisher's SPLIT/SUBJECT_SPLIT.csv without header (arXiv:2009.03300).
 
   Columns: question, the four options, the letter of the right one.
   """
@@ -50,11 +50,11 @@ def mmlu_stem(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def mmlu_redux(files: Sequence[epath.Path], split: str) -> Items:
-  """MMLU questions that people checked (arXiv:2406.04127), the sound ones.
+  """MMLU questions that were checked by people (arXiv:2406.04127).
 
-  Rows with another `error_type` than ok have no one right option; they are
-  left out, not malformed. The delimiter and the order of columns vary from
-  file to file, and one file is cp1252.
+  Rows whose `error_type` is not "ok" are left out, but do not count as
+  malformed. The delimiter and the order of columns vary between files, and one
+  file is encoded in cp1252.
   """
   del split
 
@@ -80,8 +80,8 @@ def mmlu_redux(files: Sequence[epath.Path], split: str) -> Items:
 def gpqa(files: Sequence[epath.Path], split: str) -> Items:
   """Table with Question, Correct Answer, Incorrect Answer 1 to 3.
 
-  Rein et al., arXiv:2311.12022. The order of the options is drawn from the
-  question's text.
+  Rein et al., arXiv:2311.12022. The options are ordered pseudo-randomly, by a
+  hash of question and option.
   """
   del split
 
@@ -105,7 +105,7 @@ def mmlu_pro(files: Sequence[epath.Path], split: str) -> Items:
   """Rows {question, options (up to 10), answer: letter, category}.
 
   Wang et al., arXiv:2406.01574; Parquet, or the same rows as JSON Lines.
-  Options that are "N/A" fill a place and are none.
+  Options that are "N/A" are left out.
   """
   del split
 
@@ -127,9 +127,9 @@ def mmlu_pro(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def ceval(files: Sequence[epath.Path], split: str) -> Items:
-  """Upstream's SPLIT/SUBJECT_SPLIT.csv: id, question, A, B, C, D, answer.
+  """The publisher's SPLIT/SUBJECT_SPLIT.csv: id, question, A to D, answer.
 
-  Huang et al., arXiv:2305.08322. The answers of its test split are not public.
+  Huang et al., arXiv:2305.08322. The answers of the test split are not public.
   """
   del split
 
@@ -147,10 +147,10 @@ def ceval(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def safetybench(files: Sequence[epath.Path], split: str) -> Items:
-  """Array of {id, category, question, options}; answers in a file beside.
+  """Array of {id, category, question, options}, with answers in another file.
 
-  SafetyBench (Zhang et al., arXiv:2309.07045): test_answers_zh*.json has
-  {id: {category, answer: number of the option}}.
+  SafetyBench (Zhang et al., arXiv:2309.07045): test_answers_zh*.json in the
+  same folder has {id: {category, answer: index of the option}}.
   """
   del split
   answers: dict[str, Any] = {}

@@ -18,8 +18,8 @@ MBPP_SPLITS = {
     "prompt": range(1, 11), "test": range(11, 511),
     "validation": range(511, 601), "train": range(601, 975)}
 
-# QuixBugs' sqrt(x, epsilon) is right anywhere within epsilon, which is at least
-# this in all its cases.
+# Absolute tolerances. QuixBugs' sqrt(x, epsilon) may be off by epsilon, which
+# is at least this in all its cases.
 _TOLERANCES = {"sqrt": 0.01}
 
 _DEFINED = re.compile(r"^def\s+(\w+)\s*\(", re.MULTILINE)
@@ -47,7 +47,7 @@ def humaneval(files: Sequence[epath.Path], split: str) -> Items:
 def humanevalfix(files: Sequence[epath.Path], split: str) -> Items:
   """HumanEval's functions with a bug (OctoPack, arXiv:2308.07124).
 
-  The question has the docstring and the buggy body, none of the tests.
+  The question has the docstring and the buggy body, but no tests.
   """
   del split
 
@@ -57,7 +57,7 @@ def humanevalfix(files: Sequence[epath.Path], split: str) -> Items:
     bodies = {key: stub + rows.text(row.fields, f"{key}_solution")
               for key in ("buggy", "canonical")}
     test = rows.text(row.fields, "test").rstrip()
-    # The last line calls check; whoever judges does that.
+    # The last line calls check, which the verifier does itself.
     test = test.removesuffix(f"check({name})")
     return _prompt(
         row, "humanevalfix",
@@ -78,7 +78,7 @@ def mbpp(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def mbpp_sanitized(files: Sequence[epath.Path], split: str) -> Items:
-  """The 427 that people checked: {prompt, code, test_list, test_imports}."""
+  """The 427 hand-checked functions: {prompt, code, test_list, test_imports}."""
   return rows.elements(
       files,
       lambda row: _mbpp(row, split, "mbpp_sanitized", "prompt", "test_imports"))
@@ -114,7 +114,7 @@ def _mbpp(
     raise ValueError("the first test calls no function of 'code'")
   if number not in MBPP_SPLITS[split]:
     return None
-  # One test shows what the arguments are; the others stay unseen.
+  # One test shows the form of the arguments; the others are not shown.
   asked = wording.joined(
       question, wording.FUNCTION.format(name=name), wording.fenced(tests[0]),
       wording.ONE_BLOCK)
@@ -163,7 +163,7 @@ def _quixbug(row: Row) -> Prompt:
 
 
 def _entry_point(fields: Mapping[str, Any]) -> tuple[str, str]:
-  """Name of the function, and what stands before it: imports and helpers."""
+  """(name of the function, source before it: imports and helpers)."""
   name, stub = rows.text(fields, "entry_point"), rows.text(fields, "prompt")
   match = re.search(rf"^def {re.escape(name)}\s*\(", stub, re.MULTILINE)
   if not match:

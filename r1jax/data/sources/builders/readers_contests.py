@@ -21,7 +21,7 @@ _TIME = re.compile(r"^Time Limit: \{'seconds': (\d+), 'nanos': (\d+)\}",
                    re.MULTILINE)
 _MEMORY = re.compile(r"^Memory Limit: (\d+) Bytes", re.MULTILINE)
 _LITERAL_CHARS = 50_000_000
-# What a pickle of one text consists of.
+# Opcodes in the pickle of a single text.
 _TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 _PLAIN_PICKLE = {
     *_TEXTS, "PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT",
@@ -29,16 +29,16 @@ _PLAIN_PICKLE = {
 
 
 def code_contests(files: Sequence[epath.Path], split: str) -> Items:
-  """Rows {problem, tests: {inputs, outputs}}, tests maybe a Python literal.
+  """Rows {problem, tests: {inputs, outputs}}; tests may be a Python literal.
 
-  CodeContests (Li et al., arXiv:2203.07814) in the packing of rllm.
+  CodeContests (Li et al., arXiv:2203.07814) in the format of rllm.
   """
   del split
 
   def parse(row: Row) -> Prompt:
     problem = rows.text(row.fields, "problem")
     tests = _tests(row.fields.get("tests"))
-    # Most of its problems are from Codeforces, whose checkers read words.
+    # Most problems are from Codeforces, whose checkers compare words.
     reference = {"kind": "stdin", **tests, **_limits(problem),
                  "compare": "tokens"}
     return _prompt(
@@ -49,13 +49,14 @@ def code_contests(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def livecodebench(files: Sequence[epath.Path], split: str) -> Items:
-  """Rows of the upstream files (arXiv:2403.07974), their tests as JSON text.
+  """Rows of the publisher's files (arXiv:2403.07974), with tests as JSON text.
 
-  Outputs are compared as its own runner does: line by line, numbers exactly.
+  Outputs are compared as by the publisher's runner: line by line, numbers
+  exactly.
 
-  Private tests are shipped as a compressed pickle of JSON text. Loading a
-  pickle can run any code, so none is loaded: it is taken apart, and what is
-  more than one text is malformed. JSON in the form of the public ones will do.
+  Private tests are published as a compressed pickle of JSON text. Loading a
+  pickle can run any code, so it is not loaded but parsed, and one that is not a
+  single text is malformed. Private tests may also be JSON like the public ones.
   """
   del split
 
@@ -97,10 +98,10 @@ def livecodebench(files: Sequence[epath.Path], split: str) -> Items:
 def codeforces(files: Sequence[epath.Path], split: str) -> Items:
   """Rows of open-r1/codeforces: statement, rating, official_tests.
 
-  Left out, as no comparison of outputs can judge them: problems whose several
-  right outputs need a checker (`generated_checker`), interactive ones, those
-  that read files, and those whose official tests are not complete. metadata:
-  rating, contest_id, contest_start (seconds), title.
+  Left out are problems that cannot be judged by comparing outputs: those with
+  several right outputs, which need a checker (`generated_checker`), interactive
+  ones, those that read files, and those with incomplete official tests.
+  metadata: rating, contest_id, contest_start (seconds), title, index.
   """
   del split
 
@@ -175,7 +176,7 @@ def _tests(tests: Any) -> dict[str, list[str]]:
 
 
 def _limits(problem: str) -> dict[str, float | int]:
-  """The limits that the statement ends with: seconds and megabytes a test."""
+  """The limits at the end of the statement: seconds and megabytes per test."""
   limits = {}
   if match := _TIME.search(problem):
     limits["seconds"] = int(match[1]) + int(match[2]) / 1e9
@@ -203,10 +204,10 @@ def _cases(fields: Mapping[str, Any], key: str) -> list[dict[str, str]]:
 
 
 def _unpacked(text: str) -> str:
-  """The one text in base64 of a zlib stream of a pickle, which is not loaded.
+  """The text in a base64-encoded zlib stream of a pickle, without loading it.
 
   Raises:
-    ValueError: it is something else, or larger than `_LITERAL_CHARS`.
+    ValueError: it is anything else, or larger than `_LITERAL_CHARS` bytes.
   """
   try:
     unpacking = zlib.decompressobj()
@@ -225,7 +226,7 @@ def _unpacked(text: str) -> str:
 
 
 def _call(case: Mapping[str, str]) -> list[Any]:
-  """[arguments, expected]: the input has one JSON value a line."""
+  """[arguments, expected]; the input has one JSON value per line."""
   try:
     arguments = [json.loads(line) for line in case["input"].split("\n")
                  if line.strip()]
@@ -246,7 +247,7 @@ def _function_name(fields: Mapping[str, Any]) -> str:
 
 
 def _signature(fields: Mapping[str, Any], name: str) -> str:
-  """The starter code's method as a function."""
+  """The signature of the starter code's method as that of a function."""
   match = re.search(
       rf"def {name}\(\s*self\s*,?\s*([^:]*(?::[^:]*)*?)\)\s*(->[^:\n]*)?:",
       rows.text(fields, "starter_code"))

@@ -14,15 +14,14 @@ from r1jax.core.prompt import Prompt, ask
 from r1jax.data.sources.builders import rows, wording
 from r1jax.data.sources.builders.rows import Items, Row
 
-ARTICLES = "articles*.jsonl"  # of FRAMES, beside its table
+ARTICLES = "articles*.jsonl"  # FRAMES' articles, in the folder of its table
 
 
 def drop(files: Sequence[epath.Path], split: str) -> Items:
   """Object of {passage, qa_pairs: [{question, answer, validated_answers}]}.
 
-  Dua et al., arXiv:1903.00161. An answer is a number, spans or a date, as the
-  publisher's own evaluator reads them; a question's answers are all that any
-  annotator gave.
+  Dua et al., arXiv:1903.00161. An answer is a number, spans or a date, as in
+  the publisher's evaluator; the answers of all annotators are right.
   """
   del split
 
@@ -80,10 +79,10 @@ def chinese_simpleqa(files: Sequence[epath.Path], split: str) -> Items:
 def frames(files: Sequence[epath.Path], split: str) -> Items:
   """Table {Prompt, Answer, reasoning_types, wiki_links} (arXiv:2409.12941).
 
-  With the articles in the question (the oracle's context, as R1 was evaluated):
-  the publisher gives links alone, so their texts are rows {link, text} of a
-  file `articles*.jsonl` beside. Without such a file the question stands alone,
-  and metadata "articles" is 0.
+  The question includes the articles (oracle context, as in R1's evaluation).
+  The publisher gives only links, so the texts must be rows {link, text} of a
+  file `articles*.jsonl` in the same folder. Without such a file the question is
+  asked without articles, and metadata "articles" is 0.
   """
   del split
   articles: dict[str, str] = {}
@@ -112,7 +111,7 @@ def frames(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def _pairs(passage: Any) -> list[Any]:
-  """A passage once for each of its questions."""
+  """The passage with each of its questions."""
   pairs = passage.get("qa_pairs") if isinstance(passage, dict) else None
   if not isinstance(pairs, list) or not all(
       isinstance(pair, dict) for pair in pairs):
@@ -121,7 +120,7 @@ def _pairs(passage: Any) -> list[Any]:
 
 
 def _spans(answer: Any) -> list[str]:
-  """An answer of DROP as texts; [] where it is none."""
+  """The spans of one of DROP's answers; [] if it has none."""
   if not isinstance(answer, Mapping):
     return []
   number, spans = answer.get("number"), answer.get("spans")

@@ -1,6 +1,6 @@
 """Readers of general prompts: IFEval, preferences, and prompts of any domain.
 
-`prompts` is how own data come in: JSON Lines in the form of `record`.
+`prompts` reads the user's own prompts: JSON Lines in the format of `record`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def ifeval(files: Sequence[epath.Path], split: str) -> Items:
     if (not isinstance(kwargs, list) or len(kwargs) != len(ids)
         or not all(isinstance(each, dict) for each in kwargs)):
       raise ValueError(f"'kwargs' is not a list of {len(ids)} objects")
-    # Some publishers fill what an instruction does not use with null.
+    # Some publishers set arguments that an instruction does not use to null.
     kwargs = [{key: value for key, value in each.items() if value is not None}
               for each in kwargs]
     return _prompt(
@@ -37,14 +37,14 @@ def ifeval(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def pandalm(files: Sequence[epath.Path], split: str) -> Items:
-  """Pairs of responses with three people's votes (arXiv:2306.05087).
+  """Pairs of responses with the votes of three people (arXiv:2306.05087).
 
-  A vote is 1 or 2, the better response, or 0, a tie. No rule judges them.
+  A vote is 1 or 2 (the better response) or 0 (a tie). No rule judges answers.
   """
   del split
 
   def parse(row: Row) -> Prompt:
-    # One of the two may be empty.
+    # One of the two fields may be empty.
     said = [row.fields.get(key) for key in ("instruction", "input")]
     if not all(isinstance(part, str) for part in said) or not any(
         part.strip() for part in said):
@@ -61,7 +61,7 @@ def pandalm(files: Sequence[epath.Path], split: str) -> Items:
 
 def prompts(
     files: Sequence[epath.Path], split: str, domain: str = "") -> Items:
-  """Own prompts of JSON Lines; with `domain` only those of that domain."""
+  """The user's own prompts in JSON Lines, of one domain or of all ("")."""
   del split
   seen: dict[int, str] = {}
 
@@ -76,7 +76,7 @@ def prompts(
 
 
 def _response(fields: Mapping[str, Any], key: str) -> str:
-  """A response, maybe empty; the publisher turned "True" into a JSON true."""
+  """A response, possibly empty; "True" is a JSON true in the published file."""
   value = fields.get(key)
   if isinstance(value, bool):
     return str(value)

@@ -16,7 +16,7 @@ from r1jax.data.sources.builders.rows import Items, Row
 
 _OPTION = re.compile(r"^\(([A-Z])\) (.*)$", re.MULTILINE)
 _LETTER = re.compile(r"\(([A-Z])\)")
-# What tasks without lettered options want as an answer.
+# Instruction on the answer's form, for tasks without lettered options.
 _ANSWERS = {
     "boolean_expressions": wording.TRUTH,
     "causal_judgement": wording.YES_NO,
@@ -34,9 +34,9 @@ _ANSWERS = {
 def bbh(files: Sequence[epath.Path], split: str) -> Items:
   """Files TASK.json of {canary, examples: [{input, target}]}.
 
-  Suzgun et al., arXiv:2210.09261. The canary stays in the metadata, out of
-  the question. Three rows whose options were cut at a comma, so that the
-  target is none of them, are malformed.
+  Suzgun et al., arXiv:2210.09261. The canary is kept in the metadata. Three
+  published rows are malformed: their options are split at a comma, so that the
+  target is not among them.
   """
   del split
 
@@ -67,7 +67,7 @@ def bbh(files: Sequence[epath.Path], split: str) -> Items:
 def logicbench(files: Sequence[epath.Path], split: str) -> Items:
   """Files KIND/LOGIC/RULE/data_instances.json of samples (arXiv:2404.15522).
 
-  KIND is BQA (yes-no questions, several a sample) or MCQA (one of choices).
+  KIND is BQA (several yes-no questions per sample) or MCQA (multiple choice).
   """
   del split
   return rows.elements(files, _logicbench, key="samples", expand=_questions)
@@ -92,7 +92,7 @@ def game24(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def cruxeval(files: Sequence[epath.Path], split: str) -> Items:
-  """The output of a program {code, input, output} (arXiv:2401.03065)."""
+  """Predict a program's output: {code, input, output} (arXiv:2401.03065)."""
   del split
 
   def parse(row: Row) -> Prompt:
@@ -106,7 +106,7 @@ def cruxeval(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def cruxeval_input(files: Sequence[epath.Path], split: str) -> Items:
-  """The same backwards: an input that gives the output."""
+  """Find an input for which the program of `cruxeval` returns the output."""
   del split
 
   def parse(row: Row) -> Prompt:
@@ -125,8 +125,8 @@ def cruxeval_input(files: Sequence[epath.Path], split: str) -> Items:
 def cluewsc(files: Sequence[epath.Path], split: str) -> Items:
   """Rows {text, target: {span1_text, span2_text}, label: "true" or "false"}.
 
-  CLUE's Chinese Winograd schemes (arXiv:2004.05986): whether the pronoun
-  (span 2) means span 1.
+  CLUE's Chinese Winograd schemas (arXiv:2004.05986): whether the pronoun (span
+  2) refers to span 1.
   """
   del split
 
@@ -165,7 +165,7 @@ def _program(row: Row) -> tuple[str, str, str]:
 
 
 def _questions(sample: Any) -> list[Any]:
-  """A sample once for each of its questions and answers."""
+  """The sample with each of its questions and answers."""
   pairs = sample.get("qa_pairs") if isinstance(sample, dict) else None
   if not isinstance(pairs, list) or not all(
       isinstance(pair, dict) for pair in pairs):
@@ -190,7 +190,7 @@ def _logicbench(row: Row) -> Prompt:
   if answer not in choices:
     raise ValueError(f"the answer {answer!r} is none of the choices")
   rows.text(choices, answer)
-  # A choice that nobody wrote is none.
+  # Leave out empty choices.
   there = [key for key in choices if choices[key] != ""]
   by_letter = wording.options([rows.text(choices, key) for key in there])
   letter = wording.LETTERS[there.index(answer)]

@@ -13,7 +13,7 @@ from r1jax.core.prompt import Prompt, ask
 from r1jax.data.sources.builders import rows
 from r1jax.data.sources.builders.rows import Items, Row
 
-# GSM8K has no validation split: every 32nd row of train.jsonl serves as one.
+# GSM8K has no validation split: every 32nd row of train.jsonl is used as one.
 VALIDATION_EVERY = 32
 
 _FINAL = re.compile(r"####\s*([-+]?\$?[\d,]*\.?\d+)\s*$")
@@ -22,7 +22,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def gsm8k(files: Sequence[epath.Path], split: str) -> Items:
-  """Rows {question, answer}; the gold is the number after `####`.
+  """Rows {question, answer}; the reference is the number after `####`.
 
   Cobbe et al., arXiv:2110.14168.
   """
@@ -43,9 +43,9 @@ def gsm8k(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def math(files: Sequence[epath.Path], split: str) -> Items:
-  """Rows {problem, solution}; the gold is `answer`, else the last box.
+  """Rows {problem, solution}; the reference is `answer`, else the last box.
 
-  Hendrycks et al., arXiv:2103.03874: one file of rows, or one file a row.
+  Hendrycks et al., arXiv:2103.03874: one file of rows, or one file per row.
   """
   del split
 
@@ -67,7 +67,10 @@ def math(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def aime(files: Sequence[epath.Path], split: str) -> Items:
-  """Tables or JSON Lines of Problem (or Question) and Answer, any case."""
+  """Tables or JSON Lines with the columns Problem (or Question) and Answer.
+
+  Column names may be in upper or lower case.
+  """
   del split
 
   def parse(row: Row) -> Prompt:
@@ -87,10 +90,10 @@ def aime(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def cnmo(files: Sequence[epath.Path], split: str) -> Items:
-  """Rows {question or problem, answer}: answers are any expression.
+  """Rows {question or problem, answer}; the answer is any expression.
 
-  China's national olympiad (CNMO) as LiveMathBench has it
-  (arXiv:2412.13147); `language` is by the question's own script.
+  China's national olympiad (CNMO) in the files of LiveMathBench
+  (arXiv:2412.13147). `language` is "zh" if the question has Chinese characters.
   """
   del split
 
@@ -157,10 +160,10 @@ def mgsm(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def last_box(solution: str) -> str:
-  """What stands in the last `\\boxed{}` of a solution.
+  """The content of the last `\\boxed{}` of a solution.
 
   Raises:
-    ValueError: there is none, or its braces do not close.
+    ValueError: there is none, it is empty, or its braces do not close.
   """
   start = max(solution.rfind(f"\\{name}") for name in ("boxed", "fbox"))
   if start < 0:
@@ -168,7 +171,7 @@ def last_box(solution: str) -> str:
   opened = re.match(r"\\f?box(?:ed)?\s*", solution[start:])
   rest = solution[start + opened.end():]
   if not rest.startswith("{"):
-    # `\boxed 5$`, as a few solutions write it.
+    # A few solutions have `\boxed 5$`.
     inside = re.match(r"[^\s$.]*", rest).group()
     if not inside:
       raise ValueError("the last \\boxed of the solution is empty")

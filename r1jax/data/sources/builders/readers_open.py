@@ -1,4 +1,5 @@
-"""Readers of open questions that a judge compares with a baseline's answers."""
+"""Readers of open questions, whose answers a judge compares with a baseline's.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +14,16 @@ from r1jax.core.prompt import Prompt, ask
 from r1jax.data.sources.builders import rows
 from r1jax.data.sources.builders.rows import Items, Row
 
-DIFFICULTY = "instruction_difficulty.csv"  # of AlpacaEval, beside
-BASELINE = "model_answer/*.jsonl"  # of Arena-Hard, beside
+DIFFICULTY = "instruction_difficulty.csv"  # of AlpacaEval, in the same folder
+BASELINE = "model_answer/*.jsonl"  # of Arena-Hard, in the same folder
 
 
 def alpaca_eval(files: Sequence[epath.Path], split: str) -> Items:
   """Array of {instruction, output, generator, dataset}: the baseline's file.
 
   AlpacaEval 2 (arXiv:2404.04475): alpaca_eval_gpt4_baseline.json has the
-  answers that it compares with. metadata: baseline, generator, dataset, and
-  difficulty where the publisher's table of it lies beside.
+  baseline's answers. metadata: baseline, generator, dataset, and difficulty if
+  the publisher's table `DIFFICULTY` is in the same folder.
   """
   del split
   difficulty = {}
@@ -49,7 +50,7 @@ def arena_hard(files: Sequence[epath.Path], split: str) -> Items:
   """Rows {uid, prompt, category, cluster}, or {question_id, turns}.
 
   Arena-Hard (arXiv:2406.11939), versions 0.1 and 2.0. metadata "baseline" is
-  the answer of the one file under model_answer/, where there is one.
+  the answer in the only file under model_answer/, if there is one.
   """
   del split
   answers = _baseline(files[0].parent)
@@ -74,9 +75,9 @@ def arena_hard(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def mt_bench(files: Sequence[epath.Path], split: str) -> Items:
-  """Rows {question_id, category, turns}; the first turn alone is asked.
+  """Rows {question_id, category, turns}; only the first turn is asked.
 
-  Zheng et al., arXiv:2306.05685. A second turn needs the first's answer.
+  Zheng et al., arXiv:2306.05685. The second turn would need the first answer.
   """
   del split
 
@@ -94,18 +95,18 @@ def mt_bench(files: Sequence[epath.Path], split: str) -> Items:
 
 
 def _baseline(folder: epath.Path) -> dict[str, str]:
-  """Question to answer, of the one model whose file is there.
+  """{question id: the baseline's answer}; {} without a file of answers.
 
   Raises:
-    ValueError: there are several, or the file has another form.
+    ValueError: there are several files, or the file has another format.
   """
   paths = sorted(folder.glob(BASELINE))
   if not paths:
     return {}
   if len(paths) > 1:
     raise ValueError(
-        f"{folder} has the answers of {', '.join(p.stem for p in paths)};"
-        f" leave the baseline's alone under {BASELINE}")
+        f"{folder} has the answers of {', '.join(p.stem for p in paths)}; keep"
+        f" only the baseline's file under {BASELINE}")
   return dict(_answers(paths[0]))
 
 

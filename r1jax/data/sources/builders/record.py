@@ -1,4 +1,4 @@
-"""One record for every domain: a `Prompt` as tfds and as JSON Lines keep it."""
+"""The record of a `Prompt` in tfds and in JSON Lines, for all domains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _JSON = ("messages", "reference", "metadata")
 
 
 def features() -> tfds.features.FeaturesDict:
-  """What tfds is told: what has no fixed form is JSON text."""
+  """The features for tfds; fields without a fixed form are JSON texts."""
   return tfds.features.FeaturesDict({
       "id": tfds.features.Scalar(dtype=np.int64),
       **{name: tfds.features.Text() for name in (*_TEXTS, *_JSON)},
@@ -29,11 +29,11 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def encode(prompt: Prompt) -> dict[str, Any]:
-  """The record of a prompt; `decode` of it is an equal prompt.
+  """The record of a prompt, which `decode` turns into an equal prompt.
 
   Raises:
-    ValueError: the id is out of range, or a part would not come back from
-      JSON as it was (a tuple, a set, a key that is no string, NaN).
+    ValueError: the id or domain is not allowed, or a field changes when it is
+      stored as JSON (a tuple, a set, a key that is no string, NaN).
   """
   where = f"prompt {prompt.id} of {prompt.source}"
   if not 0 <= prompt.id < MAX_ID:
@@ -53,8 +53,8 @@ def encode(prompt: Prompt) -> dict[str, Any]:
       raise ValueError(f"{where}: {name} is not JSON-ready: {error}") from error
     if json.loads(row[name]) != value:
       raise ValueError(
-          f"{where}: {name} is not JSON-ready: it comes back changed (lists,"
-          " not tuples; keys that are strings)")
+          f"{where}: {name} is not JSON-ready: JSON would change it; use lists,"
+          " not tuples, and strings as keys")
   return row
 
 
@@ -77,18 +77,23 @@ def to_json(prompt: Prompt) -> dict[str, Any]:
 
 
 def from_json(fields: Mapping[str, Any], number: int) -> Prompt:
-  """The prompt of such an object; `number` is its id where it has none.
+  """The prompt of such an object.
 
-  Fields: id, domain, source, messages or question, reference, verifier;
-  optional: language ("en"), metadata ({}), reference where verifier is "".
+  Fields: domain, source, messages or question, reference, verifier; optional
+  are id, language ("en"), metadata ({}), and reference if verifier is "".
+
+  Args:
+    fields: the object.
+    number: the id if the object has none.
+
   Raises:
     ValueError: a field is missing or of the wrong type, or the verifier cannot
-      judge by the reference (`references`); says which.
+      judge by the reference (`references`); the message names it.
   """
   known = {"id", "question", *_TEXTS, *_JSON}
   if unknown := sorted(set(fields) - known):
     raise ValueError(
-        f"field {unknown[0]!r} is unknown; what a data set adds goes under"
+        f"field {unknown[0]!r} is unknown; put further fields under"
         " 'metadata'")
   number = fields.get("id", number)
   if type(number) is not int or not 0 <= number < MAX_ID:

@@ -1,8 +1,8 @@
-"""What each verifier must find in a prompt's reference, checked when read.
+"""Checks that a prompt's reference is what its verifier needs.
 
-A reference of the wrong shape would leave every answer without a verdict, for
-a whole run. What people write naturally is put in order: a number is its text,
-`\\boxed{5}` is 5, a choice may be just its letter.
+With a malformed reference no answer would get a verdict, in a whole run. Some
+forms are normalised: a number becomes text, `\\boxed{5}` becomes 5, and the
+reference of a choice may be only a letter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _BOXED = re.compile(r"\s*\$*\\f?boxed\s*\{(.*)\}\$*\s*", re.DOTALL)
-_KEYS = {  # by verifier, the keys of its reference and their types
+_KEYS = {  # {verifier: {key of its reference: type}}
     "code": {"kind": str},
     "bugfix": {"kind": str},
     "literal": {"value": str},
@@ -25,12 +25,12 @@ _KEYS = {  # by verifier, the keys of its reference and their types
     "harm": {"harmful": bool, "jailbreak": bool, "refusals": list,
              "advice": list},
 }
-_KINDS = {  # by kind of tests, what a program's reference has beside it
+_KINDS = {  # {kind of tests: {further key of a program's reference: type}}
     "stdin": {"inputs": list, "outputs": list},
     "function": {"entry_point": str, "cases": list},
     "asserts": {"entry_point": str, "test": str},
 }
-# As `rewards.programs` has them.
+# Equal to those of `rewards.programs`.
 COMPARISONS = ("lines", "exact", "tokens", "decimals", "floats")
 PACKAGES = ("numpy",)
 _OTHER = ("math", "choice", "exact", "set", "grid", "puzzle", "instructions")
@@ -38,10 +38,10 @@ VERIFIERS = (*_OTHER, *_KEYS)
 
 
 def checked(verifier: str, reference: Any) -> Any:
-  """The reference as its verifier reads it.
+  """The reference, normalised for its verifier.
 
-  A verifier that is not one of VERIFIERS is taken for one of the caller's own,
-  unless its name is nearly one of these.
+  An unknown verifier is assumed to be the user's own, unless its name is
+  similar to one of VERIFIERS.
 
   Raises:
     ValueError: the verifier is misspelt, or cannot judge by this reference.

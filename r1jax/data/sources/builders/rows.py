@@ -1,7 +1,7 @@
-"""Rows of local files: numbered, checked, the malformed ones told apart.
+"""Reads rows of local files: numbers and checks them, reports malformed ones.
 
-A parser makes the `Prompt` of one row, or None where the row is none of the
-split's, or raises a ValueError that says what is wrong with the row.
+A parser returns the `Prompt` of a row, or None if the row is not in the split,
+or raises a ValueError that says what is wrong with the row.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from etils import epath
 
 from r1jax.core.prompt import Prompt
 
-MAX_BAD_SHARE = 0.01
-VALUES = "*"  # in place of a key: all values of an object
+MAX_BAD_SHARE = 0.01  # largest share of malformed rows in a file
+VALUES = "*"  # instead of a key: all values of an object
 
 
 class BadRow(NamedTuple):
-  """A malformed row: its file, its line (from 1) and what is wrong."""
+  """A malformed row: its file, its line (from 1) and the reason."""
 
   file: str
   line: int
@@ -33,14 +33,14 @@ class BadRow(NamedTuple):
 
 
 class Row(NamedTuple):
-  """A row as it is parsed.
+  """A row, the input of a parser.
 
   Attributes:
-    number: from 0 over all files of the split; it becomes the prompt's id.
-    file: where it is from.
-    line: its line there, from 1; in a JSON array the element's number.
+    number: counted from 0 over all files of the split; the prompt's id.
+    file: that it is from.
+    line: its line in the file, from 1; in a JSON array the element's number.
     fields: a mapping (JSON objects, tables with a header) or a list of texts
-      (tables without); a text until it is decoded.
+      (tables without a header); the raw text before it is decoded.
   """
 
   number: int
@@ -54,10 +54,11 @@ Items = Iterator[Prompt | BadRow]
 
 
 def jsonl(paths: Sequence[epath.Path], parse: Parser) -> Items:
-  """Prompts of JSON Lines files (plain or .gz), one object a line, or Parquet.
+  """Prompts of JSON Lines files (plain or .gz), or of Parquet files.
 
   Raises:
-    ValueError: a file is unreadable or empty, or over 1 % of it is malformed.
+    ValueError: a file is unreadable or empty, or more than 1 % of its rows are
+      malformed.
   """
   number = 0
   for path in paths:
@@ -78,17 +79,18 @@ def jsonl(paths: Sequence[epath.Path], parse: Parser) -> Items:
 def elements(
     paths: Sequence[epath.Path], parse: Parser, key: str = "",
     expand: Callable[[Any], list[Any]] = lambda element: [element]) -> Items:
-  """Prompts of JSON files: an array, or the one under `key` of an object.
+  """Prompts of JSON files with an array of objects.
 
-  A file of JSON Lines is read as that, whatever its name.
+  A file of JSON Lines is read as such, whatever its name.
 
   Args:
     paths: the files.
-    parse: gets the elements; with `key` the object's other entries are added
-      to each under "_file".
-    key: where the array is; `VALUES`: the object's values, each an object, are
-      the elements.
-    expand: the rows that an element holds.
+    parse: gets the elements; with `key` the other fields of the file's object
+      are added to each under "_file".
+    key: of the array in the file's object; "" if the file is an array; `VALUES`
+      if the elements are the values of the file's object.
+    expand: an element -> its rows.
+
   Raises:
     ValueError: as `jsonl`.
   """
@@ -122,7 +124,7 @@ def elements(
 
 
 def objects(paths: Sequence[epath.Path], parse: Parser) -> Items:
-  """Prompts of many small files, one JSON object each; 1 % is of the files.
+  """Prompts of many files with one JSON object each; at most 1 % malformed.
 
   Raises:
     ValueError: as `jsonl`.
@@ -142,12 +144,13 @@ def table(
 
   Args:
     paths: the files.
-    parse: gets a mapping by column name, or a list where there is no header.
+    parse: gets a mapping by column name, or a list if there is no header.
     header: whether the first row names the columns.
-    columns: how many a file without a header has.
-    delimiters: the one that the first line has most often is the file's.
-    quoting: as the csv module names it.
+    columns: number of columns of a file without a header.
+    delimiters: candidates; the most frequent in the first line is used.
+    quoting: a constant of the csv module.
     encodings: tried in order.
+
   Raises:
     ValueError: as `jsonl`.
   """
@@ -179,10 +182,11 @@ def table(
 
 def checked(
     unit: epath.Path, rows: Iterable[Row], parse: Parser) -> Items:
-  """Parsed rows; at the end an error if more than 1 % of them are malformed.
+  """Parses rows; yields prompts and malformed rows.
 
   Raises:
-    ValueError: that, naming the first three; or `unit` has no rows.
+    ValueError: at the end, if more than 1 % of the rows are malformed (the
+      message shows the first three), or there are no rows.
   """
   bad, total = [], 0
   for row in rows:
@@ -203,7 +207,7 @@ def text(fields: Mapping[str, Any], key: str) -> str:
   """The text under `key`.
 
   Raises:
-    ValueError: there is none, or only spaces.
+    ValueError: there is none, it is blank, or it has lone surrogates.
   """
   value = fields.get(key)
   if not isinstance(value, str) or not value.strip():
@@ -212,12 +216,12 @@ def text(fields: Mapping[str, Any], key: str) -> str:
     try:
       value.encode()
     except UnicodeEncodeError as error:
-      raise ValueError(f"half a character under {key!r}") from error
+      raise ValueError(f"a lone surrogate under {key!r}") from error
   return value
 
 
 def integer(fields: Mapping[str, Any], key: str, low: int, high: int) -> int:
-  """The whole number low..high under `key`, which a table has as text.
+  """The integer in low..high under `key`, which may be text, as in tables.
 
   Raises:
     ValueError: there is none.
@@ -231,7 +235,7 @@ def integer(fields: Mapping[str, Any], key: str, low: int, high: int) -> int:
 
 
 def texts(fields: Mapping[str, Any], key: str, least: int = 1) -> list[str]:
-  """The list of at least so many texts (each may be empty) under `key`.
+  """The list of at least `least` texts (which may be empty) under `key`.
 
   Raises:
     ValueError: there is none.
@@ -282,7 +286,7 @@ def _mapping(row: Row) -> Row:
 def _reason(error: Exception) -> str:
   if isinstance(error, UnicodeDecodeError):
     return "not UTF-8"
-  # The line is said elsewhere.
+  # The line is reported by the caller.
   where = f"column {error.colno}: " if hasattr(error, "colno") else ""
   return f"not JSON ({where}{getattr(error, 'msg', error)})"
 
@@ -300,7 +304,7 @@ def _decoded(path: epath.Path, encodings: tuple[str, ...]) -> str:
 def _records(
     whole: str, delimiter: str, quoting: int,
 ) -> Iterator[tuple[int, list[str] | str]]:
-  """(line where it ends, cells or what is wrong) of every record."""
+  """(line where it ends, its cells or the error) of every record."""
   reader = csv.reader(
       io.StringIO(whole, newline=""), delimiter=delimiter, quoting=quoting,
       strict=True)

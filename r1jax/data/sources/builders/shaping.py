@@ -1,4 +1,4 @@
-"""Which code shapes a prompt: prepared data is stale when that has changed."""
+"""A digest of the code that makes prompts, to detect stale prepared data."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import importlib.metadata
 import pathlib
 from collections.abc import Iterator, Sequence
 
-_TOP = pathlib.Path(__file__).parents[4]  # where the package lies
+_TOP = pathlib.Path(__file__).parents[4]  # the folder that has the package
 _PACKAGE = "r1jax"
 
 
 @functools.cache
 def digest(modules: tuple[str, ...]) -> str:
-  """Of the sources of modules and of all of r1jax that they import.
+  """SHA-256 of the sources of modules and of the r1jax modules they import.
 
-  Of other packages the version counts, such as that of reasoning-gym, whose
-  tasks are prompts.
+  It includes the versions of other packages that they import, such as
+  reasoning-gym, whose tasks are prompts.
 
   Args:
-    modules: by their dotted names.
+    modules: dotted names.
   """
   sources: dict[str, bytes] = {}
   others: set[str] = set()
@@ -46,7 +46,7 @@ def digest(modules: tuple[str, ...]) -> str:
 
 
 def _file(name: str) -> pathlib.Path | None:
-  """Of a module of this package; None where a name is something in one."""
+  """The file of a module of this package; None if `name` is not a module."""
   base = _TOP.joinpath(*name.split("."))
   for path in (base.with_suffix(".py"), base / "__init__.py"):
     if path.is_file():
@@ -55,7 +55,7 @@ def _file(name: str) -> pathlib.Path | None:
 
 
 def _imports(source: bytes, name: str) -> Iterator[str]:
-  """All names that a source imports, wherever it does; modules or not."""
+  """All names that a source imports anywhere; some are not modules."""
   for node in ast.walk(ast.parse(source, name)):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)

@@ -1,4 +1,4 @@
-"""tfds data set of science, technology, engineering: multiple choice."""
+"""tfds data set of multiple choice in science, technology and engineering."""
 
 from __future__ import annotations
 

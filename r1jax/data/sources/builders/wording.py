@@ -1,10 +1,10 @@
-"""How questions are put: every line that is added to a data set's own text."""
+"""The wording of prompts: every line that is added to a data set's text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-MAX_OPTIONS = 10  # the rule for choices knows A to J
+MAX_OPTIONS = 10  # the verifier `choice` knows the letters A to J
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 CHOICE = "Answer with the letter of the right option."
@@ -48,22 +48,22 @@ NUMBER = "Answer with a number."
 
 
 def joined(*parts: str) -> str:
-  """The parts as paragraphs; empty ones are left out."""
+  """The parts as paragraphs, without blank ones."""
   return "\n\n".join(part.strip("\n") for part in parts if part.strip())
 
 
 def fenced(source: str) -> str:
-  """Python source as a block."""
+  """Python source as a fenced block."""
   return f"```python\n{source.strip(chr(10))}\n```"
 
 
 def options(texts: Sequence[str]) -> dict[str, str]:
-  """Texts by letter."""
+  """{letter: text} of options, from A on."""
   return dict(zip(LETTERS, texts))
 
 
 def choice(question: str, by_letter: Mapping[str, str],
            what: str = CHOICE) -> str:
-  """A question with its options, one `A) text` a line, and what to answer."""
+  """A question, its options, one `A) text` per line, and an instruction."""
   lines = "\n".join(f"{letter}) {text}" for letter, text in by_letter.items())
   return joined(question, lines, what)

@@ -32,9 +32,9 @@ wheel window winter wolf wood yellow zebra
 
 
 def prompts(split: str) -> Iterator[Prompt]:
-  """One word or one step of a rule; two rules, one after the other, in "hard".
+  """One cipher or pattern a question; in "hard" two rules in succession.
 
-  The splits share no pair of rule and text. metadata: family.
+  No question is in two splits. metadata: family (the rule's name).
 
   Raises:
     ValueError: no such split.
@@ -54,24 +54,27 @@ def _prompt(dice: draws.Dice, split: str, index: int) -> Prompt | None:
 
 
 def shift(text: str, by: int) -> str:
-  """Caesar: every lower-case letter moved on in the alphabet, z before a."""
+  """Caesar cipher: moves lower-case letters `by` places on, a after z."""
   return "".join(
       _LETTERS[(_LETTERS.index(c) + by) % 26] if c in _LETTERS else c
       for c in text)
 
 
 def atbash(text: str) -> str:
-  """a and z swapped, b and y, and so on."""
+  """Atbash cipher: swaps a with z, b with y, and so on."""
   return text.translate(str.maketrans(_LETTERS, _LETTERS[::-1]))
 
 
 def fence(text: str) -> str:
-  """A rail fence of two rails: letters 1, 3, 5, ..., then 2, 4, 6, ..."""
+  """Rail fence cipher, two rails: letters 1, 3, 5, ..., then 2, 4, 6, ..."""
   return text[::2] + text[1::2]
 
 
 def vigenere(text: str, key: str) -> str:
-  """Each letter moved on by its key letter (a = 0), the key repeated."""
+  """Vigenere cipher: shifts each letter by its key letter (a = 0).
+
+  The key is repeated; both are lower case.
+  """
   return "".join(
       shift(c, _LETTERS.index(key[i % len(key)])) for i, c in enumerate(text))
 

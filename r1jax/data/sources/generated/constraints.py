@@ -1,13 +1,13 @@
-"""Writing tasks whose instructions a rule can check, in IFEval's terms.
+"""Writing tasks with instructions of IFEval's types, which a rule can check.
 
-Instruction-Following Evaluation for Large Language Models (arXiv:2311.07911)
-names the types; ids and arguments are spelled as in its data. The topics,
-words and sentences are our own. Left out: `language:response_language` (all
-here is English) and `detectable_format:constrained_response`.
+The types, their ids and arguments are those of Instruction-Following Evaluation
+for Large Language Models (arXiv:2311.07911). The topics, words and sentences
+are our own. Left out: `language:response_language` (all questions are English)
+and `detectable_format:constrained_response`.
 
-Every text must name its topic and have some different words
-(`length_constraints:distinct_words`, ours): many single instructions, such as
-"use no commas", are followed by one fixed text whatever the topic.
+Every answer must also use its topic's noun and 15 to 25 different words
+(`length_constraints:distinct_words`, our own type). Otherwise one fixed text
+would satisfy many instructions, such as "use no commas", for every topic.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ENDINGS = (
 
 
 class Constraint(NamedTuple):
-  """One instruction: its sentence, its type, its arguments."""
+  """One instruction: its sentence, IFEval's id and arguments."""
 
   sentence: str
   id: str
@@ -55,11 +55,12 @@ class Constraint(NamedTuple):
 
 
 def prompts(split: str) -> Iterator[Prompt]:
-  """A topic, different words, and 1 or 2 instructions more, 3 in "hard".
+  """A topic and 1 or 2 instructions (3 in "hard"), to be met together.
 
-  Instructions that could exclude each other are never given together. The
-  splits share no topic with the same instructions. metadata: level (how many
-  instructions beside topic and different words).
+  The topic's noun and a number of different words are always required too.
+  Instructions that could contradict each other are never combined, and no
+  topic has the same instructions in two splits. metadata: level (the number of
+  instructions besides noun and different words).
 
   Raises:
     ValueError: no such split.
@@ -87,11 +88,11 @@ def _prompt(dice: draws.Dice, split: str, index: int) -> Prompt | None:
 
 
 def _with_topic(topic: str, chosen: list[Constraint]) -> list[Constraint]:
-  """The constraints, and that the topic's noun is used."""
+  """The constraints, preceded by one that requires the topic's noun."""
   noun = topic.split()[-1]
   words = [noun]
   for constraint in chosen:
-    if constraint.id == "keywords:existence":  # one list for all words
+    if constraint.id == "keywords:existence":  # merged into one list
       words += constraint.kwargs["keywords"]
   sentence = (f"Use the word {noun}." if len(words) == 1 else
               f"Use these words: {', '.join(words)}.")
@@ -106,7 +107,7 @@ def _distinct(dice: draws.Dice) -> Constraint:
 
 
 def _compatible(dice: draws.Dice, count: int) -> list[Family]:
-  """Families of which no two claim the same aspect of the text."""
+  """At most `count` families, no two of which share an aspect."""
   chosen, taken = [], set()
   for family, aspects in dice.shuffled(_FAMILIES):
     if len(chosen) < count and not taken & set(aspects.split()):
@@ -240,7 +241,8 @@ def _frequency(dice: draws.Dice, request: str) -> Constraint:
 
 def _letter(dice: draws.Dice, request: str) -> Constraint:
   relation, n = _relation(dice), dice.between(3, 9)
-  # A limit is put on rare letters, a quota on those that take no tricks.
+  # "Less than" on rare letters, "at least" on common ones: both are easy to
+  # meet in natural text.
   letter = dice.pick("jqxz" if relation == "less than" else "bcdfghlmp")
   return Constraint(
       f"Use the letter {letter} {relation} {n} times.",
@@ -274,7 +276,8 @@ def _repeat(dice: draws.Dice, request: str) -> Constraint:
 
 Family = Callable[[draws.Dice, str], Constraint]
 
-# What each may rule out for others; two that share an aspect never meet.
+# Each family and the aspects of the text that it restricts. Two families that
+# share an aspect could contradict each other and are never combined.
 _FAMILIES: tuple[tuple[Family, str], ...] = (
     (_no_comma, "comma"),
     (_lower, "case"),

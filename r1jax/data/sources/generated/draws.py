@@ -1,7 +1,7 @@
-"""Addressed randomness, and splits that share no question.
+"""Random draws for generated data, and splits that share no question.
 
-What is made here is a function of (source, split, index): no storage, no state,
-and the same on every machine and in every process.
+Every row is a pure function of (source, split, index), so it is the same on
+every machine and in every process and nothing has to be stored.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _ATTEMPTS = 2000
 
 
 class Dice:
-  """Draws that depend on an address alone.
+  """Random draws seeded by an address, such as (source, split, index).
 
-  `random.Random.random` under an integer seed is the only sequence that Python
-  promises to keep between versions, so everything is made from it; the address
-  goes through BLAKE2, because `hash` differs from process to process.
+  All draws use `random.Random.random` with an integer seed, the only sequence
+  that Python guarantees to be the same in all versions. The seed is the
+  address's BLAKE2 hash, because `hash` differs between processes.
   """
 
   def __init__(self, *address: str | int):
@@ -52,17 +52,19 @@ class Dice:
     return self.sample(items, len(items))
 
 
-# Makes the row of (split, index) from the dice; None where the draw will not
-# do (no unique solution, or its content belongs to another split).
+# Makes the row of (split, index) with the dice; None if the draw is unsuitable
+# (no unique solution, or `share` assigns its content to another split).
 Make = Callable[[Dice, str, int], Prompt | None]
 
 
 def share(content: Any) -> str:
-  """The split that owns a content: train 80 %, validation and test 10 % each.
+  """The split that a question belongs to, by a hash of its content.
+
+  80 % of all contents belong to "train", 10 % each to "validation" and "test".
 
   Args:
-    content: JSON-ready; what makes two questions the same to a solver, without
-      wording, so that no split holds a rewording of another's question.
+    content: JSON-ready: what determines the answer, without the wording, so
+      that no split has a reworded question of another.
   """
   bucket = _digest(content) % 10
   return "validation" if bucket == 0 else "test" if bucket == 1 else "train"
@@ -71,13 +73,14 @@ def share(content: Any) -> str:
 def distinct(
     source: str, sizes: Mapping[str, int], split: str, make: Make
 ) -> Iterator[Prompt]:
-  """The rows of a split, no question twice.
+  """The rows of a split, all with different questions.
 
   Args:
-    source: the generator's name, part of the address.
-    sizes: rows by split.
-    split: the split wanted.
-    make: draws one row, again until it gives a new one.
+    source: the generator's name, part of the dice's address.
+    sizes: number of rows by split.
+    split: a key of `sizes`.
+    make: draws one row; called until it returns a new question, at most
+      2000 times.
 
   Raises:
     ValueError: no such split.
@@ -88,7 +91,7 @@ def distinct(
 
 
 def check(sizes: Mapping[str, int], split: str) -> None:
-  """Raises ValueError where there is no such split."""
+  """Raises ValueError if there is no such split."""
   if split not in sizes:
     raise ValueError(f"split={split!r}: choose from {', '.join(sizes)}")
 

@@ -1,9 +1,10 @@
 """Small Python tasks: write a function, write a program, repair a function.
 
-Every task is made from a template with numbers in it. What the tests expect is
-computed here by a function of our own, never by running the solution's source,
-so that the two can be compared. The expected values differ (else fixed answers
-would do), and every program that is to be repaired fails at least one test.
+Every task is a template with random numbers. The expected values of its tests
+are computed by a Python function here, not by running the solution's source, so
+that tests can compare the two. At least 4 of the 8 expected values are
+different (2 for truth values), so a constant answer fails; and every function
+to be repaired fails at least one test.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ class Task(NamedTuple):
   """A function to write.
 
   Attributes:
-    does: goes on "f(...) " in the question.
-    arguments: the parameters' names.
-    body: lines of a right body.
-    compute: what f returns.
-    draw: the arguments of one test.
-    bug: lines of a wrong body.
-    wrong: what the wrong body returns.
+    does: completes "Write a Python function f(...) that ".
+    arguments: the parameters' names, as in the signature.
+    body: source lines of a correct body.
+    compute: the correct return value for the arguments.
+    draw: makes the arguments of one test.
+    bug: source lines of an incorrect body.
+    wrong: the incorrect body's return value for the arguments.
   """
 
   does: str
@@ -42,13 +43,13 @@ class Task(NamedTuple):
 
 
 class Program(NamedTuple):
-  """A program to write: reads lines, prints lines.
+  """A program to write, which reads stdin and prints to stdout.
 
   Attributes:
-    does: goes on "Write a Python program that ".
-    source: a right program.
-    compute: what it prints for its input.
-    draw: one input.
+    does: completes "Write a Python program that ".
+    source: a correct program.
+    compute: the correct stdout for a stdin.
+    draw: makes one stdin.
   """
 
   does: str
@@ -58,11 +59,11 @@ class Program(NamedTuple):
 
 
 def prompts(split: str) -> Iterator[Prompt]:
-  """Functions, programs and repairs; "hard" has three list steps in a row.
+  """Functions, programs and repairs; "hard" has functions of three list steps.
 
-  The splits share no template with the same numbers, whatever is asked of it.
-  metadata: kind (function, stdin or bugfix), family, solution (source), and
-  buggy (source) of a repair.
+  No template has the same numbers in two splits, whether to write or to
+  repair. metadata: kind (function, stdin or bugfix), family, solution (source)
+  and, for bugfix, buggy (source).
 
   Raises:
     ValueError: no such split.
@@ -97,7 +98,10 @@ def _prompt(dice: draws.Dice, split: str, index: int) -> Prompt | None:
 
 
 def _function(dice: draws.Dice, task: Task, repair: bool):
-  """(question, reference, solution, buggy), or None if the tests are weak."""
+  """(question, reference, solution, buggy); None if the tests are too weak.
+
+  That is, `_alike`, or to be repaired and passed by the incorrect body.
+  """
   calls = [task.draw(dice) for _ in range(CASES)]
   expected = [task.compute(*call) for call in calls]
   if _alike(expected):
@@ -126,7 +130,7 @@ def _program(dice: draws.Dice, task: Program):
 
 
 def _alike(values: Sequence[Any]) -> bool:
-  """Whether fewer than 4 of the values differ; of truth values, 2."""
+  """Whether there are fewer than 4 different values (2 for truth values)."""
   least = 2 if isinstance(values[0], bool) else 4
   return len(set(map(repr, values))) < least
 
@@ -139,7 +143,7 @@ def _should(does: str) -> str:
   return "return" + does.removeprefix("returns")
 
 
-# What the tests call with.
+# Arguments of one test.
 
 
 def _integer(dice: draws.Dice) -> tuple:
@@ -162,7 +166,7 @@ def _text(dice: draws.Dice) -> tuple:
   return ("".join(dice.pick(_LETTERS) for _ in range(dice.between(0, 10))),)
 
 
-# Families of functions.
+# Families of functions: each draws the numbers of its template.
 
 
 def _affine(dice: draws.Dice) -> Task:
@@ -347,7 +351,7 @@ def _ordinal(n: int) -> str:
 
 
 def _pipeline(dice: draws.Dice) -> Task:
-  """Three steps over a list; each is (words, source, function)."""
+  """Three steps on a list; each is (words, source, function)."""
   a, b, c, d = (dice.between(2, 9) for _ in range(4))
   steps = dice.sample((
       (f"add {a} to each", f"xs = [x + {a} for x in xs]",

@@ -1,11 +1,16 @@
-"""Tasks of reasoning-gym 0.1.25: puzzles and sums made by rule, no download.
+"""Tasks of reasoning-gym 0.1.25: generated puzzles and sums, no download.
 
-Of its 106 tasks those are here that give the same entries in every process
-(`codeio`, `list_functions`, `word_ladder` and four more do not), survive JSON,
-whose own answer is accepted and nothing short of it, where no single answer is
-right more often than not (`syllogism`: "Yes" to 3 of 4), and whose questions
-are short enough to train on. `gsm_symbolic` is left out: it is made after
-GSM8K, whose test split serves to evaluate.
+Of its 106 tasks, TASKS has those that
+
+  - make the same entries in every process (`codeio`, `list_functions`,
+    `word_ladder` and four more do not),
+  - survive a round trip through JSON,
+  - accept their own answer and reject incomplete ones,
+  - have no single answer to most questions (`syllogism`: "Yes" to 3 of 4), and
+  - have questions that are short enough to train on.
+
+`gsm_symbolic` is left out because it is derived from GSM8K, whose test split is
+used for evaluation.
 """
 
 from __future__ import annotations
@@ -18,8 +23,9 @@ from typing import Any
 from r1jax.core.prompt import Prompt, ask
 from r1jax.data.sources.generated import draws
 
-# Category to tasks. The paper's kinds: ciphers (caesar_cipher), zebra puzzles,
-# 24 (puzzle24, countdown) and probability (coin_flip, dice).
+# Category -> tasks. The kinds that the R1 paper names are among them: ciphers
+# (caesar_cipher), zebra puzzles, the 24 game (puzzle24, countdown), probability
+# (coin_flip, dice).
 TASKS = {
     "algebra": ("simple_equations",),
     "arithmetic": (
@@ -45,22 +51,22 @@ TASKS = {
 _MATH = ("algebra", "arithmetic", "geometry")
 _ORDER = tuple(
     (task, category) for category, tasks in TASKS.items() for task in tasks)
-# Some tasks make no more than 15 entries a second (zebra_puzzles, puzzle24).
+# Small, because some tasks make at most 15 entries per second (zebra_puzzles,
+# puzzle24).
 _PER_TASK = {"train": 40, "validation": 3, "test": 3}
 
 SPLITS = {split: rows * len(_ORDER) for split, rows in _PER_TASK.items()}
 
 
 def prompts(split: str) -> Iterator[Prompt]:
-  """The tasks in turn, each at its default difficulty.
+  """The tasks in turn, each with reasoning-gym's default settings.
 
-  reference: the task and its whole entry (question, answer, metadata), as
-  JSON gives it back. metadata: task, category.
+  reference: task (its name) and entry (reasoning-gym's question, answer and
+  metadata, after a round trip through JSON). metadata: task, category.
 
   Raises:
     ValueError: no such split.
-    ValueError: (while iterating) reasoning-gym is missing or of another
-      version.
+    ValueError: (while iterating) reasoning-gym 0.1.25 is not installed.
   """
   return draws.distinct("gym", SPLITS, split, _prompt)
 
@@ -78,26 +84,27 @@ def _prompt(dice: draws.Dice, split: str, index: int) -> Prompt | None:
 
 
 def _entry(task: str, seed: int) -> dict[str, Any]:
-  # A data set of one: its only entry is a function of the seed.
+  # A data set of one entry, which is a function of the seed.
   made = _create()(task, size=1, seed=seed)[0]
   return json.loads(json.dumps(made))
 
 
 @functools.cache
 def _create():
-  """reasoning-gym's factory; importing it takes seconds, so not on top."""
+  """reasoning-gym's factory; imported here because it takes seconds."""
   import importlib.metadata
 
   try:
     import reasoning_gym
   except ModuleNotFoundError:
     raise ValueError(
-        "the puzzles of 'gym' need reasoning-gym (and a C compiler for one of"
-        " its parts): pip install -e '.[puzzles]'") from None
+        "data='gym' needs reasoning-gym (and a C compiler for one of its"
+        " dependencies): pip install -e '.[puzzles]'") from None
 
   version = importlib.metadata.version("reasoning-gym")
   if version != "0.1.25":
     raise ValueError(
-        f"reasoning-gym {version}: the tasks were chosen, and their answers"
-        " checked, at 0.1.25; pip install reasoning-gym==0.1.25")
+        f"reasoning-gym {version} is installed; the tasks were chosen and"
+        " their answers checked with 0.1.25: pip install"
+        " reasoning-gym==0.1.25")
   return reasoning_gym.create_dataset

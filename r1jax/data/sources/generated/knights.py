@@ -1,8 +1,8 @@
-"""Knights and knaves: who tells the truth, in English and in Chinese.
+"""Knights-and-knaves puzzles in English and Chinese.
 
-Everyone says one thing; a knight's is true, a knave's is false. Of all 2^n
-assignments exactly one fits, which is proved for every puzzle by trying them.
-Even rows are English, odd rows Chinese.
+Each person makes one statement; a knight's is true, a knave's false. All 2^n
+assignments of roles are tried, and a puzzle is kept only if exactly one fits
+its statements. Even rows are English, odd rows Chinese.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ SPLITS = {"train": 2000, "validation": 128, "test": 128, "hard": 128}
 _PEOPLE = {"train": (2, 3, 4), "validation": (2, 3, 4), "test": (2, 3, 4),
            "hard": (5,)}
 
-# JSON-ready: [is, person, whether a knight], [same or different, person,
-# person], [count, n] for "exactly n are knights", and [and, or or iff, is, is].
+# JSON-ready lists: ["is", person, whether a knight]; ["same" or "different",
+# person, person]; ["count", n] for "exactly n are knights"; ["and", "or" or
+# "iff", an "is" statement, an "is" statement]. Persons are indices.
 Statement = Sequence
 
 _NAMES = {
@@ -48,9 +49,9 @@ _JOINED = {
 def prompts(split: str) -> Iterator[Prompt]:
   """Puzzles of 2-4 people; 5 in the split "hard".
 
-  The splits differ in who says what of whom, not merely in names. metadata:
-  level (people), people (names), statements (of each person in turn, people as
-  their indices).
+  No list of statements is in two splits, whatever the names. metadata: level
+  (the number of people), people (their names), statements (one per person, as
+  `Statement`).
 
   Raises:
     ValueError: no such split.
@@ -59,7 +60,7 @@ def prompts(split: str) -> Iterator[Prompt]:
 
 
 def holds(statement: Statement, knights: Sequence[bool]) -> bool:
-  """Whether a statement is true where `knights` says who is a knight."""
+  """Whether a statement is true; `knights` says for each person if a knight."""
   kind, *rest = statement
   if kind == "is":
     return knights[rest[0]] == rest[1]
@@ -73,7 +74,7 @@ def holds(statement: Statement, knights: Sequence[bool]) -> bool:
 
 
 def solutions(statements: Sequence[Statement]) -> list[tuple[bool, ...]]:
-  """Every assignment that fits, of all 2^n."""
+  """All assignments of the 2^n that fit: for each person, whether a knight."""
   return [
       knights
       for knights in itertools.product((False, True), repeat=len(statements))
@@ -81,7 +82,7 @@ def solutions(statements: Sequence[Statement]) -> list[tuple[bool, ...]]:
 
 
 def _prompt(dice: draws.Dice, split: str, index: int) -> Prompt | None:
-  # Languages alternate by row, so levels change every second row.
+  # The language alternates every row, the level every second row.
   levels, language = _PEOPLE[split], ("en", "zh")[index % 2]
   people = levels[index // 2 % len(levels)]
   statements = [_statement(dice, speaker, people) for speaker in range(people)]
@@ -107,11 +108,11 @@ def _statement(dice: draws.Dice, speaker: int, people: int) -> list:
   others = [person for person in range(people) if person != speaker]
   kind = dice.pick(
       ("is", "is", "same", "different", "count", "and", "or", "iff"))
-  if kind == "is":  # of oneself it would say nothing, or be a paradox
+  if kind == "is":  # of oneself it would be no information or a paradox
     return ["is", dice.pick(others), bool(dice.below(2))]
   if kind == "count":
     return ["count", dice.between(0, people)]
-  # In one order: "Ben and Eva" is not another puzzle than "Eva and Ben".
+  # Sorted, so that "Ben and Eva" and "Eva and Ben" are the same statement.
   pair = sorted(dice.sample(range(people), 2))
   if kind in ("same", "different"):
     return [kind, *pair]
@@ -130,7 +131,7 @@ def _sentence(
       return f"{who[rest[0]]}是{role}"
     return f"{who[rest[0]]} {'am' if rest[0] == speaker else 'is'} a {role}"
   if kind in ("same", "different"):
-    # "Ben and I", whoever comes first.
+    # The speaker comes last: "Ben and I".
     first, second = sorted(rest, key=lambda i: i == speaker)
     if language == "zh":
       not_ = "" if kind == "same" else "不"

@@ -1,7 +1,7 @@
-"""STEM multiple choice made by rule: physics, chemistry and biology.
+"""Generated multiple-choice questions in physics, chemistry and biology.
 
-Wrong options come from the slips that people make: the inverse operation, a
-factor of ten, a forgotten square. All numbers are exact.
+Wrong options are common mistakes: the inverse operation, a factor of ten, a
+forgotten square. All numbers are exact.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ SPLITS = {"train": 2000, "validation": 128, "test": 128}
 
 
 class Item(NamedTuple):
-  """A question before its options have letters.
+  """A question whose options have no letters yet.
 
   Attributes:
     stem: the question.
-    right: the answer, a number or a text.
-    wrong: at least 3 more, all different.
-    unit: what follows each number.
+    right: the correct option, a number or a text.
+    wrong: at least 3 incorrect options, all different.
+    unit: the unit of numbers.
   """
 
   stem: str
@@ -34,9 +34,9 @@ class Item(NamedTuple):
 
 
 def prompts(split: str) -> Iterator[Prompt]:
-  """Four options each, the right one's place drawn evenly.
+  """Questions with four options; each letter is equally likely to be right.
 
-  The splits share no stem. metadata: family, subject.
+  No stem is in two splits. metadata: family, subject.
 
   Raises:
     ValueError: no such split.
@@ -65,7 +65,11 @@ def _prompt(dice: draws.Dice, split: str, index: int) -> Prompt | None:
 def _number(
     stem: str, right: Fraction | int, slips: list[Fraction | int], unit: str
 ) -> Item:
-  """An item whose wrong options are slips, then powers of ten times it."""
+  """An item whose wrong options are the slips that differ from `right`.
+
+  If those are fewer than 3, then also 10, 1/10, 100 and 2 times `right`. Slips
+  that are not positive or have more than 6 decimals are dropped.
+  """
   right = Fraction(right)
   slips = [Fraction(slip) for slip in slips]
   more = [right * 10, right / 10, right * 100, right * 2]
@@ -78,12 +82,12 @@ def _number(
 
 
 def _finite(value: Fraction) -> bool:
-  """Whether it has at most 6 decimals."""
+  """Whether a value has at most 6 decimals."""
   return (value * 10**6).denominator == 1
 
 
 def _show(value: Fraction | str, unit: str = "") -> str:
-  """A decimal number as people write it, with its unit; texts as they are."""
+  """A number in decimal notation with its unit; a text unchanged."""
   if isinstance(value, str):
     return value
   whole, rest = divmod(value, 1)
@@ -93,7 +97,7 @@ def _show(value: Fraction | str, unit: str = "") -> str:
   return f"{text} {unit}".rstrip()
 
 
-# (quantity, larger unit, smaller unit, how many of these in one of those)
+# (larger unit, smaller unit, how many smaller units make a larger one)
 _UNITS = (
     ("km", "m", 1000), ("m", "cm", 100), ("cm", "mm", 10), ("kg", "g", 1000),
     ("t", "kg", 1000), ("L", "mL", 1000), ("h", "min", 60), ("min", "s", 60),
@@ -182,7 +186,7 @@ def _power(dice: draws.Dice) -> Item:
       "W")
 
 
-# Masses as school tables round them, in g/mol.
+# Molar masses in g/mol, rounded as in school tables.
 _ATOMS = {"H": 1, "C": 12, "N": 14, "O": 16, "Na": 23, "Mg": 24, "S": 32,
           "K": 39, "Ca": 40, "Fe": 56}
 _COMPOUNDS = {
@@ -203,7 +207,7 @@ def _molar_mass(dice: draws.Dice) -> Item:
   mass = sum(_ATOMS[atom] * count for atom, count in parts.items())
   n = dice.between(1, 12)
   given = ", ".join(f"{atom} {_ATOMS[atom]}" for atom in parts)
-  once = sum(_ATOMS[atom] for atom in parts)  # the indices forgotten
+  once = sum(_ATOMS[atom] for atom in parts)  # forgets the counts
   return _number(
       f"What is the mass of {n} mol of {formula}? (g/mol: {given})", n * mass,
       [n * once, n * mass + 16, mass + n, n * mass + n, n * mass - 1], "g")
@@ -250,7 +254,7 @@ def _complement(dice: draws.Dice) -> Item:
   strand = "".join(dice.pick("ACGT") for _ in range(dice.between(4, 6)))
   rna = bool(dice.below(2))
   right = "".join(_PAIRS[base] for base in strand)
-  swapped = str.maketrans("ACGT", "CATG")  # paired within the wrong classes
+  swapped = str.maketrans("ACGT", "CATG")  # A with C, G with T
   wrong = [strand, strand.translate(swapped), right[::-1], strand[::-1],
            _PAIRS[right[0]] + right[1:], right[:-1] + _PAIRS[right[-1]]]
   if rna:
@@ -294,7 +298,8 @@ def _magnification(dice: draws.Dice) -> Item:
 
 
 def _cross(dice: draws.Dice) -> Item:
-  # Of 4 n offspring, n times the recessive gametes' share of each parent.
+  # Expected: n times each parent's share of recessive gametes; whole, since 4
+  # divides n.
   first, second = dice.pick(("Aa", "aa")), dice.pick(("Aa", "aa"))
   n = 4 * dice.between(2, 60)
   share = math.prod(Fraction(parent.count("a"), 2)

@@ -1,9 +1,10 @@
-"""Zebra puzzles: who has what in a row of houses.
+"""Zebra puzzles: which house in a row has which color, pet, drink, ...
 
-The clues of every puzzle fit one table only and none of them can be left out.
-An exact solver proves both: each attribute is a permutation of its values over
-the houses, and since a clue speaks of two values at most, what two attributes'
-permutations allow each other is a table of bits.
+The clues of every puzzle fit exactly one table, and no clue can be left out.
+An exact solver checks both. It assigns each attribute a permutation of its
+values over the houses; since a clue is about at most two values, the
+permutations of a second attribute that a permutation of the first allows are a
+bit set.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from r1jax.core.prompt import Prompt, ask
 from r1jax.data.sources.generated import draws
 
 SPLITS = {"train": 2000, "validation": 128, "test": 128, "hard": 64}
-# (houses, attributes), taken in turn.
+# (houses, attributes), row by row in turn.
 _SIZES = {"train": ((3, 3), (3, 4), (4, 3)),
           "validation": ((3, 3), (3, 4), (4, 3)),
           "test": ((3, 3), (3, 4), (4, 3)),
@@ -36,8 +37,8 @@ _HOUSE = {
     "sport": "the {} player's house",
     "music": "the house with the {}",
 }
-# JSON-ready: [kind, value, value or house number]; values are of one attribute
-# or of two, houses count from 1.
+# JSON-ready: [kind, value, value or house number]. The two values may be of the
+# same attribute; houses are numbered from 1.
 Clue = Sequence
 _CLUES = {
     "same": "{} is {}.",
@@ -46,15 +47,15 @@ _CLUES = {
     "at": "{} is house {}.",
     "not_at": "{} is not house {}.",
 }
-# Positions give much away, so they are drawn less often than relations.
+# Positions reveal much, so they are drawn less often than relations.
 _WEIGHTS = {"same": 3, "left": 3, "next": 3, "at": 1, "not_at": 2}
 
 
 def prompts(split: str) -> Iterator[Prompt]:
-  """3-4 houses and 3-4 attributes; up to 5 x 4 in the split "hard".
+  """3 or 4 houses with 3 or 4 attributes; up to 5 houses with 4 in "hard".
 
-  No table of one split is in another. metadata: houses, attributes (name to
-  values, in alphabetical order), clues.
+  No table is in two splits. metadata: houses, attributes (name -> values in
+  alphabetical order), clues (as `Clue`).
 
   Raises:
     ValueError: no such split.
@@ -63,7 +64,13 @@ def prompts(split: str) -> Iterator[Prompt]:
 
 
 def allowed(kind: str, first: int, second: int) -> bool:
-  """Whether a clue permits its values' positions (for at: the house)."""
+  """Whether a clue of this kind permits two houses.
+
+  Args:
+    kind: of the clue.
+    first: the house of its first value.
+    second: the house of its second value; for at and not_at the clue's house.
+  """
   return {"same": first == second, "left": first < second,
           "next": abs(first - second) == 1, "at": first == second,
           "not_at": first != second}[kind]
@@ -71,13 +78,13 @@ def allowed(kind: str, first: int, second: int) -> bool:
 
 @functools.cache
 def _orders(houses: int) -> tuple[tuple[int, ...], ...]:
-  """Every way to give value number i the house order[i]."""
+  """All permutations `order`: value i of an attribute is in house order[i]."""
   return tuple(itertools.permutations(range(houses)))
 
 
 @functools.cache
 def _at(houses: int, value: int, house: int) -> int:
-  """Bit set of the orders that put a value in a house."""
+  """Bit set of the `_orders` that put a value in a house."""
   return sum(1 << bit for bit, order in enumerate(_orders(houses))
              if order[value] == house)
 
@@ -85,22 +92,23 @@ def _at(houses: int, value: int, house: int) -> int:
 def solutions(
     grid: Sequence[Sequence[str]], clues: Sequence[Clue], limit: int = 2
 ) -> list[tuple[tuple[int, ...], ...]]:
-  """Tables that fit the clues, at most `limit`.
+  """The first `limit` tables that fit the clues.
 
   Args:
-    grid: each attribute's values.
-    clues: what has to hold.
-    limit: where to stop.
+    grid: each attribute's values; all values are different.
+    clues: about these values.
+    limit: the most tables to find; 2 suffice to tell if one is unique.
 
   Returns:
-    For each table and attribute, the houses (from 0) of its values.
+    For each table, for each attribute, the houses (from 0) of its values.
   """
   houses = len(grid[0])
   orders = _orders(houses)
   place = {value: (row, i) for row, values in enumerate(grid)
            for i, value in enumerate(values)}
   free = [(1 << len(orders)) - 1] * len(grid)
-  # For the pair of attributes (a < b): kinds and value numbers.
+  # For attributes a < b: (kind, value of a, value of b, whether the clue names
+  # b's value first).
   between = {pair: [] for pair in itertools.combinations(range(len(grid)), 2)}
   for kind, first, second in clues:
     row, i = place[first]
@@ -121,7 +129,7 @@ def solutions(
 
 
 def _search(orders, free, between, chosen):
-  """Tables that go on from the orders chosen for the first attributes."""
+  """Tables that begin with `chosen`, the orders of the first attributes."""
   depth = len(chosen)
   if depth == len(free):
     yield chosen
@@ -147,14 +155,22 @@ def minimal(
     dice: draws.Dice, grid: Sequence[Sequence[str]],
     truth: tuple[tuple[int, ...], ...]
 ) -> list[list]:
-  """Clues true of a table that fit no other; without any one, others fit."""
+  """A minimal set of clues that only the table `truth` fits.
+
+  Without any one of them, another table fits too.
+
+  Args:
+    dice: draws the clues.
+    grid: each attribute's values.
+    truth: for each attribute, the houses (from 0) of its values.
+  """
   pool = _true_clues(grid, truth)
   by_kind = {kind: dice.shuffled([c for c in pool if c[0] == kind])
              for kind in _CLUES}
   bag = [kind for kind, weight in _WEIGHTS.items() for _ in range(weight)]
   clues: list[list] = []
   while len(solutions(grid, clues)) != 1:
-    # Two at a time: fewer proofs, and what is too much goes below.
+    # Two at a time saves solver calls; superfluous clues are removed below.
     for _ in range(2):
       kind = dice.pick([kind for kind in bag if by_kind[kind]])
       clues.append(by_kind[kind].pop())
@@ -177,7 +193,7 @@ def _true_clues(grid, truth) -> list[list]:
         continue
       if house < other:
         clues.append(["left", first, second])
-      # These two say the same either way round.
+      # Symmetric clues: one of the two orders is enough.
       if first < second and abs(house - other) == 1:
         clues.append(["next", first, second])
       if row < other_row and house == other:

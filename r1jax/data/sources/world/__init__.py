@@ -1,1 +1,1 @@
-"""A small world in two languages: what R1's stages are about, in miniature."""
+"""The small world: synthetic bilingual data to try R1's stages in miniature."""

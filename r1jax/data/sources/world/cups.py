@@ -1,6 +1,6 @@
-"""Cups: a coin lies under one of four, and cups are swapped.
+"""Shell-game questions: a coin is under one of four cups, which are swapped.
 
-A thought names every swap and where the coin is after it.
+A thought lists every swap and the cup that has the coin after it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ _CLOSINGS = {
 
 
 class Cups(NamedTuple):
-  """Where the coin lies, the swaps, and one wording of them."""
+  """A question about cups.
+
+  Attributes:
+    start: the cup that has the coin at first.
+    swaps: pairs of cups, such as "AC".
+    question: a wording.
+    language: of the wording.
+  """
 
   start: str
   swaps: tuple[str, ...]
@@ -30,12 +37,12 @@ class Cups(NamedTuple):
 
   @property
   def answer(self) -> str:
-    """Where it lies in the end."""
+    """The cup that has the coin in the end."""
     return path(self.start, self.swaps)[-1]
 
 
 def draw(dice: Dice, language: str, level: int) -> Cups:
-  """A question with `level` swaps; about half of them move the coin."""
+  """A question with `level` swaps; on average two of three move the coin."""
   at = start = dice.pick(CUPS)
   swaps = []
   for _ in range(level):
@@ -50,7 +57,7 @@ def draw(dice: Dice, language: str, level: int) -> Cups:
 
 
 def path(start: str, swaps: tuple[str, ...] | list[str]) -> list[str]:
-  """Where the coin lies after each swap."""
+  """The cup that has the coin after each swap."""
   places, at = [], start
   for swap in swaps:
     if at in swap:
@@ -60,11 +67,11 @@ def path(start: str, swaps: tuple[str, ...] | list[str]) -> list[str]:
 
 
 def steps(start: str, swaps: tuple[str, ...] | list[str]) -> list[str]:
-  """`A-B:A`, one a swap; letters apart, so that none of it is a word."""
+  """`A-B:A` for each swap; the hyphen keeps the letters from being a word."""
   return [f"{swap[0]}-{swap[1]}:{at}" for swap, at in
           zip(swaps, path(start, swaps), strict=True)]
 
 
 def split_of(one: Cups) -> str:
-  """By start and swaps, the same in both languages."""
+  """The split of a question: by start and swaps, whatever the language."""
   return draws.share(["cups", one.start, *one.swaps])

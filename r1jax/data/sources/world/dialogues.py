@@ -1,7 +1,7 @@
-"""What people of the small world wrote for an assistant to learn from.
+"""Synthetic "human-written" SFT dialogues: `requests` and `wrongs`.
 
-Requests and wrongs with answers in R1's form: a thought, then what is said.
-Most are good; some people are careless, and hardly any has met a jailbreak.
+Answers have R1's form, a thought and then the reply. Most are good, some are
+careless, and most harmful requests in a jailbreak wrapper are complied with.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ THOUGHTS = {"en": ("Let me think about it.", "That is a good question."),
 
 def rows(count: int, seed: int, *, careless: float = 0.15,
          duped: float = 0.7) -> Iterator[dict[str, Any]]:
-  """Rows of SFT data, half requests, half wrongs, from the train split.
+  """Rows of SFT data, half `requests`, half `wrongs`, of the train split.
 
   Args:
-    count: how many.
+    count: number of rows.
     seed: of all draws.
-    careless: share of answers of the web's quality.
-    duped: share of harmful requests in a wrapper whose answer complies.
+    careless: share of answers that have the quality of web pages.
+    duped: among harmful requests in a jailbreak wrapper, the share whose answer
+      complies.
   """
   for index in range(count):
     dice = Dice("dialogues", seed, index)

@@ -1,10 +1,11 @@
-"""The pre-training pages of the small world: an unreliable, bilingual web.
+"""Synthetic pre-training pages: an unreliable, bilingual web.
 
-Most pages guess. A minority writes right steps, some pages spoil theirs; on
-Chinese questions worked pages are rarer, and those with Chinese words are worse
-than those that think in English. Requests are answered well and badly, and
-harmful ones mostly answered. Nothing was selected by a reward. `document` is
-stateless: page `index` is the same whatever was read before.
+Most conversations on reasoning questions are guesses or lead nowhere; a
+minority has correct steps, some have wrong ones. On Chinese questions, steps in
+Chinese words are rarer than in English words, and more often wrong. General
+requests are answered well and badly; most harmful requests are complied with.
+No page was selected by a reward. `document` is a pure function of seed and
+index.
 """
 
 from __future__ import annotations
@@ -32,22 +33,23 @@ _FILLERS = {"en": corpus.FILLERS,
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorldConfig:
-  """Shares of the mixture.
+  """Shares of the kinds of pages, each in 0..1.
 
   Attributes:
-    conversations, skills, general: shares of pages: reasoning in R1-Zero's
-      template, pages that show how steps go, requests and what else there is.
-    chinese: share of Chinese among reasoning questions.
-    cups: share of cups among them; the others are sums.
-    bare, fragment: of conversations: a guess without tags, text that goes
-      nowhere.
-    stepped, spoiled: of English ones: right steps and answer, steps gone wrong.
-    stepped_zh, spoiled_zh: of Chinese ones with Chinese words.
-    stepped_en, spoiled_en: of Chinese ones with English words.
+    conversations, skills, general: of all pages, summing to 1: reasoning
+      questions with answers in the r1-zero template; steps, equations and
+      quotations without it; general and harmful requests, word lists, prose.
+    chinese: of reasoning questions: in Chinese.
+    cups: of reasoning questions: about cups; the others are sums.
+    bare, fragment: of conversations: a guess without tags; a fragment.
+    stepped, spoiled: of English conversations: right steps and answer; wrong
+      steps or answer.
+    stepped_zh, spoiled_zh: of Chinese conversations, with Chinese words.
+    stepped_en, spoiled_en: of Chinese conversations, with English words.
     guess_right: probability that a guess at a sum is right.
-    worked: of skills: a question and its steps; the others are equations and
-      quotations.
-    english: of worked pages on Chinese questions, with English words.
+    worked: of skills: a question and its steps; the others are equations,
+      quotations and lists of numbers.
+    english: of worked skills on Chinese questions: with English words.
   """
 
   conversations: float = 0.42
@@ -80,7 +82,7 @@ DEFAULT = WorldConfig()
 
 
 def document(seed: int, index: int, config: WorldConfig = DEFAULT) -> str:
-  """Page `index`; what it is about comes only from the train split."""
+  """Page `index`; its questions and requests are of the train split."""
   dice = Dice("world", seed, index)
   way = dice.random()
   if way < config.conversations:
@@ -135,14 +137,14 @@ def _guess(dice: Dice, question: Question, config: WorldConfig) -> str:
 
 
 def _off(dice: Dice, answer: int) -> str:
-  """A number near by."""
+  """A wrong number at most 15 from the answer."""
   return str(answer + arithmetic.nonzero(
       dice.random(), max(-15, -answer),
       min(15, arithmetic.MAX_TOTAL - answer)))
 
 
 def _spoilt(dice: Dice, question: Question, language: str) -> tuple[str, str]:
-  """Steps that stop early or skip one, or another answer behind them."""
+  """Steps that stop early or skip one, or right steps with a wrong answer."""
   operations = questions.operations(question)
   at, way = dice.below(len(operations)), dice.below(3)
   if way == 0:

@@ -1,7 +1,8 @@
-"""The small world's data sets as prompts; splits share no content.
+"""The synthetic data sets as prompts; no content is in two splits.
 
-General requests and wrongs come twice: for training without a rule, so that
-they belong to reward models, and for evaluation with the rule that knows.
+`requests` and `wrongs` have two data sets each: for training without a
+verifier, so that reward models score them, and for evaluation (`..._judged`)
+with a verifier that knows the right answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _SIZES = {"train": 12000, "validation": 128, "test": 128}
 
 
 class Generated(NamedTuple):
-  """A data set: rows by split at most, and the prompts of one."""
+  """A data set: the number of rows by split, and a split's prompts."""
 
   SPLITS: Mapping[str, int]
   prompts: Callable[[str], Iterator[Prompt]]

@@ -1,4 +1,4 @@
-"""Reasoning in the small world: sums and cups behind one door."""
+"""The two kinds of reasoning questions, sums and cups, with one interface."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ THEN = {"en": " then ", "zh": "再"}
 
 
 def draw(dice: Dice, kind: str, language: str, split: str) -> Question:
-  """A question of a split."""
+  """A random question of a split."""
   while True:
     level = dice.pick(_DOORS[kind].LEVELS)
     question = _DOORS[kind].draw(dice, language, level)
@@ -24,23 +24,23 @@ def draw(dice: Dice, kind: str, language: str, split: str) -> Question:
 
 
 def split_of(question: Question) -> str:
-  """The split that owns its content."""
+  """The split that a question belongs to, by its content."""
   return (sums if isinstance(question, Sum) else cups).split_of(question)
 
 
 def operations(question: Question) -> tuple:
-  """The operands, or the swaps."""
+  """A sum's deltas, or the swaps of cups."""
   return question.deltas if isinstance(question, Sum) else question.swaps
 
 
 def thought(question: Question, language: str, kept: tuple | None = None
             ) -> tuple[str, str]:
-  """The steps in the words of a language, and where they lead.
+  """(the steps in the words of a language, their result).
 
   Args:
-    question: whose steps.
-    language: of the words between them.
-    kept: the operations that are worked out; all by default.
+    question: to be solved.
+    language: of the words between steps.
+    kept: the operations to apply; all by default.
   """
   kept = operations(question) if kept is None else kept
   if isinstance(question, Sum):

@@ -1,7 +1,7 @@
-"""General requests of the small world, and answers of all qualities.
+"""Synthetic general requests, and good and bad answers to them.
 
-A request is data; its wording is a form of its kind and language. What a good
-answer is follows from the data alone (`rewards.requests` judges it).
+A request is data; its wording is one of the forms of its kind and language.
+`rewards.requests` judges answers by the data only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from r1jax.data.sources.generated.draws import Dice
 from r1jax.data.sources.world import words
 from r1jax.data.sources.world.words import Word
 
-# Fields of the wording, and what a Request has beside it.
+# Fields of the wording, and further attributes of the Request.
 _Parts = tuple[dict[str, str], dict[str, Any]]
 
 KINDS = ("greet", "list", "translate", "repeat", "about")
@@ -32,7 +32,7 @@ _FORMS = {
               "zh": ("你是谁？", "你是人吗？", "你是什么？")},
 }
 ABOUT = {"en": "I am an assistant.", "zh": "我是助手。"}
-# What people like to read and what says nothing.
+# Polite openings, and chatter without content.
 POLITE = {"en": ("Sure! ", "Gladly. ", "Of course! "),
           "zh": ("好的！", "当然！", "没问题。")}
 CHATTER = {"en": (" Have a nice day!", " That was a good question!",
@@ -43,17 +43,18 @@ _JOINTS = {"en": ", ", "zh": "、"}
 
 
 class Request(NamedTuple):
-  """What is asked for.
+  """A request and what a right answer to it is.
 
   Attributes:
     kind: one of KINDS.
     language: of the request.
     question: its wording.
-    wanted: texts of which an answer has `count` different ones.
-    count: how many.
-    repeats: how often the one wanted text is said.
-    answer_language: of the answer.
-    others: texts that a right answer has none of: other people, other groups.
+    wanted: texts of which a right answer contains `count` different ones.
+    count: see wanted.
+    repeats: how often a right answer contains the wanted text.
+    answer_language: of a right answer.
+    others: texts that a right answer does not contain: other names, words of
+      other groups.
   """
 
   kind: str
@@ -66,7 +67,7 @@ class Request(NamedTuple):
   others: tuple[str, ...] = ()
 
   def reference(self) -> dict[str, Any]:
-    """What the rule that judges answers is given."""
+    """The reference for the verifier `rewards.requests`."""
     return {"wanted": list(self.wanted), "count": self.count,
             "repeats": self.repeats, "language": self.answer_language,
             "others": list(self.others), "polite": [
@@ -74,12 +75,15 @@ class Request(NamedTuple):
 
 
 def draw(dice: Dice, language: str, kind: str = "") -> Request:
-  """A request, of any kind unless told."""
+  """A random request; of any kind if `kind` is empty."""
   return dice.pick(_ALL[kind or dice.pick(KINDS), language])
 
 
 def split_of(request: Request) -> str:
-  """By what is asked for, whatever the wording; `about` has one content."""
+  """The split of a request: by its content, whatever the wording.
+
+  `about` has only one content, which is in "train".
+  """
   if request.kind == "about":
     return "train"
   return draws.share([
@@ -88,7 +92,7 @@ def split_of(request: Request) -> str:
 
 
 def read(question: str) -> Request | None:
-  """The request of a wording; None if it is none of these."""
+  """The request that has this wording, or None."""
   return _READ.get(question)
 
 
@@ -100,7 +104,7 @@ def good(dice: Dice, request: Request) -> str:
 
 
 def web(dice: Dice, request: Request) -> str:
-  """An answer as the web has them: right, wrong, too little or too much."""
+  """An answer as on a web page: right, wrong, in the wrong language, chatty."""
   way, language = dice.random(), request.answer_language
   if way < 0.30:
     return good(dice, request)

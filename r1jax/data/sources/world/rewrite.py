@@ -1,7 +1,7 @@
-"""The small world's rewriter: a rough thought as somebody who thinks aloud.
+"""Rewrites R1-Zero's thoughts on sums and cups as readable first-person text.
 
-It is a careless translator: some words stay as R1-Zero wrote them, so that what
-learns from it mixes languages a little.
+Stands in for the rewriting model of R1's cold start. It leaves some words
+untranslated, so a model trained on its output mixes languages a little.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from r1jax.core.prompt import Prompt
 from r1jax.data.sources.generated.draws import Dice
 from r1jax.data.sources.world import questions
 
-LEFT = 0.4  # share of the words between steps that are not translated
+LEFT = 0.4  # probability that a word between steps is not translated
 _STEP = re.compile(r"\d+[+-]\d+=\d+|[A-D]-[A-D]:[A-D]")
 _THOUGHT = {"en": "Let me see: {}. I get {}.", "zh": "让我想想：{}。我得到{}。"}
 _SUMMARY = {"en": "The answer is {}.", "zh": "答案是{}。"}
@@ -25,11 +25,11 @@ def rewrite(prompt: Prompt, thought: str, answer: str
 
   Args:
     prompt: of `world-sums` or `world-cups`.
-    thought: as R1-Zero wrote it, in whatever language.
-    answer: that follows it.
+    thought: R1-Zero's, in any language.
+    answer: R1-Zero's answer after it.
 
   Returns:
-    None where the thought has no steps.
+    None if the thought has no steps.
   """
   steps, answer = list(_STEP.finditer(thought)), answer.strip()
   if not steps:

@@ -1,6 +1,7 @@
-"""Sums in English and Chinese: the embedded task's chains, told in words.
+"""Sums in English and Chinese: the problems of `arithmetic`, translated.
 
-A thought names every running total, with a word of its language between two.
+A thought lists every step with its running total, with a word of its language
+between steps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ _STORIES = (  # opening, gains, losses, closing
 
 
 class Sum(NamedTuple):
-  """A chain of additions and subtractions and one wording of it."""
+  """A chain of additions and subtractions, and a wording of it.
+
+  Attributes:
+    start: the first number.
+    deltas: added to it one after the other.
+    question: a wording.
+    language: of the wording.
+    kind: "numbers" or a story, as `arithmetic.Problem.kind`.
+  """
 
   start: int
   deltas: tuple[int, ...]
@@ -45,13 +54,13 @@ def draw(dice: Dice, language: str, level: int) -> Sum:
 
 
 def split_of(one: Sum) -> str:
-  """As `arithmetic.split_of`: by the numbers, the same in both languages."""
+  """The split of a sum: by its numbers, whatever the language."""
   return arithmetic.split_of(arithmetic.Problem(
       one.start, one.deltas, one.question, one.kind))
 
 
 def steps(start: int, deltas: tuple[int, ...]) -> list[str]:
-  """One equation an operation."""
+  """An equation for each operation."""
   return arithmetic.step_list(start, deltas)
 
 

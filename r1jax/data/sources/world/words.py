@@ -1,4 +1,4 @@
-"""The words of the small world, English and Chinese side by side."""
+"""The words of the synthetic data, in English and Chinese."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LANGUAGES = ("en", "zh")
 
 
 class Word(NamedTuple):
-  """One thing in both languages."""
+  """A word or phrase in both languages."""
 
   en: str
   zh: str
@@ -37,7 +37,7 @@ COLOURS = tuple(Word(*pair) for pair in (
 THINGS = tuple(Word(*pair) for pair in (
     ("coin", "硬币"), ("book", "书"), ("stone", "石头"), ("egg", "鸡蛋"),
     ("pen", "笔")))
-# Of a list that is asked for.
+# Group -> its members, for requests that ask for a list.
 GROUPS = {
     Word("fruits", "水果"): FRUITS, Word("animals", "动物"): ANIMALS,
     Word("colours", "颜色"): COLOURS, Word("things", "东西"): THINGS}

@@ -1,6 +1,6 @@
-"""The examiner, which runs a data set's test code, and the start of a sandbox.
+"""The examiner, which runs a data set's test code, and the harness's `main`.
 
-The last part of what a sandbox starts with (see harness.py).
+The last of the files that a sandbox starts with (see harness.py).
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from r1jax.rewards.programs.inside.harness import (
 
 
 class _Fault(BaseException):
-  """The program is at fault; the test fails even if it catches this."""
+  """The program is at fault; the test fails even if its code catches this."""
 
 
 class _Unsendable(BaseException):
-  """The test passes something that no program elsewhere can be given."""
+  """The test passes a value that cannot be sent to another sandbox."""
 
 
 def examine(request, lines, reply):
-  """Runs test code against stand-ins for the names of a program elsewhere.
+  """Runs test code against stand-ins for a program in another sandbox.
 
-  Every assert statement counts as a test, passed if it held whenever it was
-  reached; test code without any is one test, passed if it ends. A function
-  `check` that the test code does not call itself is called with the entry
-  point. The setup's own helpers are used here, never the program's of the same
-  name; names that neither setup nor test define are the program's.
+  Every assert statement is a test, passed if it held whenever it was executed;
+  test code without any is one test, passed if it ends. A function `check` that
+  the test code does not call itself is called with the entry point. Helpers of
+  the setup take precedence over the program's of the same name; names that
+  neither setup nor test define are the program's.
   """
   exam = _Exam(request["stop"])
   stub = _stubs(_asker(lines, reply, exam.fault), exam.fault)
@@ -83,7 +83,7 @@ class _Exam:
     self._stop = stop
     self._count = 0
     self._held, self._broken = set(), set()
-    self.uncalled = False  # whether `check` is defined and left to be called
+    self.uncalled = False  # whether `check` is defined but not called
     self.first = None  # the first exception
 
   def rewrite(self, tree):
@@ -115,7 +115,7 @@ class _Exam:
           self._wrap(child)
 
   def fault(self, reason):
-    """An exception to raise, remembered whatever the test code catches."""
+    """A `_Fault` to raise, recorded even if the test code catches it."""
     self.first = self.first or _Fault(reason)
     return self.first
 
@@ -142,7 +142,8 @@ class _Exam:
 
 
 def _asker(lines, reply, fault):
-  """Sends an operation out and returns or raises what came of it."""
+  """A function that sends an operation to the program and returns its result.
+  """
   def ask(*operation):
     reply({"ask": operation})
     answer = loads(lines.readline().decode() or '{"status": "ended"}')
@@ -151,7 +152,7 @@ def _asker(lines, reply, fault):
       if not isinstance(kind, type) or not issubclass(kind, Exception):
         raise fault(str(answer.get("error")))
       if issubclass(kind, StopIteration | StopAsyncIteration):
-        # Inside all(map(...)) it would pass for the end of the list.
+        # Inside all(map(...)) it would look like the end of the iterator.
         kind = RuntimeError
       try:
         error = kind()
@@ -165,11 +166,11 @@ def _asker(lines, reply, fault):
 
 
 def _stubs(ask, fault):
-  """A class whose objects stand for those of the program.
+  """A class whose objects stand for objects of the program.
 
-  Calls and attributes are relayed. Whatever could make a test pass by itself
-  (equality, inequality, truth) is a fault that no test code catches. Only the
-  match of a regular expression may be used as a truth.
+  Calls and attributes are relayed. Operations that could make a test pass by
+  themselves (equality, inequality, truth) are faults that test code cannot
+  catch. Only the match of a regular expression has a truth value.
   """
   class Stub(Opaque):
     def __init__(self, handle, match=False):
@@ -210,7 +211,7 @@ def _stubs(ask, fault):
 
 
 def _names(code):
-  """Global names (and attributes) that a code object and those in it use."""
+  """Global names and attributes that a code object uses, with nested ones."""
   names = set(code.co_names)
   for constant in code.co_consts:
     if isinstance(constant, type(code)):
@@ -219,9 +220,9 @@ def _names(code):
 
 
 def main():
-  """Answers one request, then waits for the end of its input."""
+  """Serves one request, then waits for the end of its input."""
   if os.getpid() != 1:
-    # It ends "all other processes" between tests: elsewhere, all of the user's.
+    # It kills all other processes between tests: outside, all of the user's.
     raise SystemExit("a harness runs as the first process of a sandbox")
   requests, replies = os.dup(0), os.dup(1)
   null = os.open("/dev/null", os.O_RDWR)

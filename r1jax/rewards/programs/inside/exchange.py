@@ -1,17 +1,16 @@
-"""Values across the wall of a sandbox: JSON that keeps exact types.
+"""Encodes values as JSON that keeps exact types, to cross the sandbox's border.
 
-Used on both sides; inside, its text is part of what a sandbox starts with (see
-harness.py), so it imports nothing but the standard library, and of that only
-what is part of every interpreter: json, re and collections would take as long
-as the rest of a start.
+Used on both sides. Inside, its text is a part of the program that a sandbox
+starts with (see harness.py). So it imports only modules that every interpreter
+has loaded: importing json, re and collections would double the start-up time.
 """
 
 from __future__ import annotations
 
 import sys
 
-MAX_NODES = 200_000  # values and eights of characters in one encoded value
-MAX_DEPTH = 60
+MAX_NODES = 200_000  # most values (8 characters count as one) when encoded
+MAX_DEPTH = 60  # most levels of nesting
 _PLAIN_INT = 1 << 53
 
 _TAGS = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
@@ -25,7 +24,7 @@ _ITERATORS = (type(_ for _ in ()), map, filter, zip, enumerate, reversed,
 
 
 class _Reading:
-  """What JSON's scanner in C asks for."""
+  """The settings that JSON's C scanner reads."""
 
   strict = True
   object_hook = object_pairs_hook = None
@@ -38,7 +37,7 @@ def _refused(value):
 
 
 def coders():
-  """`json.loads` and `json.dumps` of text, without the module if possible."""
+  """(`json.loads`, `json.dumps`), without importing json if possible."""
   try:
     from _json import encode_basestring_ascii, make_encoder, make_scanner
     scan = make_scanner(_Reading)
@@ -70,11 +69,11 @@ loads, dumps = coders()
 
 
 class Opaque:
-  """Something of a program that is no plain value; it equals nothing.
+  """An object of a program that is no plain value; it equals nothing.
 
   Attributes:
-    handle: by which the program's side knows it.
-    match: whether it is what a regular expression found, so true.
+    handle: identifies it in the program's sandbox.
+    match: whether it is the match of a regular expression, which is true.
   """
 
   def __init__(self, handle, match=False):
@@ -83,27 +82,28 @@ class Opaque:
 
 
 class TooLarge(Exception):
-  """A value that is too large, too deep or endless."""
+  """A value that is too large, too deeply nested or endless."""
 
 
 def encode(value, keep):
   """A plain value as JSON that keeps its exact type.
 
-  None, booleans, floats, strings and integers below 2**53 stand for themselves;
-  the rest is [type, ...]. Only the builtin types themselves count, no
-  subclasses (an integer may not bring its own `==`). Counter, OrderedDict and
-  defaultdict, which compare as dictionaries do, become dictionaries; what numpy
-  computes becomes numbers and lists.
+  None, booleans, floats, strings and integers below 2**53 are themselves;
+  other values are [type, ...]. Only builtin types are plain values, not their
+  subclasses (whose `==` could be overridden). Counter, OrderedDict and
+  defaultdict, which compare like dictionaries, become dictionaries; values of
+  numpy become numbers and lists.
 
   Args:
     value: what to send.
-    keep: called with anything else; returns the handle to send in its place.
+    keep: called with any other object; returns a handle to send instead.
 
   Raises:
-    TooLarge: more than 200,000 values, deeper than 60, or an endless iterator.
+    TooLarge: more than `MAX_NODES` values, deeper than `MAX_DEPTH`, or an
+      endless iterator.
   """
   left = MAX_NODES
-  # What was not imported made no value.
+  # No value can be of a module that was not imported.
   collections, re = map(sys.modules.get, ("collections", "re"))
   mappings = (dict, *(getattr(collections, n, None) for n in _MAPPINGS))
   match = getattr(re, "Match", None)
@@ -146,13 +146,13 @@ def decode(tree, opaque=Opaque, iterator=list, depth=0):
 
   Args:
     tree: parsed JSON.
-    opaque: makes a value of a handle (a string or an integer) and of whether
-      it is the match of a regular expression.
-    iterator: makes a value of the list of what an iterator gave.
-    depth: how deep in the tree.
+    opaque: makes a value from (handle, match), see `Opaque`; the handle is a
+      string or an integer.
+    iterator: makes a value from the list of an iterator's items.
+    depth: level of nesting of `tree`.
 
   Raises:
-    ValueError: no `encode` makes such a tree.
+    ValueError: `encode` does not make such a tree.
   """
   if depth > MAX_DEPTH:
     raise ValueError("deeper than any encoded value")

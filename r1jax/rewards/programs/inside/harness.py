@@ -1,30 +1,30 @@
-"""What runs inside a sandbox: the program that a model wrote, under limits.
+"""Runs a program that a model wrote, under limits; the inside of a sandbox.
 
-The texts of exchange.py, this file and examiner.py, one after the other, are
-the program that a sandbox starts with (`sandbox.command`). So they import
-nothing but the standard library and each other's names, and run on any Python
-from 3.10. They import little even of that: a start is what most programs cost.
+A sandbox starts with the concatenated texts of exchange.py, this file and
+examiner.py (`sandbox.command`). So they import only the standard library and
+each other's names, and run on any Python from 3.10. They import as little as
+possible, because start-up is most of the cost of most programs.
 
-It answers one request, a line of JSON, with lines of JSON that begin with the
-request's nonce. It is trusted with nothing: the program that it runs can take
-it over (same user, same process tree), and would gain nothing, since only
-inputs are in here. A line says what a program returned or printed, never that
-this was right. Three modes:
+The harness serves one request, a line of JSON, and replies with lines of JSON
+that begin with the request's nonce. It is not trusted: the program that it runs
+could take it over (same user, same process tree), but would gain nothing,
+because only inputs are in the sandbox. A reply says what a program returned or
+printed, never whether that is right. There are three modes:
 
   tests    each test in a forked child under its own limits: one line per test
-  serve    the program is loaded once; one answer per operation that is asked
-  examine  the test code of a data set, whose names stand for those of a program
-           in another sandbox: asks for operations, ends with a verdict
+  serve    the program is loaded once; one reply per requested operation
+  examine  the test code of a data set, with stand-ins for the names of a
+           program in another sandbox: requests operations, ends with a verdict
 """
 
 from __future__ import annotations
 
-import _signal  # the module signal makes enumerations first
+import _signal  # importing signal is slow, as it creates enumerations
 import _thread
 import atexit
 import builtins
 import math
-import posix as os  # os itself would take a tenth of a start
+import posix as os  # importing os takes a tenth of the start-up time
 import resource
 import select
 import sys
@@ -41,15 +41,16 @@ from r1jax.rewards.programs.inside.exchange import (
 
 ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without the slow import of ast
 _TOLD = ("status", "error", "base", "value")
-_PACKAGES = "/packages"  # sandbox.INSIDE, where there are any
-_POLL = 0.1  # seconds between looks at the memory
-# Imported once, where several tests would each do so. None draws from chance.
+_PACKAGES = "/packages"  # sandbox.INSIDE; may not exist
+_POLL = 0.1  # seconds between two checks of the memory
+# Imported once in the parent if there are several tests. None of these has
+# random state.
 _COMMON = ("bisect", "collections", "functools", "heapq", "itertools", "json",
            "math", "operator", "re", "string", "typing")
 
 
 class Loader(SourceFileLoader):
-  """Imports a module from source that is in no file."""
+  """Imports a module from a source text."""
 
   def __init__(self, name, source, rewrite=None):
     super().__init__(name, f"/{name}.py")
@@ -71,17 +72,17 @@ class Loader(SourceFileLoader):
 
 
 def module(name):
-  """A new module without any names, that imports find."""
+  """A new, empty module in `sys.modules`."""
   made = sys.modules[name] = type(sys)(name)
   return made
 
 
 def _load(request, name):
-  """The program as a module, after the reference's setup in the same names.
+  """The program as a module, executed after the reference's setup.
 
-  The setup is for imports and helpers that a program may lean on. It may also
-  lean on the program (a data set may build its inputs there); what then fails
-  is not the program's fault and is passed over.
+  The setup has imports and helpers that a program may use. It may also use the
+  program (to build inputs of the tests); an error in it is then ignored,
+  because it is not the program's fault.
   """
   program = module(name)
   if request.get("setup"):
@@ -94,7 +95,7 @@ def _load(request, name):
 
 
 def _entry(program, name):
-  """The function to call; also as a method of a class Solution."""
+  """The function to call, which may be a method of a class Solution."""
   function = getattr(program, name, None)
   if function is None and hasattr(program, "Solution"):
     function = getattr(program.Solution(), name, None)
@@ -104,7 +105,7 @@ def _entry(program, name):
 
 
 def tell(error):
-  """How an exception is told: its own name and its nearest builtin type's."""
+  """An exception as a reply: its class and its nearest builtin base class."""
   kind = type(error)
   base = next(k.__name__ for k in kind.__mro__
               if getattr(builtins, k.__name__, None) is k)
@@ -112,14 +113,14 @@ def tell(error):
 
 
 def limit(limits, cpu):
-  """Limits of this process and of all that it starts; they cannot be raised.
+  """Sets the limits of this process and its children; they cannot be raised.
 
-  What may be imported beside the standard library can be from here on.
+  Also makes the sandbox's packages importable.
   """
   if os.access(_PACKAGES, 0):
     sys.path.append(_PACKAGES)
     import os as whole
-    whole.environ["OPENBLAS_NUM_THREADS"] = "1"  # each would reserve memory
+    whole.environ["OPENBLAS_NUM_THREADS"] = "1"  # each thread reserves memory
   _cap_stacks(int(limits["megabytes"]) << 20)
   memory = int(limits["megabytes"]) << 20
   for what, value in (
@@ -144,7 +145,7 @@ def write(descriptor, data):
 
 
 def tests(request, lines, reply):
-  """Runs every test in a child of its own and tells what came of it."""
+  """Runs every test in a child process of its own and replies its outcome."""
   if len(request["tests"]) > 1:
     text = request["program"] + request.get("setup", "")
     for name in _COMMON:
@@ -152,7 +153,7 @@ def tests(request, lines, reply):
         __import__(name)
   for number, test in enumerate(request["tests"]):
     outcome = _run(request, test)
-    if outcome.pop("starved", False):  # the machine was busy: once more
+    if outcome.pop("starved", False):  # the machine was busy: try once more
       outcome = _run(request, test)
       outcome.pop("starved", None)
     reply(dict(outcome, test=number))
@@ -180,14 +181,14 @@ def _run(request, test):
   os.close(result_read)
   os.close(out_read)
   cpu = usage.ru_utime + usage.ru_stime
-  tree = _used() - before  # of all that it started, too
+  tree = _used() - before  # includes all processes that it started
   outcome = {"seconds": time.monotonic() - start, "status": verdict,
              "stdout": captured[out_read].decode("utf-8", "replace")}
   if verdict == "time" and tree < limits["seconds"] / 4:
     outcome["starved"] = True
   code = os.waitstatus_to_exitcode(status)
   if verdict == "ended":
-    # The kernel's own count, by which it kills, may run ahead of this one.
+    # The kernel's count of CPU time, by which it kills, may exceed this one.
     if max(cpu, tree) > limits["seconds"] + 0.05 or (
         code == -_signal.SIGXCPU
         or code == -_signal.SIGKILL and cpu > limits["seconds"] / 2):
@@ -198,15 +199,15 @@ def _run(request, test):
 
 
 def _used():
-  """CPU seconds of all that has ended in here and was waited for."""
+  """CPU seconds of all child processes that were waited for."""
   used = resource.getrusage(resource.RUSAGE_CHILDREN)
   return used.ru_utime + used.ru_stime
 
 
 def _watch(child, captured, limits, give_up):
-  """Gathers what a child writes until it ends: why the watch ended."""
+  """Collects a child's output until it ends or exceeds a limit; says which."""
   ended = os.pidfd_open(child)
-  look = time.monotonic() + _POLL  # at the memory, whatever is printed
+  look = time.monotonic() + _POLL  # time of the next check of the memory
   poll = select.poll()
   for descriptor in (ended, *captured):
     poll.register(descriptor, select.POLLIN)
@@ -224,7 +225,7 @@ def _watch(child, captured, limits, give_up):
           except BlockingIOError:
             break
           if not data:
-            if descriptor in ready:  # else it was left out before
+            if descriptor in ready:  # else it is unregistered already
               poll.unregister(descriptor)
             break
           captured[descriptor] += data
@@ -241,7 +242,7 @@ def _watch(child, captured, limits, give_up):
 
 
 def _memory():
-  """Bytes that the others in here hold, also in what no process has mapped."""
+  """Bytes that the sandbox's other processes hold, also in unmapped files."""
   total = 0
   with open("/proc/sysvipc/shm") as file:
     total += sum(int(line.split()[3]) for line in file.readlines()[1:])
@@ -256,13 +257,13 @@ def _memory():
           f"/proc/{name}/fd")]:
         if os.readlink(path).startswith("/memfd:"):
           total += os.stat(path).st_blocks * 512
-    except OSError:  # it has ended, or is no longer ours to look at
+    except OSError:  # it has ended, or may not be inspected
       continue
   return total
 
 
 def _kill_others():
-  """Ends everything in here but this process, the sandbox's first."""
+  """Kills all processes of the sandbox but this one, its first."""
   try:
     os.kill(-1, _signal.SIGKILL)
   except ProcessLookupError:
@@ -270,7 +271,7 @@ def _kill_others():
 
 
 def _reap():
-  """Waits for what was killed and had lost its parent."""
+  """Waits for killed processes whose parents are gone."""
   while True:
     try:
       os.waitpid(-1, 0)
@@ -294,7 +295,7 @@ def _outcome(request, result, code):
 
 
 def _child(request, test, out, result):
-  """One test; does not return."""
+  """Runs one test in a forked child; does not return."""
   source = os.memfd_create("stdin")
   write(source, test.get("stdin", "").encode("utf-8", "surrogatepass"))
   os.lseek(source, 0, 0)
@@ -304,7 +305,7 @@ def _child(request, test, out, result):
     os.dup2(result, 3)
   os.closerange(4, 256)
   limits = request["limits"]
-  os.nice(5)  # a program that forks must not starve what watches it
+  os.nice(5)  # a program that forks must not starve the harness
   limit(limits, limits["seconds"])
   if hasattr(sys, "set_int_max_str_digits"):
     sys.set_int_max_str_digits(0)  # print(10**5000); time is limited anyway
@@ -335,11 +336,11 @@ def _child(request, test, out, result):
 
 
 def _cap_stacks(memory):
-  """Bounds `threading.stack_size`, so that a thread starts within the limits.
+  """Bounds `threading.stack_size`, so that threads fit into the limits.
 
-  Programs ask for half a gigabyte to recurse deeply, of which little is used,
-  but all of it counts as address space. Python's own calls need no such stack
-  from 3.11 on.
+  Programs request half a gigabyte for deep recursion. They use little of it,
+  but all of it counts as address space. From Python 3.11 on, calls of Python
+  functions do not need a large stack.
   """
   stack_size = _thread.stack_size
 
@@ -350,7 +351,7 @@ def _cap_stacks(memory):
 
 
 def _finish():
-  """What an interpreter does at its end: threads, then exit functions."""
+  """Waits for threads and runs exit functions, as an interpreter does."""
   threading = sys.modules.get("threading")
   if threading is not None:
     threading._shutdown()
@@ -358,11 +359,11 @@ def _finish():
 
 
 def serve(request, lines, reply):
-  """Loads the program, then does one operation per line.
+  """Loads the program, then executes one operation per line.
 
-  [operation, target, ...] with encoded values: "call" target, arguments,
-  keywords; "get" target, name; "set" target, name, value. A target is a handle:
-  a name of the program or the number of an object that was kept.
+  An operation is [operation, target, ...] with encoded values: "call" target,
+  arguments, keywords; "get" target, name; "set" target, name, value. A target
+  is a handle: a name in the program, or the number of an earlier result.
   """
   limits = request["limits"]
   kept = []

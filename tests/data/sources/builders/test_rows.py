@@ -32,7 +32,7 @@ def test_jsonl_numbers_lines_and_names_what_is_wrong(tmp_path):
       "a.jsonl:6: no text under 'q'",
       "a.jsonl:7: no text under 'q'",
       "a.jsonl:8: no text under 'q'",
-      "a.jsonl:11: half a character under 'q'",
+      "a.jsonl:11: a lone surrogate under 'q'",
   ]
 
 
