@@ -34,13 +34,13 @@ from r1jax.core.config import check
 from r1jax.core.types import Rollout
 from r1jax.models.model import Model, Params
 from r1jax.ops import attention
+from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout.programs import CHUNK, NO_DRAFTS, Programs, Rows
+from r1jax.rollout.prompts import Prompts
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.rollout.slots import Asked, Harvest, Slots
 from r1jax.sharding import processes, rules
 
-# Coarse, because every bucket and every batch size is compiled.
-PROMPT_BUCKET = 64  # prompts are padded to a multiple of it, in tokens
 PREFILL = 32_768  # most tokens of one prefill of a lane, padding included
 FIRST_SLOTS = 128  # of a new KV cache, per row
 # A batch is halved down to SMALLEST_BATCH rows, or to FEWEST if completions may
@@ -256,7 +256,7 @@ class Engine:
     lengths_Q = np.array([len(p) for p in prompts], np.int32)
     new = self.cfg.max_new_tokens
     longest = self._check(lengths_Q, new)
-    tokens_QP = np.zeros((len(prompts), _padded(longest)), np.int32)
+    tokens_QP = np.zeros((len(prompts), prompts_lib.padded(longest)), np.int32)
     for row, prompt in zip(tokens_QP, prompts, strict=True):
       row[:len(prompt)] = prompt
     if limits_QG is None:
@@ -307,10 +307,12 @@ class Engine:
     room = self._room(params, bias_LE, asked.tokens_QP.shape[1], most)
     rows_each = self.rows_each(asked.limits_QG.size, room)
     slots = Slots(self._own_lanes, rows_each, asked.limits_QG.size)
-    prompts = _Prompts(self, asked, harvest, room)
+    prompts = Prompts(
+        self.programs, self._place, asked, harvest, self.prompts_at_once(
+            len(asked.prompts), asked.samples, asked.tokens_QP.shape[1], room))
     rows, steps, done = None, first, None
     while True:
-      while _any(slots.live_S <= slots.floors_S):
+      while processes.largest(int((slots.live_S <= slots.floors_S).any()))[0]:
         prompts.ready(params, bias_LE, slots)
         if rows is None:
           rows = self.programs.empty(
@@ -420,49 +422,6 @@ def lanes(mesh: jax.sharding.Mesh | None) -> int:
   return math.lcm(shards, jax.process_count())
 
 
-class _Prompts:
-  """Prefills the prompts whose samples begin next, `count` per lane at a time.
-
-  Attributes:
-    count: prompts of each lane in one prefill.
-    cache: their KV cache; None before the first prefill and after the last.
-    begin_S: int, each lane's first question in it; S is lanes.
-    padded: slots of each prompt in it, padding included.
-  """
-
-  def __init__(self, engine: Engine, asked: Asked, harvest: Harvest,
-               room: int):
-    q, padded = asked.tokens_QP.shape
-    self._engine, self._asked, self._harvest = engine, asked, harvest
-    self.count = engine.prompts_at_once(q, asked.samples, padded, room)
-    self.cache, self.begin_S, self.padded = None, None, 0
-
-  def ready(self, params: Params, bias_LE: jax.Array, slots: Slots) -> None:
-    """Prefills prompts if the prompt of a lane's next sample is missing."""
-    # A lane without waiting samples needs none.
-    next_S = np.where(slots.waiting_S > 0, slots.next_S, -1)
-    next_S = np.where(next_S < 0, -1, next_S // self._asked.samples)
-    if self.cache is not None and not _any(
-        (next_S >= 0) & (next_S >= self.begin_S + self.count)):
-      return
-    # The old cache is freed first.
-    self.cache, self.begin_S = None, np.maximum(next_S, 0)
-    questions = np.minimum(
-        self.begin_S[:, None] + np.arange(self.count),
-        len(self._asked.lengths_Q) - 1).reshape(-1)
-    lengths = self._asked.lengths_Q[questions]
-    self.padded = _padded(processes.largest(int(lengths.max()))[0])
-    self.cache, experts = self._engine.programs.prefill(
-        params, bias_LE, *self._engine._place((
-            self._asked.tokens_QP[questions, :self.padded], lengths)))
-    if experts is not None:
-      self._harvest.prompts(questions, processes.own_rows(experts))
-
-  def drop(self) -> None:
-    """Frees the cache, when no sample waits."""
-    self.cache = None
-
-
 def _free(mesh: jax.sharding.Mesh | None) -> int | None:
   """Least free bytes of this process's devices; None if not reported."""
   devices = jax.local_devices()[:1] if mesh is None else mesh.local_devices
@@ -470,16 +429,6 @@ def _free(mesh: jax.sharding.Mesh | None) -> int | None:
   if not all("bytes_limit" in stats for stats in told):
     return None
   return min(x["bytes_limit"] - x["bytes_in_use"] for x in told)
-
-
-def _padded(length: int) -> int:
-  """Length of a prompt of `length` tokens after padding."""
-  return -(-length // PROMPT_BUCKET) * PROMPT_BUCKET
-
-
-def _any(flags: np.ndarray) -> bool:
-  """Whether any flag is set in any process."""
-  return bool(processes.largest(int(flags.any()))[0])
 
 
 def _longest(asked: Asked, slots: Slots, harvest: Harvest) -> int:

@@ -100,8 +100,7 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
     initial: the model and its first parameters; their arrays are moved into the
       run's state.
     tokenizer: the examples' tokenizer, which the run stores.
-    examples: from `data.streams.sft.load` or `sft_stream.load`, each at most a
-      row long.
+    examples: from `sft.load` or `sft_stream.load`, each at most a row long.
     workdir: folder of the run.
     held_out: examples whose loss is logged as `eval/cross_entropy`.
     mesh: to train on; None for one device.
@@ -110,12 +109,10 @@ def run(cfg: SftConfig, initial: Handover, tokenizer: Tokenizer,
     skip_damaged, remedies: see `Session`.
 
   Returns:
-    The model with its parameters after the last update (or the interruption),
-    with an adapter joined to them.
+    The model with its last parameters, an adapter joined to them.
 
   Raises:
-    ValueError: the settings do not fit model or mesh, or `workdir` has a run
-      with other settings.
+    ValueError: settings that do not fit model, mesh or the run in `workdir`.
   """
   model = initial.model
   check_fits(tokenizer, model.cfg.vocab_size)

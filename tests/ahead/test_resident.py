@@ -14,6 +14,7 @@ from r1jax.models import scalar_head
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.rollout import engine as engine_lib
+from r1jax.rollout import prompts as prompts_lib
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import grpo, weights
 from r1jax.stages import learner as learner_lib
@@ -200,7 +201,7 @@ def watched(tmp_path, monkeypatch, cfg, compute, mesh, model):
 
   monkeypatch.setattr(learner_lib, "Learner", Learner)
   monkeypatch.setattr(grpo, "Engine", Engine)
-  monkeypatch.setattr(engine_lib, "PROMPT_BUCKET", ROW - NEW)
+  monkeypatch.setattr(prompts_lib, "PROMPT_BUCKET", ROW - NEW)
   initial = Handover(cases.policy(model)._replace(model=build(model, compute)))
   made, beside = cases.judge(), {}
   if cfg.distill.on:

@@ -17,6 +17,7 @@ from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.rollout import engine as engine_lib
+from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout import sampling
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
@@ -294,7 +295,7 @@ def test_the_order_of_the_queue_changes_no_sample(case):
 def test_the_cache_grows_with_its_rows(case, monkeypatch):
   """By buckets, without a change of the samples."""
   model, params, bias, engine, rollout = case
-  monkeypatch.setattr(engine_lib, "PROMPT_BUCKET", 8)
+  monkeypatch.setattr(prompts_lib, "PROMPT_BUCKET", 8)
   monkeypatch.setattr(engine_lib, "FIRST_SLOTS", 8)
   monkeypatch.setattr(
       Engine, "slots", lambda self, need, most: min(-(-need // 6) * 6, most))

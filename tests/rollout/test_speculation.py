@@ -12,6 +12,7 @@ from r1jax.models import presets
 from r1jax.models.model import build
 from r1jax.rollout import drafts
 from r1jax.rollout import engine as engine_lib
+from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig, sample
 
@@ -124,7 +125,7 @@ def test_without_a_module_it_is_refused():
 def test_a_cache_that_grows_and_halves(case, monkeypatch):
   monkeypatch.setattr(engine_lib, "FIRST_SLOTS", 16)
   monkeypatch.setattr(engine_lib, "SMALLEST_BATCH", 4)
-  monkeypatch.setattr(engine_lib, "PROMPT_BUCKET", 16)
+  monkeypatch.setattr(prompts_lib, "PROMPT_BUCKET", 16)
   wanted, _ = drawn(case, speculate=False)
   found, _ = drawn(case, speculate=True)
   same(found, wanted)
