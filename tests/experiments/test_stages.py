@@ -212,7 +212,7 @@ def test_it_makes_data_and_teaches(top, dev3):
        f"--rewards.helpful=orbax:{top / 'helpful'}",
        f"--workdir={top / 'other_data'}"])
   assert "avg rounds" in succeeds(data)
-  fails(model, "--rewards.helpful: here rules judge answers")
+  fails(model, "--rewards.helpful: this command judges by rules")
   rows = (top / "data/sft.jsonl").read_text().splitlines()
   domains = [json.loads(row)["domain"] for row in rows]
   assert set(domains) == {"math", "general"}

@@ -52,7 +52,8 @@ def test_answers_are_labelled_one_by_one(tmp_path):
       [*shared, at, "--judge=experiments/world_judge.py"],
       [*shared, at, "--judge=experiments/world_judge.py", "--samples=2"],
       [*shared, at, f"--judge={mine}"])
-  assert succeeds(again) == good.out
+  # Before the report the first call may say that it prepares the questions.
+  assert good.out.endswith(succeeds(again))
   assert (tmp_path / "labels/labels.jsonl").read_text().splitlines() == lines
   fails(changed, "samples: 3 -> 2", "choose another --workdir")
   fails(judged, "odd_judge.py", f"remove {tmp_path / 'labels/labels'}: the"

@@ -85,5 +85,5 @@ def test_a_result_is_not_replaced_by_another(tmp_path):
                                        " --out"):
     take(init="base", top_p=1)
   (tmp_path / "out/config.json").unlink()
-  with pytest.raises(ValueError, match="result.json, and no config.json says"):
+  with pytest.raises(ValueError, match="result.json but no config.json that"):
     take(init="other", top_p=1)

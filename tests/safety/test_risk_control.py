@@ -154,7 +154,7 @@ def test_a_stream_that_is_left_is_counted():
   next(stream)
   stream.close()
   assert guard.counts == {"abandoned": 1}
-  assert any("left" in line for line in guard.lines())
+  assert any("1 streams ended before" in line for line in guard.lines())
 
 
 def test_counts_of_many_threads():

@@ -242,7 +242,7 @@ def test_a_silent_order_is_no_verdict(tmp_path):
 def test_files_that_are_missing_are_named_with_their_publisher(tmp_path):
   one = Benchmark(name="gsm8k", title="G", source="gsm8k", publisher="http://p")
   with pytest.raises(ValueError, match="needs --benchmarks_dir=DIR with the"
-                     " folder gsm8k. Its publisher .*http://p"):
+                     " folder gsm8k. The publisher .*http://p"):
     benchmarking.questions(one)
   with pytest.raises(ValueError, match="gsm8k is neither in .*http://p"):
     benchmarking.questions(one, tmp_path)

@@ -147,7 +147,7 @@ def test_a_model_that_is_missing(folder):
   with judged(one) as judge:
     assert "safety" not in judge.rewards.weights
     judge.check([PROMPTS[0]])
-    with pytest.raises(ValueError, match="prompt 1 of 't' belongs to the reward"
+    with pytest.raises(ValueError, match="prompt 1 of 't' needs the reward"
                        " model 'safety': give --rewards.safety"):
       judge.check(PROMPTS)
 

@@ -211,7 +211,7 @@ def test_rows_are_written_with_those_that_join(whole, tmp_path):
 
 def test_nothing_left_is_an_error_with_the_counts(whole, tmp_path):
   (tmp_path / "sft.jsonl").write_text("before")
-  with pytest.raises(ValueError, match=r"nothing is left.*\n.*wrong +\d"
+  with pytest.raises(ValueError, match=r"no answer is left.*\n.*wrong +\d"
                      .replace(".*\\n.*", "(.|\\n)*")):
     write(whole, tmp_path, SelectConfig())
   assert (tmp_path / "sft.jsonl").read_text() == "before"
