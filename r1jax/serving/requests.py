@@ -181,8 +181,8 @@ def _messages(given: Any) -> tuple[Message, ...]:
     messages.append({"role": _ROLES[role], "content": _content(
         message.get("content"), f"{name}.content")})
   if messages[-1]["role"] == "assistant":
-    raise Refused("the last of messages must not be the assistant's; to continue"
-                  " a text use /v1/completions", "messages")
+    raise Refused("the last of messages must not be the assistant's; to"
+                  " continue a text use /v1/completions", "messages")
   return tuple(messages)
 
 
