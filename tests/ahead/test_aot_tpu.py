@@ -66,6 +66,7 @@ V2_LITE = functools.partial(
     rows=16, length=2048, prompt=256, offload=("optimizer", "reference"))
 
 
+@pytest.mark.slow  # two minutes of a core; decoding, below, stays
 def test_v2_lite_micro_batch_on_16_chips():
   check_whole_rows(V2_LITE(layers=0), "accumulate")
 
