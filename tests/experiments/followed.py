@@ -90,6 +90,7 @@ FURTHER = {
     "--plan=PLAN.toml": ["--plan=PLAN.toml", "--workdir=runs/mine"],
     "--until=dev1": ["--until=dev1"],
     "--mesh.": ["--micro_rows=4"],
+    "--loss=dapo": ["--eval_every=1"],  # whose best checkpoint is read
     "force_host_platform_device_count=8": ["--micro_rows=8"]}
 
 
@@ -129,7 +130,7 @@ def small(line: str, url: str) -> str:
   else:
     flags = list(SMALL.get(name, ()))
   for words, more in FURTHER.items():
-    if words in line:
+    if words in line and name != "compile_ahead":  # nothing of it is trained
       flags += [flag.format(url=url) for flag in more]
   return " ".join([line, *map(shlex.quote, flags)])
 
