@@ -316,6 +316,39 @@ def test_the_cache_grows_with_its_rows(case, monkeypatch):
           got.completion(q, g), rollout.completion(q, g))
 
 
+def test_later_prompts_may_be_longer(case, monkeypatch):
+  """Each prefill has the width of its own prompts, the cache room for it."""
+  model, params, bias, engine, rollout = case
+  monkeypatch.setattr(prompts_lib, "PROMPT_BUCKET", 4)
+  monkeypatch.setattr(engine_lib, "FIRST_SLOTS", 4)
+  monkeypatch.setattr(engine_lib, "PREFILL", 1)  # a prompt at a time
+  monkeypatch.setattr(
+      Engine, "slots", lambda self, need, most: min(-(-need // 2) * 2, most))
+  few = Engine(model, engine.cfg, EOS, max_rows=3)
+  widths, room = [], []
+  prefill, insert = few.programs.prefill, few.programs.insert
+  monkeypatch.setattr(few.programs, "prefill", lambda *args: widths.append(
+      args[2].shape[1]) or prefill(*args))
+  monkeypatch.setattr(few.programs, "insert", lambda *args: room.append(
+      (widths[-1], engine_lib._slots(model, args[0].cache))) or insert(*args))
+  order = sorted(range(5), key=lambda q: len(PROMPTS[q]))
+  got = few.generate(params, bias, [PROMPTS[q] for q in order], order, SAMPLES,
+                     jax.random.key(5))
+  assert widths == [-(-len(PROMPTS[q]) // 4) * 4 for q in order]
+  assert len(set(widths)) > 1 and all(width < slots for width, slots in room)
+  experts = rollout.experts_QGSLA
+  for row, q in enumerate(order):
+    for g in range(SAMPLES):
+      ids = rollout.completion(q, g)
+      np.testing.assert_array_equal(got.completion(row, g), ids)
+      if experts is not None:
+        p, new = len(PROMPTS[q]), len(ids) - 1
+        want, found = experts[q, g], got.experts_QGSLA[row, g]
+        np.testing.assert_array_equal(found[:p], want[:p])
+        np.testing.assert_array_equal(
+            found[max(widths):][:new], want[len(want) - NEW:][:new])
+
+
 def test_sizes_of_a_cache():
   model, *_ = make("tiny")
   engine = Engine(model, SamplingConfig(max_new_tokens=32), EOS)
