@@ -151,12 +151,11 @@ def collect(cfg: EvalConfig, sample: Sample, judge: Judge,
     ValueError: no prompts, or the folder has other questions.
   """
   runner.check(prompts, cfg.batch)
-
   folder = epath.Path(folder) / SAMPLES
   items = list(enumerate(prompts))
-  if not batches_lib.store_all(folder, items, cfg.batch,
-                           answers(sample, judge, ruled=ruled), title=title,
-                           unit="problems"):
+  if not batches_lib.store_all(
+      folder, items, cfg.batch, answers(sample, judge, ruled=ruled),
+      title=title, unit="problems"):
     return None
   rows = list(batches_lib.read(folder, len(prompts), cfg.batch))
   for row, prompt in zip(rows, prompts, strict=True):
@@ -179,15 +178,26 @@ def write(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
 def answers(sample: Sample, judge: Judge, *, ruled: bool = True
             ) -> runner.Answers:
   """A function from batches of problems to rows with "tail"; see `collect`."""
+  def rows(items: Sequence[Item], scored: Scored) -> Rows:
+    found = runner.of_problems(scored, items, ruled=ruled) if items else []
+    return [row | {"tail": judge.tail(prompt)}
+            for row, (_, prompt) in zip(found, items, strict=True)]
+
+  return rows_of(sample, judge, rows)
+
+
+def rows_of(sample: Sample, judge: Judge,
+            rows: Callable[[Sequence[Item], Scored], Rows]) -> runner.Answers:
+  """A function from batches of problems to what `rows` makes of each.
+
+  Args:
+    sample, judge: see `judged`.
+    rows: called in all processes with a batch's problems that this one has,
+      perhaps none, and their verdicts.
+  """
   def work(batches: Sequence[Sequence[Item]]) -> Iterator[Rows | None]:
     for found in judged(sample, judge, batches):
-      if found is None:
-        yield None
-        continue
-      items, scored = found
-      rows = runner.of_problems(scored, items, ruled=ruled) if items else []
-      yield [row | {"tail": judge.tail(prompt)}
-             for row, (_, prompt) in zip(rows, items, strict=True)]
+      yield found and rows(*found)
 
   return work
 
@@ -196,9 +206,9 @@ def judged(sample: Sample, judge: Judge, batches: Sequence[Sequence[Item]]
            ) -> Iterator[tuple[Sequence[Item], Scored] | None]:
   """Samples and judges problems, and yields them batch by batch.
 
-  Judging starts as groups end. A batch is yielded when all its verdicts are
-  there, or when nothing is left to sample, so that decoding never waits for a
-  rule.
+  Judging starts as groups end. A batch is yielded when all verdicts of its
+  rules are there, or when nothing is left to sample: decoding waits for rules
+  only if the pool is full.
 
   Args:
     sample: made by `generating`.

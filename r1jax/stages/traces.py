@@ -91,19 +91,13 @@ def collect(cfg: EvalConfig, engine: Engine, judge: Judge, policy: Weights,
   sample = evaluating.sampling(
       cfg, engine, judge, params, policy.router_bias_LE, key)
 
-  def work(batches):
-    for found in evaluating.judged(sample, judge, batches):
-      if found is None:
-        yield None
-        continue
-      items, scored = found
-      # In every process, since a judge may need all of them to reply.
-      rows = _rows(scored, judge, judged)
-      yield rows if items else []
+  def rows(items, scored):
+    found = _rows(scored, judge, judged)  # a judge may need all processes
+    return found if items else []
 
   return batches_lib.store_all(
-      epath.Path(workdir) / FOLDER, list(enumerate(prompts)), cfg.batch, work,
-      title=title, unit="questions")
+      epath.Path(workdir) / FOLDER, list(enumerate(prompts)), cfg.batch,
+      evaluating.rows_of(sample, judge, rows), title=title, unit="questions")
 
 
 def selected(cfg: EvalConfig, select: SelectConfig, prompts: Sequence[Prompt],

@@ -48,13 +48,11 @@ TRAINED = ["--steps=1", "--questions=2", "--samples=2", "--minibatches=1",
            "--row_length=200", *LENGTHS, "--save_every=1", "--eval_every=0",
            "--eval_split=test[:2]", "--eval.samples=2", "--eval.max_rows=2",
            "--eval.max_new_tokens=8"]
-# A tiny model has neither thoughts nor a form.
-LOOSE = ["--noform", "--nofilters.thinking", "--filters.language_share=0"]
 ASKED = ["--samples=2", "--max_rows=8", *LENGTHS]
 TUNED = ["--steps=1", "--rows=2", "--row_length=128"]
 # Experiment -> what makes it small.
 SMALL = {
-    "cold_start": [*ASKED, *LOOSE, "--max_new_tokens=24",
+    "cold_start": [*ASKED, *named.LOOSE, "--max_new_tokens=24",
                    "--data=my_prompts.py", "--template=chat-think",
                    "--rewriter=my_prompts.py:rewrite"],
     "compile_ahead": ["--layers=2"],
@@ -68,7 +66,7 @@ SMALL = {
     "quickstart": ["--steps=1"],
     "r1": ["--plan=experiments/plans/tiny.toml", "--until=zero",
            "--workdir=runs/tiny"],
-    "rejection": [*ASKED, *LOOSE, "--max_new_tokens=24",
+    "rejection": [*ASKED, *named.LOOSE, "--max_new_tokens=24",
                   "--data=my_prompts.py", "--judge=my_prompts.py:judge"],
     "sample": ["--question=What is 3 + 2?", "--max_new_tokens=8"],
     "scaling": ["--samples=2", "--max_rows=8", "--data=math",

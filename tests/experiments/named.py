@@ -52,6 +52,8 @@ def utility(messages, answer):
 
 VERIFIERS = {"even": even}
 '''
+# For models that have neither thoughts nor a form.
+LOOSE = ["--noform", "--nofilters.thinking", "--filters.language_share=0"]
 PLAN = '''
 [stages.zero]
 run = "train_grpo"

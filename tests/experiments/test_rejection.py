@@ -4,6 +4,7 @@ import json
 
 from r1jax.data.streams import sft
 from tests.experiments.calls import calls
+from tests.experiments.named import LOOSE
 from tests.experiments.test_commands import fails, succeeds
 from tests.stages import cases
 
@@ -34,7 +35,6 @@ def judge(prompt, answer):
 
 VERIFIERS = {"even": even}
 '''
-LOOSE = ["--noform", "--nofilters.thinking", "--filters.language_share=0"]
 SIZES = ["--samples=4", "--max_rows=12", "--max_new_tokens=32"]
 
 

@@ -12,48 +12,13 @@ import pytest
 from r1jax.report import writer
 from tests.data.text import hf_cases
 from tests.experiments.calls import calls
+from tests.experiments.named import LOOSE, TASK
 from tests.experiments.test_commands import TINY, fails, succeeds
 from tests.experiments.test_open_weights import MODELS, SIZES
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-# Answers of an even length are right, so that a random model has some; every
-# third question has no rule, and every sixth is a safety one.
-TASK = '''
-from r1jax.core.prompt import Prompt, ask
-from r1jax.rewards.score import Score
-
-
-def prompts(split):
-  return [Prompt(id=i, domain=("math", "general")[i % 3 == 2], source="toy",
-                 messages=ask(f"What is {i} + 2?"), reference=str(i + 2),
-                 verifier="" if i % 3 == 2 else "even",
-                 metadata={"safety": i % 6 == 2}) for i in range(12)]
-
-
-def even(prompt, response):
-  right = len(response.text) % 2 == 0
-  return Score(float(right), True, "even" if right else "odd")
-
-
-def rewrite(prompt, thought, answer):
-  said = answer.strip()[:6] or "none"
-  return "I add them.", said + "." * (len(said) % 2)
-
-
-def judge(prompt, answer):
-  return len(answer) > 3
-
-
-def utility(messages, answer):
-  return float(len(set(answer)))
-
-
-VERIFIERS = {"even": even}
-'''
-# A random model has neither thoughts nor a form.
-LOOSE = ["--noform", "--nofilters.thinking", "--filters.language_share=0"]
 SAMPLES = ["--samples=4", "--max_rows=16", "--max_new_tokens=64",
            "--rewards.format=think", "--rewards.workers=1"]
 THOUGHT = "I add them.\n</think>"
