@@ -63,7 +63,7 @@ def _pattern(f: Fields, n_layers: int) -> int:
   if kinds is None:
     return every
   check(isinstance(kinds, list) and len(kinds) == n_layers
-        and set(kinds) <= {_FULL, _SLIDING}, f"config.json: layer_types="
+        and all(kind in (_FULL, _SLIDING) for kind in kinds), f"config.json: layer_types="
         f"{kinds!r:.200}: give {_SLIDING} or {_FULL} for each of {n_layers}"
         " layers")
   # Without a global layer, any n beyond the last layer.

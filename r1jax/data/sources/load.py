@@ -139,7 +139,7 @@ def _digest(paths: Sequence[epath.Path], code: str) -> str:
   digest = hashlib.sha256(code.encode())
   for path in paths:
     digest.update(f"{path.parent.name}/{path.name}\n".encode())
-    with path.open("rb") as file:
+    with core_io.opened(path) as file:
       content = hashlib.sha256()
       while block := file.read(1 << 20):
         content.update(block)
