@@ -32,7 +32,8 @@ TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 QUESTION = flags.DEFINE_string(
     "question", "", "Answer this question and exit; default: read questions"
     " from the terminal.")
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.")
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the samples.", lower_bound=0)
 
 
 def questions():
