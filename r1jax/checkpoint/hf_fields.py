@@ -125,8 +125,8 @@ class Fields:
     """Reads a field that must be absent or one of `allowed`."""
     value = self.take(name, None)
     check(value is None or value in allowed,
-          f"config.json: {self._where}{name}={value!r:.80} is not supported, only"
-          f" {' or '.join(repr(a) for a in allowed)}")
+          f"config.json: {self._where}{name}={value!r:.80} is not supported,"
+          f" only {' or '.join(repr(a) for a in allowed)}")
 
   def finish(self, harmless: Collection[str]) -> list[str]:
     """Raises ValueError for unknown fields that may change the computation.

@@ -20,8 +20,8 @@ _FOREIGN = {
     codecs.BOM_UTF32_LE: ("UTF-32 text", "save it as UTF-8"),
     codecs.BOM_UTF16_LE: ("UTF-16 text", "save it as UTF-8"),
     codecs.BOM_UTF16_BE: ("UTF-16 text", "save it as UTF-8"),
-    b"PAR1": ("a Parquet file", "write it as JSON Lines (pandas:"
-              " read_parquet(FILE).to_json(NEW, orient='records', lines=True))"),
+    b"PAR1": ("a Parquet file", "write it as JSON Lines (pandas: read_parquet("
+              "FILE).to_json(NEW, orient='records', lines=True))"),
     b"PK\x03\x04": ("a zip archive", "unpack it"),
     b"\x28\xb5\x2f\xfd": ("packed by zstd", "unpack it"),
     b"BZh": ("packed by bzip2", "unpack it"),
@@ -75,7 +75,8 @@ def check_text(start: bytes, path: str | os.PathLike) -> None:
   """Raises ValueError if a file that begins like this is not UTF-8 text."""
   for mark, (what, remedy) in _FOREIGN.items():
     check(not start.startswith(mark), f"data={path} is {what}; {remedy}")
-  check(not start.startswith(_GZIP), f"data={path} is packed by gzip; unpack it")
+  check(not start.startswith(_GZIP), f"data={path} is packed by gzip; unpack"
+        " it")
   check(b"\0" not in start, f"data={path} has null bytes, as UTF-16 text or"
         " binary files have; save it as UTF-8 text")
 

@@ -96,8 +96,9 @@ def load(
         + (f" in {folder} (files: {source.needs()})" if folder else ""))
   sizes = {part: info.num_examples
            for part, info in builder.info.splits.items()}
+  split = _within(name, split, sizes, builder)
   return Prompts(
-      builder.as_data_source(split=_within(name, split, sizes, builder)), record.decode,
+      builder.as_data_source(split=split), record.decode,
       core_io.read_json(epath.Path(builder.data_dir) / domain.SKIPPED))
 
 

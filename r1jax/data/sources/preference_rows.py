@@ -271,8 +271,9 @@ def _annotated(row: dict[str, Any], source: str) -> Row:
 def _label(value: Any) -> float:
   if isinstance(value, str):
     value = _LABELS.get(value.strip().lower(), math.nan)
-  check(isinstance(value, bool | int | float) and 0 <= value <= 1, f"label={_brief(value)} is neither true, false, safe,"
-        " unsafe, good, bad nor harmful, nor a number from 0 to 1")
+  check(isinstance(value, bool | int | float) and 0 <= value <= 1,
+        f"label={_brief(value)} is neither true, false, safe, unsafe, good, bad"
+        " nor harmful, nor a number from 0 to 1")
   return float(value)
 
 

@@ -205,10 +205,11 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   reader = Reader(tokenizer, template, sft.end_of_answer(template, tokenizer))
   files = tuple(Lines.of(path) for path in paths)
   for lines in files:
-    sft_rows.check_any(lines.path, len(lines))
-    check(not json_rows.is_whole(lines.opening()), f"data={lines.path} is one JSON value;"
-          " with --workers give JSON Lines, one row per line (jq -c '.[]' FILE"
-          " writes them), or omit --workers")
+    opening = lines.opening()
+    sft_rows.check_any(lines.path, len(opening))
+    check(not json_rows.is_whole(opening), f"data={lines.path} is one JSON"
+          " value; with --workers give JSON Lines, one row per line (jq -c"
+          " '.[]' FILE writes them), or omit --workers")
   tasks = tuple((which, first) for which, lines in enumerate(files)
                 for first in range(0, len(lines), _LINES))
   total, too_long, trained = 0, 0, 0

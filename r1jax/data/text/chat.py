@@ -72,8 +72,8 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
 
   Raises:
     ValueError: there is no template, it does not mention one of `variables`,
-      the tokenizer lacks its tokens, a message is malformed, or it fails, refuses the messages, violates the
-      sandbox or exceeds a limit.
+      the tokenizer lacks its tokens, a message is malformed, or it fails,
+      refuses the messages, violates the sandbox or exceeds a limit.
   """
   name = "chat template" if template is None else "given chat template"
   source = tokenizer.chat_template if template is None else template

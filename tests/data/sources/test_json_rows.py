@@ -78,7 +78,8 @@ def test_what_is_wrong_with_a_line(line, message):
 @pytest.mark.parametrize("row,message", [
     ({"annotator1": [1], "instruction": "a", "input": "", "response1": "b",
       "response2": "c"}, "annotators are .*, not 0, 1 or 2"),
-    ({"prompt": "a", "response": "b", "label": 10**400}, "label=1000.* neither"),
+    ({"prompt": "a", "response": "b", "label": 10**400},
+     "label=1000.* is neither"),
     ({"prompt": "a", "chosen": "b", "rejected": "c", "margin": 10**400},
      "margin=1000.* is not a number up to")])
 def test_preferences_with_other_values_than_numbers(tmp_path, row, message):
