@@ -18,7 +18,6 @@ from etils import epath
 
 from r1jax.checkpoint import inits
 from r1jax.core import config as config_lib
-from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data.sources import corpus
 from r1jax.data.sources.world import pages
@@ -68,7 +67,7 @@ def main() -> None:
     mesh = make_mesh(MESH.value())
   path = epath.Path(WORKDIR.value) / workdir.CONFIG
   began = processes.from_writer(
-      lambda: io.read_json(path)["config"] if path.exists() else {})
+      lambda: workdir.stored_in(path.parent)["config"] if path.exists() else {})
   init = inits.frozen(INIT.value, began.get("init", ""))
   first = weights.load(inits.or_own(init, WORKDIR.value), COMPUTE.value(),
                        jax.random.key(cfg.seed), mesh)

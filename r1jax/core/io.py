@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -24,6 +25,8 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 # gcsfs would cache the listing of a folder, and so miss files that are written
 # there later by other processes, or by TensorStore in this one.
 fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+# Its errors are raised; its log would print their tracebacks before.
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
 
 def is_remote(path: str | os.PathLike) -> bool:

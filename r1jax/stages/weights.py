@@ -303,6 +303,8 @@ def _like(shapes, placed):
 
 def _from_file(path, compute, mesh, computing):
   metadata = export.load_metadata(path)
+  check("router_bias" in metadata, f"the JSON beside {path} has no router_bias;"
+        " take the file that was written with it")
   model = build(
       config_lib.from_dict(ModelConfig, metadata["model"]), compute)
   like = _like(shapes(model, computing), placed(model, mesh))
