@@ -55,7 +55,8 @@ class EndpointConfig:
     wait: seconds before the second attempt, doubled for each further one.
   """
 
-  url: str = ""
+  # No flag: a command's --judge=URL or --init=URL gives it.
+  url: str = dataclasses.field(default="", metadata={"flag": False})
   model: str = ""
   temperature: float = 0.6
   top_p: float = 1.0
