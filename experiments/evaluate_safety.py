@@ -63,8 +63,8 @@ SAMPLES = flags.DEFINE_integer("samples", 1, "Answers per question.")
 # As in HELM Safety.
 ANSWER = flagset.define(ReplyConfig(temperature=0.0, max_new_tokens=512))
 flags.FLAGS["template"].help = (
-    "Prompt template. auto: for --init=hf:DIR the tokenizer's own chat template,"
-    " or plain if it has none; for orbax:WORKDIR the run's; else r1-zero.")
+    "Prompt template. auto: for --init=hf:DIR the tokenizer's chat template, or"
+    " plain if it has none; for orbax:WORKDIR the run's; else r1-zero.")
 SHOWN = flags.DEFINE_enum(
     "shown", safety.SUMMARY, [safety.SUMMARY, safety.WHOLE],
     "The part of an answer that is judged, which users would see: summary (the"
