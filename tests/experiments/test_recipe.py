@@ -83,7 +83,7 @@ def ahead(name):
   """The flags of compile_ahead in a recipe's header; {} without any."""
   memory = recipe.find(name).read_text().partition("# Memory: ")[2].partition(
       "\n# Cost: ")[0].replace("\n#", "")
-  found = re.search(r"\((--(?:preset|init)=.*?)\)", memory)
+  found = re.search(r"\((--(?:preset|init)=\S+ .*?)\)", memory)
   return dict(word.removeprefix("--").split("=") for word in
               found[1].split()) if found else {}
 
