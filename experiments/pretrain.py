@@ -1,9 +1,10 @@
 """Pre-trains the embedded base models on generated web-like pages.
 
-The models in the package were made by
+The bases in the package were made by
 
   python -m experiments.pretrain --workdir=runs/base --export=DIR
   python -m experiments.pretrain --pages=world --init=random:base-world \\
+      --steps=4500 --row_length=224 --optimizer.total_steps=3600 \\
       --workdir=runs/world --export=DIR
 """
 

@@ -1,6 +1,6 @@
 """Answers typed questions in the terminal, with the thought.
 
-  python -m experiments.sample --init=orbax:runs/quickstart/train
+  python -m experiments.sample --init=orbax:runs/quickstart/seed_0/train
 
 With --risk.reviewer answers are under risk control: an answer that breaks a
 rule is replaced before it is shown (--risk.stream=hold) or afterwards
