@@ -214,9 +214,10 @@ def test_what_a_decode_step_moves_is_told():
   assert found.flops == pytest.approx(program.flops, rel=DENSE_PARTS)
   least = (found.arguments["decoding copy"]
            + found.arguments["cache"] * 4 / 16) / 1e9
-  said = fitting.report([(program, found)], None, Compute(), cfg)
-  assert (f"with 4 tokens a row reads and writes {found.touched_bytes / 1e9:.4g}"
-          f" GB on a chip, {found.touched_bytes / 1e9 / least:.3g} times") in said
+  step = found.touched_bytes / 1e9
+  assert (f"with 4 tokens a row reads and writes {step:.4g} GB on a chip,"
+          f" {step / least:.3g} times the weights") in fitting.report(
+              [(program, found)], None, Compute(), cfg)
   with pytest.raises(ValueError, match="live=17"):
     dataclasses.replace(CONFIG, live=17)
 
