@@ -22,9 +22,8 @@ TILE = 128
 DECODE_SENT = 0.02
 # And what it may read and write beside weights and cache, as a share of them.
 DECODE_TOUCHED = 0.1
-# The same where 2,048 tokens of 32,768 are there (about 0.15 before each block
-# was read once and only those of its own experts were sorted on a device).
-LIVE_TOUCHED = 0.12
+# The same where 2,048 tokens of 32,768 are there.
+LIVE_TOUCHED = 0.15
 
 V5E = ("v5e:4x4", MeshConfig(data=1, fsdp=4, expert=4))
 V5P = ("v5p:4x4x4", MeshConfig(data=1, fsdp=2, expert=32))
