@@ -21,6 +21,7 @@ from tests.models import cases
 LOGP = dict(rtol=0, atol=1e-5)  # float32, as between sampler and trainer
 NEW = 6
 PROMPTS = [np.random.default_rng(n).integers(0, 61, n) for n in (3, 50, 33)]
+PADDED = 64
 DENSE = dataclasses.replace(presets.TINY_DENSE, n_layers=2)
 FAMILIES = {
     "deepseek_v3": cases.V3,
@@ -56,11 +57,21 @@ def make_engine(model, mesh=None):
 
 
 def generate(engine, params, bias, prompts=PROMPTS):
-  """(rollout, forward passes of its rows)."""
-  before = engine.speed["rounds"]
-  rollout = engine.generate(
+  return engine.generate(
       params, bias, prompts, range(len(prompts)), 2, jax.random.key(5))
-  return rollout, engine.speed["rounds"] - before
+
+
+def cached(engine, params, bias):
+  """What all layers and the drafts' module keep of each prompt's tokens."""
+  tokens_NP = np.zeros((len(PROMPTS), PADDED), np.int32)
+  for row, ids in zip(tokens_NP, PROMPTS):
+    row[:len(ids)] = ids
+  lengths = [len(ids) for ids in PROMPTS]
+  cache, _ = engine.programs.prefill(
+      params, bias, jnp.asarray(tokens_NP), jnp.array(lengths))
+  return [np.moveaxis(x, x.shape.index(PADDED), 1)[row, :length]
+          for x in jax.tree.leaves(jax.device_get(cache))
+          for row, length in enumerate(lengths)]
 
 
 def same(got, want):
@@ -77,21 +88,18 @@ def same(got, want):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_samples_are_those_of_whole_prompts(name, monkeypatch):
-  """In parts that divide the 64 padded tokens or not; one program each.
-
-  With drafts, as many are right: their cache is the same too.
-  """
+  """In parts that divide the padded prompts or not; one program each."""
   model, params, bias = made(FAMILIES[name])
   engine = make_engine(model)
-  whole, rounds = generate(engine, params, bias)
+  whole, kept = (run(engine, params, bias) for run in (generate, cached))
   for part, parts in ((48, 4), (64, 3)):
     monkeypatch.setattr(programs_lib, "PART", part)
-    assert engine.programs.parts(3, 64) == parts
+    assert engine.programs.parts(len(PROMPTS), PADDED) == parts
     engine.programs.prefill.clear_cache()
     compiled = engine.compilations()
-    got, counted = generate(engine, params, bias)
-    same(got, whole)
-    assert counted == rounds
+    same(generate(engine, params, bias), whole)
+    for got, want in zip(cached(engine, params, bias), kept, strict=True):
+      np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5)
     generate(engine, params, bias, [ids[:20] for ids in PROMPTS])
     assert engine.compilations() == compiled + 1
     # And the second time by blocks of the cache, the last of which overlap.
@@ -102,15 +110,13 @@ def test_on_a_mesh(monkeypatch):
   """Every lane reads its own prompts, with experts on other devices."""
   model, params, bias = made(cases.V3)
   prompts = [*PROMPTS, PROMPTS[1][:41]]
-  whole, rounds = generate(make_engine(model), params, bias, prompts)
+  whole = generate(make_engine(model), params, bias, prompts)
   monkeypatch.setattr(programs_lib, "PART", 64)
   mesh = make_mesh(MeshConfig(data=2, expert=2, tensor=2))
   engine = make_engine(model, mesh)
-  assert engine.lanes == 4 and engine.programs.parts(12, 64) == 3
+  assert engine.lanes == 4 and engine.programs.parts(12, PADDED) == 3
   with jax.set_mesh(mesh):
-    got, counted = generate(engine, params, bias, prompts)
-  same(got, whole)
-  assert counted == rounds
+    same(generate(engine, params, bias, prompts), whole)
 
 
 def test_activations_are_those_of_one_part(monkeypatch):
