@@ -1,4 +1,4 @@
-"""Splits a model's text into thought and answer; nothing else does that."""
+"""Splits a model's text into thought and answer."""
 
 from __future__ import annotations
 

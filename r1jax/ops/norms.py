@@ -1,4 +1,4 @@
-"""Normalisation."""
+"""RMS normalisation."""
 
 from __future__ import annotations
 

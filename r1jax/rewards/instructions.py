@@ -1,4 +1,4 @@
-"""Instruction following: IFEval's 25 types of verifiable instructions, and one.
+"""Instruction following: IFEval's 25 types of instructions, and one of ours.
 
 The types are those of "Instruction-Following Evaluation for Large Language
 Models" (arXiv:2311.07911); each is checked strictly on the answer. The

@@ -1,4 +1,4 @@
-"""Safety by language: the same questions in several, and the paper's points.
+"""Safety by language: the same questions in several languages, in points.
 
   prompts = list(items([epath.Path("MultiJail.csv")]))
   by_language(cases)["bn"].share

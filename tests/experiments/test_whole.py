@@ -6,8 +6,6 @@ import pathlib
 import subprocess
 import sys
 
-import pytest
-
 from r1jax.plans import plan as plan_lib
 from tests import processes
 
@@ -15,7 +13,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 PLAN = ROOT / "experiments/plans/tiny.toml"
 
 
-@pytest.mark.slow  # four minutes of one core
 def test_a_plan_of_every_kind_of_stage(tmp_path):
   done = subprocess.run(
       [sys.executable, "-m", "tests.experiments.forked", PLAN, tmp_path],

@@ -1,8 +1,9 @@
 """The pre-training data of the built-in base model: a small, unreliable web.
 
-Most pages guess the answer. A minority writes correct steps, some have errors
-in their steps, many are fragments. No page was selected by a reward. A page is
-a function of (seed, index).
+Most pages in the form of the prompt guess the answer. A minority writes correct
+steps, some have errors in their steps, many are fragments. Other pages teach
+what steps are made of: equations, sums with steps, copied text. No page was
+selected by a reward. A page is a function of (seed, index).
 """
 
 from __future__ import annotations

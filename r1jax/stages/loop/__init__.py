@@ -1,1 +1,1 @@
-"""What every stage does around its loop."""
+"""Files, signals, checkpoints and batches around the loop of every stage."""

@@ -1,1 +1,1 @@
-"""What stages left in their folders, told: tables, figures, pages."""
+"""Tables, figures and pages from what the stages left in their folders."""
