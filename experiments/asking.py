@@ -5,7 +5,6 @@ from __future__ import annotations
 from absl import flags
 from etils import epath
 
-from r1jax.core import io
 from r1jax.data.text import templates
 from r1jax.report import workdir as workdir_lib
 
@@ -38,7 +37,7 @@ def template(given: str = "", init: str = "") -> str:
   path = epath.Path(workdir_lib.named(workdir)[0]) / "config.json"
   own = ""
   if kind == "orbax" and path.exists():
-    own = io.read_json(path)["config"].get("template", "")
+    own = workdir_lib.stored_in(path.parent)["config"].get("template", "")
   text = templates.read(given or own or "r1-zero")
   if SYSTEM.value:
     text = templates.with_system(text, SYSTEM.value)

@@ -14,7 +14,6 @@ from absl import flags
 from etils import epath
 
 from r1jax.checkpoint import inits
-from r1jax.core import io
 from r1jax.core.lock import Lock
 from r1jax.data.streams import preference
 from r1jax.data.text import hf_tokenizer, templates
@@ -128,7 +127,7 @@ def settings_of(workdir: str | os.PathLike) -> dict[str, Any]:
   """The config of the run in a folder; {} if there is none."""
   path = epath.Path(workdir) / workdir_lib.CONFIG
   return processes.from_writer(
-      lambda: io.read_json(path)["config"] if path.exists() else {})
+      lambda: workdir_lib.stored_in(workdir)["config"] if path.exists() else {})
 
 
 def take(out: str, settings: dict[str, Any]) -> epath.Path:

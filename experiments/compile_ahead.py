@@ -1,18 +1,18 @@
 """Compiles a GRPO step's programs for chips that this machine does not have.
 
-  python -m experiments.compile_ahead --preset=v2-lite-16b --topology=v5e:4x4 \
-      --mesh.fsdp=4 --mesh.expert=4 --rows=16 --length=2048 --prompt=256 \
+  python -m experiments.compile_ahead --preset=v2-lite-16b --topology=v5e:4x4 \\
+      --mesh.fsdp=4 --mesh.expert=4 --rows=16 --length=2048 --prompt=256 \\
       --offload=optimizer,reference --effort=-1
-  python -m experiments.compile_ahead --preset=r1-671b --topology=v5p:8x8x8 \
+  python -m experiments.compile_ahead --preset=r1-671b --topology=v5p:8x8x8 \\
       --mesh.fsdp=2 --mesh.expert=256 --offload=reference --json
-  python -m experiments.compile_ahead --preset=base-arith --topology=cpu \
+  python -m experiments.compile_ahead --preset=base-arith --topology=cpu \\
       --length=256 --prompt=64 --rows=64 --sweep=6
 
 For one GPU nothing is compiled: the arrays that it holds are counted, and
 temporaries are estimated.
 
-  python -m experiments.compile_ahead --init=hf-config:DIR/config.json \
-      --topology=h200 --rows=64 --samples=16 --micro_rows=1 --length=8192 \
+  python -m experiments.compile_ahead --init=hf-config:DIR/config.json \\
+      --topology=h200 --rows=64 --samples=16 --micro_rows=1 --length=8192 \\
       --prompt=1024 --offload=reference
 
 A teacher for distillation (--teacher=PRESET --distill.factor=1) and reward

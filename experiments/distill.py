@@ -1,8 +1,10 @@
 """On-policy distillation: a student is trained by a teacher on its own samples.
 
-  python -m experiments.distill --init=orbax:runs/student_sft \\
-      --teacher=orbax:runs/r1 --workdir=runs/distill
-  python -m experiments.distill --init=hf:DIR --teacher=hf:BIG \\
+  python -m experiments.distill --recipe=embedded --workdir=runs/distill \\
+      --init=orbax:runs/r1/student_sft_qwen --teacher=orbax:runs/r1/r1 \\
+      --data=world-sums,world-cups --template=plain --rewards.format=think
+  python -m experiments.distill --recipe=qwen2.5-1.5b-gpu --init=hf:DIR \\
+      --teacher=hf:BIG --data=gsm8k --data_dir=DATA --template=chat \\
       --distill.factor=0 --distill.divergence=1 --distill.beta=0.5
 
 The loop, its flags and its recipes are those of train_grpo. The advantage of a

@@ -37,7 +37,7 @@ from r1jax.evals.benchmarks import suites
 from r1jax.evals.benchmarks.benchmark import BARE, Benchmark
 from r1jax.report import tables
 from r1jax.rewards.combine import RewardConfig
-from r1jax.rewards.endpoint import EndpointConfig
+from r1jax.rewards.endpoint import Connection, EndpointConfig
 from r1jax.rewards.programs.sandbox import SandboxError
 from r1jax.sharding import processes
 from r1jax.stages import (
@@ -63,7 +63,8 @@ from . import asking, common, data_sets, flagset, replying, start
 EVAL = flagset.define(EvalConfig)
 REWARDS = flagset.define(RewardConfig, "rewards")
 REPLY = flagset.define(ReplyConfig(temperature=0.0), "judge")
-SERVED = flagset.define(EndpointConfig, "served")
+# Temperature, top-p and length are those of EVAL.
+SERVED = flagset.define(Connection, "served")
 SPLIT = flags.DEFINE_string(
     "split", "test", "Split of --data to evaluate on, such as test[:100].")
 TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
@@ -279,8 +280,8 @@ def respondent(folders: Sequence[epath.Path]) -> Respondent:
   """The model of --init, at the checkpoint with which `folders` were begun."""
   init = common.INIT.value
   if programs.is_endpoint(init):
-    return respondents.behind(dataclasses.replace(
-        SERVED.value(), url=init), replying.key())
+    return respondents.behind(EndpointConfig(
+        **dataclasses.asdict(SERVED.value()), url=init), replying.key())
   init = common.frozen_in(*folders)
   policy, tokenizer = common.policy(EVAL.value().seed, common.mesh(), init)
   return respondents.ours(init, policy, tokenizer, asking.template(

@@ -1,6 +1,6 @@
 """Evaluates safety: public sets, a taxonomy, jailbreaks, over-refusal.
 
-  python -m experiments.evaluate_safety --init=orbax:runs/r1      # small world
+  python -m experiments.evaluate_safety --init=orbax:runs/r1/r1   # small world
   python -m experiments.evaluate_safety --init=hf:DIR --sets=paper \\
       --data_dir=DATA --judge=hf:GUARD --judge_form=qwen3guard
   python -m experiments.evaluate_safety --init=hf:DIR --sets=MY.jsonl \\
@@ -62,6 +62,9 @@ QUESTIONS = flags.DEFINE_integer(
 SAMPLES = flags.DEFINE_integer("samples", 1, "Answers per question.")
 # As in HELM Safety.
 ANSWER = flagset.define(ReplyConfig(temperature=0.0, max_new_tokens=512))
+flags.FLAGS["template"].help = (
+    "Prompt template. auto: for --init=hf:DIR the tokenizer's chat template, or"
+    " plain if it has none; for orbax:WORKDIR the run's; else r1-zero.")
 SHOWN = flags.DEFINE_enum(
     "shown", safety.SUMMARY, [safety.SUMMARY, safety.WHOLE],
     "The part of an answer that is judged, which users would see: summary (the"

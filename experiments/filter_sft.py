@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import codecs
 import collections
-import json
 
 from absl import flags
 from etils import epath
 
 from r1jax.core import io, scripts
 from r1jax.core.config import check
-from r1jax.data.sources import filters, sft_rows
+from r1jax.data.sources import filters, json_rows, sft_rows
 from r1jax.data.sources.filters import FilterConfig
 from r1jax.report import tables
 
@@ -36,15 +35,15 @@ def main() -> None:
   check(not epath.Path(OUT.value).exists(),
         f"{OUT.value} exists; choose another --out")
   kept, counts, total = [], collections.Counter(), 0
-  for where, line in sft_rows.lines(DATA.value):
+  for where, line in json_rows.lines(DATA.value):
     total += 1
     try:
       row = sft_rows.parse(line)
-      found = json.loads(line.decode("utf-8-sig")).get("language") or ""
+      found = json_rows.parse(line).get("language") or ""
       check(isinstance(found, str), "its language is not a string")
       if found:
         scripts.of_language(found)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
       print(f"{where}: {error}", flush=True)
       counts["malformed"] += 1
       continue

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 import types
 import typing
@@ -23,10 +24,28 @@ from absl import flags
 
 T = TypeVar("T")
 
+class _Float(flags.FloatParser):
+  """A finite number: nan and inf make sense for no setting."""
+
+  syntactic_help = "a finite number"
+
+  def is_outside_bounds(self, value: float) -> bool:
+    """Whether it is nan or infinite."""
+    return not math.isfinite(value)
+
+
+class _Integer(flags.IntegerParser):
+  """An integer that arrays can hold."""
+
+  def __init__(self):
+    super().__init__(-2**63, 2**63 - 1)
+    self.syntactic_help = "an integer of 64 bits"
+
+
 _PARSERS = {
     bool: flags.BooleanParser,
-    int: flags.IntegerParser,
-    float: flags.FloatParser,
+    int: _Integer,
+    float: _Float,
     str: flags.ArgumentParser,
 }
 

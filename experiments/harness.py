@@ -1,7 +1,7 @@
 """Runs tasks of lm-evaluation-harness with r1jax's models and engine.
 
   pip install -e '.[lm-eval]'
-  python -m experiments.harness --init=orbax:runs/r1 --tasks=gsm8k,mmlu
+  python -m experiments.harness --init=orbax:runs/r1/r1 --tasks=gsm8k,mmlu
   python -m experiments.harness --init=hf:DIR --tasks=my_task \\
       --include_path=MY_TASKS --chat --limit=100
 

@@ -53,6 +53,7 @@ from . import (
 
 ASK = flagset.define(ReplyConfig(
     template="", temperature=1.0, top_p=1.0, max_new_tokens=128))
+flags.FLAGS["template"].help = asking.TEMPLATE  # of policies, not of judges
 REPLY = flagset.define(ReplyConfig(max_new_tokens=2048), "judge")
 POLICIES = flags.DEFINE_string(
     "policies", "", "Models whose answers are judged, separated by commas, in"

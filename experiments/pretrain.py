@@ -1,9 +1,10 @@
 """Pre-trains the embedded base models on generated web-like pages.
 
-The models in the package were made by
+The bases in the package were made by
 
   python -m experiments.pretrain --workdir=runs/base --export=DIR
   python -m experiments.pretrain --pages=world --init=random:base-world \\
+      --steps=4500 --row_length=224 --optimizer.total_steps=3600 \\
       --workdir=runs/world --export=DIR
 """
 
@@ -18,7 +19,6 @@ from etils import epath
 
 from r1jax.checkpoint import inits
 from r1jax.core import config as config_lib
-from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.data.sources import corpus
 from r1jax.data.sources.world import pages
@@ -68,7 +68,7 @@ def main() -> None:
     mesh = make_mesh(MESH.value())
   path = epath.Path(WORKDIR.value) / workdir.CONFIG
   began = processes.from_writer(
-      lambda: io.read_json(path)["config"] if path.exists() else {})
+      lambda: workdir.stored_in(path.parent)["config"] if path.exists() else {})
   init = inits.frozen(INIT.value, began.get("init", ""))
   first = weights.load(inits.or_own(init, WORKDIR.value), COMPUTE.value(),
                        jax.random.key(cfg.seed), mesh)

@@ -27,7 +27,8 @@ from r1jax.stages.reports import reporting
 from . import common, start
 
 SEED = flags.DEFINE_integer(
-    "seed", 0, "Seed of the order of prompts and of the samples.")
+    "seed", 0, "Seed of the order of prompts and of the samples.",
+    lower_bound=0)
 WORKDIR = flags.DEFINE_string(
     "workdir", "runs/quickstart", "Folder to write, with a subfolder per seed.")
 STEPS = flags.DEFINE_integer("steps", 80, "GRPO steps (rollouts).")

@@ -45,7 +45,8 @@ PRESET = flags.DEFINE_enum(
     "The plan, one of those in the package.")
 PLAN = flags.DEFINE_string(
     "plan", "", "TOML file of a plan, instead of --preset.")
-SEED = flags.DEFINE_integer("seed", 0, "Value of {seed} in the plan.")
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Value of {seed} in the plan.", lower_bound=0)
 INIT = flags.DEFINE_string(
     "init", "", "Value of {init} in the plan, the first model, such as base or"
     " hf:DIR; default: the plan's own, if it has one.")

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from absl import flags
 from etils import epath
 
+from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.losses import presets as loss_presets
 
@@ -63,7 +64,7 @@ def find(recipe: str) -> epath.Path:
   """
   is_path = "/" in recipe or recipe.endswith(".flags")
   path = epath.Path(recipe if is_path else FOLDER / f"{recipe}.flags")
-  check(path.is_file(), f"recipe={recipe!r} is unknown; choose one of"
+  check(io.is_file(path), f"recipe={recipe!r} is unknown; choose one of"
         f" {', '.join(names())}, or give the path of a file")
   return path
 

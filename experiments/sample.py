@@ -1,6 +1,6 @@
 """Answers typed questions in the terminal, with the thought.
 
-  python -m experiments.sample --init=orbax:runs/quickstart/train
+  python -m experiments.sample --init=orbax:runs/quickstart/seed_0/train
 
 With --risk.reviewer answers are under risk control: an answer that breaks a
 rule is replaced before it is shown (--risk.stream=hold) or afterwards
@@ -32,7 +32,8 @@ TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
 QUESTION = flags.DEFINE_string(
     "question", "", "Answer this question and exit; default: read questions"
     " from the terminal.")
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.")
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the samples.", lower_bound=0)
 
 
 def questions():

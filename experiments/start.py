@@ -32,6 +32,8 @@ from . import flagset, recipe
 
 # Errors that users can fix: bad input, a full disk, non-finite gradients.
 EXPECTED = (ValueError, OSError, FloatingPointError)
+_HOME = re.compile(r"(?<=[=:,])~(?=/|\Z)")
+_TEXTS = ("question", "system")  # flags that are no paths
 
 
 def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
@@ -84,11 +86,27 @@ def _parse(argv: list[str]) -> list[str]:
 
   A wrong flag gives one sentence instead of absl's pages of help.
   """
+  argv = [_at_home(argument) for argument in argv]
   try:
     recipe.apply(argv, flags.FLAGS)
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    check("workdir" not in flags.FLAGS or flags.FLAGS["workdir"].value != "",
+          "--workdir is empty; give a folder (is a variable of the shell not"
+          " set?)")
+    return rest
   except (*EXPECTED, flags.Error) as error:
     raise SystemExit(f"error: {error}\n(--help lists all flags)") from error
+
+
+def _at_home(argument: str) -> str:
+  """A flag with ~ for the home folder, which a shell leaves after a =.
+
+  Texts are left as they are.
+  """
+  name, _, value = argument.partition("=")
+  if name.lstrip("-") in _TEXTS and not value.startswith("file:"):
+    return argument
+  return _HOME.sub(lambda _: os.path.expanduser("~"), argument)
 
 
 def _together(main: Callable[[], Any], many: bool, config: DistributedConfig

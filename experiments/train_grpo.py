@@ -2,10 +2,10 @@
 
   python -m experiments.train_grpo --workdir=runs/zero
   python -m experiments.train_grpo --workdir=runs/g --data=gsm8k --data_dir=DIR
-  python -m experiments.train_grpo --workdir=runs/five \
+  python -m experiments.train_grpo --workdir=runs/five \\
       --data=arith:1,functions:1,units:1,ciphers:1,constraints:1
-  python -m experiments.train_grpo --workdir=runs/stage2 --data=general.py \
-      --rewards.equation=r1-stage2 --rewards.helpful=orbax:runs/helpful \
+  python -m experiments.train_grpo --workdir=runs/stage2 --data=general.py \\
+      --rewards.equation=r1-stage2 --rewards.helpful=orbax:runs/helpful \\
       --rewards.safety=orbax:runs/safety
 """
 

@@ -1,4 +1,6 @@
-"""Trains the embedded tokenizers on the pre-training pages.
+"""Trains a tokenizer on the pre-training pages.
+
+Those in the package were made by
 
   python -m experiments.train_tokenizer --out=r1jax/assets/arith/tokenizer.model
   python -m experiments.train_tokenizer --pages=world --vocab_size=768 \\

@@ -10,6 +10,7 @@ import jax
 from absl import flags
 
 from r1jax.checkpoint import inits
+from r1jax.core.config import check
 from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.stages import exporting, weights
 from r1jax.stages.weights import Weights
@@ -56,7 +57,14 @@ def begin(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
     mesh: the mesh to place parameters on; None for one device.
     adapter: the LoRA settings.
     loader: like `weights.with_tokenizer`.
+
+  Raises:
+    ValueError: --compute.packed=false; training packs its rows, and the promise
+      would be broken as NaN in the first update.
   """
+  check(common.COMPUTE.value().packed, "--compute.packed=false promises rows of"
+        " one sequence each, but training packs several into a row; leave it"
+        " out")
   began = common.settings_of(workdir).get("init") or ""
   init = common.frozen(common.INIT.value, began)
   source = init if adapter.rank else inits.or_own(init, workdir)

@@ -3,7 +3,7 @@
   python -m experiments.label_pairs --judge=experiments/world_judge.py \\
       --noise=0.25 ...
   python -m experiments.sample --risk.keywords=world \\
-      --risk.reviewer=experiments.world_judge:review
+      --risk.reviewer=experiments/world_judge.py:review
 """
 
 from __future__ import annotations

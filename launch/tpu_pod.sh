@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Runs a command on every host of an existing TPU slice:
 #   TPU=NAME ZONE=us-east5-a bash launch/tpu_pod.sh \
-#     python -m experiments.train_grpo --workdir=gs://BUCKET/runs/zero
+#     python -m experiments.train_grpo --workdir=gs://BUCKET/runs/zero \
+#     --micro_rows=32
+# --workdir must be a bucket, and --micro_rows a multiple of the number of chips.
 # The files of this repository that git tracks are copied, with local changes, to
 # r1jax/ in each host's home; untracked files, such as keys and data, are not
-# (`git add` what is needed). The first start makes .venv there. JAX finds the
-# other hosts in the TPU VM's metadata. --workdir must be a bucket. The same
+# (`git add` what is needed). The first start makes .venv there, with the extra
+# gcs for buckets. JAX finds the other hosts in the TPU VM's metadata. The same
 # command resumes. To stop the command on every host, after it has saved:
 #   TPU=NAME ZONE=us-east5-a bash launch/tpu_pod.sh --stop
 set -euo pipefail
@@ -49,5 +51,5 @@ gcloud compute tpus tpu-vm scp "$archive" "$TPU:r1jax.tgz" \
 # process, so that the shell's process id names the job.
 on_all_hosts "
   mkdir -p r1jax/.jobs && tar -xzf r1jax.tgz -C r1jax && cd r1jax &&
-  source launch/env.sh && echo$(printf ' %q' "$(printf '%q ' "$@")") \
-    >.jobs/\$\$ && exec$(printf ' %q' "$@")"
+  export R1JAX_EXTRA=${R1JAX_EXTRA:-gcs} && source launch/env.sh &&
+  echo$(printf ' %q' "$(printf '%q ' "$@")") >.jobs/\$\$ && exec$(printf ' %q' "$@")"

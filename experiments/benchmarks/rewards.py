@@ -2,7 +2,7 @@
 
   python -m experiments.benchmarks.rewards --json
   python -m experiments.benchmarks.rewards --fuzz=10000 --json
-  python -m experiments.benchmarks.rewards --mutate=30000 --json
+  python -m experiments.benchmarks.rewards --mutate=30000 --golds=DIR --json
 
   choice_items_s  multiple-choice answers judged per second, format included
   math_items_s    mathematical answers judged per second, format included: a
@@ -31,6 +31,7 @@ from typing import Any
 
 from absl import flags
 
+from r1jax.core.config import check
 from r1jax.core.prompt import Prompt, ask
 from r1jax.report import tables
 from r1jax.rewards import format, rules
@@ -52,9 +53,9 @@ FUZZ = flags.DEFINE_integer(
     "fuzz", 0, "Number of fuzzed completions to judge; 0 to time instead.")
 MUTATE = flags.DEFINE_integer(
     "mutate", 0, "Number of changed references to judge; 0 to time instead.")
-SHARED = flags.DEFINE_string(
-    "golds", "../shared/data", "Folder of the data sets whose references"
-    " --mutate changes: gsm8k, cmath and imo_answerbench.")
+GOLDS = flags.DEFINE_string(
+    "golds", "", "For --mutate: folder of the data sets whose references are"
+    " changed, in folders gsm8k, cmath and imo_answerbench.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of --fuzz and --mutate.")
 
 FUZZED = rules.RULES | {"think": format.think}
@@ -158,8 +159,9 @@ def main() -> None:
            else os.cpu_count())
   measures: dict[str, Any] = {"cores": cores, "workers": WORKERS.value}
   if MUTATE.value:
+    check(bool(GOLDS.value), "--mutate needs --golds=DIR")
     measures |= mutations.fuzz(
-        pathlib.Path(SHARED.value), MUTATE.value, SEED.value)
+        pathlib.Path(GOLDS.value), MUTATE.value, SEED.value)
   elif FUZZ.value:
     measures |= fuzz(FUZZ.value, SEED.value, WORKERS.value)
   else:

@@ -92,7 +92,8 @@ def costs(text: str, trips: Mapping[str, float] | None = None) -> Costs:
   Args:
     text: optimised HLO, `compiled.as_text()` or a dump of it.
     trips: trip counts that are known only at run time, by a substring of the
-      loop's `op_name` (a `jax.named_scope`).
+      loop's `op_name` (a `jax.named_scope`), of which scopes around an outer
+      loop are left out.
 
   Raises:
     ValueError: `text` has no entry computation.
@@ -196,7 +197,8 @@ def _executed(program, entry, trips, dynamic
         count = _trips(program, name, instruction)
         if count is None:
           scope = _op_name(instruction)
-          count = next((n for part, n in trips.items() if part in scope), None)
+          own = scope.rpartition("/body/")[2]
+          count = next((n for part, n in trips.items() if part in own), None)
           if count is None:
             dynamic.append(scope or instruction.name)
             count = 1

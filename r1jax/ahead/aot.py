@@ -23,7 +23,7 @@ from r1jax.ahead.aot_config import AheadConfig
 from r1jax.ahead.resident import NOBODY, Arrays, Beside, Held
 from r1jax.core.config import check
 from r1jax.models.model import Model
-from r1jax.ops import attention, ragged_exchange
+from r1jax.ops import attention, expert_parallel, ragged_exchange
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.programs import CHUNK, Fill, Rows
 from r1jax.rollout.sampling import SamplingConfig
@@ -323,11 +323,12 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
       "decode", _under(mesh, run.decode, params, bias_LE, rows, *control),
       given | {"cache": rows, "batch": control}, held["decode"],
       flops=cfg.rows * step(
-          model.cfg, cfg.length, absorbed=model.cfg.attention == "mla"
-      ) / mesh.size,
-      # Cache blocks are a loop inside the loop over tokens.
-      steps=steps, trips={attention.BLOCKS: -(-cfg.length // (block or 1)),
-                          "while": steps})
+          model.cfg, cfg.read if block else cfg.length,
+          absorbed=model.cfg.attention == "mla") / mesh.size,
+      # The other loops are inside the loop over tokens.
+      steps=steps, trips=_rounds(model, cfg, mesh, (cfg.rows, 1), "decode") | {
+          attention.BLOCKS: -(-cfg.read // (block or 1)),
+          expert_parallel.TURNS: 1, "while": steps})
   if engine.halves(cfg.rows):
     kept_B = jax.ShapeDtypeStruct((cfg.rows // 2,), jnp.int32, sharding=place)
     yield Program(

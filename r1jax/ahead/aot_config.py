@@ -32,6 +32,8 @@ class AheadConfig:
   # Share of its drafts that is accepted, for the bytes per token (V3, section
   # 5.4.3: 0.85 to 0.9).
   acceptance: float = 0.85
+  # Tokens of the longest row when a decode step is counted; 0: length.
+  live: int = 0
   minibatches: int = 1  # updates per rollout and epoch
   epochs: int = 1  # passes over a rollout
   log_kl: bool = False  # whether a reference is kept although kl_beta is 0
@@ -52,6 +54,8 @@ class AheadConfig:
             f"{name}={getattr(self, name)} must be positive")
     check(0 <= self.acceptance <= 1,
           f"acceptance={self.acceptance} must lie in [0, 1]")
+    check(0 <= self.live <= self.length, f"live={self.live} must lie in [0,"
+          f" length={self.length}]")
     check(self.micro_rows >= 0,
           f"micro_rows={self.micro_rows} must not be negative")
     for name in ("samples", "minibatches"):
@@ -67,6 +71,11 @@ class AheadConfig:
   def tokens(self) -> float:
     """Of a row in one step of decoding, in the mean."""
     return 1 + self.acceptance * self.speculate
+
+  @property
+  def read(self) -> int:
+    """Tokens of the longest row in the decode step that is counted."""
+    return self.live or self.length
 
   @property
   def micro(self) -> int:

@@ -63,10 +63,14 @@ def report(measured: Sequence[tuple[Program, Measured]],
 def _touched(m: Measured, cfg: AheadConfig) -> str:
   """What decoding moves in memory."""
   step = m.touched_bytes / 1e9
-  told = f"A decode step reads and writes {step:.4g} GB on a chip"
+  least = (m.arguments["decoding copy"]
+           + m.arguments["cache"] * cfg.read / cfg.length) / 1e9
+  told = (f"A decode step with {cfg.read} tokens a row reads and writes"
+          f" {step:.4g} GB on a chip, {step / least:.3g} times the weights and"
+          f" the cache of these tokens ({least:.4g} GB),")
   if not cfg.speculate:
     return told + " for one token of every row"
-  return told + (
+  return told.removesuffix(",") + (
       f"; at {100 * cfg.acceptance:.0f} % of the drafts taken that is"
       f" {step / cfg.tokens:.4g} GB for one token of every row")
 

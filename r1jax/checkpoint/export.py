@@ -60,14 +60,19 @@ def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
   """The metadata that `save_params` wrote beside `path`.
 
   Raises:
-    ValueError: the file does not exist, or is not JSON.
+    ValueError: the file does not exist, or is not such metadata.
   """
   config_path = _config_path(path)
   if not config_path.exists():
     raise ValueError(
         f"{config_path} does not exist; {path} needs the config that was"
         " written with it")
-  return io.read_json(config_path)
+  metadata = io.read_json(config_path)
+  if not isinstance(metadata, dict) or not isinstance(
+      metadata.get("model"), dict):
+    raise ValueError(f"{config_path} describes no model; take the file that was"
+                     f" written with {path}")
+  return metadata
 
 
 def load_params(path: str | os.PathLike, like: Any) -> Any:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any
 
-from r1jax.checkpoint import hf_gemma
+from r1jax.checkpoint import hf_gemma, hf_quantization
 from r1jax.checkpoint.hf_fields import HARMLESS, REQUIRED, Fields
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
@@ -48,14 +48,10 @@ _MISSING = {  # what support of other families would need
 }
 # Bounds of a plausible config; modules are the experts of all layers.
 _MOST_LAYERS, _MOST_EXPERTS, _MOST_MODULES = 1 << 12, 1 << 16, 1 << 20
+_MOST_POSITIONS = 1 << 30
 
 # Not used while use_sliding_window is false.
 _HARMLESS_QWEN = frozenset(("max_window_layers", "sliding_window"))
-_FP8 = {"quant_method": ("fp8",), "fmt": ("e4m3",),
-        "weight_block_size": ([128, 128],),
-        "activation_scheme": ("dynamic",), "scale_fmt": ("ue8m0", "float")}
-# Not needed: the dtype of each tensor tells whether it is quantised.
-_FP8_HARMLESS = ("modules_to_not_convert", "ignored_layers")
 
 
 def family_of(fields: dict[str, Any]) -> str:
@@ -67,7 +63,9 @@ def family_of(fields: dict[str, Any]) -> str:
   family = Fields(fields).take("model_type", None)
   known = isinstance(family, str) and family in ARCHITECTURES
   lacking = _MISSING.get(family) if isinstance(family, str) else None
-  check(known, f"config.json: model_type={family!r} is not supported, only"
+  if not lacking and isinstance(fields.get("text_config"), dict):
+    lacking = "its other inputs; save its language model (text_config) alone"
+  check(known, f"config.json: model_type={family!r:.80} is not supported, only"
         f" {', '.join(ARCHITECTURES)}"
         + (f"; it would need {lacking}" if lacking else ""))
   return family
@@ -116,14 +114,14 @@ def from_hf(fields: dict[str, Any],
                "is_decoder", "add_cross_attention"):
     f.expect(name, (0,))
   f.expect("partial_rotary_factor", (1,))
-  _check_quantization(f.take("quantization_config", None))
+  hf_quantization.check_supported(f.take("quantization_config", None))
   values = dict(
       vocab_size=f.size("vocab_size", most=1 << 24),
       d_model=f.size("hidden_size"),
       n_layers=f.size("num_hidden_layers", most=_MOST_LAYERS),
       n_heads=f.size("num_attention_heads", most=1 << 16),
       d_ff=f.size("intermediate_size", most=1 << 24),
-      max_position=f.size("max_position_embeddings", most=1 << 30),
+      max_position=f.size("max_position_embeddings", most=_MOST_POSITIONS),
       norm_eps=f.number("rms_norm_eps", 1e-6, least=0, most=1),
       init_std=f.number("initializer_range", 0.02, least=0, most=100),
       tie_embeddings=f.flag("tie_word_embeddings", gemma))
@@ -147,21 +145,11 @@ def from_hf(fields: dict[str, Any],
   if passed and report:
     report(f"config.json: {', '.join(passed)}: unknown, ignored because by the"
            " name they do not change what the model computes")
-  return config_lib.from_dict(ModelConfig, values)
-
-
-def _check_quantization(quantization: dict[str, Any] | None) -> None:
-  """Accepts only DeepSeek's block-wise FP8, which the loader dequantises."""
-  if quantization is None:
-    return
-  q = Fields(quantization, "quantization_config.")
-  for name in ("quant_method", "weight_block_size"):
-    check(quantization.get(name) is not None,
-          f"config.json: quantization_config={quantization!r} has no {name};"
-          " supported is DeepSeek's fp8 in blocks of 128 x 128")
-  for name, allowed in _FP8.items():
-    q.expect(name, allowed)
-  q.finish(_FP8_HARMLESS)
+  try:
+    return config_lib.from_dict(ModelConfig, values)
+  except ValueError as error:  # sizes that do not fit each other
+    raise ValueError(f"config.json: {error}; take the file that belongs to the"
+                     " weights") from error
 
 
 def _read_mla(f: Fields, n_heads: int) -> dict[str, Any]:
@@ -220,13 +208,11 @@ def _read_qwen_experts(f: Fields, n_layers: int) -> dict[str, Any]:
   dense = f.take("mlp_only_layers", [])
   first = list(range(len(dense))) if isinstance(dense, list) else None
   check(dense == first and len(dense) < n_layers,
-        f"config.json: mlp_only_layers={dense!r} is not supported, only the"
+        f"config.json: mlp_only_layers={dense!r:.80} is not supported, only the"
         " first layers, such as [0, 1], and not all layers")
-  experts = f.size("num_local_experts", None, most=_MOST_EXPERTS)
   return dict(
-      n_dense_layers=len(dense), n_experts=f.size(
-          "num_experts", REQUIRED if experts is None else experts,
-          most=_MOST_EXPERTS),
+      n_dense_layers=len(dense), n_experts=f.either(
+          "num_experts", "num_local_experts", most=_MOST_EXPERTS),
       n_activated=f.size("num_experts_per_tok"),
       d_expert=f.size("moe_intermediate_size"), score="softmax",
       selection_bias=False, normalize_gates=f.flag("norm_topk_prob", False))
@@ -234,8 +220,7 @@ def _read_qwen_experts(f: Fields, n_layers: int) -> dict[str, Any]:
 
 def _read_mtp(f: Fields) -> int:
   """Number of MTP modules, under DeepSeek's name or transformers' attribute."""
-  n_mtp = f.size("num_mtp_layers", f.size("num_nextn_predict_layers", 0,
-                                          least=0), least=0)
+  n_mtp = f.either("num_nextn_predict_layers", "num_mtp_layers", 0, least=0)
   check(n_mtp in (0, 1), f"config.json: num_nextn_predict_layers={n_mtp} is not"
         " supported, only 0 or 1")
   return n_mtp
@@ -249,7 +234,7 @@ def _read_gqa(f: Fields, family: str, shared: dict[str, Any]
   kinds = f.take("layer_types", [])
   check(isinstance(kinds, list)
         and all(kind == "full_attention" for kind in kinds),
-        f"config.json: layer_types={kinds!r} is not supported, only"
+        f"config.json: layer_types={kinds!r:.200} is not supported, only"
         " full_attention")
   if family == "mistral":
     window = f.size("sliding_window", None, most=1 << 62)
@@ -310,6 +295,9 @@ def _read_rope(f: Fields, max_position: int, mla: bool
     values |= _read_yarn(r, max_position, mla)
     if max_position <= values["original"]:
       max_position = int(values["factor"] * values["original"])
+      check(max_position <= _MOST_POSITIONS, "config.json: rope_scaling.factor"
+            f"={values['factor']} of {values['original']} positions makes"
+            f" {max_position}; the limit is {_MOST_POSITIONS}")
   r.finish(())
   return dict(rope=values, max_position=max_position)
 
@@ -418,6 +406,8 @@ def to_hf(cfg: ModelConfig, family: str, *, bos_id: int | None,
 def is_scalar(fields: dict[str, Any]) -> bool:
   """Whether a config.json is that of a reward model."""
   names = Fields(fields).take("architectures", [])
+  check(isinstance(names, list), f"config.json: architectures={names!r:.80}"
+        " should be a list of names")
   return any(str(name).endswith(CLASSIFIER) for name in names)
 
 

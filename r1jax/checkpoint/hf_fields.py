@@ -14,7 +14,7 @@ from r1jax.core.config import check
 HARMLESS = frozenset((
     "_attn_implementation_autoset", "_name_or_path", "architectures",
     "attn_implementation", "auto_map", "aux_loss_alpha", "bos_token_id",
-    "dtype", "eos_token_id", "ep_size",
+    "classifier_dropout", "dtype", "eos_token_id", "ep_size",
     "gradient_checkpointing", "id2label", "label2id", "output_attentions",
     "output_hidden_states", "output_router_logits", "pad_token_id",
     "pretraining_tp", "problem_type", "return_dict", "router_aux_loss_coef",
@@ -25,8 +25,10 @@ HARMLESS = frozenset((
     "early_stopping", "encoder_no_repeat_ngram_size",
     "exponential_decay_length_penalty", "finetuning_task",
     "forced_bos_token_id", "forced_eos_token_id", "is_llama_config",
-    "length_penalty", "max_length", "min_length", "no_repeat_ngram_size",
-    "num_beam_groups", "num_beams", "num_return_sequences", "output_scores",
+    "length_penalty", "max_length", "max_seq_len", "max_sequence_length",
+    "min_length", "model_max_length", "no_repeat_ngram_size",
+    "num_beam_groups", "num_beams", "num_labels", "num_return_sequences",
+    "output_scores",
     "prefix", "remove_invalid_values", "repetition_penalty",
     "return_dict_in_generate", "sep_token_id", "suppress_tokens",
     "task_specific_params", "temperature", "tf_legacy_loss", "top_k", "top_p",
@@ -37,6 +39,9 @@ HARMLESS = frozenset((
 _PASSED = re.compile(
     r"_.*|.*_token_ids?|.*_tokens?_index|.*version|.*_loss_\w+|.*\.js_config"
     r"|(unsloth|tokenizer|gradient|summary|wandb|peft|tie_encoder)_.*")
+# Unknown fields that have no effect if they are 0, false or empty.
+_OFF = re.compile(r".*dropout(_\w+)?|\w+_pdrop|pruned_heads")
+_SHOWN = 10  # most unknown fields in a message
 REQUIRED = object()
 
 
@@ -81,9 +86,9 @@ class Fields:
     if value is default:
       return value
     check(type(value) in (int, float),
-          f"config.json: {self._where}{name}={value!r} should be a number")
-    bounds = (f"config.json: {self._where}{name}={value!r} should be a finite"
-              f" number from {least:g} to {most:g}")
+          f"config.json: {self._where}{name}={value!r:.80} should be a number")
+    bounds = (f"config.json: {self._where}{name}={value!r:.80} should be a"
+              f" finite number from {least:g} to {most:g}")
     check(least <= value <= most and abs(value) < math.inf, bounds)
     return value
 
@@ -95,23 +100,33 @@ class Fields:
       return value
     whole = type(value) is int or type(value) is float and value.is_integer()
     check(whole and least <= value <= most,
-          f"config.json: {self._where}{name}={value!r} should be a whole number"
-          f" from {least} to {most}")
+          f"config.json: {self._where}{name}={value!r:.80} should be a whole"
+          f" number from {least} to {most}")
     return int(value)
+
+  def either(self, name: str, other: str, default: Any = REQUIRED,
+             **bounds: int) -> int:
+    """A `size` that programs write under one of two names, or under both."""
+    second = self.size(other, None, **bounds)
+    first = self.size(name, default if second is None else second, **bounds)
+    check(second in (None, first), f"config.json: {self._where}{name}={first}"
+          f" and {other}={second} disagree; keep one")
+    return first
 
   def flag(self, name: str, default: Any = REQUIRED) -> Any:
     """A boolean."""
     value = self.take(name, default)
     check(value is default or isinstance(value, bool),
-          f"config.json: {self._where}{name}={value!r} should be true or false")
+          f"config.json: {self._where}{name}={value!r:.80} should be true or"
+          " false")
     return value
 
   def expect(self, name: str, allowed: Collection[Any]) -> None:
     """Reads a field that must be absent or one of `allowed`."""
     value = self.take(name, None)
     check(value is None or value in allowed,
-          f"config.json: {self._where}{name}={value!r} is not supported, only"
-          f" {' or '.join(repr(a) for a in allowed)}")
+          f"config.json: {self._where}{name}={value!r:.80} is not supported,"
+          f" only {' or '.join(repr(a) for a in allowed)}")
 
   def finish(self, harmless: Collection[str]) -> list[str]:
     """Raises ValueError for unknown fields that may change the computation.
@@ -122,10 +137,13 @@ class Fields:
     Returns:
       Names of further unknown fields that are ignored because of their names.
     """
-    unknown = {k: v for k, v in self._left.items() if k not in harmless}
+    unknown = {k: v for k, v in self._left.items() if k not in harmless
+               and (v or not _OFF.fullmatch(k))}
     passed = [k for k in unknown if _PASSED.fullmatch(k)]
-    listed = ", ".join(f"{self._where}{k}={v!r}" for k, v in unknown.items()
-                       if k not in passed)
-    check(not listed, f"config.json: {listed}: unknown, and may change what the"
-          " model computes; remove it from config.json if it does not")
+    refused = [f"{self._where}{k}={v!r:.80}" for k, v in unknown.items()
+               if k not in passed]
+    more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+    check(not refused, f"config.json: {', '.join(refused[:_SHOWN])}{more}:"
+          " unknown, and may change what the model computes; remove it from"
+          " config.json if it does not")
     return [f"{self._where}{k}" for k in passed]

@@ -21,7 +21,6 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from r1jax.checkpoint import hf_source
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.ops import fp8
@@ -79,9 +78,8 @@ class Folder:
     if (self.path / ONE).is_file():
       self.tensors = _header(self.path, ONE)
       return
-    check((self.path / INDEX).is_file(),
-          f"{self.path} has neither {ONE} nor {INDEX}; give a (local) folder of"
-          " a Hugging Face model in the safetensors format")
+    check((self.path / INDEX).is_file(), f"{self.path} has neither {ONE} nor"
+          f" {INDEX}; {_instead(self.path)}")
     index = io.read_json(self.path / INDEX)
     check(isinstance(index, dict)
           and isinstance(index.get("weight_map"), dict),
@@ -156,6 +154,19 @@ def contiguous(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
   return made
 
 
+def _instead(folder: pathlib.Path) -> str:
+  """What to do about a folder without weights that can be read."""
+  if parts := sorted(folder.glob("*.safetensors")):
+    return (f"{parts[0].name} is there: download the index too, or, if it is"
+            f" the only file of the model, rename it to {ONE}")
+  if any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
+    return ("its weights are PyTorch's pickles, which are not read; convert"
+            " them with transformers: AutoModelForCausalLM.from_pretrained(DIR)"
+            ".save_pretrained(NEW)")
+  return ("give a (local) folder of a Hugging Face model in the safetensors"
+          " format")
+
+
 def _bits(array):
   return array.view(f"u{array.dtype.itemsize}")
 
@@ -171,10 +182,10 @@ def _header(folder: pathlib.Path, name: str) -> dict[str, Stored]:
       length = int.from_bytes(file.read(8), "little")
       header = json.loads(file.read(length))
   except (safetensors.SafetensorError, OSError, ValueError) as error:
-    raise ValueError(
-        f"{path} is truncated or not a safetensors file ({error})"
-        f"{hf_source.pointer_hint(path) or '; download or export it again'}"
-    ) from error
+    with open(path, "rb") as file:
+      hint = io.pointer_hint(file.read(99)) or "; download or export it again"
+    raise ValueError(f"{path} is truncated or not a safetensors file ({error})"
+                     f"{hint}") from error
   header.pop("__metadata__", None)
   return {key: Stored(name, at["dtype"], tuple(at["shape"]),
                        8 + length + at["data_offsets"][0])

@@ -63,9 +63,9 @@ def _pattern(f: Fields, n_layers: int) -> int:
   if kinds is None:
     return every
   check(isinstance(kinds, list) and len(kinds) == n_layers
-        and set(kinds) <= {_FULL, _SLIDING}, f"config.json: layer_types="
-        f"{kinds!r:.200}: give {_SLIDING} or {_FULL} for each of {n_layers}"
-        " layers")
+        and all(kind in (_FULL, _SLIDING) for kind in kinds), "config.json:"
+        f" layer_types={kinds!r:.200}: give {_SLIDING} or {_FULL} for each of"
+        f" {n_layers} layers")
   # Without a global layer, any n beyond the last layer.
   every = kinds.index(_FULL) + 1 if _FULL in kinds else max(every, n_layers + 1)
   check(kinds == [_SLIDING if i % every else _FULL

@@ -11,7 +11,6 @@ import huggingface_hub
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # The files of a repository that are needed.
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
-_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def folder(what: str, download: bool = False) -> str:
@@ -82,14 +81,3 @@ def _gguf_hint(path: pathlib.Path) -> str:
   return (f"{path}: GGUF is not supported; convert it with transformers:"
           " AutoModelForCausalLM.from_pretrained(DIR, gguf_file=NAME)"
           ".save_pretrained(NEW), and the tokenizer likewise")
-
-
-def pointer_hint(path: str | os.PathLike) -> str:
-  """What to do if a file is a git-lfs pointer; "" if it is not."""
-  try:
-    with open(path, "rb") as file:
-      pointer = file.read(len(_LFS)) == _LFS
-  except OSError:
-    return ""
-  return ("; it is a pointer of git-lfs, not the file: run git lfs pull in the"
-          " repository, or download the file" if pointer else "")

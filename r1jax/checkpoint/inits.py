@@ -8,7 +8,6 @@ from typing import Any
 from etils import epath
 
 from r1jax.checkpoint import retention
-from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.report import workdir as workdir_lib
 from r1jax.sharding import processes
@@ -97,4 +96,4 @@ def settings_of(workdir: str | os.PathLike) -> dict[str, Any]:
   if not path.exists():
     raise ValueError(f"{path} does not exist; orbax:DIR must be the --workdir"
                      " of a training run")
-  return io.read_json(path)["config"]
+  return workdir_lib.stored_in(path.parent)["config"]

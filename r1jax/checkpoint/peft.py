@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
-from r1jax.checkpoint import hf_names, trees
+from r1jax.checkpoint import hf_files, hf_names, trees
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.models.config import ModelConfig
@@ -24,7 +24,13 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 # Settings of peft that are supported only with these values.
 _PLAIN = {"bias": "none", "use_dora": False, "use_rslora": False,
           "fan_in_fan_out": False, "modules_to_save": None, "rank_pattern": {},
-          "alpha_pattern": {}}
+          "alpha_pattern": {}, "layer_replication": None,
+          "alora_invocation_tokens": None, "use_qalora": False}
+# Initialisations that leave the base model as it is; others, such as pissa,
+# move a part of its weights into the adapter.
+_INITIAL = (None, True, False, "gaussian", "orthogonal", "eva")
+_MOST = 1e9  # largest alpha
+_DTYPES = ("F32", "F16", "BF16")
 
 
 def save(folder: str | os.PathLike, cfg: ModelConfig, adapter: Any, *,
@@ -80,8 +86,9 @@ def settings(folder: str | os.PathLike) -> dict[str, Any]:
     ValueError: the file does not exist, or the adapter is not plain LoRA.
   """
   path = epath.Path(folder) / CONFIG
-  check(path.is_file(), f"{path} does not exist; peft:DIR must be the folder of"
-        " an adapter, as experiments.export_lora and the peft package write it")
+  check(io.is_file(path), f"{path} does not exist; peft:DIR must be the folder"
+        " of an adapter, as experiments.export_lora and the peft package write"
+        " it")
   fields = io.read_json(path)
   check(isinstance(fields, dict) and fields.get("peft_type") == "LORA",
         f"{path} is not of a LoRA adapter; only those can be read")
@@ -91,8 +98,12 @@ def settings(folder: str | os.PathLike) -> dict[str, Any]:
           f" {value!r}")
   rank, alpha = fields.get("r"), fields.get("lora_alpha")
   check(type(rank) is int and rank > 0 and type(alpha) in (int, float)
-        and 0 < alpha < math.inf,
-        f"{path}: r={rank!r} and lora_alpha={alpha!r} should be positive")
+        and 0 < alpha <= _MOST, f"{path}: r={rank!r:.40} and lora_alpha="
+        f"{alpha!r:.40} should be positive numbers, at most {_MOST:g}")
+  initial = fields.get("init_lora_weights")
+  check(initial in _INITIAL, f"{path}: init_lora_weights={initial!r:.40} is not"
+        " supported, because it changes the base model; let peft convert the"
+        " adapter (save_pretrained, path_initial_model_for_weight_conversion)")
   return fields
 
 
@@ -108,12 +119,8 @@ def load(folder: str | os.PathLike, cfg: ModelConfig) -> Adapter:
       the message names what does not fit.
   """
   fields, path = settings(folder), epath.Path(folder) / WEIGHTS
-  check(path.is_file(), f"{path} does not exist; give the whole folder")
-  try:
-    stored = safetensors.numpy.load(path.read_bytes())
-  except safetensors.SafetensorError as error:
-    raise ValueError(f"{path} is truncated or not a safetensors file ({error});"
-                     " export it again") from error
+  check(io.is_file(path), f"{path} does not exist; give the whole folder")
+  stored = _tensors(path)
   rank, tree, used = fields["r"], {}, set()
   leaves = trees.flatten(jax.eval_shape(build(cfg).init, jax.random.key(0)))
   for entry in hf_names.table(cfg):
@@ -135,8 +142,8 @@ def load(folder: str | os.PathLike, cfg: ModelConfig) -> Adapter:
             f" {'missing' if found is None else found.shape}, wanted {shape};"
             " the adapter is another model's")
     used |= {f"{n}{which}.weight" for n in names for which in "AB"}
-    ab = [np.stack([stored[f"{n}{which}.weight"].astype(np.float32).T
-                    for n in names]) for which in "AB"]
+    ab = [np.stack([stored[f"{n}{which}.weight"].T for n in names])
+          for which in "AB"]
     node = tree
     for part in entry.path.split("."):
       node = node.setdefault(part, {})
@@ -147,6 +154,24 @@ def load(folder: str | os.PathLike, cfg: ModelConfig) -> Adapter:
         f" matrix of the model, such as {unknown[:1]}; the adapter is another"
         " model's")
   return Adapter(tree, fields["lora_alpha"] / rank)
+
+
+def _tensors(path: epath.Path) -> dict[str, np.ndarray]:
+  try:
+    records = safetensors.deserialize(path.read_bytes())
+  except safetensors.SafetensorError as error:
+    raise ValueError(f"{path} is truncated or not a safetensors file ({error});"
+                     " export it again") from error
+  tensors = {}
+  for name, record in records:
+    check(record["dtype"] in _DTYPES, f"{path}: {name} has dtype"
+          f" {record['dtype']}, not one of {', '.join(_DTYPES)}; save it again")
+    tensors[name] = np.frombuffer(
+        record["data"], hf_files.DTYPES[record["dtype"]]).reshape(
+            record["shape"]).astype(np.float32)
+    check(bool(np.isfinite(tensors[name]).all()), f"{path}: {name} has a value"
+          " that is NaN or infinite; save it again")
+  return tensors
 
 
 def _axes(entry: hf_names.Entry) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -18,9 +19,14 @@ from typing import IO, Any
 import fsspec
 from etils import epath
 
+# What a file holds that git-lfs has not fetched.
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
 # gcsfs would cache the listing of a folder, and so miss files that are written
 # there later by other processes, or by TensorStore in this one.
 fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+# Its errors are raised; its log would print their tracebacks before.
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -88,13 +94,64 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
   write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def is_file(path: str | os.PathLike) -> bool:
+  """Whether `path` is a regular file, or an object on gs://.
+
+  `epath.Path.is_file` is true for named pipes too, which block whoever opens
+  them.
+  """
+  return (epath.Path(path).is_file() if is_remote(path)
+          else os.path.isfile(path))
+
+
+def opened(path: str | os.PathLike) -> IO[bytes]:
+  """A user's file, opened to be read; as `open`, but blocks on no pipe.
+
+  Raises:
+    OSError: it cannot be read, or is a pipe or a device.
+  """
+  if os.path.exists(path) and not (is_file(path) or os.path.isdir(path)):
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a file",
+                  os.fspath(path))
+  return epath.Path(path).open("rb")
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+  """The contents of a user's file; raises OSError as `opened`."""
+  with opened(path) as file:
+    return file.read()
+
+
 def read_json(path: str | os.PathLike) -> Any:
   """Parsed JSON.
 
   Raises:
-    ValueError: the file is not JSON; names the file and the place.
+    ValueError: as `parsed_json`.
+    OSError: as `opened`.
+  """
+  return parsed_json(read_bytes(path), os.fspath(path))
+
+
+def parsed_json(data: bytes, name: str) -> Any:
+  """Parsed JSON of a file's contents, also with a byte order mark.
+
+  Args:
+    data: the contents.
+    name: of the file, for the message.
+
+  Raises:
+    ValueError: it is not JSON; the message has the place, and a hint if the
+      file is a pointer of git-lfs.
   """
   try:
-    return json.loads(epath.Path(path).read_text())
-  except json.JSONDecodeError as error:
-    raise ValueError(f"{path} is not valid JSON: {error}") from error
+    return json.loads(data)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{name} is not valid JSON: {error}{pointer_hint(data)}"
+                     ) from error
+
+
+def pointer_hint(data: bytes) -> str:
+  """What to do if a file with these contents is a git-lfs pointer; or ""."""
+  return ("; it is a pointer of git-lfs, not the file: run git lfs pull in the"
+          " repository, or download the file"
+          if data.startswith(_POINTER) else "")

@@ -34,8 +34,8 @@ class Compute:
     attention: implementation of attention in training, and in prefill except
       of long prompts: `auto`, `naive`, `blocks`, `splash` (TPU), `cudnn` (GPU,
       bfloat16, rows of one sequence).
-    packed: whether a row may hold several sequences. `cudnn` needs False, which
-      promises that none does.
+    packed: whether a row may hold several sequences. Training packs its rows
+      and needs True; `cudnn` needs False, which promises that no row has two.
     unroll: layers per iteration of the scan over layers. On a CPU a scan copies
       everything that the backward pass needs; elsewhere it only saves
       compilation time. 0 stands for all layers of a model of up to 8 layers on

@@ -132,6 +132,8 @@ class ModelConfig:
     check(self.n_experts % self.n_groups == 0,
           f"n_experts={self.n_experts} is no multiple of"
           f" n_groups={self.n_groups}")
+    check(self.n_limited_groups <= self.n_groups, "n_limited_groups="
+          f"{self.n_limited_groups} is more than n_groups={self.n_groups}")
     reachable = self.n_experts // self.n_groups * self.n_limited_groups
     check(0 < self.n_activated <= reachable,
           f"n_activated={self.n_activated}: the {self.n_limited_groups} groups"

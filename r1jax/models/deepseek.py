@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -17,7 +18,7 @@ from r1jax.ops import experts as experts_ops
 from r1jax.ops.linear import HIGHEST, Products, linear
 from r1jax.ops.norms import rms_norm
 from r1jax.sharding.mesh import Place
-from r1jax.sharding.rules import constrain
+from r1jax.sharding.rules import LAYOUTS, constrain
 
 # eps of the latents' norms: DeepSeek's code and transformers use this constant
 # there, whatever the config's eps for the other norms is.
@@ -98,7 +99,9 @@ class Mla(nn.Module):
     cache_BSX = slot.put(cache_BSX, new_BTX, 1)
     out = mla.absorbed(
         q_nope, q_rope, cache_BSX, self.w_ukv, slot.index_B + 1, 1.0,
-        self.compute.products, block=slot.block, longest=slot.longest)
+        self.compute.products, block=slot.block, longest=slot.longest,
+        ways=math.prod(self.place.axes.get(axis, 1) for axis in
+                       LAYOUTS[self.place.layout]["act_batch"]))
     return self._linear(out, self.w_o, 2), cache_BSX
 
   def _linear(self, x, w, n_in=1, scale=1.0):

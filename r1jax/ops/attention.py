@@ -227,6 +227,11 @@ def decode_block(backend: str, tokens: int = 1) -> int:
 FEW = 8  # most tokens of a row whose scores of a whole cache are small
 
 
+# Bytes of a block that a TPU should hold in its vector memory from one product
+# to the next: an eighth of what v5e and v6e have.
+HELD = 2**24
+
+
 def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
                score: Callable[[Any], jax.Array],
                mix: Callable[[jax.Array, Any], jax.Array],

@@ -27,6 +27,10 @@ from r1jax.sharding.mesh import Place
 # With fewer tokens than this on a device, `gather` is used: a ragged exchange
 # would be dominated by latency.
 FEW = 256
+# Rows of a turn, see `_in_turns`: at least a tile of a TPU's grouped product.
+LEAST = 128
+LANES = 128  # of a tile of a TPU's memory
+TURNS = "expert_turns"  # the loop's name in a profile and in the HLO
 
 
 class Plan(NamedTuple):
@@ -172,7 +176,7 @@ def _forward(plan, x, experts, weights, *w):
   if plan.exchange == "ragged":
     y = ragged_exchange.forward(_ragged(plan), x, experts, weights, *w)
   elif plan.exchange == "gather":
-    inputs = [_gather(a, plan.group) for a in (x, experts, weights)]
+    inputs = [_gather(a, plan.group) for a in (_tiled(x), experts, weights)]
     y = _scatter(_own(plan, *inputs, *w), plan.group)
   elif plan.exchange == "shared":
     y = jax.lax.psum(_own(plan, x, experts, weights, *w), plan.group)
@@ -207,8 +211,48 @@ def _backward(plan, x, experts, weights, *w_dout):
 def _own(plan, x, experts, weights, *w):
   """The contribution of this device's experts to these tokens."""
   chosen, gates, _ = _local(plan, experts, weights, w[0].shape[0])
-  return experts_ops.routed(plan.form, x, chosen, gates, *w, absent=True,
-                            **_how(plan))
+  run = functools.partial(
+      experts_ops.routed, plan.form, absent=True, **_how(plan))
+  size = _turn(-(-experts.size // jax.lax.axis_size(plan.group)))
+  if 2 * size > chosen.size:
+    return run(x.reshape(len(x), -1), chosen, gates, *w)
+  return _in_turns(run, size, x, chosen, gates, *w)
+
+
+def _turn(pairs: int) -> int:
+  """Rows of a turn: twice the pairs of a device under a balanced router."""
+  return max(LEAST, 1 << (2 * pairs - 1).bit_length())
+
+
+def _in_turns(run, size, x, experts_XL, weights_XL, *w):
+  """`run` of the pairs that are here, `size` at a time; `x` may be `_tiled`.
+
+  Where many devices share the experts, few of all tokens' pairs are here, but
+  any number may be: sorting a row for each would move them all.
+  """
+  columns, absent = experts_XL.shape[1], w[0].shape[0]
+  experts, weights = experts_XL.reshape(-1), weights_XL.reshape(-1)
+  # Those that are here come first.
+  order = jnp.pad(jnp.argsort(experts, stable=True),
+                  (0, -len(experts) % size))
+  here = jnp.sum(experts < absent)
+
+  def turn(i, y_XD):
+    pairs = jax.lax.dynamic_slice_in_dim(order, i * size, size)
+    there = i * size + jnp.arange(size) < here
+    tokens = pairs // columns
+    rows = run(x[tokens].reshape(size, -1),
+               jnp.where(there, experts[pairs], absent)[:, None],
+               weights[pairs][:, None], *w, ordered=True)
+    return y_XD.at[jnp.where(there, tokens, len(y_XD))].add(
+        rows.astype(y_XD.dtype), mode="drop")
+
+  # A token with one expert here is written once, as it is.
+  y_XD = jnp.zeros((len(x), math.prod(x.shape[1:])),
+                   x.dtype if columns == 1 else jnp.float32)
+  with jax.named_scope(TURNS):
+    y_XD = jax.lax.fori_loop(0, (here + size - 1) // size, turn, y_XD)
+  return y_XD.astype(x.dtype)
 
 
 def _how(plan):
@@ -262,6 +306,18 @@ def _local(plan, experts_XA, weights_XA, n_local):
 
 def _flat(*arrays):
   return tuple(a.reshape(-1, a.shape[-1]) for a in arrays)
+
+
+def _tiled(x_XD):
+  """[X, D] -> [X, D / LANES, LANES] if D divides so.
+
+  Then no tile of a TPU's memory holds parts of several rows, so that what was
+  gathered from devices with few rows each is read as it is and not copied.
+  """
+  x, d = x_XD.shape
+  # The barrier keeps the compiler from moving the reshape past the gather.
+  return x_XD if d % LANES else jax.lax.optimization_barrier(
+      x_XD.reshape(x, d // LANES, LANES))
 
 
 def _gather(x, axes):

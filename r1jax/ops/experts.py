@@ -29,6 +29,7 @@ def choose(backend: str) -> str:
 def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
            weights_XA: jax.Array, w_gate_EDJ: Matrices, w_up_EDJ: Matrices,
            w_down_EJD: Matrices, *, absent: bool = False,
+           ordered: bool = False,
            precision: jax.lax.Precision | None = None,
            interpret: bool = False) -> jax.Array:
   """sum_a weight_a * SwiGLU_{expert_a}(x) for every token; none is dropped.
@@ -43,6 +44,9 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
     w_down_EJD: down projections.
     absent: whether `experts_XA` may hold E for "no expert": such a pair adds
       nothing to the result.
+    ordered: whether tokens come sorted by their only expert (A = 1), so that
+      they need not be moved; without gradients, and results of tokens without
+      an expert are undefined.
     precision: of the products, see `linear.precise`.
     interpret: run the kernel of `gmm` without a TPU, slowly (for tests).
 
@@ -52,9 +56,10 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
   Raises:
     ValueError: an unknown form.
   """
-  forms = {"ragged": functools.partial(_sorted, _ragged),
+  grouped = _in_order if ordered else _sorted
+  forms = {"ragged": functools.partial(grouped, _ragged),
            "gmm": functools.partial(
-               _sorted, functools.partial(_gmm, interpret)),
+               grouped, functools.partial(_gmm, interpret)),
            "blocks": _blocks,
            "dense": _dense}
   if form not in forms:
@@ -87,18 +92,33 @@ def _einsum(equation, x, w, *, precision, dtype):
 def _sorted(product, x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ,
             w_up_EDJ, w_down_EJD, precision):
   """Sorts tokens by expert for a grouped matrix product."""
-  n_experts = w_gate_EDJ.shape[0]
   flat = experts_XA.reshape(-1)
   pair_of_slot = jnp.argsort(flat, stable=True)
   slot_of_pair = jnp.argsort(pair_of_slot).reshape(experts_XA.shape)
-  # Absent pairs are sorted behind all groups and belong to none.
-  sizes_E = jnp.bincount(flat, length=n_experts).astype(jnp.int32)
   x_sorted = _dispatch(x_XD, pair_of_slot, slot_of_pair, there_XA)
+  y_sorted = _groups(product, x_sorted, flat, w_gate_EDJ, w_up_EDJ, w_down_EJD,
+                     precision)
+  return _combine(y_sorted, weights_XA, pair_of_slot, slot_of_pair, there_XA)
+
+
+def _in_order(product, x_XD, experts_X1, weights_X1, there_X1, w_gate_EDJ,
+              w_up_EDJ, w_down_EJD, precision):
+  """`_sorted` of what is sorted."""
+  del there_X1
+  y_XD = _groups(product, x_XD, experts_X1[:, 0], w_gate_EDJ, w_up_EDJ,
+                 w_down_EJD, precision)
+  return (y_XD.astype(jnp.float32) * weights_X1).astype(y_XD.dtype)
+
+
+def _groups(product, x_sorted, experts, w_gate_EDJ, w_up_EDJ, w_down_EJD,
+            precision):
+  """Each row's expert; those without one are behind all groups, in none."""
+  sizes_E = jnp.bincount(
+      experts, length=w_gate_EDJ.shape[0]).astype(jnp.int32)
   gate, up = (times(product, product, precision, x_sorted, w, sizes_E)
               for w in (w_gate_EDJ, w_up_EDJ))
-  y_sorted = times(product, product, precision, gated(gate, up), w_down_EJD,
-                   sizes_E)
-  return _combine(y_sorted, weights_XA, pair_of_slot, slot_of_pair, there_XA)
+  return times(product, product, precision, gated(gate, up), w_down_EJD,
+               sizes_E)
 
 
 def _ragged(x_XD, w_EDJ, sizes_E, *, precision, dtype):
@@ -210,7 +230,7 @@ def _dispatch(x_XD, pair_of_slot, slot_of_pair_XA, there_XA):
   """The row of each slot: its pair's token; zeros in empty slots."""
   del there_XA
   token_of_slot = pair_of_slot // slot_of_pair_XA.shape[1]
-  return _with_zero_row(x_XD)[token_of_slot]
+  return _or_zero(x_XD, token_of_slot)
 
 
 def _dispatch_forward(x_XD, pair_of_slot, slot_of_pair_XA, there_XA):
@@ -241,9 +261,9 @@ def _combine_forward(y_slots, weights_XA, pair_of_slot, slot_of_pair_XA,
 
 def _combine_backward(saved, dout_XD):
   y_slots, weights_XA, pair_of_slot, slot_of_pair_XA, there_XA = saved
-  weight_of_slot = _with_zero_row(weights_XA.reshape(-1, 1))[pair_of_slot]
+  weight_of_slot = _or_zero(weights_XA.reshape(-1, 1), pair_of_slot)
   token_of_slot = pair_of_slot // weights_XA.shape[1]
-  dout32 = _with_zero_row(dout_XD)[token_of_slot].astype(jnp.float32)
+  dout32 = _or_zero(dout_XD, token_of_slot).astype(jnp.float32)
   dy_slots = (dout32 * weight_of_slot).astype(y_slots.dtype)
   y_XAD = _of_pairs(y_slots, slot_of_pair_XA, there_XA).astype(jnp.float32)
   dweights = jnp.sum(y_XAD * dout_XD[:, None].astype(jnp.float32), -1)
@@ -264,6 +284,6 @@ def _of_pairs(slots, slot_of_pair_XA, there_XA):
   return jnp.where(there_XA[..., None], rows_XAD, jnp.zeros((), slots.dtype))
 
 
-def _with_zero_row(rows):
-  """`rows` with a row of zeros appended, which empty slots read."""
-  return jnp.concatenate([rows, jnp.zeros_like(rows[:1])])
+def _or_zero(rows, index):
+  """Rows by index; zeros for empty slots, whose index is behind the last."""
+  return rows.at[index].get(mode="fill", fill_value=0)

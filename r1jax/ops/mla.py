@@ -57,7 +57,7 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
              cache_BSX: jax.Array, w_ukv_CNX: jax.Array | Adapted,
              lengths_B: jax.Array, scale: float,
              precision: jax.lax.Precision | None = None, *, block: int = 0,
-             longest: jax.Array | None = None) -> jax.Array:
+             longest: jax.Array | None = None, ways: int = 1) -> jax.Array:
   """For decoding: the up-projection is absorbed into queries and outputs.
 
   Equal to `naive` for the last queries of a row, but reads only the latent
@@ -73,9 +73,10 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
     lengths_B: int32, see `attention.gqa_decode`.
     scale: softmax scale.
     precision: of the products, see `linear.precise`.
-    block: slots read at a time (once for both scores and values), see
-      `attention.decode_block`.
+    block: slots read at a time, once for both scores and values if a TPU can
+      hold them, see `attention.decode_block`.
     longest: see `attention.gqa_decode`.
+    ways: number of devices that rows are split over.
 
   Returns:
     [B, T, N, W] in the dtype of the queries.
@@ -88,11 +89,18 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
   q_BNX = jnp.concatenate([
       q_latent.astype(dtype).reshape(b, t * n, c),
       q_rope_BTNR.reshape(b, t * n, -1)], -1)
+
+  def read(start, size):
+    part = jax.lax.dynamic_slice_in_dim(cache_BSX, start, size, 1)
+    if part.size * part.dtype.itemsize > ways * attention.HELD:
+      return part
+    # Else a TPU fuses the slice into both products, and reads it for each.
+    return jax.lax.optimization_barrier(part)
+
   # The values include the rotated key, cut off below: slicing the cache to the
   # latent would copy it.
   mixed_BNX = attention.over_slots(
-      lambda start, size: jax.lax.dynamic_slice_in_dim(
-          cache_BSX, start, size, 1), cache_BSX,
+      read, cache_BSX,
       lambda part_BSX: scale * product("bnx,bsx->bns", q_BNX, part_BSX),
       lambda probs_BNS, part_BSX: product(
           "bns,bsx->bnx", probs_BNS.astype(cache_BSX.dtype), part_BSX),

@@ -110,6 +110,22 @@ def take_for(
         f" was changed; {otherwise}")
 
 
+def stored_in(workdir: str | os.PathLike) -> dict[str, Any]:
+  """What the config.json of a run holds: "config", and perhaps "versions".
+
+  Raises:
+    ValueError: it is damaged, or not of a run.
+  """
+  path = epath.Path(workdir) / CONFIG
+  stored = io.read_json(path)
+  check(isinstance(stored, dict) and isinstance(stored.get("config"), dict),
+        f"{path} is not the config of a run" + (
+            f"; it is that of a Hugging Face model: hf:{workdir} reads it"
+            if isinstance(stored, dict) and "model_type" in stored else
+            "; name the --workdir of a run, or restore the file"))
+  return stored
+
+
 def resumes(
     workdir: str | os.PathLike, config: dict[str, Any], *,
     ignore: Iterable[str] = (), remedies: Mapping[str, str] | None = None,
@@ -138,7 +154,7 @@ def resumes(
     check(not left, f"{workdir} has {', '.join(left)} but no {CONFIG}, so it"
           " cannot be resumed; nothing was changed; choose another --workdir")
     return False
-  stored, skipped = io.read_json(path), set(ignore)
+  stored, skipped = stored_in(workdir), set(ignore)
   former = {k: v for k, v in stored["config"].items() if k not in skipped}
   lines = config_lib.difference(
       former, {k: v for k, v in config.items() if k not in skipped})

@@ -40,39 +40,39 @@ _SILENT = 8  # queries in a row without an answer that mean it is down
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EndpointConfig:
-  """How an endpoint is queried.
+class Connection:
+  """Which model of an endpoint is asked, and how requests are sent."""
 
-  Attributes:
-    url: base URL, such as http://localhost:8000/v1.
-    model: name of the model, as the endpoint knows it.
-    temperature: sampling temperature of the request.
-    top_p: nucleus probability of the request; 1 is not sent.
-    max_tokens: longest answer, in tokens.
-    concurrency: number of requests in flight.
-    timeout: seconds for one attempt, until the last byte.
-    tries: attempts for each query.
-    wait: seconds before the second attempt, doubled for each further one.
-  """
-
-  url: str = ""
-  model: str = ""
-  temperature: float = 0.6
-  top_p: float = 1.0
-  max_tokens: int = 2048
-  concurrency: int = 16
-  timeout: float = 120.0
-  tries: int = 5
-  wait: float = 1.0
+  model: str = ""  # name of the model, as the endpoint knows it
+  concurrency: int = 16  # number of requests in flight
+  timeout: float = 120.0  # seconds for one attempt, until the last byte
+  tries: int = 5  # attempts for each query
+  wait: float = 1.0  # seconds before the second attempt, then doubled each time
 
   def __post_init__(self):
-    for name in ("max_tokens", "concurrency", "tries"):
+    for name in ("concurrency", "tries"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
     check(self.timeout > 0, f"timeout={self.timeout} must be positive")
-    for name in ("temperature", "wait"):
-      check(getattr(self, name) >= 0,
-            f"{name}={getattr(self, name)} must not be negative")
+    check(self.wait >= 0, f"wait={self.wait} must not be negative")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EndpointConfig(Connection):
+  """How an endpoint is queried."""
+
+  # Base URL, such as http://localhost:8000/v1. No flag: a command's --judge=URL
+  # or --init=URL gives it.
+  url: str = dataclasses.field(default="", metadata={"flag": False})
+  temperature: float = 0.6  # sampling temperature of the request
+  top_p: float = 1.0  # nucleus probability of the request; 1 is not sent
+  max_tokens: int = 2048  # longest answer, in tokens
+
+  def __post_init__(self):
+    super().__post_init__()
+    check(self.max_tokens > 0, f"max_tokens={self.max_tokens} must be positive")
+    check(self.temperature >= 0,
+          f"temperature={self.temperature} must not be negative")
 
 
 class Endpoint:

@@ -32,7 +32,8 @@ class SamplingConfig:
   temperature: float = 1.0
   top_p: float = 1.0
   max_new_tokens: int = 128
-  record_experts: bool = False
+  record_experts: bool = dataclasses.field(
+      default=False, metadata={"flag": False})
   vocab: int = dataclasses.field(default=0, metadata={"flag": False})
 
   def __post_init__(self):

@@ -20,7 +20,9 @@ from r1jax.sharding import rules
 class MeshConfig:
   """Sizes of the mesh axes; one of them may be -1: all remaining devices."""
 
-  data: int = -1  # replicas of the parameters; splits rows
+  # Replicas of the parameters; splits rows. -1: all devices that the other axes
+  # leave; for -1 on another axis give --mesh.data=1.
+  data: int = -1
   fsdp: int = 1  # splits rows and the widths of parameters
   expert: int = 1  # splits rows and routed experts
   sequence: int = 1  # splits the tokens of a row; for rows of 32K and more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.data.sources import sft_rows
+from r1jax.data.sources import json_rows, sft_rows
 from r1jax.data.sources.selection import Report
 from r1jax.data.streams import sft
 from r1jax.data.text.tokenizer import Tokenizer
@@ -66,26 +67,19 @@ def joined(path: str | os.PathLike, tokenizer: Tokenizer,
     ValueError: the file cannot be read, or more than 1 % of it is malformed.
   """
   total, before = 0, len(malformed)
-  try:
-    with epath.Path(path).open("rb") as lines:
-      for number, line in enumerate(lines, 1):
-        if not line.strip():
-          continue
-        total += 1
-        try:
-          messages = sft_rows.parse(line).messages
-          sft.check_turns(messages)
-          domain = json.loads(line).get("domain", "general")
-          check(isinstance(domain, str), "its domain is not a string")
-        except (ValueError, RecursionError) as error:
-          malformed.append(f"{path}:{number}: {error}")
-          continue
-        yield Row(domain, line.strip(),
-                  sum(m["role"] == "user" for m in messages),
-                  sum(len(tokenizer.encode(m["content"])) for m in messages))
-  except OSError as error:
-    raise ValueError(f"{path} cannot be read ({error.strerror or error}); give"
-                     " JSONL files, separated by commas") from error
+  for where, line in json_rows.lines(path):
+    total += 1
+    try:
+      messages = sft_rows.parse(line).messages
+      sft.check_turns(messages)
+      domain = json_rows.parse(line).get("domain", "general")
+      check(isinstance(domain, str), "its domain is not a string")
+    except ValueError as error:
+      malformed.append(f"{where}: {error}")
+      continue
+    yield Row(domain, line.removeprefix(codecs.BOM_UTF8).strip(),
+              sum(m["role"] == "user" for m in messages),
+              sum(len(tokenizer.encode(m["content"])) for m in messages))
   bad = malformed[before:]
   check(len(bad) <= sft.MALFORMED * total, f"{len(bad)} of {total} rows are"
         f" malformed, more than {sft.MALFORMED:.0%}; fix or remove them:\n  "

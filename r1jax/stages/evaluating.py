@@ -57,7 +57,9 @@ class EvalConfig:
 
   def __post_init__(self):
     check(self.samples > 0, f"samples={self.samples} must be positive")
-    check(self.max_rows >= 0, f"max_rows={self.max_rows} must not be negative")
+    for name in ("max_rows", "seed"):
+      check(getattr(self, name) >= 0,
+            f"{name}={getattr(self, name)} must not be negative")
 
   @property
   def batch(self) -> int:

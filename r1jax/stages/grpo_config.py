@@ -84,7 +84,8 @@ class GrpoConfig:
                  "micro_rows", "reference_every", "save_every"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
-    for name in ("dynamic_tries", "max_rows", "rollout_deadline", "draft"):
+    for name in ("dynamic_tries", "max_rows", "rollout_deadline", "draft",
+                 "eval_every", "seed"):
       check(getattr(self, name) >= 0,
             f"{name}={getattr(self, name)} must not be negative")
     check(self.samples > 1, f"samples={self.samples} must be at least 2: a"

@@ -51,6 +51,7 @@ class PretrainConfig:
     for name in ("steps", "rows", "row_length", "micro_batches", "save_every"):
       check(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be"
             " positive")
+    check(self.seed >= 0, f"seed={self.seed} must not be negative")
     check(self.rows % self.micro_batches == 0,
           f"rows={self.rows} do not divide into"
           f" micro_batches={self.micro_batches}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt, ask
-from r1jax.data.sources import sft_rows
+from r1jax.data.sources import json_rows, sft_rows
 from r1jax.evals import contamination
 from r1jax.evals import samples as samples_lib
 from r1jax.stages import tasks
@@ -63,12 +62,8 @@ def mark(problems: Sequence[Prompt], names: str, folder: str | os.PathLike,
 
 
 def _lines(path: str) -> Iterator[tuple[str, Prompt]]:
-  check(epath.Path(path).exists(), f"{path} does not exist; give a JSONL file"
-        " of dialogues or of texts")
-  with epath.Path(path).open("rb") as lines:
-    for number, line in enumerate(lines, 1):
-      if line.strip():
-        yield f"{path}:{number}", _read(line, f"{path}:{number}")
+  for where, line in json_rows.lines(path):
+    yield where, _read(line, where)
 
 
 def _read(line: bytes, where: str) -> Prompt:
@@ -76,10 +71,10 @@ def _read(line: bytes, where: str) -> Prompt:
   its other messages as text.
   """
   try:
-    row = json.loads(line)
+    row = json_rows.parse(line)
   except ValueError as error:
-    raise ValueError(f"{where} is not JSON: {error}") from error
-  if isinstance(row, dict) and isinstance(row.get("text"), str):
+    raise ValueError(f"{where}: {error}") from error
+  if isinstance(row.get("text"), str):
     question, rest = row["text"], []
   else:
     row = sft_rows.parsed(line)

@@ -155,9 +155,10 @@ def fitting(prompts: Sequence[Prompt], judge: Judge, limit: int,
     what: name of the prompts, for the message.
 
   Raises:
-    ValueError: no prompt fits.
+    ValueError: there is no prompt, or none fits.
   """
   prompts = list(prompts)  # read once
+  check(len(prompts) > 0, f"there are no {what} prompts; choose another split")
   lengths = [_length(prompt, judge) for prompt in prompts]
   kept = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
   remedy = ("lower max_new_tokens, raise row_length (training) or choose a"

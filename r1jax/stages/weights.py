@@ -303,6 +303,8 @@ def _like(shapes, placed):
 
 def _from_file(path, compute, mesh, computing):
   metadata = export.load_metadata(path)
+  check("router_bias" in metadata, f"the JSON beside {path} has no router_bias;"
+        " take the file that was written with it")
   model = build(
       config_lib.from_dict(ModelConfig, metadata["model"]), compute)
   like = _like(shapes(model, computing), placed(model, mesh))
@@ -320,11 +322,7 @@ def _from_hf(folder, compute, mesh, computing, report):
 
 def _hf_config(folder):
   path = epath.Path(hf_source.folder(folder)) / "config.json"
-  try:
-    fields = io.read_json(path)
-  except ValueError as error:  # not UTF-8, or not JSON
-    raise ValueError(f"{error}{hf_source.pointer_hint(path)}") from error
-  cfg = hf_config.from_hf(fields, _say)
+  cfg = hf_config.from_hf(io.read_json(path), _say)
   held = hf_io.without_absent_mtp(folder, cfg)
   if held.n_mtp != cfg.n_mtp:
     _say(f"{folder}: config.json has a multi-token prediction layer, but its"

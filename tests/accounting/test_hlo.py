@@ -54,6 +54,29 @@ def test_a_loop_of_unknown_count():
   assert known.flops == 5 * 8**3 and known.dynamic == ()
 
 
+def test_loops_within_a_loop():
+  """Each has its own count, and what names the outer one names it alone."""
+  def f(x, n):
+    def inner(y):
+      return jax.lax.fori_loop(0, n[1], lambda _, z: z @ z, y)
+
+    def outer(_, y):
+      with jax.named_scope("within"):
+        y = inner(y)
+      return inner(jnp.tanh(y)) @ y
+
+    with jax.named_scope("around"):
+      return jax.lax.fori_loop(0, n[0], outer, x)
+
+  args = [jax.ShapeDtypeStruct(*s) for s in (
+      ((8, 8), jnp.float32), ((2,), jnp.int32))]
+  text = jax.jit(f).lower(*args).compile().as_text()
+  product = 2 * 8**3
+  found = hlo.costs(text, {"within": 5, "around": 3})
+  assert found.flops == 3 * (5 + 1 + 1) * product
+  assert len(found.dynamic) == 1 and "within" not in found.dynamic[0]
+
+
 def test_bytes_of_a_product_and_of_a_slice_of_a_stack():
   m, k, n = 32, 48, 16
   found = compiled(lambda x, w: x @ w, (m, k), (k, n))

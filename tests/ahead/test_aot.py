@@ -14,7 +14,7 @@ from r1jax.core.types import TokenBatch
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
-from r1jax.ops import attention, ragged_exchange
+from r1jax.ops import attention, expert_parallel, ragged_exchange
 from r1jax.rollout import programs as programs_lib
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import state, step
@@ -207,6 +207,31 @@ def test_the_programs_are_those_that_training_calls():
 def test_sizes_that_do_not_fit(changes, message):
   with pytest.raises(ValueError, match=message):
     programs.__wrapped__("dense", cfg=dataclasses.replace(CONFIG, **changes))
+
+
+def test_loops_of_a_decode_step_are_counted(monkeypatch):
+  monkeypatch.setattr(attention, "decode_block", lambda backend: 4)
+  cfg = dataclasses.replace(CONFIG, live=6)
+  trips = programs.__wrapped__("mixture", cfg=cfg)["decode"].trips
+  # Two shards of 8 rows, 3 experts each, and room for a quarter more.
+  assert trips == {ragged_exchange.SCOPE: 24 / 30, attention.BLOCKS: 2,
+                   expert_parallel.TURNS: 1, "while": 8}
+  whole = programs.__wrapped__("mixture")["decode"]
+  assert whole.trips[attention.BLOCKS] == 4
+
+
+def test_what_a_decode_step_moves_is_told():
+  cfg = dataclasses.replace(CONFIG, live=4)
+  program, found = measured("dense", "decode", cfg=cfg)
+  assert found.flops == pytest.approx(program.flops, rel=DENSE_PARTS)
+  least = (found.arguments["decoding copy"]
+           + found.arguments["cache"] * 4 / 16) / 1e9
+  step = found.touched_bytes / 1e9
+  assert (f"with 4 tokens a row reads and writes {step:.4g} GB on a chip,"
+          f" {step / least:.3g} times the weights") in fitting.report(
+              [(program, found)], None, Compute(), cfg)
+  with pytest.raises(ValueError, match="live=17"):
+    dataclasses.replace(CONFIG, live=17)
 
 
 def test_rounds_of_an_exchange_are_counted(monkeypatch):

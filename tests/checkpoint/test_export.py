@@ -82,6 +82,13 @@ def test_a_truncated_file_is_named(tmp_path, kept):
     export.load_params(path, like())
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"model": 3}'])
+def test_metadata_of_something_else(tmp_path, text):
+  (tmp_path / "x.json").write_text(text)
+  with pytest.raises(ValueError, match="x.json describes no model; take the"):
+    export.load_metadata(tmp_path / "x.safetensors")
+
+
 def test_bad_arguments(tmp_path):
   path = tmp_path / "p.safetensors"
   with pytest.raises(ValueError, match="does not exist"):

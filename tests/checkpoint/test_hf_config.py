@@ -431,6 +431,16 @@ def test_all_layers_dense():
     (DISTILL_LLAMA, {"mlp_bias": True}, "mlp_bias=True"),
     (DISTILL_LLAMA, {"sliding_window": 9}, "sliding_window=9: unknown"),
     (DISTILL_LLAMA, {"hidden_size": "4096"}, "hidden_size='4096' should be"),
+    (DISTILL_LLAMA, {"attn_pdrop": 0.1}, "attn_pdrop=0.1: unknown, and may"),
+    (DISTILL_LLAMA, {"num_key_value_heads": 7},
+     "config.json: n_heads=32 is no multiple of n_kv_heads=7; take the file"),
+    (R1, {"topk_group": 9}, "n_limited_groups=9 is more than n_groups=8"),
+    (R1, {"num_mtp_layers": 0}, "num_nextn_predict_layers=1 and num_mtp_layers"
+     "=0 disagree; keep one"),
+    (QWEN3_MOE, {"num_local_experts": 64}, "num_experts=128 and num_local_expe"
+     "rts=64 disagree"),
+    (R1, {"model_type": "qwen3_vl", "text_config": {"model_type": "qwen3"}},
+     "'qwen3_vl' is not .* language model .text_config. alone"),
     (DISTILL_LLAMA, {"vocab_size": None}, "config.json has no vocab_size")])
 def test_refused(fields, change, message):
   with pytest.raises(ValueError, match=message):
@@ -445,6 +455,8 @@ def test_refused(fields, change, message):
     ({"factor": None}, "no rope_scaling.factor"),
     ({"mrope_section": [16]}, r"rope_scaling.mrope_section=\[16\]: unknown"),
     ({"partial_rotary_factor": 0.5}, "rope_scaling.partial_rotary_factor"),
+    ({"factor": 1e6, "original_max_position_embeddings": 1 << 20},
+     "rope_scaling.factor=1000000.0 of 1048576 positions makes"),
     ({"mscale": 0.7}, "mscale=0.7 and mscale_all_dim=0: give both"),
     ({"mscale_all_dim": 0.7}, "mscale=0 and mscale_all_dim=0.7: give both")])
 def test_refused_rotations(change, message):
@@ -456,6 +468,8 @@ def test_refused_rotations(change, message):
     ({"quant_method": "gptq"}, "quantization_config.quant_method='gptq'"),
     ({"weight_block_size": [64, 64]}, r"weight_block_size=\[64, 64\]"),
     ({"weight_block_size": None}, "has no weight_block_size; supported is"),
+    ({"quant_method": "awq", "bits": 4, "weight_block_size": None},
+     "quantization_config.quant_method='awq' .* the model that is not quant"),
     ({"fmt": "e5m2"}, "fmt='e5m2'"), ({"bits": 4}, "bits=4: unknown")])
 def test_refused_quantization(change, message):
   fields = R1 | {"quantization_config": R1["quantization_config"] | change}
@@ -467,7 +481,9 @@ HARMLESS = {
     "is_llama_config": True, "rope_interleaved": False, "unk_token_id": 0,
     "transformers.js_config": {"dtype": "q4"}, "do_sample": True,
     "_attn_implementation_autoset": True, "temperature": 0.6, "top_k": 20,
-    "max_length": 20, "is_decoder": False}
+    "max_length": 20, "is_decoder": False, "max_sequence_length": 2048,
+    "model_max_length": 4096, "num_labels": 2, "pruned_heads": {},
+    "embd_pdrop": 0.0, "hidden_dropout": 0, "classifier_dropout": 0.1}
 PASSED = {"_commit": "abc", "image_token_id": 7, "my_tool.version": "1",
           "contrastive_loss_weight": 0.1}
 
@@ -481,6 +497,22 @@ def test_fields_that_change_nothing():
   assert hf_config.from_hf(DISTILL_LLAMA | PASSED, said.append) == plain
   assert said == [f"config.json: {', '.join(PASSED)}: unknown, ignored because"
                   " by the name they do not change what the model computes"]
+
+
+@pytest.mark.parametrize("change", [
+    {"weird": ["x" * 9999]}, {f"weird{i}": i for i in range(999)},
+    {"vocab_size": 10**999}, {"hidden_act": "x" * 9999},
+    {"model_type": "x" * 9999}, {"layer_types": ["x"] * 9999}])
+def test_messages_stay_short(change):
+  with pytest.raises(ValueError, match="config.json: ") as caught:
+    hf_config.from_hf(DISTILL_LLAMA | change)
+  assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("names", [3, "LlamaForSequenceClassification", {}])
+def test_architectures_are_a_list(names):
+  with pytest.raises(ValueError, match="architectures=.* a list of names"):
+    hf_config.is_scalar({"architectures": names})
 
 
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers",
@@ -573,6 +605,7 @@ def test_a_window_bounds_the_context_of_gemma_and_is_told():
     ({"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
      "rope_scaling=.* in gemma3_text"),
     ({"layer_types": ["sliding_attention"] * 3}, "for each of 26"),
+    ({"layer_types": [["sliding_attention"]] * 26}, "for each of 26"),
     ({"layer_types": ["full_attention"] + ["sliding_attention"] * 25},
      "only one with every n-th"),
     ({"rope_parameters": {"full_attention": {"rope_theta": 5.0}}},

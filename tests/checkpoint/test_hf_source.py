@@ -5,7 +5,7 @@ import os
 import huggingface_hub
 import pytest
 
-from r1jax.checkpoint import hf_source
+from r1jax.checkpoint import hf_files, hf_source
 from r1jax.stages import weights
 
 
@@ -55,6 +55,16 @@ def test_everything_else_has_a_hint_of_its_own(tmp_path):
       weights.config_of(f"hf:{given}")
     with pytest.raises(ValueError, match=hint):
       weights.with_tokenizer(f"hf:{given}")
+
+
+@pytest.mark.parametrize("name,hint", [
+    ("pytorch_model.bin", "are PyTorch's pickles, which are not read; convert"),
+    ("model-00001-of-00001.safetensors", "is there: download the index too, or")
+])
+def test_a_folder_with_other_weights(tmp_path, name, hint):
+  (model(tmp_path / "m") / name).touch()
+  with pytest.raises(ValueError, match=f"has neither .*{hint}"):
+    hf_files.Folder(tmp_path / "m")
 
 
 def test_a_name_is_fetched_when_asked_for(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """Adapters leave for peft: the same logits there as merged here."""
 
 import json
+import os
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -94,6 +96,10 @@ def test_what_was_written_is_read(cfg, names, tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     ({"peft_type": "IA3"}, "is not of a LoRA adapter"), ({"r": 0}, "r=0 and"),
+    ({"lora_alpha": 10**400}, "lora_alpha=1000.* at most 1e.09"),
+    ({"init_lora_weights": "pissa"}, "'pissa' is not supported, because it"),
+    ({"alora_invocation_tokens": [3]}, "alora_invocation_tokens=.3. is not"),
+    ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication=.* is not"),
     ({"use_dora": True}, "use_dora=True is not supported, only False"),
     ({"bias": "all"}, "bias='all' is not supported, only 'none'"),
     ({"modules_to_save": ["lm_head"]}, "modules_to_save=.'lm_head'. is not"),
@@ -105,6 +111,39 @@ def test_adapters_of_another_kind(change, message, tmp_path):
   fields = io.read_json(tmp_path / peft.CONFIG)
   io.write_json(tmp_path / peft.CONFIG, fields | change)
   with pytest.raises(ValueError, match=message):
+    peft.load(tmp_path, cases.DENSE)
+
+
+@pytest.mark.parametrize("dtype,message", [
+    (np.float16, ""), (ml_dtypes.bfloat16, ""),
+    (np.int8, "has dtype I8, not one of F32, F16, BF16; save it again"),
+    (ml_dtypes.float8_e4m3fn, "has dtype F8_E4M3")])
+def test_what_adapters_are_stored_in(dtype, message, tmp_path):
+  """Most are saved in the dtype of their base."""
+  tree, _ = adapter(cases.DENSE, ("w_q",))
+  peft.save(tmp_path, cases.DENSE, tree, rank=RANK, alpha=ALPHA)
+  path = tmp_path / peft.WEIGHTS
+  stored = {name: x.astype(dtype) for name, x in
+            safetensors.numpy.load_file(path).items()}
+  safetensors.numpy.save_file(stored, path)
+  if message:
+    with pytest.raises(ValueError, match=message):
+      peft.load(tmp_path, cases.DENSE)
+    return
+  found = peft.load(tmp_path, cases.DENSE).params
+  jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(
+      lambda x: x.astype(dtype).astype(np.float32), tree))
+
+
+def test_an_adapter_that_is_not_finite_or_a_pipe(tmp_path):
+  tree, _ = adapter(cases.DENSE, ("w_q",))
+  tree["dense_blocks"]["attn"]["w_q"]["w_a"][0, 0, 0] = np.nan
+  peft.save(tmp_path, cases.DENSE, tree, rank=RANK, alpha=ALPHA)
+  with pytest.raises(ValueError, match="q_proj.lora_A.weight has a value that"):
+    peft.load(tmp_path, cases.DENSE)
+  (tmp_path / peft.WEIGHTS).unlink()
+  os.mkfifo(tmp_path / peft.WEIGHTS)
+  with pytest.raises(ValueError, match="does not exist; give the whole folder"):
     peft.load(tmp_path, cases.DENSE)
 
 

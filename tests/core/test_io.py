@@ -46,6 +46,39 @@ def test_bad_json_names_the_file(tmp_path):
     io.read_json(path)
 
 
+@pytest.mark.parametrize("data,message", [
+    (b"\xff{", "x.json is not valid JSON: 'utf-8' codec can't"),
+    (b"[" * 99999, "x.json is not valid JSON: maximum recursion depth"),
+    (b'{"a": 1%s}' % (b"0" * 5000), "x.json is not valid JSON: Exceeds the"),
+    (b"version https://git-lfs.github.com/spec/v1\noid",
+     "x.json is not valid JSON: .*; it is a pointer of git-lfs, .* lfs pull")])
+def test_whatever_is_not_json_names_the_file(tmp_path, data, message):
+  (tmp_path / "x.json").write_bytes(data)
+  with pytest.raises(ValueError, match=message):
+    io.read_json(tmp_path / "x.json")
+
+
+def test_json_with_a_mark_of_byte_order(tmp_path):
+  (tmp_path / "x.json").write_bytes('\ufeff{"a": "é"}'.encode())
+  assert io.read_json(tmp_path / "x.json") == {"a": "é"}
+
+
+def test_a_pipe_is_no_file_and_keeps_nobody_waiting(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  (tmp_path / "link").symlink_to("pipe")
+  (tmp_path / "file").write_bytes(b"x")
+  for name in ("pipe", "link"):
+    assert not io.is_file(tmp_path / name)
+    with pytest.raises(OSError, match="a pipe or a device, not a file"):
+      io.read_bytes(tmp_path / name)
+  with pytest.raises(IsADirectoryError):
+    io.read_bytes(tmp_path)
+  with pytest.raises(FileNotFoundError):
+    io.read_bytes(tmp_path / "nothing")
+  assert io.is_file(tmp_path / "file") and not io.is_file(tmp_path)
+  assert io.read_bytes(tmp_path / "file") == b"x"
+
+
 def test_read_only_folder(public_dir):
   path = public_dir / "f"
   path.write_bytes(b"old")

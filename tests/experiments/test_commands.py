@@ -194,6 +194,9 @@ def test_bad_flags_of_training(train, tmp_path):
   bad = {
       "Unknown command line flag 'no_such'": ["--no_such=1"],
       "flag --steps=many": ["--steps=many"],
+      "--workdir is empty; give a folder": ["--workdir="],
+      "eval_every=-1 must not be negative": ["--eval_every=-1"],
+      "seed=-1 must not be negative": ["--seed=-1"],
       "samples=1 must be at least 2": ["--samples=1"],
       "clip_low=-1.0 must not be negative": ["--policy.clip_low=-1"],
       "driver='tpu': choose mesh or pmap": ["--driver=tpu"],
@@ -211,6 +214,7 @@ def test_bad_flags_of_training(train, tmp_path):
       "512 ids, the model's vocabulary only 61": ["--init=random:tiny-dense"],
       "tokenizer /nowhere cannot be read": ["--tokenizer=/nowhere"],
       "dtype='int4'": ["--compute.dtype=int4"],
+      "training packs several into a row": ["--compute.packed=false"],
       "none of 32 training prompts fits into the 20": ["--row_length=27"],
       "none of 2 test[:2] prompts fits into the 0 tokens": [
           "--eval.max_new_tokens=256", "--eval_every=1"],

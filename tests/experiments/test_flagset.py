@@ -6,7 +6,7 @@ import pathlib
 import pytest
 from absl import flags
 
-from experiments import flagset
+from experiments import flagset, start
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -129,6 +129,28 @@ def test_flags_read_back_from_a_flagfile():
 def test_a_value_that_does_not_parse_is_an_error_of_absl(args):
   with pytest.raises(flags.Error):
     parse(*args)
+
+
+@pytest.mark.parametrize("arg,message", [
+    ("--run.rate=nan", "nan is not a finite number"),
+    ("--run.top_p=inf", "inf is not a finite number"),
+    ("--run.inner.rates=1,-inf", "-inf is not a finite number"),
+    (f"--run.group={10**20}", "is not an integer of 64 bits")])
+def test_numbers_that_no_array_holds(arg, message):
+  with pytest.raises(flags.IllegalFlagValueError, match=message):
+    parse(arg)
+
+
+@pytest.mark.parametrize("given,want", [
+    ("--workdir=~/r", "--workdir=H/r"), ("--init=hf:~/m", "--init=hf:H/m"),
+    ("--sft_data=~/a,~/b", "--sft_data=H/a,H/b"), ("--out=~", "--out=H"),
+    ("--system=file:~/s", "--system=file:H/s"), ("--system=~/s", None),
+    ("--question=is ~/x=~/y", None), ("--workdir=a~/b", None),
+    ("--workdir=~you/b", None), ("~/x", None)])
+def test_a_shell_leaves_the_home_folder_behind_an_equals_sign(
+    given, want, monkeypatch):
+  monkeypatch.setenv("HOME", "H")
+  assert start._at_home(given) == (want or given)
 
 
 def test_a_refused_value_names_its_flags():

@@ -22,7 +22,9 @@ SHARED = {
     "joined": "distributed.heartbeat_timeout"}
 OTHERS = ("mixture", "workdir", "out", "export", "sft_data", "reward_data",
           "held_out", "eval_data", "template", "distill.factor", "gamma",
-          "bias_update_speed")
+          "bias_update_speed",
+          # What other flags give: no experiment has these.
+          "endpoint.url", "served.url", "served.temperature", "record_experts")
 READS = {
     "build_data": "joined data_dir out",
     "cold_start": "model asked data joined template workdir",

@@ -83,20 +83,23 @@ def ahead(name):
   """The flags of compile_ahead in a recipe's header; {} without any."""
   memory = recipe.find(name).read_text().partition("# Memory: ")[2].partition(
       "\n# Cost: ")[0].replace("\n#", "")
-  found = re.search(r"\((--preset=.*?)\)", memory)
+  found = re.search(r"\((--(?:preset|init)=\S+ .*?)\)", memory)
   return dict(word.removeprefix("--").split("=") for word in
               found[1].split()) if found else {}
 
 
-@pytest.mark.parametrize("name,share", [
-    ("dr-grpo", 8), ("qwen2.5-1.5b-gpu", 1), ("qwen2.5-7b-v5e", 1)])
-def test_memory_is_that_of_the_recipes_sizes(name, share):
-  """share: of how many devices one was computed alone."""
+@pytest.mark.parametrize("name,parts,micro", [
+    ("dr-grpo", 8, 8), ("qwen2.5-1.5b-gpu", 1, 1), ("qwen2.5-7b-v5e", 1, 1),
+    ("deepseekmath", 16, 8)])
+def test_memory_is_that_of_the_recipes_sizes(name, parts, micro):
+  """parts, micro: rows are computed at a part of the recipe's, as it says."""
   told, settings = ahead(name), {x.name: x.value for x in recipe.read(
       recipe.find(name))}
   rows = int(settings["questions"]) * int(settings["samples"])
-  assert int(told["rows"]) * share == rows
-  assert int(told["micro_rows"]) * share == int(settings.pop("micro_rows"))
+  assert int(told["rows"]) * parts == rows
+  assert int(told["micro_rows"]) * micro == int(settings.pop("micro_rows"))
+  for flag in ("minibatches", "policy.kl_beta", "optimizer.moments"):
+    assert told.get(flag) in (None, settings.get(flag, told.get(flag))), flag
   for flag, own in SIZES.items():
     assert own not in settings or told[flag] == settings[own], flag
   assert int(told["prompt"]) <= int(settings["row_length"]) - int(
@@ -119,7 +122,7 @@ def test_the_small_recipe_compiles():
 
 def test_every_memory_that_was_computed_is_held_to_its_recipe():
   assert {name for name in recipe.names() if ahead(name)} - {"embedded"} == {
-      "dr-grpo", "qwen2.5-1.5b-gpu", "qwen2.5-7b-v5e"}
+      "deepseekmath", "dr-grpo", "qwen2.5-1.5b-gpu", "qwen2.5-7b-v5e"}
 
 
 def test_the_real_command_knows_their_flags():

@@ -280,6 +280,7 @@ def test_tpu_pod_copies_the_repository_and_runs_the_command(pod, tmp_path):
   assert first.split()[:2] == ["tpu-vm", "scp"] and "--worker=all" in first
   assert second.split()[:3] == ["tpu-vm", "ssh", "pod"]
   assert "--worker=all" in second and "--zone=us-x1-a" in second
+  assert "R1JAX_EXTRA=gcs" in second  # --workdir is a bucket
   there = tmp_path / "home/r1jax"
   assert (there / "setup.py").read_text() == "# edited, not committed"
   assert (there / "launch/env.sh").exists()

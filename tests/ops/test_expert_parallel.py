@@ -131,6 +131,43 @@ def test_tokens_of_a_decode_step(exchange):
       np.testing.assert_allclose(y, want[:rows, 0], **SAME)
 
 
+@pytest.mark.parametrize("kind", ["even", "one_device"])
+@pytest.mark.parametrize("activated,size,lanes", [
+    (1, 4, 128), (1, 7, 5), (A, 20, 5)])
+def test_turns_are_one(monkeypatch, kind, activated, size, lanes):
+  """Several, the last not full, of rows that are whole or in two tiles."""
+  monkeypatch.setattr(expert_parallel, "_turn", lambda pairs: size)
+  monkeypatch.setattr(expert_parallel, "LANES", lanes)
+  np.testing.assert_allclose(*in_turns(kind, activated), **SAME)
+
+
+def test_without_a_second_turn_tokens_would_be_lost(monkeypatch):
+  monkeypatch.setattr(expert_parallel, "_turn", lambda pairs: 4)
+  monkeypatch.setattr(
+      jax.lax, "fori_loop", lambda first, last, body, x: body(first, x))
+  got, want = in_turns("one_device", 1)
+  lost = np.abs(got - want).max(-1) > 1e-3
+  assert 0.5 < lost.mean() < 1
+
+
+def in_turns(kind, activated):
+  """The result for the first of each token's experts, and the reference."""
+  arrays, chosen, _, _ = case(kind)
+  few = [a[..., :activated] for a in (arrays[1], chosen)]
+  flat = [a.reshape(B * T, -1) for a in (arrays[0], few[1], few[0])]
+  want = reference.routed(*flat, *arrays[2:]).reshape(B, T, D)
+  x, gates, *w = map(jnp.float32, (arrays[0], few[0], *arrays[2:]))
+  with jax.set_mesh(make_mesh(MeshConfig(**MESHES["expert"]))):
+    got = jax.jit(lambda x: expert_parallel.routed(
+        "ragged", "gather", x, few[1], gates, *w, Place.here()))(x)
+  return got, want
+
+
+def test_a_turn_has_room_for_twice_what_is_balanced():
+  assert expert_parallel._turn(16) == expert_parallel.LEAST
+  assert expert_parallel._turn(200) == 512
+
+
 @pytest.mark.parametrize("most,parts", [(2, 1), (12, 2)])
 def test_many_rounds_and_parts_are_one(monkeypatch, most, parts):
   """Few rows at a time, of 18 that each device sends."""

@@ -3,9 +3,25 @@ import subprocess
 
 import pytest
 
+from r1jax.checkpoint import inits
 from r1jax.report import workdir
 
 CONFIG = {"steps": 100, "model": {"d_model": 32, "sizes": (1, 2)}, "seed": 0}
+
+
+@pytest.mark.parametrize("text,message", [
+    ("{}", "is not the config of a run; name the --workdir of a run, or"),
+    ("[]", "is not the config of a run"), ("null", "is not the config of a"),
+    ('{"config": null}', "is not the config of a run"),
+    ('{"model_type": "llama"}', "is not the config of a run; it is that of a"
+     " Hugging Face model: hf:")])
+def test_a_config_that_is_not_of_a_run(tmp_path, text, message):
+  (tmp_path / workdir.CONFIG).write_text(text)
+  for read in (workdir.stored_in, inits.settings_of,
+               lambda folder: workdir.resumes(folder, {"a": 1})):
+    with pytest.raises(ValueError, match=f"{workdir.CONFIG} {message}"):
+      read(tmp_path)
+  assert (tmp_path / workdir.CONFIG).read_text() == text
 
 
 def test_the_same_config_resumes(tmp_path):

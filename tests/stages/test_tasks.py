@@ -59,6 +59,11 @@ def test_rules_count_by_their_file(tmp_path):
   assert tasks.rule_digests(f"{path}") != first
 
 
+def test_no_question_is_no_long_question():
+  with pytest.raises(ValueError, match="there are no test.9:. prompts; choose"):
+    tasks.fitting([], None, 9, "test[9:]")
+
+
 def test_a_question_that_cannot_be_asked_is_named():
   class Refusing:
     def tokens(self, prompt):

@@ -22,6 +22,7 @@ from absl import logging
 from etils import epath
 
 from r1jax.core import io as core_io
+from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.data.sources.builders import (
     code,
@@ -93,8 +94,9 @@ def load(
         f"{name} has no split {split!r}; it has"
         f" {', '.join(builder.info.splits)}"
         + (f" in {folder} (files: {source.needs()})" if folder else ""))
-  split = _within(split, {
-      part: info.num_examples for part, info in builder.info.splits.items()})
+  sizes = {part: info.num_examples
+           for part, info in builder.info.splits.items()}
+  split = _within(name, split, sizes, builder)
   return Prompts(
       builder.as_data_source(split=split), record.decode,
       core_io.read_json(epath.Path(builder.data_dir) / domain.SKIPPED))
@@ -110,13 +112,26 @@ def _hint(name: str) -> str:
   return f"did you mean {alike[0]}? Otherwise " if alike else ""
 
 
-def _within(split: str, sizes: Mapping[str, int]) -> str:
-  """The split; a slice cut to the split's size, since tfds raises otherwise."""
-  match = re.fullmatch(r"(\w+)\[(\d*):(\d+)\]", split)
-  if not match:
-    return split
-  name, first, last = match.groups()
-  return f"{name}[{first}:{min(int(last), sizes[name])}]"
+def _within(name: str, split: str, sizes: Mapping[str, int],
+            builder: domain.Domain) -> str:
+  """The split; a slice cut to the split's size, since tfds raises otherwise.
+
+  Raises:
+    ValueError: it is no split or slice, or has no prompts.
+  """
+  cut = split
+  if match := re.fullmatch(r"(\w+)\[(\d*):(\d*)\]", split):
+    part, first, last = match.groups()
+    end = min(int(last or sizes[part]), sizes[part])
+    cut = f"{part}[{min(int(first or 0), end)}:{end}]"
+  try:
+    count = builder.info.splits[cut].num_examples
+  except (ValueError, KeyError, AssertionError) as error:
+    raise ValueError(f"split={split!r} of {name} is not a split or a slice of"
+                     " one; write train, test[:100] or test[:10%]") from error
+  check(count > 0, f"split={split!r} of {name} has no prompts; there are "
+        + ", ".join(f"{size} in {part}" for part, size in sizes.items()))
+  return cut
 
 
 def _folder(
@@ -139,7 +154,7 @@ def _digest(paths: Sequence[epath.Path], code: str) -> str:
   digest = hashlib.sha256(code.encode())
   for path in paths:
     digest.update(f"{path.parent.name}/{path.name}\n".encode())
-    with path.open("rb") as file:
+    with core_io.opened(path) as file:
       content = hashlib.sha256()
       while block := file.read(1 << 20):
         content.update(block)

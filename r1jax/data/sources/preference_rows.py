@@ -24,8 +24,6 @@ pairs (`hh_harmless_base_test.jsonl.gz`).
 from __future__ import annotations
 
 import collections
-import gzip
-import json
 import math
 import os
 import re
@@ -35,12 +33,14 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from r1jax.core.config import check
+from r1jax.data.sources import json_rows
 from r1jax.data.sources.sft_rows import ROLES, Message
 
 MALFORMED, TIE, EQUAL, EMPTY = (
     "malformed", "ties", "both answers are equal", "an answer is empty")
 _KNOWN = ("testset-v1.json", "hh_harmless_base_test.jsonl.gz")
 _SOURCES = {_KNOWN[0]: "pandalm", _KNOWN[1]: "hh-harmless"}
+_MOST = 1e9  # a larger score or margin is a mistake
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _LABELS = {"safe": 1.0, "good": 1.0, "unsafe": 0.0, "harmful": 0.0, "bad": 0.0}
@@ -90,16 +90,12 @@ def read(path: str | os.PathLike
   """
   file = file_of(path)
   source = _SOURCES.get(file.name, "")
-  for where, line in _lines(file):
+  for where, line in json_rows.lines(file):
     try:
-      if isinstance(line, bytes):
-        line = json.loads(line.decode("utf-8-sig"))
-      row = line
-      check(isinstance(row, dict), "it is not a JSON object")
-      yield where, _parse(row, source)
+      yield where, _parse(json_rows.parse(line), source)
     except _Left as error:
       yield where, LeftOut(str(error), "")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
       yield where, LeftOut(MALFORMED, str(error))
 
 
@@ -117,24 +113,6 @@ def file_of(path: str | os.PathLike) -> epath.Path:
       return path / name
   raise ValueError(f"data={path} is a folder without {' or '.join(_KNOWN)};"
                    " give JSONL files, separated by commas")
-
-
-def _lines(path: epath.Path) -> Iterator[tuple[str, Any]]:
-  """(FILE:LINE, bytes of a row); of a .json list (FILE:NUMBER, the row)."""
-  try:
-    with path.open("rb") as raw:
-      file = gzip.open(raw) if path.suffix == ".gz" else raw
-      if path.suffix == ".json":
-        for number, row in enumerate(json.load(file), 1):
-          yield f"{path}:{number}", row
-        return
-      for number, line in enumerate(file, 1):
-        if line.strip():
-          yield f"{path}:{number}", line
-  except (OSError, EOFError, ValueError, TypeError) as error:
-    raise ValueError(
-        f"data={path} cannot be read ({getattr(error, 'strerror', '') or error}"
-        "); give JSONL files, separated by commas") from error
 
 
 def _parse(row: dict[str, Any], source: str) -> list[Row]:
@@ -281,9 +259,10 @@ def _annotated(row: dict[str, Any], source: str) -> Row:
   asked = "\n\n".join(filter(None, (row["instruction"], row["input"])))
   asked = ({"role": "user", "content": asked},)
   sides = [_answered(asked, row[f"response{i}"]) for i in (1, 2)]
-  votes = collections.Counter(row.get(f"annotator{i}") for i in (1, 2, 3))
-  (vote, count), = votes.most_common(1)
-  check(set(votes) <= {0, 1, 2}, f"annotators are {dict(votes)}, not 0, 1 or 2")
+  said = [row.get(f"annotator{i}") for i in (1, 2, 3)]
+  check(all(vote in (0, 1, 2) for vote in said),
+        f"annotators are {_brief(said)}, not 0, 1 or 2")
+  (vote, count), = collections.Counter(said).most_common(1)
   if count < 2 or not vote:
     raise _Left(TIE)
   return _pair(sides if vote == 1 else sides[::-1], 0.0, source)
@@ -292,15 +271,15 @@ def _annotated(row: dict[str, Any], source: str) -> Row:
 def _label(value: Any) -> float:
   if isinstance(value, str):
     value = _LABELS.get(value.strip().lower(), math.nan)
-  share = float(value) if isinstance(value, bool | int | float) else math.nan
-  check(0 <= share <= 1, f"label={_brief(value)} is neither true, false, safe,"
-        " unsafe, good, bad nor harmful, nor a number from 0 to 1")
-  return share
+  check(isinstance(value, bool | int | float) and 0 <= value <= 1,
+        f"label={_brief(value)} is neither true, false, safe, unsafe, good, bad"
+        " nor harmful, nor a number from 0 to 1")
+  return float(value)
 
 
 def _number(value: Any, name: str) -> float:
-  check(type(value) in (int, float) and math.isfinite(value),
-        f"{name}={_brief(value)} is not a number")
+  check(type(value) in (int, float) and abs(value) <= _MOST,
+        f"{name}={_brief(value)} is not a number up to {_MOST:g}")
   return float(value)
 
 

@@ -7,15 +7,13 @@ lists of answers). The sets are not part of this repository.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from etils import epath
-
 from r1jax.core.config import check
 from r1jax.core.prompt import Message
+from r1jax.data.sources import json_rows
 from r1jax.data.sources.sft_rows import ROLES
 
 
@@ -42,21 +40,13 @@ def read(path: str | os.PathLike) -> tuple[int, list[Item]]:
     ValueError: the file cannot be read, is empty or mixes versions, or a row
       has neither version's form; the message names it.
   """
-  try:
-    lines = epath.Path(path).read_bytes().decode().splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    raise ValueError(
-        f"rewardbench={path} cannot be read"
-        f" ({getattr(error, 'strerror', '') or error}); give the set as JSONL"
-    ) from error
   items, versions = [], set()
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
+  for where, line in json_rows.lines(path):
+    number = int(where.rpartition(":")[2])
     try:
-      version, item = _item(json.loads(line), number)
+      version, item = _item(json_rows.parse(line), number)
     except ValueError as error:
-      raise ValueError(f"{path}:{number}: {error}") from error
+      raise ValueError(f"{where}: {error}") from error
     versions.add(version)
     items.append(item)
   check(bool(items), f"rewardbench={path} has no rows")
@@ -66,7 +56,6 @@ def read(path: str | os.PathLike) -> tuple[int, list[Item]]:
 
 
 def _item(row: Any, number: int) -> tuple[int, Item]:
-  check(isinstance(row, dict), "it is not a JSON object")
   missing = [k for k in ("prompt", "chosen", "rejected", "subset")
              if k not in row]
   check(not missing, f"it has no {', '.join(missing)}")

@@ -4,23 +4,19 @@ A row is {"messages": [{"role", "content"}, ...]} or {"prompt", "completion"},
 optionally with "source" (a name) and "weight" (factor of its loss). An
 assistant's message may have its thought in a field "reasoning_content",
 "reasoning" or "thinking", and its own factor of the loss, "weight" or
-"loss_mask"; with 0 it is context only. Files are JSON Lines, or one JSON array
-of rows.
+"loss_mask"; with 0 it is context only. A content is a text, or a list of parts
+{"type": "text", "text"}, which are joined. Files: see `json_rows`.
 """
 
 from __future__ import annotations
 
-import codecs
-import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from etils import epath
-
 from r1jax.core import thoughts
 from r1jax.core.config import check
+from r1jax.data.sources import json_rows
 
 Message = Mapping[str, Any]  # "role", "content"; "weight" if it is not 1
 ROLES = ("system", "user", "assistant")
@@ -31,8 +27,8 @@ _FIELDS = frozenset({"messages", "prompt", "completion", "source", "weight",
                      "language", "domain", "role", "content", "loss_mask"})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _TOOLS = ("tools", "tool_calls", "functions", "function_call")
-# The first line of a file that is one indented JSON value.
-_OPENINGS = (b"[", b"{")
+# Bounds of factors other than 0; float32 holds the product of all.
+_LEAST, _MOST = 1e-9, 1e9
 
 
 class Row(NamedTuple):
@@ -51,60 +47,13 @@ class Row(NamedTuple):
   unread: frozenset[str] = frozenset()
 
 
-def lines(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
-  """(FILE:LINE, JSON) of every line that is not blank.
-
-  For a file with one JSON array (FILE:NUMBER, JSON) of every element.
-
-  Raises:
-    ValueError: the file cannot be read, or begins as a JSON array but is not
-      valid JSON.
-  """
-  try:
-    with epath.Path(path).open("rb") as opened:
-      if is_whole(opened.readline()):
-        opened.seek(0)
-        rows = _elements(opened.read(), str(path))
-        if rows is not None:
-          yield from rows
-          return
-      opened.seek(0)
-      for number, line in enumerate(opened, 1):
-        if line.strip():
-          yield f"{path}:{number}", line
-  except OSError as error:
-    raise ValueError(
-        f"data={path} cannot be read ({error.strerror or error}); give JSONL"
-        " files, separated by commas") from error
-
-
-def is_whole(line: bytes) -> bool:
-  """Whether a file with this first line is one JSON value, not JSON Lines."""
-  line = line.removeprefix(codecs.BOM_UTF8).strip()
-  return line.startswith(b"[") or line in _OPENINGS
-
-
-def _elements(text: bytes, path: str) -> list[tuple[str, bytes]] | None:
-  """The rows of one JSON value; None if it turns out to be JSON Lines."""
-  try:
-    value = json.loads(text.decode("utf-8-sig"))
-  except (ValueError, RecursionError) as error:
-    check("Extra data" in str(error), f"data={path} begins as a JSON array but"
-          f" is not valid JSON ({error}); repair it, or give JSON Lines, one"
-          " row per line")
-    return None
-  rows = value if isinstance(value, list) else [value]
-  return [(f"{path}:{number}", json.dumps(row).encode())
-          for number, row in enumerate(rows, 1)]
-
-
 def read(path: str | os.PathLike) -> Iterator[tuple[str, Row | str]]:
   """(FILE:LINE, row) of every row; for a malformed row the reason instead.
 
   Raises:
     ValueError: the file cannot be read.
   """
-  for where, line in lines(path):
+  for where, line in json_rows.lines(path):
     yield where, parsed(line)
 
 
@@ -112,7 +61,7 @@ def parsed(line: bytes) -> Row | str:
   """The row of a line, or why it is malformed."""
   try:
     return parse(line)
-  except (ValueError, RecursionError) as error:
+  except ValueError as error:
     return str(error)
 
 
@@ -120,20 +69,24 @@ def parse(line: bytes) -> Row:
   """The row of a line.
 
   Raises:
-    ValueError, RecursionError: it is malformed.
+    ValueError: it is malformed.
   """
-  row = json.loads(line.decode("utf-8-sig"))
-  check(isinstance(row, dict), "it is not a JSON object")
-  source = row.get("source") or ""
-  check(isinstance(source, str), "its source is not a string")
+  row = json_rows.parse(line)
+  source = row.get("source")
+  check(source is None or isinstance(source, str),
+        f"its source is not a string but {source!r:.40}")
   _check_tools(row)
   pair = "prompt" in row or "completion" in row
-  check(pair != ("messages" in row),
-        "it needs either messages, or prompt and completion")
+  check(pair != ("messages" in row), "it needs either messages, or prompt and"
+        f" completion; it has {', '.join(row)[:80] or 'no fields'}")
   messages = row.get("messages")
   if pair:
-    messages = [{"role": "user", "content": row.get("prompt")},
-                {"role": "assistant", "content": row.get("completion")}]
+    asked, said = row.get("prompt"), row.get("completion")
+    check(isinstance(asked, str) and isinstance(said, str), "its prompt and"
+          f" completion are not both strings but {asked!r:.40} and {said!r:.40}"
+          "; a conversation belongs into messages")
+    messages = [{"role": "user", "content": asked},
+                {"role": "assistant", "content": said}]
   check(isinstance(messages, list) and len(messages) > 1,
         "its messages are not a list of at least two")
   said = [_message(m) for m in messages]
@@ -142,8 +95,10 @@ def parse(line: bytes) -> Row:
   check(any(m.get("weight", 1.0) for m in said if m["role"] == "assistant")
         or all(m["role"] != "assistant" for m in said),
         "all its answers have weight 0, so nothing of it would be trained")
-  return Row(said, source, _weight(row, "its weight"),
-             frozenset(unread - _FIELDS))
+  weight = _weight(row, "its weight")
+  check(weight > 0, "its weight is 0, so nothing of it would be trained; remove"
+        " the row")
+  return Row(said, source or "", weight, frozenset(unread - _FIELDS))
 
 
 def _check_tools(fields: Mapping[str, Any]) -> None:
@@ -153,15 +108,15 @@ def _check_tools(fields: Mapping[str, Any]) -> None:
 
 
 def _message(message: Any) -> Message:
-  check(isinstance(message, dict) and message.get("role") in ROLES
-        and isinstance(message.get("content"), str),
-        "a message does not have a role (system, user, assistant) and a string"
-        " as content, or prompt and completion are not both strings")
+  check(isinstance(message, dict), f"a message is {message!r:.60}, not an"
+        " object with role and content")
   _check_tools(message)
-  role, content = message["role"], message["content"]
-  content.encode()  # raises for a lone surrogate
+  role = message.get("role")
+  check(role in ROLES, f"a message does not have a role of {', '.join(ROLES)}"
+        f" but {role!r:.40}")
+  content = _text(message.get("content"))
   if role == "assistant":
-    content = _with_thought(message)
+    content = _with_thought(message, content)
   names = [name for name in ("weight", "loss_mask") if name in message]
   check(len(names) < 2, "a message has both weight and loss_mask; give one")
   factor = _weight(message, "a message's weight", *names)
@@ -173,15 +128,37 @@ def _message(message: Any) -> Message:
   return said
 
 
-def _with_thought(message: Mapping[str, Any]) -> str:
+def _text(content: Any) -> str:
+  """A message's content: a text, or the texts of its parts."""
+  parts = content if isinstance(content, list) and content else [content]
+  if parts is content:
+    parts = [part.get("text") if isinstance(part, dict)
+             and part.get("type") == "text" else part for part in content]
+  check(all(isinstance(part, str) for part in parts), "a message's content is"
+        f" {content!r:.60}, not a text")
+  text = "".join(parts)
+  check(_is_unicode(text), "a message has a lone surrogate, which is no"
+        " character")
+  return text
+
+
+def _is_unicode(text: str) -> bool:
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
+def _with_thought(message: Mapping[str, Any], content: str) -> str:
   """The content, preceded by the thought if that has a field of its own."""
-  content = message["content"]
   found = [message[name] for name in _THOUGHTS if message.get(name)]
   if not found:
     return content
   check(len(found) == 1 and isinstance(found[0], str), "a message's thought is"
         f" not one string in one of the fields {', '.join(_THOUGHTS)}")
-  found[0].encode()
+  check(_is_unicode(found[0]), "a thought has a lone surrogate, which is no"
+        " character")
   check(thoughts.CLOSE not in content + found[0], "a message has a thought in"
         " its content and another in"
         f" {' or '.join(n for n in _THOUGHTS if n in message)}; keep one")
@@ -194,8 +171,10 @@ def _weight(fields: Mapping[str, Any], whose: str, name: str = "weight"
   value = fields.get(name)
   if value is None:
     return 1.0
-  check(isinstance(value, int | float) and 0 <= value < math.inf,
-        f"{whose} {value!r} is not a finite number >= 0")
+  check(isinstance(value, int | float)
+        and (value == 0 or _LEAST <= value <= _MOST),
+        f"{whose} {value!r:.40} is not a finite number from {_LEAST:g} to"
+        f" {_MOST:g}, or 0")
   return float(value)
 
 

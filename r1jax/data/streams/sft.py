@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 import grain
 import jax
 import numpy as np
-from etils import epath
 
-from r1jax.core import thoughts
+from r1jax.core import io, thoughts
 from r1jax.core.config import check
 from r1jax.core.prompt import ask
 from r1jax.core.types import TokenBatch
@@ -128,6 +127,9 @@ def dialogues(messages: Sequence[Message], template: str, tokenizer: Tokenizer
   """
   found = templates.chat_of(template)
   if found is None:
+    roles = [message["role"] for message in messages]
+    check(all(a != b for a, b in itertools.pairwise(roles)), "two messages of"
+          " one role follow each other; only chat templates have room for that")
     return [[_plain(message, template, tokenizer) for message in messages]]
   messages = templates.with_its_system(messages, template)
   sequences, so_far = [], None
@@ -318,16 +320,19 @@ def source_weights(text: str) -> dict[str, float]:
   """Parses `math:2,code:0.5` into {source: weight}.
 
   Raises:
-    ValueError: the text has another form, or a weight is not positive.
+    ValueError: the text has another form, or a weight is not
+      positive, or a name is there twice.
   """
   weights = {}
   for part in filter(None, text.split(",")):
     name, _, value = part.rpartition(":")
+    name = name.strip()
+    check(name not in weights, f"source_weights={text!r} names {name} twice")
     try:
-      weights[name.strip()] = float(value)
+      weights[name] = float(value)
     except ValueError:
-      weights[name.strip()] = math.nan
-    check(bool(name.strip()) and 0 < weights[name.strip()] < math.inf,
+      weights[name] = math.nan
+    check(bool(name) and 0 < weights[name] < math.inf,
           f"source_weights={text!r}: {part!r} is not NAME:WEIGHT with a"
           " positive weight, as in math:2,code:0.5")
   return weights
@@ -339,7 +344,7 @@ def digest(path: str | os.PathLike) -> str:
   A run is only resumed with the same data.
   """
   hasher = hashlib.sha256()
-  with epath.Path(path).open("rb") as file:
+  with io.opened(path) as file:
     while block := file.read(2**20):
       hasher.update(block)
   return hasher.hexdigest()[:16]

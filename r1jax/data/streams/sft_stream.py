@@ -19,11 +19,11 @@ from typing import Any
 
 import grain
 import numpy as np
-from etils import epath
 
+from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import ask
-from r1jax.data.sources import sft_rows
+from r1jax.data.sources import json_rows, sft_rows
 from r1jax.data.sources.sft_rows import Row
 from r1jax.data.streams import sft
 from r1jax.data.streams.sft import Data, Example
@@ -80,19 +80,16 @@ class Lines:
     """Reads a file's offsets.
 
     Raises:
-      ValueError: the file cannot be read.
+      ValueError: the file cannot be read, or is no text.
     """
     starts, at = [np.zeros(1, np.int64)], 0
-    try:
-      with epath.Path(path).open("rb") as file:
-        while block := file.read(_BLOCK):
-          ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
-          starts.append(at + ends + 1)
-          at += len(block)
-    except OSError as error:
-      raise ValueError(
-          f"data={path} cannot be read ({error.strerror or error}); give JSONL"
-          " files, separated by commas") from error
+    with json_rows.reading(path), io.opened(path) as file:
+      while block := file.read(_BLOCK):
+        if not at:
+          json_rows.check_text(block[:8], path)
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+        starts.append(at + ends + 1)
+        at += len(block)
     starts_L = np.concatenate(starts)
     if starts_L[-1] != at:  # no newline at the end of the file
       starts_L = np.append(starts_L, at)
@@ -101,9 +98,15 @@ class Lines:
   def __len__(self) -> int:
     return len(self.starts_L) - 1
 
+  def opening(self) -> bytes:
+    """The first line that is not blank; or b""."""
+    lines = (line for number in range(len(self))
+             for line in self.read(number, number + 1))
+    return next((x for x in lines if not json_rows.is_blank(x)), b"")
+
   def read(self, first: int, end: int) -> list[bytes]:
     """Lines first..end-1, with their newlines."""
-    with epath.Path(self.path).open("rb") as file:
+    with io.opened(self.path) as file:
       file.seek(int(self.starts_L[first]))
       text = file.read(int(self.starts_L[end] - self.starts_L[first]))
     return list(bytes_io.BytesIO(text))
@@ -160,7 +163,7 @@ class _Scan:
     unread: set[str] = set()
     end = min(first + _LINES, len(lines))
     for number, line in enumerate(lines.read(first, end), first):
-      if not line.strip():
+      if json_rows.is_blank(line):
         continue
       scan["rows"] += 1
       where = f"{lines.path}:{number + 1}"
@@ -202,11 +205,11 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   reader = Reader(tokenizer, template, sft.end_of_answer(template, tokenizer))
   files = tuple(Lines.of(path) for path in paths)
   for lines in files:
-    sft_rows.check_any(lines.path, len(lines))
-    (first,) = lines.read(0, 1)
-    check(not sft_rows.is_whole(first), f"data={lines.path} is one JSON value;"
-          " with --workers give JSON Lines, one row per line (jq -c '.[]' FILE"
-          " writes them), or omit --workers")
+    opening = lines.opening()
+    sft_rows.check_any(lines.path, len(opening))
+    check(not json_rows.is_whole(opening), f"data={lines.path} is one JSON"
+          " value; with --workers give JSON Lines, one row per line (jq -c"
+          " '.[]' FILE writes them), or omit --workers")
   tasks = tuple((which, first) for which, lines in enumerate(files)
                 for first in range(0, len(lines), _LINES))
   total, too_long, trained = 0, 0, 0

@@ -71,9 +71,9 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
     The text, with the control tokens in messages escaped.
 
   Raises:
-    ValueError: there is no template, the tokenizer lacks its tokens, a message
-      is malformed, or the template fails, refuses the messages, violates the
-      sandbox or exceeds a limit.
+    ValueError: there is no template, it does not mention one of `variables`,
+      the tokenizer lacks its tokens, a message is malformed, or it fails,
+      refuses the messages, violates the sandbox or exceeds a limit.
   """
   name = "chat template" if template is None else "given chat template"
   source = tokenizer.chat_template if template is None else template
@@ -93,6 +93,10 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *,
       "tools": None, "documents": None}
   taken = sorted(given.keys() & (variables or {}).keys())
   check(not taken, f"the template's variables {taken} cannot be given here")
+  unread = [name for name in variables or {}
+            if not re.search(rf"\b{re.escape(name)}\b", source)]
+  check(not unread, f"the {name} reads no variable {', '.join(unread)}; its own"
+        " names are in chat_template.jinja or tokenizer_config.json")
   given |= dict(tokenizer.special_tokens) | (_SWITCHES if think else {}) | (
       variables or {})
   try:

@@ -12,6 +12,7 @@ from typing import Any
 import tokenizers
 from etils import epath
 
+from r1jax.core import io
 from r1jax.core.thoughts import TAGS
 from r1jax.data.text.tokenizer import (
     ESCAPE,
@@ -42,16 +43,15 @@ def load(path: str | os.PathLike) -> Tokenizer:
   """
   path = epath.Path(path)
   if path.is_dir():
-    if not (path / _JSON).is_file() and not (path / _MODEL).is_file():
+    if not io.is_file(path / _JSON) and not io.is_file(path / _MODEL):
       raise ValueError(
           f"tokenizer {path}: the folder has neither {_JSON} nor {_MODEL};"
           " give --tokenizer=FILE or a folder that has one of them")
-    path = path / (_JSON if (path / _JSON).is_file() else _MODEL)
-  if path.name == _JSON and path.exists():
-    # is_file, because opening a named pipe would block for ever.
+    path = path / (_JSON if io.is_file(path / _JSON) else _MODEL)
+  if path.name == _JSON and io.is_file(path):
     files = {name: (path.parent / name).read_bytes() for name in _FILES
-             if (path.parent / name).is_file()}
-    if (path.parent / _CONFIG).is_file():
+             if io.is_file(path.parent / name)}
+    if io.is_file(path.parent / _CONFIG):
       files = _with_models_ends(
           files, (path.parent / _CONFIG).read_bytes(), str(path.parent))
     return HfTokenizer(files, str(path.parent))
@@ -70,7 +70,8 @@ class HfTokenizer:
   Differences from transformers: strings of the form <|...|> are control tokens
   even if the file does not mark them special, so that neither a question nor a
   completion can imitate the structure of a chat. The tags of the think and
-  answer grammar are never control tokens, because rewards read them. Decoding
+  answer grammar are never control tokens, because rewards read them, nor are
+  single characters. Decoding
   keeps spaces before punctuation. Truncation and padding settings that were
   saved in the file are turned off.
 
@@ -115,8 +116,16 @@ class HfTokenizer:
     self.bos_id = bos if adds_bos else None
 
   def encode(self, text: str) -> list[int]:
-    """Ids of `text`, without bos or eos; never the id of a control token."""
-    return self._pieces.encode(text, add_special_tokens=False).ids
+    """Ids of `text`, without bos or eos; never the id of a control token.
+
+    Raises:
+      ValueError: it has a lone surrogate.
+    """
+    try:
+      return self._pieces.encode(text, add_special_tokens=False).ids
+    except TypeError as error:
+      raise ValueError(f"{text!r:.60} has a lone surrogate, which is no"
+                       " character; remove it") from error
 
   def encode_chat(self, text: str) -> list[int]:
     """Ids of a rendered chat, where control tokens become their ids.
@@ -169,12 +178,12 @@ class HfTokenizer:
   def _parse(self) -> tokenizers.Tokenizer:
     """tokenizer.json, with control tokens marked special and renamed."""
     fields = self._json(_JSON)
-    named = set(self.special_tokens.values()) - set(TAGS)
+    named = {t for t in self.special_tokens.values() if not _is_text(t)}
     unlisted, control = set(named), set(named)
     try:
       for token in fields.get("added_tokens") or ():
         content = token["content"]
-        token["special"] = content not in TAGS and (
+        token["special"] = not _is_text(content) and (
             token["special"] or content in named
             or _CONTROL.fullmatch(content) is not None)
         unlisted.discard(content)
@@ -200,11 +209,11 @@ class HfTokenizer:
 
   def _ends(self) -> frozenset[int]:
     ids = _listed(self._json(_GENERATION).get("eos_token_id"))
-    end_ids = {i for i in [*ids, self._id("eos_token")] if i is not None}
-    if not all(isinstance(i, int) and i >= 0 for i in end_ids):
+    if not all(i is None or type(i) is int and i >= 0 for i in ids):
       raise ValueError(
           f"tokenizer {self._name}/{_GENERATION} has eos_token_id="
-          f"{ids}; give one id >= 0 or a list of them")
+          f"{ids!r:.80}; give one id >= 0 or a list of them")
+    end_ids = {i for i in [*ids, self._id("eos_token")] if i is not None}
     if not end_ids:
       raise ValueError(
           f"tokenizer {self._name} has no end of sequence; set eos_token in"
@@ -224,12 +233,8 @@ class HfTokenizer:
 
   def _json(self, file: str) -> dict[str, Any]:
     """A JSON file's fields; {} if the file does not exist."""
-    try:
-      fields = json.loads(self.files.get(file, b"{}"))
-    except ValueError as error:  # not UTF-8, or not JSON
-      raise ValueError(
-          f"tokenizer {self._name}/{file} is not valid JSON ({error}); fetch it"
-          " again") from error
+    fields = io.parsed_json(self.files.get(file, b"{}"),
+                            f"tokenizer {self._name}/{file}")
     if not isinstance(fields, dict):
       raise ValueError(f"tokenizer {self._name}/{file} is not a JSON object;"
                        " fetch it again")
@@ -241,7 +246,11 @@ class HfTokenizer:
     Of several in the config, the one named "default".
     """
     if "chat_template.jinja" in self.files:
-      return self.files["chat_template.jinja"].decode(errors="replace")
+      try:
+        return self.files["chat_template.jinja"].decode()
+      except UnicodeDecodeError as error:
+        raise ValueError(f"tokenizer {self._name}/chat_template.jinja is not"
+                         " UTF-8 text; fetch it again") from error
     template = config.get("chat_template")
     if isinstance(template, list):
       template = next((
@@ -257,8 +266,8 @@ def _with_models_ends(files: Mapping[str, bytes], config: bytes, name: str
   Some models have different ids in the two.
   """
   try:
-    fields = json.loads(config)
-    kept = json.loads(files.get(_GENERATION, b"{}"))
+    fields = io.parsed_json(config, _CONFIG)
+    kept = io.parsed_json(files.get(_GENERATION, b"{}"), _GENERATION)
   except ValueError:
     return dict(files)  # HfTokenizer or the model's loader reports the error
   if not (isinstance(fields, dict) and isinstance(kept, dict)):
@@ -282,10 +291,19 @@ def _written(fields: Mapping[str, Any]) -> bytes:
   return (json.dumps(fields, indent=2) + "\n").encode()
 
 
+def _is_text(token: str) -> bool:
+  """Whether a special token stays text: a tag, or a single character.
+
+  Some models pad with an ordinary "!". Without its piece no text could have it.
+  """
+  return token in TAGS or len(token) < 2
+
+
 def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
   """Renames pieces of a vocabulary, in place.
 
-  Merges whose result is such a piece are removed, so text cannot form it.
+  Merges that make such a piece, or go on from it, are removed, so text cannot
+  form it.
   """
   vocab = model["vocab"]
   if isinstance(vocab, list):  # Unigram: [piece, score] pairs
@@ -301,8 +319,13 @@ def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
   if "merges" in model:
     model["merges"] = [
         pair for pair in model["merges"]
-        if ("".join(pair) if isinstance(pair, list)
-            else pair.replace(" ", "", 1)) not in listed]
+        if not listed & _made(pair)]
+
+
+def _made(pair: str | list[str]) -> set[str]:
+  """The two pieces of a merge, and the piece that it makes."""
+  first, second = pair if isinstance(pair, list) else pair.split(" ", 1)
+  return {first, second, first + second}
 
 
 def _special(*sources: Mapping[str, Any]) -> dict[str, str]:
@@ -311,6 +334,6 @@ def _special(*sources: Mapping[str, Any]) -> dict[str, str]:
   for role in _ROLES:
     token = next((s[role] for s in sources if role in s), None)
     token = token.get("content") if isinstance(token, dict) else token
-    if isinstance(token, str):
+    if isinstance(token, str) and token:
       tokens[role] = token
   return tokens

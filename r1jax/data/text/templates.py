@@ -20,9 +20,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from etils import epath
-
+from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.core.prompt import ask
 from r1jax.data.text import chat
 from r1jax.data.text.tokenizer import Tokenizer, escaped
 
@@ -65,15 +65,18 @@ def chat_of(template: str) -> Chat | None:
   """Parses NAME or NAME:VARIABLE=VALUE,...; None if NAME is not in `CHATS`.
 
   Raises:
-    ValueError: the part after the colon is malformed, system is not a text, or
-      instruct is neither True nor False.
+    ValueError: the part after the colon is malformed or has a variable twice,
+      system is not a text, or instruct is neither True nor False.
   """
   name, colon, given = template.partition(":")
   if name not in CHATS or QUESTION in template:
     return None
   check(bool(given) or not colon, f"template={template!r}: '' is not"
         f" NAME=VALUE, as in {name}:enable_thinking=False")
-  variables = dict(_variables(given, name, template))
+  pairs = list(_variables(given, name, template))
+  variables = dict(pairs)
+  check(len(variables) == len(pairs), f"template={template!r}: a variable is"
+        " there twice; keep one")
   system = variables.pop("system", "")
   instructs = variables.pop("instruct", True)
   check(isinstance(system, str) and isinstance(instructs, bool),
@@ -161,15 +164,16 @@ def read(template: str) -> str:
   continues the text after {question}. Other braces are plain text.
 
   Raises:
-    ValueError: the file cannot be read, is not UTF-8, or does not contain
-      {question} exactly once; the message names the path and what to write.
+    ValueError: the file cannot be read or is not UTF-8, or a wording does not
+      contain {question} exactly once; the message says what to write.
   """
   kind, _, path = template.partition(":")
-  if kind != "file":
+  if kind != "file" and not is_wording(template):
     return template
-  what = f"template {template}"
-  text = _file(path, what, f"give a text file with {QUESTION} where the"
-               " question belongs")
+  what, text = f"template {template}", template
+  if kind == "file":
+    text = _file(path, what, f"give a text file with {QUESTION} where the"
+                 " question belongs")
   count = text.count(QUESTION)
   others = ", ".join(sorted(set(re.findall(r"\{+\s*\w+\s*\}+", text))))
   check(count > 0, f"{what} has no {QUESTION}"
@@ -185,7 +189,7 @@ def read(template: str) -> str:
 
 def _file(path: str, what: str, remedy: str) -> str:
   try:
-    return epath.Path(path).read_bytes().decode()
+    return io.read_bytes(path).decode("utf-8-sig")
   except OSError as error:
     raise ValueError(f"{what} cannot be read ({error.strerror or error});"
                      f" {remedy}") from error
@@ -262,11 +266,20 @@ def ended(tokenizer: Tokenizer, template: str) -> Tokenizer:
 
   A base model's tokenizer may lack it: then sampling would not stop at the end
   of an answer.
+
+  Raises:
+    ValueError: a chat template shows nothing of the question.
   """
   try:
     end = turn_end(template, tokenizer)
+    found = chat_of(template)
+    shown = {chat.render(tokenizer, ask(word), **found.options)
+             for word in ("a", "b")} if found else ()
   except ValueError:  # reported when the template is rendered
     return tokenizer
+  check(len(shown) != 1, "the tokenizer's chat template shows nothing of the"
+        f" question: {(tokenizer.chat_template or '')[:60]!r}; give"
+        " --tokenizer=DIR of a chat model, or --template=r1-zero or plain")
   return tokenizer if end in (None, *tokenizer.eos_ids) else (
       tokenizer.ending(end))
 

@@ -134,7 +134,7 @@ class SentencePieceTokenizer:
     name = "the given bytes" if isinstance(model, bytes) else str(model)
     if not isinstance(model, bytes):
       try:
-        model = epath.Path(model).read_bytes()
+        model = io.read_bytes(model)
       except OSError as error:
         raise ValueError(
             f"tokenizer {name} cannot be read"

@@ -150,7 +150,7 @@ def _training(folder: epath.Path) -> Training | None:
   rows = writer.read(folder) if (folder / writer.METRICS).exists() else []
   if not rows or not path.exists():
     return None
-  saved = io.read_json(path)
+  saved = workdir.stored_in(folder)
   config = saved["config"]
   kind = (REWARD if config.get("head") else RL if "questions" in config
           else SFT if "template" in config else PRETRAINING)

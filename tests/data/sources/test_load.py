@@ -194,6 +194,22 @@ def test_folders_splits_and_changed_files(tmp_path):
     load.load("gsm8k", tmp_path, "train")
 
 
+@pytest.mark.parametrize("split,message", [
+    ("test[:", "is not a split or a slice of one; write train, test.:100."),
+    ("test[1]", "is not a split"), ("test[a:b]", "is not a split"),
+    ("test[:2] ", "is not a split"), ("test[:0]", "has no prompts; there are"),
+    ("test[2:1]", "has no prompts"), ("test[5:9]", "has no prompts; .* 3 in t"),
+    ("test[:10%]", "has no prompts")])
+def test_slices_that_are_none(tmp_path, split, message):
+  folder = _write(tmp_path / "gsm8k", [_row(i) for i in range(40)])
+  with pytest.raises(ValueError, match=f"of gsm8k {message}") as caught:
+    load.load("gsm8k", folder, split)
+  assert f"split={split!r}" in str(caught.value)
+  for good, count in (("test[1:]", 2), ("test[-2:]", 2), ("test[:99]", 3),
+                      ("test[:]", 3), ("test[:1]+test[2:]", 2)):
+    assert len(load.load("gsm8k", folder, good)) == count
+
+
 @pytest.mark.parametrize("domain", record.DOMAINS)
 def test_own_prompts_come_back_as_they_were(domain, tmp_path):
   rows = [{

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 
 import numpy as np
 import pytest
@@ -79,12 +80,43 @@ REFUSED = [
     (PAIR | {"weight": "x"}, "its weight 'x' is not a finite"),
     (dict(messages=[ASK, BRIEF], tools=[{"name": "f"}]), "it has tools, which"),
     (dict(messages=[ASK, BRIEF | {"tool_calls": [{"name": "f"}]}]),
-     "it has tool_calls, which are not supported")]
+     "it has tool_calls, which are not supported"),
+    (PAIR | {"weight": 10**400}, "its weight 1000.* is not a finite number"),
+    (PAIR | {"weight": 1e-60}, "its weight 1e-60 is not a finite number"),
+    (PAIR | {"weight": 0}, "its weight is 0, so nothing of it would"),
+    (PAIR | {"source": 0}, "its source is not a string but 0"),
+    (dict(messages=[ASK, BRIEF | {"content": None}]), "content is None, not a"),
+    (dict(messages=[ASK | {"content": [{"type": "image"}]}, BRIEF]),
+     "content is .*'image'.*, not a text"),
+    (dict(messages=[ASK | {"role": "developer"}, BRIEF]),
+     "a role of system, user, assistant but 'developer'"),
+    (dict(messages=["a", "b"]), "a message is 'a', not an object with role"),
+    (dict(prompt=[ASK], completion=[BRIEF]), "conversation belongs into mess"),
+    (dict(conversations=[ASK, BRIEF]), "completion; it has conversations"),
+    (dict(messages=[ASK, BRIEF | {"reasoning": "\ud800"}]),
+     "a thought has a lone surrogate")]
 
 
 @pytest.mark.parametrize("row,reason", REFUSED, ids=[r for _, r in REFUSED])
 def test_what_cannot_be_honoured_is_refused(row, reason):
-  assert reason in parsed(**row)
+  assert re.search(reason, parsed(**row))
+
+
+def test_parts_of_text_are_one_text():
+  """As programs for images write every message."""
+  parts = [{"type": "text", "text": ASK["content"][:4]},
+           {"type": "text", "text": ASK["content"][4:]}]
+  assert parsed(messages=[ASK | {"content": parts}, BRIEF]).messages == [
+      ASK, BRIEF]
+  thought = {"role": "assistant", "content": [{"type": "text", "text": "42"}],
+             "reasoning": "30 + 12"}
+  assert parsed(messages=[ASK, thought]).messages[1] == THOUGHT
+
+
+@pytest.mark.parametrize("messages", [[ASK, AGAIN, BRIEF], [ASK, BRIEF, BRIEF]])
+def test_plain_templates_have_no_room_for_two_of_a_role(tmp_path, messages):
+  path = write(tmp_path / "x.jsonl", *[PAIR] * 99, {"messages": messages})
+  assert "two messages of one role follow each other" in load(path).malformed[0]
 
 
 def test_empty_fields_of_tools_are_none():

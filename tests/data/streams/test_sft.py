@@ -136,7 +136,7 @@ def test_rows_of_both_forms_are_the_same(tmp_path):
 PAIR = {"prompt": "a", "completion": "b"}
 BAD_ROWS = [
     ("{", "Expecting property name"), ("[1]", "not a JSON object"),
-    ("[" * 10**5, "recursion"), ("\"\\ud800\"", "not a JSON object"),
+    ("[" * 10**5, "nested too deeply"), ("\"\\ud800\"", "not a JSON object"),
     ({"text": "x"}, "needs either messages, or"),
     (PAIR | {"messages": [ASK, BRIEF]}, "needs either messages, or"),
     ({"prompt": "a"}, "are not both strings"),
@@ -146,7 +146,7 @@ BAD_ROWS = [
     ({"messages": [ASK, {"role": "tool", "content": "x"}]}, "not have a role"),
     ({"messages": [BRIEF, ASK]}, "begins with assistant and ends with user"),
     ({"messages": [SYSTEM, ASK, BRIEF]}, "room for a system message"),
-    ({"prompt": "\ud800", "completion": "b"}, "surrogates not allowed")]
+    ({"prompt": "\ud800", "completion": "b"}, "a lone surrogate, which is no")]
 
 
 @pytest.mark.parametrize("row,reason", BAD_ROWS, ids=[r for _, r in BAD_ROWS])
@@ -163,7 +163,7 @@ def test_bytes_that_are_not_text(tmp_path):
   path = write(tmp_path / "x.jsonl", *[PAIR] * 120)
   path.write_bytes(path.read_bytes() + b'{"prompt": "\xff"}\n')
   data = sft.load([path], cases.tokenizer(), "plain", 40)
-  assert "x.jsonl:121: 'utf-8' codec can't decode" in data.malformed[0]
+  assert "x.jsonl:121: it is not UTF-8 text" in data.malformed[0]
 
 
 def test_more_than_one_percent_stops(tmp_path):
@@ -212,7 +212,8 @@ def test_source_weights(text, want):
 
 
 @pytest.mark.parametrize("text", ["math", "math:", "math:x", ":2", "math:0",
-                                  "math:-1", "math:inf", "math:nan"])
+                                  "math:-1", "math:inf", "math:nan",
+                                  "math:1,math:2"])
 def test_bad_source_weights(text):
   with pytest.raises(ValueError, match="is not NAME:WEIGHT with a positive"):
     sft.source_weights(text)

@@ -1,6 +1,7 @@
 """tokenizer.json behind the protocol, held to transformers."""
 
 import json
+import os
 import pickle
 import random
 import shutil
@@ -308,7 +309,7 @@ def test_a_folder_without_end_or_with_strange_tokens(tmp_path):
     hf_cases.write(tmp_path, hf_cases.pieces(), config)
     with pytest.raises(ValueError, match=message):
       hf_tokenizer.load(tmp_path)
-  for ends in ("</s>", [3, -1], 2.5):
+  for ends in ("</s>", [3, -1], 2.5, True, [[3]], {"a": 3}):
     hf_cases.write(tmp_path, hf_cases.pieces(), {},
                    generation_config={"eos_token_id": ends})
     with pytest.raises(ValueError, match="has eos_token_id=.*give one id"):
@@ -348,6 +349,81 @@ def test_missing_and_malformed_files(folders, tmp_path):
   (tmp_path / "tokenizer_config.json").write_text("{")
   with pytest.raises(ValueError, match="tokenizer_config.json is not valid"):
     hf_tokenizer.load(tmp_path)
+
+
+def test_files_that_are_no_files_or_no_text(tmp_path):
+  def make(name, **others):
+    return hf_cases.write(tmp_path / name, hf_cases.pieces(),
+                          {"eos_token": "<|im_end|>"}, **others)
+
+  os.mkfifo(make("a") / "generation_config.json")
+  os.mkfifo(tmp_path / "a" / "chat_template.jinja")
+  hf_tokenizer.load(tmp_path / "a")
+  for name in ("tokenizer.json", "tokenizer.model"):
+    folder = tmp_path / name.replace(".", "_")
+    folder.mkdir()
+    os.mkfifo(folder / name)
+    with pytest.raises(ValueError, match="neither tokenizer.json nor"):
+      hf_tokenizer.load(folder)
+    with pytest.raises(ValueError, match="cannot be read .it is a pipe"):
+      hf_tokenizer.load(folder / name)
+  (make("b") / "chat_template.jinja").write_bytes(b"\xff{{ messages }}")
+  with pytest.raises(ValueError, match="chat_template.jinja is not UTF-8"):
+    hf_tokenizer.load(tmp_path / "b")
+  for text, message in (
+      ("[" * 99999, "tokenizer_config.json is not valid JSON: maximum recur"),
+      ("version https://git-lfs.github.com/spec/v1\n", "run git lfs pull")):
+    (make("c") / "tokenizer_config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+      hf_tokenizer.load(tmp_path / "c")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("role", ["pad_token", "eos_token"])
+def test_a_single_character_as_special_token_stays_text(tmp_path, role, listed):
+  """Some models pad with "!"; without its piece a text would lose all of them.
+  """
+  made = hf_cases.pieces(("<|im_end|>", *"!" * listed))
+  ends = {"eos_token": "<|im_end|>"} | {role: "!"}
+  found = hf_tokenizer.load(hf_cases.write(tmp_path, made, ends))
+  assert found.decode(found.encode("Hi!! x!")) == "Hi!! x!"
+  one, = found.encode("!")
+  assert one in found.eos_ids | {found.pad_id}
+  assert "!" not in found.control_tokens
+
+
+def test_an_ordinary_word_as_end_is_no_fault_of_the_file(tmp_path):
+  """Its piece and all that go on from it are made of smaller ones in texts."""
+  made = hf_cases.pieces()
+  word = next(t for t in sorted(made.get_vocab()) if t.isascii()
+              and t.isalpha() and len(t) == 2)
+  found = hf_tokenizer.load(
+      hf_cases.write(tmp_path, made, {"eos_token": word}))
+  assert found.eos_ids == {made.token_to_id(word)}
+  text = "".join(hf_cases.CORPUS) + word
+  assert found.decode(found.encode(text)) == text
+  assert not found.eos_ids & set(found.encode(text))
+
+
+@pytest.mark.parametrize("content", ["", " "])
+def test_an_empty_special_token_marks_nothing(tmp_path, content):
+  made = hf_cases.pieces()
+  fields = json.loads(made.to_str())
+  fields["added_tokens"].append(
+      fields["added_tokens"][0] | {"id": 900, "content": content})
+  folder = hf_cases.write(tmp_path, made, {
+      "eos_token": "<|im_end|>", "pad_token": ""})
+  (folder / "tokenizer.json").write_text(json.dumps(fields))
+  found = hf_tokenizer.load(folder)
+  text = "a b<|im_end|>"
+  assert found.decode(found.encode(text)) == text
+  assert found.decode(found.encode_chat(text)) == "a b"
+  assert found.pad_id in found.eos_ids
+
+
+def test_half_a_character_is_named(loaded):
+  with pytest.raises(ValueError, match="a lone surrogate, which is no char"):
+    loaded["qwen"].encode("x\ud800")
 
 
 def test_a_vocabulary_that_does_not_fit(loaded):

@@ -142,6 +142,8 @@ def test_variables_reach_the_template(tmp_path):
 @pytest.mark.parametrize("template,message", [
     ("chat:thinking", "'thinking' is not NAME=VALUE, as in chat:enable"),
     ("chat:", "'' is not NAME=VALUE"), ("chat:a b=1", "'a b=1' is not NAME"),
+    ("chat:enable_thinkng=False", "reads no variable enable_thinkng; its own"),
+    ("chat:a=1,b=2,a=3", "a variable is there twice; keep one"),
     ("chat:messages=1", "variables .'messages'. cannot be given")])
 def test_variables_that_are_none(tokenizers, template, message):
   with pytest.raises(ValueError, match=message):
@@ -168,6 +170,32 @@ def test_a_bad_file_is_named_with_its_remedy(tmp_path, text, message):
   with pytest.raises(ValueError) as error:
     templates.read(template)
   assert f"template {template} {message}" in str(error.value)
+
+
+def test_a_wording_on_the_command_line_is_read_as_in_a_file():
+  with pytest.raises(ValueError, match="{question} 2 times; write it in the"):
+    templates.read("Q: {question} A: {question}")
+
+
+def test_a_mark_of_byte_order_is_no_text(tmp_path):
+  (tmp_path / "x").write_bytes("\ufeffHi {question}".encode())
+  assert templates.read(f"file:{tmp_path / 'x'}") == "Hi {question}"
+  (tmp_path / "x").write_bytes("\ufeffBe terse.".encode())
+  found = templates.with_system("chat", f"file:{tmp_path / 'x'}")
+  assert templates.chat_of(found).system == "Be terse."
+
+
+@pytest.mark.parametrize("source", ["hello", "", "{{ question }}"])
+def test_a_template_without_the_question_is_named(tmp_path, source):
+  """Not one that changes it: that differs from question to question."""
+  x, upper = (hf_tokenizer.load(hf_cases.write(
+      tmp_path / str(number), hf_cases.pieces(), {
+          "eos_token": "<|im_end|>", "chat_template": text}))
+      for number, text in enumerate((
+          source, "{{ messages[0].content | upper | tojson }}")))
+  with pytest.raises(ValueError, match="chat template shows nothing of the q"):
+    templates.ended(x, "chat")
+  assert templates.ended(upper, "chat") is upper
 
 
 @pytest.mark.parametrize("path", ["missing.txt", "."])

@@ -137,7 +137,7 @@ def _quixbug(row: Row) -> Prompt:
   if name not in _DEFINED.findall(buggy):
     raise ValueError(f"python_programs/{name}.py defines no function {name}")
   cases = []
-  for index, line in enumerate(row.file.read_text().splitlines()):
+  for index, line in enumerate(row.file.read_text().split("\n")):
     if not line.strip():
       continue
     try:

@@ -10,12 +10,15 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
 
+from r1jax.core import io as core_io
 from r1jax.core.prompt import Prompt
+from r1jax.data.sources import json_rows
 
 MAX_BAD_SHARE = 0.01  # largest share of malformed rows in a file
 VALUES = "*"  # instead of a key: all values of an object
@@ -260,10 +263,12 @@ def _parquet(path: epath.Path) -> list[dict[str, Any]]:
 
 def _lines(path: epath.Path) -> Iterator[bytes]:
   try:
-    with path.open("rb") as file:
-      zipped = path.name.endswith(".gz")
-      yield from gzip.open(file) if zipped else file
-  except (OSError, EOFError) as error:
+    with core_io.opened(path) as raw:
+      file = gzip.open(raw) if path.name.endswith(".gz") else raw
+      json_rows.check_text(file.read(8), path)
+      file.seek(0)
+      yield from file
+  except (OSError, EOFError, zlib.error) as error:
     raise ValueError(
         f"{path} cannot be read"
         f" ({getattr(error, 'strerror', None) or error})") from error
