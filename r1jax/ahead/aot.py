@@ -286,20 +286,25 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
               ) -> Iterator[Program]:
   """Prefill, insertion of samples into rows, decoding, halving of the batch."""
   params, bias_LE = arrays.decoding, arrays.state.router_bias_LE
-  # Only what the programs read; the rest is dropped from their arguments.
+  # Only what decoding reads; the rest is dropped from its arguments.
   given = {"decoding copy": params if cfg.speculate else _main(params),
            "other": bias_LE}
   head = 2 * model.cfg.d_model * model.cfg.vocab_size
   asked, run = _asked(cfg, mesh, engine), engine.programs
   count, length = asked[0].shape
+  parts = run.parts(count, length)
+  size, platform = -(-length // parts), mesh.devices.flat[0].platform
   yield Program(
       "prefill", _under(mesh, run.prefill, params, bias_LE, *asked),
-      given | {"batch": asked, "decoding copy": _prefilled(
-          params, cfg.speculate)}, held["prefill"],
+      given | {"batch": asked, "decoding copy": params}, held["prefill"],
       flops=count * length * (flops.forward(
-          model.cfg, (length + 1) / 2) - head
+          model.cfg, (length + 1) / 2,
+          absorbed=parts > 1 and model.cfg.attention == "mla") - head
           + cfg.speculate * flops.latents(model.cfg)) / mesh.size,
-      trips=_rounds(model, cfg, mesh, (count, length), "decode"))
+      # A part reads the cache's blocks up to its end: half of them on average.
+      trips=_rounds(model, cfg, mesh, (count, size), "decode") | {
+          attention.BLOCKS: (length + size) / 2 / (
+              attention.decode_block(platform, size) or 1)})
   place = rules.batch_sharding(mesh, "decode")
   key = resident.whole(jax.eval_shape(lambda: jax.random.key(0)), mesh)
   fill = Fill(*(
@@ -312,7 +317,7 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   floors_S = jax.ShapeDtypeStruct((engine.lanes,), jnp.int32, sharding=place)
   control, steps = (scalar, scalar, floors_S), min(
       CHUNK, cfg.length - cfg.prompt)
-  block = attention.decode_block(mesh.devices.flat[0].platform)
+  block = attention.decode_block(platform)
   step = flops.drafted if cfg.speculate else flops.forward
   yield Program(
       "decode", _under(mesh, run.decode, params, bias_LE, rows, *control),
@@ -330,22 +335,6 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
         "halve", _under(mesh, run.move, rows.cache[0], kept_B,
                         slots=cfg.length),
         {"cache": (rows.cache[0], kept_B)}, held["halve"])
-
-
-def _prefilled(params, drafts: bool) -> dict:
-  """The parameters that prefill reads.
-
-  It samples nothing, so it needs neither the head nor the norm before it, and
-  of the MTP module only the path to the module's latent cache.
-  """
-  if not drafts:
-    return {name: part for name, part in _main(params).items()
-            if name not in ("norm", "w_head")}
-  module = params["mtp"]
-  block, attention_ = module["block"], module["block"]["attn"]
-  return {name: part for name, part in params.items() if name != "w_head"} | {
-      "mtp": [module["e_norm"], module["h_norm"], module["w_join"],
-              block["norm_1"], attention_["kv_norm"], attention_["w_dkv"]]}
 
 
 def _asked(cfg, mesh, engine) -> tuple[jax.ShapeDtypeStruct, ...]:

@@ -14,6 +14,7 @@ from r1jax.ahead.aot import Program
 from r1jax.ahead.aot_config import AheadConfig
 from r1jax.ahead.resident import NOBODY, Beside
 from r1jax.models.model import Model
+from r1jax.rollout.programs import PART
 from r1jax.training import objectives, state
 
 # Tokens whose logits exist at a time, see `ops.logprobs`.
@@ -45,14 +46,15 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
             if name.endswith("_blocks")}
   cache, inserted = (programs[name].held.device["cache"]
                      for name in ("decode", "insert"))
-  prompts = cfg.rows // cfg.samples
+  prompts = cfg.rows // cfg.samples * cfg.prompt  # their tokens
   made = {
       "reshard": {"the decoding copy": size(arrays.decoding)},
       "prefill": {
-          "the layers' parameters, stacked": size(stacks),
+          # Prompts that are read in parts go through layers written out.
+          "the layers' parameters, stacked": size(stacks) * (prompts <= PART),
           "the prompts' cache": inserted - cache,
           "a layer's activations": math.ceil(
-              layer * prompts * cfg.prompt / tokens)},
+              layer * min(prompts, PART) / tokens)},
       "decode": {
           "logits of all rows, and their order": (
               2 * 4 * cfg.rows * c.vocab_size),

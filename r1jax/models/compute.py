@@ -31,9 +31,9 @@ class Compute:
       `ragged` (jax.lax.ragged_dot), `blocks`, `dense`.
     exchange: how tokens reach experts on other devices: `auto`, `gather`
       (all-gather), `ragged` (ragged all-to-all).
-    attention: implementation of attention in training and prefill: `auto`,
-      `naive`, `blocks`, `splash` (TPU), `cudnn` (GPU, bfloat16, rows of one
-      sequence).
+    attention: implementation of attention in training, and in prefill except
+      of long prompts: `auto`, `naive`, `blocks`, `splash` (TPU), `cudnn` (GPU,
+      bfloat16, rows of one sequence).
     packed: whether a row may hold several sequences. Training packs its rows
       and needs True; `cudnn` needs False, which promises that no row has two.
     unroll: layers per iteration of the scan over layers. On a CPU a scan copies

@@ -355,7 +355,7 @@ class Model:
     if longest is None:
       longest = jnp.max(positions_BT) + 1
     return layers.Slot(cos, sin, positions_B, longest,
-                       attention.decode_block(decoder.place.backend),
+                       attention.decode_block(decoder.place.backend, tokens),
                        transformer.local_angles(self.cfg, positions_BT))
 
 

@@ -212,15 +212,19 @@ def each_token(lengths_B: jax.Array, tokens: int, heads: int) -> jax.Array:
   return lengths_B[:, None] + jnp.repeat(jnp.arange(tokens), heads)[None]
 
 
-def decode_block(backend: str) -> int:
-  """Slots of the KV cache that decode attention reads at a time.
+def decode_block(backend: str, tokens: int = 1) -> int:
+  """Slots of the KV cache that `tokens` tokens of a row read at a time.
 
   0 reads the whole cache in one product, so that the cache should not be much
-  longer than its longest row. That is the choice for CPUs, where XLA copies a
-  slice before a product reads it (2 to 4 times slower), and for GPUs, where
-  blocks were not measured. On a TPU the slice is fused into the product.
+  longer than its longest row. That is the choice for a few tokens on CPUs,
+  where XLA copies a slice before a product reads it (2 to 4 times slower), and
+  on GPUs, where blocks were not measured. On a TPU the slice is fused into the
+  product. Of many tokens the scores of all slots would be the largest array.
   """
-  return 512 if backend == "tpu" else 0
+  return 512 if backend == "tpu" or tokens > FEW else 0
+
+
+FEW = 8  # most tokens of a row whose scores of a whole cache are small
 
 
 # Bytes of a block that a TPU should hold in its vector memory from one product

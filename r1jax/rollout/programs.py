@@ -12,6 +12,7 @@ lanes.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,9 @@ from r1jax.sharding import rules
 NO_DRAFTS = ("speculate needs a model with a multi-token prediction module;"
              " this one has none: leave the flag out")
 CHUNK = 128  # the most tokens that one call of `decode` samples per row
+# The most tokens of a lane's prompts, padding included, that prefill computes
+# at once: the activations of more would take the memory of the rows.
+PART = 4096
 
 
 class Rows(NamedTuple):
@@ -122,7 +126,8 @@ class Programs:
     """
     self._drafts = drafts
     self._model, self._cfg, self._eos, self._lanes = model, cfg, eos_ids, lanes
-    self.prefill = jax.jit(self._prefill)
+    # It reads no head, but whoever counts its arguments need not know that.
+    self.prefill = jax.jit(self._prefill, keep_unused=True)
     self.empty = jax.jit(self._empty, static_argnames=("rows", "slots"))
     self.insert = jax.jit(self._insert, donate_argnames=("rows",))
     self.decode = jax.jit(self._decode, donate_argnames=("rows",))
@@ -147,10 +152,53 @@ class Programs:
 
   def _prefill(self, params, bias_LE, tokens_NP, lengths_N):
     """(cache, experts_NPLA or None) of N prompts, right-padded to P tokens."""
-    _, cache, experts = self._model.prefill(
-        params, bias_LE, tokens_NP, lengths_N, drafts=self._drafts)
-    cache = _constrained(self._axes, cache)
-    return cache, experts if self._cfg.record_experts else None
+    whole = functools.partial(
+        self._model.prefill, params, bias_LE, tokens_NP, lengths_N,
+        drafts=self._drafts)
+    parts = self.parts(*tokens_NP.shape)
+    _, cache, experts = whole() if parts == 1 else jax.eval_shape(whole)
+    experts = experts if self._cfg.record_experts else None
+    if parts > 1:
+      cache, experts = self._in_parts(
+          params, bias_LE, tokens_NP, parts, (cache, experts))
+    return _constrained(self._axes, cache), experts
+
+  def parts(self, prompts: int, length: int) -> int:
+    """Parts in which `prompts` prompts of all lanes, padded, are prefilled."""
+    return -(-prompts * length // (self._lanes * PART))
+
+  def _in_parts(self, params, bias_LE, tokens_NP, parts: int, shapes):
+    """(cache, experts), which have `shapes`, of prompts read part by part.
+
+    A part attends to the cache that the parts before it have filled, so that
+    there are never more activations than those of one part.
+    """
+    model, (n, p), following_NP = (
+        self._model, tokens_NP.shape, jnp.roll(tokens_NP, -1, 1))
+    size = -(-p // parts)
+
+    def read(i, state):
+      cache, experts = state
+      # The last part may overlap the one before: the same values again.
+      start = jnp.minimum(i * size, p - size)
+      tokens_NT, next_NT = (jax.lax.dynamic_slice_in_dim(x, start, size, 1)
+                            for x in (tokens_NP, following_NP))
+      at_N, longest = jnp.full((n,), start), start + size
+      hidden, cache, chosen = model.read(
+          params, bias_LE, tokens_NT, at_N, cache, longest)
+      if self._drafts:
+        _, drafted = model.propose(
+            params, bias_LE, hidden, next_NT, at_N, cache[-1], longest)
+        cache = (*cache[:-1], drafted)
+      if experts is not None:
+        experts = jax.lax.dynamic_update_slice_in_dim(
+            experts, chosen, start, 1)
+      return _constrained(self._axes, cache), experts
+
+    cache, experts = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.fori_loop(
+        0, parts, read, (_constrained(self._axes, cache), experts))
 
   def _empty(self, cache, key, *, rows: int, slots: int) -> Rows:
     """`rows` empty rows with `slots` slots, shaped like the prompts' `cache`.

@@ -15,6 +15,7 @@ from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.ops import attention, expert_parallel, ragged_exchange
+from r1jax.rollout import programs as programs_lib
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import state, step
 
@@ -92,6 +93,17 @@ def test_drafts_are_counted(name):
     assert f"at 85 % of the drafts taken that is {share:.4g} GB" in said
   with pytest.raises(ValueError, match="acceptance=1.1"):
     dataclasses.replace(cfg, acceptance=1.1)
+
+
+def test_prompts_in_parts_are_counted(monkeypatch):
+  """Two parts of four tokens; the second reads both blocks of the cache."""
+  monkeypatch.setattr(programs_lib, "PART", 8)
+  monkeypatch.setattr(attention, "decode_block", lambda *args: 4)
+  cfg = dataclasses.replace(CONFIG, speculate=True, length=18)
+  program, found = measured("drafting", "prefill", cfg=cfg)
+  assert program.trips[attention.BLOCKS] == 1.5
+  assert sum(found.arguments.values()) == found.argument_bytes
+  assert found.flops == pytest.approx(program.flops, rel=DENSE_PARTS)
 
 
 def test_what_is_computed_again_is_counted():

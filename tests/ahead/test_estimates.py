@@ -42,3 +42,22 @@ def test_an_update_is_near_what_the_compiler_says():
   table = fitting.estimate(
       [(programs[n], transient[n]) for n in programs], chips.of("H200"))
   assert "gradient of a micro-batch" in table and "an estimate" in table
+
+
+def test_a_long_prompt_has_the_activations_of_a_part():
+  """And its layers' parameters are not stacked for a scan."""
+  model = build(dataclasses.replace(presets.TINY_DENSE, max_position=2**16))
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+
+  def prefill(prompt):
+    cfg = AheadConfig(rows=1, micro_rows=1, length=2 * prompt, prompt=prompt)
+    return estimates.transient(
+        model, cfg, mesh, aot.programs(model, cfg, mesh))["prefill"]
+
+  short, part, long = map(prefill, (1024, 4096, 16_384))
+  name = "a layer's activations"
+  assert part[name] == pytest.approx(4 * short[name], rel=0.1)
+  assert long[name] == pytest.approx(part[name], rel=0.1)
+  assert "the layers' parameters, stacked" in part
+  assert "the layers' parameters, stacked" not in long
+  assert long["the prompts' cache"] == 16 * short["the prompts' cache"]
