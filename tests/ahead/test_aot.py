@@ -210,7 +210,7 @@ def test_sizes_that_do_not_fit(changes, message):
 
 
 def test_loops_of_a_decode_step_are_counted(monkeypatch):
-  monkeypatch.setattr(attention, "decode_block", lambda backend: 4)
+  monkeypatch.setattr(attention, "decode_block", lambda *args: 4)
   cfg = dataclasses.replace(CONFIG, live=6)
   trips = programs.__wrapped__("mixture", cfg=cfg)["decode"].trips
   # Two shards of 8 rows, 3 experts each, and room for a quarter more.
