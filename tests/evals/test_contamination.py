@@ -83,7 +83,7 @@ def test_files_that_a_model_was_trained_on(tmp_path):
   assert told[1]["hits"][0]["where"] == f"{file}:1"
   assert rollouts.read_file(tmp_path / "generations.jsonl.gz")
   file.write_text('{"prompt": 3}\n')
-  with pytest.raises(ValueError, match="sft.jsonl:1: a message does not have"):
+  with pytest.raises(ValueError, match="sft.jsonl:1: its prompt and compl"):
     list(seen.texts(str(file)))
   with pytest.raises(ValueError, match="none.jsonl does not exist"):
     list(seen.texts("none.jsonl"))

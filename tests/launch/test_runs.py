@@ -271,7 +271,7 @@ def pod(tmp_path):
 def test_tpu_pod_copies_the_repository_and_runs_the_command(pod, tmp_path):
   """What gcloud is asked, what arrives, quoting."""
   done = pod("python", "-c", "import sys; print(sys.argv)", "two words",
-             "$HOME")
+             "$HOME", R1JAX_EXTRA="")
   out, err = done.communicate(timeout=60)
   assert done.returncode == 0, err
   assert out == "['-c', 'two words', '$HOME']\n"

@@ -212,11 +212,12 @@ def test_source_weights(text, want):
 
 
 @pytest.mark.parametrize("text", ["math", "math:", "math:x", ":2", "math:0",
-                                  "math:-1", "math:inf", "math:nan",
-                                  "math:1,math:2"])
+                                  "math:-1", "math:inf", "math:nan"])
 def test_bad_source_weights(text):
   with pytest.raises(ValueError, match="is not NAME:WEIGHT with a positive"):
     sft.source_weights(text)
+  with pytest.raises(ValueError, match="names math twice"):
+    sft.source_weights("math:1,math:2")
 
 
 def examples(count=700, seed=0):
