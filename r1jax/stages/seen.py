@@ -62,6 +62,8 @@ def mark(problems: Sequence[Prompt], names: str, folder: str | os.PathLike,
 
 
 def _lines(path: str) -> Iterator[tuple[str, Prompt]]:
+  check(epath.Path(path).exists(), f"{path} does not exist; give a JSONL file"
+        " of dialogues or of texts")
   for where, line in json_rows.lines(path):
     yield where, _read(line, where)
 
