@@ -47,10 +47,10 @@ NEW = flags.DEFINE_integer(
     " context has room for.", lower_bound=0)
 BODY = flags.DEFINE_integer(
     "max_body", 1 << 20, "The most bytes of a request.", lower_bound=1)
-SPECULATE = flags.DEFINE_bool(
-    "speculate", False, "Speculative decoding: the multi-token prediction"
-    " module drafts tokens and the model verifies them. In float32 answers are"
-    " the same.")
+SPECULATE = flags.DEFINE_integer(
+    "speculate", 0, "Speculative decoding: the multi-token prediction module"
+    " drafts so many tokens at a time and the model verifies them; 0: none. In"
+    " float32 answers are the same.", lower_bound=0)
 GRACE = 5  # seconds after a signal in which running answers may finish
 ANSWERS = "/v1/chat/completions"
 

@@ -2,12 +2,12 @@
 
   python -m experiments.benchmarks.drafts --init=base [--json]
 
-Samples are drawn with drafts, and accepted drafts are counted. Then the
-distributions of policy and draft are computed at every position of the samples,
-and the acceptance rates of three couplings of their draws are compared:
-inverting both by one uniform number, as the engine does; Gumbel noise shared by
-token; and the upper bound of all couplings. Last, rollouts with and without
-drafts are timed in turn, after a warm-up.
+Samples are drawn with one draft at a time, two, ... up to --depth; accepted
+drafts are counted, and rollouts with and without drafts are timed in turn,
+after a warm-up. Then the distributions of policy and first draft are computed
+at every position of the samples, and the acceptance rates of three couplings of
+their draws are compared: inverting both by one uniform number, as the engine
+does; Gumbel noise shared by token; and the upper bound of all couplings.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ SAMPLES = flags.DEFINE_integer(
 NEW = flags.DEFINE_integer(
     "max_new_tokens", 96, "Longest completion, in tokens.")
 TEMPLATE = flags.DEFINE_string("template", "", asking.TEMPLATE)
+DEPTH = flags.DEFINE_integer(
+    "depth", 3, "The most drafts at a time.", lower_bound=1)
 REPS = flags.DEFINE_integer("reps", 3, "Timed rollouts.", lower_bound=1)
 
 
@@ -87,34 +89,37 @@ def main() -> None:
   questions = [p for part in parts.values() for p in part][:QUESTIONS.value]
   prompts = [np.array(templates.prompt(p.messages, template, tokenizer).ids,
                       np.int32) for p in questions]
-  engines = {name: Engine(model, SamplingConfig(
+  engines = {depth: Engine(model, SamplingConfig(
       max_new_tokens=NEW.value, vocab=tokenizer.vocab_size),
-      tokenizer.eos_ids, speculate=name == "drafts")
-      for name in ("plain", "drafts")}
-  params = evaluating.laid_out(policy, engines["plain"])
-  seconds: dict[str, list[float]] = {name: [] for name in engines}
+      tokenizer.eos_ids, speculate=depth)
+      for depth in range(DEPTH.value + 1)}
+  params = evaluating.laid_out(policy, engines[0])
+  seconds: dict[int, list[float]] = {depth: [] for depth in engines}
   found = {}
   for number in range(REPS.value + 1):
-    for name, engine in engines.items():
+    for depth, engine in engines.items():
       engine.speed.clear()
       began = time.perf_counter()
-      found[name] = engine.generate(
+      found[depth] = engine.generate(
           params, policy.router_bias_LE, prompts, [p.id for p in questions],
           SAMPLES.value, jax.random.key(0))
       if number:  # the first compiles
-        seconds[name].append(time.perf_counter() - began)
-  speed = engines["drafts"].speed
-  measures = {
-      "tokens": speed["tokens"],
-      "same": float(np.mean(found["plain"].tokens_QGT
-                            == found["drafts"].tokens_QGT)),
-      "taken": (speed["tokens"] - speed["rounds"]) / speed["rounds"],
-      **couplings(*distributions(
-          model, policy.params, policy.router_bias_LE, found["plain"],
-          tokenizer.vocab_size)),
-      "speed_of_plain": (statistics.median(seconds["plain"])
-                         / statistics.median(seconds["drafts"]))}
-  show(measures)
+        seconds[depth].append(time.perf_counter() - began)
+  speed = engines[0].speed
+  measures = {"tokens": speed["tokens"]}
+  for depth in range(1, DEPTH.value + 1):
+    speed = engines[depth].speed
+    measures |= {
+        f"same_{depth}": float(np.mean(
+            found[0].tokens_QGT == found[depth].tokens_QGT)),
+        f"tokens_a_round_{depth}": speed["tokens"] / speed["rounds"],
+        f"speed_of_plain_{depth}": (statistics.median(seconds[0])
+                                    / statistics.median(seconds[depth]))}
+  measures |= {name: count / speed["rounds"]  # of the deepest
+               for name, count in speed.items() if name.startswith("accepted")}
+  show(measures | couplings(*distributions(
+      model, policy.params, policy.router_bias_LE, found[0],
+      tokenizer.vocab_size)))
 
 
 if __name__ == "__main__":

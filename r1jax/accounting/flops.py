@@ -81,20 +81,24 @@ def forward(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:
   return 2 * parameters(cfg).products + cfg.n_layers * per_layer
 
 
-def drafted(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:
-  """Operations of a decoding step with a draft, which gives one or two tokens.
+def drafted(cfg: ModelConfig, keys: float, depth: int, *,
+            absorbed: bool = False) -> float:
+  """Operations of a decoding step with drafts, which gives one token or more.
 
-  The model reads the latest token and the draft after it; the multi-token
-  prediction module follows with both, and one of them drafts the next token.
+  The model reads the latest token and the drafts after it; the multi-token
+  prediction module follows with all of them and drafts the next token from one,
+  then reads each of its drafts to draft another.
 
   Args:
     cfg: the model, with an MTP module.
-    keys, absorbed: see `forward`.
+    keys: see `forward`.
+    depth: drafts of a step, at least 1.
+    absorbed: see `forward`.
   """
   check(cfg.n_mtp > 0, "the model has no MTP module that drafts")
   head = 2 * cfg.d_model * cfg.vocab_size
-  return 2 * (forward(cfg, keys, absorbed=absorbed)
-              + module(cfg, keys, absorbed=absorbed)) + head
+  return (1 + depth) * forward(cfg, keys, absorbed=absorbed) + (
+      2 * depth * module(cfg, keys, absorbed=absorbed) + depth * head)
 
 
 def module(cfg: ModelConfig, keys: float, *, absorbed: bool = False) -> float:

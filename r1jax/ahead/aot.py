@@ -300,7 +300,7 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
       flops=count * length * (flops.forward(
           model.cfg, (length + 1) / 2,
           absorbed=parts > 1 and model.cfg.attention == "mla") - head
-          + cfg.speculate * flops.latents(model.cfg)) / mesh.size,
+          + (cfg.speculate > 0) * flops.latents(model.cfg)) / mesh.size,
       # A part reads the cache's blocks up to its end: half of them on average.
       trips=_rounds(model, cfg, mesh, (count, size), "decode") | {
           attention.BLOCKS: (length + size) / 2 / (
@@ -318,7 +318,8 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   control, steps = (scalar, scalar, floors_S), min(
       CHUNK, cfg.length - cfg.prompt)
   block = attention.decode_block(platform)
-  step = flops.drafted if cfg.speculate else flops.forward
+  step = functools.partial(flops.drafted, depth=cfg.speculate) if (
+      cfg.speculate) else flops.forward
   yield Program(
       "decode", _under(mesh, run.decode, params, bias_LE, rows, *control),
       given | {"cache": rows, "batch": control}, held["decode"],
@@ -326,7 +327,8 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
           model.cfg, cfg.read if block else cfg.length,
           absorbed=model.cfg.attention == "mla") / mesh.size,
       # The other loops are inside the loop over tokens.
-      steps=steps, trips=_rounds(model, cfg, mesh, (cfg.rows, 1), "decode") | {
+      steps=steps, trips=_rounds(
+          model, cfg, mesh, (cfg.rows, 1 + cfg.speculate), "decode") | {
           attention.BLOCKS: -(-cfg.read // (block or 1)),
           expert_parallel.TURNS: 1, "while": steps})
   if engine.halves(cfg.rows):

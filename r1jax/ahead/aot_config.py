@@ -28,9 +28,10 @@ class AheadConfig:
   length: int = 32768
   prompt: int = 1024  # tokens of the longest prompt
   samples: int = 1  # completions per prompt; they share one prefill
-  speculate: bool = False  # whether the MTP module drafts tokens in decoding
-  # Share of its drafts that is accepted, for the bytes per token (V3, section
-  # 5.4.3: 0.85 to 0.9).
+  # Tokens that the MTP module drafts at a time in decoding; 0: none.
+  speculate: int = 0
+  # How often a draft is right if those before it are, for the bytes per token
+  # (V3, section 5.4.3, for the first: 0.85 to 0.9).
   acceptance: float = 0.85
   # Tokens of the longest row when a decode step is counted; 0: length.
   live: int = 0
@@ -52,6 +53,8 @@ class AheadConfig:
                  "epochs", "model_rows", "model_length"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
+    check(self.speculate >= 0,
+          f"speculate={self.speculate} must not be negative")
     check(0 <= self.acceptance <= 1,
           f"acceptance={self.acceptance} must lie in [0, 1]")
     check(0 <= self.live <= self.length, f"live={self.live} must lie in [0,"
@@ -70,7 +73,7 @@ class AheadConfig:
   @property
   def tokens(self) -> float:
     """Of a row in one step of decoding, in the mean."""
-    return 1 + self.acceptance * self.speculate
+    return sum(self.acceptance**n for n in range(self.speculate + 1))
 
   @property
   def read(self) -> int:

@@ -47,6 +47,7 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
   cache, inserted = (programs[name].held.device["cache"]
                      for name in ("decode", "insert"))
   prompts = cfg.rows // cfg.samples * cfg.prompt  # their tokens
+  read = cfg.rows * (1 + cfg.speculate)  # tokens of a decoding step
   made = {
       "reshard": {"the decoding copy": size(arrays.decoding)},
       "prefill": {
@@ -57,8 +58,8 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
               layer * min(prompts, PART) / tokens)},
       "decode": {
           "logits of all rows, and their order": (
-              2 * 4 * cfg.rows * c.vocab_size),
-          "scores of a layer": 4 * cfg.rows * c.n_heads * cfg.length},
+              2 * 4 * read * c.vocab_size),
+          "scores of a layer": 4 * read * c.n_heads * cfg.length},
       "insert": {},
       "halve": {"half of a layer's cache": cache // 2 // c.n_layers},
       "logprobs": {

@@ -71,7 +71,8 @@ def _touched(m: Measured, cfg: AheadConfig) -> str:
   if not cfg.speculate:
     return told + " for one token of every row"
   return told.removesuffix(",") + (
-      f"; at {100 * cfg.acceptance:.0f} % of the drafts taken that is"
+      f"; with {cfg.speculate} drafts, of which"
+      f" {100 * cfg.acceptance:.0f} % are right after right ones, that is"
       f" {step / cfg.tokens:.4g} GB for one token of every row")
 
 

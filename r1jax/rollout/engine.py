@@ -23,6 +23,7 @@ import collections
 import dataclasses
 import functools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -35,10 +36,10 @@ from r1jax.core.types import Rollout
 from r1jax.models.model import Model, Params
 from r1jax.ops import attention
 from r1jax.rollout import prompts as prompts_lib
-from r1jax.rollout.programs import CHUNK, NO_DRAFTS, Programs, Rows
+from r1jax.rollout.programs import CHUNK, Programs, Rows
 from r1jax.rollout.prompts import Prompts
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.rollout.slots import Asked, Harvest, Slots
+from r1jax.rollout.slots import Asked, Deadline, Harvest, Slots
 from r1jax.sharding import processes, rules
 
 PREFILL = 32_768  # most tokens of one prefill of a lane, padding included
@@ -49,6 +50,7 @@ SMALLEST_BATCH, FEWEST, LONG = 64, 8, 512
 # Share of the memory free at the beginning of a rollout that its rows may take;
 # the rest is for prefill activations and the programs' temporaries.
 ROOM = 0.75
+WATCH = 32  # most tokens between two looks at a deadline's clock
 
 
 class Engine:
@@ -58,15 +60,17 @@ class Engine:
   padded length, rows, slots of the cache.
 
   Attributes:
-    speed: counts of this process so far: "tokens", sampled tokens, and
-      "rounds", forward passes summed over rows, fewer than the tokens if drafts
-      were accepted.
+    speed: counts of this process so far: "tokens", sampled tokens; "rounds",
+      forward passes summed over rows; "accepted_1", "accepted_2", ..., those of
+      them in which so many drafts or more were accepted. The rounds and all
+      that is accepted are the tokens.
   """
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: frozenset[int],
                mesh: jax.sharding.Mesh | None = None, *,
-               max_rows: int | None = 0, untold: int = 0, deadline: int = 0,
-               speculate: bool = False):
+               max_rows: int | None = 0, untold: int = 0,
+               deadline: Deadline | None = None, speculate: int = 0,
+               clock: Callable[[], float] = time.monotonic):
     """Compiles nothing yet.
 
     Args:
@@ -79,17 +83,20 @@ class Engine:
         longest, if the devices report it (GPUs and TPUs do).
       untold: `max_rows` if it is None and devices do not report free memory; 0
         for all of a call.
-      deadline: most decoding steps from the beginning of a question's first
-        sample to the end of its last; a sample that begins later gets fewer
-        tokens, but at least one. 0 for no deadline.
-      speculate: draft tokens by multi-token prediction. Samples stay the same,
-        see `Programs`, except for those truncated by a deadline and except for
-        rounding; tested in float32.
+      deadline: how long a question's samples may take from the beginning of
+        the first one, in tokens or seconds; a sample that begins later gets
+        fewer tokens, but at least one. Seconds are looked at every WATCH
+        tokens; what they truncate depends on the machine's speed.
+      speculate: tokens that multi-token prediction drafts for each that is
+        read; 0 for none. Samples stay the same, see `Programs`, except for
+        those truncated by a deadline and except for rounding; tested in
+        float32.
+      clock: tells the seconds for the deadline.
 
     Raises:
       ValueError: an end-of-sequence id lies outside the vocabulary, `max_rows`
-        is not a multiple of the number of lanes, `deadline` is negative, or the
-        model has no module to draft with.
+        is not a multiple of the number of lanes, `deadline` is negative,
+        `speculate` is out of range, or the model has no module to draft with.
     """
     outside = sorted(i for i in eos_ids if not 0 <= i < model.cfg.vocab_size)
     check(not outside, f"end-of-sequence ids {outside} lie outside the model's"
@@ -98,19 +105,19 @@ class Engine:
     self.cfg, self.mesh = cfg, mesh
     self._fits, self.max_rows = max_rows is None, max_rows or 0
     self.untold = untold
-    check(deadline >= 0, f"deadline={deadline} must not be negative")
-    self.deadline = deadline
+    self.deadline, self._clock = deadline or Deadline(), clock
+    check(min(self.deadline) >= 0,
+          f"deadline={min(self.deadline)} must not be negative")
     self.lanes = lanes(mesh)
     check(self.max_rows >= 0 and self.max_rows % self.lanes == 0,
           f"max_rows={max_rows} must be a multiple of {self.lanes}, the parts"
           " that devices and processes split rows into; 0 is for all")
-    check(model.cfg.n_mtp > 0 or not speculate, NO_DRAFTS)
-    self.ahead = int(speculate)  # tokens that a step reads beyond the latest
     self.speed: collections.Counter[str] = collections.Counter()
     self._own_lanes = self.lanes // jax.process_count()
     self.programs = Programs(
         self.model, cfg, np.array(sorted(eos_ids), np.int32), self.lanes,
-        drafts=speculate)
+        depth=speculate)
+    self.ahead = self.programs.ahead
     platform = (jax.default_backend() if mesh is None
                 else mesh.devices.flat[0].platform)
     self._fine = not attention.decode_block(platform)
@@ -232,19 +239,22 @@ class Engine:
         if not missing[question]:
           complete.append(int(question))
       yield complete
+    rounds, *accepted = harvest.rounds_T.tolist()
     self.speed.update(
-        tokens=int(harvest.lengths_N.sum()), rounds=harvest.rounds)
+        {"tokens": int(harvest.lengths_N.sum()), "rounds": rounds}
+        | {f"accepted_{n}": x for n, x in enumerate(accepted, start=1)})
 
   def stream(self, params: Params, bias_LE: jax.Array, prompt: np.ndarray,
              prompt_id: int, key: jax.Array, *, chunk: int = 4
              ) -> Iterator[list[int]]:
     """Yields one completion as it is decoded, in lists of at most `chunk` ids.
 
-    The ids are those of sample 0 of `generate`.
+    The ids are those of sample 0 of `generate`. A list may have as many ids as
+    a pass can give, one more than are drafted, if these are more than `chunk`.
     """
     asked = self._asked([prompt], [prompt_id], 1, None, [0])
     harvest, shown = Harvest(asked, self.cfg.max_new_tokens), 0
-    chunk = max(1, min(chunk, CHUNK) - self.ahead)
+    chunk = max(1, min(chunk, CHUNK) - self.programs.depth)
     for _ in self._rounds(params, bias_LE, asked, key, harvest,
                           first=1, chunk=chunk):
       length = int(harvest.lengths_N[0])
@@ -306,10 +316,13 @@ class Engine:
     most = asked.tokens_QP.shape[1] + self.cfg.max_new_tokens + self.ahead
     room = self._room(params, bias_LE, asked.tokens_QP.shape[1], most)
     rows_each = self.rows_each(asked.limits_QG.size, room)
-    slots = Slots(self._own_lanes, rows_each, asked.limits_QG.size)
+    slots = Slots(
+        self._own_lanes, rows_each, asked.limits_QG.size, self._clock)
     prompts = Prompts(
         self.programs, self._place, asked, harvest, self.prompts_at_once(
             len(asked.prompts), asked.samples, asked.tokens_QP.shape[1], room))
+    if asked.deadline.seconds:
+      first, chunk = min(first, WATCH), min(chunk, WATCH)
     rows, steps, done = None, first, None
     while True:
       while processes.largest(int((slots.live_S <= slots.floors_S).any()))[0]:
@@ -338,13 +351,29 @@ class Engine:
           size * self.lanes) else 0
       left = _slots(self.model, rows.cache) - longest + 1
       rows, found = self.programs.decode(
-          params, bias_LE, rows, np.int32(min(steps, left, CHUNK - self.ahead)),
+          params, bias_LE, rows, np.int32(
+              min(steps, left, CHUNK - self.programs.depth)),
           np.int32(until), self._place(slots.floors_S))
       if done is not None:
         yield done
       done = harvest.take(slots, *processes.own_rows(
           (found, rows.sampled_B, rows.done_B, rows.ended_B)))
+      if asked.deadline.seconds:
+        rows, late = self._cut(rows, slots, asked)
+        done += late
       steps = chunk
+
+  def _cut(self, rows: Rows, slots: Slots, asked: Asked
+           ) -> tuple[Rows, list[int]]:
+    """Ends the samples whose deadline in seconds has passed.
+
+    Every process looks at its own clock for its own questions; they agree on
+    whether there is anything to end.
+    """
+    late_SR = slots.late(asked)
+    if processes.largest(int(late_SR.any()))[0]:
+      rows = self.programs.end(rows, self._place(late_SR.reshape(-1)))
+    return rows, slots.free(late_SR)
 
   def _room(self, params, bias_LE, prompt: int, most: int) -> int:
     """Rows of every lane, with `most` slots each, that fit into memory.
@@ -377,7 +406,7 @@ class Engine:
     # A layer exists twice while it grows; float32 logits exist three times:
     # themselves, their exponentials and a copy.
     return cache * (1 + 1 / self.model.cfg.n_layers) + (
-        3 * 4 * self.model.cfg.vocab_size)
+        3 * 4 * self.model.cfg.vocab_size * (1 + run.depth))
 
   def _bytes(self, axes, x) -> int:
     """Bytes of one device's shard of an array."""

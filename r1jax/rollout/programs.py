@@ -20,12 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.core import keys as keys_lib
+from r1jax.core.config import check
 from r1jax.models.model import Model, Params
+from r1jax.ops import attention
 from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
 from r1jax.sharding import rules
 
-NO_DRAFTS = ("speculate needs a model with a multi-token prediction module;"
-             " this one has none: leave the flag out")
+# The most drafts of a row that one pass reads, with the latest token.
+DEEPEST = attention.FEW - 1
 CHUNK = 128  # the most tokens that one call of `decode` samples per row
 # The most tokens of a lane's prompts, padding included, that prefill computes
 # at once: the activations of more would take the memory of the rows.
@@ -45,7 +47,7 @@ class Rows(NamedTuple):
     done_B: bool, the sample has ended or reached its limit, or the row is
       empty.
     ended_B: bool, the last token is an end-of-sequence id.
-    draft_B: int32, the drafted token after the latest; -1 for none.
+    drafts_BK: int32, the drafted tokens after the latest; -1 for none.
   """
 
   cache: Any
@@ -56,7 +58,7 @@ class Rows(NamedTuple):
   limits_B: jax.Array
   done_B: jax.Array
   ended_B: jax.Array
-  draft_B: jax.Array
+  drafts_BK: jax.Array
 
 
 class Fill(NamedTuple):
@@ -97,21 +99,21 @@ class Sampled(NamedTuple):
     logprobs: float32 [B, CHUNK].
     experts: int32 [B, CHUNK, L, A], the experts of the token that was read to
       sample each of these; None unless recorded.
-    rounds_B: int32, forward passes per row; fewer than its tokens where drafts
-      were right.
+    rounds_BT: int32, forward passes that gave the row more than t tokens: at
+      index 0 all of them, at index t those whose first t drafts were right.
   """
 
   tokens: jax.Array
   logprobs: jax.Array
   experts: jax.Array | None
-  rounds_B: jax.Array
+  rounds_BT: jax.Array
 
 
 class Programs:
   """The engine's jitted functions, each compiled once per set of shapes."""
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: np.ndarray,
-               lanes: int, *, drafts: bool = False):
+               lanes: int, *, depth: int = 0):
     """Jits the functions; nothing is compiled before the first call.
 
     Args:
@@ -119,18 +121,28 @@ class Programs:
       cfg: sampling settings.
       eos_ids: int32, a row ends with the first of these.
       lanes: number of lanes.
-      drafts: whether the multi-token prediction module drafts the token after
-        the next one (arXiv:2412.19437, 5.4.3). Departure: a draft is drawn with
-        its token's own key and is accepted if the model draws the same token,
-        not by its probability, so that samples are those without drafts.
+      depth: tokens that the multi-token prediction module drafts after the next
+        one (arXiv:2412.19437, 5.4.3); at depths beyond one it reads its own
+        state and draft. Departure: a draft is drawn with its token's own key
+        and is accepted if the model draws the same token, not by its
+        probability, so that samples are those without drafts.
+
+    Raises:
+      ValueError: the model has no such module, or the depth is out of range.
     """
-    self._drafts = drafts
+    check(0 <= depth <= DEEPEST, f"speculate={depth} is the number of drafted"
+          f" tokens, 0 to {DEEPEST}")
+    check(model.cfg.n_mtp > 0 or not depth, f"speculate={depth} needs a model"
+          " with a multi-token prediction module; this one has none: leave the"
+          " flag out")
+    self.depth = depth
     self._model, self._cfg, self._eos, self._lanes = model, cfg, eos_ids, lanes
     # It reads no head, but whoever counts its arguments need not know that.
     self.prefill = jax.jit(self._prefill, keep_unused=True)
     self.empty = jax.jit(self._empty, static_argnames=("rows", "slots"))
     self.insert = jax.jit(self._insert, donate_argnames=("rows",))
     self.decode = jax.jit(self._decode, donate_argnames=("rows",))
+    self.end = jax.jit(_end, donate_argnames=("rows",))
     self.move = jax.jit(self._move, static_argnames=("slots",))
     self.pick = jax.jit(self._pick)
 
@@ -138,23 +150,31 @@ class Programs:
     """Programs compiled so far."""
     # jit has no public counter.
     return sum(f._cache_size() for f in (
-        self.prefill, self.empty, self.insert, self.decode, self.move,
-        self.pick))
+        self.prefill, self.empty, self.insert, self.decode, self.end,
+        self.move, self.pick))
+
+  @property
+  def ahead(self) -> int:
+    """Slots beyond that of the latest token which a step of `decode` may use.
+
+    After a step whose drafts were all right, the module's own entries follow.
+    """
+    return max(0, 2 * self.depth - 1)
 
   def axes(self, rows: Rows) -> Rows:
     """Logical axis names of every leaf of `rows`, from which shardings follow.
     """
-    return Rows(self._axes, *(("act_batch",) for _ in rows[1:]))
+    return Rows(self._axes, *map(_batch_axes, rows[1:]))
 
   @property
   def _axes(self) -> Any:
-    return self._model.cache_axes(self._drafts)
+    return self._model.cache_axes(self.depth > 0)
 
   def _prefill(self, params, bias_LE, tokens_NP, lengths_N):
     """(cache, experts_NPLA or None) of N prompts, right-padded to P tokens."""
     whole = functools.partial(
         self._model.prefill, params, bias_LE, tokens_NP, lengths_N,
-        drafts=self._drafts)
+        drafts=self.depth > 0)
     parts = self.parts(*tokens_NP.shape)
     _, cache, experts = whole() if parts == 1 else jax.eval_shape(whole)
     experts = experts if self._cfg.record_experts else None
@@ -186,7 +206,7 @@ class Programs:
       at_N, longest = jnp.full((n,), start), start + size
       hidden, cache, chosen = model.read(
           params, bias_LE, tokens_NT, at_N, cache, longest)
-      if self._drafts:
+      if self.depth:
         _, drafted = model.propose(
             params, bias_LE, hidden, next_NT, at_N, cache[-1], longest)
         cache = (*cache[:-1], drafted)
@@ -210,7 +230,8 @@ class Programs:
             lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), grown),
         keys_B=jnp.broadcast_to(key, (rows,)), positions_B=zeros_B,
         last_B=zeros_B, sampled_B=zeros_B, limits_B=zeros_B,
-        done_B=zeros_B == 0, ended_B=zeros_B > 0, draft_B=zeros_B - 1))
+        done_B=zeros_B == 0, ended_B=zeros_B > 0,
+        drafts_BK=jnp.full((rows, self.depth), -1)))
 
   def _insert(self, rows: Rows, prompts, key, fill: Fill) -> Rows:
     """The rows with new samples inserted where `fill` says so.
@@ -222,9 +243,11 @@ class Programs:
         key, fill.ids_B, fill.numbers_B)
     zeros_B = jnp.zeros_like(fill.lengths_B)
     state = Rows(None, keys_B, fill.lengths_B - 1, fill.last_B, zeros_B,
-                 fill.limits_B, zeros_B > 0, zeros_B > 0, zeros_B - 1)
+                 fill.limits_B, zeros_B > 0, zeros_B > 0,
+                 jnp.full_like(rows.drafts_BK, -1))
     state = Rows(rows.cache, *(
-        jnp.where(fill.fill_B, new, old)
+        jnp.where(fill.fill_B[:, None] if old.ndim > 1 else fill.fill_B,
+                  new, old)
         for new, old in zip(state[1:], rows[1:], strict=True)))
     fill_SR, sources_SR = (
         self._by_lane(x) for x in (fill.fill_B, fill.sources_B))
@@ -256,8 +279,9 @@ class Programs:
     and top-p.
     """
     b, begun_B = len(rows.done_B), rows.sampled_B
-    # With drafts a round writes two tokens, of which one may be no sample.
-    wide = CHUNK + 2 if self._drafts else CHUNK
+    # With drafts a round writes T tokens, of which all but one may be none.
+    t = 1 + self.depth
+    wide = CHUNK + t if self.depth else CHUNK
     recorded = None
     if self._cfg.record_experts and self._model.cfg.n_experts:
       recorded = jnp.zeros((
@@ -265,7 +289,7 @@ class Programs:
           self._model.cfg.n_activated), jnp.int32)
     found = Sampled(jnp.zeros((b, wide), jnp.int32),
                     jnp.zeros((b, wide), jnp.float32), recorded,
-                    jnp.zeros((b,), jnp.int32))
+                    jnp.zeros((b, t), jnp.int32))
 
     def more(state):
       rows = state[0]
@@ -276,62 +300,78 @@ class Programs:
 
     def step(state):
       rows, found = state
-      live_B, new_B = ~rows.done_B, rows.sampled_B - begun_B
-      rows, *sampled = self._round(params, bias_LE, rows, drawn)
+      live_B, at_B = ~rows.done_B, rows.sampled_B - begun_B
       # Without drafts all live rows write at the same index; what is written
       # for the others is ignored.
-      at = new_B if self._drafts else jnp.max(jnp.where(live_B, new_B, 0))
+      at = at_B if self.depth else jnp.max(jnp.where(live_B, at_B, 0))
+      rows, new_B, *sampled = self._round(params, bias_LE, rows, drawn)
       return rows, Sampled(*(
           None if to is None else _written(to, new, at)
-          for to, new in zip(found, sampled)), found.rounds_B + live_B)
+          for to, new in zip(found, sampled)),
+          found.rounds_BT + (new_B[:, None] > jnp.arange(t)[None]))
 
     rows, found = jax.lax.while_loop(more, step, (rows, found))
     found = Sampled(*(None if x is None else x[:, :CHUNK] for x in found[:-1]),
-                    found.rounds_B)
+                    found.rounds_BT)
     return self._placed(rows), jax.tree.map(
-        lambda x: rules.constrain(
-            x, ("act_batch",) + (None,) * (x.ndim - 1), "decode"), found)
+        lambda x: rules.constrain(x, _batch_axes(x), "decode"), found)
 
   def _round(self, params, bias_LE, rows: Rows, drawn: Drawn | None):
-    """One forward pass: (rows, tokens_BT, logprobs_BT, experts_BTLA).
+    """One forward pass: (rows, new_B, tokens_BT, logprobs_BT, experts_BTLA).
 
-    A row gets one new token, or two (T = 2) where its draft was right. Entries
-    after a row's new tokens are undefined.
+    It reads the latest token and the K drafts after it, T tokens. A live row
+    gets `new_B` tokens: one, and one more for every draft that was right up to
+    the first that was not. Entries after these are undefined.
     """
     model, live_B, at_B = self._model, ~rows.done_B, rows.positions_B
-    read_BT = rows.last_B[:, None]
-    if self._drafts:
-      read_BT = jnp.stack([rows.last_B, jnp.maximum(rows.draft_B, 0)], 1)
-    longest = (jnp.max(jnp.where(live_B, at_B, 0)) + read_BT.shape[1])
+    read_BT = jnp.concatenate(
+        [rows.last_B[:, None], jnp.maximum(rows.drafts_BK, 0)], 1)
+    longest = jnp.max(jnp.where(live_B, at_B, 0)) + read_BT.shape[1]
     hidden_BTD, cache, experts = model.read(
         params, bias_LE, read_BT, at_B, rows.cache, longest)
     tokens_BT, logprobs_BT = self._draw(
         params, hidden_BTD, rows.keys_B, rows.sampled_B, drawn)
     ended_BT = jnp.any(tokens_BT[..., None] == self._eos[None, None], -1)
-    two_B = jnp.zeros_like(live_B)
-    if self._drafts:
-      two_B = (live_B & (tokens_BT[:, 0] == rows.draft_B) & ~ended_BT[:, 0]
-               & (rows.sampled_B + 1 < rows.limits_B))
-
-    def last(x_BT):
-      return jnp.where(two_B.reshape(-1, *(1,) * (x_BT.ndim - 2)),
-                       x_BT[:, -1], x_BT[:, 0])
-
-    sampled_B = rows.sampled_B + live_B + two_B
-    ended_B, draft_B = last(ended_BT), rows.draft_B
-    if self._drafts:
-      hidden_BTD, drafted = model.propose(
-          params, bias_LE, hidden_BTD, tokens_BT, at_B, cache[-1], longest)
-      cache = (*cache[:-1], drafted)
-      draft_B = self._draw(params, last(hidden_BTD)[:, None], rows.keys_B,
-                           sampled_B, drawn)[0][:, 0]
+    after_BK = rows.sampled_B[:, None] + 1 + jnp.arange(self.depth)[None]
+    right_BK = ((tokens_BT[:, :-1] == rows.drafts_BK) & ~ended_BT[:, :-1]
+                & (after_BK < rows.limits_B[:, None]))
+    new_B = live_B * (1 + jnp.sum(jnp.cumprod(right_BK, 1), 1))
+    sampled_B, ended_B = rows.sampled_B + new_B, _last(ended_BT, new_B)
     rows = rows._replace(
-        cache=cache, positions_B=at_B + live_B + two_B,
-        last_B=jnp.where(live_B, last(tokens_BT), rows.last_B),
+        cache=cache, positions_B=at_B + new_B,
+        last_B=jnp.where(live_B, _last(tokens_BT, new_B), rows.last_B),
         sampled_B=sampled_B, ended_B=rows.ended_B | (live_B & ended_B),
-        done_B=rows.done_B | ended_B | (sampled_B >= rows.limits_B),
-        draft_B=draft_B)
-    return rows, tokens_BT, logprobs_BT, experts
+        done_B=rows.done_B | ended_B | (sampled_B >= rows.limits_B))
+    if self.depth:
+      rows = self._draft(
+          params, bias_LE, rows, hidden_BTD, tokens_BT, new_B, drawn)
+    return rows, new_B, tokens_BT, logprobs_BT, experts
+
+  def _draft(self, params, bias_LE, rows: Rows, hidden_BTD, tokens_BT, new_B,
+             drawn: Drawn | None) -> Rows:
+    """The rows after a round with new drafts.
+
+    First the module reads what the model has read: then its cache has, for
+    every token before the latest, what it has at depth one. For each further
+    draft it reads its own state and the draft before. What this adds to its
+    cache is overwritten in the next round before it is read.
+    """
+    model, at_B, cache = self._model, rows.positions_B, rows.cache[-1]
+    longest, read = (jnp.max(jnp.where(new_B > 0, x, 0)) for x in (
+        at_B, at_B - new_B))
+    state_BTD, cache = model.propose(
+        params, bias_LE, hidden_BTD, tokens_BT, at_B - new_B, cache,
+        read + tokens_BT.shape[1])
+    state_BTD, drafts = _last(state_BTD, new_B)[:, None], []
+    for number in range(self.depth):
+      if number:
+        state_BTD, cache = model.propose(
+            params, bias_LE, state_BTD, drafts[-1], at_B + number - 1, cache,
+            longest + number)
+      drafts.append(self._draw(params, state_BTD, rows.keys_B,
+                               rows.sampled_B + number, drawn)[0])
+    return rows._replace(cache=(*rows.cache[:-1], cache),
+                         drafts_BK=jnp.concatenate(drafts, 1))
 
   def _draw(self, params, hidden_BTD, keys_B, numbers_B, drawn: Drawn | None):
     """(tokens_BT, logprobs_BT); the first is token `numbers_B` of its sample.
@@ -364,12 +404,12 @@ class Programs:
   def _pick(self, state, kept_B):
     """The rows' state without the cache for a new selection, see `_move`."""
     return jax.tree.map(lambda x: rules.constrain(
-        self._kept(x, kept_B), ("act_batch",), "decode"), state)
+        self._kept(x, kept_B), _batch_axes(x), "decode"), state)
 
   def _kept(self, x, kept_B):
     some = jax.vmap(lambda x, kept: x[kept])(
         self._by_lane(x), self._by_lane(kept_B))
-    return some.reshape(-1, *x.shape[1:])
+    return some.reshape(len(kept_B), *x.shape[1:])
 
   def _by_lane(self, x: jax.Array) -> jax.Array:
     """[B, ...] -> [lanes, B / lanes, ...]."""
@@ -382,6 +422,22 @@ class Programs:
 def _constrained(axes: Any, tree: Any) -> Any:
   return jax.tree.map(lambda names, x: rules.constrain(x, names, "decode"),
                       axes, tree, is_leaf=rules.is_axes)
+
+
+def _batch_axes(x: jax.Array) -> tuple[str | None, ...]:
+  """Logical axis names of an array whose leading axis is rows."""
+  return ("act_batch",) + (None,) * (x.ndim - 1)
+
+
+def _last(x_BT: jax.Array, new_B: jax.Array) -> jax.Array:
+  """[B, T, ...] -> [B, ...], every row's entry `new_B` - 1, at least 0."""
+  at = jnp.maximum(new_B - 1, 0).reshape(-1, *(1,) * (x_BT.ndim - 1))
+  return jnp.take_along_axis(x_BT, at, 1)[:, 0]
+
+
+def _end(rows: Rows, which_B: jax.Array) -> Rows:
+  """The rows, with those of `which_B` done."""
+  return rows._replace(done_B=rows.done_B | which_B)
 
 
 def _put(to: jax.Array, new: jax.Array, row: jax.Array, source: jax.Array,

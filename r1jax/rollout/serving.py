@@ -22,7 +22,7 @@ import numpy as np
 
 from r1jax.core.config import check
 from r1jax.models.model import Model, Params
-from r1jax.rollout.programs import NO_DRAFTS, Drawn, Fill, Programs
+from r1jax.rollout.programs import Drawn, Fill, Programs
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import rules
 
@@ -93,7 +93,7 @@ class Serving:
 
   def __init__(self, model: Model, params: Params, bias_LE: jax.Array,
                eos_ids: frozenset[int], *, max_rows: int, max_waiting: int,
-               context: int, vocab: int = 0, speculate: bool = False,
+               context: int, vocab: int = 0, speculate: int = 0,
                mesh: jax.sharding.Mesh | None = None):
     """Checks the settings; nothing is compiled yet.
 
@@ -106,12 +106,14 @@ class Serving:
       max_waiting: the most completions in the queue beside them.
       context: the most tokens of a prompt with its completion.
       vocab: only ids below this are sampled; 0 for all.
-      speculate: let the multi-token prediction module draft, see `Engine`.
+      speculate: tokens that the multi-token prediction module drafts, see
+        `Engine`.
       mesh: rows are split over its batch axes; None for one device.
 
     Raises:
       ValueError: the rows do not divide over the mesh, the context is longer
-        than the model's, or the model has no module that can draft.
+        than the model's, `speculate` is out of range, or the model has no
+        module that can draft.
     """
     model.cfg.check_length(context, f"context={context}")
     lanes = 1 if mesh is None else rules.batch_shards(mesh, "decode")
@@ -119,15 +121,13 @@ class Serving:
           f" a positive multiple of {lanes}, the parts that devices split rows"
           " into")
     check(max_waiting >= 0, f"max_waiting={max_waiting} must not be negative")
-    check(model.cfg.n_mtp > 0 or not speculate, NO_DRAFTS)
     self.failure: BaseException | None = None
     self.context, self._mesh, self._max_waiting = context, mesh, max_waiting
     self._programs = Programs(
         dataclasses.replace(model, layout="decode"),
         SamplingConfig(vocab=vocab), np.array(sorted(eos_ids), np.int32), lanes,
-        drafts=speculate)
-    self._ahead = int(speculate)  # drafted tokens read beyond the latest one
-    self._end = jax.jit(_end, donate_argnums=0)
+        depth=speculate)
+    self._ahead = self._programs.ahead
     self._weights = params, bias_LE
     self._rows: Any = None
     self._slots = 0
@@ -249,7 +249,7 @@ class Serving:
       self._held[row].tell(Told([], [], CANCELLED))
       self._held[row] = None
     if gone_B.any():
-      self._rows = self._end(self._rows, self._place(gone_B))
+      self._rows = self._programs.end(self._rows, self._place(gone_B))
 
   def _fill(self) -> None:
     """Prefills waiting requests into free rows, one per lane at a time."""
@@ -342,8 +342,3 @@ class Serving:
 
 _NOBODY = Wish(prompt=np.zeros(1, np.int32), limit=1, temperature=1.0,
                top_p=1.0, seed=0, number=0, tell=lambda told: None)
-
-
-def _end(rows, which_B):
-  """The rows, with those of `which_B` marked as done."""
-  return rows._replace(done_B=rows.done_B | which_B)

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from r1jax.core.config import check
 from r1jax.core.types import Rollout
 from r1jax.rollout.programs import Fill, Sampled
 
 # Free rows of a lane are refilled together, once they are this share of its
 # rows: a refill is done by the host, for which all other rows wait.
 REFILL = 1 / 8
+
+
+class Deadline(NamedTuple):
+  """How long a question's samples may take from the beginning of the first one.
+
+  Attributes:
+    tokens: decoding steps; 0 for no such deadline.
+    seconds: wall time; 0 for no such deadline. What is truncated then depends
+      on the machine's speed and cannot be reproduced.
+  """
+
+  tokens: int = 0
+  seconds: float = 0.0
+
+  @classmethod
+  def parse(cls, text: str) -> Deadline:
+    """Reads "2000" (tokens) or "30s" (seconds); "0" is for none.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)s", text)
+    check(found is not None, f"rollout_deadline={text!r}: give a number of"
+          " tokens (2000), a number of seconds (30s), or 0 for none")
+    return cls(int(found[1] or 0), float(found[2] or 0))
 
 
 class Asked(NamedTuple):
@@ -24,8 +53,8 @@ class Asked(NamedTuple):
     ids_Q, firsts_Q: uint32, the prompts' ids, which address randomness, and the
       number of each prompt's first sample.
     limits_QG: int32, the most tokens of each completion.
-    deadline: most decoding steps from the beginning of a question's first
-      sample to the end of its last; 0 for no deadline.
+    deadline: from the beginning of a question's first sample to the end of its
+      last.
   """
 
   prompts: tuple[np.ndarray, ...]
@@ -34,7 +63,7 @@ class Asked(NamedTuple):
   ids_Q: np.ndarray
   firsts_Q: np.ndarray
   limits_QG: np.ndarray
-  deadline: int = 0
+  deadline: Deadline = Deadline()
 
   @property
   def samples(self) -> int:
@@ -54,11 +83,15 @@ class Slots:
     steps: decoding steps so far, in tokens of a row that was always live.
   """
 
-  def __init__(self, lanes: int, rows: int, total: int):
+  def __init__(self, lanes: int, rows: int, total: int,
+               clock: Callable[[], float] = time.monotonic):
+    """All samples wait; `clock` tells the seconds for deadlines."""
     ends = np.arange(lanes + 1) * total // lanes
     self.held_SR = np.full((lanes, rows), -1)
     self.next_S, self.stop_S = ends[:-1].copy(), ends[1:].copy()
-    self.steps, self._began = 0, {}
+    self.steps, self._clock = 0, clock
+    # (steps, seconds) at which each question's first sample began.
+    self._began: dict[int, tuple[int, float]] = {}
 
   @property
   def waiting_S(self) -> np.ndarray:
@@ -98,18 +131,46 @@ class Slots:
     question_SR, number_SR = np.divmod(sample_SR, asked.samples)
     lengths_SR = asked.lengths_Q[question_SR]
     limits_SR = asked.limits_QG[question_SR, number_SR]
-    if asked.deadline:
-      began_SR = np.array([[
-          self._began.setdefault(q, self.steps) if new else self.steps
-          for q, new in zip(*row)] for row in zip(question_SR, fill_SR)])
-      left_SR = asked.deadline - (self.steps - began_SR)
-      limits_SR = np.minimum(limits_SR, np.maximum(left_SR, 1))
+    if any(asked.deadline):
+      limits_SR = np.minimum(
+          limits_SR, self._left(asked.deadline, question_SR, fill_SR))
     sources_SR = np.clip(question_SR - begin_S[:, None], 0, count - 1)
     return Fill(*(x.reshape(-1) for x in (
         fill_SR, sources_SR.astype(np.int32), lengths_SR,
         asked.tokens_QP[question_SR, lengths_SR - 1],
         limits_SR.astype(np.int32), asked.ids_Q[question_SR],
         (asked.firsts_Q[question_SR] + number_SR).astype(np.uint32))))
+
+  def _left(self, deadline: Deadline, question_SR: np.ndarray,
+            fill_SR: np.ndarray) -> np.ndarray:
+    """The most tokens of samples that begin now, by their questions' deadlines;
+    at least 1."""
+    now = self.steps, self._clock()
+    for question in question_SR[fill_SR].tolist():
+      self._began.setdefault(question, now)
+    began = np.array([[self._began.get(question, now) for question in row]
+                      for row in question_SR.tolist()])
+    left_SR = np.full(question_SR.shape, np.iinfo(np.int32).max)
+    if deadline.tokens:
+      left_SR = deadline.tokens - (self.steps - began[..., 0].astype(int))
+    if deadline.seconds:
+      late_SR = now[1] - began[..., 1] >= deadline.seconds
+      left_SR = np.where(late_SR, 1, left_SR)
+    return np.maximum(left_SR, 1)
+
+  def late(self, asked: Asked) -> np.ndarray:
+    """bool [S, R], the rows whose question's deadline in seconds has passed."""
+    now = self._clock()
+    return np.array([[
+        sample >= 0 and now - self._began[sample // asked.samples][1]
+        >= asked.deadline.seconds for sample in row]
+                     for row in self.held_SR.tolist()])
+
+  def free(self, which_SR: np.ndarray) -> list[int]:
+    """Frees rows; returns the samples that were in them."""
+    samples = self.held_SR[which_SR].tolist()
+    self.held_SR = np.where(which_SR, -1, self.held_SR)
+    return samples
 
   def keep(self, rows: int) -> np.ndarray:
     """Reduces every lane to `rows` rows, live ones first.
@@ -129,7 +190,8 @@ class Harvest:
     tokens_NT, logprobs_NT: int32 and float32, tokens and log-probabilities.
     lengths_N: int32, tokens so far.
     ended_N: bool, whether the last token is an end-of-sequence id.
-    rounds: forward passes so far, summed over rows.
+    rounds_T: int, forward passes so far that gave more than t tokens, summed
+      over rows.
   """
 
   def __init__(self, asked: Asked, new: int):
@@ -139,7 +201,7 @@ class Harvest:
     self.logprobs_NT = np.zeros((total, new), np.float32)
     self.lengths_N = np.zeros(total, np.int32)
     self.ended_N = np.zeros(total, bool)
-    self.rounds = 0
+    self.rounds_T = np.zeros(1, int)
     self._experts: tuple[np.ndarray, np.ndarray] | None = None
 
   def prompts(self, questions: np.ndarray, experts_NPLA: np.ndarray) -> None:
@@ -165,7 +227,7 @@ class Harvest:
       The samples that have ended or reached their limit.
     """
     held_B, done, steps = slots.held_SR.reshape(-1), [], 0
-    self.rounds += int(found.rounds_B.sum())
+    self.rounds_T = self.rounds_T + found.rounds_BT.sum(0)
     for row in np.flatnonzero(held_B >= 0):
       sample = held_B[row]
       begin, end = self.lengths_N[sample], sampled_B[row]
@@ -184,8 +246,7 @@ class Harvest:
         self.ended_N[sample] = ended_B[row]
         done.append(int(sample))
     slots.steps += steps
-    slots.held_SR = np.where(
-        done_B.reshape(slots.held_SR.shape), -1, slots.held_SR)
+    slots.free(done_B.reshape(slots.held_SR.shape))
     return done
 
   def rollout(self, begin: int = 0, end: int | None = None) -> Rollout:

@@ -113,7 +113,7 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
       temperature=cfg.temperature, max_new_tokens=new,
       record_experts=cfg.replay_experts,
       vocab=judge.tokenizer.vocab_size), judge.tokenizer.eos_ids, mesh,
-      max_rows=cfg.max_rows or None, deadline=cfg.rollout_deadline,
+      max_rows=cfg.max_rows or None, deadline=cfg.deadline,
       speculate=cfg.speculate) for new in set(cfg.max_new_tokens)}
   this = Run(cfg, session, stream, engines, judge, learner, evaluate,
              Paused(session, host, learner), Stalled())
@@ -180,12 +180,13 @@ class Run(NamedTuple):
     return rollout
 
   def drafts(self, step: int) -> step_metrics.Sums:
-    """(accepted drafts, forward passes) of this process's samples, to log."""
+    """(accepted drafts, forward passes) of this process by depth, to log."""
     speed = self.engines[self.cfg.longest(step)].speed
-    taken = float(speed["tokens"] - speed["rounds"]), speed["rounds"]
+    names = [name for name in speed if name.startswith("accepted")]
+    taken = {f"rollout/{name}": (float(speed[name]), speed["rounds"])
+             for name in names if speed["rounds"]}
     speed.clear()
-    return {"rollout/drafts_taken": taken} if (
-        self.cfg.speculate and taken[1]) else {}
+    return taken
 
   def evaluated(self, step: int) -> dict[str, float] | None:
     """The policy's evaluation after `step` steps; None if interrupted."""
@@ -220,7 +221,7 @@ def take_step(run: Run, step: int) -> None:
         cfg.advantages, lengths_QG=scored.rollout.lengths_QG,
         longest=cfg.longest(step))
     sums = processes.gather(step_metrics.sums(
-        scored, advantages, run.drafts(step), deadline=cfg.rollout_deadline))
+        scored, advantages, run.drafts(step), deadline=any(cfg.deadline)))
     if not step:
       check_verdicts(scored)
     run.stalled.add(scored)

@@ -8,6 +8,7 @@ from r1jax.core.config import check
 from r1jax.losses.distill import DistillConfig
 from r1jax.losses.policy import PolicyConfig
 from r1jax.report import sinks
+from r1jax.rollout.slots import Deadline
 from r1jax.training.advantages import AdvantageConfig
 from r1jax.training.lora import LoraConfig
 from r1jax.training.optimizer import OptimizerConfig
@@ -39,13 +40,15 @@ class GrpoConfig:
   # a free row. 0: as many as fit into the devices' free memory (all, on CPU).
   # It changes no sample, unless rollout_deadline is set.
   max_rows: int = 0
-  # Speculative decoding of rollouts: the MTP module drafts tokens and the
-  # policy verifies them. In float32 it changes no sample.
-  speculate: bool = False
-  # Tokens that a row can decode from the start of a question's first sample
-  # until all its unfinished samples are truncated; the fewer max_rows, the more
-  # are. 0: no deadline.
-  rollout_deadline: int = 0
+  # Speculative decoding of rollouts: the MTP module drafts so many tokens at a
+  # time and the policy verifies them; 0: none. In float32 it changes no sample.
+  speculate: int = 0
+  # When a question's unfinished samples are truncated, counted from the start
+  # of its first one: 2000 are the tokens that a row can decode until then, 30s
+  # are seconds. The fewer max_rows, the more are truncated; with seconds it
+  # also depends on the machine's speed, so that a run cannot be reproduced.
+  # 0: no deadline.
+  rollout_deadline: str = "0"
   # Use the experts that the sampler's router chose in the update.
   replay_experts: bool = False
   # Updates between replacements of the reference by the policy (R1: 400).
@@ -84,10 +87,11 @@ class GrpoConfig:
                  "micro_rows", "reference_every", "save_every"):
       check(getattr(self, name) > 0,
             f"{name}={getattr(self, name)} must be positive")
-    for name in ("dynamic_tries", "max_rows", "rollout_deadline", "draft",
+    for name in ("dynamic_tries", "max_rows", "speculate", "draft",
                  "eval_every", "seed"):
       check(getattr(self, name) >= 0,
             f"{name}={getattr(self, name)} must not be negative")
+    Deadline.parse(self.rollout_deadline)
     check(self.samples > 1, f"samples={self.samples} must be at least 2: a"
           " group of one has no baseline")
     check(self.temperature > 0, f"temperature={self.temperature} must be"
@@ -116,6 +120,11 @@ class GrpoConfig:
     """Whether a rollout has one update, so that the sampler is the old policy.
     """
     return self.minibatches == self.epochs == 1
+
+  @property
+  def deadline(self) -> Deadline:
+    """`rollout_deadline` as numbers."""
+    return Deadline.parse(self.rollout_deadline)
 
   @property
   def reads_reference(self) -> bool:

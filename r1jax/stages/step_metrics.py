@@ -15,7 +15,7 @@ Sums = dict[str, tuple[float, int]]  # name -> (sum, how many)
 
 
 def sums(scored: Scored, advantages: Advantages, others: Sums, *,
-         deadline: int = 0) -> dict[str, Any]:
+         deadline: bool = False) -> dict[str, Any]:
   """This process's part of a step's metrics, JSON-ready, for `merged`.
 
   With a deadline it also counts the samples that it truncated: those that are

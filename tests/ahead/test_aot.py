@@ -75,22 +75,25 @@ def test_dense_parts_are_the_count(name):
   assert found.flops == pytest.approx(program.flops, rel=DENSE_PARTS)
 
 
-@pytest.mark.parametrize("name", ["prefill", "decode"])
-def test_drafts_are_counted(name):
-  """Two tokens a row in the model and in its MTP module, and a draft drawn."""
-  cfg = dataclasses.replace(CONFIG, speculate=True)
+@pytest.mark.parametrize("name,depth", [
+    ("prefill", 1), ("decode", 1), ("decode", 3)])
+def test_drafts_are_counted(name, depth):
+  """The tokens that the model and its MTP module read, and drafts drawn."""
+  cfg = dataclasses.replace(CONFIG, speculate=depth)
   program, found = measured("drafting", name, cfg=cfg)
   assert sum(found.arguments.values()) == found.argument_bytes
   assert found.flops == pytest.approx(program.flops, rel=DENSE_PARTS)
   without, plain = measured("drafting", name)
   assert plain.flops == pytest.approx(without.flops, rel=DENSE_PARTS)
-  more = {"decode": 2, "prefill": 1}[name]
+  more = {"decode": 1 + depth, "prefill": 1}[name]
   assert found.flops > 1.05 * more * plain.flops
   assert found.touched_bytes > plain.touched_bytes
   if name == "decode":
     said = fitting.report([(program, found)], None, Compute(), cfg)
-    share = found.touched_bytes / 1e9 / 1.85
-    assert f"at 85 % of the drafts taken that is {share:.4g} GB" in said
+    tokens = 1 + sum(0.85**n for n in range(1, depth + 1))
+    share = found.touched_bytes / 1e9 / tokens
+    assert (f"with {depth} drafts, of which 85 % are right after right ones,"
+            f" that is {share:.4g} GB") in said
   with pytest.raises(ValueError, match="acceptance=1.1"):
     dataclasses.replace(cfg, acceptance=1.1)
 
@@ -99,7 +102,7 @@ def test_prompts_in_parts_are_counted(monkeypatch):
   """Two parts of four tokens; the second reads both blocks of the cache."""
   monkeypatch.setattr(programs_lib, "PART", 8)
   monkeypatch.setattr(attention, "decode_block", lambda *args: 4)
-  cfg = dataclasses.replace(CONFIG, speculate=True, length=18)
+  cfg = dataclasses.replace(CONFIG, speculate=1, length=18)
   program, found = measured("drafting", "prefill", cfg=cfg)
   assert program.trips[attention.BLOCKS] == 1.5
   assert sum(found.arguments.values()) == found.argument_bytes

@@ -3,9 +3,12 @@
   python -m tests.rollout.cluster
 
 on four devices in all. Prints the samples of this process's questions, through
-few rows, where every device has its own rows and where all share each of them.
+few rows, where every device has its own rows, where all share each of them, and
+where the model drafts; last, with a deadline in seconds, which passes by the
+clock of process 0 alone.
 """
 
+import itertools
 import json
 
 import jax
@@ -13,12 +16,15 @@ import numpy as np
 
 from r1jax.models import presets
 from r1jax.models.model import build
+from r1jax.rollout import engine as engine_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
+from r1jax.rollout.slots import Deadline
 from r1jax.sharding import distributed, processes
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 
-MESHES = {"data": dict(data=4), "tensor": dict(data=1, tensor=4)}
+MESHES = {"data": dict(data=4), "tensor": dict(data=1, tensor=4),
+          "drafts": dict(data=2, expert=2)}
 PROMPTS = [np.arange(5, 5 + n) for n in (3, 7, 17, 4)]
 SAMPLES = 3
 
@@ -47,7 +53,15 @@ if __name__ == "__main__":
   for name, sizes in MESHES.items():
     mesh = make_mesh(MeshConfig(**sizes))
     with jax.set_mesh(mesh):
-      made, *rest = engine(mesh, max_rows=4)
+      made, *rest = engine(
+          mesh, max_rows=4, speculate=2 if name == "drafts" else 0)
       ids = processes.part(range(len(PROMPTS)))
       found = drawn(made, [PROMPTS[i] for i in ids], ids, *rest)
     print("RESULT", json.dumps([name, found]), flush=True)
+  engine_lib.WATCH, number = 3, jax.process_index()
+  mesh, ticks = make_mesh(MeshConfig(data=4)), itertools.count(0, 1 - number)
+  with jax.set_mesh(mesh):
+    made, *rest = engine(mesh, max_rows=4, deadline=Deadline(seconds=2),
+                         clock=lambda: float(next(ticks)))
+    found = drawn(made, [PROMPTS[i] for i in ids], ids, *rest)
+  print("RESULT", json.dumps([f"late {number}", found]), flush=True)

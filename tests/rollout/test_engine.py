@@ -21,6 +21,7 @@ from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout import sampling
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
+from r1jax.rollout.slots import Deadline
 from r1jax.sharding import mesh as mesh_lib
 from r1jax.stages import weights
 from r1jax.training import logprobs
@@ -433,7 +434,8 @@ def test_a_group_ends_at_its_deadline(case):
   """Through one row, so that every sample begins where the last one ended."""
   model, params, bias, engine, rollout = case
   for max_rows in (0, 1):
-    late = Engine(model, engine.cfg, EOS, max_rows=max_rows, deadline=12)
+    late = Engine(model, engine.cfg, EOS, max_rows=max_rows,
+                  deadline=Deadline(tokens=12))
     got = late.generate(params, bias, PROMPTS[:2], range(2), SAMPLES,
                         jax.random.key(5))
     cut = 0
@@ -551,7 +553,7 @@ def test_bad_input():
   with pytest.raises(ValueError, match="vocabulary of 61"):
     Engine(model, dataclasses.replace(engine.cfg), frozenset({61}))
   with pytest.raises(ValueError, match="deadline=-1"):
-    Engine(model, engine.cfg, EOS, deadline=-1)
+    Engine(model, engine.cfg, EOS, deadline=Deadline(tokens=-1))
 
 
 def test_a_prompt_that_comes_again_has_other_samples():

@@ -53,7 +53,7 @@ def make_engine(model, mesh=None):
   return Engine(
       model, SamplingConfig(
           max_new_tokens=NEW, record_experts=model.cfg.n_experts > 0),
-      frozenset(), mesh, speculate=model.cfg.n_mtp > 0)
+      frozenset(), mesh, speculate=2 * model.cfg.n_mtp)
 
 
 def generate(engine, params, bias, prompts=PROMPTS):

@@ -47,7 +47,7 @@ def case(request):
   params = model.unstack(params)
   bias = model.init_router_bias()
   serving = Serving(model, params, bias, EOS, max_rows=3, max_waiting=5,
-                    context=128, vocab=97, speculate=model.cfg.n_mtp > 0)
+                    context=128, vocab=97, speculate=2 * model.cfg.n_mtp)
   worker = threading.Thread(target=serving.work, daemon=True)
   worker.start()
   yield model, params, bias, serving

@@ -1,5 +1,6 @@
 """With drafts the samples are those without: tokens, logprobs, experts."""
 
+import contextlib
 import functools
 
 import jax
@@ -12,13 +13,18 @@ from r1jax.models import presets
 from r1jax.models.model import build
 from r1jax.rollout import drafts
 from r1jax.rollout import engine as engine_lib
+from r1jax.rollout import programs as programs_lib
 from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig, sample
+from r1jax.sharding import mesh as mesh_lib
 
 LOGP = dict(rtol=0, atol=1e-5)  # float32, as between sampler and trainer
 EOS = frozenset({2, 3, 40})
 NEW, SAMPLES = 20, 8
+DEPTHS = (1, 2, 3)
+# Distributions so near each other that whole rounds of drafts are right.
+FLAT = dict(temperature=3.0)
 PROMPTS = [np.arange(5, 5 + n) for n in (3, 7, 17, 1, 9)]
 
 
@@ -31,14 +37,22 @@ def case():
   return model, model.unstack(params), bias
 
 
-def drawn(case, *, speculate, max_rows=0, limits=None, **sampling):
+def drawn(case, *, speculate=0, max_rows=0, limits=None, mesh=None, **sampling):
   model, params, bias = case
   engine = Engine(model, SamplingConfig(max_new_tokens=NEW, **sampling), EOS,
-                  max_rows=max_rows, speculate=speculate)
-  rollout = engine.generate(
-      params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5),
-      limits_QG=limits)
+                  mesh, max_rows=max_rows, speculate=speculate)
+  with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
+    rollout = engine.generate(
+        params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5),
+        limits_QG=limits)
   return rollout, engine.speed
+
+
+@pytest.fixture(scope="module")
+def plain(case):
+  """Draws the samples without drafts, with their experts."""
+  return functools.cache(
+      lambda **sampling: drawn(case, record_experts=True, **sampling))
 
 
 def same(found, wanted):
@@ -50,85 +64,137 @@ def same(found, wanted):
     np.testing.assert_array_equal(found.experts_QGSLA, wanted.experts_QGSLA)
 
 
+@pytest.mark.parametrize("speculate", DEPTHS)
 @pytest.mark.parametrize("how", [
-    {}, dict(max_rows=7, temperature=0.6, top_p=0.9)])
-def test_samples_are_those_without_drafts(case, how):
-  how = how | dict(record_experts=True)
-  wanted, plain = drawn(case, speculate=False, **how)
-  found, speed = drawn(case, speculate=True, **how)
+    FLAT, dict(temperature=0.6, top_p=0.9)])
+def test_samples_are_those_without_drafts(case, plain, speculate, how):
+  wanted, speed = plain(**how)
+  assert speed["rounds"] == speed["tokens"]
+  found, speed = drawn(
+      case, speculate=speculate, max_rows=7, record_experts=True, **how)
   same(found, wanted)
-  assert plain["rounds"] == plain["tokens"] == speed["tokens"]
   # Random logits are near each other, so that drafts by the same key are right
   # now and then.
-  assert speed["tokens"] / 2 <= speed["rounds"] < speed["tokens"]
+  counts = [speed["rounds"], *accepted(speed, speculate)]
+  assert counts == sorted(counts, reverse=True) and counts[1]
+  assert sum(counts) == speed["tokens"] == wanted.lengths_QG.sum()
 
 
-def test_drafts_are_those_of_the_whole_sequence(case):
+def accepted(speed, speculate):
+  """How often so many drafts or more were accepted, from one on."""
+  return [speed[f"accepted_{n}"] for n in range(1, speculate + 1)]
+
+
+@pytest.mark.parametrize("speculate", DEPTHS)
+def test_drafts_are_those_of_the_whole_sequence(case, speculate):
   """Rounds as counted from full passes: the module behind the hidden states.
 
   A draft is drawn by the key of its token from what `Model.mtp` says in a pass
-  over the whole text; it saves a round if it is that token.
+  over the whole text, in which the module's own states and drafts are in the
+  places of what is not known yet. It saves a round if it and those before it
+  are the text's tokens.
   """
   model, params, bias = case
-  rollout, speed = drawn(case, speculate=True)
-  rounds = taken = 0
+  rollout, speed = drawn(case, speculate=speculate, **FLAT)
+  counts = np.zeros(speculate + 1, int)
   for q, prompt in enumerate(PROMPTS):
     for g in range(SAMPLES):
-      length = rollout.lengths_QG[q, g]
-      tokens = rollout.tokens_QGT[q, g, :length]
+      end = len(prompt) + rollout.lengths_QG[q, g]
       text = np.zeros((1, 40), np.int32)
       text[0, :len(prompt)] = prompt
-      text[0, len(prompt):len(prompt) + length] = tokens
-      draft = drafted(model, params, bias, text)
-      s = rounds_of = 1  # the first token has no draft
-      while s < length:
-        at = len(prompt) + s - 2
-        key = jax.random.fold_in(
-            keys.fold(jax.random.key(5), q, g), s)
-        guess, _ = sample(draft[0, at][None], key[None], 1.0, 1.0)
-        right = int(guess[0]) == tokens[s] and s + 1 < length
-        s += 1 + right
-        rounds_of += 1
-        taken += right
-      rounds += rounds_of
-  assert speed["rounds"] == rounds and taken > 5
+      text[0, len(prompt):end] = rollout.completion(q, g)
+      at, hidden = len(prompt), states(model, params, bias, text)
+      counts[0] += 1  # the first token has no draft
+      while at + 1 < end:
+        right = guessed(case, hidden, text, at, end, q, g, speculate)
+        counts[:right + 1] += 1
+        at += right + 1
+  assert [speed["rounds"], *accepted(speed, speculate)] == counts.tolist()
+  assert counts[-1] > 5
+
+
+def guessed(case, hidden, text, at, end, q, g, speculate):
+  """How many drafts are right, of those that follow the token at `at`."""
+  model, params, bias = case
+  prompt, following = len(PROMPTS[q]), np.roll(text, -1, 1)
+  for number in range(1, speculate + 1):
+    state, logits = modules(model, params, bias, hidden, following)
+    read = at + number - 2
+    key = jax.random.fold_in(
+        keys.fold(jax.random.key(5), q, g), at + number - prompt)
+    guess, _ = sample(logits[0, read][None], key[None], **FLAT, top_p=1.0)
+    if at + number + 1 >= end or guess[0] != text[0, at + number]:
+      return number - 1
+    hidden = hidden.at[0, read + 1].set(state[0, read])
+    following[0, read + 1] = guess[0]
+  return speculate
+
+
+def places(tokens_BT):
+  """(positions, segments) of one text."""
+  positions = jnp.arange(tokens_BT.shape[1])[None]
+  return positions, jnp.ones_like(positions)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def drafted(model, params, bias, tokens_BT):
-  """Logits of the module, in a full pass."""
+def states(model, params, bias, tokens_BT):
+  """The model's hidden states, in a full pass."""
+  return model.forward(
+      model.stack(params), bias, tokens_BT, *places(tokens_BT)).hidden_BTD
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def modules(model, params, bias, hidden_BTD, following_BT):
+  """(states, logits) of the module, in a full pass."""
   params = model.stack(params)
-  positions = jnp.broadcast_to(
-      jnp.arange(tokens_BT.shape[1])[None], tokens_BT.shape)
-  segments = jnp.ones_like(positions)
-  hidden = model.forward(
-      params, bias, tokens_BT, positions, segments).hidden_BTD
-  found = model.mtp(params, bias, hidden, jnp.roll(tokens_BT, -1, 1), positions,
-                    segments)
-  return found.hidden_BTD @ model.head(params)
+  found = model.mtp(params, bias, hidden_BTD, following_BT,
+                    *places(following_BT)).hidden_BTD
+  return found, found @ model.head(params)
 
 
-def test_a_limit_ends_a_row_within_two_tokens(case):
-  limits = 1 + np.arange(5 * SAMPLES).reshape(5, SAMPLES) % 4
-  wanted, _ = drawn(case, speculate=False, limits=limits)
-  found, _ = drawn(case, speculate=True, limits=limits)
+@pytest.mark.parametrize("speculate", DEPTHS)
+def test_a_limit_ends_a_row_within_a_round(case, speculate):
+  limits = 1 + np.arange(5 * SAMPLES).reshape(5, SAMPLES) % 6
+  wanted, _ = drawn(case, limits=limits, **FLAT)
+  found, _ = drawn(case, speculate=speculate, limits=limits, **FLAT)
   same(found, wanted)
-  assert found.lengths_QG.max() <= 4
+  assert found.lengths_QG.max() == 6
+
+
+@pytest.mark.parametrize("speculate", DEPTHS)
+def test_a_call_ends_within_a_round(case, plain, speculate, monkeypatch):
+  """Calls of so few tokens that rows exceed them by a round's drafts."""
+  for module in (programs_lib, engine_lib):
+    monkeypatch.setattr(module, "CHUNK", speculate + 2)
+  found, _ = drawn(case, speculate=speculate, record_experts=True, **FLAT)
+  same(found, plain(**FLAT)[0])
+
+
+@pytest.mark.parametrize("sizes", [
+    dict(data=8), dict(data=2, expert=2, tensor=2)])
+def test_on_a_mesh_the_same_samples(case, plain, sizes):
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(**sizes))
+  found, speed = drawn(
+      case, speculate=2, mesh=mesh, max_rows=8, record_experts=True, **FLAT)
+  same(found, plain(**FLAT)[0])
+  assert speed["accepted_2"]
 
 
 def test_without_a_module_it_is_refused():
   model = build(presets.get("tiny-dense"))
   with pytest.raises(ValueError, match="multi-token prediction"):
-    Engine(model, SamplingConfig(), EOS, speculate=True)
+    Engine(model, SamplingConfig(), EOS, speculate=1)
+  with pytest.raises(ValueError, match="speculate=8 .* 0 to 7"):
+    Engine(model, SamplingConfig(), EOS, speculate=8)
 
 
-def test_a_cache_that_grows_and_halves(case, monkeypatch):
+@pytest.mark.parametrize("speculate", DEPTHS)
+def test_a_cache_that_grows_and_halves(case, plain, speculate, monkeypatch):
   monkeypatch.setattr(engine_lib, "FIRST_SLOTS", 16)
   monkeypatch.setattr(engine_lib, "SMALLEST_BATCH", 4)
   monkeypatch.setattr(prompts_lib, "PROMPT_BUCKET", 16)
-  wanted, _ = drawn(case, speculate=False)
-  found, _ = drawn(case, speculate=True)
-  same(found, wanted)
+  found, _ = drawn(case, speculate=speculate, record_experts=True, **FLAT)
+  same(found, plain(**FLAT)[0])
 
 
 def test_how_often_two_draws_agree():

@@ -106,11 +106,11 @@ class Session:
     self._lock: Lock | None = None  # held by process 0 for all processes
 
     def take() -> None:
+      # Without a deadline, samples do not depend on the last two.
+      free = config.get("rollout_deadline", "0") == "0"
       self._lock = workdir_lib.take(
           workdir, config, workdir_lib.versions(),
-          # Without a deadline, samples do not depend on these.
-          ignore=("steps", "sinks") if config.get("rollout_deadline") else (
-              "steps", "sinks", "max_rows", "speculate"),
+          ignore=("steps", "sinks", *free * ("max_rows", "speculate")),
           remedies=_REMEDIES | dict(remedies or {}))
       tokenizer_lib.keep(tokenizer, workdir)
 
