@@ -198,6 +198,36 @@ def test_a_cache_that_grows_and_halves(case, plain, monkeypatch):
   same(found, dataclasses.replace(plain(**FLAT)[0], experts_QGSLA=None))
 
 
+def test_the_modules_cache_is_that_of_depth_one(case):
+  """Up to the latest token; in a cache that has no slot too many."""
+  (deep, ends), (shallow, others) = (
+      decoded(case, depth, steps) for depth, steps in ((3, 6), (1, 9)))
+  # One token, then four from each round whose drafts are all right.
+  assert ends.max() == 16 + 6 - 1 + 3
+  for row, end in enumerate(np.minimum(ends, others)):
+    assert end > 16
+    np.testing.assert_allclose(deep[row, :end], shallow[row, :end], **LOGP)
+
+
+def decoded(case, depth, steps):
+  """(the module's cache of eight rows after a decoding call, their ends)."""
+  model, params, bias = case
+  engine = Engine(model, SamplingConfig(temperature=30.0), frozenset(),
+                  speculate=depth)
+  run, ones = engine.programs, np.ones(8, np.int32)
+  prompts, _ = run.prefill(
+      params, bias, np.arange(5, 21)[None], np.array([16], np.int32))
+  rows = run.insert(
+      run.empty(prompts, jax.random.key(0), rows=8,
+                slots=16 + steps + engine.ahead - 1),
+      prompts, jax.random.key(5), programs_lib.Fill(
+          ones > 0, 0 * ones, 16 * ones, 20 * ones, 99 * ones,
+          np.zeros(8, np.uint32), np.arange(8, dtype=np.uint32)))
+  rows, _ = run.decode(params, bias, rows, np.int32(steps), np.int32(0),
+                       np.array([-1], np.int32))
+  return np.asarray(rows.cache[-1]), np.asarray(rows.positions_B)
+
+
 def test_rows_that_fill_their_cache(case, monkeypatch):
   """No slot is left for what follows the longest sample but the drafts."""
   how = dict(prompts=[np.arange(5, 21), np.arange(6, 22)], **FLAT)
