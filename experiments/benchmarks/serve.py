@@ -54,9 +54,12 @@ PAIRS = flags.DEFINE_integer(
     "pairs", 2, "Measurements of each server at each level.", lower_bound=1)
 SERVED = flags.DEFINE_list(
     "served", [], "Further flags of experiments.serve, as max_rows=8.")
-_READY = 300  # seconds that a server may take to start
+_READY = 900  # seconds that a server may take to start
 _ASKED = 1800  # seconds that an answer may take
 _OURS = "r1jax"
+# By default its cache takes 90 % of a CPU's memory; a block has 256 tokens.
+_CONTINUOUS = ["--continuous-batching", "--cb-num-blocks=80",
+               "--cb-max-batch-tokens=2048"]
 
 
 class Server(NamedTuple):
@@ -91,8 +94,7 @@ def words(name: str, port: int) -> tuple[list[str], str]:
             *(f"--{flag}" for flag in SERVED.value)], "model"
   found = [TRANSFORMERS.value, "serve", MODEL.value, "--device=cpu",
            "--dtype=float32", f"--port={port}", "--host=127.0.0.1"]
-  return found + ["--continuous-batching"] * (
-      name == "continuous"), MODEL.value
+  return found + _CONTINUOUS * (name == "continuous"), MODEL.value
 
 
 @contextlib.contextmanager
