@@ -8,10 +8,11 @@ Both servers have the same weights in float32, the folder --model, and are asked
 the same chats by OpenAI's client, greedily. At each level so many clients ask
 at once, one question each. The servers take turns, and the one whose turn it is
 not is stopped (SIGSTOP), so that it takes no time from the other. Every level
-is asked once before it is measured, for what is compiled or cached then.
+is asked once before it is measured, for what is compiled or cached then. On a
+machine with other work compare tokens per second of CPU time.
 
-transformers is measured twice, one request at a time and with
-continuous batching; `--against` chooses.
+transformers is measured twice, one request at a time and with continuous
+batching; `--against` chooses.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -132,6 +135,13 @@ def served(name: str) -> Iterator[Server]:
       process.wait()
 
 
+def cpu_seconds(process: subprocess.Popen) -> float:
+  """CPU time of a process and its threads so far (Linux)."""
+  stat = pathlib.Path(f"/proc/{process.pid}/stat").read_text()
+  user, system = stat.rpartition(")")[2].split()[11:13]
+  return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def questions(count: int, turn: int) -> list[str]:
   """Questions of equal length; no two turns have one in common.
 
@@ -179,20 +189,26 @@ def measure(servers: dict[str, Server], level: int, turn: int, pairs: int,
     new: the most new tokens of an answer.
 
   Returns:
-    By server `tokens_per_s` of each measurement, `full` and `prompt` as in
-    `ask`, and `same`, the share of its answers that are ours.
+    By server `tokens_per_s` and `tokens_per_cpu_s` of each measurement, `full`
+    and `prompt` as in `ask`, and `same`, the share of its answers that are
+    ours.
   """
-  found: dict[str, Any] = {name: {"tokens_per_s": []} for name in servers}
+  found: dict[str, Any] = {name: {"tokens_per_s": [], "tokens_per_cpu_s": []}
+                           for name in servers}
   for number in range(pairs + 1):
     texts, answers = questions(level, turn + number), {}
     for name, server in servers.items():
+      began = cpu_seconds(server.process)
       with server.turn():
         got = ask(server, texts, new)
+      used = cpu_seconds(server.process) - began
       answers[name] = got["texts"]
       print(f"{level} at once, {name}: {got['tokens']} tokens in"
-            f" {got['seconds']:.1f} s", file=sys.stderr, flush=True)
+            f" {got['seconds']:.1f} s, {used:.1f} s of CPU", file=sys.stderr,
+            flush=True)
       if number:
         found[name]["tokens_per_s"].append(got["tokens"] / got["seconds"])
+        found[name]["tokens_per_cpu_s"].append(got["tokens"] / max(used, 0.01))
       found[name] |= {key: got[key] for key in ("full", "prompt")} | {
           "same": float(np.mean([a == b for a, b in zip(
               answers[_OURS], answers[name], strict=True)]))}
@@ -219,11 +235,12 @@ def main() -> None:
     ours = float(np.median(by_name[_OURS]["tokens_per_s"]))
     for name, got in by_name.items():
       speed = float(np.median(got["tokens_per_s"]))
+      used = float(np.median(got["tokens_per_cpu_s"]))
       rows.append([str(level), name, f"{speed:.1f}", f"{ours / speed:.2f}",
-                   f"{got['full']:.2f}", f"{got['same']:.2f}"])
+                   f"{used:.1f}", f"{got['full']:.2f}", f"{got['same']:.2f}"])
   print(tables.render(
-      ["at once", "server", "tokens/s", "r1jax is", "full", "same text"],
-      rows))
+      ["at once", "server", "tokens/s", "r1jax is", "tokens/CPU s", "full",
+       "same text"], rows))
 
 
 if __name__ == "__main__":

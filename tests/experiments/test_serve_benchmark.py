@@ -1,5 +1,6 @@
 """The benchmark of servers, with one server of a tiny model as both."""
 
+import os
 import signal
 
 import pytest
@@ -16,7 +17,7 @@ class Process:
   """Stores the signals that it gets."""
 
   def __init__(self, name, log):
-    self._name, self._log = name, log
+    self._name, self._log, self.pid = name, log, os.getpid()
 
   def send_signal(self, number):
     self._log.append((self._name, number))
@@ -33,6 +34,7 @@ def test_measure():
   for got in found.values():
     assert len(got["tokens_per_s"]) == pairs
     assert all(speed > 0 for speed in got["tokens_per_s"])
+    assert all(speed > 0 for speed in got["tokens_per_cpu_s"])
     assert 0 <= got["full"] <= 1 and got["same"] == 1
     assert got["prompt"] == found["r1jax"]["prompt"] > level
   # One at a time, the other stopped.
