@@ -11,9 +11,11 @@ puts answers under risk control. Needs an extra: pip install -e '.[serve]'.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import ipaddress
 import os
+import signal
 import threading
 
 from absl import flags
@@ -112,10 +114,14 @@ def _serve(server, serving: Serving, name: str) -> None:
   worker = threading.Thread(target=work, name="model", daemon=True)
   worker.start()
   shown = f"[{host}]" if ":" in host else host
-  print(f"{name!r} is served at http://{shown}:{port}{ANSWERS}; Ctrl-C ends it",
-        flush=True)
   try:
-    server.run(sockets=[socket])
+    serving.warm()
+    print(f"{name!r} is served at http://{shown}:{port}{ANSWERS}; Ctrl-C ends"
+          " it", flush=True)
+    # uvicorn stops at either signal, and then raises it again.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+      server.run(sockets=[socket])
   finally:
     serving.close()
     worker.join()

@@ -22,7 +22,7 @@ import numpy as np
 
 from r1jax.core.config import check
 from r1jax.models.model import Model, Params
-from r1jax.rollout.programs import Drawn, Fill, Programs
+from r1jax.rollout.programs import Drawn, Fill, Programs, Rows
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import rules
 
@@ -31,6 +31,10 @@ from r1jax.sharding import rules
 CHUNK = 8
 FIRST_SLOTS = 128  # of the KV cache at first; doubled for longer live rows
 PROMPT_BUCKET = 64  # prompts are padded to this times a power of two
+# A lane has FEWEST rows times a power of 4, as many as are wanted. A CPU takes
+# longer for every row; an accelerator computes 8 in the time of one.
+FEWEST = {"cpu": 1}
+FEWEST_ELSEWHERE = 8
 STOP, LENGTH, CANCELLED = "stop", "length", "cancelled"
 
 
@@ -131,16 +135,26 @@ class Serving:
     self._weights = params, bias_LE
     self._rows: Any = None
     self._slots = 0
-    self._held: list[Wish | None] = [None] * max_rows
-    self._lengths = np.zeros(max_rows, np.int64)  # prompt and completion
-    self._sampled = np.zeros(max_rows, np.int64)
-    self._lanes = lanes
+    platform = (jax.default_backend() if mesh is None
+                else mesh.devices.flat[0].platform)
+    self._lanes, self._most = lanes, max_rows // lanes
+    self._fewest = min(
+        FEWEST.get(platform, FEWEST_ELSEWHERE), self._most)
+    rows = self._fewest * lanes
+    self._held: list[Wish | None] = [None] * rows
+    self._lengths = np.zeros(rows, np.int64)  # prompt and completion
+    self._sampled = np.zeros(rows, np.int64)
     self._waiting: collections.deque[Wish] = collections.deque()
     self._changed, self._closed = threading.Condition(), False
 
   def compilations(self) -> int:
     """Programs compiled so far."""
     return self._programs.compilations()
+
+  @property
+  def capacity(self) -> int:
+    """The most completions that have a row or wait for one."""
+    return self._most * self._lanes + self._max_waiting
 
   @property
   def live(self) -> int:
@@ -167,13 +181,31 @@ class Serving:
             f"a prompt of {tokens} tokens and {wish.limit} new ones do not fit"
             f" into the context of {self.context}")
     with self._changed:
-      free = self._held.count(None)
       if self._closed:
         raise Full("the service has ended")
-      if len(self._waiting) + len(wishes) > self._max_waiting + free:
+      if self.live + len(self._waiting) + len(wishes) > self.capacity:
         raise Full(f"{len(self._waiting)} completions are already waiting")
       self._waiting.extend(wishes)
       self._changed.notify()
+
+  def warm(self) -> None:
+    """Compiles what short requests need; `work` must be running.
+
+    It asks for a token of a prompt, as often as there may be rows, so that no
+    client waits for these programs.
+    """
+    each = self._fewest
+    while True:
+      count = min(each, self._most) * self._lanes
+      left = threading.Semaphore(0)
+      self.ask(dataclasses.replace(
+          _NOBODY, tell=lambda told, left=left: left.release())
+               for _ in range(count))
+      for _ in range(count):
+        left.acquire()
+      if each >= self._most:
+        return
+      each *= 4
 
   def close(self) -> None:
     """Makes `work` return; unfinished requests are told CANCELLED."""
@@ -213,6 +245,7 @@ class Serving:
   def _turn(self) -> None:
     """Frees cancelled rows, fills free ones, samples for all live rows."""
     self._free()
+    self._resize()
     self._fill()
     live = [row for row, wish in enumerate(self._held) if wish]
     if not live:
@@ -223,9 +256,7 @@ class Serving:
     # If somebody waits, decoding stops as soon as a row is free.
     floors_S = np.full(self._lanes, -1)
     if self._waiting:
-      held_SR = np.array([w is not None for w in self._held]).reshape(
-          self._lanes, -1)
-      floors_S = held_SR.sum(1) - 1
+      floors_S = self._live_SR().sum(1) - 1
     each = [wish or _NOBODY for wish in self._held]
     self._rows, found = self._programs.decode(
         *self._weights, self._rows, np.int32(min(CHUNK, room)), np.int32(0),
@@ -251,8 +282,54 @@ class Serving:
     if gone_B.any():
       self._rows = self._programs.end(self._rows, self._place(gone_B))
 
+  def _live_SR(self) -> np.ndarray:
+    return np.array([wish is not None for wish in self._held]).reshape(
+        self._lanes, -1)
+
+  def _resize(self) -> None:
+    """Gives the lanes as many rows as are wanted, live ones first."""
+    live_SR = self._live_SR()
+    counts_S = live_SR.sum(1)
+    wanted = max(int(counts_S.max()), -(
+        -(int(counts_S.sum()) + len(self._waiting)) // self._lanes))
+    each = self._fewest
+    while each < wanted:
+      each *= 4
+    each = min(each, self._most)
+    if each == live_SR.shape[1]:
+      return
+    # New rows begin as copies, which are marked as done.
+    order_SR = np.argsort(~live_SR, 1, kind="stable")
+    kept_SR = np.pad(order_SR, ((0, 0), (0, each)))[:, :each]
+    empty_SR = np.arange(each) >= counts_S[:, None]
+
+    def kept(x):
+      return np.take_along_axis(x.reshape(self._lanes, -1), kept_SR, 1)
+
+    held_SR = kept(np.array(self._held, object))
+    held_SR[empty_SR] = None
+    self._held = held_SR.reshape(-1).tolist()
+    self._lengths, self._sampled = (
+        kept(x).reshape(-1) for x in (self._lengths, self._sampled))
+    if self._rows is not None:
+      kept_B = self._place(kept_SR.reshape(-1).astype(np.int32))
+      state = self._programs.pick(tuple(self._rows[1:]), kept_B)
+      self._rows = self._programs.end(
+          Rows(self._moved(kept_B, self._slots), *state),
+          self._place(empty_SR.reshape(-1)))
+
+  def _moved(self, kept_B: jax.Array, slots: int) -> Any:
+    """The cache of the rows `kept_B`; the former one is freed."""
+    cache = []
+    for layer in self._rows.cache:  # one layer at a time exists twice
+      cache.append(self._programs.move(layer, kept_B, slots=slots))
+      for leaf in jax.tree.leaves(layer):
+        leaf.delete()
+    return tuple(cache)
+
   def _fill(self) -> None:
-    """Prefills waiting requests into free rows, one per lane at a time."""
+    """Prefills waiting requests into free rows, one prompt per lane at a time.
+    """
     while new := self._next():
       most = max(len(wish.prompt) for wish in new.values())
       padded = PROMPT_BUCKET
@@ -274,14 +351,18 @@ class Serving:
           self._rows, prompts, *self._seated(new))
 
   def _next(self) -> dict[int, Wish]:
-    """For each lane with a free row: {row: the next waiting request}."""
+    """The next waiting requests by row; those of a lane have one prompt."""
     each, new = len(self._held) // self._lanes, {}
     with self._changed:
       for first in range(0, len(self._held), each):
-        free = [row for row in range(first, first + each)
-                if self._held[row] is None]
-        if free and self._waiting:
-          new[free[0]] = self._waiting.popleft()
+        prompt = None
+        for row in range(first, first + each):
+          if self._held[row] is not None or not self._waiting:
+            continue
+          following = self._waiting[0].prompt
+          if prompt is not None and not np.array_equal(prompt, following):
+            break
+          new[row], prompt = self._waiting.popleft(), following
     return new
 
   def _seated(self, new: dict[int, Wish]) -> tuple[jax.Array, Fill]:
@@ -312,12 +393,7 @@ class Serving:
       each = len(self._held) // self._lanes
       kept_B = self._place(np.tile(np.arange(each, dtype=np.int32),
                                    self._lanes))
-      cache = []
-      for layer in self._rows.cache:  # one layer at a time exists twice
-        cache.append(self._programs.move(layer, kept_B, slots=slots))
-        for leaf in jax.tree.leaves(layer):
-          leaf.delete()
-      self._rows = self._rows._replace(cache=tuple(cache))
+      self._rows = self._rows._replace(cache=self._moved(kept_B, slots))
     self._slots = slots
 
   def _tell(self, live: list[int], tokens, logprobs, sampled_B, done_B, ended_B

@@ -30,6 +30,8 @@ from r1jax.serving.answers import Answerer, Part
 from r1jax.serving.requests import Refused, Request
 
 _RETRY = "1"  # seconds after which a full server may be asked again
+_MARK = "\N{REPLACEMENT CHARACTER}"
+BODY_SECONDS = 30.0  # in which a request's body must arrive
 
 
 class Limits(NamedTuple):
@@ -73,7 +75,7 @@ class Server:
                   methods=["POST"]),
             Route("/v1/completions", self._guarded(self._text),
                   methods=["POST"])],
-        exception_handlers={HTTPException: _unrouted})
+        exception_handlers={HTTPException: _unrouted, Exception: _failed})
 
   def _guarded(self, answer: Callable[[Http], Awaitable[Response]],
                free: bool = False) -> Callable[[Http], Awaitable[Response]]:
@@ -96,7 +98,7 @@ class Server:
     return guarded
 
   def _check_token(self, http: Http) -> None:
-    given = http.headers.get("authorization", "").encode()
+    given = http.headers.get("authorization", "").encode("latin-1")  # as sent
     wanted = f"Bearer {self._limits.token}".encode()
     if self._limits.token and not hmac.compare_digest(given, wanted):
       raise Refused("send the server's token in the header Authorization:"
@@ -134,6 +136,10 @@ class Server:
   async def _answered(self, http: Http, *, chat: bool) -> Response:
     request = requests.read(await self._body(http), chat=chat)
     self._check_name(request.model)
+    choices = max(len(request.prompts), 1) * request.n
+    if choices > self._serving.capacity:
+      raise Refused(f"the request asks for {choices} completions; this server"
+                    f" takes at most {self._serving.capacity} at once", "n")
     if request.logprobs and not self._limits.logprobs:
       raise Refused("logprobs are not available under risk control", "logprobs")
     prompts = await run_in_threadpool(self._answerer.asked, request)
@@ -143,36 +149,33 @@ class Server:
     parts = self._answerer.parts(request, prompts, limit)
     if request.stream:
       # Waiting for the first part here lets a full queue be an HTTP status.
-      first = await anext(parts)
+      first = await _unless_gone(http, anext(parts))
       return StreamingResponse(
           reply.stream(first, parts), media_type="text/event-stream",
           headers={"Cache-Control": "no-cache"})
-    return await self._whole(http, reply, parts, len(prompts) * request.n)
-
-  async def _whole(self, http: Http, reply: _Reply,
-                   parts: AsyncIterator[Part], choices: int) -> Response:
-    """The reply of a request that does not stream; cancelled on disconnect."""
-    gathered = asyncio.create_task(reply.whole(parts, choices))
-    left = asyncio.create_task(_gone(http))
     try:
-      await asyncio.wait((gathered, left),
-                         return_when=asyncio.FIRST_COMPLETED)
-      if not gathered.done():
-        raise ClientDisconnect
-      return JSONResponse(gathered.result())
+      return JSONResponse(await _unless_gone(
+          http, reply.whole(parts, choices)))
     finally:
-      for task in (gathered, left):
-        task.cancel()
-      await asyncio.gather(gathered, left, return_exceptions=True)
       await parts.aclose()
 
   async def _body(self, http: Http) -> bytes:
+    kind = http.headers.get("content-type", "").partition(";")[0].strip()
+    if kind.lower() != "application/json":
+      # Other types a browser sends for any page, without asking this server.
+      raise Refused("send the header Content-Type: application/json",
+                    status=415, code="unsupported_media_type")
     body, most = bytearray(), self._limits.body
-    async for chunk in http.stream():
-      body += chunk
-      if len(body) > most:
-        raise Refused(f"the body has more than {most} bytes", status=413,
-                      code="body_too_large")
+    try:
+      async with asyncio.timeout(BODY_SECONDS):
+        async for chunk in http.stream():
+          body += chunk
+          if len(body) > most:
+            raise Refused(f"the body has more than {most} bytes", status=413,
+                          code="body_too_large")
+    except TimeoutError as error:
+      raise Refused(f"the body did not arrive within {BODY_SECONDS:g} s",
+                    status=408, code="timeout") from error
     return bytes(body)
 
 
@@ -259,8 +262,9 @@ class _Reply:
     if not self._request.logprobs:
       return []
     texts = [self._tokenizer.decode([i]) for i in part.tokens]
-    return [{"token": text, "logprob": value, "bytes": list(text.encode()),
-             "top_logprobs": []}
+    return [{"token": text, "logprob": value, "top_logprobs": [],
+             # Part of a character has no text, and its bytes are not known.
+             "bytes": None if _MARK in text else list(text.encode())}
             for text, value in zip(texts, part.logprobs, strict=True)]
 
   def _logprobs(self, drawn: Sequence[dict[str, Any]], choice: int
@@ -283,6 +287,25 @@ class _Reply:
             "total_tokens": self._prompt_tokens + self._tokens}
 
 
+async def _unless_gone(http: Http, awaited: Awaitable[Any]) -> Any:
+  """What is awaited, which is cancelled if the client disconnects first.
+
+  Raises:
+    ClientDisconnect: it did.
+  """
+  work = asyncio.ensure_future(awaited)
+  left = asyncio.create_task(_gone(http))
+  try:
+    await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+      raise ClientDisconnect
+    return work.result()
+  finally:
+    for task in (work, left):
+      task.cancel()
+    await asyncio.gather(work, left, return_exceptions=True)
+
+
 async def _gone(http: Http) -> None:
   """Returns when the client has disconnected."""
   while (await http.receive())["type"] != "http.disconnect":
@@ -290,16 +313,26 @@ async def _gone(http: Http) -> None:
 
 
 async def _unrouted(http: Http, error: HTTPException) -> Response:
-  return _error(Refused(
+  code = "not_found" if error.status_code == 404 else "method_not_allowed"
+  response = _error(Refused(
       f"{http.method} {http.url.path} is not served here",
-      status=error.status_code, code="not_found"))
+      status=error.status_code, code=code))
+  response.headers.update(error.headers or {})  # the methods allowed
+  return response
+
+
+async def _failed(http: Http, error: Exception) -> Response:
+  return _error(Refused("the server failed on this request; its log says why",
+                        status=500, code="internal_error"))
 
 
 def _error(error: Refused) -> Response:
   headers = {"Retry-After": _RETRY} if error.status == 429 else {}
   if error.status == 401:
     headers["WWW-Authenticate"] = "Bearer"
-  return JSONResponse(_object(error), error.status, headers)
+  # ASCII: a message may quote what is no text, such as half of a surrogate.
+  return Response(json.dumps(_object(error)), error.status, headers,
+                  "application/json")
 
 
 def _object(error: Refused) -> dict[str, Any]:

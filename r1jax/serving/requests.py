@@ -7,7 +7,6 @@ it; fields without effect here (`user`, `metadata`) are accepted and ignored.
 from __future__ import annotations
 
 import json
-import math
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -97,8 +96,9 @@ def read(body: bytes, *, chat: bool) -> Request:
     if name in known or name in _IDLE or value is None:
       continue
     if name not in _NEUTRAL:
-      raise Refused(f"{name!r} is not a field that this server knows; it takes"
-                    f" {', '.join(known)}", name, code="unknown_parameter")
+      raise Refused(f"{_shown(name)} is not a field that this server knows; it"
+                    f" takes {', '.join(known)}", name[:60],
+                    code="unknown_parameter")
     if value not in _NEUTRAL[name]:
       raise Refused(f"{name}={_shown(value)} is not supported; leave it out",
                     name, code="unsupported_value")
@@ -106,8 +106,8 @@ def read(body: bytes, *, chat: bool) -> Request:
   options = take("stream_options", {}, _is_object, "an object")
   extra = sorted(options.keys() - {"include_usage", "include_obfuscation"})
   if extra:
-    raise Refused(f"stream_options has {extra[0]!r}; it takes include_usage",
-                  "stream_options")
+    raise Refused(f"stream_options has {_shown(extra[0])}; it takes"
+                  " include_usage", "stream_options")
   usage = _Fields(options)("include_usage", False, _is_flag, "true or false")
   limits = ("max_completion_tokens", "max_tokens") if chat else ("max_tokens",)
   limit = next((found for name in limits if (found := take(
@@ -211,7 +211,8 @@ def _prompts(given: Any) -> tuple[str | list[int], ...]:
 
 
 def _stops(given: Any) -> tuple[str, ...]:
-  stops = [given] if isinstance(given, str) else given or []
+  stops = [given] if isinstance(given, str) else given
+  stops = [] if stops is None else stops
   if (not isinstance(stops, list) or len(stops) > MAX_STOPS
       or not all(_is_text(s) and 0 < len(s) <= MAX_STOP for s in stops)):
     raise Refused(f"stop must be a text or a list of at most {MAX_STOPS}, each"
@@ -259,8 +260,8 @@ def _between(low: float, high: float, above: bool = False
              ) -> Callable[[Any], bool]:
   def holds(value):
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (number and math.isfinite(value) and low <= value <= high
-            and not (above and value == low))
+    # NaN is in no interval.
+    return (number and low <= value <= high and not (above and value == low))
   return holds
 
 

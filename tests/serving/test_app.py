@@ -1,7 +1,5 @@
 """The server as its clients see it: OpenAI's own, and ones that misbehave."""
 
-import contextlib
-import dataclasses
 import json
 import socket
 import threading
@@ -15,73 +13,22 @@ import pytest
 
 from r1jax.core.prompt import ask
 from r1jax.data.text import templates
-from r1jax.data.text.tokenizer import SentencePieceTokenizer
-from r1jax.models import presets
-from r1jax.models.model import build
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.rollout.serving import CANCELLED, Serving
+from r1jax.rollout.serving import CANCELLED
 from r1jax.safety.keywords import Keywords
 from r1jax.safety.review import Review
 from r1jax.safety.risk_control import RiskConfig, RiskControl
-from r1jax.stages import weights
 
 openai = pytest.importorskip("openai")
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
-from r1jax.serving.answers import Answerer  # noqa: E402 - of an extra
-from r1jax.serving.app import Limits, Server  # noqa: E402
+from r1jax.serving.app import Limits  # noqa: E402 - of an extra
+from tests.serving.served import served  # noqa: E402
 
 NEW = 24
 Q = [{"role": "user", "content": "Compute 3+4"}]
-
-
-@contextlib.contextmanager
-def served(case, limits=None, control=None, waiting=40, **serving):
-  """A client of a server in a thread."""
-  limits = limits or Limits(2000)
-  model, params, bias, tokenizer = case
-  service = Serving(model, params, bias, tokenizer.eos_ids,
-                    vocab=tokenizer.vocab_size, **dict(
-                        max_rows=4, max_waiting=waiting, context=128) | serving)
-  server = uvicorn.Server(uvicorn.Config(
-      Server("m", service, Answerer(
-          service, tokenizer, "plain", control=control), tokenizer,
-          limits).app, log_level="error", timeout_graceful_shutdown=1))
-  listening = socket.socket()
-  listening.bind(("127.0.0.1", 0))
-  threads = [threading.Thread(target=service.work, daemon=True),
-             threading.Thread(target=server.run, daemon=True,
-                              kwargs={"sockets": [listening]})]
-  for thread in threads:
-    thread.start()
-  url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-  try:
-    yield service, openai.OpenAI(
-        base_url=url, api_key=limits.token or "none", max_retries=0,
-        timeout=120)
-  finally:
-    server.should_exit = True
-    service.close()
-    for thread in threads:
-      thread.join()
-
-
-@pytest.fixture(scope="module")
-def case():
-  cfg = dataclasses.replace(
-      presets.get("tiny-dense"), vocab_size=768, max_position=128)
-  model = build(cfg)
-  params = model.unstack(jax.jit(model.init)(jax.random.key(0)))
-  return (model, params, model.init_router_bias(),
-          SentencePieceTokenizer(weights.WORLD_TOKENIZER))
-
-
-@pytest.fixture(scope="module")
-def shared(case):
-  with served(case) as pair:
-    yield pair
 
 
 def wait_for(holds):
@@ -227,22 +174,41 @@ def test_refusals_name_the_field(case, shared):
     client.embeddings.create(model="m", input="a")
 
 
-def test_a_full_queue_is_429(case):
+def test_more_than_ever_fits_is_refused(case):
   with served(case, waiting=0, max_rows=1) as (service, client):
-    with pytest.raises(openai.RateLimitError, match="ask again later"):
-      client.chat.completions.create(
-          model="m", messages=Q, n=2, stream=True, max_tokens=2)
+    for stream in (True, False):
+      with pytest.raises(openai.BadRequestError, match="at most 1 at once"):
+        client.chat.completions.create(
+            model="m", messages=Q, n=2, stream=stream, max_tokens=2)
     assert service.live == 0
 
 
-def test_a_token_is_asked_for(case):
-  with served(case, Limits(2000, "secret")) as (_, client):
-    assert client.models.list().data
+@pytest.mark.parametrize("token", ["secret", "geheim-ß"])
+def test_a_token_is_asked_for(case, token):
+  with served(case, Limits(2000, token)) as (_, client):
+    models = str(client.base_url) + "models"
+    asked = urllib.request.Request(models, headers={
+        "Authorization": f"Bearer {token}".encode().decode("latin-1")})
+    assert json.load(urllib.request.urlopen(asked))["data"]
     with pytest.raises(openai.AuthenticationError):
       client.with_options(api_key="other").models.list()
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+      urllib.request.urlopen(models)
     health = urllib.request.urlopen(
         str(client.base_url).replace("/v1/", "/health"))
     assert json.load(health)["status"] == "ok"
+
+
+def test_a_thought_is_apart(case):
+  with served(case, template="{question} <think>") as (_, client):
+    asked = dict(model="m", messages=Q, seed=2, max_tokens=NEW)
+    message = client.chat.completions.create(**asked).choices[0].message
+    assert message.reasoning_content and not message.content
+    deltas = [c.choices[0].delta for c in client.chat.completions.create(
+        stream=True, **asked)]
+    assert "".join(getattr(d, "reasoning_content", None) or "" for d in deltas
+                   ) == message.reasoning_content
+    assert not any(d.content for d in deltas)
 
 
 @pytest.mark.parametrize("stream", ["hold", "retract"])

@@ -53,6 +53,7 @@ def test_forms_of_prompts(prompt, prompts):
     (dict(messages=[{"role": "assistant", "content": "q"}]), "messages"),
     (dict(temperature=2.5), "temperature"), (dict(temperature="1"),
                                              "temperature"),
+    (dict(temperature=10**400), "temperature"), (dict(stop=False), "stop"),
     (dict(temperature=True), "temperature"), (dict(top_p=0), "top_p"),
     (dict(n=0), "n"), (dict(n=1.5), "n"), (dict(max_tokens=0), "max_tokens"),
     (dict(seed="a"), "seed"), (dict(stop=[""]), "stop"),

@@ -59,3 +59,27 @@ def test_a_stop_ends_the_text(stops, kept, met, seed):
     shown += text.add([*map(ord, part), 0])
     assert f">{kept}".startswith(shown)
   assert shown + text.end() == f">{kept}" and text.met == met
+
+
+class Bytes:
+  """A tokenizer of bytes: a character may take several tokens."""
+
+  eos_ids = frozenset({0})
+
+  def decode(self, ids):
+    return bytes(ids).decode(errors="replace")
+
+
+@pytest.mark.parametrize("stops, kept", [
+    (("本",), "日"), (("👩",), "日本のé "), (("é ", "👩"), "日本の"),
+    (("👨", "のe"), "日本のé 👩"), (("日",), "")])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stop_is_found_in_characters_of_several_tokens(stops, kept, seed):
+  text, shown, draw = Stopped(Bytes(), "", stops), "", random.Random(seed)
+  ids = list("日本のé 👩".encode())
+  while ids and not text.met:
+    count = draw.randint(1, 3)
+    shown += text.add(ids[:count])
+    assert kept.startswith(shown)
+    ids = ids[count:]
+  assert shown + text.end() == kept and text.met == (kept != "日本のé 👩")

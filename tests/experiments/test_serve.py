@@ -1,0 +1,48 @@
+"""The server as a user starts and ends it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from tests.experiments.calls import ROOT, calls
+from tests.experiments.test_commands import fails
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+
+def test_other_machines_need_a_token(model_file):
+  hosts = ["0.0.0.0", "::", "10.1.2.3", "example.org"]
+  for call in calls("experiments.serve", *(
+      [f"--init=file:{model_file}", f"--host={host}"] for host in hosts),
+      R1JAX_TOKEN=""):
+    fails(call, "give --token=TEXT")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_answers_until_a_signal(model_file, number):
+  with subprocess.Popen(
+      [sys.executable, "-m", "experiments.serve", f"--init=file:{model_file}",
+       "--port=0", "--name=tiny", "--context=64", "--max_rows=2"], cwd=ROOT,
+      env=os.environ | {"JAX_PLATFORMS": "cpu"}, text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
+    try:
+      line = server.stdout.readline()
+      url, = re.findall(r"http://127\.0\.0\.1:\d+\S+(?=;)", line)
+      body = {"model": "tiny", "max_tokens": 3,
+              "messages": [{"role": "user", "content": "2 + 2?"}]}
+      with urllib.request.urlopen(urllib.request.Request(
+          url, json.dumps(body).encode(),
+          {"Content-Type": "application/json"})) as reply:
+        assert json.load(reply)["usage"]["completion_tokens"] <= 3
+      server.send_signal(number)
+      _, errors = server.communicate(timeout=60)
+    finally:
+      server.kill()
+  assert server.returncode == 0 and "Traceback" not in errors, errors
