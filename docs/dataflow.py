@@ -60,7 +60,7 @@ def draw(path: pathlib.Path) -> None:
         boxstyle="round,pad=0,rounding_size=0.12", facecolor=colour,
         edgecolor="#7f8c9a"))
     axes.text(x, y + 0.13, text, ha="center", va="center", fontsize=9)
-    axes.text(x, y - 0.36, where, ha="center", va="center", fontsize=5.8,
+    axes.text(x, y - 0.36, where, ha="center", va="center", fontsize=6.2,
               family="monospace", color="#57606f")
   for first, last, value in ARROWS:
     a, b = centre(BOXES[first]), centre(BOXES[last])

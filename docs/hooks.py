@@ -1,9 +1,10 @@
-"""MkDocs hooks that generate pages: the API reference and the log's index."""
+"""MkDocs hooks: pages that are generated, and flags that stay whole."""
 
 from __future__ import annotations
 
 import ast
 import pathlib
+import re
 
 from mkdocs.structure.files import File
 
@@ -18,6 +19,12 @@ def on_files(files, config):
       files.append(File.generated(
           config, f"api/{package.name}.md", content=api(package, root)))
   return files
+
+
+def on_page_content(html, **_):
+  """Marks flags: browsers may break a line after two hyphens (pages.css)."""
+  flag = r"(?<![\w-])--\w[\w.]*(?=[^<>]*<)"  # in text, not in a tag
+  return re.sub(flag, r'<span class="flag">\g<0></span>', html)
 
 
 def api(package: pathlib.Path, root: pathlib.Path) -> str:

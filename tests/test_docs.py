@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import os
 import pathlib
 import re
@@ -63,6 +64,25 @@ def test_links_lead_somewhere():
 def test_dead_links_are_seen(tmp_path, text):
   (tmp_path / "a.md").write_text(f"# One, two\n\n[a](a.md#one-two) {text}\n")
   assert len(dead_links(tmp_path)) == 1
+
+
+def run_on(text: str) -> list[str]:
+  """Lists right below a paragraph, in which GitHub sees a list, MkDocs none."""
+  lines = re.sub(r"(?ms)^```.*?^```", "", text).splitlines()
+  return [line for above, line in itertools.pairwise(lines)
+          if line.startswith("- ") and above
+          and not above.startswith(("- ", "  "))]
+
+
+def test_lists_stand_below_a_blank_line():
+  found = {path.name: lines for path in (ROOT / "docs").rglob("*.md")
+           if (lines := run_on(path.read_text()))}
+  assert not found
+
+
+def test_a_list_in_a_paragraph_is_seen():
+  assert run_on("Done:\n- a\n- b") == ["- a"]
+  assert not run_on("Done:\n\n- a\n  more\n- b\n\n```\nx\n- c\n```\n")
 
 
 def pages() -> list[pathlib.Path]:
