@@ -28,6 +28,8 @@ from etils import epath
 from r1jax.checkpoint import faults, retention, trees
 from r1jax.core import io
 
+# Most bytes that are read at once, unless an eighth of a checkpoint is more.
+_AT_ONCE = 64 << 20
 _FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -232,22 +234,26 @@ class Manager:
           f" {steps or 'none'}")
     wanted = trees.flatten(like)
     target = {n: _abstract(x) for n, x in wanted.items() if math.prod(x.shape)}
-    got, fault = None, None
-    try:
-      self._check(step, self.described(step), target, partial, cast)
-      got = self._orbax.restore(step, args=ocp.args.Composite(
-          arrays=ocp.args.PyTreeRestore(
-              target, partial_restore=True,
-              restore_args=ocp.checkpoint_utils.construct_restore_args(target)),
-          host=ocp.args.JsonRestore()))
-    except Unlike:
-      raise
-    except Exception as error:  # Orbax raises errors of many classes
-      fault = self._unread(step, steps, error)
-      fault.__cause__ = error
-    faults.together(fault)
-    leaves = {n: _leaf(got.arrays.get(n), x) for n, x in wanted.items()}
-    return trees.unflatten(like, leaves), got.host
+    got, host = {}, {}
+    for number, part in enumerate(_parts(target)):
+      fault = None
+      try:
+        if not number:
+          self._check(step, self.described(step), target, partial, cast)
+        restored = self._orbax.restore(step, args=ocp.args.Composite(
+            arrays=ocp.args.PyTreeRestore(
+                part, partial_restore=True, restore_args=(
+                    ocp.checkpoint_utils.construct_restore_args(part))),
+            host=ocp.args.JsonRestore()))
+        got, host = got | restored.arrays, restored.host
+      except Unlike:
+        raise
+      except Exception as error:  # Orbax raises errors of many classes
+        fault = self._unread(step, steps, error)
+        fault.__cause__ = error
+      faults.together(fault)
+    leaves = {n: _leaf(got.get(n), x) for n, x in wanted.items()}
+    return trees.unflatten(like, leaves), host
 
   def described(self, step: int) -> dict[str, tuple]:
     """{dotted name: (shape, name of dtype)} of a checkpoint's arrays.
@@ -421,6 +427,23 @@ def _abstract(leaf: Any) -> Any:
         jax.random.key_data, jax.ShapeDtypeStruct(shape, dtype))
     shape, dtype = data.shape, data.dtype
   return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _parts(target: dict[str, Any]) -> list[dict[str, Any]]:
+  """The leaves in groups that are restored one after the other.
+
+  Orbax reads all leaves of a call at once, and each is on the host twice before
+  it is on its devices. On a CPU that would be a second copy of the checkpoint.
+  """
+  sizes = {n: math.prod(x.shape) * x.dtype.itemsize for n, x in target.items()}
+  most = max(_AT_ONCE, sum(sizes.values()) // 8)
+  parts, held = [{}], 0
+  for name, leaf in target.items():
+    if parts[-1] and held + sizes[name] > most:
+      parts, held = [*parts, {}], 0
+    parts[-1][name] = leaf
+    held += sizes[name]
+  return parts
 
 
 def _leaf(got: Any, like: Any) -> Any:

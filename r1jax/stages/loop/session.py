@@ -312,7 +312,8 @@ class Session:
         self._midway.drop()
       self.manager.save(
           step, arrays(), host() | {"skipped": list(self.guard.skipped)},
-          metrics=read, force=True)
+          metrics=read, force=True,
+          copied=not (self.stopped or step == self.total))
       self._saved = True
     self.step = step
     if self.stopped:
