@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -97,11 +97,12 @@ class Manager:
   def save(
       self, step: int, arrays: Any, host: Mapping[str, Any], *,
       metrics: Mapping[str, float] | None = None, force: bool = False,
-      copied: bool = True) -> bool:
+      donated: Collection[str] | None = None) -> bool:
     """Starts an asynchronous save; returns whether it did.
 
-    It first waits until the previous save is complete. The arrays are copied
-    before it returns, so they may be donated then.
+    It first waits until the previous save is complete. If an array that is not
+    among `donated` is donated before it is written, the program that it is
+    donated to waits.
 
     Args:
       step: number of the checkpoint; nothing is saved unless it exceeds that of
@@ -112,8 +113,9 @@ class Manager:
       metrics: values of this step, for `best_metric`; non-finite ones are
         dropped.
       force: save although `step` is no multiple of `save_interval`.
-      copied: False saves the copy on a CPU: arrays are written from their own
-        buffers and must not be donated before `wait` or `close`.
+      donated: keys of `arrays` whose arrays may be donated at once; None for
+        all. On a CPU they are copied, because it would write from their own
+        buffers.
 
     Raises:
       ValueError: `host` is not JSON-serialisable.
@@ -130,9 +132,10 @@ class Manager:
       raise ValueError(
           f"host state of step {step} is not JSON-ready: {error}") from error
     self.wait()  # before the copies below take memory
-    snapshot = _snapshot if copied else lambda leaf: leaf
-    stored = {name: snapshot(_data(leaf))
+    stored = {name: _data(leaf)
               for name, leaf in trees.flatten(arrays).items() if leaf.size}
+    stored |= {name: _snapshot(leaf) for name, leaf in stored.items()
+               if donated is None or name.partition(".")[0] in donated}
     self._pending = step
     finite = self._finite(metrics)
     size = sum(leaf.nbytes for leaf in stored.values())
