@@ -73,7 +73,7 @@ def main() -> None:
   manager = Manager(workdir / "checkpoints", keep=1)
   manager.save(0, {"params": policy.params,
                    "router_bias_LE": policy.router_bias_LE}, {}, force=True,
-               copied=False)
+               donated=())
   manager.close()
   print(f"{describe(cfg)}\nuse it as --init=orbax:{workdir}"
         f" --compute.param_dtype={compute.param_dtype}", flush=True)

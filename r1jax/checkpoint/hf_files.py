@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import math
+import mmap
 import os
 import pathlib
 import shutil
@@ -56,6 +57,11 @@ class Stored(NamedTuple):
   shape: tuple[int, ...]
   offset: int
 
+  @property
+  def nbytes(self) -> int:
+    """Size of the tensor."""
+    return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
 
 class Folder:
   """The tensors of a folder; values are read by `read` only.
@@ -73,7 +79,7 @@ class Folder:
         or tensors that a file lacks.
     """
     self.path = pathlib.Path(folder)
-    self._maps: dict[str, np.ndarray] = {}
+    self._maps: dict[str, mmap.mmap] = {}
     self.tensors: dict[str, Stored] = {}
     if (self.path / ONE).is_file():
       self.tensors = _header(self.path, ONE)
@@ -123,14 +129,30 @@ class Folder:
     scales = self._part(name + SCALE, None)
     return fp8.dequantise(part, scales, tuple(s.start for s in index))
 
+  def forget(self, name: str) -> None:
+    """Gives up the memory of a tensor that was read; it can be read again.
+
+    The pages of a mapped file count as memory of the process that read them
+    until another one needs their space.
+
+    Args:
+      name: of the tensor; nothing may be a view of it any more.
+    """
+    at = self.tensors[name]
+    if at.file in self._maps and hasattr(mmap, "MADV_DONTNEED"):
+      first = at.offset - at.offset % mmap.PAGESIZE
+      self._maps[at.file].madvise(
+          mmap.MADV_DONTNEED, first, at.offset + at.nbytes - first)
+
   def _part(self, name, index):
     at = self.tensors[name]
     if at.file not in self._maps:
-      self._maps[at.file] = np.memmap(self.path / at.file, np.uint8, "r")
+      with open(self.path / at.file, "rb") as file:
+        self._maps[at.file] = mmap.mmap(
+            file.fileno(), 0, access=mmap.ACCESS_READ)
     dtype = DTYPES[at.dtype]
-    size = math.prod(at.shape) * dtype.itemsize
-    whole = self._maps[at.file][at.offset:at.offset + size]
-    part = np.asarray(whole).view(dtype).reshape(at.shape)
+    part = np.frombuffer(self._maps[at.file], np.uint8, at.nbytes, at.offset)
+    part = part.view(dtype).reshape(at.shape)
     if index is not None:
       part = part[tuple(index)]
     bits, mask = _bits(part), _NOT_FINITE[at.dtype]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,9 @@ from r1jax.sharding import processes
 # Bytes that are read and converted at a time. Most matrices are transposed, so
 # a chunk should fit into the processor's cache.
 _CHUNK = 1 << 20
+# Largest part of a leaf, in bytes, that is on the host before it is placed on a
+# single device; a larger shard of a mesh is there as a whole.
+_PIECE = 16 << 20
 _LISTED = 100  # most mismatches in an error message
 
 Report = Callable[[int, int], None]
@@ -42,7 +46,8 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
 
   Shards are read and placed one by one: beside the parameters the host holds
   only one shard of one leaf and a few chunks, whatever the model's size, and a
-  process reads only what its devices hold. Values are cast to the dtypes of
+  process reads only what its devices hold. A single device gets a leaf in
+  pieces of a few megabytes. Values are cast to the dtypes of
   `model.shapes(model, computing)`. Copies of embedding and head (see
   `hf_names`) are compared with the original.
 
@@ -76,7 +81,8 @@ def load(folder: str | os.PathLike, model: Model, shardings: Any = None, *,
     places[ROUTER_BIAS] = _replicated(next(iter(places.values())))
   total, done, made = sum(map(_nbytes, leaves.values())), 0, {}
   for path, leaf in leaves.items():
-    made[path] = _place(leaf, places[path], _filler(files, owners, path, leaf))
+    made[path] = _place(leaf, places[path], _filler(files, owners, path, leaf),
+                        owners.get(path))
     done += _nbytes(leaf)
     if report:
       report(done, total)
@@ -205,6 +211,8 @@ def _check_copies(files: Folder, copies: Sequence[Entry],
             f"{files.path}: {entry.name()} differs from {owner}; the model uses"
             " one tensor for both: remove the copy from index and file if it is"
             " outdated")
+    files.forget(owner)
+    files.forget(entry.name())
 
 
 def _filler(files: Folder, owners: dict[str, Entry], path: str, leaf: Any
@@ -219,6 +227,7 @@ def _filler(files: Folder, owners: dict[str, Entry], path: str, leaf: Any
     for at in np.ndindex(*shape[:k]):
       name = entry.name([s.start + i for s, i in zip(index, at)])
       _fill(files, name, entry.layout, index[k:], leaf.shape[k:], part[at])
+      files.forget(name)
     return part
   return fill
 
@@ -239,14 +248,21 @@ def _fill(files, name, layout, index, inner, target):
                    hf_names.cut(values, layout, chunk, inner))
 
 
-def _place(leaf: Any, sharding: Any, fill: Callable) -> jax.Array:
-  """The leaf on its devices, one shard after the other.
+def _place(leaf: Any, sharding: Any, fill: Callable, entry: Entry | None
+           ) -> jax.Array:
+  """The leaf on its devices, one shard or piece after the other.
 
   `jax.make_array_from_callback` would hold all shards of a leaf at once.
   """
   whole = tuple(slice(0, n) for n in leaf.shape)
-  if sharding is None:
+  if sharding is None and (entry is None or _nbytes(leaf) <= _PIECE):
     return jnp.asarray(fill(whole))
+  if sharding is None:
+    made = jnp.zeros(leaf.shape, leaf.dtype)
+    for index in _pieces(leaf, entry):
+      made = jax.block_until_ready(
+          _put(made, fill(index), tuple(s.start for s in index)))
+    return made
   devices: dict[tuple, list] = {}
   indices = sharding.addressable_devices_indices_map(leaf.shape)
   for device, index in indices.items():
@@ -259,6 +275,25 @@ def _place(leaf: Any, sharding: Any, fill: Callable) -> jax.Array:
     parts += [jax.device_put(part, device) for device in holders]
     jax.block_until_ready(parts[-len(holders):])  # frees `part` on the host
   return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)
+
+
+_put = jax.jit(jax.lax.dynamic_update_slice, donate_argnums=0)
+
+
+def _pieces(leaf: Any, entry: Entry) -> Iterator[tuple[slice, ...]]:
+  """Indices of the leaf's parts of at most _PIECE bytes.
+
+  A part is of one stored tensor, and consists of whole rows of it.
+  """
+  inner = leaf.shape[entry.stacked:]
+  axis = hf_names.LAYOUTS[entry.layout][0][0]
+  row = math.prod(inner) * leaf.dtype.itemsize // inner[axis]
+  step = max(1, _PIECE // row)
+  for at in entry.places():
+    for start in range(0, inner[axis], step):
+      part = [slice(0, n) for n in inner]
+      part[axis] = slice(start, min(start + step, inner[axis]))
+      yield (*(slice(i, i + 1) for i in at), *part)
 
 
 def _replicated(sharding: Any) -> Any:

@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -28,6 +28,8 @@ from etils import epath
 from r1jax.checkpoint import faults, retention, trees
 from r1jax.core import io
 
+# Most bytes that are read at once, unless an eighth of a checkpoint is more.
+_AT_ONCE = 64 << 20
 _FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -95,11 +97,12 @@ class Manager:
   def save(
       self, step: int, arrays: Any, host: Mapping[str, Any], *,
       metrics: Mapping[str, float] | None = None, force: bool = False,
-      copied: bool = True) -> bool:
+      donated: Collection[str] | None = None) -> bool:
     """Starts an asynchronous save; returns whether it did.
 
-    It first waits until the previous save is complete. The arrays are copied
-    before it returns, so they may be donated then.
+    It first waits until the previous save is complete. If an array that is not
+    among `donated` is donated before it is written, the program that it is
+    donated to waits.
 
     Args:
       step: number of the checkpoint; nothing is saved unless it exceeds that of
@@ -110,8 +113,9 @@ class Manager:
       metrics: values of this step, for `best_metric`; non-finite ones are
         dropped.
       force: save although `step` is no multiple of `save_interval`.
-      copied: False saves the copy on a CPU: arrays are written from their own
-        buffers and must not be donated before `wait` or `close`.
+      donated: keys of `arrays` whose arrays may be donated at once; None for
+        all. On a CPU they are copied, because it would write from their own
+        buffers.
 
     Raises:
       ValueError: `host` is not JSON-serialisable.
@@ -128,9 +132,10 @@ class Manager:
       raise ValueError(
           f"host state of step {step} is not JSON-ready: {error}") from error
     self.wait()  # before the copies below take memory
-    snapshot = _snapshot if copied else lambda leaf: leaf
-    stored = {name: snapshot(_data(leaf))
+    stored = {name: _data(leaf)
               for name, leaf in trees.flatten(arrays).items() if leaf.size}
+    stored |= {name: _snapshot(leaf) for name, leaf in stored.items()
+               if donated is None or name.partition(".")[0] in donated}
     self._pending = step
     finite = self._finite(metrics)
     size = sum(leaf.nbytes for leaf in stored.values())
@@ -232,22 +237,26 @@ class Manager:
           f" {steps or 'none'}")
     wanted = trees.flatten(like)
     target = {n: _abstract(x) for n, x in wanted.items() if math.prod(x.shape)}
-    got, fault = None, None
-    try:
-      self._check(step, self.described(step), target, partial, cast)
-      got = self._orbax.restore(step, args=ocp.args.Composite(
-          arrays=ocp.args.PyTreeRestore(
-              target, partial_restore=True,
-              restore_args=ocp.checkpoint_utils.construct_restore_args(target)),
-          host=ocp.args.JsonRestore()))
-    except Unlike:
-      raise
-    except Exception as error:  # Orbax raises errors of many classes
-      fault = self._unread(step, steps, error)
-      fault.__cause__ = error
-    faults.together(fault)
-    leaves = {n: _leaf(got.arrays.get(n), x) for n, x in wanted.items()}
-    return trees.unflatten(like, leaves), got.host
+    got, host = {}, {}
+    for number, part in enumerate(_parts(target)):
+      fault = None
+      try:
+        if not number:
+          self._check(step, self.described(step), target, partial, cast)
+        restored = self._orbax.restore(step, args=ocp.args.Composite(
+            arrays=ocp.args.PyTreeRestore(
+                part, partial_restore=True, restore_args=(
+                    ocp.checkpoint_utils.construct_restore_args(part))),
+            host=ocp.args.JsonRestore()))
+        got, host = got | restored.arrays, restored.host
+      except Unlike:
+        raise
+      except Exception as error:  # Orbax raises errors of many classes
+        fault = self._unread(step, steps, error)
+        fault.__cause__ = error
+      faults.together(fault)
+    leaves = {n: _leaf(got.get(n), x) for n, x in wanted.items()}
+    return trees.unflatten(like, leaves), host
 
   def described(self, step: int) -> dict[str, tuple]:
     """{dotted name: (shape, name of dtype)} of a checkpoint's arrays.
@@ -421,6 +430,23 @@ def _abstract(leaf: Any) -> Any:
         jax.random.key_data, jax.ShapeDtypeStruct(shape, dtype))
     shape, dtype = data.shape, data.dtype
   return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _parts(target: dict[str, Any]) -> list[dict[str, Any]]:
+  """The leaves in groups that are restored one after the other.
+
+  Orbax reads all leaves of a call at once, and each is on the host twice before
+  it is on its devices. On a CPU that would be a second copy of the checkpoint.
+  """
+  sizes = {n: math.prod(x.shape) * x.dtype.itemsize for n, x in target.items()}
+  most = max(_AT_ONCE, sum(sizes.values()) // 8)
+  parts, held = [{}], 0
+  for name, leaf in target.items():
+    if parts[-1] and held + sizes[name] > most:
+      parts, held = [*parts, {}], 0
+    parts[-1][name] = leaf
+    held += sizes[name]
+  return parts
 
 
 def _leaf(got: Any, like: Any) -> Any:

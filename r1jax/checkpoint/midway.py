@@ -79,7 +79,7 @@ class Midway:
       number = former + 1
     core_io.write_bytes(self._local(number), _packed(local))
     processes.gather("the local file is there")
-    self._manager.save(number, arrays, host, force=True)
+    self._manager.save(number, arrays, host, force=True, donated=())
     self._manager.wait()
     if former is not None:
       self._local(former).unlink(missing_ok=True)

@@ -22,6 +22,8 @@ Params = Any
 
 # Names of the stacked parameters of dense and of mixture layers.
 _STACKS = ("dense_blocks", "mixture_blocks")
+# Parts of a deep model's unstacked layers that a prefill on a CPU stacks.
+_PARTS = 8
 
 
 @flax.struct.dataclass
@@ -214,7 +216,8 @@ class Model:
     x_BPD = decoder.apply({"params": params}, tokens_BP, method="lookup")
     outs = []
     for block, stack, biases in self._stacks(params, bias_LE, decoder.place):
-      x_BPD, more = _through(block, stack, biases, x_BPD, context)
+      x_BPD, more = _through(
+          block, stack, biases, x_BPD, context, lengths_B[0] > 0)
       outs += more
     last_BD = jnp.take_along_axis(
         x_BPD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
@@ -359,23 +362,45 @@ class Model:
                        transformer.local_angles(self.cfg, positions_BT))
 
 
-def _through(block, stack, bias_LE, x_BPD, context):
+def _through(block, stack, bias_LE, x_BPD, context, some):
   """`x_BPD` after all layers of a stack, and the outputs of each layer.
 
-  A scan where training uses one, because a deep model takes minutes to compile
-  unrolled. Unstacked layers are stacked for it, which costs a temporary copy.
+  Scans where training uses one, because a deep model takes minutes to compile
+  unrolled. Unstacked layers are stacked for it, which costs a temporary copy:
+  on a CPU of a part of the layers at a time.
+
+  Args:
+    block, stack, bias_LE: see `Model._stacks`.
+    x_BPD: states of the prompts.
+    context: of the prompts.
+    some: True, but not known to the compiler.
   """
   def one(x_BPD, layer):
     params, bias_E, is_local = layer
     return block.apply({"params": params}, x_BPD, bias_E, None, is_local,
                        context)
 
+  def scanned(x_BPD, layers_):
+    return jax.lax.scan(one, x_BPD, (_stacked(layers_[0]), *layers_[1:]))
+
+  def skipped(x_BPD, layers_):
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
+        scanned, x_BPD, layers_))
+
   layers_ = _unstacked(stack)
   local_L = None if block.mixture else block.cfg.local_layers()
   if block.compute.unrolled(len(layers_), block.place.backend) < len(layers_):
-    x_BPD, out = jax.lax.scan(
-        one, x_BPD, (_stacked(stack), bias_LE, local_L))
-    return x_BPD, _unstacked(out)
+    if type(stack) is not tuple or block.place.backend != "cpu":
+      x_BPD, out = scanned(x_BPD, (stack, bias_LE, local_L))
+      return x_BPD, _unstacked(out)
+    size, outs = -(-len(layers_) // _PARTS), []
+    for start in range(0, len(layers_), size):
+      # Without a branch XLA would stack all parts before the first is read.
+      x_BPD, out = jax.lax.cond(some, scanned, skipped, x_BPD, tuple(
+          x if x is None else x[start:start + size]
+          for x in (stack, bias_LE, local_L)))
+      outs += _unstacked(out)
+    return x_BPD, outs
   outs = []
   for i, params in enumerate(layers_):
     x_BPD, out = one(x_BPD, (

@@ -100,6 +100,8 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
       title="distill" if teacher else "GRPO", total=cfg.steps,
       save_every=cfg.save_every, best_metric="eval/pass1",
       skip_damaged=skip_damaged, remedies=remedies,
+      # Moments are donated only after the next rollout.
+      donated=("params", "router_bias_LE", "step"),
       shown=("reward/accuracy", "reward/format", "rollout/length_mean",
              "eval/pass1"))
   stream = pipeline.prompt_batches(prompts, cfg.questions, cfg.seed)

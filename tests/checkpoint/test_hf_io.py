@@ -166,6 +166,19 @@ def test_chunks_make_no_difference(v3, monkeypatch):
   jax.tree.map(np.testing.assert_array_equal, params, whole)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_pieces_make_no_difference(name, tmp_path, monkeypatch):
+  cfg = CONFIGS[name]
+  folder = hf_cases.write(tmp_path / "m", hf_cases.tensors(cfg))
+  whole, put, pieces = hf_io.load(folder, model(cfg)), hf_io._put, []
+  monkeypatch.setattr(hf_io, "_PIECE", 500)
+  monkeypatch.setattr(hf_io, "_put", lambda made, part, at: (
+      pieces.append(part) or put(made, part, at)))
+  jax.tree.map(np.testing.assert_array_equal, hf_io.load(folder, model(cfg)),
+               whole)
+  assert len(pieces) > 100
+
+
 def test_shard_files_and_index(v3, tmp_path):
   params, bias = hf_io.load(v3[1], model(cases.V3, "bfloat16"))
   hf_io.save(tmp_path / "one", cases.V3, params, bias, fields={})

@@ -144,18 +144,54 @@ def test_another_model_is_refused(tmp_path, change, message):
   m.close()
 
 
-@pytest.mark.parametrize("copied", [True, False])
-def test_arrays_that_stay_need_no_copy(tmp_path, monkeypatch, copied):
+@pytest.mark.parametrize("donated, copied", [
+    (None, 6), ((), 0), (("params", "key"), 3)])
+def test_arrays_that_stay_need_no_copy(tmp_path, monkeypatch, donated, copied):
   """A model that is only imported is not in memory twice."""
   copy, copies = jnp.copy, []
   monkeypatch.setattr(
       manager.jnp, "copy", lambda x: copies.append(x.nbytes) or copy(x))
   m = manager.Manager(tmp_path)
-  assert m.save(1, state(0.5), {}, copied=copied)
+  assert m.save(1, state(0.5), {}, donated=donated)
   m.wait()
   found, _ = m.restore(like=state())
   assert_same(found, state(0.5))
-  assert bool(copies) == copied
+  assert len(copies) == copied
+  m.close()
+
+
+@pytest.mark.parametrize("donated", [None, ("x",), ()])
+def test_what_is_donated_too_early_is_saved_all_the_same(tmp_path, donated):
+  m = manager.Manager(tmp_path)
+  bump = jax.jit(lambda x: x + 1, donate_argnums=0)
+  x = {name: bump(jnp.zeros((1024, 1024))) for name in "xy"}
+  m.save(1, x, {}, donated=donated)
+  for _ in range(3):
+    x = {name: bump(value) for name, value in x.items()}
+  found, _ = m.restore(like=x)
+  for value in found.values():
+    np.testing.assert_array_equal(value, 1)
+  m.close()
+
+
+def test_a_checkpoint_is_read_in_parts(tmp_path, monkeypatch):
+  m = manager.Manager(tmp_path)
+  x = {str(i): jnp.full((8, 1024), i, jnp.float32) for i in range(16)}
+  m.save(1, x, {"at": 3})
+  m.wait()
+  monkeypatch.setattr(manager, "_AT_ONCE", 1)
+  restore, read = m._orbax.restore, []
+
+  def counted(step, args):
+    got = restore(step, args=args)
+    read.append(sum(leaf.nbytes for leaf in got.arrays.values()))
+    return got
+
+  monkeypatch.setattr(m._orbax, "restore", counted)
+  found, host = m.restore(like=x)
+  assert_same(found, x)
+  assert host == {"at": 3}
+  assert read == [2 * 8 * 1024 * 4] * 8
   m.close()
 
 

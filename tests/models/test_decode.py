@@ -1,5 +1,6 @@
 """Prefill and decode from the cache equal one pass over the whole sequence."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.ops import attention
@@ -103,6 +105,20 @@ def test_a_prompt_of_a_deep_model_goes_through_a_scan(name):
   counted = [str(jax.make_jaxpr(build(cfg, Compute(unroll=unroll)).prefill)(
       p, *args)).count("dot_general") for unroll in (0, 1)]
   assert counted[1] < counted[0]
+
+
+def test_a_prompt_of_a_deep_model_does_not_copy_it():
+  """Layers that come one by one are stacked a part at a time."""
+  cfg = dataclasses.replace(
+      presets.get("tiny-dense"), d_model=128, d_ff=512, n_layers=16)
+  model, shape = build(cfg), jax.ShapeDtypeStruct
+  params = jax.eval_shape(
+      lambda key: model.unstack(model.init(key)), jax.random.key(0))
+  size = sum(4 * x.size for x in jax.tree.leaves(params))
+  compiled = jax.jit(model.prefill).lower(
+      params, jax.eval_shape(model.init_router_bias),
+      shape((1, 16), jnp.int32), shape((1,), jnp.int32)).compile()
+  assert compiled.memory_analysis().temp_size_in_bytes < size / 4
 
 
 def test_mla_caches_rank_plus_rope_values_a_token():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -72,7 +72,8 @@ class Session:
                save_every: int, keep: int = 2, best_metric: str = "",
                best_mode: str = "max", shown: tuple[str, ...] = (),
                skip_damaged: bool = False,
-               remedies: Mapping[str, str] | None = None):
+               remedies: Mapping[str, str] | None = None,
+               donated: Collection[str] | None = None):
     """Locks the workdir and finds the state to resume from.
 
     Args:
@@ -91,6 +92,8 @@ class Session:
       skip_damaged: move unusable checkpoints to WORKDIR/checkpoints_damaged and
         resume from an earlier one.
       remedies: hints about settings that differ, see `workdir.resumes`.
+      donated: parts of the device state that the next step soon donates, see
+        `Manager.save`.
 
     Raises:
       ValueError: the workdir was made with another config or tokenizer, or the
@@ -99,7 +102,7 @@ class Session:
     """
     self.workdir = epath.Path(workdir)
     self.title, self.total, self.shown = title, total, shown
-    self._skip_damaged = skip_damaged
+    self._skip_damaged, self._donated = skip_damaged, donated
     self._sinks = lambda: sinks.opened(
         config.get("sinks", ()), workdir, config, resumes=self.resumes)
 
@@ -312,7 +315,8 @@ class Session:
         self._midway.drop()
       self.manager.save(
           step, arrays(), host() | {"skipped": list(self.guard.skipped)},
-          metrics=read, force=True)
+          metrics=read, force=True,
+          donated=() if self.stopped or step == self.total else self._donated)
       self._saved = True
     self.step = step
     if self.stopped:
