@@ -20,6 +20,7 @@ from absl import flags
 
 from r1jax.core.config import check
 from r1jax.rollout.serving import Serving
+from r1jax.stages.loop import signals
 from r1jax.training import reshard
 
 from . import asking, common, risk, start
@@ -116,6 +117,8 @@ def _serve(server, serving: Serving, name: str) -> None:
         flush=True)
   try:
     server.run(sockets=[socket])
+  except (KeyboardInterrupt, signals.Terminated):
+    pass  # uvicorn passes on the signal on which it has ended as it should
   finally:
     serving.close()
     worker.join()
