@@ -66,8 +66,11 @@ def main() -> None:
         " --against: all of it would be removed")
   shared = SHARED.value()
   same = SAME.value()
-  read = {which: _load(*which)
-          for which in dict.fromkeys((*sources.values(), *against.values()))}
+  read = {}
+  for flag, named in ((SOURCES, sources), (AGAINST, against)):
+    with flagset.naming(flag):
+      read |= {which: _load(*which) for which in dict.fromkeys(named.values())
+               if which not in read}
   parts = {name: read[which][0] for name, which in sources.items()}
   sets = {name: read[which][0] for name, which in against.items()}
   config = {"sources": {name: "@".join(w) for name, w in sources.items()},

@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 
 from absl import flags
+from etils import epath
 
 from r1jax.core.config import check
 from r1jax.data.sources.selection import Report, SelectConfig
@@ -27,7 +28,7 @@ from r1jax.sharding import processes
 from r1jax.stages import cold_start, dialogues, programs, rewriting
 from r1jax.stages.replies import ReplyConfig
 
-from . import flagset, replying, sampling, start
+from . import common, flagset, replying, sampling, start
 
 SELECT = flagset.define(SelectConfig(keep=1))
 WORKDIR = flags.DEFINE_string("workdir", "runs/cold_start", "Folder to write.")
@@ -45,8 +46,11 @@ def main() -> None:
   check(bool(REWRITER.value), "--rewriter must be given: "
         + programs.HELP.format("(prompt, thought, answer)"))
   means = replying.means(reply, WORKDIR.value)
-  generate = programs.replier(REWRITER.value, means)
-  rewriter = rewriting.rewriter(REWRITER.value, generate, seed=reply.seed)
+  began = common.settings_of(epath.Path(WORKDIR.value) / cold_start.FOLDER)
+  name = common.frozen(
+      REWRITER.value, began.get("rewriter", {}).get("name", ""))
+  generate = programs.replier(name, means)
+  rewriter = rewriting.rewriter(name, generate, seed=reply.seed)
   with sampling.asked(WORKDIR.value, "samples") as asked:
     if not asked.done:
       return
@@ -58,7 +62,7 @@ def main() -> None:
           " sampled again")
     cold_start.prepare(WORKDIR.value, {
         "select": dataclasses.asdict(select),
-        "rewriter": means.settings(REWRITER.value) | {"batch": reply.batch}})
+        "rewriter": means.settings(name) | {"batch": reply.batch}})
     if not cold_start.rewrite(
         chosen, rewriter, asked.judge, WORKDIR.value, batch=reply.batch,
         judged=asked.judged):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
 from r1jax.core.prompt import Prompt
 from r1jax.data.sources import load
 from r1jax.stages import tasks
+
+from . import flagset
 
 DATA = flags.DEFINE_string(
     "data", "arith", "Data sets of questions, separated by commas, with weights"
@@ -20,6 +22,14 @@ DATA_DIR = flags.DEFINE_string(
     " a subfolder of its name (DIR/gsm8k) for every data set.")
 
 
-def sources(text: str, split: str) -> dict[str, Sequence[Prompt]]:
-  """`tasks.load` with the files of --data_dir."""
-  return tasks.load(text, split, DATA_DIR.value)
+def sources(split: flags.FlagHolder | str, data: flags.FlagHolder = DATA
+            ) -> Mapping[str, Sequence[Prompt]]:
+  """`tasks.load` of a flag's data sets with the files of --data_dir.
+
+  Args:
+    split: the flag that names the split of each; or the split.
+    data: the flag that names the data sets.
+  """
+  with flagset.naming(data, None if isinstance(split, str) else split):
+    return tasks.load(data.value, split if isinstance(split, str)
+                      else split.value, DATA_DIR.value)

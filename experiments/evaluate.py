@@ -99,10 +99,12 @@ OUT = flags.DEFINE_string(
 
 
 def main() -> None:
-  if SUITE.value:
-    benchmarks()
-  else:
-    data_set()
+  processes.from_writer(try_seen)  # fail early
+  with common.alone(OUT.value):
+    if SUITE.value:
+      benchmarks()
+    else:
+      data_set()
 
 
 def data_set() -> None:
@@ -115,31 +117,32 @@ def data_set() -> None:
   policy, tokenizer = common.policy(
       cfg.seed, common.mesh(), init, computing=True)
   tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
-  parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
+  parts = data_sets.sources(SPLIT)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   out = epath.Path(OUT.value)
-  # Fail before sampling if the folder cannot be made.
-  processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
   rewards = rewards_of(template)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   models = reward_models.load(rewards, common.COMPUTE.value(), common.mesh())
   settings = {"sampling": cfg.settings(), "init": init,
-              "date": tokenizer.date, "data": data_sets.DATA.value,
-              "split": SPLIT.value,
-              "template": template, "rewards": {
+              "date": tokenizer.date, "dtype": common.COMPUTE.value().dtype,
+              "data": data_sets.DATA.value,
+              "split": SPLIT.value, "template": template,
+              "rules": tasks.rule_digests(data_sets.DATA.value),
+              "reward_models": reward_models.digests(rewards), "rewards": {
                   k: v for k, v in dataclasses.asdict(rewards).items()
                   if k != "workers"}}
   with judging.judge(tokenizer, template, rewards,
                      tasks.verifiers(data_sets.DATA.value), models) as judge:
     fitting = tasks.joined(
         tasks.all_fitting(parts, judge, limit, SPLIT.value))
+    settings["data_digest"] = tasks.digest(fitting)
+    traces.prepare(out, settings, None if CHECKPOINTS.value else policy,
+                   tokenizer, "--out")
     if CHECKPOINTS.value:
       print("figure:", checkpoints.evaluate(
           cfg, engine, judge, fitting, common.INIT.value, steps, out,
           common.COMPUTE.value(), common.mesh()), flush=True)
       return
-    settings["data_digest"] = tasks.digest(fitting)
-    traces.prepare(out, settings, policy, "--out")
     params = evaluating.laid_out(policy, engine, donate=True)
     rows = evaluating.collect(
         cfg, evaluating.generating(
@@ -180,9 +183,8 @@ def rewards_of(template: str) -> RewardConfig:
 def benchmarks() -> None:
   """Evaluates on --suite."""
   chosen, out = suites.named(SUITE.value), epath.Path(OUT.value)
-  processes.from_writer(lambda: out.mkdir(parents=True, exist_ok=True))
-  referee, who = judge_of(out), respondent(
-      [out / one.name for one in chosen])
+  folders = [out / one.name for one in chosen]
+  referee, who = judge_of(out, folders), respondent(folders)
   results, missing, waiting = {}, {}, []
   for one in chosen:
     try:
@@ -256,6 +258,12 @@ def finished(out: epath.Path, one: Benchmark, cfg: EvalConfig,
   return result
 
 
+def try_seen() -> None:
+  """Detects data of --seen that cannot be read."""
+  with flagset.naming(SEEN):
+    seen.try_out(SEEN.value, data_sets.DATA_DIR.value)
+
+
 def mark(problems: Sequence[Prompt], folder: epath.Path) -> dict | None:
   """Finds, writes and prints problems that overlap --seen; None without it."""
   if not SEEN.value:
@@ -263,8 +271,12 @@ def mark(problems: Sequence[Prompt], folder: epath.Path) -> dict | None:
   # Without the wording and examples that a benchmark adds.
   bare = [dataclasses.replace(one, messages=ask(
       one.metadata.get(BARE, one.question))) for one in problems]
-  marked = processes.from_writer(lambda: seen.mark(
-      bare, SEEN.value, folder, data_sets.DATA_DIR.value))
+
+  def found() -> dict:
+    with flagset.naming(SEEN):
+      return seen.mark(bare, SEEN.value, folder, data_sets.DATA_DIR.value)
+
+  marked = processes.from_writer(found)
   print(f"{marked['marked']} of {marked['problems']} problems share text with"
         f" {SEEN.value}: {folder / seen.FILE}", flush=True)
   return marked
@@ -282,20 +294,25 @@ def respondent(folders: Sequence[epath.Path]) -> Respondent:
   if programs.is_endpoint(init):
     return respondents.behind(EndpointConfig(
         **dataclasses.asdict(SERVED.value()), url=init), replying.key())
-  init = common.frozen_in(*folders)
+  began = next(filter(None, map(common.settings_of, folders)), {})
+  init = common.frozen(init, began.get("init", ""))
+  template = asking.template(TEMPLATE.value)
   policy, tokenizer = common.policy(EVAL.value().seed, common.mesh(), init)
-  return respondents.ours(init, policy, tokenizer, asking.template(
-      TEMPLATE.value), common.mesh())
+  tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
+  return respondents.ours(init, policy, tokenizer, template, common.mesh())
 
 
-def judge_of(out: epath.Path) -> Referee | None:
-  """The judge of --judge; None without one."""
+def judge_of(out: epath.Path, folders: Sequence[epath.Path]) -> Referee | None:
+  """The judge of --judge, as when `folders` were begun; None without one."""
   if not JUDGE.value:
     return None
   means = replying.means(REPLY.value(), out)
-  return Referee(
-      JUDGE.value, programs.replier(JUDGE.value, means),
-      means.settings(JUDGE.value), means.reply.seed)
+  began = next(filter(None, (
+      common.settings_of(folder / benchmarking.VERDICTS).get("judge")
+      for folder in folders)), {})
+  name = common.frozen(JUDGE.value, began.get("name", ""))
+  return Referee(name, programs.replier(name, means), means.settings(name),
+                 means.reply.seed)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from r1jax.report import reward_figure, workdir
 from r1jax.stages import reward, reward_weights
 from r1jax.stages.scoring import Scoring
 
-from . import common, start
+from . import common, flagset, start
 
 REWARD_DATA = flags.DEFINE_string(
     "reward_data", "", "JSONL files of held-out pairs or labels, separated by"
@@ -52,6 +52,12 @@ OUT = flags.DEFINE_string("out", "runs/evaluate_reward", "Folder to write.")
 
 
 def main() -> None:
+  with common.alone(OUT.value):
+    evaluate()
+
+
+def evaluate() -> None:
+  """Measures what the flags name."""
   check(bool(REWARD_DATA.value or REWARDBENCH.value),
         "give --reward_data=FILE.jsonl, or --rewardbench=FILE.jsonl")
   kind, _, what = common.INIT.value.partition(":")
@@ -61,13 +67,14 @@ def main() -> None:
         " hf:DIR")
   about = io.read_json(told) if told.exists() else {}
   files = [path for path in REWARD_DATA.value.split(",") if path]
+  init = common.frozen(common.INIT.value)
+  with flagset.naming(REWARD_DATA):
+    digests = {path: preference.digest(path) for path in files}
   out = common.take(OUT.value, {
-      "init": common.frozen(common.INIT.value), "loss": LOSS.value,
-      "template": TEMPLATE.value, "reward_data": {
-          path: preference.digest(path) for path in files},
-      "rewardbench": REWARDBENCH.value})
+      "init": init, "loss": LOSS.value, "template": TEMPLATE.value,
+      "reward_data": digests, "rewardbench": REWARDBENCH.value})
   reward_model, tokenizer = reward_weights.with_tokenizer(
-      common.INIT.value, common.COMPUTE.value(), mesh=common.mesh(),
+      init, common.COMPUTE.value(), mesh=common.mesh(),
       tokenizer=common.TOKENIZER.value)
   template = templates.read(preference.template_for(
       TEMPLATE.value or about.get("template", preference.AUTO), tokenizer))
@@ -79,9 +86,10 @@ def main() -> None:
 
   result: dict[str, Any] = {"init": common.INIT.value, "template": template}
   if REWARD_DATA.value:
-    data = preference.load(
-        files, tokenizer, template, reward_model.model.cfg.max_position,
-        LOSS.value)
+    with flagset.naming(REWARD_DATA):
+      data = preference.load(
+          files, tokenizer, template, reward_model.model.cfg.max_position,
+          LOSS.value)
     print(data.explain(REWARD_DATA.value), flush=True)
     cfg = reward.PreferenceConfig(loss=LOSS.value)
     measured = reward.Measured(cfg, data.examples, score)
@@ -104,7 +112,8 @@ def bench(path: str, template: str, tokenizer: Any, score: Any
 
   Items with an answer that cannot be scored get scores that count as wrong.
   """
-  version, items = rewardbench.read(path)
+  with flagset.naming(REWARDBENCH):
+    version, items = rewardbench.read(path)
   eos_id = sft.end_of_answer(template, tokenizer)
   ids, refused = [], 0
   for messages in rewardbench.texts(items):

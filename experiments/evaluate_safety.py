@@ -20,12 +20,12 @@ from typing import Any
 from absl import flags
 from etils import epath
 
+from r1jax.checkpoint import fingerprints
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
 from r1jax.data.streams import preference
 from r1jax.data.text import hf_tokenizer
-from r1jax.plans import fingerprints
 from r1jax.report import tables
 from r1jax.report import workdir as workdir_lib
 from r1jax.safety import agreement, judges, languages, sets, taxonomy
@@ -85,6 +85,12 @@ OUT = flags.DEFINE_string("out", "runs/safety", "Folder to write.")
 
 
 def main() -> None:
+  with common.alone(OUT.value):
+    evaluate()
+
+
+def evaluate() -> None:
+  """Answers, judges and reports."""
   out, samples = epath.Path(OUT.value), SAMPLES.value
   check(samples > 0, f"--samples={samples} must be positive")
   prompts = tasks.joined(safety_flags.jailbroken(questions()))
@@ -97,15 +103,15 @@ def main() -> None:
       remedies={"read": "the model in --init has changed since"},
       otherwise="choose another --out")
   means = replying.means(_reply(), out)
-  generate = (None if JUDGE.value == "rules"
-              else programs.replier(JUDGE.value, means))
+  by_rules, named = JUDGE.value == "rules", common.frozen(JUDGE.value)
+  generate = None if by_rules else programs.replier(named, means)
   # Early, to detect wrong names; models are loaded later.
   judge, control = judges.routed(judge_of(generate)), risk.control(str(out))
   if not safety.answer(model, prompts, samples, cfg.batch, out):
     return
   replying.report(common.INIT.value, model)
-  told = {"judge": JUDGE.value if generate is None else means.settings(
-      JUDGE.value) | {"form": FORM.value}, "shown": SHOWN.value,
+  told = {"judge": JUDGE.value if by_rules else means.settings(named) | (
+      {"form": FORM.value} if generate else {}), "shown": SHOWN.value,
       "control": risk.settings()}
   folder = safety.folder(told)
   if not safety.label(
@@ -115,7 +121,7 @@ def main() -> None:
   cases = safety.cases(prompts, cfg.batch, out, folder=folder)
   result = {"init": init} | told | {"verdicts": folder}
   result |= safety_report.result(
-      cases, controlled=control is not None, by_rules=JUDGE.value == "rules")
+      cases, controlled=control is not None, by_rules=by_rules)
   result |= safety_parts.result(cases, controlled=control is not None)
   more = safety_parts.tables(result)
   if AGREEMENT.value:
@@ -202,14 +208,13 @@ def answering(init: str) -> tuple[ReplyConfig, Any]:
 def settings(init: str, cfg: ReplyConfig, prompts: list[Prompt]
              ) -> dict[str, Any]:
   """All settings that the answers depend on."""
-  read = init
-  if init.startswith("orbax:"):  # only that step, since the run may continue
-    folder, step = workdir_lib.named(init.removeprefix("orbax:"))
-    read = f"{folder}/checkpoints/{step}"
   return {
       "init": init, "read": "" if programs.is_endpoint(init)
-      else fingerprints.of(read), "samples": SAMPLES.value,
-      "answers": dataclasses.asdict(cfg), "sets": SETS.value,
+      else fingerprints.of_model(init), "samples": SAMPLES.value,
+      "answers": dataclasses.asdict(cfg),
+      "dtype": common.COMPUTE.value().dtype,
+      "tokenizer": common.TOKENIZER.value and fingerprints.of(
+          common.TOKENIZER.value), "sets": SETS.value,
       "questions": safety.digest([prompt.messages for prompt in prompts])}
 
 

@@ -33,12 +33,13 @@ FP8 = flags.DEFINE_bool(
 def main() -> None:
   check(bool(OUT.value), "give --out=DIR, a new folder")
   check(SHARD_GB.value > 0, f"--shard_gb={SHARD_GB.value} must be positive")
-  exporting.check_unused(OUT.value)  # fail early
-  policy, tokenizer = common.policy(0, common.mesh())
-  about = exporting.write(
-      OUT.value, policy, tokenizer, init=common.INIT.value,
-      command=" ".join(["python -m experiments.export_hf", *sys.argv[1:]]),
-      dtype=DTYPE.value, shard_bytes=SHARD_GB.value * 1e9, fp8=FP8.value)
+  with exporting.reserved(OUT.value):  # fail early
+    init = common.frozen(common.INIT.value)
+    policy, tokenizer = common.policy(0, common.mesh(), init)
+    about = exporting.write(
+        OUT.value, policy, tokenizer, init=init,
+        command=" ".join(["python -m experiments.export_hf", *sys.argv[1:]]),
+        dtype=DTYPE.value, shard_bytes=SHARD_GB.value * 1e9, fp8=FP8.value)
   print(f"{about}\nwrote {OUT.value}; use it as --init=hf:{OUT.value}",
         flush=True)
 

@@ -25,7 +25,12 @@ OUT = flags.DEFINE_string("out", "", "Folder to write; new or empty.")
 
 def main() -> None:
   check(bool(OUT.value), "--out=DIR must be given")
-  exporting.check_unused(OUT.value)  # fail early
+  with exporting.reserved(OUT.value):  # fail early
+    export()
+
+
+def export() -> None:
+  """Writes the adapter of --init to --out."""
   kind, _, workdir = INIT.value.partition(":")
   check(kind == "orbax", f"--init={INIT.value}: give orbax:WORKDIR of a run"
         " with --lora.rank")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import collections
+from collections.abc import Mapping
 
 from absl import flags
 from etils import epath
@@ -29,14 +30,22 @@ FILTER = flagset.define(FilterConfig)
 
 
 def main() -> None:
-  cfg = FILTER.value()
   check(bool(DATA.value and OUT.value),
         "--sft_data=FILE.jsonl and --out=CLEAN.jsonl must be given")
   check(not epath.Path(OUT.value).exists(),
         f"{OUT.value} exists; choose another --out")
-  kept, counts, total = [], collections.Counter(), 0
+  with flagset.naming(DATA):
+    kept, counts = filtered(FILTER.value())
+  io.write_bytes(OUT.value, b"".join(kept))
+  print(tables.render(["rows", "count"], [
+      *([k, str(v)] for k, v in counts.items()), ["kept", str(len(kept))]]))
+
+
+def filtered(cfg: FilterConfig) -> tuple[list[bytes], Mapping[str, int]]:
+  """(the lines that stay, counts of the rows read and removed)."""
+  kept, counts = [], collections.Counter(read=0)
   for where, line in json_rows.lines(DATA.value):
-    total += 1
+    counts["read"] += 1
     try:
       row = sft_rows.parse(line)
       found = json_rows.parse(line).get("language") or ""
@@ -52,11 +61,8 @@ def main() -> None:
     counts.update(left_out)
     if passed:
       kept.append(line.removeprefix(codecs.BOM_UTF8).strip(b"\n") + b"\n")
-  sft_rows.check_any(DATA.value, total)
-  io.write_bytes(OUT.value, b"".join(kept))
-  print(tables.render(["rows", "count"], [
-      ["read", str(total)], *([k, str(v)] for k, v in counts.items()),
-      ["kept", str(len(kept))]]))
+  sft_rows.check_any(DATA.value, counts["read"])
+  return kept, counts
 
 
 if __name__ == "__main__":

@@ -11,16 +11,19 @@ given.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from absl import flags
+
+from r1jax.core.config import DataError, SplitError
 
 T = TypeVar("T")
 
@@ -143,6 +146,23 @@ def define(
           _parser(hint, name), name, value, help_text, flag_values, _Text())
     declared[name] = value
   return FlagSet(cls, prefix, flag_values, declared)
+
+
+@contextlib.contextmanager
+def naming(data: flags.FlagHolder, split: flags.FlagHolder | None = None
+           ) -> Iterator[None]:
+  """Puts the name of a flag before errors about the data that it names.
+
+  Args:
+    data: names the data.
+    split: names the split of a data set.
+  """
+  try:
+    yield
+  except DataError as error:
+    by_split = split is not None and isinstance(error, SplitError)
+    flag = split if by_split else data
+    raise ValueError(f"--{flag.name}: {error}") from error
 
 
 def text(value: Any) -> str:

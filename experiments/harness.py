@@ -38,6 +38,12 @@ OUT = flags.DEFINE_string("out", "runs/harness", "Folder for result.json.")
 
 
 def main() -> None:
+  with common.alone(OUT.value):
+    measure()
+
+
+def measure() -> None:
+  """Runs the tasks."""
   check(bool(TASKS.value), "--tasks=NAME,... must be given")
   check(importlib.util.find_spec("lm_eval") is not None, "lm-evaluation-harness"
         " is not installed: pip install -e '.[lm-eval]'")
@@ -45,12 +51,13 @@ def main() -> None:
   from lm_eval import tasks, utils
 
   cfg = HARNESS.value()
+  init = common.frozen(common.INIT.value)
   out = common.take(OUT.value, {
-      "init": common.frozen(common.INIT.value), "tasks": TASKS.value,
+      "init": init, "tasks": TASKS.value,
       "include_path": INCLUDE.value, "shots": SHOTS.value,
       "limit": LIMIT.value, "chat": CHAT.value,
       "sampling": dataclasses.asdict(cfg)})
-  policy, tokenizer = common.policy(cfg.seed, common.mesh())
+  policy, tokenizer = common.policy(cfg.seed, common.mesh(), init)
   model = language_model(
       Harness(policy, tokenizer, cfg, common.mesh()), common.INIT.value)
   found = lm_eval.simple_evaluate(

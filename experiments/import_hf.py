@@ -19,10 +19,11 @@ import jax
 from absl import flags
 from etils import epath
 
-from r1jax.checkpoint import hf_source
+from r1jax.checkpoint import hf_source, retention
 from r1jax.checkpoint.manager import Manager
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
+from r1jax.core.lock import Lock
 from r1jax.data.text import hf_tokenizer
 from r1jax.data.text import tokenizer as tokenizer_lib
 from r1jax.models.compute import Compute
@@ -54,12 +55,22 @@ def main() -> None:
   compute = COMPUTE.value()
   mesh = mesh_or_none(MESH.value())
   workdir = epath.Path(WORKDIR.value)
-  if (workdir / workdir_lib.CONFIG).exists():
-    check(not (workdir / "checkpoints").exists()
-          or not any((workdir / "checkpoints").iterdir()),
-          f"{workdir} has a run or an import already; nothing was"
-          f" changed; use it as --init=orbax:{workdir} or choose another"
-          " --workdir")
+  check_new(workdir)  # fail early
+  with Lock(workdir):
+    check_new(workdir)  # another process may have imported meanwhile
+    write(source, workdir, compute, mesh)
+
+
+def check_new(workdir: epath.Path) -> None:
+  """Raises ValueError if the folder has a checkpoint."""
+  check(not retention.complete(workdir / "checkpoints"),
+        f"{workdir} has a run or an import already; nothing was changed; use it"
+        f" as --init=orbax:{workdir} or choose another --workdir")
+
+
+def write(source: str, workdir: epath.Path, compute: Compute,
+          mesh: jax.sharding.Mesh | None) -> None:
+  """Imports the model of a folder."""
   tokenizer = hf_tokenizer.load(TOKENIZER.value or source)
   with progress.percent("import") as report:
     policy = weights.load(f"hf:{source}", compute, jax.random.key(0), mesh,

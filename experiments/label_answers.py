@@ -23,7 +23,6 @@ from etils import epath
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
-from r1jax.stages import tasks
 from r1jax.stages.loop import batches
 
 from . import data_sets, label_pairs, start
@@ -36,7 +35,7 @@ def main() -> None:
   name = label_pairs.JUDGE.value
   check(name.endswith(".py"), "--judge=FILE.py must be given, a Python file"
         " with label(messages, answer)")
-  module = tasks.module(name, "--judge")
+  module = label_pairs.own()
   check(callable(getattr(module, "label", None)),
         f"{name} has no function label(messages, answer)")
   prompts = label_pairs.questions()

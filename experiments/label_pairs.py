@@ -24,12 +24,14 @@ import dataclasses
 import itertools
 import json
 import os
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
 from etils import epath
 
+from r1jax.checkpoint import fingerprints
 from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.prompt import Prompt
@@ -38,7 +40,7 @@ from r1jax.report.progress import Progress
 from r1jax.rewards import annotator, judge
 from r1jax.rewards.judge import Pair, Preference
 from r1jax.rewards.models import SUMMARY, TEXT
-from r1jax.stages import labelling, programs, replies, tasks
+from r1jax.stages import labelling, programs, replies, tasks, traces
 from r1jax.stages.loop import batches
 from r1jax.stages.replies import ReplyConfig
 
@@ -93,7 +95,7 @@ def main() -> None:
 
 def questions() -> list[Prompt]:
   """The questions of the flags."""
-  prompts = tasks.joined(data_sets.sources(data_sets.DATA.value, SPLIT.value))
+  prompts = tasks.joined(data_sets.sources(SPLIT))
   check(len(prompts) > 0, f"--split={SPLIT.value} of --data has no questions")
   return prompts
 
@@ -108,9 +110,15 @@ def judge_settings(name: str, folder: str) -> dict[str, Any]:
   began = common.settings_of(epath.Path(WORKDIR.value) / folder)
   name = common.frozen(name, began.get("name", ""))
   if name.endswith(".py"):
-    tasks.module(name, "--judge")
+    own()
     return {"name": name, "program": tasks.file_digest(name)}
   return replying.means(REPLY.value(), WORKDIR.value).settings(name)
+
+
+def own() -> types.ModuleType:
+  """The module of a --judge that is a Python file."""
+  with flagset.naming(JUDGE):
+    return tasks.module(JUDGE.value)
 
 
 @contextlib.contextmanager
@@ -127,12 +135,18 @@ def taken(prompts: Sequence[Prompt]
            itertools.zip_longest(given, began[:len(given)], fillvalue="")]
   config = {
       "policies": names, "sampling": dataclasses.asdict(ASK.value()),
+      "dtype": common.COMPUTE.value().dtype,
       "samples": SAMPLES.value, "shown": SHOWN.value,
       "data": data_sets.DATA.value, "split": SPLIT.value,
-      "data_digest": tasks.digest(prompts)}
+      "data_digest": tasks.digest(prompts),
+      "tokenizer": common.TOKENIZER.value and fingerprints.of(
+          common.TOKENIZER.value),
+      "read": {name: fingerprints.of_model(name) for name in names}}
   with workdir_lib.take(
       WORKDIR.value, config, workdir_lib.versions(),
-      remedies=common.REMEDIES):
+      remedies=common.REMEDIES | {
+          "read": "that model has changed since",
+          "tokenizer": traces.REMEDIES["tokenizer"]}):
     yield epath.Path(WORKDIR.value), names
 
 
@@ -237,7 +251,7 @@ def write(judged: Sequence[Preference], prompts: Sequence[Prompt],
 def judge_of(name: str) -> Callable[[Sequence[Pair]], list[Preference]]:
   """The function from pairs to preferences of the judge `name`."""
   if name.endswith(".py"):
-    module = tasks.module(name, "--judge")
+    module = own()
     check(callable(getattr(module, "utility", None)),
           f"{name} has no function utility(messages, answer)")
     return lambda pairs: annotator.annotate(

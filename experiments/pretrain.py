@@ -17,7 +17,7 @@ import jax
 from absl import flags
 from etils import epath
 
-from r1jax.checkpoint import inits
+from r1jax.checkpoint import export, inits, retention
 from r1jax.core import config as config_lib
 from r1jax.core.config import check
 from r1jax.data.sources import corpus
@@ -59,8 +59,10 @@ NAME = flags.DEFINE_string("name", "base", "NAME of the exported files.")
 def main() -> None:
   cfg = PRETRAIN.value()
   exported = epath.Path(EXPORT.value or ".") / f"{NAME.value}.safetensors"
-  check(not (EXPORT.value and exported.exists()), f"{exported} exists; choose"
-        " another --export or --name")  # fail early
+  command = " ".join(["-m experiments.pretrain", *sys.argv[1:]])
+  # Fail early.
+  before = processes.from_writer(lambda: was_exported(
+      exported, command, cfg.steps)) if EXPORT.value else False
   world = PAGES.value == "world"
   mixture = WORLD.value() if world else CORPUS.value()
   mesh = None
@@ -83,9 +85,12 @@ def main() -> None:
   processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if not EXPORT.value or int(state.step) < cfg.steps:
     return
+  if before:
+    print(f"{exported} is there already", flush=True)
+    return
   weights.save(
       exported, first.model.cfg, state.params, state.router_bias_LE, made_by={
-          "command": " ".join(["-m experiments.pretrain", *sys.argv[1:]]),
+          "command": command,
           "config": config_lib.to_dict(cfg),
           "corpus": config_lib.to_dict(mixture),
           "versions": workdir.versions()})
@@ -93,6 +98,21 @@ def main() -> None:
       writer.read(WORKDIR.value), exported.parent / f"{NAME.value}_loss.png",
       ("loss/cross_entropy", "loss/mtp"), "Pre-training loss (nats per token)"))
   print(f"wrote {exported}", flush=True)
+
+
+def was_exported(exported: epath.Path, command: str, steps: int) -> bool:
+  """Whether this command has written the file before, at its end.
+
+  Raises:
+    ValueError: there is such a file that another command or run wrote.
+  """
+  if not exported.exists():
+    return False
+  done = retention.complete(epath.Path(WORKDIR.value) / "checkpoints")
+  made = export.load_metadata(exported).get("made_by", {}).get("command")
+  check(made == command and done[-1:] == [steps], f"{exported} exists; choose"
+        " another --export or --name")
+  return True
 
 
 if __name__ == "__main__":

@@ -39,9 +39,10 @@ def main() -> None:
   cfg = zero.config(SEED.value, STEPS.value)
   top = epath.Path(WORKDIR.value)
   folder = top / f"seed_{cfg.seed}"
+  init = init_of(folder)
   if processes.from_writer(lambda: complete(top, folder)):
     return
-  base, tokenizer = common.policy(cfg.seed, common.mesh(), init_of(folder))
+  base, tokenizer = common.policy(cfg.seed, common.mesh(), init)
   print(f"base: {model_config.describe(base.model.cfg)}\n{cfg.explain()}",
         flush=True)
   results = zero.run(
@@ -58,10 +59,14 @@ def main() -> None:
 
 
 def init_of(folder: epath.Path) -> str:
-  """--init as the run in the folder began: for orbax:DIR with its step."""
+  """--init as the run in the folder began: for orbax:DIR with its step.
+
+  Raises:
+    ValueError: it began with another one.
+  """
   init = common.frozen_in(folder / "init")
-  processes.from_writer(lambda: io.write_json(
-      folder / "init" / workdir.CONFIG, {"config": {"init": init}}))
+  processes.from_writer(lambda: workdir.prepare(
+      folder / "init", {"init": init}, workdir.versions()) and None)
   return init
 
 

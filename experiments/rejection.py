@@ -44,12 +44,13 @@ def write(asked: sampling.Asked, select: SelectConfig) -> str:
   report = Report()
   kept = traces.selected(
       asked.cfg, select, asked.prompts, WORKDIR.value, report)
-  return dialogues.write(
-      WORKDIR.value,
-      (dialogues.row(prompt, sample.text, sample.tokens, sample=number)
-       for prompt, number, sample in kept), report,
-      others=[path for path in JOIN.value.split(",") if path],
-      tokenizer=asked.judge.tokenizer, settings=dataclasses.asdict(select))
+  with flagset.naming(JOIN):
+    return dialogues.write(
+        WORKDIR.value,
+        (dialogues.row(prompt, sample.text, sample.tokens, sample=number)
+         for prompt, number, sample in kept), report,
+        others=[path for path in JOIN.value.split(",") if path],
+        tokenizer=asked.judge.tokenizer, settings=dataclasses.asdict(select))
 
 
 if __name__ == "__main__":

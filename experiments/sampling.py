@@ -65,6 +65,11 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
     workdir: folder of the stage.
     title: title of the progress bar.
   """
+  with common.alone(workdir):
+    yield from _asked(workdir, title)
+
+
+def _asked(workdir: str, title: str) -> Iterator[Asked]:
   cfg, rewards = SAMPLE.value(), REWARDS.value()
   template, mesh = asking.template(TEMPLATE.value), common.mesh()
   unread = sorted(reward_models.named(rewards))
@@ -72,15 +77,17 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
         " judges by rules, and by --judge if a question has none; leave reward"
         " models out")
   judged = generate = None
-  if JUDGE.value:
-    means = replying.means(REPLY.value(), workdir)
-    generate = programs.replier(JUDGE.value, means)
-    judged = programs.judge(JUDGE.value, generate, seed=means.reply.seed)
-  began = common.settings_of(workdir)
+  began, means = common.settings_of(workdir), replying.means(
+      REPLY.value(), workdir)
+  judge_name = common.frozen(JUDGE.value, (began.get("judge") or {}).get(
+      "name", ""))
+  if judge_name:
+    generate = programs.replier(judge_name, means)
+    judged = programs.judge(judge_name, generate, seed=means.reply.seed)
   init = common.frozen(common.INIT.value, began.get("init", ""))
   policy, tokenizer = common.policy(cfg.seed, mesh, init)
   tokenizer = common.settled(tokenizer, template, date=began.get("date", ""))
-  parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
+  parts = data_sets.sources(SPLIT)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, mesh)
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
   with judging.judge(tokenizer, template, rewards,
@@ -88,16 +95,15 @@ def asked(workdir: str, title: str) -> Iterator[Asked]:
     prompts = tasks.joined(tasks.all_fitting(parts, judge, limit, SPLIT.value))
     traces.prepare(workdir, {
         "samples": cfg.settings(), "init": init,
-        "date": tokenizer.date,
+        "date": tokenizer.date, "dtype": common.COMPUTE.value().dtype,
         "data": data_sets.DATA.value, "split": SPLIT.value,
         "template": template,
         "questions": len(prompts), "data_digest": tasks.digest(prompts),
         "rules": tasks.rule_digests(data_sets.DATA.value),
-        "judge": JUDGE.value and means.settings(JUDGE.value),
+        "judge": judge_name and means.settings(judge_name),
         "rewards": {k: v for k, v in dataclasses.asdict(rewards).items()
-                    if k != "workers"}}, policy)
-    with common.alone(workdir):
-      done = traces.collect(cfg, engine, judge, policy, prompts, workdir,
-                            judged=judged, title=title)
-      replying.report(JUDGE.value, generate)
-      yield Asked(cfg, prompts, judge, judged, done)
+                    if k != "workers"}}, policy, tokenizer)
+    done = traces.collect(cfg, engine, judge, policy, prompts, workdir,
+                          judged=judged, title=title)
+    replying.report(JUDGE.value, generate)
+    yield Asked(cfg, prompts, judge, judged, done)

@@ -46,6 +46,12 @@ OUT = flags.DEFINE_string("out", "runs/scaling", "Folder for the results.")
 
 
 def main() -> None:
+  with common.alone(OUT.value):
+    measure()
+
+
+def measure() -> None:
+  """Samples, forces and draws."""
   cfg, template = EVAL.value(), asking.template(TEMPLATE.value)
   budgets = sorted({int(text) for text in BUDGETS.value})
   check(bool(budgets) and 0 < budgets[0] and budgets[-1] <= cfg.max_new_tokens,
@@ -60,7 +66,8 @@ def main() -> None:
       "close": CLOSE.value, "answer_tokens": ANSWER.value, "rewards": rewards,
       "sampling": cfg.settings()})
   policy, tokenizer = common.policy(cfg.seed, common.mesh(), init)
-  parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
+  tokenizer = common.settled(tokenizer, template)
+  parts = data_sets.sources(SPLIT)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   limit = (policy.model.cfg.max_position - cfg.max_new_tokens - ANSWER.value
            - len(tokenizer.encode_chat(CLOSE.value)))

@@ -11,17 +11,16 @@ puts answers under risk control. Needs an extra: pip install -e '.[serve]'.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import ipaddress
 import os
-import signal
 import threading
 
 from absl import flags
 
 from r1jax.core.config import check
 from r1jax.rollout.serving import Serving
+from r1jax.stages.loop import signals
 from r1jax.training import reshard
 
 from . import asking, common, risk, start
@@ -118,10 +117,9 @@ def _serve(server, serving: Serving, name: str) -> None:
     serving.warm()
     print(f"{name!r} is served at http://{shown}:{port}{ANSWERS}; Ctrl-C ends"
           " it", flush=True)
-    # uvicorn stops at either signal, and then raises it again.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt):
-      server.run(sockets=[socket])
+    server.run(sockets=[socket])
+  except (KeyboardInterrupt, signals.Terminated):
+    pass  # uvicorn passes on the signal on which it has ended as it should
   finally:
     serving.close()
     worker.join()

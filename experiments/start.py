@@ -2,7 +2,7 @@
 
 Exit status: 0, done; 75, stopped by a signal, or another process was lost or
 uses the folder: run the same command again; 1, an error that says what to fix;
-130, a second Ctrl-C.
+130, Ctrl-C where nothing is saved first, or a second one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +52,7 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
       raise SystemExit(f"error: unexpected arguments {' '.join(argv[1:])};"
                        " flags are --name=value")
     logging.set_verbosity(logging.WARNING)
+    signals.end_cleanly()
     try:
       if joining and distributed.initialize(joining.value()):
         _together(main, many, joining.value())
@@ -66,9 +66,8 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
         print(_brief(error), file=sys.stderr, flush=True)
         return watchdog.AGAIN
       raise SystemExit(_brief(error)) from error
-    except KeyboardInterrupt as error:
-      _stop_at_once(error)
-      raise
+    except (KeyboardInterrupt, signals.Terminated) as error:
+      _stop(error)
     return watchdog.AGAIN if signals.stopped() else 0
 
   if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
@@ -125,7 +124,7 @@ def _together(main: Callable[[], Any], many: bool, config: DistributedConfig
   except BaseException as error:
     watchdog.blame(error)
     _say(error)
-    watchdog.failed(error)
+    watchdog.failed(error, _status(error))
     # A normal exit would wait for processes that are gone.
     os._exit(_status(error))
   watchdog.stop()
@@ -134,6 +133,10 @@ def _together(main: Callable[[], Any], many: bool, config: DistributedConfig
 
 def _status(error: BaseException) -> int:
   """The exit status of a process that ends with an error."""
+  if isinstance(error, signals.Terminated):
+    return watchdog.AGAIN
+  if isinstance(error, KeyboardInterrupt):
+    return 128 + signal.SIGINT
   busy = isinstance(error, OSError) and error.errno == errno.EBUSY
   return watchdog.AGAIN if busy else 1
 
@@ -144,19 +147,22 @@ def _mark() -> None:
     io.write_text(path, "")
 
 
-def _stop_at_once(error: KeyboardInterrupt) -> None:
-  """Ends at once, like Ctrl-C, if Python would wait for writing threads."""
-  me = threading.current_thread()
-  if any(not t.daemon for t in threading.enumerate() if t is not me):
-    print(f"\n{error}", file=sys.stderr, flush=True)
+def _stop(error: BaseException) -> None:
+  """Ends the process after a signal, without waiting for writing threads."""
+  _say(error)
+  if isinstance(error, KeyboardInterrupt):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)
+  os._exit(watchdog.AGAIN)
 
 
 def _say(error: BaseException) -> None:
-  """Prints an error of one of several processes."""
+  """Prints the error with which this process ends."""
   with contextlib.suppress(OSError):
-    if isinstance(error, EXPECTED) and not os.environ.get("R1JAX_TRACEBACK"):
+    if isinstance(error, KeyboardInterrupt | signals.Terminated):
+      said = str(error) or "Ctrl-C: stopped; what is complete stays"
+      print(f"\n{said}", file=sys.stderr)
+    elif isinstance(error, EXPECTED) and not os.environ.get("R1JAX_TRACEBACK"):
       print(_brief(error), file=sys.stderr)
     else:
       traceback.print_exception(error)

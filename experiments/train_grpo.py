@@ -28,7 +28,6 @@ from r1jax.rewards.combine import RewardConfig
 from r1jax.sharding import processes
 from r1jax.stages import (
   evaluating,
-  exporting,
   grpo,
   judging,
   reward_models,
@@ -98,7 +97,7 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None,
       cfg, template=asking.template(cfg.template),
       distill=follow.value() if follow else cfg.distill)
   if EXPORT.value:
-    exporting.check_unused(EXPORT.value)  # fail early
+    training.check_export(EXPORT.value, WORKDIR.value)  # fail early
   # pmap replicates by itself; the first device samples.
   mesh = common.mesh() if cfg.driver == "mesh" else None
   first, tokenizer, began = training.begin(
@@ -106,9 +105,9 @@ def train(teacher: Callable[..., tuple[Weights, Any]] | None = None,
   tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
   context = first.model.cfg.max_position
   first.model.cfg.check_length(cfg.row_length, "row_length")
-  train = data_sets.sources(data_sets.DATA.value, "train")
+  train = data_sets.sources("train")
   held_out = data_sets.sources(
-      EVAL_DATA.value or data_sets.DATA.value, EVAL_SPLIT.value
+      EVAL_SPLIT, EVAL_DATA if EVAL_DATA.value else data_sets.DATA
   ) if cfg.eval_every else {}
   # A run may resume with another number of child processes.
   judged = {k: v for k, v in dataclasses.asdict(rewards).items()

@@ -53,12 +53,9 @@ EXPORT_DTYPE = flags.DEFINE_enum(
 def main() -> None:
   cfg = REWARD.value()
   if EXPORT.value:
-    exporting.check_unused(EXPORT.value)  # fail early
+    training.check_export(EXPORT.value, WORKDIR.value)  # fail early
   check(bool(REWARD_DATA.value), "--reward_data=FILE.jsonl must be given")
   weights = sft.source_weights(SOURCE_WEIGHTS.value)
-  files, held_out_files = (
-      [path for path in flag.value.split(",") if path]
-      for flag in (REWARD_DATA, HELD_OUT))
   first, tokenizer, began = training.begin(
       WORKDIR.value, cfg.seed, common.mesh(), cfg.lora,
       reward_weights.with_tokenizer)
@@ -66,34 +63,35 @@ def main() -> None:
       preference.template_for(cfg.template, tokenizer)))
   tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
 
-  def read(paths):
-    data = preference.load(
-        paths, tokenizer, cfg.template, cfg.row_length, cfg.loss,
-        margin=cfg.margin, weights=weights)
+  def read(flag):
+    paths = [path for path in flag.value.split(",") if path]
+    with flagset.naming(flag):
+      data = preference.load(
+          paths, tokenizer, cfg.template, cfg.row_length, cfg.loss,
+          margin=cfg.margin, weights=weights)
     print(data.explain(", ".join(paths)), flush=True)
-    return data.examples
+    return data.examples, {path: preference.digest(path) for path in paths}
 
-  examples = read(files)
+  examples, digests = read(REWARD_DATA)
   unused = sorted(set(weights) - {e.source for e in examples})
   check(not unused, f"--source_weights names {', '.join(unused)}, which no row"
         " has")
-  if held_out_files:
-    held_out = read(held_out_files)
+  held_out_digests = {}
+  if HELD_OUT.value:
+    held_out, held_out_digests = read(HELD_OUT)
   else:
     examples, held_out = preference.divided(examples, cfg.validation)
-  digests = {path: preference.digest(path) for path in files + held_out_files}
   result = reward.run(
       cfg, Handover(first), tokenizer, examples, held_out, WORKDIR.value,
       mesh=common.mesh(), skip_damaged=training.SKIP_DAMAGED.value,
       remedies=common.REMEDIES, settings=began | {
-          "reward_data": {path: digests[path] for path in files},
-          "held_out": {path: digests[path] for path in held_out_files},
+          "reward_data": digests, "held_out": held_out_digests,
           "source_weights": weights})
   processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if said := reward.summary(WORKDIR.value):
     print(said, flush=True)
-  if EXPORT.value and reward.finished(WORKDIR.value):
-    init = f"orbax:{WORKDIR.value}"
+  if EXPORT.value and reward.finished(WORKDIR.value) and (
+      init := training.unexported(EXPORT.value, WORKDIR.value)):
     exporting.write_reward(
         EXPORT.value, result, tokenizer, reward_weights.about(init), init=init,
         command=" ".join(["python -m experiments.train_reward", *sys.argv[1:]]),

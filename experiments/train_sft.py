@@ -20,7 +20,7 @@ from r1jax.core.config import check
 from r1jax.data.streams import sft as data_lib
 from r1jax.data.streams import sft_stream
 from r1jax.sharding import processes
-from r1jax.stages import exporting, sft
+from r1jax.stages import sft
 from r1jax.stages.reports import training_report
 from r1jax.stages.sft import SftConfig
 from r1jax.stages.weights import Handover
@@ -47,36 +47,33 @@ def main() -> None:
   cfg = SFT.value()
   cfg = dataclasses.replace(cfg, template=asking.template(cfg.template))
   if EXPORT.value:
-    exporting.check_unused(EXPORT.value)  # fail early
+    training.check_export(EXPORT.value, WORKDIR.value)  # fail early
   weights = data_lib.source_weights(SOURCE_WEIGHTS.value)
   check(bool(SFT_DATA.value), "--sft_data=FILE.jsonl must be given")
-  files, held_out_files = (
-      [path for path in flag.value.split(",") if path]
-      for flag in (SFT_DATA, HELD_OUT))
   first, tokenizer, began = training.begin(
       WORKDIR.value, cfg.seed, common.mesh(), cfg.lora)
   tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
 
-  def read(paths, workers=0):
+  def read(flag, workers=0):
+    paths = [path for path in flag.value.split(",") if path]
     shared = paths, tokenizer, cfg.template, cfg.row_length, weights
-    data = data_lib.load(*shared) if not workers else sft_stream.load(
-        *shared, workers=workers, quiet=not processes.is_writer())
+    with flagset.naming(flag):
+      data = data_lib.load(*shared) if not workers else sft_stream.load(
+          *shared, workers=workers, quiet=not processes.is_writer())
     print(data.explain(", ".join(paths)), flush=True)
-    return data
+    return data, {path: data_lib.digest(path) for path in paths}
 
-  data = read(files, WORKERS.value)
+  data, digests = read(SFT_DATA, WORKERS.value)
   unused = sorted(set(weights) - data.sources)
   check(not unused, f"--source_weights names {', '.join(unused)}, which no row"
         f" has; the sources are {', '.join(sorted(data.sources)) or 'unnamed'}")
-  held_out = read(held_out_files).examples if held_out_files else None
+  held_out, held_out_digests = read(HELD_OUT) if HELD_OUT.value else (None, {})
   trained = sft.run(
       cfg, Handover(first), tokenizer, data.examples, WORKDIR.value,
-      held_out=held_out, mesh=common.mesh(), workers=WORKERS.value,
-      skip_damaged=training.SKIP_DAMAGED.value, remedies=common.REMEDIES,
-      settings=began | {
-          "sft_data": {path: data_lib.digest(path) for path in files},
-          "held_out": {
-              path: data_lib.digest(path) for path in held_out_files},
+      held_out=held_out and held_out.examples, mesh=common.mesh(),
+      workers=WORKERS.value, skip_damaged=training.SKIP_DAMAGED.value,
+      remedies=common.REMEDIES, settings=began | {
+          "sft_data": digests, "held_out": held_out_digests,
           "source_weights": weights})
   processes.from_writer(lambda: training_report.tell(WORKDIR.value))
   if EXPORT.value and sft.finished(WORKDIR.value, cfg, data.examples):

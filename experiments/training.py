@@ -12,6 +12,7 @@ from absl import flags
 from r1jax.checkpoint import inits
 from r1jax.core.config import check
 from r1jax.data.text.tokenizer import Tokenizer
+from r1jax.sharding import processes
 from r1jax.stages import exporting, weights
 from r1jax.stages.weights import Weights
 from r1jax.training.lora import LoraConfig
@@ -80,8 +81,22 @@ def begin(workdir: str, seed: int, mesh: jax.sharding.Mesh | None,
 
 def export(folder: str, trained: Weights, tokenizer: Tokenizer, workdir: str
            ) -> None:
-  """Writes the trained model to the folder of --export."""
-  about = exporting.write(
-      folder, trained, tokenizer, init=f"orbax:{workdir}",
-      command=" ".join(["python", *sys.argv]))
-  print(f"{about}\nwrote {folder}; use it as --init=hf:{folder}", flush=True)
+  """Writes the trained model to the folder of --export, if it is not there."""
+  if init := unexported(folder, workdir):
+    about = exporting.write(folder, trained, tokenizer, init=init,
+                            command=" ".join(["python", *sys.argv]))
+    print(f"{about}\nwrote {folder}; use it as --init=hf:{folder}", flush=True)
+
+
+def check_export(folder: str, workdir: str) -> None:
+  """Raises ValueError if --export has another model than the run's."""
+  exporting.check_unused(folder, f"orbax:{workdir}")
+
+
+def unexported(folder: str, workdir: str) -> str:
+  """The --init of the finished run; "" if its model is in `folder` already."""
+  init = inits.frozen(f"orbax:{workdir}")
+  if processes.from_writer(lambda: exporting.source_of(folder)) != init:
+    return init
+  print(f"{folder} has the model of {init} already", flush=True)
+  return ""

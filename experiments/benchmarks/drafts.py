@@ -85,7 +85,7 @@ def distributions(model: Model, params, bias_LE, rollout: Rollout, vocab: int
 def main() -> None:
   policy, tokenizer = common.policy(0, None, computing=True)
   model, template = policy.model, asking.template(TEMPLATE.value)
-  parts = data_sets.sources(data_sets.DATA.value, "test")
+  parts = data_sets.sources("test")
   questions = [p for part in parts.values() for p in part][:QUESTIONS.value]
   prompts = [np.array(templates.prompt(p.messages, template, tokenizer).ids,
                       np.int32) for p in questions]

@@ -46,7 +46,7 @@ def main() -> None:
   policy, tokenizer = common.policy(cfg.seed, common.mesh(), computing=True)
   engine = evaluating.sampler(cfg, policy.model, tokenizer, common.mesh())
   limit = policy.model.cfg.max_position - cfg.max_new_tokens
-  parts = data_sets.sources(data_sets.DATA.value, SPLIT.value)
+  parts = data_sets.sources(SPLIT)
   with judging.judge(tokenizer, template, None,
                      tasks.verifiers(data_sets.DATA.value)) as judge:
     prompts = tasks.joined(tasks.all_fitting(

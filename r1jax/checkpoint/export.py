@@ -50,8 +50,9 @@ def save_params(
         processes.whole(leaf).astype(jnp.dtype(dtype)))
 
   def write() -> None:
-    io.write_bytes(path, safetensors.numpy.save(leaves))
     io.write_json(config_path, metadata)
+    # Last: where it is, the other is too.
+    io.write_bytes(path, safetensors.numpy.save(leaves))
 
   processes.from_writer(write)
 

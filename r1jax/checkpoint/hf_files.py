@@ -22,8 +22,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from r1jax.core import io
+from r1jax.core import io, lock
 from r1jax.core.config import check
+from r1jax.core.lock import Lock
 from r1jax.ops import fp8
 
 ONE = "model.safetensors"
@@ -283,31 +284,43 @@ def write(folder: pathlib.Path, files: Sequence[Sequence[Planned]],
 def whole(folder: str | os.PathLike, size: int) -> Iterator[pathlib.Path]:
   """A temporary folder that is renamed to `folder` if the block succeeds.
 
+  It is locked, so that two processes never write the same folder, and what a
+  killed one has left in it is removed.
+
   Args:
     folder: local; must not exist or must be empty.
     size: number of bytes that will be written, approximately.
 
   Raises:
     ValueError: the folder has files.
-    OSError: no space or no permission to write; the temporary folder is
-      removed.
+    OSError: another process writes it (EBUSY); no space or no permission to
+      write; the temporary folder is removed.
   """
   folder = pathlib.Path(os.path.abspath(folder))
-  check(not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
-        f"{folder} is in use already; choose another folder")
-  part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-  try:
-    part.mkdir(parents=True)
-    if shutil.disk_usage(part).free < size:
-      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    yield part
-    part.rename(folder)
-  except OSError as error:
-    raise OSError(
-        error.errno, f"could not write {folder}: {error.strerror or error};"
-        " free some space or choose another folder") from error
-  finally:
-    shutil.rmtree(part, ignore_errors=True)
+  part = part_of(folder)
+  with Lock(part, os.fspath(folder)):
+    try:
+      check(not folder.exists() or (
+          folder.is_dir() and not any(folder.iterdir())),
+            f"{folder} is in use already; choose another folder")
+      for left in part.iterdir():
+        if left.name != lock.FILE:
+          shutil.rmtree(left) if left.is_dir() else left.unlink()
+      if shutil.disk_usage(part).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+      yield part
+      (part / lock.FILE).unlink()
+      part.rename(folder)
+    except OSError as error:
+      raise io.unwritten(folder, error) from error
+    finally:
+      shutil.rmtree(part, ignore_errors=True)
+
+
+def part_of(folder: str | os.PathLike) -> pathlib.Path:
+  """The temporary folder in which `whole` writes `folder`."""
+  folder = pathlib.Path(os.path.abspath(folder))
+  return folder.with_name(f".{folder.name}.part")
 
 
 def write_extras(folder: pathlib.Path, fields: Mapping[str, Any],

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import pathlib
+import queue
 import re
+import threading
 
 import huggingface_hub
+from huggingface_hub import constants, errors
+
+from r1jax.core import io
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-# The files of a repository that are needed.
+# The files of a repository that are needed; not those of its subfolders, nor
+# the same weights once more in Mistral's own format.
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+_UNWANTED = ["*/*", "consolidated*"]
 
 
 def folder(what: str, download: bool = False) -> str:
@@ -41,13 +48,67 @@ def folder(what: str, download: bool = False) -> str:
         f"{what} is no folder here; if it is a model on huggingface.co, python"
         f" -m experiments.import_hf --from={what} --download downloads and"
         f" imports it; or run hf download {what} --local-dir=DIR and give DIR")
-  try:
-    return huggingface_hub.snapshot_download(what, allow_patterns=_WANTED)
-  except Exception as error:  # of the network, of access, of the name
-    raise ValueError(
-        f"{what} could not be downloaded ({type(error).__name__}:"
-        f" {str(error).strip()[:300]}); fetch it where there is a network (hf"
-        f" download {what} --local-dir=DIR) and give DIR") from error
+  return _downloaded(what)
+
+
+def _downloaded(what: str) -> str:
+  """The folder in the cache with the files of a repository."""
+  ended: queue.SimpleQueue[tuple[str, Exception | None]] = queue.SimpleQueue()
+
+  def work() -> None:
+    try:
+      ended.put((huggingface_hub.snapshot_download(
+          what, allow_patterns=_WANTED, ignore_patterns=_UNWANTED), None))
+    except Exception as error:  # of the network, of access, of the name
+      ended.put(("", error))
+
+  # In a thread of its own, because the package would answer Ctrl-C only when
+  # all files in progress are complete.
+  threading.Thread(target=work, daemon=True).start()
+  name, error = ended.get()
+  if error:
+    raise ValueError(f"{what} could not be downloaded: {_reason(error, what)}"
+                     ) from error
+  path = pathlib.Path(name)
+  if not (path / "config.json").is_file():
+    raise ValueError(f"{what} was downloaded: {_folder_hint(path)}")
+  if not list(path.glob("*.safetensors")):
+    raise ValueError(f"{what} has no safetensors at {_page(what)}; take another"
+                     " upload of the model, or convert this one with"
+                     " transformers (save_pretrained)")
+  return os.fspath(path)
+
+
+def _page(what: str) -> str:
+  return f"{constants.ENDPOINT}/{what}"
+
+
+def _reason(error: Exception, what: str) -> str:
+  """Why a download failed, and what to do."""
+  login = "log in (hf auth login, or HF_TOKEN in the environment)"
+  if isinstance(error, errors.GatedRepoError):
+    return (f"it is gated; accept its conditions at {_page(what)}, then {login}"
+            " and run the same command again")
+  if isinstance(error, errors.RepositoryNotFoundError):
+    return (f"there is no {_page(what)}, or it is private; check the name, or"
+            f" {login}")
+  elsewhere = (f"; fetch it where there is a network (hf download {what}"
+               " --local-dir=DIR) and give DIR")
+  if isinstance(error, errors.IncompleteSnapshotError):
+    return (f"only a part of it is in the cache, and {constants.ENDPOINT} does"
+            " not answer; run the same command again when it does, or" +
+            elsewhere[1:])
+  if isinstance(error, OSError) and error.errno and error.filename:
+    return (f"{error.strerror}: {error.filename}; {io.remedy(error.errno)}"
+            " (HF_HOME)")
+  cause = error
+  while cause.__cause__ or cause.__context__:
+    cause = cause.__cause__ or cause.__context__
+  said = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
+  reached = isinstance(cause, errors.HfHubHTTPError) or not isinstance(
+      cause, OSError)
+  how = "does not answer as expected" if reached else "cannot be reached"
+  return f"{constants.ENDPOINT} {how} ({said}){elsewhere}"
 
 
 def _folder_hint(path: pathlib.Path) -> str:

@@ -345,12 +345,16 @@ class Manager:
       part = self.directory / f"{step}{retention.UNFINISHED}"
       with contextlib.suppress(OSError):  # the disk may be read-only
         part.rmtree(missing_ok=True)
+    number = faults.number(error) or errno.EIO
+    left = []
+    with contextlib.suppress(OSError):  # the disk may not answer
+      left = retention.complete(self.directory)
+    kept = (f"the earlier checkpoints ({left}) are intact" if left else
+            "there is no earlier checkpoint")
     return OSError(
-        faults.number(error) or errno.EIO,
-        f"could not write checkpoint {self.directory / str(step)}:"
-        f" {faults.brief(error)}; the earlier checkpoints"
-        f" ({sorted(self._scores)}) are intact: free some space or choose"
-        " another --workdir, then run the same command to resume")
+        number, f"could not write checkpoint {self.directory / str(step)}:"
+        f" {faults.brief(error)}; {kept}: {io.remedy(number)}, then run the"
+        " same command" + (" to resume" if left else ""))
 
   def _unread(
       self, step: int, steps: list[int], error: Exception) -> Exception:

@@ -39,10 +39,10 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, adapter: Any, *,
 
   Names are those of the model in Hugging Face's format. lora_A is [rank, in],
   lora_B [out, rank], and the update of a weight alpha / rank * lora_B lora_A.
-  The config is written last, so a folder that has it is complete.
+  The folder is written whole or not at all.
 
   Args:
-    folder: to write to, local or gs://.
+    folder: local; must not exist or must be empty.
     cfg: of the model.
     adapter: from `training.lora.init`, with leaves `w_a` and `w_b`.
     rank: of the adapter.
@@ -50,21 +50,22 @@ def save(folder: str | os.PathLike, cfg: ModelConfig, adapter: Any, *,
     base: folder or name of the base model, to write into the config.
 
   Raises:
+    ValueError: the folder has files.
     OSError: the disk is full or read-only.
   """
-  folder = epath.Path(folder)
   tensors, modules = {}, set()
   for module, a, b in _modules(cfg, trees.flatten(adapter)):
     modules.add(module)
     tensors[f"base_model.model.{module}.lora_A.weight"] = a
     tensors[f"base_model.model.{module}.lora_B.weight"] = b
-  io.write_bytes(folder / WEIGHTS,
-                 safetensors.numpy.save(tensors, {"format": "pt"}))
-  io.write_json(folder / CONFIG, {
-      "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank,
-      "lora_alpha": alpha, "target_modules": _targets(cfg, modules),
-      "base_model_name_or_path": base, "bias": "none", "lora_dropout": 0.0,
-      "fan_in_fan_out": False, "inference_mode": True})
+  data = safetensors.numpy.save(tensors, {"format": "pt"})
+  with hf_files.whole(folder, len(data)) as part:
+    io.write_bytes(part / WEIGHTS, data)
+    io.write_json(part / CONFIG, {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank,
+        "lora_alpha": alpha, "target_modules": _targets(cfg, modules),
+        "base_model_name_or_path": base, "bias": "none", "lora_dropout": 0.0,
+        "fan_in_fan_out": False, "inference_mode": True})
 
 
 class Adapter(NamedTuple):

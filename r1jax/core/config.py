@@ -10,6 +10,17 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+class DataError(ValueError):
+  """Data that a flag names cannot be used.
+
+  The message does not say which flag: `experiments` knows, and puts it before.
+  """
+
+
+class SplitError(DataError):
+  """The split of a data set cannot be used, not the data set itself."""
+
+
 def to_dict(config: Any) -> dict[str, Any]:
   """Plain dict (nested, JSON-ready) of a config dataclass."""
   return dataclasses.asdict(config)
@@ -79,7 +90,8 @@ def _plain(value: Any) -> Any:
   return list(value) if isinstance(value, tuple) else value
 
 
-def check(condition: bool, message: str) -> None:
-  """Raises ValueError(message) unless `condition`; for validating configs."""
+def check(condition: bool, message: str, error: type[ValueError] = ValueError
+          ) -> None:
+  """Raises error(message) unless `condition`; for validating configs."""
   if not condition:
-    raise ValueError(message)
+    raise error(message)

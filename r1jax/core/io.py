@@ -19,6 +19,8 @@ from typing import IO, Any
 import fsspec
 from etils import epath
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
 # What a file holds that git-lfs has not fetched.
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -78,10 +80,25 @@ def written(path: str | os.PathLike) -> Iterator[IO[bytes]]:
       raise
     if is_remote(path) and isinstance(error, FileNotFoundError):
       raise OSError(errno.ENOENT, f"could not write {path}: there is no such"
-                    " bucket; make it or choose another --workdir") from error
-    raise OSError(
-        error.errno, f"could not write {path}: {error.strerror or error};"
-        " free some space or choose another --workdir") from error
+                    " bucket; make it or choose another folder") from error
+    raise unwritten(path, error) from error
+
+
+def unwritten(path: str | os.PathLike, error: OSError) -> OSError:
+  """The error to raise if `path` could not be written: why, and what to do."""
+  return OSError(error.errno, f"could not write {path}:"
+                 f" {error.strerror or error}; {remedy(error.errno)}")
+
+
+def remedy(number: int | None) -> str:
+  """What to do about an error of this number while writing."""
+  if number in _FULL:
+    return "free some space or choose another folder"
+  if number in _DENIED:
+    return "choose a folder that can be written"
+  if number == errno.ENOENT:
+    return "its folder is gone; restore it or choose another one"
+  return "choose another folder"
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

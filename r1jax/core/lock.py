@@ -48,28 +48,32 @@ class Lock:
   cell was interrupted.
   """
 
-  def __init__(self, folder: str | os.PathLike):
+  def __init__(self, folder: str | os.PathLike, name: str = ""):
     """Locks the folder, and creates it if it does not exist.
+
+    Args:
+      folder: local or gs://.
+      name: what errors call it; by default its path.
 
     Raises:
       OSError: with errno EBUSY, another process holds it; the message names
         that process. With any other errno, the folder cannot be written.
     """
     self._path, self._process = epath.Path(folder) / FILE, os.getpid()
+    self._name, self._made = name or os.fspath(folder), False
     self._beats: _Beats | None = None
     self._key: str | None = None
     if io.is_remote(folder):
       self._beats = _Beats(self._path)
       return
     try:
+      self._made = not os.path.lexists(folder)
       epath.Path(folder).mkdir(parents=True, exist_ok=True)
       self._take()
     except OSError as error:
       if error.errno == errno.EBUSY:
         raise
-      raise OSError(
-          error.errno, f"could not write {self._path}: {error.strerror};"
-          " choose another --workdir") from error
+      raise io.unwritten(name or self._path, error) from error
 
   def _take(self) -> None:
     key = os.path.realpath(self._path)
@@ -80,14 +84,14 @@ class Lock:
       except OSError as error:
         os.close(number)
         if error.errno in (errno.EACCES, errno.EAGAIN):
-          raise _busy(self._path, _read(self._path)) from error
+          raise busy(self._name, owner(self._path)) from error
         if error.errno not in _NONE:
           raise
         self._beats = _Beats(self._path)
         return
       with contextlib.suppress(OSError):  # disk full: locked without a name
         os.ftruncate(number, 0)
-        os.pwrite(number, json.dumps(_us()).encode(), 0)
+        os.pwrite(number, json.dumps(us()).encode(), 0)
       _open[key] = [number, 0]
     _open[key][1] += 1
     self._key = key
@@ -99,10 +103,13 @@ class Lock:
     was suspended for so long that it seemed dead.
     """
     if self._beats and self._beats.other:
-      raise _busy(self._path, self._beats.other)
+      raise busy(self._name, self._beats.other)
 
   def release(self) -> None:
-    """Releases the lock; does nothing if repeated, or in a forked child."""
+    """Releases the lock; does nothing if repeated, or in a forked child.
+
+    A folder that was made for it alone and is still empty is removed.
+    """
     if os.getpid() != self._process:
       return
     if self._beats:
@@ -116,6 +123,9 @@ class Lock:
       number, _ = _open.pop(key)
       with contextlib.suppress(OSError):
         os.ftruncate(number, 0)
+        if self._made and os.listdir(folder := os.path.dirname(key)) == [FILE]:
+          os.unlink(key)
+          os.rmdir(folder)
       os.close(number)
 
   def __enter__(self) -> Lock:
@@ -137,14 +147,14 @@ class _Beats:
   """
 
   def __init__(self, path: epath.Path):
-    self._path, self._me = path, _us() | {"token": uuid.uuid4().hex}
+    self._path, self._me = path, us() | {"token": uuid.uuid4().hex}
     self.other: dict[str, Any] | None = None
     self._over = threading.Event()
     _wait_until_stale(path)
     self._write(0)
-    found = _read(path)  # two processes may take over the same stale file
+    found = owner(path)  # two processes may take over the same stale file
     if found.get("token") != self._me["token"]:
-      raise _busy(path, found)
+      raise busy(path.parent, found)
     self._thread = threading.Thread(target=self._count, daemon=True)
     self._thread.start()
 
@@ -153,7 +163,7 @@ class _Beats:
     self._over.set()
     self._thread.join(5.0)  # the store may not answer: do not wait for ever
     with contextlib.suppress(OSError, ValueError):
-      if _read(self._path).get("token") == self._me["token"]:
+      if owner(self._path).get("token") == self._me["token"]:
         self._path.unlink(missing_ok=True)
 
   def _write(self, count: int) -> None:
@@ -165,7 +175,7 @@ class _Beats:
       count += 1
       # A store that does not answer now may answer the next time.
       with contextlib.suppress(Exception):
-        found = _read(self._path)
+        found = owner(self._path)
         if found and found.get("token") != self._me["token"]:
           self.other = found
           return
@@ -174,19 +184,19 @@ class _Beats:
 
 def _wait_until_stale(path: epath.Path) -> None:
   """Returns if the file is absent or stale; raises OSError if it is in use."""
-  first = _read(path)
+  first = owner(path)
   if not first or _is_over(first):
     return
   logging.warning("%s says that %s uses this folder; watching for %.0f s"
-                  " whether it still does", path, _named(first), _STALE)
+                  " whether it still does", path, named(first), _STALE)
   until = time.monotonic() + _STALE
   while time.monotonic() < until:
     time.sleep(_STALE / 45)
-    now = _read(path)
+    now = owner(path)
     if now != first:
       if not now:
         return
-      raise _busy(path, now)
+      raise busy(path.parent, now)
 
 
 def _is_over(who: dict[str, Any]) -> bool:
@@ -204,13 +214,14 @@ def _is_over(who: dict[str, Any]) -> bool:
   return False
 
 
-def _us() -> dict[str, Any]:
+def us() -> dict[str, Any]:
+  """This process, as a lock file names it."""
   return {"process": os.getpid(), "host": socket.gethostname(),
           "command": os.path.basename(sys.argv[0] or "python"),
           "since": datetime.datetime.now().isoformat(" ", "seconds")}
 
 
-def _read(path: epath.Path) -> dict[str, Any]:
+def owner(path: epath.Path) -> dict[str, Any]:
   """The owner that the lock file names; {} if it names none."""
   try:
     found = json.loads(path.read_text() or "{}")
@@ -219,15 +230,17 @@ def _read(path: epath.Path) -> dict[str, Any]:
   return found if isinstance(found, dict) else {}
 
 
-def _named(who: dict[str, Any]) -> str:
+def named(who: dict[str, Any]) -> str:
+  """The process that a lock file names, in words."""
   if not who:
     return "another process"
   return (f"process {who.get('process')} on {who.get('host')}"
           f" ({who.get('command')}, since {who.get('since')})")
 
 
-def _busy(path: epath.Path, who: dict[str, Any]) -> OSError:
+def busy(folder: str | os.PathLike, who: dict[str, Any]) -> OSError:
+  """The error of a command that finds a folder in use."""
   return OSError(
-      errno.EBUSY, f"{path.parent} is in use by {_named(who)}. Nothing was"
+      errno.EBUSY, f"{folder} is in use by {named(who)}. Nothing was"
       " changed. Wait until it ends, or choose another folder. Processes of one"
       " job must be started together (README, Scale)")

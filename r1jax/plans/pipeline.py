@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import json
 import os
 import shlex
 import signal
@@ -23,10 +24,11 @@ from typing import Any
 
 from etils import epath
 
+from r1jax.checkpoint import fingerprints
 from r1jax.core import config as config_lib
-from r1jax.core import io
+from r1jax.core import io, lock
 from r1jax.core.config import check
-from r1jax.plans import fingerprints, plan
+from r1jax.plans import plan
 from r1jax.plans.plan import Plan, Stage
 from r1jax.sharding import watchdog
 
@@ -242,13 +244,18 @@ def _alone(workdir: epath.Path) -> Iterator[tuple[int, ...]]:
     yield ()
     return
   workdir.mkdir(parents=True, exist_ok=True)
-  with open(workdir / ".lock", "w") as file:
+  with open(workdir / lock.FILE, "a") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      print(f"another command, or a stage of one that was killed, is running in"
-            f" {workdir}; waiting for its end (Ctrl-C quits)", flush=True)
+      who = lock.named(lock.owner(workdir / lock.FILE))
+      print(f"{workdir} is in use by {who} or, if that was killed, by its"
+            " stage, which runs on; waiting for its end (Ctrl-C quits)",
+            flush=True)
       fcntl.flock(file, fcntl.LOCK_EX)
+    file.truncate(0)
+    file.write(json.dumps(lock.us()))
+    file.flush()
     yield (file.fileno(),)
 
 

@@ -21,7 +21,9 @@ from r1jax.core.lock import Lock
 CONFIG = "config.json"
 OTHERWISE = "choose another --workdir"
 BEST = "best"  # WORKDIR@best is the best checkpoint of a run
-_OF_A_RUN = ("checkpoints", "checkpoints_inside", "metrics.jsonl", "rollouts")
+# What a folder has only after its config was written.
+_OF_A_RUN = ("checkpoints", "checkpoints_inside", "metrics.jsonl", "rollouts",
+             "samples", "samples_0", "answers")
 
 
 def named(what: str) -> tuple[str, str]:
@@ -152,7 +154,7 @@ def resumes(
   if not path.exists():
     left = [name for name in _OF_A_RUN if (path.parent / name).exists()]
     check(not left, f"{workdir} has {', '.join(left)} but no {CONFIG}, so it"
-          " cannot be resumed; nothing was changed; choose another --workdir")
+          f" cannot be resumed; nothing was changed; {otherwise}")
     return False
   stored, skipped = stored_in(workdir), set(ignore)
   former = {k: v for k, v in stored["config"].items() if k not in skipped}

@@ -103,9 +103,7 @@ class Writer:
       with self._path.open("a") as file:
         file.write(text)
     except OSError as error:
-      raise OSError(
-          error.errno, f"could not write {self._path}: {error.strerror};"
-          " free some space or choose another --workdir") from error
+      raise io.unwritten(self._path, error) from error
 
   def close(self) -> None:
     """Flushes and closes."""

@@ -131,11 +131,11 @@ class Watchdog:
       self._threads[1].join(wait)  # that thread exits the process if it knows
     self._over.set()
 
-  def failed(self, error: BaseException) -> None:
-    """Tells the other processes of an error in this one."""
+  def failed(self, error: BaseException, status: int = 1) -> None:
+    """Tells the other processes of an error in this one, and their status."""
     self.blame(error)
     text = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
-    self._tell(1, f"process {self._me} ({self._host}) failed after"
+    self._tell(status, f"process {self._me} ({self._host}) failed after"
                   f" {self._last}: {text}")
 
   def _talk(self) -> None:
@@ -252,10 +252,15 @@ def blame(error: BaseException) -> None:
     watchdog.blame(error)
 
 
-def failed(error: BaseException) -> None:
-  """Tells the others that this process fails, unless `blame` exits first."""
+def failed(error: BaseException, status: int = 1) -> None:
+  """Tells the others that this process fails, unless `blame` exits first.
+
+  Args:
+    error: why.
+    status: the exit status of the others.
+  """
   while _running:
-    _running.pop().failed(error)
+    _running.pop().failed(error, status)
 
 
 def stop() -> None:

@@ -34,7 +34,14 @@ from r1jax.rewards.combine import RewardConfig
 from r1jax.rewards.judge import Generate, Pair
 from r1jax.rewards.score import Score
 from r1jax.sharding import processes
-from r1jax.stages import evaluating, judging, programs, tasks
+from r1jax.stages import (
+  evaluating,
+  judging,
+  programs,
+  safety,
+  tasks,
+  traces,
+)
 from r1jax.stages.evaluating import EvalConfig
 from r1jax.stages.loop import batches
 from r1jax.stages.respondents import Respondent
@@ -42,6 +49,9 @@ from r1jax.stages.respondents import Respondent
 VERDICTS, ANSWERS, RESULT = "verdicts", "answers.jsonl", "result.json"
 RESULTS = "results.json"
 _BATCH = 16  # problems whose answers are judged at once
+_REMEDIES = traces.REMEDIES | {
+    "data_digest": "the benchmark's files or --wordings have changed since",
+    "baseline_digest": "the baseline's answers have changed since"}
 _ORDERS = 2  # a pair is judged once in each order of its answers
 
 Rows = list[dict[str, Any]]
@@ -129,7 +139,7 @@ def prepare(folder: str | os.PathLike, settings: dict[str, Any],
   """
   try:
     processes.from_writer(lambda: workdir_lib.prepare(
-        folder, settings, workdir_lib.versions(),
+        folder, settings, workdir_lib.versions(), remedies=_REMEDIES,
         otherwise=f"{what}, or remove the folder") and None)
   except ValueError as error:
     raise OtherSettingsError(str(error)) from error
@@ -160,7 +170,7 @@ def sampled(one: Benchmark, prompts: Sequence[Prompt], cfg: EvalConfig,
         prompts, judge, who.context - cfg.max_new_tokens, one.name)
     prepare(folder, who.settings | {
         "benchmark": one.name, "template": who.template,
-        "questions": len(fitting), "sampling": cfg.settings(),
+        "data_digest": tasks.digest(fitting), "sampling": cfg.settings(),
         "rewards": {k: v for k, v in dataclasses.asdict(rewards).items()
                     if k != "workers"}}, "choose another --out")
     rows = evaluating.collect(
@@ -206,7 +216,9 @@ def judged(one: Benchmark, rows: Rows, prompts: Sequence[Prompt],
   against = _baseline(one, prompts, baseline)
   verdicts = epath.Path(folder) / VERDICTS
   prepare(verdicts, {"judge": referee.settings, "seed": referee.seed,
-                     "baseline": os.fspath(baseline)}, "give the same judge")
+                     "baseline": os.fspath(baseline),
+                     "baseline_digest": safety.digest(against)},
+          "give the same judge")
   items = list(zip(rows, prompts, summaries(rows), against, strict=True))
   judge = _pairs if one.scorer == benchmark_lib.PAIRS else _graded
   if not batches.store(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from r1jax.core import io
-from r1jax.core.config import check
+from r1jax.core.config import DataError, check
 from r1jax.core.prompt import Prompt
 from r1jax.data.sources import json_rows, sft_rows
 from r1jax.data.sources.selection import Report
@@ -64,7 +64,7 @@ def joined(path: str | os.PathLike, tokenizer: Tokenizer,
   messages. Malformed rows are left out, and named in `malformed`.
 
   Raises:
-    ValueError: the file cannot be read, or more than 1 % of it is malformed.
+    DataError: the file cannot be read, or more than 1 % of it is malformed.
   """
   total, before = 0, len(malformed)
   for where, line in json_rows.lines(path):
@@ -83,7 +83,7 @@ def joined(path: str | os.PathLike, tokenizer: Tokenizer,
   bad = malformed[before:]
   check(len(bad) <= sft.MALFORMED * total, f"{len(bad)} of {total} rows are"
         f" malformed, more than {sft.MALFORMED:.0%}; fix or remove them:\n  "
-        + "\n  ".join(bad[:_SHOWN]))
+        + "\n  ".join(bad[:_SHOWN]), DataError)
 
 
 def write(workdir: str | os.PathLike, rows: Iterable[Row], report: Report, *,
@@ -104,7 +104,8 @@ def write(workdir: str | os.PathLike, rows: Iterable[Row], report: Report, *,
     A summary of what was read and written.
 
   Raises:
-    ValueError: none of the stage's own rows is left, or as `joined`.
+    ValueError: none of the stage's own rows is left.
+    DataError: as `joined`.
     OSError: the disk is full or read-only; `sft.jsonl` is then unchanged.
   """
   workdir, malformed = epath.Path(workdir), []

@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from etils import epath
 
-from r1jax.checkpoint import hf_config, hf_io
+from r1jax.checkpoint import hf_config, hf_files, hf_io
 from r1jax.core import config as config_lib
 from r1jax.core import io
 from r1jax.core.config import check
+from r1jax.core.lock import Lock
 from r1jax.data.text import hf_tokenizer
 from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.models.config import describe
@@ -24,24 +29,64 @@ from r1jax.sharding import processes
 from r1jax.stages.weights import Weights
 from r1jax.training import lora
 
+CARD = "README.md"
+_SOURCE = re.compile(r"^Exported by r1jax from `(.*)`:$", re.MULTILINE)
 REWARD = "reward.json"  # beside a reward model's parameters
 _GENERATION = "generation_config.json"
 # R1's sampling in evaluations (arXiv:2501.12948, section 3).
 _SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
 
 
-def check_unused(folder: str) -> None:
+def check_unused(folder: str, source: str = "") -> None:
   """Raises ValueError if `folder` is a file or not empty.
 
   Every process must call it.
+
+  Args:
+    folder: where a model will be written.
+    source: orbax:WORKDIR; a folder with a model of that run may stay.
   """
   def look() -> None:
     path = os.path.abspath(folder)
-    check(not os.path.exists(path) or os.path.isdir(path)
-          and not os.listdir(path),
-          f"{folder} is in use already; choose another folder")
+    if not os.path.exists(path) or os.path.isdir(path) and not os.listdir(path):
+      return
+    found = source_of(folder)
+    run, _ = workdir_lib.named(found)
+    check(bool(source) and run == source,
+          f"{folder} is in use already"
+          + (f": it has the model of {found}" if found else "")
+          + "; nothing was changed; choose another folder")
 
   processes.from_writer(look)
+
+
+def source_of(folder: str) -> str:
+  """The --init of the model that was exported to `folder`; "" if none was."""
+  path = epath.Path(folder) / CARD
+  match = _SOURCE.search(path.read_text()) if io.is_file(path) else None
+  return match[1] if match else ""
+
+
+@contextlib.contextmanager
+def reserved(folder: str) -> Iterator[None]:
+  """Keeps `folder` for this command alone, which will write it.
+
+  Every process must call it.
+
+  Raises:
+    ValueError: as `check_unused`.
+    OSError: another process writes it (EBUSY), or it cannot be written.
+  """
+  check_unused(folder)
+  held: list[Lock] = []
+  part = hf_files.part_of(folder)
+  processes.from_writer(lambda: held.append(Lock(part, folder)))
+  try:
+    yield
+  finally:
+    for lock in held:
+      shutil.rmtree(part, ignore_errors=True)
+      lock.release()
 
 
 def write(folder: str, policy: Weights, tokenizer: Tokenizer, *, init: str,
@@ -77,7 +122,7 @@ def write(folder: str, policy: Weights, tokenizer: Tokenizer, *, init: str,
   about = ".\n".join([describe(cfg), *adaptation(policy.params, dtype, fp8)])
   extras = dict(tokenizer.files) | {
       _GENERATION: generation(tokenizer),
-      "README.md": card(os.path.basename(out), init, command, about,
+      CARD: card(os.path.basename(out), init, command, about,
                         config_lib.to_dict(cfg)).encode()}
   extras.pop(hf_tokenizer.DATE, None)  # belongs to the run, not to the model
   _save(out, policy, fields, extras, dtype=dtype, shard_bytes=shard_bytes,
@@ -118,7 +163,7 @@ def write_reward(folder: str, weights: Weights, tokenizer: Tokenizer,
   text = card(os.path.basename(out), init, command, said,
               config_lib.to_dict(cfg), "text-classification")
   extras = dict(tokenizer.files) | {
-      "README.md": text.encode(), REWARD: _json(about)}
+      CARD: text.encode(), REWARD: _json(about)}
   extras.pop(_GENERATION, None)
   _save(out, weights, fields, extras, dtype=dtype, shard_bytes=shard_bytes)
   return said

@@ -15,13 +15,15 @@ from typing import Any
 
 import jax
 
+from r1jax.checkpoint import fingerprints
 from r1jax.core.config import check
 from r1jax.models.compute import Compute
 from r1jax.rewards import judge as judge_lib
 from r1jax.rewards.endpoint import Endpoint, EndpointConfig
 from r1jax.rewards.judge import Generate
 from r1jax.rewards.score import Score
-from r1jax.stages import replies
+from r1jax.sharding import processes
+from r1jax.stages import replies, tasks
 from r1jax.stages.replies import Replier, ReplyConfig
 from r1jax.stages.traces import Judged
 
@@ -54,11 +56,15 @@ class Means:
     """All that the replies of `name` depend on, JSON-ready."""
     told: dict[str, Any] = {"name": name}
     if is_model(name):
-      told |= dataclasses.asdict(self.reply)
+      told |= dataclasses.asdict(self.reply) | {
+          "dtype": self.compute and self.compute.dtype,
+          "read": processes.from_writer(lambda: fingerprints.of_model(name))}
       del told["batch"]  # replies do not depend on it
     elif is_endpoint(name):
       told |= {field: getattr(self.endpoint, field)
                for field in ("model", "temperature", "max_tokens")}
+    elif (path := pathlib.Path(name.rpartition(":")[0])).suffix == ".py":
+      told["program"] = tasks.file_digest(path) if path.exists() else None
     return told
 
 

@@ -57,7 +57,9 @@ def ours(init: str, policy: Weights, tokenizer: Tokenizer, template: str,
     template: a template's name, or text as `data.text.templates.read` gives it.
     mesh: the mesh of its parameters; None for one device.
   """
-  settings = {"init": init, "parameters": weights.fingerprint(policy)}
+  settings = {"init": init, "parameters": weights.fingerprint(policy),
+              "tokenizer": tokenizer_lib.digest(tokenizer),
+              "date": tokenizer.date, "dtype": policy.model.compute.dtype}
 
   @functools.cache
   def engine(cfg: EvalConfig) -> Engine:

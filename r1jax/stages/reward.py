@@ -167,6 +167,8 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
         trainer.params, trainer.state.router_bias_LE, ids))
 
   with session, step.on_mesh(mesh):
+    if session.step < cfg.steps:
+      _reopen(session.workdir)
     batches = data.stream(session.step, cfg.steps)
     for number in range(session.step + 1, cfg.steps + 1):
       batch = next(batches)
@@ -187,6 +189,12 @@ def run(cfg: PreferenceConfig, initial: Handover, tokenizer: Tokenizer,
     if session.step == cfg.steps and not session.stopped:
       _conclude(cfg, measure, workdir)
     return Weights(model, trainer.params, trainer.state.router_bias_LE)
+
+
+def _reopen(workdir: epath.Path) -> None:
+  """A finished run that is made longer is not finished."""
+  processes.from_writer(
+      lambda: (workdir / reward_weights.ABOUT).unlink(missing_ok=True))
 
 
 def finished(workdir: str | os.PathLike) -> bool:

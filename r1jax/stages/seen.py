@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from r1jax.core import io
-from r1jax.core.config import check
+from r1jax.core.config import DataError, check
 from r1jax.core.prompt import Prompt, ask
 from r1jax.data.sources import json_rows, sft_rows
 from r1jax.evals import contamination
@@ -29,7 +29,7 @@ def texts(names: str, data_dir: str | os.PathLike = ""
     data_dir: see `data.sources.load`.
 
   Raises:
-    ValueError: a file cannot be read, or has a malformed row; the message names
+    DataError: a file cannot be read, or has a malformed row; the message names
       it.
   """
   for name in filter(None, map(str.strip, names.split(","))):
@@ -40,6 +40,15 @@ def texts(names: str, data_dir: str | os.PathLike = ""
     for source, prompts in tasks.load(data, split or "train", data_dir).items():
       for prompt in prompts:
         yield f"{source}@{split or 'train'}:{prompt.id}", prompt
+
+
+def try_out(names: str, data_dir: str | os.PathLike = "") -> None:
+  """Reads the first text of each of `names`, to detect wrong ones early.
+
+  Args, raises: as `texts`.
+  """
+  for name in names.split(","):
+    next(texts(name, data_dir), None)
 
 
 def mark(problems: Sequence[Prompt], names: str, folder: str | os.PathLike,
@@ -63,7 +72,7 @@ def mark(problems: Sequence[Prompt], names: str, folder: str | os.PathLike,
 
 def _lines(path: str) -> Iterator[tuple[str, Prompt]]:
   check(epath.Path(path).exists(), f"{path} does not exist; give a JSONL file"
-        " of dialogues or of texts")
+        " of dialogues or of texts", DataError)
   for where, line in json_rows.lines(path):
     yield where, _read(line, where)
 
@@ -75,13 +84,13 @@ def _read(line: bytes, where: str) -> Prompt:
   try:
     row = json_rows.parse(line)
   except ValueError as error:
-    raise ValueError(f"{where}: {error}") from error
+    raise DataError(f"{where}: {error}") from error
   if isinstance(row.get("text"), str):
     question, rest = row["text"], []
   else:
     row = sft_rows.parsed(line)
     check(not isinstance(row, str), f"{where}: {row}; a row is a"
-          ' dialogue, as for train_sft, or {"text"}')
+          ' dialogue, as for train_sft, or {"text"}', DataError)
     questions = [m["content"] for m in row.messages if m["role"] == "user"]
     question = questions[0] if questions else ""
     rest = [m["content"] for m in row.messages if m["content"] != question]

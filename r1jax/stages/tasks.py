@@ -19,7 +19,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from r1jax.core.config import check
+from r1jax.core.config import DataError, SplitError, check
 from r1jax.core.prompt import Prompt
 from r1jax.data.sources import load as load_lib
 from r1jax.data.sources import mixture
@@ -54,25 +54,22 @@ def own(path: str | os.PathLike) -> types.ModuleType:
   """Imports (or reloads) a task file.
 
   Raises:
-    ValueError: there is no such file, or it has no `prompts`.
+    DataError: there is no such file, or it has no `prompts`.
   """
-  imported = module(path, "--data")
-  check(hasattr(imported, "prompts"), f"{path} has no function prompts(split)")
+  imported = module(path)
+  check(hasattr(imported, "prompts"), f"{path} has no function prompts(split)",
+        DataError)
   return imported
 
 
-def module(path: str | os.PathLike, flag: str) -> types.ModuleType:
+def module(path: str | os.PathLike) -> types.ModuleType:
   """Imports (or reloads) a user's Python file.
 
-  Args:
-    path: the file.
-    flag: the flag that names it, for errors.
-
   Raises:
-    ValueError: there is no such file, or another module has its name.
+    DataError: there is no such file, or another module has its name.
   """
   file = pathlib.Path(path).resolve()
-  check(file.is_file(), f"{flag} names {path}, which is not a file")
+  check(file.is_file(), f"{path} is not a file", DataError)
   # By its own name, so that the child processes that judge can import it too.
   if str(file.parent) not in sys.path:
     sys.path.append(str(file.parent))
@@ -81,7 +78,8 @@ def module(path: str | os.PathLike, flag: str) -> types.ModuleType:
   imported = importlib.import_module(file.stem)
   check(getattr(imported, "__file__", None) == str(file),
         f"{path} cannot be imported as {file.stem!r}, which is"
-        f" {getattr(imported, '__file__', 'a built-in module')}; rename it")
+        f" {getattr(imported, '__file__', 'a built-in module')}; rename it",
+        DataError)
   if imported is before:  # a notebook may have rewritten it
     imported = importlib.reload(imported)
   return imported
@@ -128,8 +126,8 @@ def _written(value: Any) -> Any:
 
 def _own_prompts(path: str, split: str) -> list[Prompt]:
   match = re.fullmatch(r"(\w+)(?:\[(\d*):(\d*)\])?", split)
-  check(match is not None, f"split={split!r} of {path}: write train or"
-        " test[:100]")
+  check(match is not None, f"{split!r} is not a split of {path}; write train or"
+        " test[:100]", SplitError)
   name, first, last = match.groups()
   prompts = list(own(path).prompts(name))
   return prompts[int(first or 0):int(last) if last else None]

@@ -21,6 +21,8 @@ from r1jax.core.prompt import Prompt
 from r1jax.core.types import Scored
 from r1jax.data.sources import selection
 from r1jax.data.sources.selection import Report, Sample, SelectConfig
+from r1jax.data.text import tokenizer as tokenizer_lib
+from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.report import workdir as workdir_lib
 from r1jax.rewards import response
 from r1jax.rewards.score import Score
@@ -33,6 +35,15 @@ from r1jax.stages.loop import batches as batches_lib
 from r1jax.stages.weights import Weights, fingerprint
 
 FOLDER = "samples"
+# Hints about settings of samples that are not flags, if they differ.
+REMEDIES = {
+    "parameters": "the model in --init has changed since, or another"
+                  " --compute.dtype rounds it",
+    "tokenizer": "another --tokenizer, or its files have changed since",
+    "data_digest": "the questions of --data have changed since",
+    "rules": "that file has changed since",
+    "judge.read": "the model in --judge has changed since",
+    "judge.program": "that file has changed since"}
 # Folded into the key, so that the samples differ from an evaluation's.
 _STREAM = 2**31 + 1
 
@@ -42,24 +53,24 @@ Judged = Callable[[Sequence[Prompt], Sequence[str]], Sequence[Score]]
 
 
 def prepare(workdir: str | os.PathLike, settings: dict[str, Any],
-            policy: Weights, flag: str = "--workdir") -> None:
+            policy: Weights | None, tokenizer: Tokenizer,
+            flag: str = "--workdir") -> None:
   """Starts `workdir`, or checks that it was started with the same settings.
 
   Args:
     workdir: folder of the samples.
-    settings: what the samples depend on besides the parameters.
-    policy: the model that answers.
+    settings: what the samples depend on besides the model and its tokenizer.
+    policy: the model that answers; None if several checkpoints do.
+    tokenizer: its tokenizer.
     flag: the flag that names `workdir`, for errors.
 
   Raises:
     ValueError: `workdir` has other settings or samples of other parameters.
   """
-  config = settings | {"parameters": fingerprint(policy)}
+  config = settings | {"parameters": policy and fingerprint(policy),
+                       "tokenizer": tokenizer_lib.digest(tokenizer)}
   processes.from_writer(lambda: workdir_lib.prepare(
-      workdir, config, workdir_lib.versions(), remedies={
-          "parameters": "the model in --init has changed since",
-          "data_digest": "the questions of --data have changed since",
-          "rules": "that file has changed since"},
+      workdir, config, workdir_lib.versions(), remedies=REMEDIES,
       otherwise=f"choose another {flag}") and None)
 
 

@@ -1,12 +1,21 @@
 """What people give for a model's folder, and what they are told."""
 
+import json
 import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
 
 import huggingface_hub
 import pytest
 
 from r1jax.checkpoint import hf_files, hf_source
 from r1jax.stages import weights
+from tests import hub
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def model(folder):
@@ -67,29 +76,82 @@ def test_a_folder_with_other_weights(tmp_path, name, hint):
     hf_files.Folder(tmp_path / "m")
 
 
-def test_a_name_is_fetched_when_asked_for(tmp_path, monkeypatch):
-  asked = []
+# The package reads the environment when it is imported.
+FETCH = """
+import json, sys
+from r1jax.checkpoint import hf_source
+for name in sys.argv[1:]:
+  try:
+    print(json.dumps([hf_source.folder(name, True), ""]))
+  except ValueError as error:
+    print(json.dumps(["", str(error)]))
+"""
 
-  def snapshot_download(name, allow_patterns):
-    asked.append((name, allow_patterns))
-    return str(tmp_path)
 
-  monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-  assert hf_source.folder("Qwen/Qwen2.5-0.5B", True) == str(tmp_path)
-  (name, patterns), = asked
-  assert name == "Qwen/Qwen2.5-0.5B" and "*.safetensors" in patterns
-  assert not any(p in patterns for p in ("*", "*.py", "*.bin"))
+def fetched(cache, url, *names):
+  """(folder, "") or ("", message) of each name."""
+  done = subprocess.run(
+      [sys.executable, "-c", FETCH, *names], capture_output=True, text=True,
+      cwd=ROOT, env=os.environ | {
+          "HF_ENDPOINT": url, "HF_HOME": str(cache), "HF_TOKEN": "",
+          "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+  assert done.returncode == 0, done.stderr
+  return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_repository_is_fetched_or_the_reason_is_said(tmp_path):
+  """By the real package, from a stand-in of huggingface.co."""
+  source = model(tmp_path / "source")
+  for name in ("model.safetensors", "tokenizer.json", "model.bin", "x.py",
+               "consolidated.safetensors"):
+    (source / name).write_bytes(name.encode() * 99)
+  names = ("ok", "none", "private", "gated", "bare", "adapter", "cut", "down")
+  with hub.serving(source) as server:
+    (path, _), *refused = fetched(
+        tmp_path / "hf", server.url, *(f"org/{name}" for name in names))
+  assert {file.name: file.read_bytes() for file in pathlib.Path(
+      path).iterdir()} == {name: (source / name).read_bytes() for name in (
+          "config.json", "model.safetensors", "tokenizer.json")}
+  page = re.escape(server.url)
+  for (path, said), hint in zip(refused, (
+      f"there is no {page}/org/none, or it is private; check the name, or log",
+      f"there is no {page}/org/private, or it is private; .*hf auth login",
+      f"it is gated; accept its conditions at {page}/org/gated, then log in",
+      f"org/bare has no safetensors at {page}/org/bare; take another upload",
+      "org/adapter was downloaded: .* an adapter without its base model",
+      f"{page} does not answer as expected .*hf download org/cut",
+      f"{page} does not answer as expected .*hf download org/down"),
+      strict=True):
+    assert not path and re.search(hint, said), said
+    assert "\n" not in said
+  # Nobody answers now: what is whole in the cache is taken.
+  (path, _), (_, cut), (_, none) = fetched(
+      tmp_path / "hf", server.url, "org/ok", "org/cut", "org/other")
+  assert (pathlib.Path(path) / "model.safetensors").exists()
+  assert "only a part of it is in the cache" in cut
+  assert f"{server.url} cannot be reached (" in none
+
+
+def test_ctrl_c_does_not_wait_for_a_download(tmp_path):
+  """The package itself would, for gigabytes."""
+  source = model(tmp_path / "source")
+  (source / "model.safetensors").write_bytes(b"x" * 999)
+  code = ("from r1jax.checkpoint import hf_source\n"
+          "try:\n  hf_source.folder('org/slow', True)\n"
+          "except KeyboardInterrupt:\n  import os; os._exit(3)")
+  with hub.serving(source) as server:
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {
+            "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf")})
+    try:
+      assert server.waits.wait(60)
+      process.send_signal(signal.SIGINT)
+      assert process.wait(20) == 3  # the file still waits
+    finally:
+      process.kill()
+
+
+def test_only_names_are_asked_for(tmp_path, monkeypatch):
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
   with pytest.raises(ValueError, match="does not exist"):
     hf_source.folder(str(tmp_path / "a" / "b" / "c"), True)
-  assert len(asked) == 1
-
-
-def test_no_network_is_no_traceback(monkeypatch):
-  def snapshot_download(name, allow_patterns):
-    raise ConnectionError("no route")
-
-  monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-  with pytest.raises(ValueError, match=(
-      r"a/b could not be downloaded \(ConnectionError: no route\); fetch it"
-      " where there is a network")):
-    hf_source.folder("a/b", True)

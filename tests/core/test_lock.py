@@ -99,8 +99,21 @@ def test_one_process_may_take_a_folder_twice(tmp_path, holder):
 def test_a_folder_that_cannot_be_written(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(OSError, match="could not write .*/file/.lock: .*; choose"
-                                    " another --workdir"):
+                                    " another folder"):
     lock.Lock(tmp_path / "file")
+
+
+def test_a_folder_that_stays_empty_is_not_left_behind(tmp_path):
+  lock.Lock(tmp_path / "a").release()
+  assert not (tmp_path / "a").exists()
+  with lock.Lock(tmp_path / "a"):
+    (tmp_path / "a/file").touch()
+  lock.Lock(tmp_path / "a").release()
+  assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [
+      lock.FILE, "file"]
+  (tmp_path / "b").mkdir()
+  lock.Lock(tmp_path / "b").release()
+  assert (tmp_path / "b").exists()
 
 
 def test_without_locks_the_living_is_named(tmp_path, holder, unlocked):

@@ -120,7 +120,7 @@ def test_bad_input(folder, cache, tmp_path):
       "'gsm8k' is given twice": arguments(folder, out, sources="gsm8k,gsm8k"),
       "gsm8k@test is in --sources and in --against": arguments(
           folder, out, sources="gsm8k@test"),
-      "data='gsm9k' is unknown": arguments(folder, out, sources="gsm9k"),
+      "--sources: 'gsm9k' is unknown": arguments(folder, out, sources="gsm9k"),
       "no split 'dev'": arguments(folder, out, split="dev"),
       "used is not empty and has no config.json": arguments(folder, used),
       "nothing is left of gsm8k@test[:1]": arguments(

@@ -203,7 +203,7 @@ def test_bad_flags_of_training(train, tmp_path):
       "unexpected arguments stray": ["stray"],
       "recipe='r2' is unknown; choose one of dapo": ["--recipe=r2"],
       "loss preset 'ppo' is unknown; choose one of r1-zero": ["--loss=ppo"],
-      "data='trivia' is unknown; choose from arith": ["--data=trivia"],
+      "--data: 'trivia' is unknown; choose from arith": ["--data=trivia"],
       "has no split 'exam'; it has train": [
           "--eval_split=exam", "--eval_every=1"],
       "needs --data_dir=DIR": ["--data_dir="],
@@ -226,7 +226,7 @@ def test_bad_flags_of_training(train, tmp_path):
       "equation='r2' is not one of r1-zero": ["--rewards.equation=r2"],
       "code='some' is not one of all, fraction": ["--rewards.code=some"],
       "give every source a weight": ["--data=gsm8k:1,arith:2x"],
-      "--data names no_such.py, which is not a file": ["--data=no_such.py"],
+      "--data: no_such.py is not a file": ["--data=no_such.py"],
       "has no kind 'poems'": ["--mixture=r1-rl:poems"],
       "no source has prompts of the kind code": ["--mixture=r1-rl:math+code"],
   }
@@ -301,15 +301,18 @@ def test_a_run_brings_its_tokenizer_and_chats(train, tmp_path):
 def test_pretraining_writes_a_base_that_can_be_sampled(tmp_path):
   """base-arith itself, one update; and its bad flags."""
   at = f"--workdir={tmp_path / 'run'}"
-  preset, rows, good = calls(
+  line = [at, "--steps=1", "--rows=1", f"--export={tmp_path}"]
+  preset, rows, good, again, other = calls(
       "experiments.pretrain", [at, "--init=random:huge"],
-      [at, "--rows=3", "--micro_batches=2"],
-      [at, "--steps=1", "--rows=1", f"--export={tmp_path}"])
+      [at, "--rows=3", "--micro_batches=2"], line, line,
+      [*line, f"--workdir={tmp_path / 'other'}"])
   fails(preset, "preset 'huge' is unknown; choose one of")
   fails(rows, "rows=3 do not divide into micro_batches=2")
   assert "base.safetensors" in succeeds(good)
   size = (tmp_path / "base.safetensors").stat().st_size
   assert 100_000 < size <= 5 * 2**20
+  assert f"{tmp_path / 'base.safetensors'} is there already" in succeeds(again)
+  fails(other, f"{tmp_path / 'base.safetensors'} exists; choose another")
 
 
 def test_a_tokenizer_that_cannot_be_written(tmp_path):

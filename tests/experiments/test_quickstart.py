@@ -82,6 +82,10 @@ def test_the_command_from_its_flags_to_its_summary(
   assert summary["zero_pass1"] == ran[1]["R1-Zero"]["T = 1"].pass1
   quickstart.main()  # again: it is finished
   assert "This run is complete" in capsys.readouterr().out
+  monkeypatch.setattr(
+      common, "INIT", types.SimpleNamespace(value="base:world"))
+  with pytest.raises(ValueError, match="init: 'base' -> 'base:world'"):
+    quickstart.main()
 
 
 def test_the_ways_are_the_papers_training_and_evaluation_and_greedy():

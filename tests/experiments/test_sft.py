@@ -33,7 +33,8 @@ def test_an_adapter_is_trained_exported_and_read_back(
       "experiments.train_sft",
       [*shared, "--lora.rank=2", f"--held_out={good}", f"--export={out}",
        "--source_weights=math:2,code:0.5"],
-      [*shared, "--lora.rank=2", f"--export={out}"],
+      [*shared, "--lora.rank=2", f"--export={out}",
+       f"--workdir={tmp_path / 'other'}"],
       [*shared, "--lora.rank=3", f"--held_out={good}"])
   text = succeeds(first)
   assert "11 examples" in text and "1 examples are longer than a row" in text

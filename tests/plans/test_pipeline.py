@@ -12,7 +12,7 @@ import time
 import pytest
 from etils import epath
 
-from r1jax.plans import fingerprints
+from r1jax.checkpoint import fingerprints
 from r1jax.plans import plan as plan_lib
 from r1jax.plans.pipeline import DONE, Pipeline
 from tests.plans import planned
@@ -216,7 +216,8 @@ def test_a_killed_pipeline_waits_for_the_stage_that_it_left(tmp_path):
       [sys.executable, "-c", DRIVER, str(tmp_path)], cwd=ROOT,
       stdout=subprocess.PIPE, text=True)
   said = other.stdout.readline()
-  assert "another command, or a stage of one" in said
+  assert f"is in use by process {process.pid} on" in said
+  assert "if that was killed, by its stage" in said
   os.kill(child, signal.SIGTERM)
   process.stdout.close()
   other.communicate(timeout=60)

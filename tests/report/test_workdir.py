@@ -61,6 +61,9 @@ def test_a_run_without_its_config_is_refused(tmp_path):
   (tmp_path / "checkpoints").mkdir()
   with pytest.raises(ValueError, match="has checkpoints but no config.json"):
     workdir.prepare(tmp_path, CONFIG, {})
+  (tmp_path / "checkpoints").rename(tmp_path / "samples")  # an evaluation's
+  with pytest.raises(ValueError, match="has samples but no config.json.*--out"):
+    workdir.prepare(tmp_path, CONFIG, {}, otherwise="choose another --out")
   assert not (tmp_path / "config.json").exists()
 
 

@@ -153,7 +153,8 @@ def run_traced(workdir):
   judge, prompts = cases.judge(NoRule()), cases.general(cases.prompts()[:10])
   engine = evaluating.sampler(cfg, policy.model, judge.tokenizer, mesh)
   placed = jax.device_put(policy.params, weights.placed(policy.model, mesh))
-  traces.prepare(workdir, {}, policy._replace(params=placed))
+  traces.prepare(
+      workdir, {}, policy._replace(params=placed), judge.tokenizer)
   assert traces.collect(
       cfg, engine, judge, policy._replace(params=placed), prompts, workdir,
       judged=lambda prompts, answers: [

@@ -6,10 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from r1jax.checkpoint import inits, retention
+from r1jax.checkpoint import fingerprints, inits, retention
 from r1jax.core import io
 from r1jax.models.compute import Compute
-from r1jax.plans import fingerprints
 from r1jax.report import workdir as workdir_lib
 from r1jax.stages import sft, weights
 from r1jax.training.lora import LoraConfig

@@ -128,10 +128,19 @@ def test_a_model_that_cannot_reply_is_seen_before_the_work(changes, message):
     replies.load("base", ReplyConfig(**changes))
 
 
-def test_what_replies_depend_on():
+def test_what_replies_depend_on(tmp_path):
   means = Means(reply=ReplyConfig(batch=3), key="secret")
   assert "secret" not in repr(means)
-  assert means.settings("f.py:judge") == {"name": "f.py:judge"}
+  assert means.settings("module:judge") == {"name": "module:judge"}
+  program, model = tmp_path / "f.py", tmp_path / "model"
+  model.mkdir()
+  for name, path in ((f"{program}:judge", program),
+                     (f"hf:{model}", model / "config.json")):
+    path.write_text("1")
+    before = means.settings(name)
+    assert means.settings(name) == before
+    path.write_text("2")
+    assert means.settings(name) != before
   model = means.settings("hf:DIR")
   assert model["max_new_tokens"] == 1024 and "batch" not in model
   assert means.settings("http://host/v1") == {

@@ -148,6 +148,21 @@ def test_stopped_it_goes_on_bit_for_bit(
   assert writer.read(tmp_path / "run") == writer.read(workdir)
 
 
+def test_a_finished_run_that_goes_on_is_not_finished(
+    examples, tmp_path, monkeypatch):
+  steady = dict(optimizer=dataclasses.replace(
+      CONFIG.optimizer, schedule="constant"))
+  train(tmp_path, examples, steps=1, **steady)
+  assert reward.finished(tmp_path)
+  with monkeypatch.context() as patch:
+    patch.delattr(reward.Trainer, "update")
+    with pytest.raises(AttributeError):
+      train(tmp_path, examples, steps=2, **steady)
+  assert not reward.finished(tmp_path)
+  train(tmp_path, examples, steps=2, **steady)
+  assert reward.finished(tmp_path)
+
+
 def test_an_adapter_is_joined_to_its_policy_on_loading(examples, tmp_path):
   base = cases.policy(cases.DENSE)
   path = tmp_path / "base.safetensors"

@@ -120,15 +120,16 @@ def test_a_damaged_file_is_named(engine, whole, tmp_path):
 
 
 def test_the_parameters_are_part_of_the_settings(tmp_path):
-  policy = cases.policy()
-  traces.prepare(tmp_path, {"a": 1}, policy)
-  traces.prepare(tmp_path, {"a": 1}, policy)
+  policy, tokenizer = cases.policy(), cases.tokenizer()
+  traces.prepare(tmp_path, {"a": 1}, policy, tokenizer)
+  traces.prepare(tmp_path, {"a": 1}, policy, tokenizer)
   params = jax.tree.map(lambda x: x, policy.params)
   params["embed"] = params["embed"].at[0, 0].set(9.0)
   with pytest.raises(ValueError, match="the model in --init has changed"):
-    traces.prepare(tmp_path, {"a": 1}, policy._replace(params=params))
+    traces.prepare(
+        tmp_path, {"a": 1}, policy._replace(params=params), tokenizer)
   with pytest.raises(ValueError, match="a: 1 -> 2"):
-    traces.prepare(tmp_path, {"a": 2}, policy)
+    traces.prepare(tmp_path, {"a": 2}, policy, tokenizer)
 
 
 class NoRule:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from r1jax.core import io
-from r1jax.core.config import check
+from r1jax.core.config import DataError, check
 
 _GZIP = b"\x1f\x8b"
 # How files that are no UTF-8 text begin, what they are and how to convert them.
@@ -36,7 +36,7 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
   For a file with one JSON array (FILE:NUMBER, JSON) of every element.
 
   Raises:
-    ValueError: the file cannot be read or is no text, or begins as a JSON array
+    DataError: the file cannot be read or is no text, or begins as a JSON array
       but is not valid JSON.
   """
   with reading(path), io.opened(path) as raw:
@@ -61,24 +61,24 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike) -> Iterator[None]:
-  """Turns errors of the file system in the block into ValueErrors."""
+  """Turns errors of the file system in the block into DataErrors."""
   try:
     yield
   except (OSError, EOFError, zlib.error) as error:
-    raise ValueError(
-        f"data={path} cannot be read"
+    raise DataError(
+        f"{path} cannot be read"
         f" ({getattr(error, 'strerror', '') or error}); give JSONL files,"
         " separated by commas") from error
 
 
 def check_text(start: bytes, path: str | os.PathLike) -> None:
-  """Raises ValueError if a file that begins like this is not UTF-8 text."""
+  """Raises DataError if a file that begins like this is not UTF-8 text."""
   for mark, (what, remedy) in _FOREIGN.items():
-    check(not start.startswith(mark), f"data={path} is {what}; {remedy}")
-  check(not start.startswith(_GZIP), f"data={path} is packed by gzip; unpack"
-        " it")
-  check(b"\0" not in start, f"data={path} has null bytes, as UTF-16 text or"
-        " binary files have; save it as UTF-8 text")
+    check(not start.startswith(mark), f"{path} is {what}; {remedy}", DataError)
+  check(not start.startswith(_GZIP), f"{path} is packed by gzip; unpack it",
+        DataError)
+  check(b"\0" not in start, f"{path} has null bytes, as UTF-16 text or binary"
+        " files have; save it as UTF-8 text", DataError)
 
 
 def is_blank(line: bytes) -> bool:
@@ -101,9 +101,9 @@ def _elements(file: IO[bytes], path: str) -> list[tuple[str, bytes]] | None:
     first = text.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")[0]
     lines_of_json = (getattr(error, "msg", "") == "Extra data"
                      and first.strip() not in _OPENINGS)
-    check(lines_of_json, f"data={path} begins as a JSON array but is not valid"
+    check(lines_of_json, f"{path} begins as a JSON array but is not valid"
           f" JSON ({error}); repair it, or give JSON Lines, one row per line"
-          " (jq -c . FILE writes indented rows so)")
+          " (jq -c . FILE writes indented rows so)", DataError)
     return None
   rows = value if isinstance(value, list) else [value]
   return [(f"{path}:{number}", json.dumps(row).encode())

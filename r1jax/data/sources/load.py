@@ -22,7 +22,7 @@ from absl import logging
 from etils import epath
 
 from r1jax.core import io as core_io
-from r1jax.core.config import check
+from r1jax.core.config import DataError, SplitError, check
 from r1jax.core.prompt import Prompt
 from r1jax.data.sources.builders import (
     code,
@@ -74,11 +74,13 @@ def load(
       may end beyond the split's end.
 
   Raises:
-    ValueError: unknown name or split, missing or malformed data.
+    DataError: unknown name, missing data.
+    SplitError: unknown split, or one without prompts.
+    ValueError: malformed data.
   """
   if name not in SOURCES:
-    raise ValueError(f"data={name!r} is unknown; {_hint(name)}choose from"
-                     f" {', '.join(SOURCES)}")
+    raise DataError(f"{name!r} is unknown; {_hint(name)}choose from"
+                    f" {', '.join(SOURCES)}")
   cls = _BUILDERS[SOURCES[name]]
   source = cls.builder_configs[name.rpartition("/")[2]]
   folder = None if source.module else _folder(name, source, data_dir)
@@ -90,7 +92,7 @@ def load(
           config=source.name, data_dir=where, file_format="array_record"),
       folder)
   if split.partition("[")[0] not in builder.info.splits:
-    raise ValueError(
+    raise SplitError(
         f"{name} has no split {split!r}; it has"
         f" {', '.join(builder.info.splits)}"
         + (f" in {folder} (files: {source.needs()})" if folder else ""))
@@ -117,7 +119,7 @@ def _within(name: str, split: str, sizes: Mapping[str, int],
   """The split; a slice cut to the split's size, since tfds raises otherwise.
 
   Raises:
-    ValueError: it is no split or slice, or has no prompts.
+    SplitError: it is no split or slice, or has no prompts.
   """
   cut = split
   if match := re.fullmatch(r"(\w+)\[(\d*):(\d*)\]", split):
@@ -127,10 +129,11 @@ def _within(name: str, split: str, sizes: Mapping[str, int],
   try:
     count = builder.info.splits[cut].num_examples
   except (ValueError, KeyError, AssertionError) as error:
-    raise ValueError(f"split={split!r} of {name} is not a split or a slice of"
-                     " one; write train, test[:100] or test[:10%]") from error
-  check(count > 0, f"split={split!r} of {name} has no prompts; there are "
-        + ", ".join(f"{size} in {part}" for part, size in sizes.items()))
+    raise SplitError(f"{split!r} of {name} is not a split or a slice of one;"
+                     " write train, test[:100] or test[:10%]") from error
+  check(count > 0, f"{split!r} of {name} has no prompts; there are "
+        + ", ".join(f"{size} in {part}" for part, size in sizes.items()),
+        SplitError)
   return cut
 
 
@@ -139,13 +142,13 @@ def _folder(
 ) -> epath.Path:
   needed = f"a folder with its files: {source.needs()}"
   if not data_dir:
-    raise ValueError(f"data={name!r} needs --data_dir=DIR, {needed}")
+    raise DataError(f"{name!r} needs --data_dir=DIR, {needed}")
   folder = source.find(epath.Path(data_dir).expanduser())
   if folder is None:
     inside = source.folder or source.name
-    raise ValueError(
-        f"{name} is neither in {data_dir} nor in {data_dir}/{inside};"
-        f" --data_dir must name {needed}")
+    raise DataError(
+        f"{name} is neither in {data_dir} nor in {data_dir}/{inside}; it needs"
+        f" {needed}")
   return folder
 
 
@@ -183,11 +186,14 @@ def _prepared(
       # tfds prints about downloads; there are none.
       with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_config=config)
-    except OSError:
+    except OSError as error:
       # Another process may have finished the same data set first.
       builder = make()
       if not builder.is_prepared():
-        raise
+        raise OSError(
+            error.errno, f"could not prepare {builder.info.full_name} in"
+            f" {builder.data_dir}: {error.strerror or error};"
+            f" {core_io.remedy(error.errno)}, by XDG_CACHE_HOME") from error
     return builder
 
 

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from r1jax.core.config import check
+from r1jax.core.config import DataError, check
 from r1jax.data.sources import json_rows
 from r1jax.data.sources.sft_rows import ROLES, Message
 
@@ -111,8 +111,8 @@ def file_of(path: str | os.PathLike) -> epath.Path:
   for name in _KNOWN:
     if (path / name).exists():
       return path / name
-  raise ValueError(f"data={path} is a folder without {' or '.join(_KNOWN)};"
-                   " give JSONL files, separated by commas")
+  raise DataError(f"{path} is a folder without {' or '.join(_KNOWN)}; give"
+                  " JSONL files, separated by commas")
 
 
 def _parse(row: dict[str, Any], source: str) -> list[Row]:

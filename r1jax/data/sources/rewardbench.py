@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from r1jax.core.config import check
+from r1jax.core.config import DataError, check
 from r1jax.core.prompt import Message
 from r1jax.data.sources import json_rows
 from r1jax.data.sources.sft_rows import ROLES
@@ -37,7 +37,7 @@ def read(path: str | os.PathLike) -> tuple[int, list[Item]]:
   """(version of RewardBench, 1 or 2; all items).
 
   Raises:
-    ValueError: the file cannot be read, is empty or mixes versions, or a row
+    DataError: the file cannot be read, is empty or mixes versions, or a row
       has neither version's form; the message names it.
   """
   items, versions = [], set()
@@ -46,12 +46,12 @@ def read(path: str | os.PathLike) -> tuple[int, list[Item]]:
     try:
       version, item = _item(json_rows.parse(line), number)
     except ValueError as error:
-      raise ValueError(f"{where}: {error}") from error
+      raise DataError(f"{where}: {error}") from error
     versions.add(version)
     items.append(item)
-  check(bool(items), f"rewardbench={path} has no rows")
-  check(len(versions) == 1, f"rewardbench={path} mixes rows of both versions;"
-        " give one file for each")
+  check(bool(items), f"{path} has no rows", DataError)
+  check(len(versions) == 1, f"{path} mixes rows of both versions; give one file"
+        " for each", DataError)
   return versions.pop(), items
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from r1jax.core import thoughts
-from r1jax.core.config import check
+from r1jax.core.config import DataError, check
 from r1jax.data.sources import json_rows
 
 Message = Mapping[str, Any]  # "role", "content"; "weight" if it is not 1
@@ -179,6 +179,7 @@ def _weight(fields: Mapping[str, Any], whose: str, name: str = "weight"
 
 
 def check_any(path: str | os.PathLike, rows: int) -> None:
-  """Raises ValueError if a file has no rows."""
-  check(rows > 0, f"data={path} is empty: it has no rows. A row is a line such"
-        ' as {"prompt": "...", "completion": "..."} or {"messages": [...]}')
+  """Raises DataError if a file has no rows."""
+  check(rows > 0, f"{path} is empty: it has no rows. A row is a line such as"
+        ' {"prompt": "...", "completion": "..."} or {"messages": [...]}',
+        DataError)

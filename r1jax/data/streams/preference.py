@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from r1jax.core.config import check
+from r1jax.core.config import DataError, check
 from r1jax.core.prompt import ask
 from r1jax.core.types import ConversationBatch
 from r1jax.data.sources import preference_rows
@@ -143,8 +143,9 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
     weights: source -> factor of the loss of its rows; 1 for other sources.
 
   Raises:
-    ValueError: an unknown template, a file that cannot be read, more than 1 %
-      malformed rows, or no example is left.
+    ValueError: an unknown template.
+    DataError: a file that cannot be read, more than 1 % malformed rows, or no
+      example is left.
   """
   # An unknown template is an error, not the fault of every row.
   templates.prompt(ask(""), template, tokenizer)
@@ -178,9 +179,9 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   check(len(bad) <= sft.MALFORMED * total,
         f"{names}: {len(bad)} of {total} rows are malformed, more than"
         f" {sft.MALFORMED:.0%}; repair or remove them:\n  "
-        + "\n  ".join(bad[:_SHOWN]))
+        + "\n  ".join(bad[:_SHOWN]), DataError)
   data = Data(examples, dict(left_out), split, total)
-  check(bool(examples), f"no example is left; {data.explain(names)}")
+  check(bool(examples), f"no example is left; {data.explain(names)}", DataError)
   return data
 
 

@@ -23,9 +23,10 @@ import jax
 import numpy as np
 
 from r1jax.core import io, thoughts
-from r1jax.core.config import check
+from r1jax.core.config import DataError, check
 from r1jax.core.prompt import ask
 from r1jax.core.types import TokenBatch
+from r1jax.data.sources import json_rows
 from r1jax.data.sources.sft_rows import Message, Row, check_any, read
 from r1jax.data.streams import packing
 from r1jax.data.text import chat, templates
@@ -237,9 +238,9 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
       every source; rows without a source count 1.
 
   Raises:
-    ValueError: an unknown template, a file that cannot be read or is empty, an
-      empty answer, a source without weight, more than 1 % malformed rows, or
-      no example is left.
+    ValueError: an unknown template.
+    DataError: a file that cannot be read or is empty, an empty answer, a source
+      without weight, more than 1 % malformed rows, or no example is left.
   """
   # An unknown template is an error, not the fault of every row.
   templates.prompt(ask(""), template, tokenizer)
@@ -272,14 +273,15 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
 
 def check_rows(paths: Sequence[str | os.PathLike], malformed: Sequence[str],
                total: int, kept: int, capacity: int) -> None:
-  """Raises ValueError if too many rows are malformed, or nothing is left."""
+  """Raises DataError if too many rows are malformed, or nothing is left."""
   listed = "\n  ".join(malformed[:_SHOWN])
   check(len(malformed) <= MALFORMED * total,
         f"{len(malformed)} of {total} rows are malformed, more than"
-        f" {MALFORMED:.0%}; repair or remove them:\n  {listed}")
+        f" {MALFORMED:.0%}; repair or remove them:\n  {listed}", DataError)
   check(kept > 0,
         f"{', '.join(map(str, paths))}: none of {total} rows fits a row of"
-        f" {capacity} tokens; raise --row_length or give other files")
+        f" {capacity} tokens; raise --row_length or give other files",
+        DataError)
 
 
 class Malformed(ValueError):
@@ -292,7 +294,7 @@ def checked(where: str, row: Row | str, template: str, tokenizer: Tokenizer
 
   Raises:
     Malformed: the row is malformed and may be left out.
-    ValueError: an answer is empty, which is never left out silently.
+    DataError: an answer is empty, which is never left out silently.
   """
   if isinstance(row, str):
     raise Malformed(f"{where}: {row}")
@@ -302,7 +304,7 @@ def checked(where: str, row: Row | str, template: str, tokenizer: Tokenizer
   except ValueError as error:
     raise Malformed(f"{where}: {error}") from error
   check(all(m["content"].strip() for m in messages if m["role"] == "assistant"),
-        f"{where}: an answer is empty; remove the row")
+        f"{where}: an answer is empty; remove the row", DataError)
   try:
     return dialogues(messages, template, tokenizer)
   except ValueError as error:
@@ -342,9 +344,12 @@ def digest(path: str | os.PathLike) -> str:
   """Digest of a file's contents, 16 hex digits.
 
   A run is only resumed with the same data.
+
+  Raises:
+    DataError: the file cannot be read.
   """
   hasher = hashlib.sha256()
-  with io.opened(path) as file:
+  with json_rows.reading(path), io.opened(path) as file:
     while block := file.read(2**20):
       hasher.update(block)
   return hasher.hexdigest()[:16]
@@ -355,12 +360,13 @@ def weight_of(where: str, source: str, weights: Mapping[str, float] | None
   """The factor of the loss of a row from `source`.
 
   Raises:
-    ValueError: `weights` lacks the source; the message begins with `where`.
+    DataError: `weights` lacks the source; the message begins with `where`.
   """
   if not weights or not source:
     return 1.0
   check(source in weights, f"{where}: source {source!r} has no weight; add"
-        f" {source}:1 to --source_weights, which has {', '.join(weights)}")
+        f" {source}:1 to --source_weights, which has {', '.join(weights)}",
+        DataError)
   return weights[source]
 
 

@@ -21,7 +21,7 @@ import grain
 import numpy as np
 
 from r1jax.core import io
-from r1jax.core.config import check
+from r1jax.core.config import DataError, check
 from r1jax.core.prompt import ask
 from r1jax.data.sources import json_rows, sft_rows
 from r1jax.data.sources.sft_rows import Row
@@ -55,7 +55,7 @@ class Reader:
 
     Raises:
       sft.Malformed: the row is malformed and may be left out.
-      ValueError: an answer is empty.
+      DataError: an answer is empty.
     """
     row = sft_rows.parsed(line)
     dialogues = sft.checked(where, row, self.template, self.tokenizer)
@@ -80,7 +80,7 @@ class Lines:
     """Reads a file's offsets.
 
     Raises:
-      ValueError: the file cannot be read, or is no text.
+      DataError: the file cannot be read, or is no text.
     """
     starts, at = [np.zeros(1, np.int64)], 0
     with json_rows.reading(path), io.opened(path) as file:
@@ -172,7 +172,7 @@ class _Scan:
       except sft.Malformed as error:
         scan["malformed"].append(str(error))
         continue
-      except ValueError as error:
+      except DataError as error:
         return {"error": str(error)}
       at, _ = sources.setdefault(row.source, (len(sources), where))
       unread |= row.unread
@@ -198,7 +198,8 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
     quiet: shows no progress.
 
   Raises:
-    ValueError: as `sft.load`; or a file is one JSON value, not JSON Lines.
+    ValueError, DataError: as `sft.load`; or a file is one JSON value, not JSON
+      Lines.
   """
   # An unknown template is an error, not the fault of every row.
   templates.prompt(ask(""), template, tokenizer)
@@ -207,9 +208,9 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
   for lines in files:
     opening = lines.opening()
     sft_rows.check_any(lines.path, len(opening))
-    check(not json_rows.is_whole(opening), f"data={lines.path} is one JSON"
-          " value; with --workers give JSON Lines, one row per line (jq -c"
-          " '.[]' FILE writes them), or omit --workers")
+    check(not json_rows.is_whole(opening), f"{lines.path} is one JSON value;"
+          " with --workers give JSON Lines, one row per line (jq -c '.[]' FILE"
+          " writes them), or omit --workers", DataError)
   tasks = tuple((which, first) for which, lines in enumerate(files)
                 for first in range(0, len(lines), _LINES))
   total, too_long, trained = 0, 0, 0
@@ -221,7 +222,7 @@ def load(paths: Sequence[str | os.PathLike], tokenizer: Tokenizer,
                 quiet=quiet) as progress, contextlib.closing(
                     sft.ahead(scans, workers)) as pieces:
     for scan in pieces:
-      check("error" not in scan, scan.get("error", ""))
+      check("error" not in scan, scan.get("error", ""), DataError)
       total += scan["rows"]
       malformed += scan["malformed"]
       sources |= {source for source, _ in scan["sources"]}

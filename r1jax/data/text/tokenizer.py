@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io as bytes_io
 import os
 import re
@@ -224,6 +225,14 @@ def keep(tokenizer: Tokenizer, workdir: str | os.PathLike) -> None:
   for name, data in tokenizer.files.items():
     if not (folder / name).exists():
       io.write_bytes(folder / name, data)
+
+
+def digest(tokenizer: Tokenizer) -> str:
+  """A short hash of the files that define the tokenizer."""
+  hasher = hashlib.sha256()
+  for name, data in sorted(tokenizer.files.items()):
+    hasher.update(f"{name} {len(data)}\n".encode() + data)
+  return hasher.hexdigest()[:16]
 
 
 def train(

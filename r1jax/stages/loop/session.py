@@ -15,6 +15,7 @@ from r1jax.accounting import cost
 from r1jax.checkpoint import faults, retention
 from r1jax.checkpoint.manager import Manager
 from r1jax.checkpoint.midway import Midway
+from r1jax.core import io
 from r1jax.core.config import check
 from r1jax.core.lock import Lock
 from r1jax.core.types import TokenBatch
@@ -33,7 +34,9 @@ T = TypeVar("T")
 Metrics = Mapping[str, float] | Callable[[], Mapping[str, float]]
 # A schedule over all steps changes when a run gets longer.
 _REMEDIES = {"optimizer.total_steps": "to train longer with the former schedule"
-             " and then its last rate, give --optimizer.total_steps={}"}
+             " and then its last rate, give --optimizer.total_steps={}",
+             "optimizer.warmup_steps": "to train longer with the former warm-up"
+             " give --optimizer.warmup_steps={}"}
 Batch = TokenBatch | Callable[[], TokenBatch] | None
 
 
@@ -247,9 +250,10 @@ class Session:
       with contextlib.suppress(Exception):  # it may fail for the same reason
         for step, metrics, _ in self._pending:
           self.log(step, _numbers(metrics))
-    if self.writer:
-      self.writer.close()
-    self._cost.write()
+    if self._is_there():
+      if self.writer:
+        self.writer.close()
+      self._cost.write()
     if isinstance(error, KeyboardInterrupt):
       return  # at once, without waiting for pending writes
     if error is not None and jax.process_count() > 1:
@@ -297,11 +301,15 @@ class Session:
     Raises:
       FloatingPointError: three updates in a row were skipped.
       OSError: the log or a checkpoint cannot be written.
+      ValueError: the folder was removed meanwhile.
     """
     self._pending.append((step, metrics, batch))
     self.stopped = self.preemption.requested()
     if self._lock:
       self._lock.check()
+      check(self._is_there(), f"{self.workdir} is gone: it was removed or moved"
+            " while the run was going on, so it stops; put it back, and the"
+            " same command resumes")
     # Saving blocks until the arrays are copied, so it happens only when due.
     saves = (self.stopped or step == self.total or self.manager.due(step)
              or not callable(metrics) and self.manager.improves(metrics))
@@ -325,6 +333,11 @@ class Session:
                         " same command resumes")
     watchdog.mark(f"step {step}")
     return self.stopped
+
+  def _is_there(self) -> bool:
+    """Whether the folder still exists; writing would make it anew."""
+    path = self.workdir / workdir_lib.CONFIG
+    return io.is_remote(path) or path.exists()
 
   def save_inside(self, step: int, arrays: Any, host: dict[str, Any],
                   local: Any = None, *, after: str) -> None:

@@ -16,6 +16,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ from r1jax.sharding import processes
 
 _WAIT = 10_000  # milliseconds that one request to the store may block
 _AGREE = 300_000  # ms within which all processes must have heard of a signal
+_CLEANING = 10.0  # seconds in which a further SIGTERM disturbs no clean-up
 _count = itertools.count()  # all processes enter their blocks in the same order
 _told = threading.Event()  # set when a loop of this process was told to stop
 
@@ -34,6 +36,31 @@ _told = threading.Event()  # set when a loop of this process was told to stop
 def stopped() -> bool:
   """Whether any loop of this process was told to stop by a signal."""
   return _told.is_set()
+
+
+class Terminated(BaseException):
+  """SIGTERM while no loop was there to save first."""
+
+
+def end_cleanly() -> None:
+  """From now on SIGTERM raises `Terminated` where no `Preemption` catches it.
+
+  Without a handler it would end the process at once, and leave half-written
+  files and a status that says nothing of running the command again.
+  """
+  process, last = os.getpid(), -_CLEANING
+
+  def catch(number: int, frame: types.FrameType | None) -> None:
+    nonlocal last
+    if os.getpid() != process:  # a fork ends as without a handler
+      signal.signal(number, signal.SIG_DFL)
+      os.kill(os.getpid(), number)
+    elif time.monotonic() - last > _CLEANING:
+      last = time.monotonic()
+      raise Terminated("SIGTERM: stopped; what is complete stays, the same"
+                       " command does the rest")
+
+  signal.signal(signal.SIGTERM, catch)
 
 
 class Preemption:

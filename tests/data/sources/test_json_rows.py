@@ -34,7 +34,7 @@ def read(path):
 def test_what_is_no_text_says_what_it_is(tmp_path, data, message):
   path = tmp_path / "x.jsonl"
   path.write_bytes(data)
-  with pytest.raises(ValueError, match=f"data={path} .*{message}"):
+  with pytest.raises(ValueError, match=f"^{path} .*{message}"):
     read(path)
 
 

@@ -293,6 +293,21 @@ def test_a_save_that_fails_says_what_is_lost(tmp_path, monkeypatch):
       save_inside(session, 3, "an update")
 
 
+def test_a_folder_that_is_moved_away_ends_the_run(tmp_path):
+  """Otherwise it would go on in a folder without a config."""
+  run = tmp_path / "run"
+  with pytest.raises(ValueError, match=f"{run} is gone: .* put it back"):
+    with toy.opened(run) as session:
+      for step in (1, 2):
+        toy.finish(session, step)
+      session.manager.wait()
+      run.rename(tmp_path / "moved")
+      toy.finish(session, 3)
+  assert not run.exists()
+  (tmp_path / "moved").rename(run)
+  assert toy.train(run).step == 4 and rows(run) == [1, 2, 3, 4]
+
+
 def damage(folder):
   """Takes a file from a checkpoint, and gives what is left."""
   next((folder / "arrays").glob("d/*")).unlink()

@@ -98,7 +98,7 @@ def _create():
     import reasoning_gym
   except ModuleNotFoundError:
     raise ValueError(
-        "data='gym' needs reasoning-gym (and a C compiler for one of its"
+        "'gym' needs reasoning-gym (and a C compiler for one of its"
         " dependencies): pip install -e '.[puzzles]'") from None
 
   version = importlib.metadata.version("reasoning-gym")

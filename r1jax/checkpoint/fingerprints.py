@@ -1,4 +1,4 @@
-"""Fingerprints of the files and folders that a stage reads."""
+"""Fingerprints of the files and folders that a command reads."""
 
 from __future__ import annotations
 
@@ -63,6 +63,14 @@ def of(name: str) -> str | None:
       digest.update(f"{file.relative_to(top)} {file.stat().length}\n".encode())
       digest.update(hashlib.sha256(head).digest())
   return digest.hexdigest()[:16] if any_file else None
+
+
+def of_model(init: str) -> str | None:
+  """`of` the model in --init; of a run only that checkpoint, if it is named."""
+  kind, _, what = init.partition(":")
+  folder, step = workdir.named(what)
+  return of(f"{folder}/checkpoints/{step}" if kind == "orbax" and step
+            else init)
 
 
 def _files(path: epath.Path) -> Iterator[epath.Path]:

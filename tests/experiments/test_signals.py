@@ -1,0 +1,81 @@
+"""Signals at odd moments: a command says what became of it, and goes on."""
+
+import json
+import signal
+
+import pytest
+
+from r1jax.sharding import watchdog
+from tests.experiments.calls import calls
+from tests.experiments.test_commands import TINY, contents, succeeds
+from tests.stages.test_resume import measured
+
+
+@pytest.mark.parametrize("sent,status,said", [
+    ("SIGTERM", watchdog.AGAIN, "SIGTERM: stopped; what is complete stays,"),
+    ("SIGTERM,SIGTERM", watchdog.AGAIN, "SIGTERM: stopped; what is complete"),
+    ("SIGINT", -signal.SIGINT, "Ctrl-C: stopped; what is complete stays\n")])
+def test_it_cleans_up_and_says_so_in_a_line(tmp_path, sent, status, said):
+  call, = calls("tests.experiments.signalled", [
+      f"--workdir={tmp_path}", f"--signals={sent}"])
+  assert call.status == status, call.err
+  assert (tmp_path / "cleaned").exists()
+  assert said in call.err and call.err.strip().count("\n") == 0, call.err
+
+
+def interrupted(experiment, line, at, **environment):
+  """The call of an experiment that is told to stop at MODULE:FUNCTION|CALL."""
+  call, = calls("tests.experiments.interrupted", line,
+                INTERRUPTED=f"{experiment}|{at}", **environment)
+  assert "Traceback" not in call.err, call.err
+  return call
+
+
+# Moments in the loop itself are those of tests/stages/test_resume.py.
+MOMENTS = {
+    "loading": "r1jax.stages.weights:load|1|SIGTERM",
+    "compiling": "jax._src.compiler:compile_or_get_cached|25|SIGTERM,SIGTERM",
+    "reporting": "experiments.train_grpo:report|1|SIGTERM"}
+
+
+def test_wherever_training_is_stopped_it_goes_on(
+    model_file, questions, cache, tmp_path):
+  line = [*TINY, f"--init=file:{model_file}", "--data=gsm8k",
+          f"--data_dir={questions}", "--steps=2", "--eval_every=1"]
+  whole, = calls("experiments.train_grpo", [
+      *line, f"--workdir={tmp_path / 'whole'}"], XDG_CACHE_HOME=str(cache))
+  succeeds(whole)
+  for name, at in MOMENTS.items():
+    run = tmp_path / name
+    call = interrupted("train_grpo", [*line, f"--workdir={run}"], at,
+                       XDG_CACHE_HOME=str(cache))
+    assert call.status == watchdog.AGAIN, (name, call)
+    again, = calls("experiments.train_grpo", [*line, f"--workdir={run}"],
+                   XDG_CACHE_HOME=str(cache))
+    succeeds(again)
+    assert measured(run) == measured(tmp_path / "whole"), name
+
+
+def test_half_an_export_or_import_is_not_left(model_file, tmp_path):
+  out, run = tmp_path / "out", tmp_path / "run"
+  lines = {"export_hf": [f"--init=file:{model_file}", f"--out={out}",
+                         "--shard_gb=0.00002"],
+           "import_hf": [f"--from={out}", f"--workdir={run}"]}
+  close = "r1jax.checkpoint.manager:Manager.close|1|SIGTERM,SIGTERM"
+  for experiment, at in (
+      ("export_hf", "safetensors.numpy:save_file|2|SIGTERM"),
+      ("export_hf", "safetensors.numpy:save_file|2|SIGINT"),
+      ("import_hf", "r1jax.checkpoint.hf_files:Folder.read|3|SIGTERM"),
+      ("import_hf", close)):
+    if experiment == "import_hf" and not out.exists():
+      succeeds(*calls("experiments.export_hf", lines["export_hf"]))
+    call = interrupted(experiment, lines[experiment], at)
+    ctrl_c = "SIGINT" in at
+    assert call.status == (-signal.SIGINT if ctrl_c else watchdog.AGAIN), call
+    assert "stopped; what is complete stays" in call.err
+    assert [path.name for path in tmp_path.iterdir()
+            if path.name not in ("out", "run")] == []
+  succeeds(*calls("experiments.import_hf", lines["import_hf"]))
+  assert json.loads((run / "config.json").read_text())["config"]["model"]
+  assert [path.name for path in (run / "checkpoints").iterdir()] == ["0"]
+  assert contents(run / "checkpoints/0")
