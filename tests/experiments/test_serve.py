@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 
+from tests import processes
 from tests.experiments.calls import ROOT, calls
 from tests.experiments.test_commands import fails
 
@@ -27,10 +28,11 @@ def test_other_machines_need_a_token(model_file):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_answers_until_a_signal(model_file, number):
+  alone = {k: v for k, v in os.environ.items() if k != "PJRT_NPROC"}
   with subprocess.Popen(
       [sys.executable, "-m", "experiments.serve", f"--init=file:{model_file}",
        "--port=0", "--name=tiny", "--context=64", "--max_rows=2"], cwd=ROOT,
-      env=os.environ | {"JAX_PLATFORMS": "cpu"}, text=True,
+      env=alone | {"XLA_FLAGS": processes.xla_flags()}, text=True,
       stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
     try:
       line = server.stdout.readline()
