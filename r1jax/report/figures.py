@@ -371,7 +371,7 @@ def smooth(
   steps, values = series(rows, key)
   mean = running(values, len(values) // 40)
   axes.plot(steps, values, color=colour, alpha=0.25, lw=1.0)
-  axes.plot(steps, mean, color=colour)
+  axes.plot(steps, mean, color=colour, marker="o" if len(steps) == 1 else "")
   return steps, mean
 
 

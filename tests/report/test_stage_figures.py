@@ -32,6 +32,14 @@ def drawn(monkeypatch, draw, *args, **kwargs):
   return kept[-1]
 
 
+def test_a_run_of_one_step_is_a_point(tmp_path, monkeypatch):
+  """A line through it would be no ink at all."""
+  marks = [drawn(monkeypatch, stage_figures.self_evolution, metrics(n), EVALS,
+                 tmp_path / "a.png", accuracy=TRUTHS[:1]
+                 ).axes[1].lines[-1].get_marker() for n in (1, 2)]
+  assert marks[0] == "o" and marks[1] in ("", "None")
+
+
 def test_distance_is_the_root_of_the_divergence_of_an_answer(
     tmp_path, monkeypatch):
   rows = metrics(**{"policy/kl": lambda s: 0.01 * s})
