@@ -108,6 +108,8 @@ PRESET = flags.DEFINE_enum(
     "Workload: model, questions, samples and lengths of a step.")
 REPS = flags.DEFINE_integer(
     "reps", 3, "Steps measured after a warm-up.", lower_bound=1)
+MAX_ROWS = flags.DEFINE_integer(
+    "max_rows", 0, "Most samples decoded at once; 0 for all.", lower_bound=0)
 MICRO_ROWS = flags.DEFINE_integer(
     "micro_rows", None, "Packed rows of a micro-batch; default: the"
     " workload's.")
@@ -129,7 +131,7 @@ class Bench:
         optimizer=OptimizerConfig(lr=1e-4, b2=0.95))
     self.engine = Engine(first.model, SamplingConfig(
         temperature=self.cfg.temperature, max_new_tokens=work.new),
-        frozenset(), mesh)
+        frozenset(), mesh, max_rows=MAX_ROWS.value)
     self.learner = Learner(self.cfg, weights.Handover(first), mesh)
     self.prompts = np.random.default_rng(1).integers(
         0, first.model.cfg.vocab_size, (work.questions, work.prompt), np.int32)

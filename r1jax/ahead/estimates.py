@@ -50,8 +50,9 @@ def transient(model: Model, cfg: AheadConfig, mesh: Mesh,
   made = {
       "reshard": {"the decoding copy": size(arrays.decoding)},
       "prefill": {
-          # Prompts that are read in parts go through layers written out.
-          "the layers' parameters, stacked": size(stacks) * (prompts <= PART),
+          # A prompt that is read in parts goes through layers written out.
+          "the layers' parameters, stacked": (
+              size(stacks) * (cfg.prompt <= PART)),
           "the prompts' cache": inserted - cache,
           "a layer's activations": math.ceil(
               layer * min(prompts, PART) / tokens)},

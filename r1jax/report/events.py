@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
-import tensorboardX
 from etils import epath
-from tensorboardX import record_writer
 
 from r1jax.core import io
+
+if TYPE_CHECKING:
+  import tensorboardX
 
 _SCHEME = "r1jax"  # prefix of a path that makes tensorboardX write by `File`
 
@@ -27,6 +29,11 @@ def summaries(workdir: str | os.PathLike, purge_step: int
     purge_step: TensorBoard drops events of this and later steps from earlier
       files.
   """
+  # Imported here: it imports torch, if that is installed, which takes seconds
+  # that commands without events need not spend.
+  import tensorboardX
+  from tensorboardX import record_writer
+  record_writer.register_writer_factory(_SCHEME, _Files())
   return tensorboardX.SummaryWriter(
       f"{_SCHEME}:{os.fspath(workdir)}", purge_step=purge_step, flush_secs=30)
 
@@ -74,6 +81,3 @@ class _Files:
     if not io.is_remote(path):
       epath.Path(path.removeprefix(f"{_SCHEME}:")).mkdir(
           parents=True, exist_ok=True)
-
-
-record_writer.register_writer_factory(_SCHEME, _Files())

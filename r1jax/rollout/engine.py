@@ -35,13 +35,15 @@ from r1jax.core.types import Rollout
 from r1jax.models.model import Model, Params
 from r1jax.ops import attention
 from r1jax.rollout import prompts as prompts_lib
-from r1jax.rollout.programs import CHUNK, NO_DRAFTS, Programs, Rows
+from r1jax.rollout.programs import CHUNK, NO_DRAFTS, PART, Programs, Rows
 from r1jax.rollout.prompts import Prompts
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.rollout.slots import Asked, Harvest, Slots
 from r1jax.sharding import processes, rules
 
-PREFILL = 32_768  # most tokens of one prefill of a lane, padding included
+# Most tokens of one prefill of a lane, padding included. A longer prompt is
+# prefilled alone, in parts.
+PREFILL = PART
 FIRST_SLOTS = 128  # of a new KV cache, per row
 # A batch is halved down to SMALLEST_BATCH rows, or to FEWEST if completions may
 # have LONG tokens or more.
@@ -374,8 +376,8 @@ class Engine:
     axes = run.axes(rows).cache
     cache = sum(jax.tree.leaves(jax.tree.map(
         self._bytes, axes, rows.cache, is_leaf=rules.is_axes)))
-    # A layer exists twice while it grows; float32 logits exist three times:
-    # themselves, their exponentials and a copy.
+    # A layer exists twice while it grows; float32 logits exist three times
+    # with a nucleus: themselves, their exponentials and a copy.
     return cache * (1 + 1 / self.model.cfg.n_layers) + (
         3 * 4 * self.model.cfg.vocab_size)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +53,8 @@ def sample(logits_BV: jax.Array, keys_B: jax.Array, temperature: float,
 
   Each row uses one uniform number from its own key, so it does not depend on
   the other rows. Rounding never selects a token outside the nucleus or of
-  probability 0.
+  probability 0. The logits are read once for their maximum and once for the
+  draw and its log-probability; only a nucleus stores arrays of their size.
 
   Args:
     logits_BV: any float dtype; computed in float32.
@@ -64,15 +67,21 @@ def sample(logits_BV: jax.Array, keys_B: jax.Array, temperature: float,
     (tokens int32 [B], float32 log-probabilities [B] under the distribution
     sampled from; if greedy, under that of temperature 1).
   """
-  logits_BV = _shifted(logits_BV, vocab) / (temperature or 1.0)
-  weights_BV = jnp.exp(logits_BV)
+  blocks = _blocks(logits_BV, vocab)
+  best_B = jnp.max(blocks, (1, 2))
   if temperature == 0:
-    tokens_B = jnp.argmax(logits_BV, -1).astype(jnp.int32)
-  else:
-    if top_p < 1:
-      weights_BV = nucleus(weights_BV, top_p)
-    tokens_B = invert(weights_BV, jax.vmap(jax.random.uniform)(keys_B))
-  return tokens_B, _logprobs(logits_BV, weights_BV, tokens_B)
+    weigh = functools.partial(_weights, best_B, 1.0, 0.0)
+    tokens_B = _argmax(blocks)
+    return tokens_B, _logprobs(blocks, tokens_B, _total(weigh(blocks)),
+                               best_B, 1.0)
+  weigh = functools.partial(_weights, best_B, temperature)
+  least = 0.0
+  if top_p < 1:
+    least = nucleus(weigh(0.0, blocks), top_p)
+  tokens_B, total_B = invert(
+      blocks, jax.vmap(jax.random.uniform)(keys_B),
+      functools.partial(weigh, least))
+  return tokens_B, _logprobs(blocks, tokens_B, total_B, best_B, temperature)
 
 
 def sample_each(logits_BV: jax.Array, keys_B: jax.Array,
@@ -84,72 +93,58 @@ def sample_each(logits_BV: jax.Array, keys_B: jax.Array,
     logits_BV, keys_B, vocab: as in `sample`.
     temperature_B, top_p_B: float32.
   """
+  blocks = _blocks(logits_BV, vocab)
+  best_B = jnp.max(blocks, (1, 2))
   greedy_B = temperature_B == 0
   cut_B = (top_p_B < 1) & ~greedy_B
-  logits_BV = (_shifted(logits_BV, vocab)
-               / jnp.where(greedy_B, 1.0, temperature_B)[:, None])
-  whole_BV = jnp.exp(logits_BV)
-  weights_BV = jax.lax.cond(  # the nucleus costs more than everything else
+  scale_B = jnp.where(greedy_B, 1.0, temperature_B)
+  weigh = functools.partial(_weights, best_B, scale_B)
+  least_B = jax.lax.cond(  # the nucleus costs more than everything else
       jnp.any(cut_B), lambda: jnp.where(
-          cut_B[:, None], nucleus(whole_BV, top_p_B), whole_BV),
-      lambda: whole_BV)
-  tokens_B = jnp.where(
-      greedy_B, jnp.argmax(logits_BV, -1).astype(jnp.int32),
-      invert(weights_BV, jax.vmap(jax.random.uniform)(keys_B)))
-  return tokens_B, _logprobs(logits_BV, weights_BV, tokens_B)
+          cut_B, nucleus(weigh(0.0, blocks), top_p_B), 0.0),
+      lambda: jnp.zeros_like(best_B))
+  tokens_B, total_B = invert(
+      blocks, jax.vmap(jax.random.uniform)(keys_B),
+      functools.partial(weigh, least_B))
+  tokens_B = jnp.where(greedy_B, _argmax(blocks), tokens_B)
+  return tokens_B, _logprobs(blocks, tokens_B, total_B, best_B, scale_B)
 
 
-def _shifted(logits_BV: jax.Array, vocab: int) -> jax.Array:
-  """float32 logits minus each row's maximum; -inf for ids from `vocab` on."""
-  logits_BV = logits_BV.astype(jnp.float32)
-  if 0 < vocab < logits_BV.shape[-1]:
-    known_V = jnp.arange(logits_BV.shape[-1]) < vocab
-    logits_BV = jnp.where(known_V, logits_BV, -jnp.inf)
-  # Before the division by the temperature, which could overflow otherwise.
-  return logits_BV - jnp.max(logits_BV, -1, keepdims=True)
-
-
-def _logprobs(logits_BV, weights_BV, tokens_B):
-  """Log-probabilities of the tokens under the weights' distribution."""
-  token_logits_B = jnp.take_along_axis(logits_BV, tokens_B[:, None], -1)[:, 0]
-  return token_logits_B - jnp.log(_total(_blocks(weights_BV)))
-
-
-def nucleus(weights_BV: jax.Array, top_p: float | jax.Array) -> jax.Array:
-  """The weights with 0 outside the nucleus (arXiv:1904.09751).
+def nucleus(blocks_BKN: jax.Array, top_p: float | jax.Array) -> jax.Array:
+  """The least weight that the nucleus keeps (arXiv:1904.09751).
 
   A token is kept if the likelier tokens together have less than `top_p`: the
   smallest set that reaches `top_p`, with all tokens that tie with its last
-  member. The least weight kept is found by bisection over the 2^30 floats in
-  [0, 1], which takes 30 sums; sorting costs far more. A rounded sum of
-  non-negative terms never grows when terms are set to 0, so the bisection is
-  consistent.
+  member. The least weight is found by bisection over the 2^30 floats in [0, 1],
+  which takes 30 sums; sorting costs far more. A rounded sum of non-negative
+  terms never grows when terms are set to 0, so the bisection is consistent.
 
   Args:
-    weights_BV: float32 in [0, 1], the largest of each row 1.
+    blocks_BKN: float32 weights in [0, 1], the largest of each row 1; see
+      `_blocks`.
     top_p: in (0, 1), a scalar or [B].
 
   Returns:
-    float32 [B, V].
+    float32 [B].
   """
-  blocks = _blocks(weights_BV)
-  goal_B = top_p * _total(blocks)
+  goal_B = top_p * _total(blocks_BKN)
 
   def halve(_, bounds):
     low_B, high_B = bounds
     middle_B = (low_B + high_B) // 2
-    above = blocks > _float(middle_B)[:, None, None]
-    enough_B = _total(jnp.where(above, blocks, 0.0)) < goal_B
+    above = blocks_BKN > _float(middle_B)[:, None, None]
+    enough_B = _total(jnp.where(above, blocks_BKN, 0.0)) < goal_B
     return (jnp.where(enough_B, low_B, middle_B + 1),
             jnp.where(enough_B, middle_B, high_B))
 
-  low_B = jnp.zeros(len(weights_BV), jnp.int32)
-  one_B = jax.lax.bitcast_convert_type(jnp.ones(len(weights_BV)), jnp.int32)
-  _, least_B = jax.lax.fori_loop(0, 30, halve, (low_B, one_B))
-  return jnp.where(weights_BV >= _float(least_B)[:, None], weights_BV, 0.0)
+  low_B = jnp.zeros(len(blocks_BKN), jnp.int32)
+  one_B = jax.lax.bitcast_convert_type(jnp.ones(len(blocks_BKN)), jnp.int32)
+  return _float(jax.lax.fori_loop(0, 30, halve, (low_B, one_B))[1])
 
 
-def invert(weights_BV: jax.Array, u_B: jax.Array) -> jax.Array:
+def invert(blocks_BKN: jax.Array, u_B: jax.Array,
+           weigh: Callable[[jax.Array], jax.Array]
+           ) -> tuple[jax.Array, jax.Array]:
   """The first token at which the cumulative weight exceeds u times the total.
 
   It first selects a block, then a token of it, so that running sums are short:
@@ -157,17 +152,46 @@ def invert(weights_BV: jax.Array, u_B: jax.Array) -> jax.Array:
   weights only; rounding can only move the boundary between two of these.
 
   Args:
-    weights_BV: float32, not negative, with a positive one in every row.
+    blocks_BKN: float32, what `weigh` makes weights of; see `_blocks`.
     u_B: float32 in [0, 1).
+    weigh: weights float32, not negative, with a positive one in every row, of
+      blocks [B, K, N] or of one block of each row [B, N]. It is called for
+      both, so that the weights of all blocks need not be stored.
 
   Returns:
-    int32 [B].
+    (tokens int32 [B], sums of all weights float32 [B]).
   """
-  blocks = _blocks(weights_BV)
-  sums = jnp.sum(blocks, -1)
-  block_B, rest_B = _first_above(sums, u_B * jnp.cumsum(sums, -1)[:, -1])
-  inside = jnp.take_along_axis(blocks, block_B[:, None, None], 1)[:, 0]
-  return block_B * BLOCK + _first_above(inside, rest_B)[0]
+  sums_BK = jnp.sum(weigh(blocks_BKN), -1)
+  # A sum of the sums would be merged with them into a second pass.
+  total_B = jnp.cumsum(sums_BK, -1)[:, -1]
+  block_B, rest_B = _first_above(sums_BK, u_B * total_B)
+  inside_BN = weigh(jnp.take_along_axis(
+      blocks_BKN, block_B[:, None, None], 1)[:, 0])
+  return block_B * BLOCK + _first_above(inside_BN, rest_B)[0], total_B
+
+
+def _weights(best_B, temperature, least, logits):
+  """exp((logits - best) / temperature), 0 if below `least`; logits [B, ...].
+
+  `temperature` and `least` are scalars or [B].
+  """
+  best, temperature, least = (
+      jnp.reshape(x, (-1,) + (1,) * (logits.ndim - 1))
+      for x in (best_B, temperature, least))
+  # The maximum is subtracted before the division, which could overflow.
+  weights = jnp.exp((logits - best) / temperature)
+  return jnp.where(weights >= least, weights, 0.0)
+
+
+def _logprobs(blocks, tokens_B, total_B, best_B, temperature):
+  """Log-probabilities of tokens under the distribution of the weights."""
+  rows_B = jnp.arange(len(blocks))
+  logits_B = blocks[rows_B, tokens_B // BLOCK, tokens_B % BLOCK]
+  return (logits_B - best_B) / temperature - jnp.log(total_B)
+
+
+def _argmax(blocks):
+  return jnp.argmax(blocks.reshape(len(blocks), -1), -1).astype(jnp.int32)
 
 
 def _first_above(weights, at_B):
@@ -188,10 +212,15 @@ def _first_above(weights, at_B):
   return first[:, 0].astype(jnp.int32), at_B - before[:, 0]
 
 
-def _blocks(weights_BV):
-  """[B, V] -> [B, blocks, BLOCK], padded with zeros."""
-  rows, vocab = weights_BV.shape
-  padded = jnp.pad(weights_BV, ((0, 0), (0, -vocab % BLOCK)))
+def _blocks(logits_BV, vocab: int):
+  """float32 [B, V] -> [B, K, BLOCK]; -inf for ids from `vocab` on and padding.
+  """
+  logits_BV = logits_BV.astype(jnp.float32)
+  rows, size = logits_BV.shape
+  if 0 < vocab < size:
+    logits_BV = jnp.where(jnp.arange(size) < vocab, logits_BV, -jnp.inf)
+  padded = jnp.pad(logits_BV, ((0, 0), (0, -size % BLOCK)),
+                   constant_values=-jnp.inf)
   return padded.reshape(rows, -1, BLOCK)
 
 

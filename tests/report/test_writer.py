@@ -1,6 +1,9 @@
 import errno
 import io
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -78,6 +81,15 @@ def test_tensorboard_has_the_scalars(tmp_path):
         found[value.tag] = (event.step, value.simple_value)
       data = data[16 + length:]
   assert found == {"reward/accuracy": (7, 0.25)}
+
+
+def test_importing_it_takes_no_torch():
+  """tensorboardX imports torch, which takes longer than all the rest."""
+  done = subprocess.run(
+      [sys.executable, "-c", "import sys; from r1jax.report import writer;"
+       " sys.exit('torch' in sys.modules or 'tensorboardX' in sys.modules)"],
+      cwd=pathlib.Path(__file__).parents[2])
+  assert done.returncode == 0
 
 
 def test_events_that_find_no_room_are_said_once(caplog):

@@ -100,6 +100,23 @@ def test_what_lies_beyond_a_tokenizer_is_never_drawn(temperature, top_p):
     assert sample(logits, keys, temperature, top_p, vocab)[0].max() > 5
 
 
+def in_blocks(weights_BV):
+  """[B, V] -> [B, K, BLOCK], padded with zeros."""
+  return jnp.pad(weights_BV, ((0, 0), (0, -weights_BV.shape[1] % BLOCK))
+                 ).reshape(len(weights_BV), -1, BLOCK)
+
+
+def cut(weights_BV, top_p):
+  """The weights with 0 outside the nucleus."""
+  least_B = nucleus(in_blocks(weights_BV), top_p)
+  return jnp.where(weights_BV >= least_B[:, None], weights_BV, 0.0)
+
+
+def inverted(weights_BV, u_B):
+  """Tokens drawn by the weights."""
+  return invert(in_blocks(weights_BV), u_B, lambda weights: weights)[0]
+
+
 def flat():
   """Weights of a whole vocabulary without any likely token, [1, V]."""
   logits = np.random.default_rng(100).gumbel(size=(1, VOCABULARY))
@@ -145,13 +162,13 @@ def test_the_inversion_of_a_whole_vocabulary(top_p):
   """Against float64, at random numbers and the worst ones."""
   weights_BV = jnp.exp(flat())
   if top_p < 1:
-    weights_BV = nucleus(weights_BV, top_p)
+    weights_BV = cut(weights_BV, top_p)
   weights = np.float64(weights_BV[0])
   u = np.concatenate([
       np.random.default_rng(0).integers(2**23, size=5000) * np.float32(2**-23),
       edges(weights)])
   tokens = np.asarray(jax.jit(jax.vmap(
-      lambda u: invert(weights_BV, u[None])[0]))(u))
+      lambda u: inverted(weights_BV, u[None])[0]))(u))
   assert np.all(weights[tokens] > 0)
   upto = np.cumsum(weights) / weights.sum()
   low = upto[tokens] - weights[tokens] / weights.sum()
@@ -167,23 +184,23 @@ def test_the_inversion_of_a_whole_vocabulary(top_p):
 @pytest.mark.parametrize("top_p", [0.95, 0.3, 1e-6, 1 - 1e-7])
 def test_the_nucleus_of_a_whole_vocabulary(top_p):
   weights_BV = jnp.exp(flat())
-  kept = np.asarray(nucleus(weights_BV, top_p)[0] > 0)
+  kept = np.asarray(cut(weights_BV, top_p)[0] > 0)
   likelier, p = before(weights_BV[0])
   assert kept[np.argmax(p)]
   assert np.all(likelier[kept] < top_p + ROUNDING)
   assert np.all(likelier[~kept] >= top_p - ROUNDING)
   np.testing.assert_array_equal(
-      nucleus(weights_BV, top_p)[0], np.where(kept, weights_BV[0], 0))
+      cut(weights_BV, top_p)[0], np.where(kept, weights_BV[0], 0))
 
 
 def test_tokens_alike_are_kept_together():
   """And a token likelier than the last one needed is kept without doubt."""
   alike = jnp.exp(jnp.zeros((1, 300)))
-  assert np.all(nucleus(alike, 0.01) == alike)
+  assert np.all(cut(alike, 0.01) == alike)
   weights_BV = jnp.asarray([[0.25, 1.0, 0.25, 0.125, 0.25, 0.125]])  # sum 2
   for top_p, least in ((0.5, 1.0), (0.51, 0.25), (0.87, 0.25), (0.88, 0.125)):
     np.testing.assert_array_equal(
-        nucleus(weights_BV, top_p)[0] > 0, weights_BV[0] >= least)
+        cut(weights_BV, top_p)[0] > 0, weights_BV[0] >= least)
 
 
 def test_blocks_without_weight_are_passed_over():
@@ -193,11 +210,11 @@ def test_blocks_without_weight_are_passed_over():
   weights[0, [BLOCK + 7, 3 * BLOCK - 1, 3 * BLOCK]] = [1, 2**-30, 3]
   for u, want in ((0.0, BLOCK + 7), (0.2499, BLOCK + 7), (0.26, 3 * BLOCK),
                   (1 - 2**-24, 3 * BLOCK)):
-    assert int(invert(jnp.asarray(weights), jnp.float32([u]))[0]) == want
+    assert int(inverted(jnp.asarray(weights), jnp.float32([u]))[0]) == want
   last = np.zeros((1, size), np.float32)
   last[0, -1] = 2**-100
   for u in (0.0, 0.5, 1 - 2**-24):
-    assert int(invert(jnp.asarray(last), jnp.float32([u]))[0]) == size - 1
+    assert int(inverted(jnp.asarray(last), jnp.float32([u]))[0]) == size - 1
 
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e-37, 1e6])
@@ -215,3 +232,19 @@ def test_extreme_temperatures_stay_finite(temperature):
 def test_bad_config(bad):
   with pytest.raises(ValueError, match=next(iter(bad))):
     SamplingConfig(**bad)
+
+
+def test_no_array_of_the_size_of_the_logits():
+  """Neither their exponentials nor a copy; a nucleus stores them."""
+  rows = 64
+  logits = jax.ShapeDtypeStruct((rows, VOCABULARY), jnp.float32)
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
+
+  def temporaries(top_p):
+    """In units of the logits."""
+    draw = jax.jit(lambda logits, keys: sample(logits, keys, 0.7, top_p))
+    analysis = draw.lower(logits, keys).compile().memory_analysis()
+    return analysis.temp_size_in_bytes / (rows * VOCABULARY * 4)
+
+  assert temporaries(1.0) < 0.1
+  assert temporaries(0.9) > 0.9  # so the measure would see one
