@@ -6,7 +6,8 @@
 A DeepSeek-V3 of the given size with made-up bfloat16 weights is written in
 several files and imported by a separate process with eight simulated CPU
 devices. With one device it is a Qwen2, which is then saved as a checkpoint.
-Meanwhile the process's resident memory, mapped files included, is sampled.
+Meanwhile the process's anonymous resident memory (without mapped files) is
+sampled.
 
   params_mb  the parameters on all devices together
   shard_mb   the largest shard of a parameter on one device
@@ -106,10 +107,10 @@ def make(folder: pathlib.Path, cfg: ModelConfig, files: int) -> None:
 
 
 class Peak:
-  """Largest resident memory in its `with` block, in bytes."""
+  """Largest anonymous resident memory in its `with` block, in bytes."""
 
   def __enter__(self) -> Peak:
-    self.before = self.most = _resident()
+    self.before = self.most = _anonymous()
     self._stop = threading.Event()
     self._thread = threading.Thread(target=self._watch)
     self._thread.start()
@@ -121,14 +122,14 @@ class Peak:
 
   def _watch(self):
     while not self._stop.wait(0.002):
-      self.most = max(self.most, _resident())
+      self.most = max(self.most, _anonymous())
 
 
-def _resident() -> int:
+def _anonymous() -> int:
   for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-    if line.startswith("VmRSS:"):
+    if line.startswith("RssAnon:"):
       return int(line.split()[1]) * 1024
-  raise ValueError("/proc/self/status has no VmRSS; run this on Linux")
+  raise ValueError("/proc/self/status has no RssAnon; run this on Linux")
 
 
 def measure(folder: str) -> dict[str, float]:
@@ -153,7 +154,7 @@ def measure(folder: str) -> dict[str, float]:
 
 
 def _written(params: Any) -> float:
-  """Largest resident memory, in MiB, while the parameters are saved."""
+  """Largest anonymous memory, in MiB, while the parameters are saved."""
   with tempfile.TemporaryDirectory(prefix="import_memory") as folder:
     manager = Manager(folder)
     with Peak() as peak:
