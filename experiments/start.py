@@ -8,6 +8,7 @@ uses the folder: run the same command again; 1, an error that says what to fix;
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -31,6 +32,9 @@ from . import flagset, recipe
 
 # Errors that users can fix: bad input, a full disk, non-finite gradients.
 EXPECTED = (ValueError, OSError, FloatingPointError)
+# Parameters of glibc's mallopt, as launch/env.sh sets them by GLIBC_TUNABLES:
+# M_MMAP_MAX, M_TRIM_THRESHOLD (-1: never), M_TOP_PAD, M_ARENA_MAX.
+_MALLOC = {-4: 0, -1: -1, -2: 500_000_000, -8: 1}
 _HOME = re.compile(r"(?<=[=:,])~(?=/|\Z)")
 _TEXTS = ("question", "system")  # flags that are no paths
 
@@ -74,10 +78,25 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
     # Simulated devices: a waiting collective occupies a thread, and with one
     # thread per device collectives can deadlock.
     os.environ.setdefault("PJRT_NPROC", "64")
+  _keep_freed_memory()
   if (here := os.getcwd()) not in sys.path:
     sys.path.append(here)  # for a user's module:function
   _list_all_flags()
   app.run(wrapped, flags_parser=_parse)
+
+
+def _keep_freed_memory() -> None:
+  """Makes malloc keep what is freed, unless the environment decides on it.
+
+  On a CPU every program takes its buffers anew. By default glibc gives them
+  back to the system each time, and an update spends its time in page faults.
+  """
+  if "GLIBC_TUNABLES" in os.environ:
+    return
+  with contextlib.suppress(AttributeError, TypeError):  # another C library
+    mallopt = ctypes.CDLL(None).mallopt
+    for parameter, value in _MALLOC.items():
+      mallopt(parameter, value)
 
 
 def _parse(argv: list[str]) -> list[str]:

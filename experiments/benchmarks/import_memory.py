@@ -1,21 +1,25 @@
 """Measures host memory of importing a Hugging Face checkpoint onto a mesh.
 
   python -m experiments.benchmarks.import_memory --gb=2 --json
+  python -m experiments.benchmarks.import_memory --gb=1 --devices=1 --json
 
 A DeepSeek-V3 of the given size with made-up bfloat16 weights is written in
 several files and imported by a separate process with eight simulated CPU
-devices. During the import the process's anonymous resident memory (without
-mapped files) is sampled.
+devices. With one device it is a Qwen2, which is then saved as a checkpoint.
+Meanwhile the process's anonymous resident memory (without mapped files) is
+sampled.
 
   params_mb  the parameters on all devices together
   shard_mb   the largest shard of a parameter on one device
   extra_mb   peak - memory before the import - params_mb
   bound_mb   the limit of extra_mb: shard_mb + --margin_mb
+  write_mb   of one device: like extra_mb, while the checkpoint is written
   seconds    duration of the import
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -25,6 +29,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -32,7 +37,9 @@ import numpy as np
 from absl import flags
 
 from r1jax.checkpoint import hf_config, hf_files, hf_names, trees
+from r1jax.checkpoint.manager import Manager
 from r1jax.core.config import check
+from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.model import build
@@ -50,11 +57,20 @@ FILES = flags.DEFINE_integer(
 MARGIN = flags.DEFINE_float(
     "margin_mb", 1024.0, "Memory that the import may use in addition to the"
     " parameters and one shard, in MiB.")
+DEVICES = flags.DEFINE_integer(
+    "devices", 8, "Simulated devices.", lower_bound=1)
 FOLDER = flags.DEFINE_string(
     "folder", "", "Measure the import of this folder in this process.")
 MESH = flagset.define(MeshConfig(data=1, fsdp=2, expert=-1), "mesh")
 
-_DEVICES = 8
+
+def deep(gb: float) -> ModelConfig:
+  """A dense model of about `gb` GB in bfloat16, of 16 layers."""
+  width = 64 * max(1, round((gb * 1e9 / 2 / 256) ** 0.5 / 64))
+  return dataclasses.replace(
+      presets.get("tiny-dense"), d_model=width, n_layers=16, d_ff=4 * width,
+      n_heads=width // 64, n_kv_heads=width // 64, head_dim=64,
+      qkv_bias=True, qk_norm=False)
 
 
 def config(gb: float) -> ModelConfig:
@@ -85,7 +101,8 @@ def make(folder: pathlib.Path, cfg: ModelConfig, files: int) -> None:
 
   size = sum(tensor.nbytes for tensor in plan)
   hf_files.write(folder, hf_files.shards(plan, size / files * 1.01), tensors())
-  fields = hf_config.to_hf(cfg, "deepseek_v3", bos_id=0, eos_ids=(1,))
+  family = "deepseek_v3" if cfg.n_experts else "qwen2"
+  fields = hf_config.to_hf(cfg, family, bos_id=0, eos_ids=(1,))
   hf_files.write_extras(folder, fields, {})
 
 
@@ -117,8 +134,7 @@ def _anonymous() -> int:
 
 def measure(folder: str) -> dict[str, float]:
   """Imports and measures; the module describes the names."""
-  check(jax.device_count() > 1, "one device: nothing is sharded")
-  mesh = make_mesh(MESH.value())
+  mesh = make_mesh(MESH.value()) if jax.device_count() > 1 else None
   compute = Compute(param_dtype="bfloat16")
   jax.block_until_ready(jax.device_put(np.ones(8), jax.devices()[-1]))
   began = time.perf_counter()
@@ -128,17 +144,31 @@ def measure(folder: str) -> dict[str, float]:
   seconds = time.perf_counter() - began
   sizes = [shard.data.nbytes for leaf in jax.tree.leaves(policy.params)
            for shard in leaf.addressable_shards]
-  return {
+  found = {
       "params_mb": sum(sizes) / 2**20, "shard_mb": max(sizes) / 2**20,
       "extra_mb": (peak.most - peak.before - sum(sizes)) / 2**20,
       "bound_mb": max(sizes) / 2**20 + MARGIN.value, "seconds": seconds}
+  return found if mesh else found | {
+      "write_mb": _written(policy.params) - peak.before / 2**20 - sum(
+          sizes) / 2**20}
+
+
+def _written(params: Any) -> float:
+  """Largest anonymous memory, in MiB, while the parameters are saved."""
+  with tempfile.TemporaryDirectory(prefix="import_memory") as folder:
+    manager = Manager(folder)
+    with Peak() as peak:
+      manager.save(0, params, {}, donated=())
+      manager.wait()
+    manager.close()
+  return peak.most / 2**20
 
 
 def _child(folder: str) -> dict[str, float]:
   """Runs `measure` in a new process, whose heap is unused."""
   environment = os.environ | {
       "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "64", "XLA_FLAGS":
-      f"--xla_force_host_platform_device_count={_DEVICES}"}
+      f"--xla_force_host_platform_device_count={DEVICES.value}"}
   done = subprocess.run(
       [*command.words("benchmarks.import_memory"), *sys.argv[1:],
        f"--folder={folder}", "--json"],
@@ -152,7 +182,8 @@ def main() -> None:
     results = measure(FOLDER.value)
   else:
     with tempfile.TemporaryDirectory(prefix="import_memory") as folder:
-      make(pathlib.Path(folder), config(GB.value), FILES.value)
+      cfg = deep(GB.value) if DEVICES.value == 1 else config(GB.value)
+      make(pathlib.Path(folder), cfg, FILES.value)
       results = _child(folder)
   if JSON.value:
     print(json.dumps(results), flush=True)
