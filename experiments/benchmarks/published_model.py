@@ -18,8 +18,9 @@ use the commands that a user types, and print them:
             templates add; transformers continues the same ids, and the same
             rule judges its answers
   cold      SFT on worked GSM8K training questions, and GSM8K again
-  grpo      GRPO on sums of two numbers, which the model can do about half of
-            the time; held-out sums before and after, sampled at T = 1
+  grpo      SFT on some sums of two numbers, until the model answers a part of
+            them rightly, then GRPO on sums; held-out sums before GRPO and after
+            it, sampled at T = 1
   export    experiments.export_hf, and transformers' greedy answers compared
             with ours
 
@@ -76,9 +77,12 @@ NEW = flags.DEFINE_integer(
 SFT_STEPS = flags.DEFINE_integer(
     "sft_steps", 50, "Updates of SFT, with 8 rows each.")
 RL_STEPS = flags.DEFINE_integer(
-    "rl_steps", 40, "Steps of GRPO, with 8 questions x 8 samples each.")
+    "rl_steps", 12, "Steps of GRPO, with 8 questions x 8 samples each.")
 DIGITS = flags.DEFINE_integer(
-    "digits", 2, "Digits of the numbers that are added in GRPO's task.")
+    "digits", 2, "Digits of the numbers that are added in GRPO's task.",
+    lower_bound=2)
+WARM_STEPS = flags.DEFINE_integer(
+    "warm_steps", 4, "Updates of SFT on sums before GRPO, with 4 rows each.")
 HELD_OUT = flags.DEFINE_integer(
     "held_out", 128, "Held-out sums to evaluate GRPO on.")
 
@@ -90,15 +94,16 @@ import random
 
 from r1jax.core.prompt import Prompt, ask
 
-SIZES = {{"train": 4096, "test": {held_out}}}
+LEAST, TRAIN, TEST = 10 ** ({digits} - 1), 4096, {held_out}
 
 
 def prompts(split):
-  rng = random.Random(split)
+  """No pair of numbers is in both splits."""
+  pairs = random.Random(0).sample(range((9 * LEAST) ** 2), TRAIN + TEST)
+  chosen = pairs[:TRAIN] if split == "train" else pairs[TRAIN:]
   found = []
-  for number in range(SIZES[split]):
-    a, b = (rng.randrange(10 ** ({digits} - 1), 10 ** {digits})
-            for _ in range(2))
+  for number, pair in enumerate(chosen):
+    a, b = (LEAST + x for x in divmod(pair, 9 * LEAST))
     found.append(Prompt(
         id=number, domain="math", source="sums",
         messages=ask(f"What is {{a}} + {{b}}?"), reference=str(a + b),
@@ -277,23 +282,30 @@ def evaluated(top: pathlib.Path) -> dict[str, Any]:
       "gap_low": gap.low, "gap_high": gap.high}
 
 
+def tuned(top: pathlib.Path, name: str, answered: list[tuple[Prompt, str]],
+          *sizes: str) -> dict[str, float]:
+  """SFT of the imported model on worked answers, worded as in evaluations."""
+  rows = ({"messages": [*map(dict, asked.instructed(prompt)), {
+      "role": "assistant",
+      "content": f"{worked}\\boxed{{{prompt.reference}}}"}]}
+          for prompt, worked in answered)
+  io.write_text(top / f"{name}.jsonl", "".join(
+      json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+  return command(
+      "train_sft", f"--init=orbax:{top / 'imported'}", "--template=chat",
+      f"--sft_data={top / name}.jsonl", *sizes, "--optimizer.lr=2e-5",
+      "--optimizer.warmup_steps=none", f"--workdir={top / name}")
+
+
 def cold(top: pathlib.Path) -> dict[str, Any]:
   """SFT on worked training questions, worded as in the evaluation."""
-  rows = []
+  answered = []
   for prompt in questions("train")[:8 * SFT_STEPS.value]:
     worked, _, _ = re.sub(
         r"<<.*?>>", "", prompt.metadata["solution"]).partition("####")
-    rows.append({"messages": [*map(dict, asked.instructed(prompt)), {
-        "role": "assistant",
-        "content": f"{worked.strip()}\n\\boxed{{{prompt.reference}}}"}]})
-  io.write_text(top / "sft.jsonl", "".join(
-      json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-  used = command(
-      "train_sft", f"--init=orbax:{top / 'imported'}", "--template=chat",
-      f"--sft_data={top / 'sft.jsonl'}", f"--steps={SFT_STEPS.value}",
-      "--rows=8", "--row_length=512", "--micro_batches=4",
-      "--optimizer.lr=2e-5", "--optimizer.warmup_steps=none",
-      f"--workdir={top / 'cold'}")
+    answered.append((prompt, worked.strip() + "\n"))
+  used = tuned(top, "cold", answered, f"--steps={SFT_STEPS.value}",
+               "--rows=8", "--row_length=512", "--micro_batches=4")
   after, _ = gsm8k(top, "gsm8k_cold", f"orbax:{top / 'cold'}")
   return used | {"pass1": after["pass1"], "pass1_low": after["pass1_low"],
                  "pass1_high": after["pass1_high"]}
@@ -301,8 +313,13 @@ def cold(top: pathlib.Path) -> dict[str, Any]:
 
 def grpo(top: pathlib.Path) -> dict[str, Any]:
   """GRPO on sums; held-out sums before and after, compared by question."""
-  task, init = top / "sums.py", f"orbax:{top / 'imported'}"
+  task, init = top / "sums.py", f"orbax:{top / 'sums_warm'}"
   task.write_text(_TASK.format(digits=DIGITS.value, held_out=HELD_OUT.value))
+  tuned(top, "sums_warm", [
+      (prompt, prompt.question.removeprefix("What is ").replace("?", " = "))
+      for prompt in _sums(top, "train")[:1024]],
+        f"--steps={WARM_STEPS.value}", "--rows=4", "--row_length=256",
+        "--micro_batches=1")
   shared = [f"--data={task}", "--template=chat", "--rewards.extract=last",
             "--rewards.weights=format:0"]
   found = {}
@@ -321,10 +338,9 @@ def grpo(top: pathlib.Path) -> dict[str, Any]:
 
   before = values("sums_before", init)
   used = command(
-      "train_grpo", "--recipe=embedded", f"--init={init}", *shared,
-      f"--steps={RL_STEPS.value}", "--questions=8", "--samples=8",
-      "--max_new_tokens=48", "--row_length=128", "--micro_rows=8",
-      "--optimizer.lr=5e-6", "--eval_every=0", f"--workdir={top / 'grpo'}")
+      "train_grpo", "--recipe=smollm2-135m-cpu", f"--init={init}",
+      f"--data={task}", f"--steps={RL_STEPS.value}",
+      f"--workdir={top / 'grpo'}")
   gain = pairs.compare(values("sums_after", f"orbax:{top / 'grpo'}"), before)
   return used | found | {"gain": gain.value, "gain_low": gain.low,
                          "gain_high": gain.high, "raised": gain.low > 0}
@@ -339,7 +355,7 @@ def exported(top: pathlib.Path) -> dict[str, Any]:
                    "--split=test[:16]", new=48)
   _, tokenizer = weights.with_tokenizer(f"hf:{top / 'exported'}")
   found = theirs(top / "exported")
-  prompts = {prompt.question: prompt for prompt in _sums(top)}
+  prompts = {prompt.question: prompt for prompt in _sums(top, "test")}
   with judging.judge(tokenizer, "chat", _RULES) as judge:
     same = sum(row["completion"] == continued(
         found, judge.tokens(prompts[row["question"]]), 48, tokenizer)
@@ -347,11 +363,11 @@ def exported(top: pathlib.Path) -> dict[str, Any]:
   return used | {"answers": len(rows), "same_texts": same}
 
 
-def _sums(top: pathlib.Path) -> Sequence[Prompt]:
+def _sums(top: pathlib.Path, split: str) -> Sequence[Prompt]:
   spec = importlib.util.spec_from_file_location("sums", top / "sums.py")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.prompts("test")
+  return module.prompts(split)
 
 
 WORK: dict[str, Callable[[pathlib.Path], dict[str, Any]]] = {
