@@ -115,6 +115,7 @@ def _serve(server, serving: Serving, name: str) -> None:
   shown = f"[{host}]" if ":" in host else host
   try:
     serving.warm()
+    socket.listen()  # else who reads the line at once may find nobody
     print(f"{name!r} is served at http://{shown}:{port}{ANSWERS}; Ctrl-C ends"
           " it", flush=True)
     server.run(sockets=[socket])

@@ -119,7 +119,7 @@ class Bench:
   """The parts of a training run that a step uses."""
 
   def __init__(self, work: Workload, compute: Compute,
-               mesh: jax.sharding.Mesh | None):
+               mesh: jax.sharding.Mesh | None, max_rows: int):
     self.work, self.lengths = work, work.lengths()
     first = weights.load(f"random:{work.model}", compute, jax.random.key(0))
     # The config needs 2 samples or more; advantages are computed here, without
@@ -131,7 +131,7 @@ class Bench:
         optimizer=OptimizerConfig(lr=1e-4, b2=0.95))
     self.engine = Engine(first.model, SamplingConfig(
         temperature=self.cfg.temperature, max_new_tokens=work.new),
-        frozenset(), mesh, max_rows=MAX_ROWS.value)
+        frozenset(), mesh, max_rows=max_rows)
     self.learner = Learner(self.cfg, weights.Handover(first), mesh)
     self.prompts = np.random.default_rng(1).integers(
         0, first.model.cfg.vocab_size, (work.questions, work.prompt), np.int32)
@@ -213,9 +213,10 @@ def peak_memory() -> dict[str, float]:
 
 
 def measure(work: Workload, reps: int, compute: Compute | None = None,
-            mesh: jax.sharding.Mesh | None = None) -> dict[str, Any]:
+            mesh: jax.sharding.Mesh | None = None, max_rows: int = 0
+            ) -> dict[str, Any]:
   """Times `reps` steps after a warm-up; the module describes the names."""
-  bench = Bench(work, compute or Compute(), mesh)
+  bench = Bench(work, compute or Compute(), mesh, max_rows)
   rates = [matmul_rate()]
   with bench.learner.on_mesh():
     steps = [bench.step(i) for i in range(reps + 1)]
@@ -259,7 +260,8 @@ def main() -> None:
       "preset": PRESET.value, "jax": jax.__version__,
       "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
       "cpus": os.cpu_count(),
-      **measure(work, REPS.value, compute, mesh_or_none(MESH.value())),
+      **measure(work, REPS.value, compute, mesh_or_none(MESH.value()),
+               MAX_ROWS.value),
       "load_average": os.getloadavg()[0]}
   if JSON.value:
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v

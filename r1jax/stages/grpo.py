@@ -111,14 +111,9 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   del arrays  # would keep the old reference alive after a refresh
   if host:
     stream.set_state(host["stream"])
-  engines = {new: Engine(model, SamplingConfig(
-      temperature=cfg.temperature, max_new_tokens=new,
-      record_experts=cfg.replay_experts,
-      vocab=judge.tokenizer.vocab_size), judge.tokenizer.eos_ids, mesh,
-      max_rows=cfg.max_rows or None, deadline=cfg.deadline,
-      speculate=cfg.speculate) for new in set(cfg.max_new_tokens)}
-  this = Run(cfg, session, stream, engines, judge, learner, evaluate,
-             Paused(session, host, learner), Stalled())
+  this = Run(
+      cfg, session, stream, _engines(cfg, model, judge.tokenizer, mesh), judge,
+      learner, evaluate, Paused(session, host, learner), Stalled())
   with session, learner.on_mesh():
     available = pipeline.size(prompts)
     if available < cfg.questions:
@@ -136,6 +131,16 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
         break
       take_step(this, step)
   return Weights(model, learner.params, learner.state.router_bias_LE)
+
+
+def _engines(cfg, model, tokenizer, mesh) -> dict[int, Engine]:
+  """The samplers by `max_new_tokens`."""
+  return {new: Engine(model, SamplingConfig(
+      temperature=cfg.temperature, max_new_tokens=new,
+      record_experts=cfg.replay_experts, vocab=tokenizer.vocab_size),
+      tokenizer.eos_ids, mesh, max_rows=cfg.max_rows or None,
+      deadline=cfg.deadline, speculate=cfg.speculate)
+          for new in set(cfg.max_new_tokens)}
 
 
 class Run(NamedTuple):

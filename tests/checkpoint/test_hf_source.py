@@ -136,7 +136,10 @@ def test_ctrl_c_does_not_wait_for_a_download(tmp_path):
   """The package itself would, for gigabytes."""
   source = model(tmp_path / "source")
   (source / "model.safetensors").write_bytes(b"x" * 999)
-  code = ("from r1jax.checkpoint import hf_source\n"
+  # A suite in the background has Ctrl-C ignored.
+  code = ("import signal\n"
+          "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+          "from r1jax.checkpoint import hf_source\n"
           "try:\n  hf_source.folder('org/slow', True)\n"
           "except KeyboardInterrupt:\n  import os; os._exit(3)")
   with hub.serving(source) as server:

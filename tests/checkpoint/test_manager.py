@@ -310,7 +310,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_lost(tmp_path):
   try:
     big = {"x": jax.random.normal(jax.random.key(0), (400, 400))}
     with pytest.raises(OSError, match=r"could not write checkpoint .*/2: .*"
-                       r"\[1\]\) are intact.*--workdir"):
+                       r"\[1\]\) are intact: free some space or choose"):
       m.save(2, big, {})
       m.wait()
   finally:

@@ -20,6 +20,9 @@ def _signalled(function):
   @functools.wraps(function)
   def call(*arguments, **options):
     if next(_calls) == int(_at):
+      # A suite in the background has Ctrl-C ignored; loops handle it.
+      if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
       for name in _signals.split(","):
         os.kill(os.getpid(), signal.Signals[name])
     return function(*arguments, **options)

@@ -16,6 +16,8 @@ SIGNALS = flags.DEFINE_list("signals", [], "Names of signals to itself.")
 
 
 def main():
+  # A suite in the background has Ctrl-C ignored.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   first, *others = SIGNALS.value
   try:
     os.kill(os.getpid(), signal.Signals[first])

@@ -134,7 +134,7 @@ def test_another_model_other_questions_and_none_that_fits(tmp_path):
     sampled(tmp_path / "a", Answers(), settings={"init": "other"})
   moved = [dataclasses.replace(p, messages=ask(p.question + "?"))
            for p in sums()]
-  with pytest.raises(ValueError, match="the data has changed"):
+  with pytest.raises(ValueError, match="the benchmark's files or --wordings"):
     sampled(tmp_path / "a", Answers(), prompts=moved)
   with pytest.raises(ValueError, match="none of 5 sums prompts fits"):
     sampled(tmp_path / "b", Answers(), context=9)

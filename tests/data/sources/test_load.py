@@ -204,7 +204,7 @@ def test_slices_that_are_none(tmp_path, split, message):
   folder = _write(tmp_path / "gsm8k", [_row(i) for i in range(40)])
   with pytest.raises(ValueError, match=f"of gsm8k {message}") as caught:
     load.load("gsm8k", folder, split)
-  assert f"split={split!r}" in str(caught.value)
+  assert str(caught.value).startswith(f"{split!r} of gsm8k")
   for good, count in (("test[1:]", 2), ("test[-2:]", 2), ("test[:99]", 3),
                       ("test[:]", 3), ("test[:1]+test[2:]", 2)):
     assert len(load.load("gsm8k", folder, good)) == count
