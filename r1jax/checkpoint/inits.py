@@ -72,7 +72,9 @@ def step_of(what: str) -> int:
         " it has saved one")
   if at.isdecimal():
     check(int(at) in steps, f"{workdir} has no checkpoint of step {at}; it has"
-          f" those of {', '.join(map(str, steps))}")
+          f" those of {', '.join(map(str, steps))}: give orbax:{workdir}@STEP"
+          " with one of them. What began with the lost one cannot go on; choose"
+          " another folder for it")
     return int(at)
   if not at:
     return steps[-1]
