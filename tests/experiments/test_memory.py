@@ -10,7 +10,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Page faults of a buffer that is made and freed for the fourth time.
+# Page faults of buffers that are made and freed for the fourth time.
 FAULTS = """
 import resource, sys
 from experiments import start
@@ -18,7 +18,7 @@ if sys.argv[1] == "start":
   start._keep_freed_memory()
 for _ in range(4):
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-  made = bytearray(b"x") * (64 << 20)
+  made = [bytearray(b"x") * (24 << 20) for _ in range(4)]
   del made
   last = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(last)
