@@ -87,7 +87,7 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
 
 
 def _keep_freed_memory() -> None:
-  """Makes malloc keep what is freed, unless the environment decides on it.
+  """Makes malloc keep small buffers, unless the environment decides on it.
 
   On a CPU every program takes its buffers anew. By default glibc gives them
   back to the system each time, and an update spends its time in page faults.
