@@ -107,6 +107,14 @@ def test_samples_are_those_of_whole_prompts(name, monkeypatch):
     monkeypatch.setattr(attention, "decode_block", lambda *args: 21)
 
 
+@pytest.mark.parametrize("length,count,parts", [
+    (64, 64, 1), (1024, 4, 1), (4096, 1, 1), (4160, 1, 2)])
+def test_only_a_prompt_that_is_long_itself_is_in_parts(length, count, parts):
+  engine = make_engine(build(DENSE))
+  assert engine.prompts_at_once(100, 1, length) == count
+  assert engine.programs.parts(count, length) == parts
+
+
 def test_on_a_mesh(monkeypatch):
   """Every lane reads its own prompts, with experts on other devices."""
   model, params, bias = made(cases.V3)
