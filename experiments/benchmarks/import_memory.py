@@ -28,26 +28,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 from absl import flags
 
-from r1jax.checkpoint import hf_config, hf_files, hf_names, trees
 from r1jax.checkpoint.manager import Manager
 from r1jax.core.config import check
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.models.model import build
 from r1jax.report import tables
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.stages import weights
 
 from .. import command, flagset, start
+from . import made_up
 from .output import JSON
 
 GB = flags.DEFINE_float(
@@ -82,28 +79,6 @@ def config(gb: float) -> ModelConfig:
       max_position=4096, q_rank=64, kv_rank=64, nope_dim=32, rope_dim=16,
       v_dim=32, n_dense_layers=1, n_experts=32, n_shared=1, n_activated=4,
       d_expert=width // 8, n_groups=4, n_limited_groups=2)
-
-
-def make(folder: pathlib.Path, cfg: ModelConfig, files: int) -> None:
-  """Writes a checkpoint tensor by tensor, never all of them in memory."""
-  model = build(cfg)
-  leaves = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
-  leaves[hf_names.ROUTER_BIAS] = jax.eval_shape(model.init_router_bias)
-  dtype = np.dtype(ml_dtypes.bfloat16)
-  plan = [hf_files.Planned(entry.name(at), dtype,
-                           entry.shape(leaves[entry.path].shape))
-          for entry in hf_names.table(cfg) for at in entry.places()]
-  noise = np.random.default_rng(0).standard_normal(999_983).astype(dtype)
-
-  def tensors() -> Iterator[np.ndarray]:
-    for tensor in plan:
-      yield np.resize(noise, tensor.shape)
-
-  size = sum(tensor.nbytes for tensor in plan)
-  hf_files.write(folder, hf_files.shards(plan, size / files * 1.01), tensors())
-  family = "deepseek_v3" if cfg.n_experts else "qwen2"
-  fields = hf_config.to_hf(cfg, family, bos_id=0, eos_ids=(1,))
-  hf_files.write_extras(folder, fields, {})
 
 
 class Peak:
@@ -183,7 +158,7 @@ def main() -> None:
   else:
     with tempfile.TemporaryDirectory(prefix="import_memory") as folder:
       cfg = deep(GB.value) if DEVICES.value == 1 else config(GB.value)
-      make(pathlib.Path(folder), cfg, FILES.value)
+      made_up.weights(pathlib.Path(folder), cfg, FILES.value)
       results = _child(folder)
   if JSON.value:
     print(json.dumps(results), flush=True)

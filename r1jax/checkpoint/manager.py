@@ -441,14 +441,15 @@ def _parts(target: dict[str, Any]) -> list[dict[str, Any]]:
 
   Orbax reads all leaves of a call at once, and each is on the host twice before
   it is on its devices. On a CPU that would be a second copy of the checkpoint.
+  The largest come first, while little else is in memory.
   """
   sizes = {n: math.prod(x.shape) * x.dtype.itemsize for n, x in target.items()}
   most = max(_AT_ONCE, sum(sizes.values()) // 8)
   parts, held = [{}], 0
-  for name, leaf in target.items():
+  for name in sorted(target, key=sizes.get, reverse=True):
     if parts[-1] and held + sizes[name] > most:
       parts, held = [*parts, {}], 0
-    parts[-1][name] = leaf
+    parts[-1][name] = target[name]
     held += sizes[name]
   return parts
 

@@ -184,7 +184,7 @@ class Model:
   def head(self, params: Params) -> jax.Array:
     """Unembedding [D, V]: logits = hidden @ head."""
     dtype = self.compute.dtype
-    if self.cfg.tie_embeddings:
+    if "w_head" not in params:
       return rules.gather_part(
           params["embed"], ("vocab", "embed"), dtype, self.layout).T
     return rules.gather_part(
@@ -377,11 +377,12 @@ def _through(block, stack, bias_LE, x_BPD, context, some):
   """
   def one(x_BPD, layer):
     params, bias_E, is_local = layer
-    return block.apply({"params": params}, x_BPD, bias_E, None, is_local,
-                       context)
+    return block.apply({"params": _of_bits(params)}, x_BPD, bias_E, None,
+                       is_local, context)
 
   def scanned(x_BPD, layers_):
-    return jax.lax.scan(one, x_BPD, (_stacked(layers_[0]), *layers_[1:]))
+    stack = _stacked(_bits(layers_[0]))
+    return jax.lax.scan(one, x_BPD, (stack, *layers_[1:]))
 
   def skipped(x_BPD, layers_):
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
@@ -423,6 +424,22 @@ def _stacked(layers_: Any) -> Any:
   if type(layers_) is not tuple:
     return layers_
   return jax.tree.map(lambda *parts: jnp.stack(parts), *layers_)
+
+
+def _bits(tree: Any) -> Any:
+  """The bits of bfloat16 arrays; other arrays are unchanged.
+
+  XLA on a CPU stacks and slices bfloat16 as float32: a scan over layers begins
+  with float32 copies of all of them. It leaves integers as they are.
+  """
+  return jax.tree.map(lambda x: jax.lax.bitcast_convert_type(x, jnp.uint16)
+                      if x.dtype == jnp.bfloat16 else x, tree)
+
+
+def _of_bits(tree: Any) -> Any:
+  """The inverse of `_bits`."""
+  return jax.tree.map(lambda x: jax.lax.bitcast_convert_type(x, jnp.bfloat16)
+                      if x.dtype == jnp.uint16 else x, tree)
 
 
 def build(cfg: ModelConfig, compute: Compute | None = None) -> Model:

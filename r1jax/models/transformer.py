@@ -119,15 +119,18 @@ class Decoder(nn.Module):
   def setup(self):
     cfg, dtype = self.cfg, self.compute.param_dtype
     init, d, v = layers.normal(cfg.init_std), cfg.d_model, cfg.vocab_size
-    self.embed = layers.weight(self, "embed", ("vocab", "embed"), (v, d), init,
-                               dtype)
+    # The decoding layout may have a tied embedding as the head, [D, V].
+    self.turned = cfg.tie_embeddings and self.has_variable("params", "w_head")
+    if not self.turned:
+      self.embed = layers.weight(self, "embed", ("vocab", "embed"), (v, d),
+                                 init, dtype)
     n_mixture = cfg.n_mixture_layers
     if cfg.n_layers - n_mixture:
       self.dense_blocks = self._scan(False, cfg.n_layers - n_mixture)
     if n_mixture:
       self.mixture_blocks = self._scan(True, n_mixture)
     self.norm = layers.scale(self, "norm", d, dtype)
-    if not cfg.tie_embeddings:
+    if self.turned or not cfg.tie_embeddings:
       self.w_head = layers.weight(self, "w_head", ("embed", "vocab"), (d, v),
                                   init, dtype)
     if cfg.n_mtp:
@@ -171,15 +174,20 @@ class Decoder(nn.Module):
 
   def lookup(self, tokens: jax.Array) -> jax.Array:
     """Embeddings [..., D] in the compute dtype."""
-    embed, layout = self.embed, self.place.layout
+    layout = self.place.layout
+    if self.turned:
+      return self._scaled(embedding.columns(self.w_head, tokens))
+    embed = self.embed
     if self.place.axes:
       # Gather the width of the table first: else the compiler gathers that of
       # the looked-up rows of all tokens.
       embed = gather_part(
           embed, ("vocab", "embed"), self.compute.dtype, layout)
       embed = constrain(embed, ("act_vocab", None), layout)
-    x = embedding.lookup(embed, tokens).astype(self.compute.dtype)
-    scale = self.cfg.embed_scale
+    return self._scaled(embedding.lookup(embed, tokens))
+
+  def _scaled(self, embedded):
+    x, scale = embedded.astype(self.compute.dtype), self.cfg.embed_scale
     return x if scale == 1 else x * jnp.asarray(scale, x.dtype)
 
   def finish(self, x: jax.Array) -> jax.Array:

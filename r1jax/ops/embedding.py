@@ -17,6 +17,11 @@ def lookup(table_VD: jax.Array, tokens: jax.Array) -> jax.Array:
   return table_VD[tokens]
 
 
+def columns(table_DV: jax.Array, tokens: jax.Array) -> jax.Array:
+  """`lookup` in a table that is stored as [D, V]; without a gradient."""
+  return jnp.moveaxis(jnp.take(table_DV, tokens, 1), 0, -1)
+
+
 def _save(table_VD, tokens):
   # An empty array that carries the table's number of rows and dtype.
   shape = jnp.zeros((len(table_VD), 0), table_VD.dtype)

@@ -107,13 +107,14 @@ def linear(x: jax.Array, w: jax.Array | Adapted, n_in: int = 1,
   """
   first, second = (
       functools.partial(_contract, n, how.flat) for n in (n_in, 1))
-  return times(first, second, how.precision, x, w, scale=scale)
+  return times(first, second, how.precision, x, w, scale=scale,
+               widened=how.flat and x.dtype == jnp.bfloat16)
 
 
 def times(first: Callable[..., jax.Array], second: Callable[..., jax.Array],
           precision: jax.lax.Precision | None, x: jax.Array,
-          w: jax.Array | Adapted, *rest: Any, scale: float = 1.0
-          ) -> jax.Array:
+          w: jax.Array | Adapted, *rest: Any, scale: float = 1.0,
+          widened: bool = False) -> jax.Array:
   """The product of `x` and a matrix, with or without an adapter, in x's dtype.
 
   With an adapter: x W + w.scale (x A) B, with the adapter's products and the
@@ -128,6 +129,10 @@ def times(first: Callable[..., jax.Array], second: Callable[..., jax.Array],
     w: the matrix.
     rest: integer arrays that both products take.
     scale: multiplies the result before it is rounded.
+    widened: whether the product has a float32 result that is rounded, for XLA
+      on a CPU: it multiplies bfloat16 matrices themselves if their product is
+      float32, else float32 copies of them, which it even makes of all layers
+      at once.
   """
   precision = precise(precision, x.dtype)
   if isinstance(w, Adapted):
@@ -135,7 +140,7 @@ def times(first: Callable[..., jax.Array], second: Callable[..., jax.Array],
     low32 = first(x.astype(jnp.float32), w.a, *rest, **exact)
     y32 = wide(first, precision, x, w.w.astype(x.dtype), *rest)
     y32 += w.scale * second(low32, w.b, *rest, **exact)
-  elif scale == 1.0:
+  elif scale == 1.0 and not widened:
     return first(x, w.astype(x.dtype), *rest, precision=precision,
                  dtype=x.dtype)
   else:
@@ -217,7 +222,22 @@ def _contract(n_in, flat, x, w, *, precision, dtype):
   out = w.shape[n_in:]
   x_2d = x.reshape(math.prod(lead), math.prod(inner))
   w_2d = w.reshape(math.prod(inner), math.prod(out))
-  return jnp.dot(x_2d, w_2d, **how).reshape(*lead, *out)
+  return rows_times(x_2d, w_2d, **how).reshape(*lead, *out)
+
+
+def rows_times(x_XI: jax.Array, w_IO: jax.Array, **how: Any) -> jax.Array:
+  """`jnp.dot`, which on a CPU makes no float32 copy of a bfloat16 matrix.
+
+  XLA would make one for a single row.
+
+  Args:
+    x_XI: any number of rows.
+    w_IO: the matrix.
+    how: of `jnp.dot`.
+  """
+  if len(x_XI) > 1 or x_XI.dtype != jnp.bfloat16:
+    return jnp.dot(x_XI, w_IO, **how)
+  return jnp.dot(jnp.pad(x_XI, ((0, 1), (0, 0))), w_IO, **how)[:1]
 
 
 def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array,

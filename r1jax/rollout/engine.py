@@ -116,12 +116,12 @@ class Engine:
           " that devices and processes split rows into; 0 is for all")
     self.speed: collections.Counter[str] = collections.Counter()
     self._own_lanes = self.lanes // jax.process_count()
-    self.programs = Programs(
-        self.model, cfg, np.array(sorted(eos_ids), np.int32), self.lanes,
-        depth=speculate)
-    self.ahead = self.programs.ahead
     platform = (jax.default_backend() if mesh is None
                 else mesh.devices.flat[0].platform)
+    self.programs = Programs(
+        self.model, cfg, np.array(sorted(eos_ids), np.int32), self.lanes,
+        depth=speculate, platform=platform)
+    self.ahead = self.programs.ahead
     self._fine = not attention.decode_block(platform)
 
   def compilations(self) -> int:

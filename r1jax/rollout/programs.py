@@ -23,6 +23,7 @@ from r1jax.core import keys as keys_lib
 from r1jax.core.config import check
 from r1jax.models.model import Model, Params
 from r1jax.ops import attention
+from r1jax.ops.linear import rows_times
 from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
 from r1jax.sharding import rules
 
@@ -113,7 +114,7 @@ class Programs:
   """The engine's jitted functions, each compiled once per set of shapes."""
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: np.ndarray,
-               lanes: int, *, depth: int = 0):
+               lanes: int, *, depth: int = 0, platform: str = ""):
     """Jits the functions; nothing is compiled before the first call.
 
     Args:
@@ -126,6 +127,7 @@ class Programs:
         state and draft. Departure: a draft is drawn with its token's own key
         and is accepted if the model draws the same token, not by its
         probability, so that samples are those without drafts.
+      platform: cpu, gpu or tpu, where the functions run.
 
     Raises:
       ValueError: the model has no such module, or the depth is out of range.
@@ -137,11 +139,14 @@ class Programs:
           " flag out")
     self.depth = depth
     self._model, self._cfg, self._eos, self._lanes = model, cfg, eos_ids, lanes
+    lean = _options(platform, model.compute.dtype)
     # It reads no head, but whoever counts its arguments need not know that.
-    self.prefill = jax.jit(self._prefill, keep_unused=True)
+    self.prefill = jax.jit(
+        self._prefill, keep_unused=True, compiler_options=lean)
     self.empty = jax.jit(self._empty, static_argnames=("rows", "slots"))
     self.insert = jax.jit(self._insert, donate_argnames=("rows",))
-    self.decode = jax.jit(self._decode, donate_argnames=("rows",))
+    self.decode = jax.jit(
+        self._decode, donate_argnames=("rows",), compiler_options=lean)
     self.end = jax.jit(_end, donate_argnames=("rows",))
     self.move = jax.jit(self._move, static_argnames=("slots",))
     self.pick = jax.jit(self._pick)
@@ -377,7 +382,7 @@ class Programs:
     """(tokens_BT, logprobs_BT); the first is token `numbers_B` of its sample.
     """
     b, t, _ = hidden_BTD.shape
-    logits = jnp.dot(
+    logits = rows_times(
         hidden_BTD.reshape(b * t, -1),
         self._model.head(params).astype(hidden_BTD.dtype),
         precision=self._model.compute.products,
@@ -417,6 +422,17 @@ class Programs:
 
   def _placed(self, rows: Rows) -> Rows:
     return _constrained(self.axes(rows), rows)
+
+
+def _options(platform: str, dtype: str) -> dict[str, str] | None:
+  """XLA's options for loops over tokens that compute in `dtype`.
+
+  On a CPU it looks tokens up in a float32 copy of a bfloat16 table, which it
+  would make before the loop and keep.
+  """
+  if platform != "cpu" or dtype != "bfloat16":
+    return None
+  return {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
 
 
 def _constrained(axes: Any, tree: Any) -> Any:

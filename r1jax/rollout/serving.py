@@ -127,16 +127,16 @@ class Serving:
     check(max_waiting >= 0, f"max_waiting={max_waiting} must not be negative")
     self.failure: BaseException | None = None
     self.context, self._mesh, self._max_waiting = context, mesh, max_waiting
+    platform = (jax.default_backend() if mesh is None
+                else mesh.devices.flat[0].platform)
     self._programs = Programs(
         dataclasses.replace(model, layout="decode"),
         SamplingConfig(vocab=vocab), np.array(sorted(eos_ids), np.int32), lanes,
-        depth=speculate)
+        depth=speculate, platform=platform)
     self._ahead = self._programs.ahead
     self._weights = params, bias_LE
     self._rows: Any = None
     self._slots = 0
-    platform = (jax.default_backend() if mesh is None
-                else mesh.devices.flat[0].platform)
     self._lanes, self._most = lanes, max_rows // lanes
     self._fewest = min(
         FEWEST.get(platform, FEWEST_ELSEWHERE), self._most)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from r1jax.models.model import Model
+from r1jax.ops import linear
 from r1jax.sharding import rules
 
 _STACKS = ("dense_blocks", "mixture_blocks")
@@ -37,7 +38,8 @@ class Decoding:
   """Converts parameters to the decoding layout and back.
 
   In the decoding layout layers are unstacked, matrices are in the compute
-  dtype, and arrays are sharded by the decoding table of `rules`.
+  dtype, a tied embedding may be a head (see `_turns`), and arrays are sharded by
+  the decoding table of `rules`.
   """
 
   def __init__(self, model: Model, mesh: Mesh | None, params: Any):
@@ -103,22 +105,41 @@ def make_reshard(model: Model, mesh: Mesh | None, layout: str,
         jax.lax.with_sharding_constraint(params, between))
 
   def there(params):
-    return model.unstack(midway(model.cast(params)))
+    made = dict(model.unstack(midway(model.cast(params))))
+    if mesh is None and _turns(model, params):
+      made["w_head"] = made.pop("embed").T
+    return made
 
   def back(params):
     return midway(model.stack(params))
 
   if mesh is None and donate:
-    return (functools.partial(_there_by_leaf, model) if layout == "decode"
-            else _back_by_leaf)
+    return functools.partial(
+        _there_by_leaf if layout == "decode" else _back_by_leaf, model)
   program = jax.jit(there if layout == "decode" else back,
                     donate_argnums=0 if donate else (), out_shardings=places)
   return _deleting(program) if donate else program
 
 
+def _turns(model: Model, params: Any) -> bool:
+  """Whether the decoding layout has the embedding as a head, [D, V].
+
+  That is so for a tied one in bfloat16 on a CPU, where XLA multiplies bfloat16
+  matrices themselves only in this order of their axes; else it makes a float32
+  copy for every token.
+  """
+  return (model.cfg.tie_embeddings and model.compute.dtype == "bfloat16"
+          and jax.default_backend() == "cpu"
+          and not linear.is_adapted(params.get("embed")))
+
+
 def _there_by_leaf(model: Model, params: Any) -> Any:
   """To the decoding layout; deletes each leaf before it makes the next."""
   wanted, made = jax.eval_shape(model.cast, params), {}
+  params = dict(params)
+  if _turns(model, params):
+    made["w_head"] = _given_up(
+        _turned, params.pop("embed"), dtype=wanted["embed"].dtype)
   for name, part in params.items():
     leaves, tree = jax.tree.flatten(part)
     stacked = name in _STACKS
@@ -130,12 +151,17 @@ def _there_by_leaf(model: Model, params: Any) -> Any:
   return made
 
 
-def _back_by_leaf(params: Any) -> Any:
+def _back_by_leaf(model: Model, params: Any) -> Any:
   """The inverse of `_there_by_leaf`."""
+  params, made = dict(params), {}
+  if "embed" not in params:
+    head = params.pop("w_head")
+    made["embed"] = _given_up(_turned, head, dtype=head.dtype)
   stack = functools.partial(_given_up, _stack)
-  return {name: jax.tree.map(stack, *part) if name in _STACKS
-          else jax.tree.map(functools.partial(_given_up, _same), part)
-          for name, part in params.items()}
+  return made | {
+      name: jax.tree.map(stack, *part) if name in _STACKS
+      else jax.tree.map(functools.partial(_given_up, _same), part)
+      for name, part in params.items()}
 
 
 def _given_up(program, *arrays, **how):
@@ -153,6 +179,11 @@ def _given_up(program, *arrays, **how):
 def _parts(x, *, dtype, stacked):
   x = x.astype(dtype)
   return tuple(x[i] for i in range(len(x))) if stacked else x
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _turned(x, *, dtype):
+  return x.T.astype(dtype)
 
 
 @jax.jit

@@ -48,7 +48,8 @@ def walk(jaxpr, inside=""):
 def products(f, *args):
   """(precision, shape of the result, where) of every float32 product."""
   found = []
-  for eqn, inside in walk(jax.make_jaxpr(f)(*args).jaxpr):
+  f = f if hasattr(f, "trace") else jax.jit(f)
+  for eqn, inside in walk(f.trace(*args).jaxpr.jaxpr):
     if eqn.primitive.name in PRODUCTS and any(
         v.aval.dtype == jnp.float32 for v in eqn.invars[:2]):
       precision = eqn.params["precision"]
