@@ -54,6 +54,8 @@ DTYPE = flags.DEFINE_enum(
     "Dtype that sample and grpo compute in.")
 TEMPERATURE = flags.DEFINE_float(
     "temperature", 1.0, "Of sample; 0 is greedy.")
+NEW = flags.DEFINE_integer(
+    "new", 256, "Longest completion of grpo, in tokens; most of its time.")
 MORE = flags.DEFINE_string(
     "more", "", "Further flags of every command, as in a shell.")
 FOLDER = flags.DEFINE_string(
@@ -123,6 +125,7 @@ def step(folder: pathlib.Path, source: pathlib.Path) -> dict[str, float]:
       "train_grpo", f"--init=hf:{source}", f"--workdir={workdir}",
       "--recipe=r1-zero", "--steps=1", "--questions=2", "--samples=8",
       "--minibatches=1", "--row_length=512", f"--compute.dtype={DTYPE.value}",
+      f"--max_new_tokens={NEW.value}", "--stage_steps=", "--template=plain",
       "--data=arith", "--eval_every=0", "--rewards.workers=1")
 
 

@@ -381,8 +381,10 @@ def _through(block, stack, bias_LE, x_BPD, context, some):
                        is_local, context)
 
   def scanned(x_BPD, layers_):
-    stack = _stacked(_bits(layers_[0]))
-    return jax.lax.scan(one, x_BPD, (stack, *layers_[1:]))
+    stack = layers_[0]
+    if block.place.backend == "cpu":
+      stack = _bits(stack)
+    return jax.lax.scan(one, x_BPD, (_stacked(stack), *layers_[1:]))
 
   def skipped(x_BPD, layers_):
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(

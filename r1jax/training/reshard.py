@@ -38,8 +38,8 @@ class Decoding:
   """Converts parameters to the decoding layout and back.
 
   In the decoding layout layers are unstacked, matrices are in the compute
-  dtype, a tied embedding may be a head (see `_turns`), and arrays are sharded by
-  the decoding table of `rules`.
+  dtype, a tied embedding may be a head (see `_turns`), and arrays are sharded
+  by the decoding table of `rules`.
   """
 
   def __init__(self, model: Model, mesh: Mesh | None, params: Any):

@@ -14,6 +14,7 @@ same update.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -270,21 +271,39 @@ def apply(
   finite = jnp.isfinite(norm) & jnp.isfinite(sums.loss)
   moving = {name: state.params[name] for name in sums.gradients}
   masters = float32(moving)
-  updates, opt_state = optimizer.update(
-      sums.gradients, state.opt_state, masters)
-  params = rounded(optax.apply_updates(masters, updates), moving, state.step)
-  new = TrainState(
-      state.params | params, state.router_bias_LE, opt_state, state.step)
+  choose = functools.partial(
+      jax.tree.map, lambda a, b: jnp.where(finite, a, b))
+  before = state.opt_state
+  updates, opt_state = optimizer.update(sums.gradients, before, masters)
+  params = choose(rounded(
+      optax.apply_updates(masters, updates), moving, state.step), moving)
+  if mesh_lib.backend() == "cpu" and not rules.free_axes():
+    before = optax.tree_map_params(optimizer, _after, before, params)
+    _, opt_state = optimizer.update(sums.gradients, before, masters)
+  new = state.replace(params=state.params | params,
+                      opt_state=choose(opt_state, before))
   if gamma:
-    new = new.replace(router_bias_LE=balance.bias_update(
-        state.router_bias_LE, sums.load_LE, gamma))
-  new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+    new = new.replace(router_bias_LE=choose(balance.bias_update(
+        state.router_bias_LE, sums.load_LE, gamma), state.router_bias_LE))
   groups = rules.free_axes().get("expert", 1)
   load = {f"load/{name}": value for name, value in balance.load_metrics(
       sums.load_LE, groups).items()}
   means = metrics_lib.single(
       loss=sums.loss, grad_norm=norm, skipped=~finite, **load)
   return new.replace(step=state.step + 1), Metrics(means, {})
+
+
+def _after(moment: jax.Array, param: jax.Array) -> jax.Array:
+  """The moment, for use after the new parameter was computed from it.
+
+  XLA on a CPU copies all moments before it computes the parameters, unless new
+  moments depend on new parameters, so that they can be written in place.
+  """
+  if not param.size:
+    return moment
+  first = param[(0,) * param.ndim]
+  never = (first != first) & (jnp.abs(first) == jnp.inf)
+  return jnp.where(never, jnp.zeros_like(moment), moment)
 
 
 def micro_batches(batch: Any, count: int) -> list[Any]:

@@ -195,6 +195,16 @@ def test_a_checkpoint_is_read_in_parts(tmp_path, monkeypatch):
   m.close()
 
 
+def test_large_leaves_are_read_before_small_ones(monkeypatch):
+  """A leaf is in memory several times while it is read."""
+  monkeypatch.setattr(manager, "_AT_ONCE", 1)
+  sizes = {"a": 3, "b": 100, "c": 40, "d": 60, "e": 90}
+  parts = manager._parts({name: jax.ShapeDtypeStruct((size,), jnp.float32)
+                          for name, size in sizes.items()})
+  assert [name for part in parts for name in part] == [*"bedca"]
+  assert parts[0] == {"b": jax.ShapeDtypeStruct((100,), jnp.float32)}
+
+
 def test_floats_become_those_that_are_asked_for(tmp_path):
   """Parameters of another run, if the caller says so; nothing else does."""
   m = manager.Manager(tmp_path)

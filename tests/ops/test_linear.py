@@ -140,3 +140,29 @@ def test_an_adapted_product_in_bfloat16_goes_back_in_bfloat16():
   want = _loop(*(np.float64(z) for z in (x, w, a, b)), 1.5, np.float64(dy))
   for got, wanted in ((dx, want[1]), (dw, want[2])):
     assert np.abs(np.float64(got) - wanted).max() < 0.01 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_a_cpu_multiplies_bfloat16_without_a_float32_copy(rows):
+  x, w = (jnp.asarray(RNG.normal(size=size), jnp.bfloat16)
+          for size in ((rows, 64), (64, 4, 128)))
+  how = linear.Products(flat=True)
+  run = jax.jit(lambda x, w: linear.linear(x, w, how=how)).lower(x, w).compile()
+  assert run.memory_analysis().temp_size_in_bytes < w.nbytes / 2
+  plain = jax.jit(linear.linear).lower(x, w).compile()
+  assert plain.memory_analysis().temp_size_in_bytes >= 2 * w.nbytes
+  exact = np.einsum("xi,iab->xab", np.float64(x), np.float64(w))
+  got = run(x, w)
+  assert got.dtype == jnp.bfloat16
+  # Rounded once, from float32.
+  np.testing.assert_allclose(np.float64(got), exact, rtol=2**-8, atol=1e-4)
+
+
+def test_gradients_of_a_bfloat16_product_are_those_of_the_plain_one():
+  x, w, dy = (jnp.asarray(RNG.normal(size=size), jnp.bfloat16)
+              for size in ((9, 64), (64, 128), (9, 128)))
+  flat = linear.Products(flat=True)
+  got, want = (jax.jit(lambda x, w, dy, how=how: jax.vjp(
+      lambda x, w: linear.linear(x, w, how=how), x, w)[1](dy))(x, w, dy)
+               for how in (flat, linear.PLAIN))
+  jax.tree.map(np.testing.assert_array_equal, got, want)

@@ -9,9 +9,11 @@ import pytest
 
 from r1jax.accounting import hlo, memory
 from r1jax.models import presets
-from r1jax.models.model import build
+from r1jax.models.compute import Compute
+from r1jax.models.model import build, shapes
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
+from r1jax.training import reshard
 
 LONGEST = 32_768  # of prompt and completion
 # Beside weights and live cache: scores, activations, what is written.
@@ -50,3 +52,27 @@ def test_a_step_touches_weights_and_what_lives(cfg, reads):
   touched, weights, cache = step(cfg, 2048)
   assert cache > 4 * weights  # what is bounded is the cache's part
   assert weights + cache < touched < BESIDE * (weights + reads * cache)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_cpu_makes_no_float32_copies_of_bfloat16_weights(rows, tied):
+  """Those of all layers would be twice the model."""
+  cfg = dataclasses.replace(
+      GQA, n_layers=10, vocab_size=2048, tie_embeddings=tied)
+  model = build(cfg, Compute(dtype="bfloat16", param_dtype="bfloat16"))
+  shape, made = jax.ShapeDtypeStruct, shapes(model)
+  size = sum(x.size * 2 for x in jax.tree.leaves(made))
+  params = jax.eval_shape(reshard.make_reshard(model, None, "decode"), made)
+  bias = jax.eval_shape(model.init_router_bias)
+  run = Engine(model, SamplingConfig(max_new_tokens=8), frozenset({0})).programs
+  asked = shape((rows, 16), jnp.int32), shape((rows,), jnp.int32)
+  prompts, _ = jax.eval_shape(run.prefill, params, bias, *asked)
+  state = jax.eval_shape(functools.partial(run.empty, rows=rows, slots=32),
+                         prompts, jax.random.key(0))
+  scalar = shape((), jnp.int32)
+  for lowered in (run.prefill.lower(params, bias, *asked),
+                  run.decode.lower(params, bias, state, scalar, scalar,
+                                   shape((1,), jnp.int32))):
+    temporaries = lowered.compile().memory_analysis().temp_size_in_bytes
+    assert temporaries < size / 2

@@ -1,5 +1,7 @@
 """Parameters from one layout to the other and back."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,6 +93,27 @@ def test_decoding_has_matrices_in_the_compute_dtype():
   outs = [model.forward(p, bias, tokens, tokens, jnp.ones_like(tokens))
           for p in (params, model.stack(got))]
   np.testing.assert_array_equal(outs[0].hidden_BTD, outs[1].hidden_BTD)
+
+
+def test_a_tied_embedding_decodes_as_a_head_on_a_cpu():
+  """Else its product would make a float32 copy of it for every token."""
+  name = "tiny-dense"
+  model = build(dataclasses.replace(presets.get(name), tie_embeddings=True),
+                Compute(dtype="bfloat16", param_dtype="bfloat16"))
+  made = model.init(jax.random.key(0))
+  want = jax.device_get(made)
+  params = make_reshard(model, None, "decode", donate=True)(made)
+  assert "embed" not in params
+  np.testing.assert_array_equal(params["w_head"], want["embed"].T)
+  copied = make_reshard(model, None, "decode")(want)
+  jax.tree.map(np.testing.assert_array_equal, params, copied)
+  # Tokens are looked up in it as in the table.
+  bias, tokens = model.init_router_bias(), jnp.arange(8)[None]
+  got, plain = (model.prefill(p, bias, tokens, jnp.full(1, 8))[:2]
+                for p in (params, model.unstack(want)))
+  jax.tree.map(np.testing.assert_array_equal, got, plain)
+  again = make_reshard(model, None, "train", donate=True)(params)
+  jax.tree.map(np.testing.assert_array_equal, again, want)
 
 
 def test_no_array_is_gathered_whole():

@@ -15,6 +15,7 @@ from r1jax.models import presets
 from r1jax.models.model import build
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import metrics, objectives, state, step, step_pmap
+from r1jax.training.optimizer import OptimizerConfig, make_optimizer
 from tests.training import cases
 
 SAME = dict(rtol=1e-5, atol=1e-5)
@@ -226,3 +227,16 @@ def test_factors_need_their_modules():
     objectives.lm_objective(dense, objectives.LmConfig(mtp=0.1))
   with pytest.raises(ValueError, match="no experts"):
     objectives.grpo_objective(dense, cases.POLICY, balance=0.1)
+
+
+def test_an_update_on_a_cpu_copies_no_moments():
+  """Beside the state there are only the clipped gradients."""
+  optimizer = make_optimizer(OptimizerConfig(lr=1e-3))
+  start = jax.eval_shape(
+      lambda params, bias: state.create(params, bias, optimizer),
+      *cases.parameters("tiny-dense"))
+  update = step.make_update(cases.objective("tiny-dense", "lm"), optimizer)
+  sums = jax.eval_shape(step.zeros, start.params, start.router_bias_LE)
+  size = sum(x.size * 4 for x in jax.tree.leaves(start.params))
+  run = update.apply.lower(start, sums).compile()
+  assert run.memory_analysis().temp_size_in_bytes < 1.5 * size

@@ -1,0 +1,26 @@
+"""The benchmark of memory with a model small enough for a test."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
+def test_import_sample_and_a_step(tmp_path):
+  done = subprocess.run(
+      [sys.executable, "-m", "experiments.benchmarks.memory", "--model=tiny",
+       "--parts=import", "--parts=sample", "--parts=grpo", "--new=4",
+       f"--folder={tmp_path}", "--json"], cwd=ROOT, capture_output=True,
+      text=True)
+  assert done.returncode == 0, done.stderr
+  found = json.loads(done.stdout.splitlines()[-1])
+  assert set(found) == {"import", "sample", "grpo"}
+  # A Python with JAX takes some 150 MiB.
+  assert all(100 < part["peak_mb"] < 4000 for part in found.values())
+  assert found["import"]["of_model"] > 1
