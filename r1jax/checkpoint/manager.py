@@ -9,6 +9,7 @@ complete checkpoint.
 from __future__ import annotations
 
 import contextlib
+import gc
 import errno
 import json
 import logging
@@ -249,6 +250,10 @@ class Manager:
                     ocp.checkpoint_utils.construct_restore_args(part))),
             host=ocp.args.JsonRestore()))
         got, host = got | restored.arrays, restored.host
+        # Else what it was copied from stays while the next part is read.
+        jax.block_until_ready(restored.arrays)
+        del restored
+        gc.collect()
       except Unlike:
         raise
       except Exception as error:  # Orbax raises errors of many classes
