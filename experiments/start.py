@@ -28,7 +28,7 @@ from r1jax.sharding import distributed, processes, watchdog
 from r1jax.sharding.distributed import DistributedConfig
 from r1jax.stages.loop import signals
 
-from . import flagset, recipe
+from . import flagset, leave, recipe
 
 # Errors that users can fix: bad input, a full disk, non-finite gradients.
 EXPECTED = (ValueError, OSError, FloatingPointError)
@@ -58,6 +58,8 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
                        " flags are --name=value")
     logging.set_verbosity(logging.WARNING)
     signals.end_cleanly()
+    if signal.getsignal(signal.SIGINT) is leave:
+      signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
       if joining and distributed.initialize(joining.value()):
         _together(main, many, joining.value())
