@@ -65,6 +65,7 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
         _together(main, many, joining.value())
       else:
         main()
+        sys.stdout.flush()
         _mark()
     except EXPECTED as error:
       if os.environ.get("R1JAX_TRACEBACK"):
@@ -195,7 +196,24 @@ def _say(error: BaseException) -> None:
 def _brief(error: BaseException) -> str:
   # Without the operating system's error number.
   text = re.sub(r"^\[Errno \d+\] ", "", str(error))
+  if isinstance(error, OSError) and error.strerror == os.strerror(
+      error.errno or 0):  # it is as the system has said it
+    if error.filename is None and _unprinted():
+      text = f"could not write what this command prints: {text}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+      text += f"; {io.remedy(error.errno)}"
   return f"error: {text}\n(R1JAX_TRACEBACK=1 shows where)"
+
+
+def _unprinted() -> bool:
+  """Whether standard output is on a full disk, or nobody reads it."""
+  try:
+    print(flush=True)
+  except OSError:
+    # Else the interpreter would try once more, and print that as well.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+  return False
 
 
 def _list_all_flags() -> None:
