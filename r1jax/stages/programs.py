@@ -103,7 +103,7 @@ def load(name: str) -> Callable[..., Any]:
   where, _, function = name.rpartition(":")
   check(bool(where and function), f"{name!r} is neither hf:DIR, orbax:WORKDIR,"
         " an http(s) URL, module:function nor FILE.py:function")
-  try:
+  with tasks.told(f"{name} cannot be imported"):
     if where.endswith(".py"):
       path = pathlib.Path(where)
       spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -111,8 +111,6 @@ def load(name: str) -> Callable[..., Any]:
       spec.loader.exec_module(module)
     else:
       module = importlib.import_module(where)
-  except (ModuleNotFoundError, FileNotFoundError) as error:
-    raise ValueError(f"{name}: {error}") from error
   program = getattr(module, function, None)
   check(callable(program), f"{where} has no function {function!r}")
   return program

@@ -7,6 +7,7 @@ Its path can be given wherever a data set is named.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -15,8 +16,9 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from r1jax.core.config import DataError, SplitError, check
@@ -75,14 +77,40 @@ def module(path: str | os.PathLike) -> types.ModuleType:
     sys.path.append(str(file.parent))
   importlib.invalidate_caches()  # the file may be newer than the import cache
   before = sys.modules.get(file.stem)
-  imported = importlib.import_module(file.stem)
+  with told(f"{path} cannot be imported"):
+    imported = importlib.import_module(file.stem)
   check(getattr(imported, "__file__", None) == str(file),
         f"{path} cannot be imported as {file.stem!r}, which is"
         f" {getattr(imported, '__file__', 'a built-in module')}; rename it",
         DataError)
   if imported is before:  # a notebook may have rewritten it
-    imported = importlib.reload(imported)
+    with told(f"{path} cannot be imported"):
+      imported = importlib.reload(imported)
   return imported
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+  """Turns an error in a user's code into one sentence with the line.
+
+  Args:
+    what: has failed; the file is named in it.
+
+  Raises:
+    DataError: instead of anything else that the block raises.
+  """
+  try:
+    yield
+  except DataError:
+    raise
+  except (Exception, SystemExit) as error:
+    said, at = str(error), traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, SyntaxError):
+      said, at = error.msg, error
+    place = (f", line {at.lineno} of {at.filename}"
+             if os.path.isfile(at.filename or "") else "")  # not of Python
+    raise DataError(
+        f"{what}: {type(error).__name__} ({said}){place}") from error
 
 
 def rule_digests(text: str) -> dict[str, str]:
@@ -129,7 +157,15 @@ def _own_prompts(path: str, split: str) -> list[Prompt]:
   check(match is not None, f"{split!r} is not a split of {path}; write train or"
         " test[:100]", SplitError)
   name, first, last = match.groups()
-  prompts = list(own(path).prompts(name))
+  imported = own(path)
+  with told(f"{path}: prompts({name!r}) fails"):
+    prompts = imported.prompts(name)
+    check(isinstance(prompts, Iterable), f"{path}: prompts({name!r}) returns"
+          f" {prompts!r}, not a list of Prompts", DataError)
+    prompts = list(prompts)
+  for prompt in prompts:
+    check(isinstance(prompt, Prompt), f"{path}: prompts({name!r}) returns a"
+          f" list with {prompt!r}, not of Prompts", DataError)
   return prompts[int(first or 0):int(last) if last else None]
 
 
@@ -156,7 +192,8 @@ def fitting(prompts: Sequence[Prompt], judge: Judge, limit: int,
     ValueError: there is no prompt, or none fits.
   """
   prompts = list(prompts)  # read once
-  check(len(prompts) > 0, f"there are no {what} prompts; choose another split")
+  check(len(prompts) > 0, f"there are no {what} prompts, the split is empty;"
+        " choose another split or other data")
   lengths = [_length(prompt, judge) for prompt in prompts]
   kept = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
   remedy = ("lower max_new_tokens, raise row_length (training) or choose a"
