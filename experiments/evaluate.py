@@ -109,6 +109,9 @@ def main() -> None:
 
 def data_set() -> None:
   """Evaluates on --data."""
+  for flag in (BENCHMARKS_DIR, WORDINGS, JUDGE, BASELINE):
+    check(not flag.value, f"--{flag.name} is only read with --suite=NAME; leave"
+          " it out, or give a suite")
   cfg, template = EVAL.value(), asking.template(TEMPLATE.value)
   steps = CHECKPOINTS.value and checkpoints.choose(
       CHECKPOINTS.value, common.INIT.value)  # fail early
@@ -182,6 +185,8 @@ def rewards_of(template: str) -> RewardConfig:
 
 def benchmarks() -> None:
   """Evaluates on --suite."""
+  check(not CHECKPOINTS.value, "--checkpoints is read with --data, not with"
+        " --suite; leave one of them out")
   chosen, out = suites.named(SUITE.value), epath.Path(OUT.value)
   folders = [out / one.name for one in chosen]
   referee, who = judge_of(out, folders), respondent(folders)

@@ -112,9 +112,12 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     recipe.apply(argv, flags.FLAGS)
     rest = flags.FLAGS(argv)
-    check("workdir" not in flags.FLAGS or flags.FLAGS["workdir"].value != "",
-          "--workdir is empty; give a folder (is a variable of the shell not"
-          " set?)")
+    for name in {"workdir", "out"} & set(flags.FLAGS):
+      flag = flags.FLAGS[name]
+      # One that is empty by default is checked by its experiment.
+      check(not flag.present or flag.default == "" or bool(flag.value.strip()),
+            f"--{name} is empty; give a folder (is a variable of the shell not"
+            " set?)")
     return rest
   except (*EXPECTED, flags.Error) as error:
     raise SystemExit(f"error: {error}\n(--help lists all flags)") from error
