@@ -30,6 +30,7 @@ TO = flags.DEFINE_string(
 
 
 def main() -> None:
+  check(not io.is_remote(TO.value), f"--to={TO.value}: give a local folder")
   if TO.value:
     copy(pathlib.Path(TO.value))
   else:

@@ -120,7 +120,12 @@ def _parse(argv: list[str]) -> list[str]:
             " set?)")
     return rest
   except (*EXPECTED, flags.Error) as error:
-    raise SystemExit(f"error: {error}\n(--help lists all flags)") from error
+    # As Python says it.
+    text = re.sub(r"invalid literal for int\(\) with base 10: ('.*')",
+                  r"\1 is not an integer", str(error))
+    text = re.sub(r"could not convert string to float: ('.*')",
+                  r"\1 is not a number", text)
+    raise SystemExit(f"error: {text}\n(--help lists all flags)") from error
 
 
 def _at_home(argument: str) -> str:
@@ -203,7 +208,8 @@ def _brief(error: BaseException) -> str:
       error.errno or 0):  # it is as the system has said it
     if error.filename is None and _unprinted():
       text = f"could not write what this command prints: {text}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR,
+                       errno.EEXIST):
       text += f"; {io.remedy(error.errno)}"
   return f"error: {text}\n(R1JAX_TRACEBACK=1 shows where)"
 

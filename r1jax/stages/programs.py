@@ -6,6 +6,7 @@ A function is `module:function` or `FILE.py:function`, an endpoint is its URL.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import os
@@ -95,7 +96,7 @@ def replier(name: str, means: Means) -> Replier | Endpoint | None:
 
 
 def load(name: str) -> Callable[..., Any]:
-  """Imports the function `name`.
+  """Imports the function `name`; what it raises is a DataError that names it.
 
   Raises:
     ValueError: there is no such file, module or function.
@@ -113,7 +114,13 @@ def load(name: str) -> Callable[..., Any]:
       module = importlib.import_module(where)
   program = getattr(module, function, None)
   check(callable(program), f"{where} has no function {function!r}")
-  return program
+
+  @functools.wraps(program)
+  def called(*arguments: Any, **options: Any) -> Any:
+    with tasks.told(f"{name} fails"):
+      return program(*arguments, **options)
+
+  return called
 
 
 def judge(name: str, generate: Generate | None, *, seed: int = 0) -> Judged:

@@ -28,6 +28,9 @@ from r1jax.data.sources import mixture
 from r1jax.rewards.score import Rule
 from r1jax.stages.judging import Judge
 
+# Where errors in a user's code pass through.
+_OURS = (os.path.dirname(importlib.__file__), os.path.dirname(__file__))
+
 
 def load(text: str, split: str, data_dir: str | os.PathLike = ""
          ) -> dict[str, Sequence[Prompt]]:
@@ -104,11 +107,15 @@ def told(what: str) -> Iterator[None]:
   except DataError:
     raise
   except (Exception, SystemExit) as error:
-    said, at = str(error), traceback.extract_tb(error.__traceback__)[-1]
+    said, places = str(error), [
+        (at.filename, at.lineno)
+        for at in traceback.extract_tb(error.__traceback__)
+        if os.path.isfile(at.filename) and not at.filename.startswith(_OURS)]
     if isinstance(error, SyntaxError):
-      said, at = error.msg, error
-    place = (f", line {at.lineno} of {at.filename}"
-             if os.path.isfile(at.filename or "") else "")  # not of Python
+      said, places = error.msg, [(error.filename, error.lineno)]
+    # The last in the file that was called, not in what that has called.
+    lines = [line for file, line in places if file == places[0][0]]
+    place = f", line {lines[-1]} of {places[0][0]}" if places else ""
     raise DataError(
         f"{what}: {type(error).__name__} ({said}){place}") from error
 

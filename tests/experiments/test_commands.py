@@ -237,7 +237,7 @@ def test_bad_flags_of_training(train, tmp_path):
   at = f"--workdir={tmp_path / 'run'}"
   bad = {
       "Unknown command line flag 'no_such'": ["--no_such=1"],
-      "flag --steps=many": ["--steps=many"],
+      "flag --steps=many: 'many' is not an integer": ["--steps=many"],
       "--workdir is empty; give a folder": ["--workdir="],
       "eval_every=-1 must not be negative": ["--eval_every=-1"],
       "seed=-1 must not be negative": ["--seed=-1"],
