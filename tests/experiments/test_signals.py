@@ -34,12 +34,14 @@ def test_a_signal_during_the_imports(tmp_path, name, status):
   """
   (tmp_path / "jax.py").write_text(  # found before the real one
       f"import os, signal\nos.kill(os.getpid(), signal.{name})\n")
+  command = [sys.executable, "-m", "experiments.train_sft", "--workdir=run"]
+  # A suite in the background has Ctrl-C ignored.
+  heeding = ("import os, signal, sys\n"
+             "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+             "os.execv(sys.argv[1], sys.argv[1:])")
   call = subprocess.run(
-      [sys.executable, "-m", "experiments.train_sft", "--workdir=run"],
-      cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
-      capture_output=True,
-      # A suite in the background has Ctrl-C ignored.
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+      [sys.executable, "-c", heeding, *command], cwd=tmp_path, text=True,
+      env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
   assert call.returncode == status, call.stderr
   said = "Ctrl-C" if name == "SIGINT" else name
   assert call.stderr == f"\n{said}: stopped before it had begun\n"
