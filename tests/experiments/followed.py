@@ -70,7 +70,7 @@ SMALL = {
                   "--data=my_prompts.py", "--judge=my_prompts.py:judge"],
     "sample": ["--question=What is 3 + 2?", "--max_new_tokens=8"],
     "scaling": ["--samples=2", "--max_rows=8", "--data=math",
-                "--data_dir=DIR", "--answer_tokens=4", "--rewards.workers=1"],
+                "--data_dir=DATA", "--answer_tokens=4", "--rewards.workers=1"],
     "train_grpo": TRAINED,
     "train_reward": [*TUNED, "--rows=8", "--validation=0.3"],
     "train_sft": [*TUNED, "--eval_every=0"]}
