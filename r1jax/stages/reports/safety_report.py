@@ -193,9 +193,11 @@ def write(out: str | os.PathLike, found: Mapping[str, Any],
 
 
 def printed(found: Mapping[str, Any]) -> str:
-  """The tables for the terminal."""
-  return "\n\n".join(f"{heading}\n{tables.render(header, rows)}"
-                     for heading, header, rows in all_tables(found) if rows)
+  """The tables for the terminal, and what their brackets are."""
+  parts = [f"{heading}\n{tables.render(header, rows)}"
+           for heading, header, rows in all_tables(found) if rows]
+  without = ", (without risk control)" if "without_control" in found else ""
+  return "\n\n".join([*parts, f"Percent, [95 % interval by question]{without}"])
 
 
 def _weighted(cases: Sequence[Case], label: str, controlled: bool
