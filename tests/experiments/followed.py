@@ -229,7 +229,8 @@ def results(page: str, text: str, run: Callable[[str], Call]
 
 def pages() -> list[pathlib.Path]:
   """All that have commands for a reader."""
-  return [ROOT / "README.md", *sorted((ROOT / "docs/tutorials").glob("*.md"))]
+  return [ROOT / "README.md", ROOT / "docs/recipes.md",
+          *sorted((ROOT / "docs/tutorials").glob("*.md"))]
 
 
 def main(paths: list[pathlib.Path]) -> int:
