@@ -55,7 +55,7 @@ SMALL = {
     "cold_start": [*ASKED, *named.LOOSE, "--max_new_tokens=24",
                    "--data=my_prompts.py", "--template=chat-think",
                    "--rewriter=my_prompts.py:rewrite"],
-    "compile_ahead": ["--layers=2"],
+    "compile_ahead": ["--layers=2", "--program=decode"],
     "distill": [*TRAINED, "--data=my_prompts.py"],
     "evaluate": ASKED,
     "evaluate_reward": ["--rows=2"],
