@@ -109,6 +109,9 @@ def main() -> None:
 
 def data_set() -> None:
   """Evaluates on --data."""
+  for flag in (BENCHMARKS_DIR, WORDINGS, JUDGE, BASELINE):
+    check(not flag.value, f"--{flag.name} is only read with --suite=NAME; leave"
+          " it out, or give a suite")
   cfg, template = EVAL.value(), asking.template(TEMPLATE.value)
   steps = CHECKPOINTS.value and checkpoints.choose(
       CHECKPOINTS.value, common.INIT.value)  # fail early
@@ -182,6 +185,8 @@ def rewards_of(template: str) -> RewardConfig:
 
 def benchmarks() -> None:
   """Evaluates on --suite."""
+  check(not CHECKPOINTS.value, "--checkpoints is read with --data, not with"
+        " --suite; leave one of them out")
   chosen, out = suites.named(SUITE.value), epath.Path(OUT.value)
   folders = [out / one.name for one in chosen]
   referee, who = judge_of(out, folders), respondent(folders)
@@ -230,15 +235,15 @@ def benchmarks() -> None:
 
 def tell(out: epath.Path, results: list[dict], missing: dict[str, str]
          ) -> None:
-  """Writes and prints the results and the reasons of skipped benchmarks."""
+  """Writes the results and why benchmarks were skipped; prints their names."""
   check(bool(results), "nothing was measured: " + "; ".join(missing.values()))
   processes.from_writer(lambda: io.write_json(
       out / benchmarking.RESULTS, {
           "init": common.INIT.value, "judge": JUDGE.value,
           "results": results, "missing": missing}))
   print(benchmarking.table(results))
-  for name, reason in missing.items():
-    print(f"{name} was not measured: {reason}")
+  if missing:
+    print(f"not measured, for the reasons above: {', '.join(missing)}")
   print(f"every figure is in {out / benchmarking.RESULTS}, each benchmark's"
         f" generations in {out}/NAME", flush=True)
 

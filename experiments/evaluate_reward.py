@@ -58,7 +58,8 @@ def main() -> None:
 
 def evaluate() -> None:
   """Measures what the flags name."""
-  check(bool(REWARD_DATA.value or REWARDBENCH.value),
+  files, benches = flagset.listed(REWARD_DATA), flagset.listed(REWARDBENCH)
+  check(bool(files or benches),
         "give --reward_data=FILE.jsonl, or --rewardbench=FILE.jsonl")
   kind, _, what = common.INIT.value.partition(":")
   told = epath.Path(workdir.named(what)[0]) / reward_weights.ABOUT
@@ -66,7 +67,6 @@ def evaluate() -> None:
         " reward model; give orbax:WORKDIR of experiments.train_reward, or"
         " hf:DIR")
   about = io.read_json(told) if told.exists() else {}
-  files = [path for path in REWARD_DATA.value.split(",") if path]
   init = common.frozen(common.INIT.value)
   with flagset.naming(REWARD_DATA):
     digests = {path: preference.digest(path) for path in files}
@@ -85,12 +85,12 @@ def evaluate() -> None:
     return scoring(reward_model.params, reward_model.router_bias_LE, ids)
 
   result: dict[str, Any] = {"init": common.INIT.value, "template": template}
-  if REWARD_DATA.value:
+  if files:
     with flagset.naming(REWARD_DATA):
       data = preference.load(
           files, tokenizer, template, reward_model.model.cfg.max_position,
           LOSS.value)
-    print(data.explain(REWARD_DATA.value), flush=True)
+    print(data.explain(", ".join(files)), flush=True)
     cfg = reward.PreferenceConfig(loss=LOSS.value)
     measured = reward.Measured(cfg, data.examples, score)
     good, bad, lengths = measured.split()
@@ -98,7 +98,7 @@ def evaluate() -> None:
     reward_figure.draw(result["data"], good, bad, lengths,
                        out / reward.FIGURE,
                        blank=about.get("blank"))
-  for path in filter(None, REWARDBENCH.value.split(",")):
+  for path in benches:
     version, rows = bench(path, template, tokenizer, score)
     result[f"rewardbench{version}"] = (
         scores_lib.first if version == 1 else scores_lib.second)(rows)

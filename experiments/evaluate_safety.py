@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -58,7 +59,7 @@ SPLIT = flags.DEFINE_string(
     "split", "validation,test", "Splits of the small world's set.")
 QUESTIONS = flags.DEFINE_integer(
     "questions", 0, "The most questions per set, taken at even distances; 0:"
-    " all.")
+    " all.", lower_bound=0)
 SAMPLES = flags.DEFINE_integer("samples", 1, "Answers per question.")
 # As in HELM Safety.
 ANSWER = flagset.define(ReplyConfig(temperature=0.0, max_new_tokens=512))
@@ -107,6 +108,7 @@ def evaluate() -> None:
   generate = None if by_rules else programs.replier(named, means)
   # Early, to detect wrong names; models are loaded later.
   judge, control = judges.routed(judge_of(generate)), risk.control(str(out))
+  by_people = [agreement.read(path) for path in flagset.listed(AGREEMENT)]
   if not safety.answer(model, prompts, samples, cfg.batch, out):
     return
   replying.report(common.INIT.value, model)
@@ -124,8 +126,8 @@ def evaluate() -> None:
       cases, controlled=control is not None, by_rules=by_rules)
   result |= safety_parts.result(cases, controlled=control is not None)
   more = safety_parts.tables(result)
-  if AGREEMENT.value:
-    result["agreement"] = measured(judge)
+  if by_people:
+    result["agreement"] = measured(judge, by_people)
   replying.report(JUDGE.value, generate)
   io.write_json(out / "result.json", result)
   safety_report.write(out, result, {"flags": told | {
@@ -146,7 +148,7 @@ def questions() -> dict[str, list[Prompt]]:
   """The questions of each set that --sets names."""
   found: dict[str, list[Prompt]] = {}
   lacking = sets.missing(DATA_DIR.value)
-  names = SETS.value.split(",")
+  names = flagset.listed(SETS)
   for name in names:
     for one in {"paper": sets.PAPER, "shared": sets.SETS}.get(name, [name]):
       if one in lacking and one not in names:
@@ -237,9 +239,10 @@ def judge_of(generate: Any) -> Judge:
   return judges.guard(generate, FORM.value)
 
 
-def measured(judge: Judge) -> dict[str, Any]:
-  """The judge's agreement with people's labels in --agreement."""
-  labelled = [agreement.read(path) for path in AGREEMENT.value.split(",")]
+def measured(judge: Judge, labelled: Sequence[tuple[Any, ...]]
+             ) -> dict[str, Any]:
+  """The judge's agreement with people's labels, as `agreement.read` read them.
+  """
   prompts, answers, labels, bad = (
       functools.reduce(lambda a, b: a + b, parts) for parts in zip(*labelled))
   for row in bad:

@@ -14,6 +14,7 @@ import shutil
 
 from absl import flags
 
+from r1jax.core import io
 from r1jax.core.config import check
 
 from . import start
@@ -29,6 +30,7 @@ TO = flags.DEFINE_string(
 
 
 def main() -> None:
+  check(not io.is_remote(TO.value), f"--to={TO.value}: give a local folder")
   if TO.value:
     copy(pathlib.Path(TO.value))
   else:
@@ -41,14 +43,23 @@ def copy(to: pathlib.Path) -> None:
 
   Raises:
     ValueError: one of them exists there.
+    OSError: they cannot be written; none is left there.
   """
   there = [name for name in FOLDERS if (to / name).exists()]
   check(not there, f"{to} has {', '.join(there)} already; move it aside, or"
         " choose another --to")
-  for name, folder in FOLDERS.items():
-    shutil.copytree(folder, to / name,
-                    ignore=shutil.ignore_patterns("__pycache__"))
-    print(to / name)
+  try:
+    for name, folder in FOLDERS.items():
+      for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+          target = to / name / path.relative_to(folder)
+          io.write_bytes(target, path.read_bytes())
+          shutil.copymode(path, target)
+  except BaseException:  # half of them would be in the way of the next try
+    for name in FOLDERS:
+      shutil.rmtree(to / name, ignore_errors=True)
+    raise
+  print("\n".join(str(to / name) for name in FOLDERS))
 
 
 if __name__ == "__main__":

@@ -36,9 +36,12 @@ def main() -> None:
         f"{OUT.value} exists; choose another --out")
   with flagset.naming(DATA):
     kept, counts = filtered(FILTER.value())
+  table = tables.render(["rows", "count"], [
+      *([k, str(v)] for k, v in counts.items()), ["kept", str(len(kept))]])
+  check(len(kept) > 0, f"no row of {DATA.value} is left, nothing was written;"
+        f" repair the rows, or give other limits:\n{table}")
   io.write_bytes(OUT.value, b"".join(kept))
-  print(tables.render(["rows", "count"], [
-      *([k, str(v)] for k, v in counts.items()), ["kept", str(len(kept))]]))
+  print(table)
 
 
 def filtered(cfg: FilterConfig) -> tuple[list[bytes], Mapping[str, int]]:

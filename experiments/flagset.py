@@ -165,6 +165,11 @@ def naming(data: flags.FlagHolder, split: flags.FlagHolder | None = None
     raise ValueError(f"--{flag.name}: {error}") from error
 
 
+def listed(flag: flags.FlagHolder) -> list[str]:
+  """What a flag names, separated by commas."""
+  return [part for part in map(str.strip, flag.value.split(",")) if part]
+
+
 def text(value: Any) -> str:
   """A value as it is typed after `--name=`."""
   if isinstance(value, tuple):

@@ -62,7 +62,8 @@ POLICIES = flags.DEFINE_string(
     " the forms of --init; default: --init.")
 SPLIT = flags.DEFINE_string("split", "train[:64]", "Split of --data to ask.")
 SAMPLES = flags.DEFINE_integer("samples", 2, "Answers per policy and question.")
-PAIRS = flags.DEFINE_integer("pairs", 1, "The most pairs per question.")
+PAIRS = flags.DEFINE_integer(
+    "pairs", 1, "The most pairs per question.", lower_bound=1)
 JUDGE = flags.DEFINE_string(
     "judge", os.environ.get("R1JAX_JUDGE_URL", ""),
     "The judge: orbax:WORKDIR, hf:DIR, an endpoint's URL, or a Python file.")

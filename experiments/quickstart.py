@@ -84,7 +84,7 @@ def finish(top: epath.Path, folder: epath.Path,
            results: dict[str, dict[str, EvalResult]], minutes: float) -> None:
   """Prints and writes the table and the summary."""
   table = tables.comparison(reporting.all_cells(results))
-  (folder / "table.txt").write_text(table + "\n")
+  io.write_text(folder / "table.txt", table + "\n")
   base, trained = results["base"]["T = 1"], results["R1-Zero"]["T = 1"]
   summary = {
       "base_pass1": base.pass1, "base_maj16": base.maj_k,

@@ -49,7 +49,7 @@ def write(asked: sampling.Asked, select: SelectConfig) -> str:
         WORKDIR.value,
         (dialogues.row(prompt, sample.text, sample.tokens, sample=number)
          for prompt, number, sample in kept), report,
-        others=[path for path in JOIN.value.split(",") if path],
+        others=flagset.listed(JOIN),
         tokenizer=asked.judge.tokenizer, settings=dataclasses.asdict(select))
 
 

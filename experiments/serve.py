@@ -63,6 +63,7 @@ def main() -> None:
 
   from r1jax.serving.answers import Answerer
   from r1jax.serving.app import Limits, Server
+  from r1jax.serving.connection import Connection
 
   token = TOKEN.value or os.environ.get("R1JAX_TOKEN", "")
   check(bool(token) or _local(HOST.value), f"host={HOST.value!r} can be reached"
@@ -86,7 +87,7 @@ def main() -> None:
                       control=control),
              tokenizer, Limits(BODY.value, token, control is None)).app,
       host=HOST.value, port=PORT.value, log_level="warning",
-      timeout_graceful_shutdown=GRACE))
+      timeout_graceful_shutdown=GRACE, http=Connection))
   server.config.load()
   _serve(server, serving, name)
   for line in control.lines() if control else []:

@@ -28,14 +28,14 @@ from r1jax.sharding import distributed, processes, watchdog
 from r1jax.sharding.distributed import DistributedConfig
 from r1jax.stages.loop import signals
 
-from . import flagset, recipe
+from . import flagset, leave, recipe
 
 # Errors that users can fix: bad input, a full disk, non-finite gradients.
 EXPECTED = (ValueError, OSError, FloatingPointError)
-# Parameters of glibc's mallopt: M_MMAP_THRESHOLD (its largest value; what is
-# larger is given back when it is freed, as it would leave gaps of its size),
+# Parameters of glibc's mallopt: M_MMAP_THRESHOLD (what is larger is given back
+# when it is freed, as it would leave gaps of its size),
 # M_TRIM_THRESHOLD (-1: never), M_TOP_PAD, M_ARENA_MAX.
-_MALLOC = {-3: 32 << 20, -1: -1, -2: 500_000_000, -8: 1}
+_MALLOC = {-3: 8 << 20, -1: -1, -2: 500_000_000, -8: 1}
 _HOME = re.compile(r"(?<=[=:,])~(?=/|\Z)")
 _TEXTS = ("question", "system")  # flags that are no paths
 
@@ -58,11 +58,14 @@ def run(main: Callable[[], Any], *, many: bool = False, devices: bool = True
                        " flags are --name=value")
     logging.set_verbosity(logging.WARNING)
     signals.end_cleanly()
+    if signal.getsignal(signal.SIGINT) is leave:
+      signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
       if joining and distributed.initialize(joining.value()):
         _together(main, many, joining.value())
       else:
         main()
+        sys.stdout.flush()
         _mark()
     except EXPECTED as error:
       if os.environ.get("R1JAX_TRACEBACK"):
@@ -109,12 +112,20 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     recipe.apply(argv, flags.FLAGS)
     rest = flags.FLAGS(argv)
-    check("workdir" not in flags.FLAGS or flags.FLAGS["workdir"].value != "",
-          "--workdir is empty; give a folder (is a variable of the shell not"
-          " set?)")
+    for name in {"workdir", "out"} & set(flags.FLAGS):
+      flag = flags.FLAGS[name]
+      # One that is empty by default is checked by its experiment.
+      check(not flag.present or flag.default == "" or bool(flag.value.strip()),
+            f"--{name} is empty; give a folder (is a variable of the shell not"
+            " set?)")
     return rest
   except (*EXPECTED, flags.Error) as error:
-    raise SystemExit(f"error: {error}\n(--help lists all flags)") from error
+    # As Python says it.
+    text = re.sub(r"invalid literal for int\(\) with base 10: ('.*')",
+                  r"\1 is not an integer", str(error))
+    text = re.sub(r"could not convert string to float: ('.*')",
+                  r"\1 is not a number", text)
+    raise SystemExit(f"error: {text}\n(--help lists all flags)") from error
 
 
 def _at_home(argument: str) -> str:
@@ -193,7 +204,25 @@ def _say(error: BaseException) -> None:
 def _brief(error: BaseException) -> str:
   # Without the operating system's error number.
   text = re.sub(r"^\[Errno \d+\] ", "", str(error))
+  if isinstance(error, OSError) and error.strerror == os.strerror(
+      error.errno or 0):  # it is as the system has said it
+    if error.filename is None and _unprinted():
+      text = f"could not write what this command prints: {text}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR,
+                       errno.EEXIST):
+      text += f"; {io.remedy(error.errno)}"
   return f"error: {text}\n(R1JAX_TRACEBACK=1 shows where)"
+
+
+def _unprinted() -> bool:
+  """Whether standard output is on a full disk, or nobody reads it."""
+  try:
+    print(flush=True)
+  except OSError:
+    # Else the interpreter would try once more, and print that as well.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+  return False
 
 
 def _list_all_flags() -> None:

@@ -54,7 +54,8 @@ def main() -> None:
   cfg = REWARD.value()
   if EXPORT.value:
     training.check_export(EXPORT.value, WORKDIR.value)  # fail early
-  check(bool(REWARD_DATA.value), "--reward_data=FILE.jsonl must be given")
+  check(bool(flagset.listed(REWARD_DATA)),
+        "--reward_data=FILE.jsonl must be given")
   weights = sft.source_weights(SOURCE_WEIGHTS.value)
   first, tokenizer, began = training.begin(
       WORKDIR.value, cfg.seed, common.mesh(), cfg.lora,
@@ -64,7 +65,7 @@ def main() -> None:
   tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
 
   def read(flag):
-    paths = [path for path in flag.value.split(",") if path]
+    paths = flagset.listed(flag)
     with flagset.naming(flag):
       data = preference.load(
           paths, tokenizer, cfg.template, cfg.row_length, cfg.loss,
@@ -77,7 +78,7 @@ def main() -> None:
   check(not unused, f"--source_weights names {', '.join(unused)}, which no row"
         " has")
   held_out_digests = {}
-  if HELD_OUT.value:
+  if flagset.listed(HELD_OUT):
     held_out, held_out_digests = read(HELD_OUT)
   else:
     examples, held_out = preference.divided(examples, cfg.validation)

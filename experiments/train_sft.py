@@ -49,13 +49,13 @@ def main() -> None:
   if EXPORT.value:
     training.check_export(EXPORT.value, WORKDIR.value)  # fail early
   weights = data_lib.source_weights(SOURCE_WEIGHTS.value)
-  check(bool(SFT_DATA.value), "--sft_data=FILE.jsonl must be given")
+  check(bool(flagset.listed(SFT_DATA)), "--sft_data=FILE.jsonl must be given")
   first, tokenizer, began = training.begin(
       WORKDIR.value, cfg.seed, common.mesh(), cfg.lora)
   tokenizer = common.settled(tokenizer, cfg.template, WORKDIR.value)
 
   def read(flag, workers=0):
-    paths = [path for path in flag.value.split(",") if path]
+    paths = flagset.listed(flag)
     shared = paths, tokenizer, cfg.template, cfg.row_length, weights
     with flagset.naming(flag):
       data = data_lib.load(*shared) if not workers else sft_stream.load(
@@ -67,7 +67,8 @@ def main() -> None:
   unused = sorted(set(weights) - data.sources)
   check(not unused, f"--source_weights names {', '.join(unused)}, which no row"
         f" has; the sources are {', '.join(sorted(data.sources)) or 'unnamed'}")
-  held_out, held_out_digests = read(HELD_OUT) if HELD_OUT.value else (None, {})
+  held_out, held_out_digests = (
+      read(HELD_OUT) if flagset.listed(HELD_OUT) else (None, {}))
   trained = sft.run(
       cfg, Handover(first), tokenizer, data.examples, WORKDIR.value,
       held_out=held_out and held_out.examples, mesh=common.mesh(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -89,7 +90,17 @@ def export(folder: str, trained: Weights, tokenizer: Tokenizer, workdir: str
 
 
 def check_export(folder: str, workdir: str) -> None:
-  """Raises ValueError if --export has another model than the run's."""
+  """Fails before anything is trained if --export could not be written then.
+
+  Raises:
+    ValueError: the folder has another model than the run's, or will have the
+      run itself.
+    OSError: as `exporting.check_unused`.
+  """
+  run, model = (os.path.realpath(x) for x in (workdir, folder))
+  check(os.path.commonpath((run, model)) != model, f"--export={folder} is the"
+        f" folder of the run, or one above it; choose one outside {workdir}, or"
+        " inside it")
   exporting.check_unused(folder, f"orbax:{workdir}")
 
 

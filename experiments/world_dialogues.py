@@ -29,7 +29,6 @@ def main() -> None:
                  for row in dialogues.rows(COUNT.value, SEED.value))
   check(not path.exists() or path.read_text() == text, f"{path} has other"
         " dialogues, of another --count or --seed; choose another --workdir")
-  path.parent.mkdir(parents=True, exist_ok=True)
   io.write_text(path, text)
   print(f"wrote {COUNT.value} dialogues to {path}", flush=True)
 

@@ -14,12 +14,13 @@ import time
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 
 from r1jax.ops import flash
 from r1jax.ops.attention import Segments
 from r1jax.report import tables
 
+from .. import start
 from .output import JSON
 
 REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each implementation.")
@@ -75,8 +76,7 @@ def measure(form: str, length: int) -> dict:
           "both_ms": 1e3 * seconds(jax.jit(both), q, k, v, dout)}
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def main() -> None:
   rows = [measure(form, int(length)) for length in LENGTHS.value
           for form in FORMS.value]
   if JSON.value:
@@ -91,4 +91,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  start.run(main)

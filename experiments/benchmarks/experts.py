@@ -14,11 +14,12 @@ import time
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 
 from r1jax.ops import experts
 from r1jax.report import tables
 
+from .. import start
 from .output import JSON
 
 REPS = flags.DEFINE_integer("reps", 5, "Timed runs of each implementation.")
@@ -65,8 +66,7 @@ def measure(form: str, x: int, e: int, d: int, j: int, a: int) -> dict:
           "both_ms": 1e3 * seconds(jax.jit(gradient), *args)}
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def main() -> None:
   rows = [measure(form, *size) for size in SIZES for form in FORMS.value]
   if JSON.value:
     print("\n".join(map(json.dumps, rows)))
@@ -80,4 +80,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  start.run(main)

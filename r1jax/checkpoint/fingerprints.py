@@ -27,7 +27,7 @@ def named(value: str, filled: Callable[[str], str]) -> Iterator[str]:
     value: the flag's value, with placeholders in braces.
     filled: replaces placeholders in a text by folders.
   """
-  for part in value.split(","):
+  for part in map(str.strip, value.split(",")):
     kind, colon, path = part.partition(":")
     path = path if colon and kind in _KINDS else part
     head, suffix, _ = path.partition(".py:")

@@ -9,8 +9,8 @@ complete checkpoint.
 from __future__ import annotations
 
 import contextlib
-import gc
 import errno
+import gc
 import json
 import logging
 import math

@@ -78,6 +78,9 @@ def written(path: str | os.PathLike) -> Iterator[IO[bytes]]:
       part.unlink(missing_ok=True)
     if not isinstance(error, OSError):
       raise
+    if not is_remote(path) and os.path.isdir(path):
+      # Whose reason etils has in words of its own.
+      error = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if is_remote(path) and isinstance(error, FileNotFoundError):
       raise OSError(errno.ENOENT, f"could not write {path}: there is no such"
                     " bucket; make it or choose another folder") from error
@@ -98,6 +101,10 @@ def remedy(number: int | None) -> str:
     return "choose a folder that can be written"
   if number == errno.ENOENT:
     return "its folder is gone; restore it or choose another one"
+  if number in (errno.ENOTDIR, errno.EEXIST):
+    return "a file has the name of one of its folders; choose another folder"
+  if number == errno.EISDIR:
+    return "a folder has this name; choose another one"
   return "choose another folder"
 
 

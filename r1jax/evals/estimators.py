@@ -63,7 +63,9 @@ def clustered(values_XQ: np.ndarray, *, share: bool = True,
   mean_X = values_XQ.mean(-1)
   if weights_Q is not None:
     weights_Q = np.asarray(weights_Q, np.float64) / np.sum(weights_Q)
-    mean_X = values_XQ @ weights_Q
+    # A sum of rounded weights times 1 may exceed 1.
+    mean_X = np.clip(
+        values_XQ @ weights_Q, values_XQ.min(-1), values_XQ.max(-1))
     alike = 1 / np.sum(weights_Q**2)
   if count == 1:
     wide_X = np.full_like(mean_X, 0.5 if share else np.inf)
@@ -79,17 +81,35 @@ def clustered(values_XQ: np.ndarray, *, share: bool = True,
   if not share:
     return Estimate(*map(_plain, (
         mean_X, error_X, mean_X - t * error_X, mean_X + t * error_X)))
-  spread_X = mean_X * (1 - mean_X)
   # Values that are equal up to rounding have no spread.
   agree_X = error_X < 1e-12
-  trials_X = np.where(
-      agree_X, alike, spread_X / np.where(agree_X, 1.0, error_X) ** 2)
-  a_X = t * t / trials_X
-  middle_X = (mean_X + a_X / 2) / (1 + a_X)
-  half_X = t / (1 + a_X) * np.sqrt(spread_X / trials_X + a_X / trials_X / 4)
-  return Estimate(*map(_plain, (
-      mean_X, error_X, np.maximum(middle_X - half_X, 0.0),
-      np.minimum(middle_X + half_X, 1.0))))
+  trials_X = np.where(agree_X, alike, mean_X * (1 - mean_X)
+                      / np.where(agree_X, 1.0, error_X) ** 2)
+  return Estimate(*map(_plain, (mean_X, error_X,
+                                *wilson(mean_X, trials_X, t))))
+
+
+def wilson(share_X: np.ndarray, trials_X: np.ndarray, quantile: float = Z95
+           ) -> tuple[np.ndarray, np.ndarray]:
+  """Wilson's interval (low, high) of shares; at 0 and 1 it ends exactly there.
+
+  The ends are the roots p of (p - share)^2 = quantile^2 p (1 - p) / trials. Of
+  each equation the larger root is computed, and the other from their product,
+  share^2 / (1 + quantile^2 / trials): as a difference it would round to 7e-18
+  where it is 0.
+
+  Args:
+    share_X: in [0, 1], any shape.
+    trials_X: the number of independent trials, more than 0.
+    quantile: of the distribution of the error.
+  """
+  a_X = quantile**2 / np.asarray(trials_X, np.float64)
+
+  def low_X(share_X: np.ndarray) -> np.ndarray:
+    return share_X**2 / (share_X + a_X / 2 + np.sqrt(
+        a_X * (share_X * (1 - share_X) + a_X / 4)))
+
+  return low_X(share_X), 1 - low_X(1 - share_X)
 
 
 def pass_at_1(correct_QG: np.ndarray) -> Estimate:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from r1jax.evals import estimators
+
 # Upper ends of the buckets of answer lengths in tokens; above is one more.
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 BINS = 10  # of the reliability curve
@@ -146,12 +148,8 @@ def interval(right: float, count: int) -> tuple[float | None, float | None]:
   """Wilson's 95 % interval of a share."""
   if not count:
     return None, None
-  z, share = 1.959964, right / count
-  middle = share + z**2 / (2 * count)
-  width = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-  # At shares of 0 and 1 rounding could leave the unit interval.
-  return (max(0.0, float((middle - width) / (1 + z**2 / count))),
-          min(1.0, float((middle + width) / (1 + z**2 / count))))
+  low, high = estimators.wilson(right / count, count)
+  return float(low), float(high)
 
 
 def buckets(lengths: Sequence[int]) -> list[str]:

@@ -243,19 +243,24 @@ def _alone(workdir: epath.Path) -> Iterator[tuple[int, ...]]:
   if io.is_remote(workdir):
     yield ()
     return
-  workdir.mkdir(parents=True, exist_ok=True)
-  with open(workdir / lock.FILE, "a") as file:
+  path = workdir / lock.FILE
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a")  # noqa: SIM115 - closed below
+  except OSError as error:
+    raise io.unwritten(path, error) from error
+  with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      who = lock.named(lock.owner(workdir / lock.FILE))
+      who = lock.named(lock.owner(path))
       print(f"{workdir} is in use by {who} or, if that was killed, by its"
             " stage, which runs on; waiting for its end (Ctrl-C quits)",
             flush=True)
       fcntl.flock(file, fcntl.LOCK_EX)
-    file.truncate(0)
-    file.write(json.dumps(lock.us()))
-    file.flush()
+    with contextlib.suppress(OSError):  # disk full: locked without a name
+      file.truncate(0)
+      os.write(file.fileno(), json.dumps(lock.us()).encode())
     yield (file.fileno(),)
 
 

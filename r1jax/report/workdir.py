@@ -92,18 +92,25 @@ def take_for(
   """Sets up the output folder of a command that does not resume.
 
   Args:
-    result: name of the file that the command writes last; a folder without it
-      holds nothing worth keeping and is used again.
+    result: name of the file that the command writes last; a folder of this
+      command without it holds nothing worth keeping and is used again.
     folder: --out of the command.
     config: what the result depends on, JSON-serialisable.
     versions: of packages, and the commit, see `versions()`.
 
   Raises:
-    ValueError: the folder has a result of another config, or of an unknown one.
+    ValueError: the folder has a result of another config, or of an unknown
+      one, or is of another command.
     OSError: the disk is full or read-only.
   """
   otherwise, folder = "choose another --out", epath.Path(folder)
   if not (folder / result).exists():
+    if (folder / CONFIG).exists():
+      check(stored_in(folder)["config"].keys() == config.keys(),
+            f"{folder} is of another command, as its {CONFIG} says; nothing was"
+            f" changed; {otherwise}")
+    else:
+      resumes(folder, config, otherwise=otherwise)  # raises if it is a run's
     io.write_json(folder / CONFIG,
                   {"config": _plain(config), "versions": versions})
     return

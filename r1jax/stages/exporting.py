@@ -38,17 +38,25 @@ _SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
 
 
 def check_unused(folder: str, source: str = "") -> None:
-  """Raises ValueError if `folder` is a file or not empty.
+  """Raises if `folder` is a file, not empty, or cannot be written.
 
   Every process must call it.
 
   Args:
     folder: where a model will be written.
     source: orbax:WORKDIR; a folder with a model of that run may stay.
+
+  Raises:
+    ValueError: it is in use, or not local.
+    OSError: another process writes it (EBUSY), or it cannot be written.
   """
+  check(not io.is_remote(folder), f"{folder}: a model is written to a local"
+        " folder; choose one, and copy it from there")
+
   def look() -> None:
     path = os.path.abspath(folder)
     if not os.path.exists(path) or os.path.isdir(path) and not os.listdir(path):
+      Lock(hf_files.part_of(folder), folder).release()
       return
     found = source_of(folder)
     run, _ = workdir_lib.named(found)

@@ -6,6 +6,7 @@ A function is `module:function` or `FILE.py:function`, an endpoint is its URL.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import os
@@ -95,7 +96,7 @@ def replier(name: str, means: Means) -> Replier | Endpoint | None:
 
 
 def load(name: str) -> Callable[..., Any]:
-  """Imports the function `name`.
+  """Imports the function `name`; what it raises is a DataError that names it.
 
   Raises:
     ValueError: there is no such file, module or function.
@@ -103,7 +104,7 @@ def load(name: str) -> Callable[..., Any]:
   where, _, function = name.rpartition(":")
   check(bool(where and function), f"{name!r} is neither hf:DIR, orbax:WORKDIR,"
         " an http(s) URL, module:function nor FILE.py:function")
-  try:
+  with tasks.told(f"{name} cannot be imported"):
     if where.endswith(".py"):
       path = pathlib.Path(where)
       spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -111,11 +112,15 @@ def load(name: str) -> Callable[..., Any]:
       spec.loader.exec_module(module)
     else:
       module = importlib.import_module(where)
-  except (ModuleNotFoundError, FileNotFoundError) as error:
-    raise ValueError(f"{name}: {error}") from error
   program = getattr(module, function, None)
   check(callable(program), f"{where} has no function {function!r}")
-  return program
+
+  @functools.wraps(program)
+  def called(*arguments: Any, **options: Any) -> Any:
+    with tasks.told(f"{name} fails"):
+      return program(*arguments, **options)
+
+  return called
 
 
 def judge(name: str, generate: Generate | None, *, seed: int = 0) -> Judged:

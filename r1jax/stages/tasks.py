@@ -7,6 +7,7 @@ Its path can be given wherever a data set is named.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -15,8 +16,9 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from r1jax.core.config import DataError, SplitError, check
@@ -25,6 +27,9 @@ from r1jax.data.sources import load as load_lib
 from r1jax.data.sources import mixture
 from r1jax.rewards.score import Rule
 from r1jax.stages.judging import Judge
+
+# Where errors in a user's code pass through.
+_OURS = (os.path.dirname(importlib.__file__), os.path.dirname(__file__))
 
 
 def load(text: str, split: str, data_dir: str | os.PathLike = ""
@@ -75,14 +80,44 @@ def module(path: str | os.PathLike) -> types.ModuleType:
     sys.path.append(str(file.parent))
   importlib.invalidate_caches()  # the file may be newer than the import cache
   before = sys.modules.get(file.stem)
-  imported = importlib.import_module(file.stem)
+  with told(f"{path} cannot be imported"):
+    imported = importlib.import_module(file.stem)
   check(getattr(imported, "__file__", None) == str(file),
         f"{path} cannot be imported as {file.stem!r}, which is"
         f" {getattr(imported, '__file__', 'a built-in module')}; rename it",
         DataError)
   if imported is before:  # a notebook may have rewritten it
-    imported = importlib.reload(imported)
+    with told(f"{path} cannot be imported"):
+      imported = importlib.reload(imported)
   return imported
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+  """Turns an error in a user's code into one sentence with the line.
+
+  Args:
+    what: has failed; the file is named in it.
+
+  Raises:
+    DataError: instead of anything else that the block raises.
+  """
+  try:
+    yield
+  except DataError:
+    raise
+  except (Exception, SystemExit) as error:
+    said, places = str(error), [
+        (at.filename, at.lineno)
+        for at in traceback.extract_tb(error.__traceback__)
+        if os.path.isfile(at.filename) and not at.filename.startswith(_OURS)]
+    if isinstance(error, SyntaxError):
+      said, places = error.msg, [(error.filename, error.lineno)]
+    # The last in the file that was called, not in what that has called.
+    lines = [line for file, line in places if file == places[0][0]]
+    place = f", line {lines[-1]} of {places[0][0]}" if places else ""
+    raise DataError(
+        f"{what}: {type(error).__name__} ({said}){place}") from error
 
 
 def rule_digests(text: str) -> dict[str, str]:
@@ -129,7 +164,15 @@ def _own_prompts(path: str, split: str) -> list[Prompt]:
   check(match is not None, f"{split!r} is not a split of {path}; write train or"
         " test[:100]", SplitError)
   name, first, last = match.groups()
-  prompts = list(own(path).prompts(name))
+  imported = own(path)
+  with told(f"{path}: prompts({name!r}) fails"):
+    prompts = imported.prompts(name)
+    check(isinstance(prompts, Iterable), f"{path}: prompts({name!r}) returns"
+          f" {prompts!r}, not a list of Prompts", DataError)
+    prompts = list(prompts)
+  for prompt in prompts:
+    check(isinstance(prompt, Prompt), f"{path}: prompts({name!r}) returns a"
+          f" list with {prompt!r}, not of Prompts", DataError)
   return prompts[int(first or 0):int(last) if last else None]
 
 
@@ -156,7 +199,8 @@ def fitting(prompts: Sequence[Prompt], judge: Judge, limit: int,
     ValueError: there is no prompt, or none fits.
   """
   prompts = list(prompts)  # read once
-  check(len(prompts) > 0, f"there are no {what} prompts; choose another split")
+  check(len(prompts) > 0, f"there are no {what} prompts, the split is empty;"
+        " choose another split or other data")
   lengths = [_length(prompt, judge) for prompt in prompts]
   kept = [p for p, n in zip(prompts, lengths, strict=True) if n <= limit]
   remedy = ("lower max_new_tokens, raise row_length (training) or choose a"

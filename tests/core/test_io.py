@@ -97,6 +97,19 @@ def test_read_only_folder(public_dir):
   assert path.read_bytes() == b"old"
 
 
+def test_a_file_in_the_place_of_a_folder_and_the_other_way_round(tmp_path):
+  (tmp_path / "file").write_bytes(b"mine")
+  (tmp_path / "folder").mkdir()
+  for name in ("file/x", "file/new/x"):
+    with pytest.raises(OSError, match=f"could not write {tmp_path}/{name}: .*"
+                       " a file has the name of one of its folders"):
+      io.write_bytes(tmp_path / name, b"new")
+  with pytest.raises(OSError, match="a folder has this name; choose another"):
+    io.write_bytes(tmp_path / "folder", b"new")
+  assert names(tmp_path) == ["file", "folder"]
+  assert (tmp_path / "file").read_bytes() == b"mine"
+
+
 @pytest.fixture
 def tiny_disk(tmp_path):
   disk = tmp_path / "disk"

@@ -85,6 +85,19 @@ def test_intervals_cover_the_truth(test):
   assert got.low.min() >= 0 and got.high.max() <= 1
 
 
+def test_no_success_is_an_interval_from_0_and_no_failure_one_to_1():
+  """Exactly: a difference of roots printed 7e-18 and 0.9999999999999998."""
+  rng = np.random.default_rng(0)
+  for count in range(1, 200):
+    weights = rng.random(count)
+    for w in (None, weights):
+      none, all_ = (estimators.clustered(np.full(count, x), weights_Q=w)
+                    for x in (0.0, 1.0))
+      assert none[0] == none.low == 0 and all_[0] == all_.high == 1
+      assert none.high > 0 and all_.low < 1
+      np.testing.assert_allclose(none.high, 1 - all_.low, **F64)
+
+
 def test_intervals_of_samples_as_if_independent_do_not_cover():
   means_RQ, truth = simulated(*TESTS[0])
   p_R = means_RQ.mean(1)

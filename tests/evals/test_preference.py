@@ -81,7 +81,9 @@ def test_blank_is_below_nearly_all_bad_answers():
   assert preference.blank([4.0]) < 4
 
 
-def test_intervals_of_shares_stay_between_0_and_1():
+def test_intervals_of_no_and_of_all_successes_end_at_0_and_1():
   for count in range(1, 200):
-    assert preference.interval(0, count)[0] >= 0
-    assert preference.interval(count, count)[1] <= 1
+    low, high = preference.interval(0, count)
+    assert low == 0 < high
+    low, high = preference.interval(count, count)
+    assert low < 1 == high

@@ -7,8 +7,10 @@ import gzip
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from r1jax.core import lock
 from r1jax.report import writer
 from r1jax.stages import weights
 from tests.data.text import hf_cases
-from tests.experiments.calls import calls
+from tests.experiments.calls import ROOT, calls
 from tests.stages import cases
 
 GSM8K = pathlib.Path(__file__).parents[2] / "../shared/data/gsm8k"
@@ -60,7 +62,8 @@ def test_a_run_is_reported_resumed_and_guarded(train, tmp_path):
   workdir = tmp_path / "run"
   at = f"--workdir={workdir}"
   out = succeeds(*train([at, "--steps=2"]))
-  assert "2 questions x 2 samples = 4 completions a step" in out
+  assert ("2 questions x 2 samples = 4 completions a step; updates of 4"
+          " completions: 1 a step, 2 in all\n") in out
   assert "1 of 32 training prompts are left out" in out
   assert "<h1>GRPO: run</h1>" in (workdir / "report.html").read_text()
   kept = workdir / "tokenizer/tokenizer.model"
@@ -179,6 +182,48 @@ def test_a_full_and_a_read_only_disk_lose_nothing(train, disk):
   assert [row["step"] for row in writer.read(workdir)] == [1, 2]
 
 
+def test_what_is_copied_or_made_comes_whole_or_not_at_all(disk):
+  """And the same command succeeds as soon as it can."""
+  def copied():
+    return calls("experiments.files", [f"--to={disk / 'mine'}"])[0]
+
+  def made(folder):
+    return calls("experiments.world_dialogues",
+                 ["--count=3", f"--workdir={folder}"])[0]
+
+  with open(disk / "filler", "wb") as filler:
+    filler.write(b"\0" * (shutil.disk_usage(disk).free - 2**16))
+  fails(copied(), f"could not write {disk / 'mine'}/", "free some space")
+  assert not contents(disk / "mine")
+  (disk / "filler").unlink()
+  assert "notebooks" in succeeds(copied())
+  assert (disk / "mine/launch/local.sh").stat().st_mode == (
+      ROOT / "launch/local.sh").stat().st_mode
+  fails(copied(), "has launch, plans, recipes, notebooks already")
+
+  subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+  fails(made(disk / "new"), f"could not write {disk / 'new/sft.jsonl'}:"
+        " Read-only file system; choose a folder that can be written")
+  fails(made(disk / "mine/launch/local.sh"), "a file has the name of one of")
+
+
+def test_it_says_that_its_output_is_lost():
+  """A disk that is full, or a reader who has left."""
+  for command, message in (
+      ("{} > /dev/full; echo $? >&2",
+       "No space left on device; free some space"),
+      ("{{ {}; echo $? >&2; }} | true", "Broken pipe")):
+    for unbuffered in ("", "1"):
+      call = subprocess.run(
+          ["bash", "-c", command.format(
+              f"{shlex.quote(sys.executable)} -m experiments.files")],
+          cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+          stderr=subprocess.PIPE, text=True)
+      assert call.stderr.startswith(
+          f"error: could not write what this command prints: {message}")
+      assert call.stderr.endswith("\n(R1JAX_TRACEBACK=1 shows where)\n1\n")
+
+
 def test_gradients_that_stay_non_finite_stop_it(train, tmp_path):
   policy = cases.policy(cases.DENSE)
   embed = policy.params["embed"].at[0, 0].set(np.nan)
@@ -193,7 +238,7 @@ def test_bad_flags_of_training(train, tmp_path):
   at = f"--workdir={tmp_path / 'run'}"
   bad = {
       "Unknown command line flag 'no_such'": ["--no_such=1"],
-      "flag --steps=many": ["--steps=many"],
+      "flag --steps=many: 'many' is not an integer": ["--steps=many"],
       "--workdir is empty; give a folder": ["--workdir="],
       "eval_every=-1 must not be negative": ["--eval_every=-1"],
       "seed=-1 must not be negative": ["--seed=-1"],

@@ -19,11 +19,13 @@ def test_rows_that_stay_are_unchanged(tmp_path):
   data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
   data.write_text("\n\n".join(json.dumps(r) for r in rows) + "\n")
   arguments = [f"--sft_data={data}", f"--out={out}"]
-  text, again, lenient, missing = calls(
+  (tmp_path / "no.jsonl").write_text(json.dumps(row("Four.")) + "\n")
+  text, again, lenient, missing, none = calls(
       "experiments.filter_sft", arguments, arguments,
       [f"--sft_data={data}", f"--out={tmp_path / 'b'}", "--nothinking",
        "--language_share=0"],
-      [f"--sft_data={tmp_path / 'none'}", arguments[1] + "c"])
+      [f"--sft_data={tmp_path / 'none'}", arguments[1] + "c"],
+      [f"--sft_data={tmp_path / 'no.jsonl'}", arguments[1] + "d"])
   said = succeeds(text)
   assert [json.loads(x) for x in out.read_text().splitlines()] == [
       good, chinese]
@@ -38,3 +40,5 @@ def test_rows_that_stay_are_unchanged(tmp_path):
   succeeds(lenient)
   assert len((tmp_path / "b").read_text().splitlines()) == 4
   fails(missing, "cannot be read")
+  fails(none, f"no row of {tmp_path}/no.jsonl is left, nothing was written")
+  assert not (tmp_path / "out.jsonld").exists()

@@ -86,6 +86,21 @@ def test_sets_are_answered_judged_and_told_and_a_rerun_asks_nothing(called):
   fails(none, "no.jsonl")
 
 
+def test_bad_input_is_seen_before_anything_is_answered(model_file, tmp_path):
+  (tmp_path / "empty.jsonl").write_text("")
+  shared = [f"--init=file:{model_file}", f"--out={tmp_path / 'out'}"]
+  bad = {
+      f"{tmp_path}/empty.jsonl: the file is empty": [
+          f"--agreement={tmp_path}/empty.jsonl"],
+      "questions=-1": ["--questions=-1"],
+      "--sets=,: there are no": ["--sets=,"],
+      "--out is empty; give a folder": ["--out="]}
+  for message, call in zip(bad, calls("experiments.evaluate_safety", *(
+      [*shared, *line] for line in bad.values())), strict=True):
+    fails(call, message)
+  assert not (tmp_path / "out/answers").exists()
+
+
 def test_an_endpoint_answers_and_an_endpoint_judges(called):
   top, (*_, call) = called
   told = succeeds(call)

@@ -12,7 +12,7 @@ import pytest
 
 from tests import processes
 from tests.experiments.calls import ROOT, calls
-from tests.experiments.test_commands import fails
+from tests.experiments.test_commands import fails, succeeds
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -24,6 +24,12 @@ def test_other_machines_need_a_token(model_file):
       [f"--init=file:{model_file}", f"--host={host}"] for host in hosts),
       R1JAX_TOKEN=""):
     fails(call, "give --token=TEXT")
+
+
+def test_it_listens_before_it_says_so(model_file):
+  (call,) = calls("tests.experiments.listened", [
+      f"--init=file:{model_file}", "--port=0", "--context=64", "--max_rows=2"])
+  assert "is served at http://127.0.0.1:" in succeeds(call)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -62,8 +62,18 @@ def test_an_adapter_is_trained_exported_and_read_back(
 def test_bad_input(data, model_file, tmp_path):
   shared = [f"--init=file:{model_file}", f"--workdir={tmp_path / 'run'}",
             "--row_length=128"]
+  (tmp_path / "mine").write_text("mine")
   bad = {
-      "--sft_data=FILE.jsonl must be given": [],
+      "--sft_data=FILE.jsonl must be given": ["--sft_data= , "],
+      "/run is the folder of the run, or one above it": [
+          f"--export={tmp_path}/run"],
+      f"--export={tmp_path} is the folder of the run, or one above": [
+          f"--export={tmp_path}"],
+      "gs://bucket/x: a model is written to a local folder": [
+          "--export=gs://bucket/x"],
+      # Not only after all steps.
+      f"could not write {tmp_path}/mine/hf: Not a directory; a file has the": [
+          f"--export={tmp_path}/mine/hf"],
       "/nowhere cannot be read": ["--sft_data=/nowhere"],
       "empty.jsonl:13: an answer is empty": [f"--sft_data={data}/empty.jsonl"],
       "1 of 13 rows are malformed, more than 1%": [

@@ -1,12 +1,16 @@
 """Signals at odd moments: a command says what became of it, and goes on."""
 
 import json
+import os
+import re
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from r1jax.sharding import watchdog
-from tests.experiments.calls import calls
+from tests.experiments.calls import ROOT, calls
 from tests.experiments.test_commands import TINY, contents, succeeds
 from tests.stages.test_resume import measured
 
@@ -21,6 +25,39 @@ def test_it_cleans_up_and_says_so_in_a_line(tmp_path, sent, status, said):
   assert call.status == status, call.err
   assert (tmp_path / "cleaned").exists()
   assert said in call.err and call.err.strip().count("\n") == 0, call.err
+
+
+@pytest.mark.parametrize("name,status", [
+    ("SIGTERM", watchdog.AGAIN), ("SIGINT", -signal.SIGINT)])
+def test_a_signal_during_the_imports(tmp_path, name, status):
+  """Which take seconds: as later, a line and the status that says what to do.
+  """
+  (tmp_path / "jax.py").write_text(  # found before the real one
+      f"import os, signal\nos.kill(os.getpid(), signal.{name})\n")
+  command = [sys.executable, "-m", "experiments.train_sft", "--workdir=run"]
+  # A suite in the background has Ctrl-C ignored.
+  heeding = ("import os, signal, sys\n"
+             "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+             "os.execv(sys.argv[1], sys.argv[1:])")
+  call = subprocess.run(
+      [sys.executable, "-c", heeding, *command], cwd=tmp_path, text=True,
+      env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+  assert call.returncode == status, call.stderr
+  said = "Ctrl-C" if name == "SIGINT" else name
+  assert call.stderr == f"\n{said}: stopped before it had begun\n"
+  assert [path.name for path in tmp_path.iterdir()] == ["jax.py"]
+
+
+def test_whatever_is_started_handles_signals_after_its_imports():
+  """Else the handler of the imports would stay, and nothing would be saved."""
+  started = {
+      path.name: re.findall(r'(?m)^if __name__ == "__main__":\n  (.*)\n', text)
+      for path in (ROOT / "experiments").rglob("*.py")
+      if "__main__" in (text := path.read_text())}
+  # Its process becomes an experiment.
+  assert started.pop("__main__.py") == ["main()"]
+  assert len(started) > 40
+  assert all(line.startswith("start.run(main") for (line,) in started.values())
 
 
 def interrupted(experiment, line, at, **environment):

@@ -15,18 +15,23 @@ def test_a_suite_runs_goes_on_and_names_what_is_missing(
   shared = [f"--init=file:{model_file}", f"--benchmarks_dir={questions}",
             "--samples=2", "--max_rows=8", "--max_new_tokens=8", f"--out={out}",
             "--rewards.workers=1"]
-  first, again, other, none, unknown = calls(
+  judged, of_steps, first, again, other, none, unknown = calls(
       "experiments.evaluate",
+      [*shared, "--judge=hf:DIR", "--benchmarks_dir="],
+      [*shared, "--suite=gsm8k", "--checkpoints=all"],
       [*shared, "--suite=gsm8k,mmlu,simpleqa"],
       [*shared, "--suite=gsm8k,mmlu,simpleqa", f"--seen={seen}"],
       [*shared, "--suite=gsm8k", "--temperature=0.5"],
       [*shared, "--suite=mmlu"], [*shared, "--suite=mmul"],
       XDG_CACHE_HOME=str(cache))
+  fails(judged, "--judge is only read with --suite=NAME")
+  fails(of_steps, "--checkpoints is read with --data, not with --suite")
   printed = succeeds(first)
   assert "GSM8K" in printed and "pass@1" in printed
-  assert "mmlu was not measured: mmlu is neither in" in printed
+  assert "mmlu is left out: mmlu is neither in" in printed
   assert "hendrycks/data.tar" in printed
-  assert "simpleqa was not measured: simpleqa is judged by a model" in printed
+  assert "simpleqa is left out: simpleqa is judged by a model" in printed
+  assert "not measured, for the reasons above: mmlu, simpleqa\n" in printed
   results = json.loads((out / "results.json").read_text())
   assert set(results["missing"]) == {"mmlu", "simpleqa"}
   (gsm8k,) = results["results"]

@@ -207,6 +207,14 @@ def test_a_signal_goes_on_to_the_stage_and_the_next_start_goes_on(
   assert record["starts"] == 2
 
 
+def test_a_workdir_that_is_a_file(tmp_path):
+  (tmp_path / "run").write_text("mine")
+  with pytest.raises(OSError, match=f"could not write {tmp_path}/run/.lock: .*"
+                     "; a file has the name of one of its folders"):
+    run(tmp_path, WAITS)
+  assert (tmp_path / "run").read_text() == "mine"
+
+
 def test_a_killed_pipeline_waits_for_the_stage_that_it_left(tmp_path):
   process = started(tmp_path)
   process.kill()

@@ -97,6 +97,8 @@ def test_a_result_is_not_replaced_by_another(tmp_path):
     workdir.take_for("result.json", tmp_path / "out", config, {})
 
   take(init="base", top_p=1)
+  with pytest.raises(ValueError, match="out is of another command, as its"):
+    take(lr=1)
   take(init="other", top_p=1)  # the first one ended before its result
   (tmp_path / "out/result.json").write_text("{}")
   take(init="other", top_p=1)  # the same again

@@ -15,6 +15,7 @@ from r1jax.models.model import build
 from r1jax.rollout.serving import Serving
 from r1jax.serving.answers import Answerer
 from r1jax.serving.app import Limits, Server
+from r1jax.serving.connection import Connection
 from r1jax.stages import weights
 
 CONTEXT = 128
@@ -44,7 +45,8 @@ def served(case, limits=None, control=None, waiting=40, template="plain",
   server = uvicorn.Server(uvicorn.Config(
       Server("m", service, Answerer(
           service, tokenizer, template, control=control), tokenizer,
-          limits).app, log_level="error", timeout_graceful_shutdown=1))
+          limits).app, log_level="error", timeout_graceful_shutdown=1,
+      http=Connection))
   listening = socket.socket()
   listening.bind(("127.0.0.1", 0))
   threads = [threading.Thread(target=service.work, daemon=True),

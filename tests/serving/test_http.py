@@ -17,7 +17,7 @@ pytest.importorskip("openai")
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
-from r1jax.serving import app  # noqa: E402 - of an extra
+from r1jax.serving import app, connection  # noqa: E402 - of an extra
 from tests.serving.served import BODY, served  # noqa: E402
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -179,6 +179,24 @@ def test_a_slow_body_is_given_up(shared, monkeypatch):
     assert reply.status == 408 and "did not arrive" in reply.read().decode()
 
 
+GET = b"GET /health HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET ", GET, GET + b"\r\n",
+                                  GET + b"\r\n" + GET])
+def test_a_client_that_sends_no_header_is_let_go(shared, monkeypatch, sent):
+  """Nor the rest of its first, or of the next on a connection that is kept."""
+  monkeypatch.setattr(connection, "HEADER_SECONDS", 0.5)
+  url = shared[1].base_url
+  with socket.create_connection((url.host, url.port)) as client:
+    client.sendall(sent)
+    client.settimeout(4.0)  # uvicorn closes idle connections after 5
+    received = b""
+    while more := client.recv(4096):
+      received += more
+  assert received.count(b"HTTP/1.1 200 OK") == sent.count(b"\r\n\r\n")
+
+
 @pytest.fixture
 def held(case, monkeypatch):
   """(service, client, an event) of a server that decodes after the event."""
@@ -190,6 +208,23 @@ def held(case, monkeypatch):
         lambda *args: (free.wait(60), decode(*args))[1])
     yield service, client, free
     free.set()
+
+
+def test_while_an_answer_is_made_no_header_is_expected(held, monkeypatch):
+  opened, opens = [], connection.Connection.connection_made
+
+  def made(self, transport):
+    opens(self, transport)
+    opened.append(self)
+
+  monkeypatch.setattr(connection.Connection, "connection_made", made)
+  service, client, free = held
+  asked = threading.Thread(target=send, args=(client, CHAT, fuzzed()))
+  asked.start()
+  wait_for(lambda: service.live)
+  assert opened[-1]._expected.cancelled()
+  free.set()
+  asked.join()
 
 
 def leave(client, body):

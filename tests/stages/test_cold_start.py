@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from r1jax.core.config import DataError
 from r1jax.core.prompt import Prompt, ask
 from r1jax.data.sources.selection import Report, Sample, SelectConfig
 from r1jax.rewards import rules
@@ -172,3 +173,10 @@ def test_a_program_rewrites(tmp_path):
       Rewrite("A", "b"), None]
   with pytest.raises(ValueError, match="has no function 'other'"):
     programs.load(f"{path}:other")
+  path.write_text("import json\ndef judge(prompt):\n  return json.loads('{')\n")
+  judge = programs.load(f"{path}:judge")
+  with pytest.raises(DataError, match=r"judge fails: JSONDecodeError .*,"
+                     rf" line 3 of {path}$"):
+    judge("x")
+  with pytest.raises(DataError, match=r"TypeError \(judge\(\) takes 1 .*\)$"):
+    judge("x", "y")

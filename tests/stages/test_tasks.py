@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from r1jax.core.config import DataError
 from r1jax.core.prompt import Prompt, ask
 from r1jax.stages import tasks
 from tests.processes import ROOT
@@ -60,8 +61,32 @@ def test_rules_count_by_their_file(tmp_path):
 
 
 def test_no_question_is_no_long_question():
-  with pytest.raises(ValueError, match="there are no test.9:. prompts; choose"):
+  with pytest.raises(ValueError, match="there are no test.9:. prompts, the"):
     tasks.fitting([], None, 9, "test[9:]")
+
+
+BROKEN = {
+    "prompts = lambda split: None": r"prompts\('train'\) returns None, not a",
+    "prompts = lambda split: [3]": "returns a list with 3, not of Prompts",
+    "prompts = 3": r"prompts\('train'\) fails: TypeError \('int' object is not",
+    "x = 1\ndef prompts(split)": r"imported: SyntaxError \(expected ':'\), line"
+                                 r" 2 of .*broken_\d+.py$",
+    "import no_such_thing": "ModuleNotFoundError .*, line 1 of .*broken",
+    "import sys\nsys.exit(3)": "SystemExit .3., line 2 of .*broken",
+    "def prompts(split):\n  raise OSError(f'no {split} yet')": r"broken_\d+.py:"
+    r" prompts\('train'\) fails: OSError \(no train yet\), line 2 of .*broken",
+    "from r1jax.data.sources import load\n"
+    "prompts = lambda split: load.load('arith', None, 'exam')": "has no split"}
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_what_is_amiss_in_a_file_of_ones_own_is_said(tmp_path, number):
+  """With the line, and as an error that is named by the flag of the file."""
+  text, message = [*BROKEN.items()][number]
+  path = tmp_path / f"broken_{number}.py"
+  path.write_text(text + "\n")
+  with pytest.raises(DataError, match=message):
+    tasks.load(str(path), "train")
 
 
 def test_a_question_that_cannot_be_asked_is_named():

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from grain.experimental import index_shuffle
 
-from r1jax.core.config import check
+from r1jax.core.config import DataError, check
 from r1jax.core.prompt import Prompt
 
 # DeepSeek-R1's RL prompts, in thousands (arXiv:2501.12948 v2, Table 4). In the
@@ -93,7 +93,7 @@ def parse(text: str) -> MixtureConfig:
   for item in text.split(","):
     match = _ITEM.fullmatch(item.strip())
     check(match is not None, f"{item!r} in the mixture {text!r} is not NAME,"
-          " NAME:WEIGHT, NAME:EPOCHSx or NAME:PERCENT%")
+          " NAME:WEIGHT, NAME:EPOCHSx or NAME:PERCENT%", DataError)
     name, amount = match[1].strip(), match[2]
     check(name not in PRESETS, f"the preset {name!r} in the mixture {text!r}"
           " cannot be mixed with sources; give weights instead")

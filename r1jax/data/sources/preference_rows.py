@@ -269,12 +269,13 @@ def _annotated(row: dict[str, Any], source: str) -> Row:
 
 
 def _label(value: Any) -> float:
+  label = value
   if isinstance(value, str):
-    value = _LABELS.get(value.strip().lower(), math.nan)
-  check(isinstance(value, bool | int | float) and 0 <= value <= 1,
+    label = _LABELS.get(value.strip().lower(), math.nan)
+  check(isinstance(label, bool | int | float) and 0 <= label <= 1,
         f"label={_brief(value)} is neither true, false, safe, unsafe, good, bad"
         " nor harmful, nor a number from 0 to 1")
-  return float(value)
+  return float(label)
 
 
 def _number(value: Any, name: str) -> float:

@@ -198,7 +198,6 @@ def draw(folder: epath.Path, runs: Mapping[str, epath.Path], means: Means,
          measured: Mapping[str, Measure]
          ) -> tuple[list[tuple[str, epath.Path]], list[str]]:
   """Draws all possible figures: [(caption, path)], notes on missing ones."""
-  folder.mkdir(parents=True, exist_ok=True)
   drawn, notes, rows = [], [], {}
   for name in ("zero", "dev2", "dev2_nolang", "hacked"):
     try:

@@ -62,7 +62,6 @@ def draw(workdir: str | os.PathLike) -> list[tuple[str, epath.Path]]:
         " that has made a step")
   evals = _evaluations(rows)
   folder = epath.Path(workdir) / "figures"
-  folder.mkdir(parents=True, exist_ok=True)
   drawn = [("Rewards", folder / "rewards.png"),
            ("Entropy and KL", folder / "entropy_kl.png")]
   figures.reward_curves(rows, drawn[0][1])
@@ -132,7 +131,6 @@ def words_figure(workdir: str | os.PathLike, words: Sequence[str] = ()
     rows.append({"step": step, "reflective": evolution.occurrences(texts)} | {
         word: evolution.occurrences(texts, [word]) for word in words})
   path = epath.Path(workdir) / "figures" / "words.png"
-  path.parent.mkdir(parents=True, exist_ok=True)
   figures.curves(rows, path, ["reflective", *words],
                  "Words per training sample")
   return path

@@ -62,7 +62,6 @@ def write(out: str | os.PathLike, folders: Mapping[str, epath.Path], *,
   drawn = draw(out / "figures", runs)
   for heading, header, rows in made:
     print(f"\n{heading}\n" + tables.render(*_texts(header, rows)))
-  (out / "figures").mkdir(parents=True, exist_ok=True)
   markdown.write(out / MARKDOWN, title=title, notes=notes, tables=made,
                  figures=drawn)
   html.write(
@@ -75,7 +74,6 @@ def write(out: str | os.PathLike, folders: Mapping[str, epath.Path], *,
 
 def draw(folder: epath.Path, runs: Runs) -> list[tuple[str, epath.Path]]:
   """Draws all figures of the runs; returns (caption, path) of each."""
-  folder.mkdir(parents=True, exist_ok=True)
   drawn = []
   cells = {name: {
       source: comparison.ends(estimators.pass_at_1(problems.correct_QG))

@@ -86,7 +86,7 @@ def parse(text: str) -> dict[str, epath.Path]:
     name, given, folder = item.rpartition("=")
     path = epath.Path(os.path.expanduser(folder if given else item))
     name = name or path.name
-    check(path.exists(), f"{path} does not exist; give folders of"
+    check(path.is_dir(), f"{path} is not a folder; give those of"
           " experiments.evaluate or of training")
     check(name not in found, f"two runs are called {name}; give them names,"
           f" such as first={found.get(name)},second={path}")

@@ -94,7 +94,6 @@ def write(workdir: str | os.PathLike) -> epath.Path:
     raise ValueError(f"{workdir} has no metrics; give the --workdir of a run"
                      " that has made a step")
   runs = {folder.name: run}
-  (folder / "figures").mkdir(parents=True, exist_ok=True)
   kind = run.training.kind
   html.write(
       folder / "report.html", title=f"{kind[0].upper()}{kind[1:]}:"

@@ -70,7 +70,8 @@ BROKEN = {
     "is not a list of messages": {
         "prompt": "Hi", "chosen": True, "rejected": "No."},
     "label=2": {"prompt": "Hi", "response": "Hello!", "label": 2},
-    "label=nan": {"prompt": "Hi", "response": "Hello!", "label": "perhaps"},
+    "label='perhaps'": {
+        "prompt": "Hi", "response": "Hello!", "label": "perhaps"},
     "is below score_rejected": {
         "prompt": "Hi", "chosen": "a", "rejected": "b", "score_chosen": 1,
         "score_rejected": 2},

@@ -241,7 +241,7 @@ def test_folders_of_folders_and_what_is_amiss(evaluated, tmp_path):
   (tmp_path / "empty").mkdir()
   with pytest.raises(ValueError, match="has neither evaluation nor training"):
     runs_lib.read(tmp_path / "empty")
-  for text, message in (("nowhere", "nowhere does not exist"),
+  for text, message in (("nowhere", "nowhere is not a folder"),
                         ("", "no run is given"),
                         (f"{tmp_path},x={tmp_path},{tmp_path}", "two runs")):
     with pytest.raises(ValueError, match=message):
