@@ -1,11 +1,14 @@
 """The benchmark of memory with a model small enough for a test."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -17,7 +20,7 @@ def test_import_sample_and_a_step(tmp_path):
       [sys.executable, "-m", "experiments.benchmarks.memory", "--model=tiny",
        "--parts=import", "--parts=sample", "--parts=grpo", "--new=4",
        f"--folder={tmp_path}", "--json"], cwd=ROOT, capture_output=True,
-      text=True)
+      env=os.environ | {"XLA_FLAGS": processes.xla_flags()}, text=True)
   assert done.returncode == 0, done.stderr
   found = json.loads(done.stdout.splitlines()[-1])
   assert set(found) == {"import", "sample", "grpo"}
