@@ -11,7 +11,6 @@ folder]; its answer is one, [[status, out, err], ...].
 
 import contextlib
 import functools
-import gc
 import importlib
 import json
 import os
@@ -111,7 +110,6 @@ def import_all():
     for found in pkgutil.walk_packages(
         package.__path__, f"{package.__name__}."):
       importlib.import_module(found.name)
-  gc.freeze()  # no fork looks for garbage in what is imported
 
 
 if __name__ == "__main__":
