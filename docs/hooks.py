@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages that are generated, and flags that stay whole."""
+"""MkDocs hooks: pages that are generated, and where names may break."""
 
 from __future__ import annotations
 
@@ -22,8 +22,21 @@ def on_files(files, config):
 
 
 def on_page_content(html, **_):
-  """Marks flags: browsers may break a line after two hyphens (pages.css)."""
-  flag = r"(?<![\w-])--\w[\w.]*(?=[^<>]*<)"  # in text, not in a tag
+  """Marks where lines may break, beside pages.css.
+
+  Browsers break a name after its two hyphens, and nowhere else: so these stay
+  with it, and in tables it may break after . _ and =. An indented block that
+  begins with a command is one of commands, which wrap.
+  """
+  def names(cell):
+    return re.sub(r"(?<=<code>)[^<]+", lambda code: re.sub(
+        r"(?<=\w)[._=](?=\w)", r"\g<0><wbr>", code[0]), cell[0])
+
+  html = re.sub(r"(?s)<td.*?</td>", names, html)
+  html = re.sub(
+      r'language-text(?= highlight"><pre>(<[^>]*>)*(\w+=\S+ )?'
+      r'(python|bash|from|pip) )', "language-bash", html)
+  flag = r"(?<![\w-])--\w+(?=[^<>]*<)"  # in text, not in a tag
   return re.sub(flag, r'<span class="flag">\g<0></span>', html)
 
 

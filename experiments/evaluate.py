@@ -230,15 +230,15 @@ def benchmarks() -> None:
 
 def tell(out: epath.Path, results: list[dict], missing: dict[str, str]
          ) -> None:
-  """Writes and prints the results and the reasons of skipped benchmarks."""
+  """Writes the results and why benchmarks were skipped; prints their names."""
   check(bool(results), "nothing was measured: " + "; ".join(missing.values()))
   processes.from_writer(lambda: io.write_json(
       out / benchmarking.RESULTS, {
           "init": common.INIT.value, "judge": JUDGE.value,
           "results": results, "missing": missing}))
   print(benchmarking.table(results))
-  for name, reason in missing.items():
-    print(f"{name} was not measured: {reason}")
+  if missing:
+    print(f"not measured, for the reasons above: {', '.join(missing)}")
   print(f"every figure is in {out / benchmarking.RESULTS}, each benchmark's"
         f" generations in {out}/NAME", flush=True)
 

@@ -1,4 +1,4 @@
-"""Exports a model as a folder for transformers, vLLM and others.
+"""Exports a model as a folder that transformers reads.
 
   python -m experiments.export_hf --init=orbax:runs/zero --out=exported
   python -m experiments.export_hf --init=hf:DIR --out=exported --fp8

@@ -96,8 +96,8 @@ def measure() -> None:
       "config": dataclasses.asdict(cfg), "budgets": results, "lines": told})
   scaling_figure.tokens(told, out / "tokens.png")
   print(tables.render(
-      ["data", "line", "tokens", "accuracy", "95 % interval"], [
-          [source, f"{name} {row['label']}", f"{row['tokens']:.0f}",
+      ["data", "line", "at", "tokens", "accuracy", "95 % interval"], [
+          [source, name, row["label"], f"{row['tokens']:.0f}",
            tables.percent(row["mean"]),
            f"{100 * row['low']:.1f} - {100 * row['high']:.1f} %"]
           for source, of in told.items() for name, rows in of.items()

@@ -32,10 +32,10 @@ from . import flagset, recipe
 
 # Errors that users can fix: bad input, a full disk, non-finite gradients.
 EXPECTED = (ValueError, OSError, FloatingPointError)
-# Parameters of glibc's mallopt: M_MMAP_THRESHOLD (its largest value; what is
-# larger is given back when it is freed, as it would leave gaps of its size),
+# Parameters of glibc's mallopt: M_MMAP_THRESHOLD (what is larger is given back
+# when it is freed, as it would leave gaps of its size),
 # M_TRIM_THRESHOLD (-1: never), M_TOP_PAD, M_ARENA_MAX.
-_MALLOC = {-3: 32 << 20, -1: -1, -2: 500_000_000, -8: 1}
+_MALLOC = {-3: 8 << 20, -1: -1, -2: 500_000_000, -8: 1}
 _HOME = re.compile(r"(?<=[=:,])~(?=/|\Z)")
 _TEXTS = ("question", "system")  # flags that are no paths
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -285,18 +286,23 @@ def text(plan: Plan, stages: Sequence[Stage],
   """
   model = Models(plan, values)
   amounts: dict[str, Amount | None] = {}
+  unknown = []
   for stage in stages:
     try:
       amounts[stage.name] = amount(stage, flags(stage), model)
     except Unknown:
       amounts[stage.name] = None
+      unknown.append(stage.name)
   parts: dict[str, float] = {}
   for stage in stages:
     part = stage.part or stage.name
     if found := amounts[stage.name]:
       parts[part] = parts.get(part, 0.0) + rate.hours(found)
-  return (tables.render(HEADER, cells(stages, amounts, rate)) + "\n\n"
-          + by_part(parts, rate.price))
+  left = textwrap.fill("Not in the totals, since their models' folders are not"
+                       f" given: {', '.join(unknown)}", 80)
+  return "\n\n".join([
+      tables.render(HEADER, cells(stages, amounts, rate)),
+      by_part(parts, rate.price), *([left] if unknown else ())])
 
 
 def by_part(hours: Mapping[str, float], price: float) -> str:

@@ -175,7 +175,8 @@ class Engine:
                samples: int, key: jax.Array, *,
                limits_QG: np.ndarray | None = None,
                repeats_Q: Sequence[int] | None = None,
-               ended: Callable[[int, Rollout], None] | None = None) -> Rollout:
+               ended: Callable[[int, int, np.ndarray], None] | None = None
+               ) -> Rollout:
     """Draws `samples` completions of every prompt.
 
     Args:
@@ -192,8 +193,8 @@ class Engine:
       repeats_Q: how often each prompt's id was used under this key before; the
         numbers of its samples continue from there, so that they differ. By
         default counted within this call, over all processes.
-      ended: called with a question's index and a rollout of this question
-        alone, when all its samples have ended and others are still decoded.
+      ended: called with a question's index, a sample's number and its token
+        ids when this sample has ended, while others are still decoded.
 
     Returns:
       The samples of this process's prompts.
@@ -204,9 +205,9 @@ class Engine:
     """
     asked = self._asked(prompts, prompt_ids, samples, limits_QG, repeats_Q)
     harvest = Harvest(asked, self.cfg.max_new_tokens)
-    for questions in self._groups(params, bias_LE, asked, key, harvest):
-      for question in questions if ended else ():
-        ended(question, harvest.rollout(question, question + 1))
+    for done in self._watched(params, bias_LE, asked, key, harvest):
+      for sample in done if ended else ():
+        ended(*divmod(sample, samples), harvest.completion(sample))
     return harvest.rollout()
 
   def groups(self, params: Params, bias_LE: jax.Array,
@@ -226,21 +227,20 @@ class Engine:
     """
     asked = self._asked(prompts, prompt_ids, samples, None, None)
     harvest = Harvest(asked, self.cfg.max_new_tokens)
-    for questions in self._groups(params, bias_LE, asked, key, harvest):
-      yield [(question, harvest.rollout(question, question + 1))
-             for question in questions]
-
-  def _groups(self, params, bias_LE, asked: Asked, key, harvest: Harvest
-              ) -> Iterator[list[int]]:
-    """Decodes all samples; yields the questions completed by each call."""
-    missing = np.full(len(asked.prompts), asked.samples)
-    for done in self._rounds(params, bias_LE, asked, key, harvest):
+    missing = np.full(len(asked.prompts), samples)
+    for done in self._watched(params, bias_LE, asked, key, harvest):
       complete = []
-      for question in np.array(done, int) // asked.samples:
+      for question in np.array(done, int) // samples:
         missing[question] -= 1
         if not missing[question]:
-          complete.append(int(question))
+          complete.append(
+              (int(question), harvest.rollout(question, question + 1)))
       yield complete
+
+  def _watched(self, params, bias_LE, asked: Asked, key, harvest: Harvest
+               ) -> Iterator[list[int]]:
+    """`_rounds`, and then the counts of `speed`."""
+    yield from self._rounds(params, bias_LE, asked, key, harvest)
     rounds, *accepted = harvest.rounds_T.tolist()
     self.speed.update(
         {"tokens": int(harvest.lengths_N.sum()), "rounds": rounds}

@@ -22,7 +22,7 @@ import numpy as np
 from r1jax.core import keys as keys_lib
 from r1jax.core.config import check
 from r1jax.models.model import Model, Params
-from r1jax.ops import attention
+from r1jax.ops import attention, moving
 from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
 from r1jax.sharding import rules
 
@@ -254,7 +254,7 @@ class Programs:
     order_SR = jnp.argsort(~fill_SR, axis=1, stable=True)
     counts_S = jnp.sum(fill_SR, 1)
 
-    def one(i, cache):
+    def one(i, cache, prompts):
       """Inserts the i-th new sample of every lane that has one."""
       row_S = order_SR[:, i]
       source_S = jnp.take_along_axis(sources_SR, row_S[:, None], 1)[:, 0]
@@ -267,7 +267,11 @@ class Programs:
               self._by_lane(to), self._by_lane(new), *at).reshape(to.shape),
           cache, prompts)
 
-    cache = jax.lax.fori_loop(0, jnp.max(counts_S), one, rows.cache)
+    cache = moving.moved(
+        self._model.place.backend,
+        lambda cache, prompts: jax.lax.fori_loop(
+            0, jnp.max(counts_S), lambda i, cache: one(i, cache, prompts),
+            cache), rows.cache, prompts)
     return self._placed(state._replace(cache=cache))
 
   def _decode(self, params: Params, bias_LE, rows: Rows, steps, until,

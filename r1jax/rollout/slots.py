@@ -249,6 +249,10 @@ class Harvest:
     slots.free(done_B.reshape(slots.held_SR.shape))
     return done
 
+  def completion(self, sample: int) -> np.ndarray:
+    """int32 ids of a sample so far; a copy."""
+    return self.tokens_NT[sample, :self.lengths_N[sample]].copy()
+
   def rollout(self, begin: int = 0, end: int | None = None) -> Rollout:
     """The samples of questions `begin` (inclusive) to `end` (exclusive)."""
     of, asked = slice(begin, end), self._asked

@@ -280,7 +280,10 @@ def write(folder: str | os.PathLike, one: Benchmark, rows: Rows,
 
 
 def table(results: Sequence[Mapping[str, Any]], every: bool = False) -> str:
-  """A table with a line per benchmark, or per figure if `every`."""
+  """A table with a line per benchmark, or per figure if `every`.
+
+  The tokens of an endpoint's answers are not known.
+  """
   lines = []
   for result in results:
     numbers = [Number(**number) for number in result["numbers"]]
@@ -288,7 +291,8 @@ def table(results: Sequence[Mapping[str, Any]], every: bool = False) -> str:
       lines.append([
           result["title"] if not at else "", number.name, _value(number),
           _interval(number), str(number.count), str(result["samples"]),
-          f"{result['mean_length']:.0f}", str(result["invalid"]), number.note])
+          f"{result['mean_length']:.0f}" if result["mean_length"] else "-",
+          str(result["invalid"]), number.note])
   return tables.render(
       ["benchmark", "figure", "value", "95 % interval", "problems", "k",
        "tokens", "no verdict", "note"], lines)

@@ -18,7 +18,8 @@ from r1jax.stages.judging import Judge
 from r1jax.training.advantages import AdvantageConfig, group_advantages
 
 # (questions, how often each was sampled before in this step,
-# ended=called with a question's index and its samples once they have ended)
+# ended=called with a question's index, a sample's number and its token ids once
+# it has ended)
 # -> all samples.
 Generate = Callable[..., Rollout]
 
@@ -42,7 +43,7 @@ class Collected(NamedTuple):
 def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
             generate: Generate, judge: Judge, done: list[Rollout],
             interrupted: Callable[[], bool]) -> Collected | None:
-  """Samples the step's questions; each group is judged as soon as it has ended.
+  """Samples the step's questions; judges each sample as soon as it has ended.
 
   With `dynamic_tries`, groups whose rewards are all equal, from which nothing
   is learned, are replaced by groups of new questions (DAPO, arXiv:2503.14476,
@@ -74,7 +75,7 @@ def collect(cfg: GrpoConfig, stream: Iterator[list[Prompt]],
                           for x in (questions, repeats))
     judging = judge.begin(questions)
     if number == len(done):
-      done.append(generate(questions, repeats, ended=judging.add))
+      done.append(generate(questions, repeats, ended=judging.ended))
     if interrupted():
       return None
     verdicts = judging.submit(done[number])

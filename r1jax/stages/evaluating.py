@@ -226,6 +226,7 @@ def judged(sample: Sample, judge: Judge, batches: Sequence[Sequence[Item]]
   # of the batch scores a copy of one.
   begun = [judge.begin([p for _, p in own or asked[:1]])
            for asked, own in parts]
+  wanted = [max(1, len(own)) for _, own in parts]
   groups: list[dict[int, Rollout]] = [{} for _ in parts]
   at = 0
 
@@ -238,11 +239,13 @@ def judged(sample: Sample, judge: Judge, batches: Sequence[Sequence[Item]]
 
   for complete in sample([[p for _, p in asked] for asked, _ in parts]):
     for group in complete:
-      if group.question < max(1, len(parts[group.batch][1])):
+      if group.question < wanted[group.batch]:
         groups[group.batch][group.question] = group.rollout
-        begun[group.batch].add(group.question, group.rollout, group.texts)
+        for number, text in enumerate(
+            group.texts or judge.texts(group.rollout)[0]):
+          begun[group.batch].add(group.question, number, text)
     while at < len(parts) and not processes.largest(
-        int(not begun[at].judged()))[0]:
+        int(len(groups[at]) < wanted[at] or not begun[at].judged()))[0]:
       yield finished()
       at += 1
     yield None

@@ -170,11 +170,11 @@ class Run(NamedTuple):
 
   def sampled(self, step: int, questions: Sequence[Prompt],
               repeats: Sequence[int], *,
-              ended: Callable[[int, Rollout], None] | None = None) -> Rollout:
+              ended: Callable[[int, int, np.ndarray], None] | None = None
+              ) -> Rollout:
     """The samples of this process's questions in rollout `step`.
 
-    `ended` is called with a question's index and its samples once they have
-    ended, while others are still decoding.
+    `ended`: see `Engine.generate`.
     """
     cfg = self.cfg
     with self.learner.sampling() as policy:

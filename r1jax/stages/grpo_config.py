@@ -144,6 +144,5 @@ class GrpoConfig:
     """One line with the sizes of a step, derived from the settings."""
     n, updates = self.questions * self.samples, self.minibatches * self.epochs
     return (f"{self.questions} questions x {self.samples} samples = {n}"
-            f" completions a step, {updates} update(s) of"
-            f" {n // self.minibatches}; {self.steps} steps ="
-            f" {self.steps * updates} updates")
+            f" completions a step; updates of {n // self.minibatches}"
+            f" completions: {updates} a step, {self.steps * updates} in all")

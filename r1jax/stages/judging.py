@@ -61,13 +61,14 @@ class Judge(NamedTuple):
   def texts(self, rollout: Rollout) -> tuple[tuple[str, ...], ...]:
     """Decoded completions, Q tuples of G, without end-of-sequence ids."""
     q, g = rollout.lengths_QG.shape
-    eos = self.tokenizer.eos_ids
+    return tuple(tuple(self.text(rollout.completion(i, j)) for j in range(g))
+                 for i in range(q))
 
-    def decode(row, column):
-      ids = rollout.completion(row, column).tolist()
-      return self.tokenizer.decode(ids[:-1] if ids[-1] in eos else ids)
-
-    return tuple(tuple(decode(i, j) for j in range(g)) for i in range(q))
+  def text(self, ids_T: np.ndarray) -> str:
+    """A decoded completion, without its end-of-sequence id."""
+    ids = ids_T.tolist()
+    return self.tokenizer.decode(
+        ids[:-1] if ids[-1] in self.tokenizer.eos_ids else ids)
 
   def submit(self, rollout: Rollout, prompts: Sequence[Prompt],
              texts: Sequence[Sequence[str]] | None = None
@@ -121,43 +122,47 @@ class Judge(NamedTuple):
 
 
 class Begun:
-  """Judges a rollout question by question, before it is complete."""
+  """Judges a rollout sample by sample, before it is complete."""
 
   def __init__(self, judge: Judge, prompts: Sequence[Prompt]):
     self._judge, self._prompts = judge, prompts
-    self._groups: dict[int, tuple[tuple[str, ...], Any, Any]] = {}
+    self._samples: dict[tuple[int, int], tuple[str, Any, Any]] = {}
 
-  def add(self, question: int, group: Rollout,
-          texts: Sequence[str] | None = None) -> None:
-    """Starts judging the samples of one question.
+  def add(self, question: int, sample: int, text: str) -> None:
+    """Starts judging a completion.
 
     Args:
-      question: its index among the prompts.
-      group: a rollout of this question alone.
-      texts: its completions; decoded from `group` by default.
+      question: the prompt's index.
+      sample: the completion's number among those of this prompt.
+      text: the decoded completion.
     """
-    judge = self._judge
-    if texts is None:
-      (texts,) = judge.texts(group)
-    items = judge._items([self._prompts[question]], [texts])
-    self._groups[question] = tuple(texts), items, judge.pool.submit(items)
+    (item,) = self._judge._items([self._prompts[question]], [[text]])
+    self._samples[question, sample] = text, item, self._judge.pool.submit(
+        [item])
+
+  def ended(self, question: int, sample: int, ids_T: np.ndarray) -> None:
+    """`add` for a completion's token ids, as an engine hands it over."""
+    self.add(question, sample, self._judge.text(ids_T))
 
   def judged(self) -> bool:
-    """Whether all groups were added and all rules have ended."""
-    return len(self._groups) == len(self._prompts) and all(
-        future.done() for _, _, future in self._groups.values())
+    """Whether the rules have ended for all samples that were added."""
+    return all(future.done() for *_, future in self._samples.values())
 
   def submit(self, rollout: Rollout) -> Callable[[], Scored]:
     """Like `Judge.submit`, for the whole rollout.
 
-    Either all its groups were added before, or none.
+    Either all its samples were added before, or none.
     """
-    if not self._groups:
+    if not self._samples:
       return self._judge.submit(rollout, self._prompts)
-    groups = [self._groups[q] for q in range(len(self._prompts))]
-    texts, items, pending = zip(*groups, strict=True)
+    questions, samples = rollout.lengths_QG.shape
+    found = [[self._samples[q, g] for g in range(samples)]
+             for q in range(questions)]
+    texts = tuple(tuple(text for text, *_ in group) for group in found)
+    items = [item for group in found for _, item, _ in group]
+    pending = [future for group in found for *_, future in group]
     return lambda: self._judge._scored(
-        rollout, self._prompts, texts, sum(items, []),
+        rollout, self._prompts, texts, items,
         [score for future in pending for score in future.result()])
 
 

@@ -55,7 +55,7 @@ SMALL = {
     "cold_start": [*ASKED, *named.LOOSE, "--max_new_tokens=24",
                    "--data=my_prompts.py", "--template=chat-think",
                    "--rewriter=my_prompts.py:rewrite"],
-    "compile_ahead": ["--layers=2"],
+    "compile_ahead": ["--layers=2", "--program=decode"],
     "distill": [*TRAINED, "--data=my_prompts.py"],
     "evaluate": ASKED,
     "evaluate_reward": ["--rows=2"],
@@ -70,7 +70,7 @@ SMALL = {
                   "--data=my_prompts.py", "--judge=my_prompts.py:judge"],
     "sample": ["--question=What is 3 + 2?", "--max_new_tokens=8"],
     "scaling": ["--samples=2", "--max_rows=8", "--data=math",
-                "--data_dir=DIR", "--answer_tokens=4", "--rewards.workers=1"],
+                "--data_dir=DATA", "--answer_tokens=4", "--rewards.workers=1"],
     "train_grpo": TRAINED,
     "train_reward": [*TUNED, "--rows=8", "--validation=0.3"],
     "train_sft": [*TUNED, "--eval_every=0"]}
@@ -148,19 +148,22 @@ def reader(text: str) -> Iterator[tuple[pathlib.Path, str]]:
     yield folder, serve(say).url
 
 
-def environment(folder: pathlib.Path) -> dict[str, str]:
+def environment(line: str, folder: pathlib.Path) -> dict[str, str]:
   """Of one device, and of the python that runs this."""
   path = [os.path.dirname(sys.executable), os.environ["PATH"]]
+  # libtpu ends the process at flags of the CPU's that it does not know.
+  flags = [flag for flag in processes.xla_flags().split()
+           if not ("--topology=v" in line and "xla_cpu" in flag)]
   return {k: v for k, v in os.environ.items() if k != "PJRT_NPROC"} | {
-      "R1JAX_VENV": "none", "XLA_FLAGS": processes.xla_flags(),
+      "R1JAX_VENV": "none", "XLA_FLAGS": " ".join(flags),
       "PATH": os.pathsep.join(path)} | named.places(folder)
 
 
 def by_bash(line: str, folder: pathlib.Path) -> Call:
   """In a process of its own, as typed."""
   done = subprocess.run(
-      ["bash", "-c", line], cwd=folder, env=environment(folder), text=True,
-      capture_output=True, stdin=subprocess.DEVNULL)
+      ["bash", "-c", line], cwd=folder, env=environment(line, folder),
+      text=True, capture_output=True, stdin=subprocess.DEVNULL)
   return Call(done.returncode, done.stdout, done.stderr)
 
 
@@ -179,7 +182,7 @@ def served(line: str, program: str, folder: pathlib.Path) -> Call:
     port = str(free.getsockname()[1])
   line, program = (text.replace("8000", port) for text in (line, program))
   server = subprocess.Popen(
-      shlex.split(line), cwd=folder, env=environment(folder), text=True,
+      shlex.split(line), cwd=folder, env=environment(line, folder), text=True,
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
   try:
     while server.poll() is None:
@@ -226,7 +229,8 @@ def results(page: str, text: str, run: Callable[[str], Call]
 
 def pages() -> list[pathlib.Path]:
   """All that have commands for a reader."""
-  return [ROOT / "README.md", *sorted((ROOT / "docs/tutorials").glob("*.md"))]
+  return [ROOT / "README.md", ROOT / "docs/recipes.md",
+          *sorted((ROOT / "docs/tutorials").glob("*.md"))]
 
 
 def main(paths: list[pathlib.Path]) -> int:

@@ -96,7 +96,7 @@ def bring(folder: pathlib.Path, text: str) -> None:
 
   It trains the model, and a run of it where the page begins with one.
   """
-  for name in ("DIR", "DATA", "FILES"):
+  for name in ("DATA", "FILES"):
     questions(folder / name)
   files(folder)
   hf_cases.deepseek(folder / "tokenizer")

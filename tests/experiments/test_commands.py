@@ -60,7 +60,8 @@ def test_a_run_is_reported_resumed_and_guarded(train, tmp_path):
   workdir = tmp_path / "run"
   at = f"--workdir={workdir}"
   out = succeeds(*train([at, "--steps=2"]))
-  assert "2 questions x 2 samples = 4 completions a step" in out
+  assert ("2 questions x 2 samples = 4 completions a step; updates of 4"
+          " completions: 1 a step, 2 in all\n") in out
   assert "1 of 32 training prompts are left out" in out
   assert "<h1>GRPO: run</h1>" in (workdir / "report.html").read_text()
   kept = workdir / "tokenizer/tokenizer.model"

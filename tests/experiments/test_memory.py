@@ -18,7 +18,7 @@ if sys.argv[1] == "start":
   start._keep_freed_memory()
 for _ in range(4):
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-  made = [bytearray(b"x") * (24 << 20) for _ in range(4)]
+  made = [bytearray(b"x") * (6 << 20) for _ in range(4)]
   del made
   last = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(last)

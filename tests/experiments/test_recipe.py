@@ -90,7 +90,7 @@ def ahead(name):
 
 @pytest.mark.parametrize("name,parts,micro", [
     ("dr-grpo", 8, 8), ("qwen2.5-1.5b-gpu", 1, 1), ("qwen2.5-7b-v5e", 1, 1),
-    ("deepseekmath", 16, 8)])
+    ("deepseekmath", 16, 8), ("dapo", 16, 1 / 64)])
 def test_memory_is_that_of_the_recipes_sizes(name, parts, micro):
   """parts, micro: rows are computed at a part of the recipe's, as it says."""
   told, settings = ahead(name), {x.name: x.value for x in recipe.read(
@@ -122,7 +122,7 @@ def test_the_small_recipe_compiles():
 
 def test_every_memory_that_was_computed_is_held_to_its_recipe():
   assert {name for name in recipe.names() if ahead(name)} - {"embedded"} == {
-      "deepseekmath", "dr-grpo", "qwen2.5-1.5b-gpu", "qwen2.5-7b-v5e"}
+      "dapo", "deepseekmath", "dr-grpo", "qwen2.5-1.5b-gpu", "qwen2.5-7b-v5e"}
 
 
 def test_the_real_command_knows_their_flags():

@@ -24,9 +24,10 @@ def test_a_suite_runs_goes_on_and_names_what_is_missing(
       XDG_CACHE_HOME=str(cache))
   printed = succeeds(first)
   assert "GSM8K" in printed and "pass@1" in printed
-  assert "mmlu was not measured: mmlu is neither in" in printed
+  assert "mmlu is left out: mmlu is neither in" in printed
   assert "hendrycks/data.tar" in printed
-  assert "simpleqa was not measured: simpleqa is judged by a model" in printed
+  assert "simpleqa is left out: simpleqa is judged by a model" in printed
+  assert "not measured, for the reasons above: mmlu, simpleqa\n" in printed
   results = json.loads((out / "results.json").read_text())
   assert set(results["missing"]) == {"mmlu", "simpleqa"}
   (gsm8k,) = results["results"]

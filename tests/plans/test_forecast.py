@@ -136,7 +136,7 @@ def test_the_table_of_a_plan(tmp_path):
   plan, values = plan_of(tmp_path)
   rates = forecast.rates(plan)
   text = forecast.text(plan, plan.stages, lambda s: s.flags, values, rates)
-  by_stage, by_part = text.split("\n\n")
+  by_stage, by_part, left = text.split("\n\n")
   rows, parts = ({line.split()[0]: line.split() for line in lines.splitlines()}
                  for lines in (by_stage, by_part))
   peak = chips.CHIPS["H800"].flops
@@ -152,6 +152,8 @@ def test_the_table_of_a_plan(tmp_path):
   assert rows["student"] == ["student", "data", *"-" * 6]  # sizes unknown
   assert parts["first"][1] == f"{hours:.3g}"
   assert "all" in rows and "total" in parts
+  assert left == ("Not in the totals, since their models' folders are not"
+                  " given: student")
 
 
 def test_rates_of_ones_own(tmp_path):

@@ -77,9 +77,9 @@ def check(got, whole, cut):
 def test_unfinished_samples_are_cut(case, late, sizes):
   mesh = sizes and mesh_lib.make_mesh(mesh_lib.MeshConfig(**sizes))
   seen, whole = [], drawn(case)
-  got = late(3, mesh=mesh, ended=lambda q, rollout: seen.append(q))
+  got = late(3, mesh=mesh, ended=lambda q, g, ids: seen.append((q, g)))
   check(got, whole, np.full((2, SAMPLES), 3 * EACH))
-  assert sorted(seen) == [0, 1]
+  assert sorted(seen) == [(q, g) for q in range(2) for g in range(SAMPLES)]
   assert late(0.5).lengths_QG.max() == EACH
   np.testing.assert_array_equal(late(60).tokens_QGT, whole.tokens_QGT)
 

@@ -263,20 +263,18 @@ def test_slots_that_refill_give_the_same_samples(case, max_rows, monkeypatch):
   ended = []
   got = few.generate(
       params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5),
-      ended=lambda q, group: ended.append((q, group, len(begun))))
+      ended=lambda *sample: ended.append((*sample, len(begun))))
   same(got, rollout)
   assert set(sizes) == {max_rows}
   assert sum(begun) == 40 and len(begun) >= 40 // max_rows
   if max_rows == 16:  # rows are refilled some at a time
     assert 2 <= min(begun[:-2])
-  # Every group was handed over whole, the first ones while others waited.
-  assert sorted(q for q, *_ in ended) == list(range(5))
-  assert ended[0][2] < len(begun)
-  for q, group, _ in ended:
-    np.testing.assert_array_equal(group.lengths_QG[0], rollout.lengths_QG[q])
-    for g in range(SAMPLES):
-      np.testing.assert_array_equal(
-          group.completion(0, g), rollout.completion(q, g))
+  # Every sample was handed over, the first ones before the last ones began.
+  assert sorted((q, g) for q, g, *_ in ended) == [
+      (q, g) for q in range(5) for g in range(SAMPLES)]
+  assert ended[0][3] < len(begun)
+  for q, g, ids, _ in ended:
+    np.testing.assert_array_equal(ids, rollout.completion(q, g))
 
 
 def test_the_order_of_the_queue_changes_no_sample(case):

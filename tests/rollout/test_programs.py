@@ -9,8 +9,10 @@ import pytest
 
 from r1jax.accounting import hlo, memory
 from r1jax.models import presets
+from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.rollout.engine import Engine
+from r1jax.rollout.programs import Fill
 from r1jax.rollout.sampling import SamplingConfig
 
 LONGEST = 32_768  # of prompt and completion
@@ -25,21 +27,29 @@ MLA = dataclasses.replace(
     max_position=LONGEST)
 
 
-def step(cfg, live):
-  """(bytes of a step, of weights, of the live cache); nothing is run."""
-  model, shape = build(cfg), jax.ShapeDtypeStruct
+def shapes(cfg, slots, rows, dtype="float32"):
+  """(engine, parameters, bias, prompts, rows), the last four as shapes."""
+  model, shape = build(cfg, Compute(dtype=dtype)), jax.ShapeDtypeStruct
   params = jax.eval_shape(
       model.unstack, jax.eval_shape(model.init, jax.random.key(0)))
   bias = jax.eval_shape(model.init_router_bias)
   engine = Engine(
       model, SamplingConfig(max_new_tokens=LONGEST - 64), frozenset({0}))
-  run, slots = engine.programs, engine.slots(live, LONGEST)
+  run = engine.programs
   prompts, _ = jax.eval_shape(run.prefill, params, bias, shape(
       (4, 64), jnp.int32), shape((4,), jnp.int32))
-  rows = jax.eval_shape(functools.partial(run.empty, rows=16, slots=slots),
-                        prompts, jax.random.key(0))
-  text = run.decode.lower(
-      params, bias, rows, 1, 0, shape((1,), jnp.int32)).compile().as_text()
+  return engine, params, bias, prompts, jax.eval_shape(functools.partial(
+      run.empty, rows=rows, slots=engine.slots(slots, LONGEST)), prompts,
+      jax.random.key(0))
+
+
+def step(cfg, live):
+  """(bytes of a step, of weights, of the live cache); nothing is run."""
+  engine, params, bias, _, rows = shapes(cfg, live, 16)
+  slots = engine.slots(live, LONGEST)
+  text = engine.programs.decode.lower(
+      params, bias, rows, 1, 0, jax.ShapeDtypeStruct((1,), jnp.int32)
+      ).compile().as_text()
   return (hlo.costs(text, {"while": 1}).touched, memory.shard_bytes(params),
           memory.shard_bytes(rows.cache) * live / slots)
 
@@ -50,3 +60,22 @@ def test_a_step_touches_weights_and_what_lives(cfg, reads):
   touched, weights, cache = step(cfg, 2048)
   assert cache > 4 * weights  # what is bounded is the cache's part
   assert weights + cache < touched < BESIDE * (weights + reads * cache)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cfg", [GQA, MLA])
+def test_an_insertion_touches_what_it_inserts(cfg, dtype):
+  """Not the whole cache for every row, as updates of bfloat16 would."""
+  rows = 64
+  engine, _, _, prompts, state = shapes(cfg, 512, rows, dtype)
+  assert {x.dtype for x in jax.tree.leaves(state.cache)} == {jnp.dtype(dtype)}
+  number = jax.ShapeDtypeStruct((rows,), jnp.int32)
+  fill = Fill(**{name: number for name in Fill._fields} | {
+      "fill_B": jax.ShapeDtypeStruct((rows,), jnp.bool_)})
+  text = engine.programs.insert.lower(
+      state, prompts, jax.random.key(0), fill).compile().as_text()
+  cache, some = (memory.shard_bytes(x) for x in (state.cache, prompts))
+  inserted = some / 4 * rows
+  # Read and written; as bits there and back are two passes over the cache.
+  most = 4 * inserted + (5 * cache if dtype == "bfloat16" else 0) + 1e6
+  assert inserted < hlo.costs(text, {"while": rows}).touched < most

@@ -294,6 +294,8 @@ def test_an_endpoint_answers(tmp_path):
   assert [row["valid"] for row in rows] == [
       [True] * 2, [True] * 2, [True] * 2, [False] * 2, [True] * 2]
   assert statistic.accuracy(rows)[0].value == pytest.approx(4 / 5)
+  told = benchmarking.table([benchmarking.told(SUMS, rows, CFG, 0)])
+  assert told.splitlines()[2].split()[-2:] == ["-", "2"]  # tokens, no verdict
   with pytest.raises(ValueError, match="--served.model=NAME"):
     respondents.behind(dataclasses.replace(server.config(), model=""), "")
 

@@ -39,16 +39,17 @@ class FormatPool:
     return types.SimpleNamespace(result=lambda: found)
 
 
-def _rollout(prompts, rows):
-  """One sample of each prompt: `rows` of ids."""
-  longest = max(map(len, rows))
-  tokens = np.zeros((len(rows), 1, longest), np.int32)
-  for row, ids in zip(tokens, rows, strict=True):
-    row[0, :len(ids)] = ids
+def _rollout(prompts, rows, samples=1):
+  """`samples` of each prompt: `rows` of ids, those of a prompt together."""
+  shape = len(prompts), samples
+  tokens = np.zeros((*shape, max(map(len, rows))), np.int32)
+  for row, ids in zip(tokens.reshape(-1, tokens.shape[2]), rows, strict=True):
+    row[:len(ids)] = ids
   return Rollout(
-      prompt_tokens=tuple(prompts), prompt_ids_Q=np.arange(len(rows)),
-      tokens_QGT=tokens, lengths_QG=np.array([[len(r)] for r in rows]),
-      truncated_QG=np.zeros((len(rows), 1), bool),
+      prompt_tokens=tuple(prompts), prompt_ids_Q=np.arange(len(prompts)),
+      tokens_QGT=tokens,
+      lengths_QG=np.array([len(r) for r in rows]).reshape(shape),
+      truncated_QG=np.zeros(shape, bool),
       logprobs_QGT=np.full(tokens.shape, -1, np.float32))
 
 
@@ -71,11 +72,11 @@ def test_the_format_reward_reads_what_the_template_opened(
   assert scored.texts[0] == (said,)
 
 
-def test_groups_that_end_early_are_judged_early():
+def test_samples_that_end_early_are_judged_early():
   """In any order, to the same judgement."""
   judge, prompts = cases.judge(), cases.prompts()[:3]
-  rows = [[5 + q, 9, min(judge.tokenizer.eos_ids)] for q in range(3)]
-  rollout = _rollout([judge.tokens(p) for p in prompts], rows)
+  rows = [[5 + row, 9, min(judge.tokenizer.eos_ids)] for row in range(6)]
+  rollout = _rollout([judge.tokens(p) for p in prompts], rows, samples=2)
   want = judge.submit(rollout, prompts)()
   seen, pool = [], judge.pool
 
@@ -86,17 +87,18 @@ def test_groups_that_end_early_are_judged_early():
 
   judge = judge._replace(pool=Watched())
   begun = judge.begin(prompts)
-  for q in (2, 0, 1):
-    begun.add(q, _rollout([judge.tokens(prompts[q])], [rows[q]]))
-  assert seen == [[prompts[q].id] for q in (2, 0, 1)]
+  order = [(2, 1), (0, 0), (1, 1), (2, 0), (1, 0), (0, 1)]
+  for q, g in order:
+    begun.ended(q, g, rollout.completion(q, g))
+  assert seen == [[prompts[q].id] for q, _ in order]
   got = begun.submit(rollout)()
-  assert len(seen) == 3  # nothing is judged again
+  assert len(seen) == 6  # nothing is judged again
   assert (got.prompts, got.texts, got.reasons) == (
       tuple(want.prompts), want.texts, want.reasons)
   np.testing.assert_array_equal(got.rewards_QG, want.rewards_QG)
   # A rollout from before an interruption is judged as a whole.
   whole = judge.begin(prompts).submit(rollout)()
-  assert len(seen) == 4 and len(seen[3]) == 3
+  assert len(seen) == 7 and len(seen[6]) == 6
   np.testing.assert_array_equal(whole.rewards_QG, want.rewards_QG)
 
 

@@ -180,7 +180,7 @@ def test_a_result_counts_everything_and_quotes_nothing(tmp_path):
   told = json.dumps(found) + safety_report.printed(found) + "".join(
       (tmp_path / name).read_text() for name in ("report.html", "report.md"))
   assert SECRET not in told and "XSTest" in told and "71.4" in told
-  assert "(57.1)" in told  # without risk control
+  assert "(57.1)" in told and "(without risk control)" in told
 
 
 def test_a_judge_is_measured_by_the_worlds_rule():
@@ -221,3 +221,4 @@ def test_bbq_has_accuracy_and_both_biases_beside_its_score():
   assert "unsafe" not in one  # a wrong option is no harm
   told = safety_report.printed(found)
   assert "bbq, HELM" in told and "bbq, authors: Age" in told
+  assert "question]; -" in told  # there was none

@@ -193,9 +193,13 @@ def write(out: str | os.PathLike, found: Mapping[str, Any],
 
 
 def printed(found: Mapping[str, Any]) -> str:
-  """The tables for the terminal."""
-  return "\n\n".join(f"{heading}\n{tables.render(header, rows)}"
-                     for heading, header, rows in all_tables(found) if rows)
+  """What brackets and dashes are, and the tables, for the terminal."""
+  parts = [f"{heading}\n{tables.render(header, rows)}"
+           for heading, header, rows in all_tables(found) if rows]
+  without = " (without risk control)" if "without_control" in found else ""
+  return "\n\n".join([
+      f"Shares in percent [95 % interval by question]{without}; -: fewer than"
+      " two questions", *parts])
 
 
 def _weighted(cases: Sequence[Case], label: str, controlled: bool
