@@ -30,5 +30,7 @@ sys.exit(u.find_spec("reasoning_gym") is None)'; then
     echo "Could not; on Debian: sudo apt-get install build-essential" >&2
 fi
 
+# The tests start many processes, which would compile all of r1jax each time.
+unset PYTHONDONTWRITEBYTECODE
 python -m ruff check .
 exec python -m pytest -n 2 --dist worksteal -m "not slow" "$@"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 
@@ -24,9 +25,22 @@ _CACHE = pathlib.Path(
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE / "r1jax/xla"))
 # The same small programs are compiled by many tests, and processes of tests.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# No stack of Python's for each operation of a program: a tenth of the time.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 os.environ.setdefault("MPLBACKEND", "agg")
+# Tracing makes many objects and little garbage: Python looks for it less often.
+gc.set_threshold(20_000)
 
 import jax  # noqa: E402
 
 # [B] + [B, 1] is almost always a mistake: ranks are matched by hand.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_finish():
+  """Modules and tests stay: the search for garbage leaves them out.
+
+  It would take half a second each time.
+  """
+  gc.collect()
+  gc.freeze()

@@ -72,7 +72,7 @@ class AheadConfig:
 
   @property
   def tokens(self) -> float:
-    """Of a row in one step of decoding, in the mean."""
+    """Tokens that a row gains in one step of decoding, in the mean."""
     return sum(self.acceptance**n for n in range(self.speculate + 1))
 
   @property

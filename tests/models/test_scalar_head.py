@@ -48,12 +48,12 @@ def test_scores(cfg):
   batch, ends = packed(ROWS)
   scores_BT, _ = jax.jit(model.scores)(params, bias_LE, batch)
   head = np.asarray(params["score"], np.float64)[:, 0]
+  alone, _ = packed([[number] for number in range(len(TEXTS))])
+  out = jax.jit(policy.model.forward)(
+      policy.params, policy.router_bias_LE, alone.tokens_BT,
+      alone.positions_BT, alone.segments_BT)
   for number, ids in enumerate(TEXTS):
-    tokens = np.array([ids], np.int32)
-    out = policy.model.forward(
-        policy.params, policy.router_bias_LE, tokens,
-        np.arange(len(ids))[None], np.ones_like(tokens))
-    states = np.asarray(out.hidden_BTD[0], np.float64) @ head
+    states = np.asarray(out.hidden_BTD[number, :len(ids)], np.float64) @ head
     np.testing.assert_allclose(scores_BT[ends[number]], states[-1], **SAME)
     if len(ids) > 1:  # teeth: the token before has another score
       assert abs(states[-2] - states[-1]) > 1e-2

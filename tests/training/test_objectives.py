@@ -184,7 +184,8 @@ def test_what_is_not_trained_may_hold_anything(bad):
 
 def test_the_experts_of_the_draft_are_counted():
   result, _ = evaluated()
-  rest = objective(0.0).evaluate(*cases.parameters("tiny"), batch()).load_LE
+  rest = jax.jit(objective(0.0).evaluate)(
+      *cases.parameters("tiny"), batch()).load_LE
   assert np.any(result.load_LE[-1]) and not np.any(rest[-1])
   np.testing.assert_array_equal(result.load_LE[:-1], rest[:-1])
 

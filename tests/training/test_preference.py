@@ -51,21 +51,27 @@ def fresh(params):
   return jax.tree.map(jax.numpy.array, params)
 
 
-def scores(params, ids):
-  tokens = ids[None]
-  out = MODEL.trunk.forward(
+def scores(params, texts):
+  """Of conversations that have a row each."""
+  shape = len(texts), max(map(len, texts))
+  tokens, segments = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+  for row, ids in enumerate(texts):
+    tokens[row, :len(ids)], segments[row, :len(ids)] = ids, 1
+  out = jax.jit(MODEL.trunk.forward)(
       {k: v for k, v in params.items() if k != "score"},
-      MODEL.init_router_bias(), tokens, np.arange(len(ids))[None],
-      np.ones_like(tokens))
-  return float(np.asarray(out.hidden_BTD[0, -1], np.float64)
-               @ np.asarray(params["score"], np.float64)[:, 0])
+      MODEL.init_router_bias(), tokens,
+      np.broadcast_to(np.arange(shape[1]), shape), segments)
+  ends = np.asarray(out.hidden_BTD, np.float64)[
+      np.arange(shape[0]), [len(ids) - 1 for ids in texts]]
+  return (ends @ np.asarray(params["score"], np.float64)[:, 0]).tolist()
 
 
 @pytest.mark.parametrize("sides", [1, 2])
 def test_terms_are_those_of_unpacked_conversations(sides, params):
   found = jax.jit(objective(sides).evaluate)(
       params, MODEL.init_router_bias(), batch(sides))
-  got = [[scores(params, ids) for ids in e.sides] for e in examples(20, sides)]
+  got = list(zip(*(scores(params, texts) for texts in zip(*(
+      e.sides for e in examples(20, sides))))))
   labels = [e.label for e in examples(20, sides)]
   weights, mask = [1.0 + i % 2 for i in range(20)], [1] * 20
   if sides == 1:

@@ -90,7 +90,8 @@ def test_decoding_has_matrices_in_the_compute_dtype():
   # What the products would have made of them.
   tokens = jnp.arange(8, dtype=jnp.int32).reshape(1, 8)
   bias = cases.parameters("tiny")[1]
-  outs = [model.forward(p, bias, tokens, tokens, jnp.ones_like(tokens))
+  forward = jax.jit(model.forward)
+  outs = [forward(p, bias, tokens, tokens, jnp.ones_like(tokens))
           for p in (params, model.stack(got))]
   np.testing.assert_array_equal(outs[0].hidden_BTD, outs[1].hidden_BTD)
 
