@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from r1jax.models import layers, transformer
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.ops import attention, linear, rope
+from r1jax.ops import attention, linear, moving, rope
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import Place
 
@@ -377,14 +377,12 @@ def _through(block, stack, bias_LE, x_BPD, context, some):
   """
   def one(x_BPD, layer):
     params, bias_E, is_local = layer
-    return block.apply({"params": _of_bits(params)}, x_BPD, bias_E, None,
+    return block.apply({"params": moving.values(params)}, x_BPD, bias_E, None,
                        is_local, context)
 
   def scanned(x_BPD, layers_):
-    stack = layers_[0]
-    if block.place.backend == "cpu":
-      stack = _bits(stack)
-    return jax.lax.scan(one, x_BPD, (_stacked(stack), *layers_[1:]))
+    stack = _stacked(moving.bits(block.place.backend, layers_[0]))
+    return jax.lax.scan(one, x_BPD, (stack, *layers_[1:]))
 
   def skipped(x_BPD, layers_):
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
@@ -426,22 +424,6 @@ def _stacked(layers_: Any) -> Any:
   if type(layers_) is not tuple:
     return layers_
   return jax.tree.map(lambda *parts: jnp.stack(parts), *layers_)
-
-
-def _bits(tree: Any) -> Any:
-  """The bits of bfloat16 arrays; other arrays are unchanged.
-
-  XLA on a CPU stacks and slices bfloat16 as float32: a scan over layers begins
-  with float32 copies of all of them. It leaves integers as they are.
-  """
-  return jax.tree.map(lambda x: jax.lax.bitcast_convert_type(x, jnp.uint16)
-                      if x.dtype == jnp.bfloat16 else x, tree)
-
-
-def _of_bits(tree: Any) -> Any:
-  """The inverse of `_bits`."""
-  return jax.tree.map(lambda x: jax.lax.bitcast_convert_type(x, jnp.bfloat16)
-                      if x.dtype == jnp.uint16 else x, tree)
 
 
 def build(cfg: ModelConfig, compute: Compute | None = None) -> Model:

@@ -1,4 +1,8 @@
-"""Moves elements of arrays, on a CPU as bits where they are bfloat16."""
+"""Moves elements of arrays, on a CPU as bits where they are bfloat16.
+
+XLA's CPU compiler has no bfloat16: it moves, stacks and slices such arrays as
+float32 copies. It leaves integers as they are.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +16,33 @@ import jax.numpy as jnp
 def moved(backend: str, move: Callable[..., Any], to: Any, *others: Any) -> Any:
   """`move(to, *others)`, for a loop that only moves elements.
 
-  XLA's CPU compiler has no bfloat16. To update a few elements it converts the
-  array to float32 and back, again in every turn of a loop. As uint16 the same
-  bits are moved in place. (One update outside of a loop gains nothing.)
+  To update a few elements of bfloat16, a CPU converts the array to float32 and
+  back, again in every turn of the loop. Bits are moved in place. (One update
+  outside of a loop gains nothing.)
 
   Args:
     backend: a JAX backend (`cpu`, `gpu`, `tpu`).
-    move: a function of these trees; its result has the dtypes of `to`.
-    to, others: trees of arrays.
+    move: a function of these trees.
+    to, others: trees of arrays, none of them uint16.
   """
-  if backend != "cpu":
-    return move(to, *others)
-  found = move(*(jax.tree.map(_bits, tree) for tree in (to, *others)))
-  return jax.tree.map(
-      lambda old, x: jax.lax.bitcast_convert_type(x, old.dtype)
-      if old.dtype == jnp.bfloat16 else x, to, found)
+  return values(move(*(bits(backend, tree) for tree in (to, *others))))
 
 
-def _bits(x: jax.Array) -> jax.Array:
-  if x.dtype != jnp.bfloat16:
-    return x
-  return jax.lax.bitcast_convert_type(x, jnp.uint16)
+def bits(backend: str, tree: Any) -> Any:
+  """The tree, on a CPU with bfloat16 arrays as uint16, with the same bits.
+
+  Args:
+    backend: a JAX backend.
+    tree: of arrays, none of them uint16.
+  """
+  return _cast(tree, jnp.bfloat16, jnp.uint16) if backend == "cpu" else tree
+
+
+def values(tree: Any) -> Any:
+  """The inverse of `bits`."""
+  return _cast(tree, jnp.uint16, jnp.bfloat16)
+
+
+def _cast(tree: Any, old: Any, new: Any) -> Any:
+  return jax.tree.map(lambda x: jax.lax.bitcast_convert_type(x, new)
+                      if x.dtype == old else x, tree)

@@ -27,3 +27,13 @@ def test_every_bit_arrives(backend, first):
   np.testing.assert_array_equal(
       jax.lax.bitcast_convert_type(got["a"], jnp.uint16)[1:6], bits)
   np.testing.assert_array_equal(got["b"], [0, 0, 1, 2, 3, 4, 0])
+
+
+def test_bits_and_back():
+  tree = {"a": jnp.array([1.5, -0.25], jnp.bfloat16), "b": jnp.ones(2)}
+  bits = moving.bits("cpu", tree)
+  assert (bits["a"].dtype, bits["b"].dtype) == (jnp.uint16, jnp.float32)
+  assert moving.bits("tpu", tree) is tree
+  back = moving.values(bits)
+  assert back["a"].dtype == jnp.bfloat16
+  np.testing.assert_array_equal(back["a"], tree["a"])
