@@ -117,7 +117,8 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COM
 # of an elementwise operation. Keeping the buffers, in huge pages, made it 5x
 # faster; one arena for all threads (others are unmapped when they are empty)
 # made a whole update 2x faster (docs/log/core.md). Other C libraries ignore
-# this.
+# this. Where memory is short, unset GLIBC_TUNABLES: commands then keep small
+# buffers only (experiments/start.py).
 tunables=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1
 tunables+=:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-$tunables}
