@@ -85,7 +85,9 @@ def _turned(shared: Context | Slot, is_local: jax.Array | bool | None
 
 def products(module: nn.Module) -> Products:
   """How the products of a layer are computed."""
-  return Products(module.compute.products, module.place.flat)
+  place = module.place
+  return Products(module.compute.products, place.flat,
+                  widened=place.flat and place.layout == "decode")
 
 
 def attend(compute: Compute, place: Place, context: Context,

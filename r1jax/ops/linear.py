@@ -21,10 +21,14 @@ class Products(NamedTuple):
     precision: see `precise`.
     flat: whether operands are reshaped to two dimensions for the product, see
       `mesh.Place.flat`.
+    widened: whether the product of bfloat16 arrays is float32 before it is
+      rounded, see `times`. Then no float32 copy of a matrix is made, but what
+      is kept for a gradient is float32.
   """
 
   precision: jax.lax.Precision | None = None
   flat: bool = False
+  widened: bool = False
 
 
 PLAIN = Products()
@@ -108,7 +112,7 @@ def linear(x: jax.Array, w: jax.Array | Adapted, n_in: int = 1,
   first, second = (
       functools.partial(_contract, n, how.flat) for n in (n_in, 1))
   return times(first, second, how.precision, x, w, scale=scale,
-               widened=how.flat and x.dtype == jnp.bfloat16)
+               widened=how.widened and x.dtype == jnp.bfloat16)
 
 
 def times(first: Callable[..., jax.Array], second: Callable[..., jax.Array],

@@ -146,7 +146,7 @@ def test_an_adapted_product_in_bfloat16_goes_back_in_bfloat16():
 def test_a_cpu_multiplies_bfloat16_without_a_float32_copy(rows):
   x, w = (jnp.asarray(RNG.normal(size=size), jnp.bfloat16)
           for size in ((rows, 64), (64, 4, 128)))
-  how = linear.Products(flat=True)
+  how = linear.Products(flat=True, widened=True)
   run = jax.jit(lambda x, w: linear.linear(x, w, how=how)).lower(x, w).compile()
   assert run.memory_analysis().temp_size_in_bytes < w.nbytes / 2
   plain = jax.jit(linear.linear).lower(x, w).compile()
@@ -161,7 +161,7 @@ def test_a_cpu_multiplies_bfloat16_without_a_float32_copy(rows):
 def test_gradients_of_a_bfloat16_product_are_those_of_the_plain_one():
   x, w, dy = (jnp.asarray(RNG.normal(size=size), jnp.bfloat16)
               for size in ((9, 64), (64, 128), (9, 128)))
-  flat = linear.Products(flat=True)
+  flat = linear.Products(flat=True, widened=True)
   got, want = (jax.jit(lambda x, w, dy, how=how: jax.vjp(
       lambda x, w: linear.linear(x, w, how=how), x, w)[1](dy))(x, w, dy)
                for how in (flat, linear.PLAIN))
