@@ -34,8 +34,9 @@ from . import flagset, leave, recipe
 EXPECTED = (ValueError, OSError, FloatingPointError)
 # Parameters of glibc's mallopt: M_MMAP_THRESHOLD (what is larger is given back
 # when it is freed, as it would leave gaps of its size),
-# M_TRIM_THRESHOLD (-1: never), M_TOP_PAD, M_ARENA_MAX.
-_MALLOC = {-3: 8 << 20, -1: -1, -2: 500_000_000, -8: 1}
+# M_TRIM_THRESHOLD (unused memory at the heap's end that is kept), M_TOP_PAD,
+# M_ARENA_MAX.
+_MALLOC = {-3: 8 << 20, -1: 128 << 20, -2: 64 << 20, -8: 1}
 _HOME = re.compile(r"(?<=[=:,])~(?=/|\Z)")
 _TEXTS = ("question", "system")  # flags that are no paths
 
