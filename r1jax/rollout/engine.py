@@ -205,7 +205,7 @@ class Engine:
     """
     asked = self._asked(prompts, prompt_ids, samples, limits_QG, repeats_Q)
     harvest = Harvest(asked, self.cfg.max_new_tokens)
-    for done in self._watched(params, bias_LE, asked, key, harvest):
+    for done in self._counted(params, bias_LE, asked, key, harvest):
       for sample in done if ended else ():
         ended(*divmod(sample, samples), harvest.completion(sample))
     return harvest.rollout()
@@ -228,7 +228,7 @@ class Engine:
     asked = self._asked(prompts, prompt_ids, samples, None, None)
     harvest = Harvest(asked, self.cfg.max_new_tokens)
     missing = np.full(len(asked.prompts), samples)
-    for done in self._watched(params, bias_LE, asked, key, harvest):
+    for done in self._counted(params, bias_LE, asked, key, harvest):
       complete = []
       for question in np.array(done, int) // samples:
         missing[question] -= 1
@@ -237,7 +237,7 @@ class Engine:
               (int(question), harvest.rollout(question, question + 1)))
       yield complete
 
-  def _watched(self, params, bias_LE, asked: Asked, key, harvest: Harvest
+  def _counted(self, params, bias_LE, asked: Asked, key, harvest: Harvest
                ) -> Iterator[list[int]]:
     """`_rounds`, and then the counts of `speed`."""
     yield from self._rounds(params, bias_LE, asked, key, harvest)

@@ -278,6 +278,7 @@ def apply(
   params = choose(rounded(
       optax.apply_updates(masters, updates), moving, state.step), moving)
   if mesh_lib.backend() == "cpu" and not rules.free_axes():
+    # Once more, in an order in which XLA writes moments in place, see `_after`.
     before = optax.tree_map_params(optimizer, _after, before, params)
     _, opt_state = optimizer.update(sums.gradients, before, masters)
   new = state.replace(params=state.params | params,
