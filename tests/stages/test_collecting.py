@@ -188,3 +188,28 @@ def test_a_training_set_smaller_than_a_batch(tmp_path, capsys, tries):
     assert len(set(found)) > len(found) / 2
   (logged,) = writer.read(tmp_path)
   assert ("dynamic/rounds" in logged) == (tries > 0)
+
+
+def test_samples_are_judged_while_others_are_decoded():
+  """Each as it ends, in any order, and none of them again."""
+  begun, pool = [], Pool(ids())
+
+  class Watched:
+    def submit(self, items):
+      begun.append([prompt.id for prompt, *_ in items])
+      return pool.submit(items)
+
+  def decoding(questions, repeats, ended):
+    rollout = generated(questions, repeats)
+    for q, g in ((1, 0), (0, 1)):
+      ended(q, g, rollout.completion(q, g))
+    assert begun == [[questions[1].id], [questions[0].id]]
+    for q, g in np.ndindex(rollout.lengths_QG.shape):
+      if (q, g) not in ((1, 0), (0, 1)):
+        ended(q, g, rollout.completion(q, g))
+    return rollout
+
+  found = collect(cases.config(questions=4), stream(ids()[:4]), decoding,
+                  cases.judge(Watched()), [], lambda: False)
+  assert len(found.verdicts().prompts) == 4
+  assert len(begun) == 8
