@@ -41,7 +41,8 @@ def test_a_signal_during_the_imports(tmp_path, name, status):
              "os.execv(sys.argv[1], sys.argv[1:])")
   call = subprocess.run(
       [sys.executable, "-c", heeding, *command], cwd=tmp_path, text=True,
-      env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+      env=os.environ | {"PYTHONPATH": str(ROOT),
+                        "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True)
   assert call.returncode == status, call.stderr
   said = "Ctrl-C" if name == "SIGINT" else name
   assert call.stderr == f"\n{said}: stopped before it had begun\n"
