@@ -16,6 +16,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
+from r1jax.accounting import kernels
+
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all",
                "ragged-all-to-all", "collective-permute")
 
@@ -108,6 +110,12 @@ def costs(text: str, trips: Mapping[str, float] | None = None) -> Costs:
       program, entry, trips or {}, dynamic):
     table = {i.name: i for i in program[computation]}
     for instruction in program[computation]:
+      if instruction.opcode == "custom-call" and kernels.is_paged(
+          instruction.name + instruction.rest):
+        blocks = _given(instruction, trips or {}, dynamic)
+        work, read = _paged(instruction, table, blocks)
+        flops, touched = flops + times * work, touched + times * read
+        continue
       flops += times * _flops(instruction, table)
       if not fused:
         touched += times * _touched(instruction, table, program)
@@ -196,17 +204,23 @@ def _executed(program, entry, trips, dynamic
       if instruction.opcode == "while":
         count = _trips(program, name, instruction)
         if count is None:
-          scope = _op_name(instruction)
-          own = scope.rpartition("/body/")[2]
-          count = next((n for part, n in trips.items() if part in own), None)
-          if count is None:
-            dynamic.append(scope or instruction.name)
-            count = 1
+          count = _given(instruction, trips, dynamic)
         times_inside = times * count
       else:
         times_inside = times
       inside = fused or instruction.opcode == "fusion"
       stack += [(c, times_inside, inside) for c in called if c in program]
+
+
+def _given(loop: Instruction, trips, dynamic) -> float:
+  """Trip count that the caller gave; without one 1, and `dynamic` names it."""
+  scope = _op_name(loop)
+  own = scope.rpartition("/body/")[2]
+  for part, count in trips.items():
+    if part in own:
+      return count
+  dynamic.append(scope or loop.name)
+  return 1
 
 
 def _called(instruction: Instruction) -> list[str]:
@@ -298,32 +312,25 @@ def _flops(instruction: Instruction, table) -> float:
   return 0.0
 
 
-# Splash attention kernels by pass: the number of products of the key's width,
-# and of the value's width, for every pair of query and key.
-_SPLASH = {"fwd": (1, 1), "dq": (2, 1), "dkv": (2, 2)}
-# In a loop over rows the kernel loses its name but keeps its `op_name`.
-_SPLASH_NAME = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)")
-
-
-def _splash(instruction: Instruction, part: str, table) -> float:
-  """FLOPs of a causal attention kernel: half of all pairs.
-
-  These kernels state no cost estimate, and skip masked blocks.
+def _paged(instruction: Instruction, table, blocks: float
+           ) -> tuple[float, float]:
+  """(FLOPs, bytes) of attention to a cache of which rows have so many blocks.
   """
-  q, k, v = [
-      table[o].shapes[0][1] for o in instruction.operands
-      if o in table and len(table[o].shapes[0][1]) >= 3
-      and table[o].shapes[0][0] in ("bf16", "f32")][:3]
-  keys, values = _SPLASH[part]
-  pairs = math.prod(q[:-1]) * k[-2]
-  return 0.5 * 2 * pairs * (keys * q[-1] + values * v[-1])
+  indices, queries, cache = (
+      table[instruction.operands[i]] for i in (1, -2, -1))
+  flops, slots = kernels.paged_attention(
+      *(x.shapes[0][1] for x in (indices, queries, cache)), blocks)
+  slot = cache.bytes / math.prod(cache.shapes[0][1][:2])
+  return flops, slots * slot + queries.stored + instruction.stored
 
 
 def _kernel(instruction: Instruction, table) -> float:
   """FLOPs of a custom call: its own cost estimate, or a cuBLAS product's."""
-  splash = _SPLASH_NAME.search(instruction.name + instruction.rest)
-  if splash and "tpu_custom_call" in instruction.rest:
-    return _splash(instruction, splash[1], table)
+  splash = kernels.splash(
+      instruction.name + instruction.rest,
+      [table[o].shapes[0] for o in instruction.operands if o in table])
+  if splash is not None:
+    return splash
   cost = re.search(r'"cost_estimate":\{[^}]*"flops":"(\d+)"', instruction.rest)
   if cost:
     return float(cost[1])

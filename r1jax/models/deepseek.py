@@ -31,8 +31,6 @@ class Mla(nn.Module):
   The cache is one array [B, S, C + R] of [latent | rotated key].
   """
 
-  CACHE_AXES = ("act_batch", None, None)
-
   cfg: ModelConfig
   compute: Compute
   place: Place
@@ -106,6 +104,12 @@ class Mla(nn.Module):
 
   def _linear(self, x, w, n_in=1, scale=1.0):
     return linear(x, w, n_in, layers.products(self), scale)
+
+  @staticmethod
+  def cache_axes(cache_BSX: jax.Array) -> tuple[str | None, ...]:
+    """Logical axis names of the cache."""
+    del cache_BSX
+    return "act_batch", None, None
 
   @staticmethod
   def grow(cache_BSX: jax.Array, slots: int) -> jax.Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,20 +11,22 @@ import jax.numpy as jnp
 from r1jax.models import layers
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.ops import attention, rope
+from r1jax.ops import attention, paged, rope
 from r1jax.ops.linear import linear, swiglu
 from r1jax.ops.norms import rms_norm
 from r1jax.sharding.mesh import Place
 from r1jax.sharding.rules import constrain
 
-KeysValues = tuple[jax.Array, jax.Array]
+# What a layer keeps: (k_BKHS, v_BKSH), or both joined for `paged.decode`.
+Cache = tuple[jax.Array, jax.Array] | jax.Array
 
 
 class Gqa(nn.Module):
-  """Grouped-query attention; the cache is (k_BKHS, v_BKSH)."""
+  """Grouped-query attention.
 
-  CACHE_AXES = (("act_batch", "act_kv_heads", None, None),
-                ("act_batch", "act_kv_heads", None, None))
+  The cache is (k_BKHS, v_BKSH), or, where the kernel of `ops.paged` decodes,
+  one array.
+  """
 
   cfg: ModelConfig
   compute: Compute
@@ -64,18 +68,25 @@ class Gqa(nn.Module):
             rope.rotate_halves(k, cos, sin), v)
 
   def __call__(self, x_BTD: jax.Array, context: layers.Context
-               ) -> tuple[jax.Array, KeysValues]:
+               ) -> tuple[jax.Array, Cache]:
     q, k, v = self._project(x_BTD, context.cos, context.sin)
     q = constrain(q, ("act_batch", "act_length", "act_heads", None),
                   self.place.layout)
+    joined = paged.join(k, v) if paged.fits(
+        self.place, k.dtype, *k.shape[2:]) else None
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
     out = layers.attend(self.compute, self.place, context, q, k, v)
-    cache = (k.swapaxes(2, 3), v)
+    cache = (k.swapaxes(2, 3), v) if joined is None else joined
     return self._affine(out.transpose(0, 2, 1, 3), *self.o, 2), cache
 
-  def decode(self, x_BTD: jax.Array, cache: KeysValues, slot: layers.Slot
-             ) -> tuple[jax.Array, KeysValues]:
+  def decode(self, x_BTD: jax.Array, cache: Cache, slot: layers.Slot
+             ) -> tuple[jax.Array, Cache]:
     q, k, v = self._project(x_BTD, slot.cos, slot.sin)
+    if not isinstance(cache, tuple):
+      cache = slot.put(cache, paged.join(k, v), 1)
+      out = paged.decode(q, cache, slot.index_B + 1, 1.0,
+                         self.compute.products, self.place)
+      return self._affine(out, *self.o, 2), cache
     keys, values = slot.put(cache[0], k, 3), slot.put(cache[1], v, 2)
     out = attention.gqa_decode(
         q, keys, values, slot.index_B + 1, 1.0, self.compute.products,
@@ -89,8 +100,18 @@ class Gqa(nn.Module):
     return y + b.astype(y.dtype).reshape((1,) * (y.ndim - b.ndim) + b.shape)
 
   @staticmethod
-  def grow(cache: KeysValues, slots: int) -> KeysValues:
-    """Pads the slot axis with zeros to `slots`."""
+  def cache_axes(cache: Cache) -> Any:
+    """Logical axis names of the arrays of the cache."""
+    if isinstance(cache, tuple):
+      return (("act_batch", "act_kv_heads", None, None),) * 2
+    return "act_batch", None, "act_kv_heads", None
+
+  @staticmethod
+  def grow(cache: Cache, slots: int) -> Cache:
+    """Pads the slot axis with zeros to `slots`, or more in pages."""
+    if not isinstance(cache, tuple):
+      missing = paged.room(slots) - cache.shape[1]
+      return jnp.pad(cache, ((0, 0), (0, missing), (0, 0), (0, 0)))
     keys, values = cache
     missing = (0, slots - values.shape[2])
     return (jnp.pad(keys, ((0, 0), (0, 0), (0, 0), missing)),

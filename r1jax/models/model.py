@@ -53,11 +53,13 @@ class Model:
     cfg: the architecture.
     compute: dtypes and implementations.
     layout: how a mesh splits arrays, `train` or `decode`, see `sharding.rules`.
+    paged: whether the KV cache may be laid out for a kernel, see `ops.paged`.
   """
 
   cfg: ModelConfig
   compute: Compute
   layout: str = "train"
+  paged: bool = True
 
   def init(self, key: jax.Array) -> Params:
     """Random parameters, a plain nested dict of arrays."""
@@ -115,7 +117,7 @@ class Model:
   @property
   def place(self) -> Place:
     """The place of the pass that is being traced, determined once per pass."""
-    return Place.here(self.layout)
+    return Place.here(self.layout, self.paged)
 
   def _decoder(self, **options):
     return transformer.Decoder(self.cfg, self.compute, self.place, **options)
@@ -243,10 +245,10 @@ class Model:
                                  latents=True), params[name],
                bias_LE[:self.cfg.n_mixture_layers] if mixture else None)
 
-  def cache_axes(self, drafts: bool = False) -> Any:
-    """The tree of a cache with tuples of logical axis names as leaves."""
-    return (transformer.ATTENTION[self.cfg.attention].CACHE_AXES,
-            ) * (self.cfg.n_layers + drafts)
+  def cache_axes(self, cache: Any) -> Any:
+    """`cache` with tuples of logical axis names as leaves."""
+    axes = transformer.ATTENTION[self.cfg.attention].cache_axes
+    return tuple(axes(layer) for layer in cache)
 
   def grow(self, cache: Any, slots: int) -> Any:
     """Pads every layer's cache with zeros to `slots` slots."""

@@ -351,7 +351,7 @@ class Engine:
       size = slots.held_SR.shape[1]
       until = size // 2 if not waiting and self.halves(
           size * self.lanes) else 0
-      left = _slots(self.model, rows.cache) - longest + 1
+      left = _slots(rows.cache) - longest + 1
       rows, found = self.programs.decode(
           params, bias_LE, rows, np.int32(
               min(steps, left, CHUNK - self.programs.depth)),
@@ -431,7 +431,7 @@ class Engine:
       longest: slots that are needed.
       most: largest number of slots.
     """
-    size, now = slots.held_SR.shape[1], _slots(self.model, rows.cache)
+    size, now = slots.held_SR.shape[1], _slots(rows.cache)
     rows_each = size
     while self.halves(rows_each * self.lanes) and live <= rows_each // 2:
       rows_each //= 2
@@ -481,7 +481,7 @@ def _repeats(prompt_ids: Sequence[int]) -> list[int]:
   return repeats
 
 
-def _slots(model: Model, cache: Any) -> int:
-  """Slots of a cache: axis 1 of MLA's arrays, axis 2 of the other values."""
-  axis = 1 if model.cfg.attention == "mla" else 2
-  return jax.tree.leaves(cache)[-1].shape[axis]
+def _slots(cache: Any) -> int:
+  """Slots of a cache: axis 2 of values that are apart from keys, else 1."""
+  layer = cache[-1]
+  return layer[1].shape[2] if isinstance(layer, tuple) else layer.shape[1]

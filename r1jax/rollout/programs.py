@@ -169,11 +169,12 @@ class Programs:
   def axes(self, rows: Rows) -> Rows:
     """Logical axis names of every leaf of `rows`, from which shardings follow.
     """
-    return Rows(self._axes, *map(_batch_axes, rows[1:]))
+    return Rows(
+        self._model.cache_axes(rows.cache), *map(_batch_axes, rows[1:]))
 
-  @property
-  def _axes(self) -> Any:
-    return self._model.cache_axes(self.depth > 0)
+  def _split(self, cache: Any) -> Any:
+    """The cache, split over the mesh by its axes."""
+    return _constrained(self._model.cache_axes(cache), cache)
 
   def _prefill(self, params, bias_LE, tokens_NP, lengths_N):
     """(cache, experts_NPLA or None) of N prompts, right-padded to P tokens."""
@@ -186,7 +187,7 @@ class Programs:
     if parts > 1:
       cache, experts = self._in_parts(
           params, bias_LE, tokens_NP, parts, (cache, experts))
-    return _constrained(self._axes, cache), experts
+    return self._split(cache), experts
 
   def parts(self, prompts: int, length: int) -> int:
     """Parts in which `prompts` prompts of all lanes, padded, are prefilled."""
@@ -218,12 +219,12 @@ class Programs:
       if experts is not None:
         experts = jax.lax.dynamic_update_slice_in_dim(
             experts, chosen, start, 1)
-      return _constrained(self._axes, cache), experts
+      return self._split(cache), experts
 
     cache, experts = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.fori_loop(
-        0, parts, read, (_constrained(self._axes, cache), experts))
+        0, parts, read, (self._split(cache), experts))
 
   def _empty(self, cache, key, *, rows: int, slots: int) -> Rows:
     """`rows` empty rows with `slots` slots, shaped like the prompts' `cache`.
@@ -332,10 +333,12 @@ class Programs:
     gets `new_B` tokens: one, and one more for every draft that was right up to
     the first that was not. Entries after these are undefined.
     """
-    model, live_B, at_B = self._model, ~rows.done_B, rows.positions_B
+    model, live_B = self._model, ~rows.done_B
+    # A row that is done has the shortest context: nobody reads what it gives.
+    at_B = jnp.where(live_B, rows.positions_B, 0)
     read_BT = jnp.concatenate(
         [rows.last_B[:, None], jnp.maximum(rows.drafts_BK, 0)], 1)
-    longest = jnp.max(jnp.where(live_B, at_B, 0)) + read_BT.shape[1]
+    longest = jnp.max(at_B) + read_BT.shape[1]
     hidden_BTD, cache, experts = model.read(
         params, bias_LE, read_BT, at_B, rows.cache, longest)
     tokens_BT, logprobs_BT = self._draw(
@@ -407,8 +410,7 @@ class Programs:
       slots: at least the present number.
     """
     kept = jax.tree.map(lambda x: self._kept(x, kept_B), layer)
-    (grown,) = self._model.grow((kept,), slots)
-    return _constrained(self._axes[0], grown)
+    return self._split(self._model.grow((kept,), slots))[0]
 
   def _pick(self, state, kept_B):
     """The rows' state without the cache for a new selection, see `_move`."""

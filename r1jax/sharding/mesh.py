@@ -141,19 +141,21 @@ class Place(NamedTuple):
     taken: the axes that a surrounding pmap or `jax.shard_map` handles (manual
       axes).
     layout: how a mesh splits arrays, `train` or `decode`, see `rules`.
+    paged: whether the KV cache may be laid out in pages, see `ops.paged`.
   """
 
   backend: str
   sizes: tuple[tuple[str, int], ...] = ()
   taken: frozenset[str] = frozenset()
   layout: str = "train"
+  paged: bool = True
 
   @classmethod
-  def here(cls, layout: str = "train") -> Place:
+  def here(cls, layout: str = "train", paged: bool = True) -> Place:
     """The place of the code that is being traced."""
     mesh = jax.sharding.get_abstract_mesh()
     return cls(backend(), tuple(mesh.shape.items()),
-               frozenset(mesh.manual_axes), layout)
+               frozenset(mesh.manual_axes), layout, paged)
 
   @property
   def axes(self) -> Mapping[str, int]:

@@ -3,9 +3,10 @@
 import dataclasses
 import functools
 
+import jax
 import pytest
 
-from r1jax.accounting import chips, compiled
+from r1jax.accounting import chips, compiled, hlo, memory
 from r1jax.ahead import aot
 from r1jax.ahead.aot_config import AheadConfig
 from r1jax.models import presets
@@ -93,31 +94,40 @@ def test_v2_lite_decode_on_16_chips():
 @pytest.mark.parametrize("preset,place,rows,more,changes", [
     ("r1-671b", ("v5p:8x8x8", MeshConfig(data=1, fsdp=2, expert=256)), 512,
      2.3, dict(n_dense_layers=1)),
-    ("qwen2.5-7b", ("v5e:4x4", MeshConfig(data=4, tensor=4)), 16, 1.01, {})])
-def test_a_decode_step_reads_what_lives(preset, place, rows, more, changes):
+    ("qwen2.5-7b", ("v5e:4x4", MeshConfig(data=4, tensor=4)), 16, 1.01, {}),
+    ("qwen2.5-7b", ("v5p:2x2x1", MeshConfig(data=4)), 16, 1.01, {})])
+def test_a_decode_step_reads_what_lives(
+    preset, place, rows, more, changes, monkeypatch):
   """2,048 tokens a row in a cache of 32,768; two layers without embeddings.
 
   Each further byte of cache moves at most `more` bytes: latent attention reads
   a block once (read twice it would be 3.3) and moves its queries, scores and
   sums beside it.
   """
-  devices = topologies.tpu(place[0])
+  devices, texts, costs = topologies.tpu(place[0]), [], hlo.costs
+  monkeypatch.setattr(hlo, "costs", lambda text, trips: (
+      texts.append(text) or costs(text, trips)))
   cfg = dataclasses.replace(
       presets.get(preset), n_layers=2, vocab_size=2048, **changes)
 
-  def step(live):
-    found = aot.programs(
+  def made(live):
+    return aot.programs(
         build(cfg, Compute(dtype="bfloat16", remat="full")),
         AheadConfig(rows=rows, length=32768, prompt=1024, live=live),
         make_mesh(place[1], devices))
-    return measured((found, chips.of(devices[0].device_kind)), "decode")[1]
 
-  few, all_live = step(2048), step(32768)
-  weights, cache = few.arguments["decoding copy"], few.arguments["cache"]
+  program, m = measured(
+      (made(2048), chips.of(devices[0].device_kind)), "decode")
+  kept = program.arguments["cache"].cache
+  # One array in every layer: of keys and values in turn the kernel's.
+  assert len(jax.tree.leaves(kept)) == cfg.n_layers
+  weights, cache = m.arguments["decoding copy"], memory.shard_bytes(kept)
   least = weights + cache * 2048 / 32768
-  assert weights < few.touched_bytes < (1 + LIVE_TOUCHED) * least
+  assert weights < m.touched_bytes < (1 + LIVE_TOUCHED) * least
+  # The same program when all slots are filled.
+  whole = costs(*texts, made(32768)["decode"].trips).touched / program.steps
   rest = cache * (1 - 2048 / 32768)
-  assert rest <= all_live.touched_bytes - few.touched_bytes < more * rest
+  assert rest <= whole - m.touched_bytes < more * rest
 
 
 R1 = functools.partial(
