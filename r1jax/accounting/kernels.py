@@ -56,5 +56,5 @@ def paged_attention(indices: Dims, queries: Dims, cache: Dims, blocks: float
   rows, per_row = indices
   tokens, heads, width = queries
   slots = blocks * cache[1] * paged.pages(cache[1] * per_row)[1]
-  passes = -(-tokens // (rows * paged.QUERIES))
+  passes = -(-tokens // (rows * paged.queries(tokens // rows, heads)))
   return 2 * 2 * tokens * heads * width * slots, rows * passes * slots

@@ -25,11 +25,13 @@ from r1jax.ops import attention, linear
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import Place
 
-LANES = 128  # the kernel takes heads of a multiple of it
+LANES = 128  # width of a head
 BLOCK = attention.decode_block("tpu")  # slots of a row read at a time
-# Most queries that read a block at a time: with fewer, tokens of a long prompt
-# would wait for memory.
-QUERIES = 64
+# Most query heads that read a block at a time: a TPU's vector memory has room
+# for their sums.
+QUERIES = 2048
+# Most page numbers of a call, which are in a TPU's scalar memory, half of it.
+INDICES = 2**17
 
 
 def fits(place: Place, dtype: jnp.dtype, k_heads: int, width: int) -> bool:
@@ -46,7 +48,7 @@ def fits(place: Place, dtype: jnp.dtype, k_heads: int, width: int) -> bool:
   heads, both = (rules.fitted(("act_kv_heads",), (n,), place.axes, place.layout)
                  for n in (k_heads, 2 * k_heads))
   own = k_heads // _ways(heads[0], place)
-  return (dtype == jnp.bfloat16 and width % LANES == 0
+  return (dtype == jnp.bfloat16 and width == LANES
           # A head's keys and values stay together.
           and heads == both
           # What fills the tiles of a TPU's memory.
@@ -66,6 +68,12 @@ def pages(slots: int) -> tuple[int, int]:
   """
   page = math.gcd(slots, BLOCK)
   return page, min(slots, BLOCK) // page
+
+
+def queries(tokens: int, heads: int) -> int:
+  """Tokens of a row, of so many query heads each, that read a block at a time.
+  """
+  return min(tokens, 2**((QUERIES // heads).bit_length() - 1))
 
 
 def room(slots: int) -> int:
@@ -114,17 +122,24 @@ def _attend(scale, q_BTNH, joined_BSKH, lengths_B):
   b, t, n, h = q_BTNH.shape
   slots, heads = joined_BSKH.shape[1:3]
   page, together = pages(slots)
-  with jax.named_scope(attention.BLOCKS):
-    out = ragged_paged_attention(
-        q_BTNH.reshape(b * t, n, h), joined_BSKH.reshape(-1, page, heads, h),
-        lengths_B + t - 1,
-        jnp.arange(b * slots // page, dtype=jnp.int32).reshape(b, -1),
-        t * jnp.arange(b + 1, dtype=jnp.int32), jnp.array([b], jnp.int32),
-        sm_scale=scale, num_kv_pages_per_block=together,
-        # A block of queries is a row's own: of others the kernel would compute
-        # products that it does not keep.
-        num_queries_per_block=min(t, QUERIES))
-  return out.reshape(q_BTNH.shape)
+  per_row = slots // page
+  most = INDICES // (-(-per_row // LANES) * LANES)  # rows of it are padded
+  out = []
+  for first in range(0, b, most):
+    rows = min(most, b - first)
+    indices = first * per_row + jnp.arange(rows * per_row, dtype=jnp.int32)
+    with jax.named_scope(attention.BLOCKS):
+      out.append(ragged_paged_attention(
+          q_BTNH[first:first + rows].reshape(-1, n, h),
+          joined_BSKH.reshape(-1, page, heads, h),
+          lengths_B[first:first + rows] + t - 1, indices.reshape(rows, -1),
+          t * jnp.arange(rows + 1, dtype=jnp.int32),
+          jnp.array([rows], jnp.int32), sm_scale=scale,
+          num_kv_pages_per_block=together,
+          # A block of queries is a row's own: of other rows' the kernel would
+          # compute products that it does not keep.
+          num_queries_per_block=queries(t, n)))
+  return jnp.concatenate(out).reshape(q_BTNH.shape)
 
 
 def _ways(entry, place):

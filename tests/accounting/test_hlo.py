@@ -113,6 +113,33 @@ def test_a_scatter_into_a_cache_touches_what_it_writes():
   assert turns * 10 * written < 4 * rows * slots * width
 
 
+@pytest.mark.parametrize("tokens,passes", [(1, 1), (128, 2)])
+def test_paged_attention_reads_the_blocks_that_the_caller_gives(tokens, passes):
+  """Of 3 rows with 4 blocks of 512 slots; 2 heads of keys, 28 of queries."""
+  queries, cache = f"bf16[{3 * tokens},28,128]", "bf16[12,512,4,128]"
+  attributes = (
+      'custom_call_target="tpu_custom_call", metadata={op_name='
+      '"jit(f)/cache_blocks/jit(ragged_paged_attention)/kernel"}')
+  text = f"""
+ENTRY %main (a: s32[3], b: s32[3,4], q: {queries}, c: {cache}) -> {queries} {{
+  %a = s32[3] parameter(0)
+  %b = s32[3,4] parameter(1)
+  %q = {queries} parameter(2)
+  %c = {cache} parameter(3)
+  ROOT %k = {queries} custom-call(%a, %b, %a, %a, %a, %q, %c), {attributes}
+}}
+"""
+  slot, asked = 2 * 4 * 128, 2 * 3 * tokens * 28 * 128
+  found = hlo.costs(text, {"cache_blocks": 2.5})
+  assert found.flops == 2 * 2 * 3 * tokens * 28 * 128 * 2.5 * 512
+  assert found.touched == passes * 3 * 2.5 * 512 * slot + 2 * asked
+  assert found.dynamic == ()
+  # Without the number, one block of each row is counted, and it is said.
+  found = hlo.costs(text)
+  assert found.touched == passes * 3 * 512 * slot + 2 * asked
+  assert "cache_blocks" in found.dynamic[0]
+
+
 def test_a_slice_within_a_fusion_within_a_fusion():
   """So a TPU's product reads a block of a cache; another passes all of it on.
   """

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from r1jax.ops import attention, paged
 from r1jax.sharding import mesh as mesh_lib
@@ -21,6 +22,8 @@ TPU = Place("tpu", layout="decode")
 def interpret(monkeypatch):
   """Blocks of two pages of 64 slots; a row's second block is half a one."""
   monkeypatch.setattr(paged, "BLOCK", 128)
+  monkeypatch.setattr(paged, "QUERIES", 31)
+  monkeypatch.setattr(paged, "INDICES", 2 * paged.LANES)
   assert paged.pages(SLOTS) == (64, 2)
   with interpreted.kernels():
     yield
@@ -38,18 +41,19 @@ def naive(q, k, v, lengths):
       q, k.transpose(0, 2, 3, 1), v.swapaxes(1, 2), lengths, SCALE)
 
 
-def decode(q, k, v, lengths, place=TPU):
-  return jax.jit(lambda *args: paged.decode(*args, SCALE, None, place))(
+def decode(q, k, v, lengths):
+  return jax.jit(lambda *args: paged.decode(*args, SCALE, None, TPU))(
       q, paged.join(k, v), lengths)
 
 
 @pytest.mark.parametrize("k_heads,share,tokens", [
-    (1, 7, 1), (2, 3, 3), (2, 1, 70)])
+    (2, 3, 3), (2, 2, 9)])
 def test_each_row_attends_to_its_own_slots(k_heads, share, tokens):
   """To one slot, to a page's last, to a block's first, to all.
 
-  70 tokens are more than a block of queries.
+  9 tokens are more than a block of queries; the rows are read two by two.
   """
+  assert paged.queries(9, 4) == 4
   q, k, v = arrays(4, tokens, k_heads, share)
   lengths = jnp.array([1, 64, min(129, SLOTS + 1 - tokens), SLOTS + 1 - tokens])
   want = naive(q, k, v, lengths)
@@ -61,7 +65,7 @@ def test_each_row_attends_to_its_own_slots(k_heads, share, tokens):
 
 
 def test_bfloat16():
-  q, k, v = arrays(2, 1, 2, 2, jnp.bfloat16)
+  q, k, v = arrays(2, 1, 2, 7, jnp.bfloat16)
   lengths = jnp.array([3, 150])
   got = decode(q, k, v, lengths)
   assert got.dtype == jnp.bfloat16
@@ -72,19 +76,25 @@ def test_bfloat16():
 def test_devices_have_rows_and_heads_of_their_own():
   q, k, v = arrays(4, 1, 2, 3)
   lengths = jnp.array([5, 80, 140, 192])
-  with jax.set_mesh(mesh_lib.make_mesh(MeshConfig(data=4, tensor=2))):
+  mesh = mesh_lib.make_mesh(MeshConfig(data=4, tensor=2))
+  split = NamedSharding(mesh, PartitionSpec("data", None, "tensor"))
+  whole = NamedSharding(mesh, PartitionSpec())
+  args = jax.device_put(
+      (q, paged.join(k, v), lengths), (split, split, whole))
+  with jax.set_mesh(mesh):
     place = Place.here("decode")
-    compiled = jax.jit(lambda *args: paged.decode(
-        *args, SCALE, None, place)).lower(q, paged.join(k, v), lengths)
-    got = decode(q, k, v, lengths, place)
+    compiled = jax.jit(
+        lambda *args: paged.decode(*args, SCALE, None, place),
+        out_shardings=split).lower(*args).compile()
+    got = compiled(*args)
   np.testing.assert_allclose(got, naive(q, k, v, lengths), **F32)
-  assert "all-gather" not in compiled.compile().as_text()
+  assert "all-gather" not in compiled.as_text()
 
 
 @pytest.mark.parametrize("change,fits", [
     ({}, True), (dict(k_heads=8), True), (dict(k_heads=16), True),
     (dict(k_heads=6), False), (dict(width=64), False),
-    (dict(width=256), True), (dict(dtype=jnp.float32), False),
+    (dict(width=256), False), (dict(dtype=jnp.float32), False),
     (dict(place=TPU._replace(backend="cpu")), False),
     (dict(place=TPU._replace(layout="train")), False),
     (dict(place=TPU._replace(paged=False)), False),

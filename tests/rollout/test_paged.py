@@ -1,6 +1,5 @@
 """The engine with the cache and kernel of a TPU, interpreted."""
 
-import contextlib
 import dataclasses
 
 import jax
@@ -14,12 +13,12 @@ from r1jax.ops import paged
 from r1jax.rollout import programs as programs_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.sharding.mesh import MeshConfig, make_mesh
 from tests import interpreted
 
 LOGP = dict(rtol=0, atol=1e-5)  # float32, as between sampler and trainer
+F32 = dict(rtol=1e-5, atol=1e-5)
 CFG = dataclasses.replace(
-    presets.TINY_DENSE, n_layers=1, n_heads=4, head_dim=paged.LANES,
+    presets.TINY_DENSE, n_layers=2, n_heads=4, head_dim=paged.LANES,
     max_position=512)
 NEW = 5
 PROMPTS = [np.random.default_rng(n).integers(0, 61, n) for n in (3, 100, 66)]
@@ -36,56 +35,49 @@ def on_a_tpu(monkeypatch):
     yield
 
 
-def generate(in_pages, mesh=None, prompts=PROMPTS, limits=LIMITS):
+def made(in_pages):
+  """(engine, parameters, router bias)."""
   model = dataclasses.replace(build(CFG), paged=in_pages)
-  params = model.unstack(jax.jit(model.init)(jax.random.key(0)))
   engine = Engine(model, SamplingConfig(max_new_tokens=NEW, temperature=2.0),
-                  frozenset(), mesh)
-  with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
-    return engine.generate(
-        params, model.init_router_bias(), prompts, range(len(prompts)), 1,
-        jax.random.key(5), limits_QG=limits)
+                  frozenset())
+  return (engine, model.unstack(jax.jit(model.init)(jax.random.key(0))),
+          model.init_router_bias())
 
 
-def same(got, want):
+def generate(in_pages):
+  engine, *params = made(in_pages)
+  return engine.generate(*params, PROMPTS, range(len(PROMPTS)), 1,
+                         jax.random.key(5), limits_QG=LIMITS)
+
+
+def test_samples_are_those_of_the_form_in_xla(monkeypatch):
+  shapes, lengths, decode = set(), [], paged.decode
+
+  def spied(q, joined, lengths_B, *rest):
+    shapes.add(joined.shape[1:])
+    jax.debug.callback(lengths.append, lengths_B, ordered=True)
+    return decode(q, joined, lengths_B, *rest)
+
+  monkeypatch.setattr(paged, "decode", spied)
+  got = generate(True)
+  # 133 slots are needed, and are rounded up.
+  assert shapes == {(256, 2 * CFG.n_kv_heads, paged.LANES)}
+  # A row that is done costs the shortest context; the longest lives on.
+  assert lengths[-1][0] == 1 and lengths[-1][1] > 100
+  monkeypatch.setattr(paged, "decode", None)
+  want = generate(False)
   np.testing.assert_array_equal(got.tokens_QGT, want.tokens_QGT)
   np.testing.assert_allclose(got.logprobs_QGT, want.logprobs_QGT, **LOGP)
 
 
-def test_samples_are_those_of_the_form_in_xla(monkeypatch):
-  """With prompts that are read in parts, of 64 tokens."""
-  monkeypatch.setattr(programs_lib, "PART", 192)
-  calls, lengths = [], []
-
-  def spied(q, joined, lengths_B, *rest):
-    calls.append(joined.shape[1:])
-    jax.debug.callback(lengths.append, lengths_B, ordered=True)
-    return decode(q, joined, lengths_B, *rest)
-
-  decode = paged.decode
-  monkeypatch.setattr(paged, "decode", spied)
-  got = generate(True)
-  assert set(calls) == {
-      (slots, 2 * CFG.n_kv_heads, paged.LANES) for slots in (128, 256)}
-  # A row that is done costs the shortest context; the longest lives on.
-  assert lengths[-1][0] == 1 and lengths[-1][1] > 100
-  monkeypatch.setattr(paged, "decode", None)
-  same(got, generate(False))
-
-
-def test_on_a_mesh():
-  """Two shards of rows, heads on two devices, prompts read as a whole."""
-  args = dict(prompts=PROMPTS[:2], limits=LIMITS[:2])
-  mesh = make_mesh(MeshConfig(data=2, tensor=2), jax.devices()[:4])
-  same(generate(True, mesh=mesh, **args), generate(False, **args))
-
-
-def test_rows_grow_by_whole_pages():
-  model = dataclasses.replace(build(CFG), layout="decode")
-  _, cache, _ = jax.eval_shape(
-      model.prefill, jax.eval_shape(model.init, jax.random.key(0)),
-      jax.eval_shape(model.init_router_bias),
-      *(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((2, 64), (2,))))
-  assert cache[0].shape == (2, 64, 2 * CFG.n_kv_heads, paged.LANES)
-  grown = jax.eval_shape(lambda c: model.grow(c, 130), cache)
-  assert grown[0].shape[1] == 256
+def test_a_prompt_that_is_read_in_parts_leaves_the_same_cache(monkeypatch):
+  engine, *params = made(True)
+  args = (*params, jnp.asarray(PROMPTS[1])[None, :64], jnp.array([64]))
+  whole, _ = engine.programs.prefill(*args)
+  assert whole[0].shape == (1, 64, 2 * CFG.n_kv_heads, paged.LANES)
+  monkeypatch.setattr(programs_lib, "PART", 32)
+  engine.programs.prefill.clear_cache()
+  parts, _ = engine.programs.prefill(*args)
+  # The second layer's keys follow from what the kernel gave in the first.
+  for got, want in zip(parts, whole, strict=True):
+    np.testing.assert_allclose(got, want, **F32)
