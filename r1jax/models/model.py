@@ -251,7 +251,8 @@ class Model:
     return tuple(axes(layer) for layer in cache)
 
   def grow(self, cache: Any, slots: int) -> Any:
-    """Pads every layer's cache with zeros to `slots` slots."""
+    """Pads every layer's cache with zeros to `slots` slots, or to whole pages.
+    """
     grow = transformer.ATTENTION[self.cfg.attention].grow
     return tuple(grow(layer, slots) for layer in cache)
 

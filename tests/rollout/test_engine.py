@@ -302,7 +302,7 @@ def test_the_cache_grows_with_its_rows(case, monkeypatch):
   seen = []
   decode = small.programs.decode
   monkeypatch.setattr(small.programs, "decode", lambda *args: seen.append(
-      engine_lib._slots(model, args[2].cache)) or decode(*args))
+      engine_lib._slots(args[2].cache)) or decode(*args))
   got = small.generate(
       params, bias, PROMPTS, range(5), SAMPLES, jax.random.key(5))
   prompt = got.prompt_tokens[2].size  # the longest of 17 tokens, in 24 slots
