@@ -43,6 +43,16 @@ def values(tree: Any) -> Any:
   return _cast(tree, jnp.uint16, jnp.bfloat16)
 
 
+def rows(backend: str, x: jax.Array, index_N: jax.Array) -> jax.Array:
+  """`x[index_N]`; of large arrays on a TPU one after the other.
+
+  A gather of rows would first lay all of some arrays out anew.
+  """
+  if backend != "tpu" or x.ndim < 3:
+    return x[index_N]
+  return jax.lax.map(lambda index: x[index], index_N)
+
+
 def _cast(tree: Any, old: Any, new: Any) -> Any:
   return jax.tree.map(lambda x: jax.lax.bitcast_convert_type(x, new)
                       if x.dtype == old else x, tree)

@@ -418,8 +418,9 @@ class Programs:
         self._kept(x, kept_B), _batch_axes(x), "decode"), state)
 
   def _kept(self, x, kept_B):
-    some = jax.vmap(lambda x, kept: x[kept])(
-        self._by_lane(x), self._by_lane(kept_B))
+    some = jax.vmap(functools.partial(
+        moving.rows, self._model.place.backend))(
+            self._by_lane(x), self._by_lane(kept_B))
     return some.reshape(len(kept_B), *x.shape[1:])
 
   def _by_lane(self, x: jax.Array) -> jax.Array:

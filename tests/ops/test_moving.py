@@ -37,3 +37,10 @@ def test_bits_and_back():
   back = moving.values(bits)
   assert back["a"].dtype == jnp.bfloat16
   np.testing.assert_array_equal(back["a"], tree["a"])
+
+
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])
+def test_rows_that_come_twice_and_in_any_order(backend):
+  x, index = jnp.arange(24).reshape(4, 3, 2), jnp.array([3, 0, 3])
+  np.testing.assert_array_equal(moving.rows(backend, x, index), [
+      np.arange(24).reshape(4, 3, 2)[i] for i in (3, 0, 3)])

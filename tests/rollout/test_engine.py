@@ -329,7 +329,7 @@ def test_later_prompts_may_be_longer(case, monkeypatch):
   monkeypatch.setattr(few.programs, "prefill", lambda *args: widths.append(
       args[2].shape[1]) or prefill(*args))
   monkeypatch.setattr(few.programs, "insert", lambda *args: room.append(
-      (widths[-1], engine_lib._slots(model, args[0].cache))) or insert(*args))
+      (widths[-1], engine_lib._slots(args[0].cache))) or insert(*args))
   order = sorted(range(5), key=lambda q: len(PROMPTS[q]))
   got = few.generate(params, bias, [PROMPTS[q] for q in order], order, SAMPLES,
                      jax.random.key(5), limits_QG=np.full((5, SAMPLES), 2))
