@@ -12,7 +12,7 @@ from r1jax.models import presets
 from r1jax.models.config import RopeConfig
 from r1jax.models.model import build
 from r1jax.ops import attention
-from r1jax.rollout import programs as programs_lib
+from r1jax.rollout import prefill as prefill_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding.mesh import MeshConfig, make_mesh
@@ -93,7 +93,7 @@ def test_samples_are_those_of_whole_prompts(name, monkeypatch):
   engine = make_engine(model)
   whole, kept = (run(engine, params, bias) for run in (generate, cached))
   for part, parts in ((48, 4), (64, 3)):
-    monkeypatch.setattr(programs_lib, "PART", part)
+    monkeypatch.setattr(prefill_lib, "PART", part)
     assert engine.programs.parts(len(PROMPTS), PADDED) == parts
     engine.programs.prefill.clear_cache()
     compiled = engine.compilations()
@@ -120,7 +120,7 @@ def test_on_a_mesh(monkeypatch):
   model, params, bias = made(cases.V3)
   prompts = [*PROMPTS, PROMPTS[1][:41]]
   whole = generate(make_engine(model), params, bias, prompts)
-  monkeypatch.setattr(programs_lib, "PART", 64)
+  monkeypatch.setattr(prefill_lib, "PART", 64)
   mesh = make_mesh(MeshConfig(data=2, expert=2, tensor=2))
   engine = make_engine(model, mesh)
   assert engine.lanes == 4 and engine.programs.parts(12, PADDED) == 3
@@ -144,6 +144,6 @@ def test_activations_are_those_of_one_part(monkeypatch):
   lengths = 2048, 8192
   short, long = map(temporaries, lengths)
   assert long > 3 * short
-  monkeypatch.setattr(programs_lib, "PART", 256)
+  monkeypatch.setattr(prefill_lib, "PART", 256)
   short, long = map(temporaries, lengths)
   assert long < 1.1 * short
