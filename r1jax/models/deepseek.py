@@ -32,6 +32,7 @@ class Mla(nn.Module):
   """
 
   CACHE_AXES = ("act_batch", None, None)
+  SLOT_AXES = 1
 
   cfg: ModelConfig
   compute: Compute

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.model import Model
+from r1jax.ops import moving
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import rules
 
@@ -30,10 +31,13 @@ class Prefill:
     """Parts in which `prompts` prompts of all lanes, padded, are prefilled."""
     return -(-prompts * length // (self._lanes * PART))
 
-  def run(self, params, bias_LE, tokens_NP, lengths_N):
-    """(cache, experts_NPLA or None) of N prompts, right-padded to P tokens."""
+  def run(self, params, bias_LE, tokens_NP, lengths):
+    """(cache, experts_NPLA or None) of N rows of prompts, see `Model.prefill`.
+
+    In parts, every row must have one prompt.
+    """
     whole = functools.partial(
-        self._model.prefill, params, bias_LE, tokens_NP, lengths_N,
+        self._model.prefill, params, bias_LE, tokens_NP, lengths,
         drafts=self._drafts)
     parts = self.parts(*tokens_NP.shape)
     _, cache, experts = whole() if parts == 1 else jax.eval_shape(whole)
@@ -75,6 +79,46 @@ class Prefill:
         lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.fori_loop(
         0, parts, read, (constrained(self._axes, cache), experts))
+
+
+  def unpack(self, cache, experts, rows_N, starts_N, *, width: int):
+    """What `run` returns for packed rows, as `width` slots of each prompt.
+
+    Behind a prompt's end come other prompts of its row, then zeros.
+
+    Args:
+      cache, experts: of equally many rows of every lane.
+      rows_N, starts_N: int32, each prompt's row among those of its lane, and
+        the index of its first token in this row.
+      width: slots of the longest prompt, or more.
+    """
+    axes = self._model.slot_axes(self._drafts), None if experts is None else 1
+    # A slice that reached over the end would be moved to fit.
+    packed = jax.tree.map(
+        lambda x, axis: self._by_lane(jnp.pad(x, [
+            (0, width * (n == axis)) for n in range(x.ndim)])),
+        moving.bits(self._model.place.backend, (cache, experts)), axes)
+
+    def one(at):
+      return jax.tree.map(lambda x, axis: jax.vmap(functools.partial(
+          _cut, axis=axis, width=width))(x, *at), packed, axes)
+
+    found = jax.lax.map(one, (
+        self._by_lane(rows_N).T, self._by_lane(starts_N).T))
+    cache, experts = moving.values(jax.tree.map(
+        lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), found))
+    return constrained(self._axes, cache), experts
+
+  def _by_lane(self, x: jax.Array) -> jax.Array:
+    """[N, ...] -> [lanes, N / lanes, ...]."""
+    return x.reshape(self._lanes, -1, *x.shape[1:])
+
+
+def _cut(x, row, start, *, axis: int, width: int):
+  """`width` slots of a row from `start` on; `axis` is that of the slots."""
+  begin, size = [0] * x.ndim, [1, *x.shape[1:]]
+  begin[0], begin[axis], size[axis] = row, start, width
+  return jax.lax.dynamic_slice(x, begin, size)[0]
 
 
 def constrained(axes: Any, tree: Any) -> Any:

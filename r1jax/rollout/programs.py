@@ -108,7 +108,12 @@ class Sampled(NamedTuple):
 
 
 class Programs:
-  """The engine's jitted functions, each compiled once per set of shapes."""
+  """The engine's jitted functions, each compiled once per set of shapes.
+
+  Attributes:
+    depth: tokens that are drafted.
+    packs: whether `prefill` may read rows of several prompts.
+  """
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: np.ndarray,
                lanes: int, *, depth: int = 0, platform: str = ""):
@@ -142,6 +147,8 @@ class Programs:
     # It reads no head, but whoever counts its arguments need not know that.
     self.prefill = jax.jit(
         prefill.run, keep_unused=True, compiler_options=lean)
+    self.packs = model.compute.packed
+    self.unpack = jax.jit(prefill.unpack, static_argnames=("width",))
     self.empty = jax.jit(self._empty, static_argnames=("rows", "slots"))
     self.insert = jax.jit(self._insert, donate_argnames=("rows",))
     self.decode = jax.jit(
@@ -154,8 +161,8 @@ class Programs:
     """Programs compiled so far."""
     # jit has no public counter.
     return sum(f._cache_size() for f in (
-        self.prefill, self.empty, self.insert, self.decode, self.end,
-        self.move, self.pick))
+        self.prefill, self.unpack, self.empty, self.insert, self.decode,
+        self.end, self.move, self.pick))
 
   @property
   def ahead(self) -> int:
