@@ -32,7 +32,6 @@ class Mla(nn.Module):
   """
 
   CACHE_AXES = ("act_batch", None, None)
-  SLOT_AXES = 1
 
   cfg: ModelConfig
   compute: Compute

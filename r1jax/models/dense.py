@@ -23,7 +23,6 @@ class Gqa(nn.Module):
 
   CACHE_AXES = (("act_batch", "act_kv_heads", None, None),
                 ("act_batch", "act_kv_heads", None, None))
-  SLOT_AXES = 3, 2
 
   cfg: ModelConfig
   compute: Compute

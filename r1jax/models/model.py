@@ -249,11 +249,6 @@ class Model:
     return (transformer.ATTENTION[self.cfg.attention].CACHE_AXES,
             ) * (self.cfg.n_layers + drafts)
 
-  def slot_axes(self, drafts: bool = False) -> Any:
-    """The tree of a cache with the axes of the slots as leaves."""
-    return (transformer.ATTENTION[self.cfg.attention].SLOT_AXES,
-            ) * (self.cfg.n_layers + drafts)
-
   def grow(self, cache: Any, slots: int) -> Any:
     """Pads every layer's cache with zeros to `slots` slots."""
     grow = transformer.ATTENTION[self.cfg.attention].grow

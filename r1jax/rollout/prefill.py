@@ -81,7 +81,8 @@ class Prefill:
         0, parts, read, (constrained(self._axes, cache), experts))
 
 
-  def unpack(self, cache, experts, rows_N, starts_N, *, width: int):
+  def unpack(self, cache, experts, rows_N, starts_N, *, length: int,
+             width: int):
     """What `run` returns for packed rows, as `width` slots of each prompt.
 
     Behind a prompt's end come other prompts of its row, then zeros.
@@ -90,18 +91,21 @@ class Prefill:
       cache, experts: of equally many rows of every lane.
       rows_N, starts_N: int32, each prompt's row among those of its lane, and
         the index of its first token in this row.
+      length: tokens of a row.
       width: slots of the longest prompt, or more.
     """
-    axes = self._model.slot_axes(self._drafts), None if experts is None else 1
+    packed = moving.bits(self._model.place.backend, (cache, experts))
     # A slice that reached over the end would be moved to fit.
-    packed = jax.tree.map(
-        lambda x, axis: self._by_lane(jnp.pad(x, [
-            (0, width * (n == axis)) for n in range(x.ndim)])),
-        moving.bits(self._model.place.backend, (cache, experts)), axes)
+    wide = self._model.grow(packed[0], length + width), jax.tree.map(
+        lambda x: jnp.pad(x, ((0, 0), (0, width), (0, 0), (0, 0))), packed[1])
+    axes = jax.tree.map(
+        lambda x, y: [m == n for m, n in zip(x.shape, y.shape)].index(False),
+        packed, wide)
+    lanes = jax.tree.map(self._by_lane, wide)
 
     def one(at):
       return jax.tree.map(lambda x, axis: jax.vmap(functools.partial(
-          _cut, axis=axis, width=width))(x, *at), packed, axes)
+          _cut, axis=axis, width=width))(x, *at), lanes, axes)
 
     found = jax.lax.map(one, (
         self._by_lane(rows_N).T, self._by_lane(starts_N).T))

@@ -148,7 +148,7 @@ class Programs:
     self.prefill = jax.jit(
         prefill.run, keep_unused=True, compiler_options=lean)
     self.packs = model.compute.packed
-    self.unpack = jax.jit(prefill.unpack, static_argnames=("width",))
+    self.unpack = jax.jit(prefill.unpack, static_argnames=("length", "width"))
     self.empty = jax.jit(self._empty, static_argnames=("rows", "slots"))
     self.insert = jax.jit(self._insert, donate_argnames=("rows",))
     self.decode = jax.jit(

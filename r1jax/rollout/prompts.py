@@ -121,7 +121,7 @@ class Prompts:
       tokens_RP, lengths_RK, *at = self._place(packed)
       self.cache, experts = run.unpack(
           *run.prefill(params, bias_LE, tokens_RP, lengths_RK), *at,
-          width=self.padded)
+          length=tokens_RP.shape[1], width=self.padded)
     if experts is not None:
       self._harvest.prompts(questions, processes.own_rows(experts))
 

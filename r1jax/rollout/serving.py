@@ -232,7 +232,8 @@ class Serving:
           np.zeros((self._lanes, length), np.int32),
           np.ones((self._lanes, self._most), np.int32))))
       self._programs.unpack(cache, None, *self._place(
-          2 * [np.zeros(self._lanes, np.int32)]), width=PROMPT_BUCKET)
+          2 * [np.zeros(self._lanes, np.int32)]), length=length,
+                            width=PROMPT_BUCKET)
       length *= 2
 
   def close(self) -> None:
@@ -402,7 +403,7 @@ class Serving:
         zip(groups, padded_N, strict=True)):
       prompts = cache if count == 1 else run.unpack(
           cache, None, *self._place([x[number::count] for x in at]),
-          width=padded)[0]
+          length=tokens_SP.shape[1], width=padded)[0]
       self._make_room(padded, prompts)
       self._rows = run.insert(self._rows, prompts, *self._seated(group.new))
 

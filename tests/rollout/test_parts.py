@@ -117,6 +117,7 @@ def test_packed_prompts_do_not_see_each_other(name, monkeypatch):
   monkeypatch.setattr(engine.programs, "unpack", lambda *args, **how: (
       seen.append((args, unpack(*args, **how))) or seen[-1][1]))
   same(generate(engine, params, bias), whole)
+  generate(engine, params, bias, 3 * [PROMPTS[1]])  # each fills a row
   ((_, _, rows, starts), (unpacked, _)), = seen
   assert (rows.tolist(), starts.tolist()) == ([0, 0, 1], [50, 0, 0])
   for got, want in zip(kept(engine, unpacked), cache, strict=True):
@@ -155,12 +156,18 @@ def test_on_a_mesh(monkeypatch):
   model, params, bias = made(cases.V3)
   prompts = [*PROMPTS, PROMPTS[1][:41]]
   whole = generate(make_engine(model), params, bias, prompts)
-  monkeypatch.setattr(prefill_lib, "PART", 64)
   mesh = make_mesh(MeshConfig(data=2, expert=2, tensor=2))
   engine = make_engine(model, mesh)
-  assert engine.lanes == 4 and engine.programs.parts(12, PADDED) == 3
+  monkeypatch.setattr(engine, "prompts_at_once", lambda *args: 3)
+  monkeypatch.setattr(prompts_lib, "ROW", 2 * PADDED)
   with jax.set_mesh(mesh):
     same(generate(engine, params, bias, prompts), whole)
+    assert engine.programs.unpack._cache_size() == 1
+    monkeypatch.setattr(engine.programs, "packs", False)
+    monkeypatch.setattr(prefill_lib, "PART", 64)
+    assert engine.lanes == 4 and engine.programs.parts(12, PADDED) == 3
+    same(generate(engine, params, bias, prompts), whole)
+    assert engine.programs.unpack._cache_size() == 1
 
 
 def test_activations_are_those_of_one_part(monkeypatch):
