@@ -10,7 +10,7 @@ import pytest
 from r1jax.models import presets
 from r1jax.models.model import build
 from r1jax.ops import paged
-from r1jax.rollout import programs as programs_lib
+from r1jax.rollout import prefill as prefill_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from tests import interpreted
@@ -75,7 +75,7 @@ def test_a_prompt_that_is_read_in_parts_leaves_the_same_cache(monkeypatch):
   args = (*params, jnp.asarray(PROMPTS[1])[None, :64], jnp.array([64]))
   whole, _ = engine.programs.prefill(*args)
   assert whole[0].shape == (1, 64, 2 * CFG.n_kv_heads, paged.LANES)
-  monkeypatch.setattr(programs_lib, "PART", 32)
+  monkeypatch.setattr(prefill_lib, "PART", 32)
   engine.programs.prefill.clear_cache()
   parts, _ = engine.programs.prefill(*args)
   # The second layer's keys follow from what the kernel gave in the first.
