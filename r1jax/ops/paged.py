@@ -61,6 +61,12 @@ def join(k_BTKH: jax.Array, v_BTKH: jax.Array) -> jax.Array:
   return jnp.stack([k_BTKH, v_BTKH], 3).reshape(b, t, 2 * k, h)
 
 
+def apart(joined_BSKH: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(k_BKHS, v_BKSH) of a joined cache, as `attention.gqa_decode` reads it."""
+  return (joined_BSKH[:, :, ::2].transpose(0, 2, 3, 1),
+          joined_BSKH[:, :, 1::2].swapaxes(1, 2))
+
+
 def pages(slots: int) -> tuple[int, int]:
   """(slots of a page, pages that are read at a time) of a row of `slots`.
 

@@ -64,6 +64,13 @@ def test_each_row_attends_to_its_own_slots(k_heads, share, tokens):
     assert jnp.abs(other - want).max((1, 2, 3))[:3].min() > 1e-3
 
 
+def test_joined_and_apart():
+  _, k, v = arrays(2, 1, 3, 1)
+  keys, values = paged.apart(paged.join(k, v))
+  np.testing.assert_array_equal(keys, k.transpose(0, 2, 3, 1))
+  np.testing.assert_array_equal(values, v.swapaxes(1, 2))
+
+
 def test_bfloat16():
   q, k, v = arrays(2, 1, 2, 7, jnp.bfloat16)
   lengths = jnp.array([3, 150])
