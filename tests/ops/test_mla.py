@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.accounting import hlo
 from r1jax.ops import attention, mla
 from r1jax.ops.linear import Adapted
 from tests.reference import mla as reference
@@ -69,6 +70,23 @@ def test_absorbed_takes_a_few_tokens(block):
   all_alike = _expected(allowed=np.broadcast_to(
       np.arange(S) < first[:, None, None], SEEN.shape[:2] + (S,)))
   assert np.abs(want - all_alike)[:, 1:].max() > 1e-2
+
+
+def test_halves_of_the_up_projection_are_read_where_they_lie():
+  """Of the whole each product would copy its half."""
+  shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+  whole, tokens = shape((128, 8, 128)), shape((2, 1, 8, 64))
+
+  def touched(up):
+    return hlo.costs(jax.jit(mla.absorbed, static_argnums=5).lower(
+        tokens, tokens, shape((2, 4, 192)), up,
+        jax.ShapeDtypeStruct((2,), jnp.int32), SCALE
+        ).compile().as_text()).touched
+
+  halves = jax.eval_shape(functools.partial(mla.Halves.of, u=64), whole)
+  size = 4 * whole.size
+  assert size < touched(halves) < 1.5 * size
+  assert touched(whole) > 2.5 * size
 
 
 def test_an_adapted_up_projection_goes_by_its_factors():
