@@ -113,9 +113,12 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
     up = Halves(*(half.astype(dtype) for half in halves))
   product = attention.product(precision, dtype)
   q_latent = _keys(product, q_nope_BTNU.reshape(b * t, n, u), up)
+  # A head's tokens lie side by side: merged the other way round, heads that are
+  # split over devices would be gathered.
   q_BNX = jnp.concatenate([
-      q_latent.astype(dtype).reshape(b, t * n, c),
-      q_rope_BTNR.reshape(b, t * n, -1)], -1)
+      q_latent.astype(dtype).reshape(b, t, n, c), q_rope_BTNR], -1
+      ).swapaxes(1, 2).reshape(b, n * t, -1)
+  seen = attention.each_token(lengths_B, t, 1)
 
   def read(start, size):
     part = jax.lax.dynamic_slice_in_dim(cache_BSX, start, size, 1)
@@ -131,9 +134,10 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
       lambda part_BSX: scale * product("bnx,bsx->bns", q_BNX, part_BSX),
       lambda probs_BNS, part_BSX: product(
           "bns,bsx->bnx", probs_BNS.astype(cache_BSX.dtype), part_BSX),
-      attention.each_token(lengths_B, t, n), cache_BSX.shape[1], block, longest,
-      q_BNX.shape)
-  mixed = mixed_BNX[..., :c].astype(dtype).reshape(b * t, n, c)
+      seen if t == 1 else jnp.tile(seen, (1, n)), cache_BSX.shape[1], block,
+      longest, q_BNX.shape)
+  mixed = mixed_BNX[..., :c].astype(dtype).reshape(b, n, t, c).swapaxes(
+      1, 2).reshape(b * t, n, c)
   return _values(product, mixed, up, u).astype(dtype).reshape(b, t, n, -1)
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from r1jax.accounting import hlo
 from r1jax.ops import attention, mla
@@ -87,6 +88,22 @@ def test_halves_of_the_up_projection_are_read_where_they_lie():
   size = 4 * whole.size
   assert size < touched(halves) < 1.5 * size
   assert touched(whole) > 2.5 * size
+
+
+def test_heads_of_several_tokens_stay_on_their_devices():
+  """Queries of a draft are not gathered to be merged with the others."""
+  mesh = jax.sharding.Mesh(jax.devices()[:2], ("heads",))
+
+  def shape(dims, *names, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(
+        dims, dtype, sharding=NamedSharding(mesh, PartitionSpec(*names)))
+
+  text = jax.jit(mla.absorbed, static_argnums=5).lower(
+      *(shape((2, 3, 8, size), None, None, "heads") for size in (16, 8)),
+      shape((2, 4, 40)), mla.Halves(
+          *(shape(dims, "heads") for dims in ((8, 32, 16), (8, 16, 32)))),
+      shape((2,), dtype=jnp.int32), SCALE).compile().as_text()
+  assert not hlo.costs(text).collectives
 
 
 def test_an_adapted_up_projection_goes_by_its_factors():
