@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from r1jax.models import layers, transformer
+from r1jax.models import deepseek, layers, transformer
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.ops import attention, linear, moving, rope
@@ -83,6 +83,9 @@ class Model:
       if isinstance(params.get(name), tuple):
         layer = jax.tree.map(lambda names: names[1:], axes[name],
                              is_leaf=rules.is_axes)
+        if "w_uk" in params[name][0]["attn"]:
+          del layer["attn"]["w_ukv"]
+          layer["attn"] |= deepseek.HALVES
         axes[name] = (layer,) * len(params[name])
     return jax.tree.map(
         lambda w, names: w.axes(names) if linear.is_adapted(w) else names,
@@ -255,15 +258,30 @@ class Model:
     """Parameters with each stack replaced by a tuple of trees, one per layer.
 
     A loop of decode steps would copy each layer's parameters out of the stack.
+    The up-projection of latent attention is halved, see `mla.Halves`.
     `prefill`, `decode` and `read` take both forms.
     """
-    return params | {name: _unstacked(params[name])
-                     for name in _STACKS if name in params}
+    return params | {
+        name: tuple(map(self.ready, _unstacked(params[name])))
+        for name in _STACKS if name in params}
 
   def stack(self, params: Params) -> Params:
     """The inverse of `unstack`."""
-    return params | {name: _stacked(params[name])
-                     for name in _STACKS if name in params}
+    return params | {
+        name: _stacked(tuple(map(self.unready, params[name])))
+        for name in _STACKS if name in params}
+
+  def ready(self, layer: Params, run: Callable[..., Any] = deepseek.call
+            ) -> Params:
+    """A layer's parameters as `unstack` returns them; `run` calls a function.
+    """
+    return layer | {"attn": deepseek.halved(
+        layer["attn"], self.cfg.nope_dim, run)}
+
+  def unready(self, layer: Params, run: Callable[..., Any] = deepseek.call
+              ) -> Params:
+    """The inverse of `ready`."""
+    return layer | {"attn": deepseek.joined(layer["attn"], run)}
 
   def decode(self, params: Params, bias_LE: jax.Array, tokens_B: jax.Array,
              positions_B: jax.Array, cache: Any,

@@ -351,6 +351,9 @@ class Programs:
         self._model.head(params).astype(hidden_BTD.dtype),
         precision=self._model.compute.products,
         preferred_element_type=jnp.float32)
+    # Else a TPU merges the product with the blocks of the draw, for which it
+    # copies the head into another layout.
+    logits = jax.lax.optimization_barrier(logits)
     numbers = (numbers_B[:, None] + jnp.arange(t)[None]).reshape(-1)
     keys = jax.vmap(jax.random.fold_in)(jnp.repeat(keys_B, t), numbers)
     draw, how = (sample, (self._cfg.temperature, self._cfg.top_p)) if (

@@ -23,7 +23,9 @@ TILE = 128
 DECODE_SENT = 0.02
 # And what it may read and write beside weights and cache, as a share of them.
 DECODE_TOUCHED = 0.1
-# The same where 2,048 tokens of 32,768 are there.
+# And what it may hold beside them: no weight in another layout.
+COPIED = 0.03
+# As DECODE_TOUCHED where 2,048 tokens of 32,768 are there.
 LIVE_TOUCHED = 0.15
 
 V5E = ("v5e:4x4", MeshConfig(data=1, fsdp=4, expert=4))
@@ -128,6 +130,7 @@ def test_a_decode_step_reads_what_lives(
   weights, cache = m.arguments["decoding copy"], memory.shard_bytes(kept)
   least = weights + cache * 2048 / 32768
   assert weights < m.touched_bytes < (1 + LIVE_TOUCHED) * least
+  assert m.temporary_bytes < COPIED * weights
   # The same program when all slots are filled.
   whole = costs(*texts, made(32768)["decode"].trips).touched / program.steps
   rest = cache * (1 - 2048 / 32768)
