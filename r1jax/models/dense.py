@@ -79,7 +79,7 @@ class Gqa(nn.Module):
     keys, values = slot.put(cache[0], k, 3), slot.put(cache[1], v, 2)
     out = attention.gqa_decode(
         q, keys, values, slot.index_B + 1, 1.0, self.compute.products,
-        block=slot.block, longest=slot.longest)
+        block=slot.block, longest=slot.longest, shared=slot.shared)
     return self._affine(out, *self.o, 2), (keys, values)
 
   def _affine(self, x, w, b, contracted=1):
@@ -90,11 +90,12 @@ class Gqa(nn.Module):
 
   @staticmethod
   def grow(cache: KeysValues, slots: int) -> KeysValues:
-    """Pads the slot axis with zeros to `slots`."""
+    """Pads the slot axis with zeros to `slots`, or cuts it."""
     keys, values = cache
-    missing = (0, slots - values.shape[2])
-    return (jnp.pad(keys, ((0, 0), (0, 0), (0, 0), missing)),
-            jnp.pad(values, ((0, 0), (0, 0), missing, (0, 0))))
+    zero, same = jnp.zeros((), values.dtype), (0, 0, 0)
+    missing = (0, slots - values.shape[2], 0)
+    return (jax.lax.pad(keys, zero, (same, same, same, missing)),
+            jax.lax.pad(values, zero, (same, same, missing, same)))
 
 
 class FeedForward(nn.Module):
