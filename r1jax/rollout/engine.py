@@ -46,8 +46,6 @@ from r1jax.sharding import processes, rules
 # prefilled alone, in parts.
 PREFILL = PART
 FIRST_SLOTS = 128  # of a new KV cache, per row
-# Rows share prompts if the longest one has SHARED tokens or more, padded.
-SHARED = 512
 # A batch is halved down to SMALLEST_BATCH rows, or to FEWEST if completions may
 # have LONG tokens or more.
 SMALLEST_BATCH, FEWEST, LONG = 64, 8, 512
@@ -318,7 +316,7 @@ class Engine:
     works while the host processes them.
     """
     length = asked.tokens_QP.shape[1]
-    shared = shares(length, asked.samples)
+    shared = prompts_lib.shares(length, asked.samples)
     # The last token of a shared prompt is a row's own.
     most = (1 if shared else length) + self.cfg.max_new_tokens + self.ahead
     room = self._room(params, bias_LE, length, most, shared)
@@ -463,12 +461,6 @@ def lanes(mesh: jax.sharding.Mesh | None) -> int:
   """Number of equal parts that rows are split into by devices and processes."""
   shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
   return math.lcm(shards, jax.process_count())
-
-
-def shares(length: int, samples: int) -> bool:
-  """Whether rows share prompts: the longest has `length` tokens, padded, and
-  each of them `samples` samples."""
-  return length >= SHARED and samples > 1
 
 
 def _free(mesh: jax.sharding.Mesh | None) -> int | None:

@@ -294,12 +294,7 @@ class Programs:
     return self._placed(state._replace(cache=cache))
 
   def _keep(self, kept, prompts, fill_B, sources_B):
-    """`kept`, the cache of shared prompts, with prefilled ones where told.
-
-    Args:
-      kept: cache with equally many prompts of each lane.
-      prompts, fill_B, sources_B: see `insertion.copied`.
-    """
+    """`kept`, the cache of shared prompts, with new ones, see `_copied`."""
     return _constrained(
         self._axes, self._copied(kept, prompts, fill_B, sources_B))
 

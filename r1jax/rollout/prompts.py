@@ -16,11 +16,19 @@ from r1jax.sharding import processes
 
 # Prompts are padded to a multiple of it, in tokens: every length is compiled.
 PROMPT_BUCKET = 64
+# Rows share prompts if the longest one, padded, has SHARED tokens or more.
+SHARED = 512
 
 
 def padded(length: int) -> int:
   """Length of a prompt of `length` tokens after padding."""
   return -(-length // PROMPT_BUCKET) * PROMPT_BUCKET
+
+
+def shares(length: int, samples: int) -> bool:
+  """Whether rows share prompts: the longest has `length` tokens, padded, and
+  each of them `samples` samples."""
+  return length >= SHARED and samples > 1
 
 
 class Prompts:

@@ -65,7 +65,7 @@ def same(found, wanted):
 def short(monkeypatch):
   """Prompts of any length are shared, caches grow and batches halve."""
   for module, name, value in (
-      (engine_lib, "SHARED", 1), (engine_lib, "FIRST_SLOTS", 8),
+      (prompts_lib, "SHARED", 1), (engine_lib, "FIRST_SLOTS", 8),
       (engine_lib, "SMALLEST_BATCH", 2), (prompts_lib, "PROMPT_BUCKET", 8)):
     monkeypatch.setattr(module, name, value)
 
@@ -105,18 +105,18 @@ def test_samples_are_those_of_copied_prompts(case, short, monkeypatch):
   assert engine.compilations() == compiled
 
 
+@pytest.mark.parametrize("case", ["tiny-dense"], indirect=True)
 def test_on_a_mesh(case, monkeypatch):
-  """Every lane keeps its own prompts."""
-  model, *weights, depth, wanted = case
-  monkeypatch.setattr(engine_lib, "SHARED", 1)
-  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=2, expert=2, tensor=2))
-  same(generate(made(model, mesh, max_rows=8, speculate=depth), weights),
-       wanted)
+  """Every lane keeps its own prompts; heads are split too."""
+  model, *weights, _, wanted = case
+  monkeypatch.setattr(prompts_lib, "SHARED", 1)
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, tensor=2))
+  same(generate(made(model, mesh, max_rows=8), weights), wanted)
 
 
 def test_long_prompts_of_several_samples_are_shared():
-  found = {(length, samples) for length in (64, 1, engine_lib.SHARED - 64,
-                                            engine_lib.SHARED, 8192)
-           for samples in (1, 2, 16) if engine_lib.shares(length, samples)}
-  assert found == {(length, samples) for length in (engine_lib.SHARED, 8192)
+  found = {(length, samples) for length in (64, 1, prompts_lib.SHARED - 64,
+                                            prompts_lib.SHARED, 8192)
+           for samples in (1, 2, 16) if prompts_lib.shares(length, samples)}
+  assert found == {(length, samples) for length in (prompts_lib.SHARED, 8192)
                    for samples in (2, 16)}
