@@ -362,15 +362,13 @@ class Model:
     positions_BT = positions_B[:, None] + jnp.arange(tokens)[None]
     cos, sin = rope.angles(
         positions_BT, self.cfg.rope_frequencies(), self.cfg.rope_scale)
-    index_B, backend = positions_B, decoder.place.backend
+    index_B = positions_B
     if shared is not None:
       index_B = positions_B - shared.held_B
-      # A CPU would convert all of a bfloat16 cache to read a part.
-      shared = shared._replace(cache=moving.bits(backend, shared.cache))
     if longest is None:
       longest = jnp.max(index_B) + tokens
     return layers.Slot(cos, sin, index_B, longest,
-                       attention.decode_block(backend, tokens),
+                       attention.decode_block(decoder.place.backend, tokens),
                        transformer.local_angles(self.cfg, positions_BT), shared)
 
 

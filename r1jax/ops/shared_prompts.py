@@ -63,7 +63,8 @@ class Shared(NamedTuple):
   of later prompts may be among them: their own turns come later.
 
   Attributes:
-    cache: of the prompts, of all layers or of one; axis 0 is S * K.
+    cache: of the prompts, of all layers or of one, as `moving.bits`; axis 0 is
+      S * K.
     held_B: int32, positions of each row that its prompt's cache holds.
     order_SR: int32, the live rows sorted by prompt, then the others.
     turns: int32 scalar, the most prompts of a lane that live rows read.
@@ -92,7 +93,8 @@ def arranged(cache: Any, prompts_B: jax.Array, held_B: jax.Array,
   """The order in which a pass reads the prompts of its live rows.
 
   Args:
-    cache: of the prompts, equally many of each lane on axis 0.
+    cache: of the prompts, equally many of each lane on axis 0, on a CPU as
+      bits, see `moving.bits`: it would convert all to read a part.
     prompts_B: int32, index of every row's prompt in its lane.
     held_B: int32, see `Shared`; rows of one prompt have the same.
     live_B: bool, rows of interest; others get meaningless results.

@@ -27,7 +27,7 @@ import numpy as np
 from r1jax.core import keys as keys_lib
 from r1jax.core.config import check
 from r1jax.models.model import Model, Params
-from r1jax.ops import attention, shared_prompts
+from r1jax.ops import attention, moving, shared_prompts
 from r1jax.ops.linear import rows_times
 from r1jax.rollout.insertion import copied
 from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
@@ -312,6 +312,8 @@ class Programs:
     and top-p. `kept` is the cache of the prompts that rows share, with at most
     `samples` live rows each.
     """
+    # A CPU would convert all of a bfloat16 cache whenever it reads a part.
+    kept = moving.bits(self._model.place.backend, kept)
     b, begun_B = len(rows.done_B), rows.sampled_B
     # With drafts a round writes T tokens, of which all but one may be none.
     t = 1 + self.depth

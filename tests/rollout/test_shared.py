@@ -8,6 +8,7 @@ import pytest
 
 from r1jax.models import presets
 from r1jax.models.model import build
+from r1jax.ops import attention
 from r1jax.rollout import engine as engine_lib
 from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout.engine import Engine
@@ -22,13 +23,14 @@ PROMPTS = [np.arange(5, 5 + n) for n in (3, 7, 17, 1, 9, 11, 2, 5)]
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-dense"])
 def case(request):
-  """(model, parameters, router bias, drafts, samples with copied prompts)."""
+  """(model, parameters, bias, drafts, samples with copied prompts, counts)."""
   model = build(presets.get(request.param))
   params = model.unstack(jax.jit(model.init)(jax.random.key(0)))
   weights = params, 0.1 * jax.random.normal(
       jax.random.key(9), model.init_router_bias().shape)
-  return model, *weights, 2 * model.cfg.n_mtp, generate(
-      made(model), weights)
+  depth = 2 * model.cfg.n_mtp
+  engine = made(model, speculate=depth)
+  return model, *weights, depth, generate(engine, weights), engine.speed
 
 
 def made(model, mesh=None, **options):
@@ -86,12 +88,18 @@ def watched(engine, monkeypatch):
 
 
 def test_samples_are_those_of_copied_prompts(case, short, monkeypatch):
-  """Few rows, which are refilled, and two prompts of a prefill."""
-  model, *weights, depth, wanted = case
+  """Few rows, which are refilled, and two prompts of a prefill.
+
+  Without drafts caches are read by blocks.
+  """
+  model, *weights, depth, wanted, speed = case
+  if not depth:
+    monkeypatch.setattr(attention, "decode_block", lambda *args: 8)
   monkeypatch.setattr(engine_lib, "PREFILL", 48)
   engine = made(model, max_rows=6, speculate=depth)
   seen = watched(engine, monkeypatch)
   same(generate(engine, weights), wanted)
+  assert engine.speed == speed  # as many drafts are right
   rows, slots, kept, samples = zip(*seen)
   assert rows[0] == 6 and rows[-1] < 6  # a batch halves
   assert slots[0] < slots[-1] <= 1 + NEW + engine.ahead  # without prompts
@@ -108,7 +116,7 @@ def test_samples_are_those_of_copied_prompts(case, short, monkeypatch):
 @pytest.mark.parametrize("case", ["tiny-dense"], indirect=True)
 def test_on_a_mesh(case, monkeypatch):
   """Every lane keeps its own prompts; heads are split too."""
-  model, *weights, _, wanted = case
+  model, *weights, _, wanted, _ = case
   monkeypatch.setattr(prompts_lib, "SHARED", 1)
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, tensor=2))
   same(generate(made(model, mesh, max_rows=8), weights), wanted)
