@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,8 +63,7 @@ class Model:
 
   def init(self, key: jax.Array) -> Params:
     """Random parameters, a plain nested dict of arrays."""
-    # Under jit, the forward pass that declares the parameters is dead code.
-    return nn.meta.unbox(jax.jit(self._boxed)(key))
+    return nn.meta.unbox(_boxed(self, key))
 
   def param_axes(self, params: Params | None = None) -> Params:
     """The tree of parameters with tuples of logical axis names as leaves.
@@ -72,7 +72,8 @@ class Model:
       params: arrays or shapes; needed if some matrices are `linear.Adapted` or
         the layers are unstacked.
     """
-    boxed = jax.eval_shape(self._boxed, jax.random.key(0))
+    boxed = jax.eval_shape(
+        functools.partial(_boxed, self), jax.random.key(0))
     axes = jax.tree.map(lambda box: box.axes, boxed,
                         is_leaf=lambda x: isinstance(x, layers.Named))
     if params is None:
@@ -120,13 +121,6 @@ class Model:
 
   def _decoder(self, **options):
     return transformer.Decoder(self.cfg, self.compute, self.place, **options)
-
-  def _boxed(self, key):
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    context = transformer.make_context(self.cfg, tokens, tokens + 1)
-    decoder = self._decoder()
-    return decoder.init(key, tokens, self.init_router_bias(), context,
-                        method="everything")["params"]
 
   def forward(self, params: Params, bias_LE: jax.Array, tokens_BT: jax.Array,
               positions_BT: jax.Array, segments_BT: jax.Array, *,
@@ -370,6 +364,17 @@ class Model:
     return layers.Slot(cos, sin, index_B, longest,
                        attention.decode_block(decoder.place.backend, tokens),
                        transformer.local_angles(self.cfg, positions_BT), shared)
+
+
+# Under jit, the forward pass that declares the parameters is dead code. It is
+# traced once for all that ask an equal model for parameters, shapes or axes.
+@functools.partial(jax.jit, static_argnums=0)
+def _boxed(model: Model, key: jax.Array) -> Params:
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  context = transformer.make_context(model.cfg, tokens, tokens + 1)
+  return model._decoder().init(
+      key, tokens, model.init_router_bias(), context,
+      method="everything")["params"]
 
 
 def _through(block, stack, bias_LE, x_BPD, context, some):

@@ -11,6 +11,7 @@ folder]; its answer is one, [[status, out, err], ...].
 
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -104,12 +105,18 @@ def leave(module, arguments, environment):
 
 def import_all():
   """Imports what experiments do, but none: their flags have the same names."""
+  import tensorboardX  # noqa: F401 - it imports torch, which takes seconds
+
   from r1jax import ahead, plans, stages
 
   for package in (stages, ahead, plans):
     for found in pkgutil.walk_packages(
         package.__path__, f"{package.__name__}."):
       importlib.import_module(found.name)
+  # As in tests/conftest.py: less time is spent searching for garbage.
+  gc.set_threshold(20_000)
+  gc.collect()
+  gc.freeze()
 
 
 if __name__ == "__main__":
