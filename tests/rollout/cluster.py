@@ -4,8 +4,8 @@
 
 on four devices in all. Prints the samples of this process's questions, through
 few rows, where every device has its own rows, where all share each of them,
-where the model drafts, and where it does for shared prompts; last, with a deadline
-in seconds, which passes by the clock of process 0 alone.
+where the model drafts, and where it does for shared prompts; last, with a
+deadline in seconds, which passes by the clock of process 0 alone.
 """
 
 import itertools
