@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,7 +17,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.dense import FeedForward
 from r1jax.ops import expert_parallel, mla, rope, router
 from r1jax.ops import experts as experts_ops
-from r1jax.ops.linear import HIGHEST, Products, linear
+from r1jax.ops.linear import HIGHEST, Products, is_adapted, linear
 from r1jax.ops.norms import rms_norm
 from r1jax.sharding.mesh import Place
 from r1jax.sharding.rules import LAYOUTS, constrain
@@ -23,6 +25,46 @@ from r1jax.sharding.rules import LAYOUTS, constrain
 # eps of the latents' norms: DeepSeek's code and transformers use this constant
 # there, whatever the config's eps for the other norms is.
 LATENT_EPS = 1e-6
+
+# Logical axes of the arrays that replace w_ukv in the decoding layout.
+HALVES = {"w_uk": ("heads", "kv_latent", "head_dim"),
+          "w_uv": ("heads", "head_dim", "kv_latent")}
+
+
+def call(f: Callable[..., Any], *arrays: jax.Array) -> Any:
+  """f(*arrays)."""
+  return f(*arrays)
+
+
+def halved(attn: dict[str, Any], nope: int,
+           run: Callable[..., Any] = call) -> dict[str, Any]:
+  """Attention's parameters with `mla.Halves` in place of w_ukv.
+
+  Those without w_ukv, and those with an adapter of it, are returned unchanged.
+
+  Args:
+    attn: parameters of one layer.
+    nope: key columns of a head.
+    run: calls a function with an array.
+  """
+  if "w_ukv" not in attn or is_adapted(attn["w_ukv"]):
+    return attn
+  halves = run(functools.partial(mla.Halves.of, u=nope), attn["w_ukv"])
+  return _without(attn, "w_ukv") | dict(zip(HALVES, halves, strict=True))
+
+
+def joined(attn: dict[str, Any], run: Callable[..., Any] = call
+           ) -> dict[str, Any]:
+  """The inverse of `halved`."""
+  if "w_uk" not in attn:
+    return attn
+  whole = run(lambda *halves: mla.Halves(*halves).whole(),
+              *(attn[name] for name in HALVES))
+  return _without(attn, *HALVES) | {"w_ukv": whole}
+
+
+def _without(tree, *names):
+  return {name: leaf for name, leaf in tree.items() if name not in names}
 
 
 class Mla(nn.Module):
@@ -54,9 +96,16 @@ class Mla(nn.Module):
     self.w_dkv = layers.weight(self, "w_dkv", ("embed", "kv_rank"),
                                (d, c + cfg.rope_dim), init, dtype)
     self.kv_norm = layers.scale(self, "kv_norm", c, dtype)
-    self.w_ukv = layers.weight(
-        self, "w_ukv", ("kv_latent", "heads", "head_dim"),
-        (c, n, cfg.nope_dim + cfg.v_dim), init, dtype)
+    if self.has_variable("params", "w_uk"):  # the decoding layout
+      self.up = mla.Halves(
+          layers.weight(self, "w_uk", HALVES["w_uk"], (n, c, cfg.nope_dim),
+                        init, dtype),
+          layers.weight(self, "w_uv", HALVES["w_uv"], (n, cfg.v_dim, c),
+                        init, dtype))
+    else:
+      self.up = layers.weight(
+          self, "w_ukv", ("kv_latent", "heads", "head_dim"),
+          (c, n, cfg.nope_dim + cfg.v_dim), init, dtype)
     self.w_o = layers.weight(self, "w_o", ("heads", "head_dim", "embed"),
                              (n, cfg.v_dim, d), init, dtype)
 
@@ -89,8 +138,9 @@ class Mla(nn.Module):
     c = self.cfg.kv_rank
     attend = functools.partial(
         layers.attend, self.compute, self.place, context)
-    out = mla.naive(q_nope, q_rope, whole[..., :c], whole[..., c:], self.w_ukv,
-                    attend, layers.products(self))
+    up = self.up.whole() if isinstance(self.up, mla.Halves) else self.up
+    out = mla.naive(q_nope, q_rope, whole[..., :c], whole[..., c:], up, attend,
+                    layers.products(self))
     return self._linear(out, self.w_o, 2), cache
 
   def decode(self, x_BTD: jax.Array, cache_BSX: jax.Array, slot: layers.Slot
@@ -98,7 +148,7 @@ class Mla(nn.Module):
     q_nope, q_rope, new_BTX = self._project(x_BTD, slot.cos, slot.sin)
     cache_BSX = slot.put(cache_BSX, new_BTX, 1)
     out = mla.absorbed(
-        q_nope, q_rope, cache_BSX, self.w_ukv, slot.index_B + 1, 1.0,
+        q_nope, q_rope, cache_BSX, self.up, slot.index_B + 1, 1.0,
         self.compute.products, block=slot.block, longest=slot.longest,
         ways=math.prod(self.place.axes.get(axis, 1) for axis in
                        LAYOUTS[self.place.layout]["act_batch"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from r1jax.models import layers, transformer
+from r1jax.models import deepseek, layers, transformer
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.ops import attention, linear, moving, rope
@@ -82,6 +82,9 @@ class Model:
       if isinstance(params.get(name), tuple):
         layer = jax.tree.map(lambda names: names[1:], axes[name],
                              is_leaf=rules.is_axes)
+        if "w_uk" in params[name][0]["attn"]:
+          del layer["attn"]["w_ukv"]
+          layer["attn"] |= deepseek.HALVES
         axes[name] = (layer,) * len(params[name])
     return jax.tree.map(
         lambda w, names: w.axes(names) if linear.is_adapted(w) else names,
@@ -186,36 +189,37 @@ class Model:
         params["w_head"], ("embed", "vocab"), dtype, self.layout)
 
   def prefill(self, params: Params, bias_LE: jax.Array, tokens_BP: jax.Array,
-              lengths_B: jax.Array, *, drafts: bool = False
+              lengths: jax.Array, *, drafts: bool = False
               ) -> tuple[jax.Array, Any, Any]:
     """Processes prompts and returns the KV cache.
 
     Args:
       params: stacked or unstacked, see `unstack`.
       bias_LE: router selection bias.
-      tokens_BP: int32 prompts, right-padded.
-      lengths_B: int32 length of each prompt, at least 1.
+      tokens_BP: int32 rows of prompts, right-padded.
+      lengths: int32 [B], the length of each row's prompt; or [B, K] those of
+        its prompts, which follow one another, 0 for none. Prompts do not see
+        each other.
       drafts: whether to add the cache of the MTP module, which `propose` needs,
         as one more layer.
 
     Returns:
-      (hidden_BD of each prompt's last token; cache, a tuple over layers with P
+      (hidden_BD of each row's last token; cache, a tuple over layers with P
       slots each and the batch axis leading in every leaf; experts_BPLA or
       None).
     """
-    positions = jnp.broadcast_to(
-        jnp.arange(tokens_BP.shape[1])[None], tokens_BP.shape)
-    segments = (positions < lengths_B[:, None]).astype(jnp.int32)
-    context = transformer.make_context(self.cfg, positions, segments)
+    lengths_BK = lengths.reshape(len(lengths), -1)
+    context = transformer.make_context(
+        self.cfg, *_places(lengths_BK, tokens_BP.shape[1]))
     decoder = self._decoder()
     x_BPD = decoder.apply({"params": params}, tokens_BP, method="lookup")
     outs = []
     for block, stack, biases in self._stacks(params, bias_LE, decoder.place):
       x_BPD, more = _through(
-          block, stack, biases, x_BPD, context, lengths_B[0] > 0)
+          block, stack, biases, x_BPD, context, jnp.any(lengths_BK > 0))
       outs += more
     last_BD = jnp.take_along_axis(
-        x_BPD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
+        x_BPD, (jnp.sum(lengths_BK, 1) - 1)[:, None, None], axis=1)[:, 0]
     hidden_BD = decoder.apply({"params": params}, last_BD, method="finish")
     cache = tuple(out.latents for out in outs)
     if drafts:
@@ -252,15 +256,30 @@ class Model:
     """Parameters with each stack replaced by a tuple of trees, one per layer.
 
     A loop of decode steps would copy each layer's parameters out of the stack.
+    The up-projection of latent attention is halved, see `mla.Halves`.
     `prefill`, `decode` and `read` take both forms.
     """
-    return params | {name: _unstacked(params[name])
-                     for name in _STACKS if name in params}
+    return params | {
+        name: tuple(map(self.ready, _unstacked(params[name])))
+        for name in _STACKS if name in params}
 
   def stack(self, params: Params) -> Params:
     """The inverse of `unstack`."""
-    return params | {name: _stacked(params[name])
-                     for name in _STACKS if name in params}
+    return params | {
+        name: _stacked(tuple(map(self.unready, params[name])))
+        for name in _STACKS if name in params}
+
+  def ready(self, layer: Params, run: Callable[..., Any] = deepseek.call
+            ) -> Params:
+    """A layer's parameters as `unstack` returns them; `run` calls a function.
+    """
+    return layer | {"attn": deepseek.halved(
+        layer["attn"], self.cfg.nope_dim, run)}
+
+  def unready(self, layer: Params, run: Callable[..., Any] = deepseek.call
+              ) -> Params:
+    """The inverse of `ready`."""
+    return layer | {"attn": deepseek.joined(layer["attn"], run)}
 
   def decode(self, params: Params, bias_LE: jax.Array, tokens_B: jax.Array,
              positions_B: jax.Array, cache: Any,
@@ -375,6 +394,18 @@ def _boxed(model: Model, key: jax.Array) -> Params:
   return model._decoder().init(
       key, tokens, model.init_router_bias(), context,
       method="everything")["params"]
+
+
+def _places(lengths_BK: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
+  """int32 (positions, segments) [B, length] of prompts that follow one another.
+  """
+  ends_BK = jnp.cumsum(lengths_BK, 1)
+  index = jnp.arange(length)
+  before_BTK = index[None, :, None] >= ends_BK[:, None]
+  number_BT = jnp.sum(before_BTK, 2)
+  begin_BT = jnp.max(jnp.where(before_BTK, ends_BK[:, None], 0), 2)
+  segments_BT = jnp.where(number_BT < lengths_BK.shape[1], number_BT + 1, 0)
+  return index[None] - begin_BT, segments_BT
 
 
 def _through(block, stack, bias_LE, x_BPD, context, some):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,34 @@ from r1jax.ops.linear import (
     PLAIN,
     Adapted,
     Products,
-    cast,
     is_adapted,
     linear,
 )
+
+
+class Halves(NamedTuple):
+  """The up-projection as decoding reads it, of all heads first.
+
+  A product for each head would copy [C, N, U + W] into these forms.
+
+  Attributes:
+    keys_NCU: the key columns.
+    values_NWC: the value columns.
+  """
+
+  keys_NCU: jax.Array
+  values_NWC: jax.Array
+
+  @classmethod
+  def of(cls, w_CNX: jax.Array, u: int) -> Halves:
+    """From the whole; each head has `u` key columns."""
+    return cls(w_CNX[..., :u].transpose(1, 0, 2),
+               w_CNX[..., u:].transpose(1, 2, 0))
+
+  def whole(self) -> jax.Array:
+    """The inverse of `of`."""
+    return jnp.concatenate([self.keys_NCU.transpose(1, 0, 2),
+                            self.values_NWC.transpose(2, 0, 1)], -1)
 
 
 def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
@@ -54,7 +79,7 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
 
 
 def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
-             cache_BSX: jax.Array, w_ukv_CNX: jax.Array | Adapted,
+             cache_BSX: jax.Array, up: jax.Array | Halves | Adapted,
              lengths_B: jax.Array, scale: float,
              precision: jax.lax.Precision | None = None, *, block: int = 0,
              longest: jax.Array | None = None, ways: int = 1,
@@ -70,7 +95,7 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
     q_rope_BTNR: rotated part of the queries.
     cache_BSX: [latent (C) | rotated key (R)] per slot; it already holds these
       tokens.
-    w_ukv_CNX: as in `naive`.
+    up: the up-projection, as in `naive` or its halves.
     lengths_B: int32, see `attention.gqa_decode`.
     scale: softmax scale.
     precision: of the products, see `linear.precise`.
@@ -83,14 +108,19 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
   Returns:
     [B, T, N, W] in the dtype of the queries.
   """
-  c, u, dtype = w_ukv_CNX.shape[0], q_nope_BTNU.shape[-1], q_nope_BTNU.dtype
-  b, t, n, _ = q_nope_BTNU.shape
-  w = cast(w_ukv_CNX, dtype)
+  (b, t, n, u), dtype = q_nope_BTNU.shape, q_nope_BTNU.dtype
+  c = cache_BSX.shape[-1] - q_rope_BTNR.shape[-1]
+  if not is_adapted(up):
+    halves = up if isinstance(up, Halves) else Halves.of(up, u)
+    up = Halves(*(half.astype(dtype) for half in halves))
   product = attention.product(precision, dtype)
-  q_latent = _keys(product, q_nope_BTNU.reshape(b * t, n, u), w, u)
+  q_latent = _keys(product, q_nope_BTNU.reshape(b * t, n, u), up)
+  # A head's tokens lie side by side: merged the other way round, heads that are
+  # split over devices would be gathered.
   q_BNX = jnp.concatenate([
-      q_latent.astype(dtype).reshape(b, t * n, c),
-      q_rope_BTNR.reshape(b, t * n, -1)], -1)
+      q_latent.astype(dtype).reshape(b, t, n, c), q_rope_BTNR], -1
+      ).swapaxes(1, 2).reshape(b, n * t, -1)
+  seen = attention.each_token(lengths_B, t, 1)
 
   def read(start, size):
     part = jax.lax.dynamic_slice_in_dim(cache_BSX, start, size, 1)
@@ -114,28 +144,32 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
       lambda part_BSX: scale * product("bnx,bsx->bns", q_BNX, part_BSX),
       lambda probs_BNS, part_BSX: product(
           "bns,bsx->bnx", probs_BNS.astype(cache_BSX.dtype), part_BSX),
-      attention.each_token(lengths_B, t, n), cache_BSX.shape[1], block, longest,
-      q_BNX.shape, begun)
-  mixed = mixed_BNX[..., :c].astype(dtype).reshape(b * t, n, c)
-  return _values(product, mixed, w, u).astype(dtype).reshape(b, t, n, -1)
+      seen if t == 1 else jnp.tile(seen, (1, n)), cache_BSX.shape[1], block,
+      longest, q_BNX.shape, begun)
+  mixed = mixed_BNX[..., :c].astype(dtype).reshape(b, n, t, c).swapaxes(
+      1, 2).reshape(b * t, n, c)
+  return _values(product, mixed, up, u).astype(dtype).reshape(b, t, n, -1)
 
 
 _exact = functools.partial(jnp.einsum, precision=HIGHEST)
 
 
-def _keys(product, q_BNU, w, u):
+def _keys(product, q_BNU, up):
   """float32 q W^T with the key columns of W (and of its adapter)."""
-  if not is_adapted(w):
-    return product("bnu,cnu->bnc", q_BNU, w[..., :u])
-  low = _exact("bnu,rnu->bnr", q_BNU.astype(jnp.float32), w.b[..., :u])
-  return _keys(product, q_BNU, w.w, u) + w.scale * _exact(
-      "bnr,cr->bnc", low, w.a)
+  if isinstance(up, Halves):
+    return product("bnu,ncu->bnc", q_BNU, up.keys_NCU)
+  u = q_BNU.shape[-1]
+  low = _exact("bnu,rnu->bnr", q_BNU.astype(jnp.float32), up.b[..., :u])
+  base = Halves.of(up.w.astype(q_BNU.dtype), u)
+  return _keys(product, q_BNU, base) + up.scale * _exact(
+      "bnr,cr->bnc", low, up.a)
 
 
-def _values(product, x_BNC, w, u):
+def _values(product, x_BNC, up, u):
   """float32 x W with the value columns of W (and of its adapter)."""
-  if not is_adapted(w):
-    return product("bnc,cnw->bnw", x_BNC, w[..., u:])
-  low = _exact("bnc,cr->bnr", x_BNC.astype(jnp.float32), w.a)
-  return _values(product, x_BNC, w.w, u) + w.scale * _exact(
-      "bnr,rnw->bnw", low, w.b[..., u:])
+  if isinstance(up, Halves):
+    return product("bnc,nwc->bnw", x_BNC, up.values_NWC)
+  low = _exact("bnc,cr->bnr", x_BNC.astype(jnp.float32), up.a)
+  base = Halves.of(up.w.astype(x_BNC.dtype), u)
+  return _values(product, x_BNC, base, u) + up.scale * _exact(
+      "bnr,rnw->bnw", low, up.b[..., u:])

@@ -36,7 +36,8 @@ from r1jax.core.types import Rollout
 from r1jax.models.model import Model, Params
 from r1jax.ops import attention
 from r1jax.rollout import prompts as prompts_lib
-from r1jax.rollout.programs import CHUNK, PART, Programs, Rows
+from r1jax.rollout.prefill import PART
+from r1jax.rollout.programs import CHUNK, Programs, Rows
 from r1jax.rollout.prompts import Prompts
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.rollout.slots import Asked, Deadline, Harvest, Slots
@@ -317,7 +318,6 @@ class Engine:
     """
     length = asked.tokens_QP.shape[1]
     shared = prompts_lib.shares(length, asked.samples)
-    # The last token of a shared prompt is a row's own.
     most = (1 if shared else length) + self.cfg.max_new_tokens + self.ahead
     room = self._room(params, bias_LE, length, most, shared)
     rows_each = self.rows_each(asked.limits_QG.size, room)

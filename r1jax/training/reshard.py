@@ -146,8 +146,10 @@ def _there_by_leaf(model: Model, params: Any) -> Any:
     results = [
         _given_up(_parts, x, dtype=like.dtype, stacked=stacked)
         for x, like in zip(leaves, jax.tree.leaves(wanted[name]))]
-    made[name] = (tuple(map(tree.unflatten, zip(*results))) if stacked
-                  else tree.unflatten(results))
+    made[name] = (
+        tuple(model.ready(tree.unflatten(layer), _given_up)
+              for layer in zip(*results)) if stacked
+        else tree.unflatten(results))
   return made
 
 
@@ -159,7 +161,9 @@ def _back_by_leaf(model: Model, params: Any) -> Any:
     made["embed"] = _given_up(_turned, head, dtype=head.dtype)
   stack = functools.partial(_given_up, _stack)
   return made | {
-      name: jax.tree.map(stack, *part) if name in _STACKS
+      name: jax.tree.map(stack, *(
+          model.unready(layer, _given_up) for layer in part))
+      if name in _STACKS
       else jax.tree.map(functools.partial(_given_up, _same), part)
       for name, part in params.items()}
 

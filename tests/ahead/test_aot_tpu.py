@@ -22,7 +22,9 @@ TILE = 128
 DECODE_SENT = 0.02
 # And what it may read and write beside weights and cache, as a share of them.
 DECODE_TOUCHED = 0.1
-# The same where 2,048 tokens of 32,768 are there.
+# And what it may hold beside them: no weight in another layout.
+COPIED = 0.03
+# As DECODE_TOUCHED where 2,048 tokens of 32,768 are there.
 LIVE_TOUCHED = 0.15
 
 V5E = ("v5e:4x4", MeshConfig(data=1, fsdp=4, expert=4))
@@ -116,6 +118,7 @@ def test_a_decode_step_reads_what_lives(preset, place, rows, more, changes):
   weights, cache = few.arguments["decoding copy"], few.arguments["cache"]
   least = weights + cache * 2048 / 32768
   assert weights < few.touched_bytes < (1 + LIVE_TOUCHED) * least
+  assert few.temporary_bytes < COPIED * weights
   rest = cache * (1 - 2048 / 32768)
   assert rest <= all_live.touched_bytes - few.touched_bytes < more * rest
 

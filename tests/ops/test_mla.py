@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from r1jax.accounting import hlo
 from r1jax.ops import attention, mla
 from r1jax.ops.linear import Adapted
 from tests.reference import mla as reference
@@ -69,6 +71,39 @@ def test_absorbed_takes_a_few_tokens(block):
   all_alike = _expected(allowed=np.broadcast_to(
       np.arange(S) < first[:, None, None], SEEN.shape[:2] + (S,)))
   assert np.abs(want - all_alike)[:, 1:].max() > 1e-2
+
+
+def test_halves_of_the_up_projection_are_read_where_they_lie():
+  """Of the whole each product would copy its half."""
+  shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+  whole, tokens = shape((128, 8, 128)), shape((2, 1, 8, 64))
+
+  def touched(up):
+    return hlo.costs(jax.jit(mla.absorbed, static_argnums=5).lower(
+        tokens, tokens, shape((2, 4, 192)), up,
+        jax.ShapeDtypeStruct((2,), jnp.int32), SCALE
+        ).compile().as_text()).touched
+
+  halves = jax.eval_shape(functools.partial(mla.Halves.of, u=64), whole)
+  size = 4 * whole.size
+  assert size < touched(halves) < 1.5 * size
+  assert touched(whole) > 2.5 * size
+
+
+def test_heads_of_several_tokens_stay_on_their_devices():
+  """Queries of a draft are not gathered to be merged with the others."""
+  mesh = jax.sharding.Mesh(jax.devices()[:2], ("heads",))
+
+  def shape(dims, *names, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(
+        dims, dtype, sharding=NamedSharding(mesh, PartitionSpec(*names)))
+
+  text = jax.jit(mla.absorbed, static_argnums=5).lower(
+      *(shape((2, 3, 8, size), None, None, "heads") for size in (16, 8)),
+      shape((2, 4, 40)), mla.Halves(
+          *(shape(dims, "heads") for dims in ((8, 32, 16), (8, 16, 32)))),
+      shape((2,), dtype=jnp.int32), SCALE).compile().as_text()
+  assert not hlo.costs(text).collectives
 
 
 def test_an_adapted_up_projection_goes_by_its_factors():

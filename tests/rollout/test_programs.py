@@ -91,6 +91,14 @@ def shared_step(cfg, rows, length=8192):
       state.cache), memory.shard_bytes(kept) / 2)
 
 
+def test_beside_real_weights_the_second_reading_of_the_latent_is_little():
+  """A dense layer of R1's widths."""
+  touched, weights, cache = step(dataclasses.replace(
+      presets.get("r1-671b"), n_layers=1, n_dense_layers=1, n_experts=0,
+      n_mtp=0, vocab_size=2048), 2048)
+  assert weights + cache < touched < BESIDE * (weights + cache)
+
+
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_cpu_makes_no_float32_copies_of_bfloat16_weights(rows, tied):

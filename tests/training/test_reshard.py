@@ -46,6 +46,9 @@ def test_there_and_back_is_bit_equal(shape):
     jax.tree.map(
         lambda x, place: x.sharding.is_equivalent_to(place, x.ndim) or
         pytest.fail(f"{x.sharding} is not {place}"), decoding, want)
+    attn = decoding["mixture_blocks"][0]["attn"]
+    for name in ("w_uk", "w_uv"):  # heads are split as those of w_o
+      assert attn[name].sharding.spec[0] == attn["w_o"].sharding.spec[0]
   again = back(decoding)
   assert all(x.is_deleted() for x in jax.tree.leaves((params, decoding)))
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(again),
