@@ -149,7 +149,8 @@ class Mla(nn.Module):
         q_nope, q_rope, cache_BSX, self.up, slot.index_B + 1, 1.0,
         self.compute.products, block=slot.block, longest=slot.longest,
         ways=math.prod(self.place.axes.get(axis, 1) for axis in
-                       LAYOUTS[self.place.layout]["act_batch"]))
+                       LAYOUTS[self.place.layout]["act_batch"]),
+        shared=slot.shared)
     return self._linear(out, self.w_o, 2), cache_BSX
 
   def _linear(self, x, w, n_in=1, scale=1.0):
@@ -163,9 +164,10 @@ class Mla(nn.Module):
 
   @staticmethod
   def grow(cache_BSX: jax.Array, slots: int) -> jax.Array:
-    """Pads the slot axis with zeros to `slots`."""
+    """Pads the slot axis with zeros to `slots`, or cuts it."""
     missing = slots - cache_BSX.shape[1]
-    return jnp.pad(cache_BSX, ((0, 0), (0, missing), (0, 0)))
+    return jax.lax.pad(cache_BSX, jnp.zeros((), cache_BSX.dtype), (
+        (0, 0, 0), (0, missing, 0), (0, 0, 0)))
 
 
 class Mixture(nn.Module):

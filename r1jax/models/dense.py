@@ -90,7 +90,7 @@ class Gqa(nn.Module):
     keys, values = slot.put(cache[0], k, 3), slot.put(cache[1], v, 2)
     out = attention.gqa_decode(
         q, keys, values, slot.index_B + 1, 1.0, self.compute.products,
-        block=slot.block, longest=slot.longest)
+        block=slot.block, longest=slot.longest, shared=slot.shared)
     return self._affine(out, *self.o, 2), (keys, values)
 
   def _affine(self, x, w, b, contracted=1):
@@ -108,14 +108,16 @@ class Gqa(nn.Module):
 
   @staticmethod
   def grow(cache: Cache, slots: int) -> Cache:
-    """Pads the slot axis with zeros to `slots`, or more in pages."""
+    """Pads the slot axis with zeros to `slots`, or cuts it; in pages to more.
+    """
     if not isinstance(cache, tuple):
       missing = paged.room(slots) - cache.shape[1]
       return jnp.pad(cache, ((0, 0), (0, missing), (0, 0), (0, 0)))
     keys, values = cache
-    missing = (0, slots - values.shape[2])
-    return (jnp.pad(keys, ((0, 0), (0, 0), (0, 0), missing)),
-            jnp.pad(values, ((0, 0), (0, 0), missing, (0, 0))))
+    zero, same = jnp.zeros((), values.dtype), (0, 0, 0)
+    missing = (0, slots - values.shape[2], 0)
+    return (jax.lax.pad(keys, zero, (same, same, same, missing)),
+            jax.lax.pad(values, zero, (same, same, missing, same)))
 
 
 class FeedForward(nn.Module):

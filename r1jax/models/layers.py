@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.compute import Compute
-from r1jax.ops import flash
+from r1jax.ops import flash, shared_prompts
 from r1jax.ops.linear import Adapted, Products
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import Place
@@ -41,11 +41,13 @@ class Slot(NamedTuple):
 
   Attributes:
     cos, sin: float32 [B, T, rotated/2].
-    index_B: int32, the cache slot of each row's first token, which is its
-      position. A token attends to the slots up to its own.
+    index_B: int32, the cache slot of each row's first token: its position, less
+      what `shared` holds of the row. A token attends to the slots up to its
+      own.
     longest: int32 scalar, the most slots that any row of interest attends to.
     block: slots that attention reads at a time, see `attention.decode_block`.
     local: cos and sin of local layers, if they have their own.
+    shared: prompts beside the cache, in `of` those of the layer, or None.
   """
 
   cos: jax.Array
@@ -54,6 +56,7 @@ class Slot(NamedTuple):
   longest: jax.Array
   block: int
   local: tuple[jax.Array, jax.Array] | None = None
+  shared: shared_prompts.Shared | None = None
 
   def put(self, cache: jax.Array, new: jax.Array, axis: int) -> jax.Array:
     """Writes every row's new entries into their slots of a cache.
@@ -68,15 +71,16 @@ class Slot(NamedTuple):
             row, jnp.moveaxis(tokens, 0, axis - 1), at, axis - 1))(
                 cache, new, self.index_B)
 
-  def of(self, is_local: jax.Array | bool | None) -> Slot:
-    """The slot of one layer, with its cos and sin."""
-    return self._replace(**_turned(self, is_local))
+  def of(self, is_local: jax.Array | bool | None, layer: int) -> Slot:
+    """The slot of one layer, with its cos and sin and its shared prompts."""
+    return self._replace(shared=self.shared and self.shared.of(layer),
+                         **_turned(self, is_local))
 
 
 def _turned(shared: Context | Slot, is_local: jax.Array | bool | None
             ) -> dict[str, Any]:
   """The fields of `shared` that differ for a layer: its cos and sin."""
-  if shared.local is None:
+  if shared.local is None or is_local is None:
     return {}
   cos, sin = (jnp.where(is_local, own, common) for own, common in zip(
       shared.local, (shared.cos, shared.sin)))

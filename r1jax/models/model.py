@@ -16,6 +16,7 @@ from r1jax.models import deepseek, layers, transformer
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.ops import attention, linear, moving, rope
+from r1jax.ops.shared_prompts import Shared
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import Place
 
@@ -249,7 +250,9 @@ class Model:
     return tuple(axes(layer) for layer in cache)
 
   def grow(self, cache: Any, slots: int) -> Any:
-    """Pads every layer's cache with zeros to `slots` slots, or to whole pages.
+    """Pads every layer's cache with zeros to `slots` slots, or cuts it.
+
+    Pages stay whole.
     """
     grow = transformer.ATTENTION[self.cfg.attention].grow
     return tuple(grow(layer, slots) for layer in cache)
@@ -309,8 +312,8 @@ class Model:
     return hidden_BTD[:, 0], cache, None if experts is None else experts[:, 0]
 
   def read(self, params: Params, bias_LE: jax.Array, tokens_BT: jax.Array,
-           positions_B: jax.Array, cache: Any, longest: jax.Array | None = None
-           ) -> tuple[jax.Array, Any, Any]:
+           positions_B: jax.Array, cache: Any, longest: jax.Array | None = None,
+           shared: Shared | None = None) -> tuple[jax.Array, Any, Any]:
     """Like `decode`, for T consecutive tokens per row.
 
     Args:
@@ -319,14 +322,16 @@ class Model:
       positions_B: int32 position of each row's first token.
       cache: with a slot for every token. The MTP module's cache, if it has
         one behind the model's layers, is returned unchanged (see `propose`).
-      longest: int32 scalar, one more than the largest position of a token of
+      longest: int32 scalar, one more than the largest slot of a token of
         interest.
+      shared: prompts beside the cache. Of a row of which they hold n positions
+        the cache holds the positions from n on: position i is in slot i - n.
 
     Returns:
       (hidden_BTD, cache, experts_BTLA or None).
     """
     decoder = self._decoder()
-    at = self._slot(decoder, positions_B, tokens_BT.shape[1], longest)
+    at = self._slot(decoder, positions_B, tokens_BT.shape[1], longest, shared)
     x_BTD = decoder.apply({"params": params}, tokens_BT, method="lookup")
     new_cache, experts, local_L = [], [], self.cfg.local_layers()
     for block, stack, biases in self._stacks(params, bias_LE, decoder.place):
@@ -334,7 +339,8 @@ class Model:
         x_BTD, layer_cache, chosen = block.apply(
             {"params": layer}, x_BTD, biases[i] if block.mixture else None,
             cache[len(new_cache)],
-            at if local_L is None else at.of(local_L[len(new_cache)]),
+            at.of(None if local_L is None else local_L[len(new_cache)],
+                  len(new_cache)),
             method="decode")
         new_cache.append(layer_cache)
         if block.mixture:
@@ -345,7 +351,8 @@ class Model:
 
   def propose(self, params: Params, bias_LE: jax.Array, hidden_BTD: jax.Array,
               next_tokens_BT: jax.Array, positions_B: jax.Array, cache: Any,
-              longest: jax.Array | None = None) -> tuple[jax.Array, Any]:
+              longest: jax.Array | None = None, shared: Shared | None = None
+              ) -> tuple[jax.Array, Any]:
     """Multi-token prediction with a cache, to draft tokens.
 
     Args:
@@ -355,27 +362,32 @@ class Model:
       positions_B: int32 position of each row's first token.
       cache: of the MTP module: the last layer of what `prefill` returns with
         `drafts`.
-      longest: as for `read`.
+      longest, shared: as for `read`.
 
     Returns:
       (states [B, T, D] that through `head` predict the token after
       `next_tokens_BT`, cache).
     """
     decoder = self._decoder()
-    at = self._slot(decoder, positions_B, next_tokens_BT.shape[1], longest)
+    at = self._slot(
+        decoder, positions_B, next_tokens_BT.shape[1], longest, shared)
     return decoder.apply(
-        {"params": params}, hidden_BTD, next_tokens_BT, bias_LE, cache, at,
-        method="propose")
+        {"params": params}, hidden_BTD, next_tokens_BT, bias_LE, cache,
+        at.of(None, -1), method="propose")
 
-  def _slot(self, decoder, positions_B, tokens: int, longest) -> layers.Slot:
+  def _slot(self, decoder, positions_B, tokens: int, longest, shared
+            ) -> layers.Slot:
     positions_BT = positions_B[:, None] + jnp.arange(tokens)[None]
     cos, sin = rope.angles(
         positions_BT, self.cfg.rope_frequencies(), self.cfg.rope_scale)
+    index_B = positions_B
+    if shared is not None:
+      index_B = positions_B - shared.held_B
     if longest is None:
-      longest = jnp.max(positions_BT) + 1
-    return layers.Slot(cos, sin, positions_B, longest,
+      longest = jnp.max(index_B) + tokens
+    return layers.Slot(cos, sin, index_B, longest,
                        attention.decode_block(decoder.place.backend, tokens),
-                       transformer.local_angles(self.cfg, positions_BT))
+                       transformer.local_angles(self.cfg, positions_BT), shared)
 
 
 # Under jit, the forward pass that declares the parameters is dead code. It is

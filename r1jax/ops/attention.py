@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from r1jax.ops import shared_prompts
 from r1jax.ops.linear import precise
 
 Precision = jax.lax.Precision | None
@@ -159,7 +160,8 @@ attend.defvjp(_attend, _attend_backward)
 def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
                lengths_B: jax.Array, scale: float,
                precision: Precision = None, *, block: int = 0,
-               longest: jax.Array | None = None) -> jax.Array:
+               longest: jax.Array | None = None,
+               shared: shared_prompts.Shared | None = None) -> jax.Array:
   """Attention of a few consecutive tokens per row to the KV cache.
 
   Keys are stored transposed, so that both products read the cache in memory
@@ -176,6 +178,7 @@ def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
     longest: int32 scalar, the most slots that any row of interest attends to;
       rows that would need more get meaningless results. None for the largest
       length.
+    shared: prompts, of this layer, which the tokens attend to as well.
 
   Returns:
     [B, T, N, H] in the dtype of the values.
@@ -191,13 +194,22 @@ def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
     return (jax.lax.dynamic_slice_in_dim(k_BKHS, start, size, 3),
             jax.lax.dynamic_slice_in_dim(v_BKSH, start, size, 2))
 
+  begun = None
+  if shared is not None:
+    # Queries of several rows that share a key head are one matrix, too.
+    begun = shared_prompts.over_prompts(
+        shared, q, 1, (3, 2),
+        lambda q, part: scale * einsum("kbgh,khs->kbgs", q, part[0]),
+        lambda probs, part: einsum(
+            "kbgs,ksh->kbgh", probs.astype(v_BKSH.dtype), part[1]),
+        v_BKSH.shape[3], block)
   mixed = over_slots(
       read, (k_BKHS, v_BKSH),
       lambda part: scale * einsum("bkgh,bkhs->bkgs", q, part[0]),
       lambda probs, part: einsum(
           "bkgs,bksh->bkgh", probs.astype(v_BKSH.dtype), part[1]),
       each_token(lengths_B, t, n // k_heads)[:, None], slots, block, longest,
-      (*q.shape[:-1], v_BKSH.shape[3]))
+      (*q.shape[:-1], v_BKSH.shape[3]), begun)
   return mixed.astype(v_BKSH.dtype).reshape(
       b, k_heads, t, n // k_heads, -1).swapaxes(1, 2).reshape(b, t, n, -1)
 
@@ -236,12 +248,13 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
                score: Callable[[Any], jax.Array],
                mix: Callable[[jax.Array, Any], jax.Array],
                lengths: jax.Array, slots: int, block: int,
-               longest: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+               longest: jax.Array | None, shape: tuple[int, ...],
+               begun: shared_prompts.Softmax | None = None) -> jax.Array:
   """Softmax attention over the slots of a cache, block by block.
 
   Only the blocks up to the longest row's length are read. The softmax is the
   online one of arXiv:1805.02867: the sum so far is rescaled when a block has a
-  larger score.
+  larger score. So it may go on from one over other slots.
 
   Args:
     read: (first slot, number of slots) -> that part of the cache.
@@ -254,6 +267,7 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
     block: slots read at a time; 0 reads `whole`.
     longest: see `gqa_decode`.
     shape: of the result.
+    begun: the softmax over the slots of a shared prompt, if there is one.
 
   Returns:
     float32 `shape`.
@@ -265,29 +279,27 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
 
   if not block or slots <= block:
     found = jnp.where(index(slots) < lengths, score(whole), -jnp.inf)
+    if begun is not None:
+      done = begun.further(found, lambda exps: mix(exps, whole))
+      return done.mixed / done.total
     exps = jnp.exp(found - jnp.max(found, -1, keepdims=True))
     # Normalised after the product, which has fewer columns than the weights.
     return mix(exps, whole) / jnp.sum(exps, -1, keepdims=True)
 
   def step(i, state):
-    top, total, mixed = state
     # The last block may overlap the one before; the mask leaves that out.
     start = jnp.minimum(i * block, slots - block)
     at = start + index(block)
     part = read(start, block)
     found = jnp.where((at >= i * block) & (at < lengths), score(part), -jnp.inf)
-    larger = jnp.maximum(top, jnp.max(found, -1, keepdims=True))
-    exps, fade = jnp.exp(found - larger), jnp.exp(top - larger)
-    return (larger, total * fade + jnp.sum(exps, -1, keepdims=True),
-            mixed * fade + mix(exps, part))
+    return state.further(found, lambda exps: mix(exps, part))
 
   longest = jnp.max(lengths) if longest is None else longest
-  empty = jnp.zeros((*shape[:-1], 1), jnp.float32)
+  if begun is None:
+    begun = shared_prompts.Softmax.begun(shape[:-1], shape[-1])
   with jax.named_scope(BLOCKS):
-    _, total, mixed = jax.lax.fori_loop(
-        0, (longest + block - 1) // block, step,
-        (empty - jnp.inf, empty, jnp.zeros(shape, jnp.float32)))
-  return mixed / total
+    done = jax.lax.fori_loop(0, (longest + block - 1) // block, step, begun)
+  return done.mixed / done.total
 
 
 # Named scope of the loop over a cache's blocks, by which the cost count of the

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.ops import attention
+from r1jax.ops import attention, shared_prompts
 from r1jax.ops.linear import (
     HIGHEST,
     PLAIN,
@@ -82,7 +82,8 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
              cache_BSX: jax.Array, up: jax.Array | Halves | Adapted,
              lengths_B: jax.Array, scale: float,
              precision: jax.lax.Precision | None = None, *, block: int = 0,
-             longest: jax.Array | None = None, ways: int = 1) -> jax.Array:
+             longest: jax.Array | None = None, ways: int = 1,
+             shared: shared_prompts.Shared | None = None) -> jax.Array:
   """For decoding: the up-projection is absorbed into queries and outputs.
 
   Equal to `naive` for the last queries of a row, but reads only the latent
@@ -102,6 +103,7 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
       hold them, see `attention.decode_block`.
     longest: see `attention.gqa_decode`.
     ways: number of devices that rows are split over.
+    shared: prompts, of this layer, which the tokens attend to as well.
 
   Returns:
     [B, T, N, W] in the dtype of the queries.
@@ -127,6 +129,14 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
     # Else a TPU fuses the slice into both products, and reads it for each.
     return jax.lax.optimization_barrier(part)
 
+  begun = None
+  if shared is not None:
+    begun = shared_prompts.over_prompts(
+        shared, q_BNX, 0, 1,
+        lambda q_BNX, part_SX: scale * product("bnx,sx->bns", q_BNX, part_SX),
+        lambda probs_BNS, part_SX: product(
+            "bns,sx->bnx", probs_BNS.astype(cache_BSX.dtype), part_SX),
+        q_BNX.shape[-1], block, attention.HELD)
   # The values include the rotated key, cut off below: slicing the cache to the
   # latent would copy it.
   mixed_BNX = attention.over_slots(
@@ -135,7 +145,7 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
       lambda probs_BNS, part_BSX: product(
           "bns,bsx->bnx", probs_BNS.astype(cache_BSX.dtype), part_BSX),
       seen if t == 1 else jnp.tile(seen, (1, n)), cache_BSX.shape[1], block,
-      longest, q_BNX.shape)
+      longest, q_BNX.shape, begun)
   mixed = mixed_BNX[..., :c].astype(dtype).reshape(b, n, t, c).swapaxes(
       1, 2).reshape(b * t, n, c)
   return _values(product, mixed, up, u).astype(dtype).reshape(b, t, n, -1)

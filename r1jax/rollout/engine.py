@@ -5,7 +5,7 @@ its samples wait in a queue, take rows as these become free, and are returned as
 they end. When the queue is empty the live rows move to a batch of half the
 size, as often as they fit, so that the cost of a decoding step follows the
 number of live rows. The KV cache has slots for the longest live row and grows
-with it.
+with it. A long prompt is kept once, beside the rows of its samples.
 
 Randomness is addressed by (prompt id, sample number, position): a sample
 depends neither on its row, nor on its neighbours, nor on when it began. If a
@@ -316,14 +316,16 @@ class Engine:
     results are yielded after the next call was dispatched, so that the device
     works while the host processes them.
     """
-    most = asked.tokens_QP.shape[1] + self.cfg.max_new_tokens + self.ahead
-    room = self._room(params, bias_LE, asked.tokens_QP.shape[1], most)
+    length = asked.tokens_QP.shape[1]
+    shared = prompts_lib.shares(length, asked.samples)
+    most = (1 if shared else length) + self.cfg.max_new_tokens + self.ahead
+    room = self._room(params, bias_LE, length, most, shared)
     rows_each = self.rows_each(asked.limits_QG.size, room)
     slots = Slots(
         self._own_lanes, rows_each, asked.limits_QG.size, self._clock)
     prompts = Prompts(
         self.programs, self._place, asked, harvest, self.prompts_at_once(
-            len(asked.prompts), asked.samples, asked.tokens_QP.shape[1], room))
+            len(asked.prompts), asked.samples, length, room), shared)
     if asked.deadline.seconds:
       first, chunk = min(first, WATCH), min(chunk, WATCH)
     rows, steps, done = None, first, None
@@ -332,15 +334,16 @@ class Engine:
         prompts.ready(params, bias_LE, slots)
         if rows is None:
           rows = self.programs.empty(
-              prompts.cache, key, rows=rows_each * self.lanes,
-              slots=self.slots(prompts.padded + 1, most))
+              prompts.kept or prompts.cache, key, rows=rows_each * self.lanes,
+              slots=self.slots(prompts.slots + 1, most), shared=shared)
         rows = self._resized(  # room for the new prompts
-            rows, slots, slots.held_SR.shape[1], prompts.padded + 1, most)
-        fill = slots.fill(asked, prompts.begin_S, prompts.count)
+            rows, slots, slots.held_SR.shape[1], prompts.slots + 1, most)
+        fill = slots.fill(
+            asked, prompts.begin_S, prompts.count, prompts.kept_SK)
         rows = self.programs.insert(rows, prompts.cache, key, self._place(fill))
       waiting, live, longest = processes.largest(
           slots.waiting_S.max(), slots.live_S.max(),
-          _longest(asked, slots, harvest) + self.ahead)
+          _longest(asked, slots, harvest, shared) + self.ahead)
       if not waiting:
         prompts.drop()
       if not live:
@@ -356,7 +359,8 @@ class Engine:
       rows, found = self.programs.decode(
           params, bias_LE, rows, np.int32(
               min(steps, left, CHUNK - self.programs.depth)),
-          np.int32(until), self._place(slots.floors_S))
+          np.int32(until), self._place(slots.floors_S), None, prompts.kept,
+          asked.samples if shared else 0)
       if done is not None:
         yield done
       done = harvest.take(slots, *processes.own_rows(
@@ -378,8 +382,8 @@ class Engine:
       rows = self.programs.end(rows, self._place(late_SR.reshape(-1)))
     return rows, slots.free(late_SR)
 
-  def _room(self, params, bias_LE, prompt: int, most: int) -> int:
-    """Rows of every lane, with `most` slots each, that fit into memory.
+  def _room(self, params, bias_LE, *row) -> int:
+    """Rows of every lane, as `_row_bytes` counts them, that fit into memory.
 
     A power of two, so that few sizes are compiled; 0 for no limit.
     """
@@ -390,12 +394,16 @@ class Engine:
       fit = -(-self.untold // self.lanes)
     else:
       fit = max(1, int(
-          ROOM * free / self._row_bytes(params, bias_LE, prompt, most)))
+          ROOM * free / self._row_bytes(params, bias_LE, *row)))
     least = -processes.largest(-fit)[0]
     return least and 2**(least.bit_length() - 1)
 
-  def _row_bytes(self, params, bias_LE, prompt: int, most: int) -> float:
-    """Bytes per device of one row of every lane with `most` slots."""
+  def _row_bytes(self, params, bias_LE, prompt: int, most: int,
+                 shared: bool = False) -> float:
+    """Bytes per device of one row of every lane with `most` slots.
+
+    If prompts are shared, with one: the live rows may be of as many questions.
+    """
     shape, run = jax.ShapeDtypeStruct, self.programs
     prompts, _ = jax.eval_shape(
         run.prefill, params, bias_LE, shape((self.lanes, prompt), jnp.int32),
@@ -404,8 +412,9 @@ class Engine:
         functools.partial(run.empty, rows=self.lanes, slots=most), prompts,
         jax.random.key(0))
     axes = run.axes(rows).cache
+    held = (rows.cache, prompts)[:1 + shared]
     cache = sum(jax.tree.leaves(jax.tree.map(
-        self._bytes, axes, rows.cache, is_leaf=rules.is_axes)))
+        self._bytes, (axes,) * len(held), held, is_leaf=rules.is_axes)))
     # A layer exists twice while it grows; float32 logits exist three times
     # with a nucleus: themselves, their exponentials and a copy.
     return cache * (1 + 1 / self.model.cfg.n_layers) + (
@@ -463,10 +472,13 @@ def _free(mesh: jax.sharding.Mesh | None) -> int | None:
   return min(x["bytes_limit"] - x["bytes_in_use"] for x in told)
 
 
-def _longest(asked: Asked, slots: Slots, harvest: Harvest) -> int:
-  """Tokens of the longest live row of this process, its prompt included."""
+def _longest(asked: Asked, slots: Slots, harvest: Harvest, shared: bool
+             ) -> int:
+  """Tokens of the longest live row of this process, its prompt included; of a
+  shared prompt only the last token."""
   live = slots.held_SR[slots.held_SR >= 0]
-  lengths = asked.lengths_Q[live // asked.samples] + harvest.lengths_N[live]
+  lengths = harvest.lengths_N[live] + (
+      1 if shared else asked.lengths_Q[live // asked.samples])
   return int(lengths.max(initial=0))
 
 

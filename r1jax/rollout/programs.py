@@ -5,6 +5,11 @@ slot i of the row's KV cache. A row starts with a copy of its prompt's cache and
 with the prompt's last token unread, so that decoding samples the first token
 like every other.
 
+Or a prompt's cache is kept once, beside the rows, and decoding reads it once
+for all rows that continue the prompt (`ops/shared_prompts.py`). Then a row's
+own cache begins with the prompt's last token: it needs as many slots as there
+are new tokens.
+
 Rows are grouped into lanes of equal size, stored one after the other. A lane
 lies on one shard of the mesh and belongs to one process; no data move between
 lanes.
@@ -22,8 +27,9 @@ import numpy as np
 from r1jax.core import keys as keys_lib
 from r1jax.core.config import check
 from r1jax.models.model import Model, Params
-from r1jax.ops import attention, moving
+from r1jax.ops import attention, moving, paged, shared_prompts
 from r1jax.ops.linear import rows_times
+from r1jax.rollout.insertion import copied
 from r1jax.rollout.prefill import Prefill, constrained
 from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
 from r1jax.sharding import rules
@@ -31,6 +37,18 @@ from r1jax.sharding import rules
 # The most drafts of a row that one pass reads, with the latest token.
 DEEPEST = attention.FEW - 1
 CHUNK = 128  # the most tokens that one call of `decode` samples per row
+
+
+class Continued(NamedTuple):
+  """What a row continues, if prompts are shared.
+
+  Attributes:
+    prompts_B: int32, index of its prompt among those of its lane.
+    held_B: int32, positions that this prompt's cache holds: all but its last.
+  """
+
+  prompts_B: jax.Array
+  held_B: jax.Array
 
 
 class Rows(NamedTuple):
@@ -47,6 +65,7 @@ class Rows(NamedTuple):
       empty.
     ended_B: bool, the last token is an end-of-sequence id.
     drafts_BK: int32, the drafted tokens after the latest; -1 for none.
+    shared: what each row continues, where prompts are shared; else None.
   """
 
   cache: Any
@@ -58,6 +77,12 @@ class Rows(NamedTuple):
   done_B: jax.Array
   ended_B: jax.Array
   drafts_BK: jax.Array
+  shared: Continued | None = None
+
+  def slots_B(self, positions_B: jax.Array) -> jax.Array:
+    """The slots of these positions in the rows' own cache."""
+    return (positions_B if self.shared is None
+            else positions_B - self.shared.held_B)
 
 
 class Fill(NamedTuple):
@@ -65,7 +90,8 @@ class Fill(NamedTuple):
 
   Attributes:
     fill_B: bool, rows that take a new sample; the rest describes it.
-    sources_B: int32, index of its prompt among the lane's prefilled prompts.
+    sources_B: int32, index of its prompt among the lane's prefilled, or shared,
+      prompts.
     lengths_B, last_B: int32, number of the prompt's tokens, and its last token.
     limits_B: int32, the most tokens of the completion.
     ids_B, numbers_B: uint32, the prompt's id and the sample's number, which
@@ -150,10 +176,15 @@ class Programs:
         prefill.run, keep_unused=True, compiler_options=lean)
     self.packs = model.compute.packed
     self.unpack = jax.jit(prefill.unpack, static_argnames=("length", "width"))
-    self.empty = jax.jit(self._empty, static_argnames=("rows", "slots"))
+    self.empty = jax.jit(
+        self._empty, static_argnames=("rows", "slots", "shared"))
     self.insert = jax.jit(self._insert, donate_argnames=("rows",))
+    self.keep = jax.jit(self._keep, donate_argnames=("kept",))
+    self._unjoined = jax.jit(lambda cache: self._split(
+        tuple(paged.apart(layer) for layer in cache)))
     self.decode = jax.jit(
-        self._decode, donate_argnames=("rows",), compiler_options=lean)
+        self._decode, donate_argnames=("rows",), static_argnames=("samples",),
+        compiler_options=lean)
     self.end = jax.jit(_end, donate_argnames=("rows",))
     self.move = jax.jit(self._move, static_argnames=("slots",))
     self.pick = jax.jit(self._pick)
@@ -162,8 +193,8 @@ class Programs:
     """Programs compiled so far."""
     # jit has no public counter.
     return sum(f._cache_size() for f in (
-        self.prefill, self.unpack, self.empty, self.insert, self.decode,
-        self.end, self.move, self.pick))
+        self.prefill, self.unpack, self.empty, self.insert, self.keep,
+        self.decode, self.end, self.move, self.pick, self._unjoined))
 
   @property
   def ahead(self) -> int:
@@ -176,15 +207,18 @@ class Programs:
   def axes(self, rows: Rows) -> Rows:
     """Logical axis names of every leaf of `rows`, from which shardings follow.
     """
-    return Rows(
-        self._model.cache_axes(rows.cache), *map(_batch_axes, rows[1:]))
+    return Rows(self._model.cache_axes(rows.cache),
+                *jax.tree.map(_batch_axes, tuple(rows[1:])))
 
   def _split(self, cache: Any) -> Any:
     """The cache, split over the mesh by its axes."""
     return constrained(self._model.cache_axes(cache), cache)
 
-  def _empty(self, cache, key, *, rows: int, slots: int) -> Rows:
+  def _empty(self, cache, key, *, rows: int, slots: int, shared: bool = False
+             ) -> Rows:
     """`rows` empty rows with `slots` slots, shaped like the prompts' `cache`.
+
+    `shared` says that their prompts will be beside them.
     """
     grown = jax.eval_shape(lambda c: self._model.grow(c, slots), cache)
     zeros_B = jnp.zeros((rows,), jnp.int32)
@@ -194,57 +228,56 @@ class Programs:
         keys_B=jnp.broadcast_to(key, (rows,)), positions_B=zeros_B,
         last_B=zeros_B, sampled_B=zeros_B, limits_B=zeros_B,
         done_B=zeros_B == 0, ended_B=zeros_B > 0,
-        drafts_BK=jnp.full((rows, self.depth), -1)))
+        drafts_BK=jnp.full((rows, self.depth), -1),
+        shared=Continued(zeros_B, zeros_B) if shared else None))
 
   def _insert(self, rows: Rows, prompts, key, fill: Fill) -> Rows:
     """The rows with new samples inserted where `fill` says so.
 
-    `prompts` is the prefilled cache, with equally many prompts of each lane;
-    `key` is one for all samples, or one per row.
+    `prompts` is the prefilled cache, with equally many prompts of each lane, or
+    None if prompts are shared; `key` is one for all samples, or one per row.
     """
     keys_B = jax.vmap(keys_lib.fold, (0 if key.ndim else None, 0, 0))(
         key, fill.ids_B, fill.numbers_B)
     zeros_B = jnp.zeros_like(fill.lengths_B)
-    state = Rows(None, keys_B, fill.lengths_B - 1, fill.last_B, zeros_B,
+    positions_B = fill.lengths_B - 1
+    state = Rows(None, keys_B, positions_B, fill.last_B, zeros_B,
                  fill.limits_B, zeros_B > 0, zeros_B > 0,
-                 jnp.full_like(rows.drafts_BK, -1))
-    state = Rows(rows.cache, *(
-        jnp.where(fill.fill_B[:, None] if old.ndim > 1 else fill.fill_B,
-                  new, old)
-        for new, old in zip(state[1:], rows[1:], strict=True)))
-    fill_SR, sources_SR = (
-        self._by_lane(x) for x in (fill.fill_B, fill.sources_B))
-    order_SR = jnp.argsort(~fill_SR, axis=1, stable=True)
-    counts_S = jnp.sum(fill_SR, 1)
-
-    def one(i, cache, prompts):
-      """Inserts the i-th new sample of every lane that has one."""
-      row_S = order_SR[:, i]
-      source_S = jnp.take_along_axis(sources_SR, row_S[:, None], 1)[:, 0]
-      at = row_S, source_S, i < counts_S
-      if self._lanes == 1:  # a plain copy; under vmap it becomes a scatter
-        return jax.tree.map(
-            lambda to, new: _put(to, new, *(x[0] for x in at)), cache, prompts)
-      return jax.tree.map(
-          lambda to, new: jax.vmap(_put)(
-              self._by_lane(to), self._by_lane(new), *at).reshape(to.shape),
-          cache, prompts)
-
-    cache = moving.moved(
-        self._model.place.backend,
-        lambda cache, prompts: jax.lax.fori_loop(
-            0, jnp.max(counts_S), lambda i, cache: one(i, cache, prompts),
-            cache), rows.cache, prompts)
+                 jnp.full_like(rows.drafts_BK, -1), rows.shared and Continued(
+                     fill.sources_B, positions_B))
+    state = jax.tree.map(
+        lambda new, old: jnp.where(
+            fill.fill_B[:, None] if old.ndim > 1 else fill.fill_B, new, old),
+        state, rows._replace(cache=None))
+    cache = rows.cache if prompts is None else self._copied(
+        rows.cache, prompts, fill.fill_B, fill.sources_B)
     return self._placed(state._replace(cache=cache))
 
+  def apart(self, cache: Any) -> Any:
+    """A prompts' cache in the form in which rows share it."""
+    joined = not isinstance(cache[0], tuple) and cache[0].ndim == 4
+    return self._unjoined(cache) if joined else cache
+
+  def _keep(self, kept, prompts, fill_B, sources_B):
+    """`kept`, the cache of shared prompts, with new ones, see `_copied`."""
+    return self._split(self._copied(kept, prompts, fill_B, sources_B))
+
+  def _copied(self, cache, prompts, fill_B, sources_B):
+    return copied(cache, prompts, fill_B, sources_B, self._lanes,
+                  self._model.place.backend)
+
   def _decode(self, params: Params, bias_LE, rows: Rows, steps, until,
-              floors_S, drawn: Drawn | None = None) -> tuple[Rows, Sampled]:
+              floors_S, drawn: Drawn | None = None, kept: Any = None,
+              samples: int = 0) -> tuple[Rows, Sampled]:
     """Samples up to `steps` tokens for every live row.
 
     It stops early when no lane has more than `until` live rows, or when some
     lane s has at most `floors_S[s]`. `drawn` replaces the config's temperature
-    and top-p.
+    and top-p. `kept` is the cache of the prompts that rows share, with at most
+    `samples` live rows each.
     """
+    # A CPU would convert all of a bfloat16 cache whenever it reads a part.
+    kept = moving.bits(self._model.place.backend, kept)
     b, begun_B = len(rows.done_B), rows.sampled_B
     # With drafts a round writes T tokens, of which all but one may be none.
     t = 1 + self.depth
@@ -271,7 +304,9 @@ class Programs:
       # Without drafts all live rows write at the same index; what is written
       # for the others is ignored.
       at = at_B if self.depth else jnp.max(jnp.where(live_B, at_B, 0))
-      rows, new_B, *sampled = self._round(params, bias_LE, rows, drawn)
+      shared = None if kept is None else shared_prompts.arranged(
+          kept, *rows.shared, live_B, self._lanes, samples)
+      rows, new_B, *sampled = self._round(params, bias_LE, rows, drawn, shared)
       return rows, Sampled(*(
           None if to is None else _written(to, new, at)
           for to, new in zip(found, sampled)),
@@ -283,7 +318,7 @@ class Programs:
     return self._placed(rows), jax.tree.map(
         lambda x: rules.constrain(x, _batch_axes(x), "decode"), found)
 
-  def _round(self, params, bias_LE, rows: Rows, drawn: Drawn | None):
+  def _round(self, params, bias_LE, rows: Rows, drawn: Drawn | None, shared):
     """One forward pass: (rows, new_B, tokens_BT, logprobs_BT, experts_BTLA).
 
     It reads the latest token and the K drafts after it, T tokens. A live row
@@ -292,12 +327,14 @@ class Programs:
     """
     model, live_B = self._model, ~rows.done_B
     # A row that is done has the shortest context: nobody reads what it gives.
-    at_B = jnp.where(live_B, rows.positions_B, 0)
+    at_B = rows.positions_B
+    at_B = jnp.where(live_B, at_B, at_B - rows.slots_B(at_B))
     read_BT = jnp.concatenate(
         [rows.last_B[:, None], jnp.maximum(rows.drafts_BK, 0)], 1)
-    longest = jnp.max(at_B) + read_BT.shape[1]
+    longest = jnp.max(jnp.where(
+        live_B, rows.slots_B(at_B), 0)) + read_BT.shape[1]
     hidden_BTD, cache, experts = model.read(
-        params, bias_LE, read_BT, at_B, rows.cache, longest)
+        params, bias_LE, read_BT, at_B, rows.cache, longest, shared)
     tokens_BT, logprobs_BT = self._draw(
         params, hidden_BTD, rows.keys_B, rows.sampled_B, drawn)
     ended_BT = jnp.any(tokens_BT[..., None] == self._eos[None, None], -1)
@@ -313,11 +350,11 @@ class Programs:
         done_B=rows.done_B | ended_B | (sampled_B >= rows.limits_B))
     if self.depth:
       rows = self._draft(
-          params, bias_LE, rows, hidden_BTD, tokens_BT, new_B, drawn)
+          params, bias_LE, rows, hidden_BTD, tokens_BT, new_B, drawn, shared)
     return rows, new_B, tokens_BT, logprobs_BT, experts
 
   def _draft(self, params, bias_LE, rows: Rows, hidden_BTD, tokens_BT, new_B,
-             drawn: Drawn | None) -> Rows:
+             drawn: Drawn | None, shared) -> Rows:
     """The rows after a round with new drafts.
 
     First the module reads what the model has read: then its cache has, for
@@ -326,17 +363,18 @@ class Programs:
     cache is overwritten in the next round before it is read.
     """
     model, at_B, cache = self._model, rows.positions_B, rows.cache[-1]
-    longest, read = (jnp.max(jnp.where(new_B > 0, x, 0)) for x in (
-        at_B, at_B - new_B))
+    longest, read = (
+        jnp.max(jnp.where(new_B > 0, rows.slots_B(x), 0)) for x in (
+            at_B, at_B - new_B))
     state_BTD, cache = model.propose(
         params, bias_LE, hidden_BTD, tokens_BT, at_B - new_B, cache,
-        read + tokens_BT.shape[1])
+        read + tokens_BT.shape[1], shared)
     state_BTD, drafts = _last(state_BTD, new_B)[:, None], []
     for number in range(self.depth):
       if number:
         state_BTD, cache = model.propose(
             params, bias_LE, state_BTD, drafts[-1], at_B + number - 1, cache,
-            longest + number)
+            longest + number, shared)
       drafts.append(self._draw(params, state_BTD, rows.keys_B,
                                rows.sampled_B + number, drawn)[0])
     return rows._replace(cache=(*rows.cache[:-1], cache),
@@ -416,16 +454,6 @@ def _last(x_BT: jax.Array, new_B: jax.Array) -> jax.Array:
 def _end(rows: Rows, which_B: jax.Array) -> Rows:
   """The rows, with those of `which_B` done."""
   return rows._replace(done_B=rows.done_B | which_B)
-
-
-def _put(to: jax.Array, new: jax.Array, row: jax.Array, source: jax.Array,
-         active: jax.Array) -> jax.Array:
-  """`to` with the first slots of `row` copied from `source` of `new` if active.
-  """
-  part = jax.lax.dynamic_index_in_dim(new, source)
-  at = (row,) + (jnp.int32(0),) * (to.ndim - 1)
-  now = jax.lax.dynamic_slice(to, at, part.shape)
-  return jax.lax.dynamic_update_slice(to, jnp.where(active, part, now), at)
 
 
 def _written(to: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:

@@ -109,13 +109,27 @@ class Slots:
     enough_S = np.minimum(max(1, int(rows * REFILL)), self.waiting_S)
     return np.where(self.waiting_S > 0, rows - enough_S, -1).astype(np.int32)
 
-  def fill(self, asked: Asked, begin_S: np.ndarray, count: int) -> Fill:
+  def questions(self, lane: int, samples: int) -> set[int]:
+    """A lane's questions of which samples live or wait.
+
+    `samples` is the number of each question's samples.
+    """
+    held = self.held_SR[lane]
+    live = set((held[held >= 0] // samples).tolist())
+    if self.next_S[lane] == self.stop_S[lane]:
+      return live
+    return live | set(range(self.next_S[lane] // samples,
+                            (self.stop_S[lane] - 1) // samples + 1))
+
+  def fill(self, asked: Asked, begin_S: np.ndarray, count: int,
+           kept_SK: np.ndarray | None = None) -> Fill:
     """Puts the next samples of every lane into its free rows.
 
     Args:
       asked: the samples of the call.
       begin_S, count: each lane's first prefilled question, and the number of
         them; samples of other questions keep waiting.
+      kept_SK: the question of each prompt that rows share, if they do.
     """
     lanes, rows = self.held_SR.shape
     sample_SR = np.full((lanes, rows), -1)
@@ -134,7 +148,10 @@ class Slots:
     if any(asked.deadline):
       limits_SR = np.minimum(
           limits_SR, self._left(asked.deadline, question_SR, fill_SR))
-    sources_SR = np.clip(question_SR - begin_S[:, None], 0, count - 1)
+    if kept_SK is None:
+      sources_SR = np.clip(question_SR - begin_S[:, None], 0, count - 1)
+    else:
+      sources_SR = (question_SR[..., None] == kept_SK[:, None]).argmax(-1)
     return Fill(*(x.reshape(-1) for x in (
         fill_SR, sources_SR.astype(np.int32), lengths_SR,
         asked.tokens_QP[question_SR, lengths_SR - 1],

@@ -11,6 +11,7 @@ from r1jax.models import presets
 from r1jax.models.model import build
 from r1jax.ops import paged
 from r1jax.rollout import prefill as prefill_lib
+from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from tests import interpreted
@@ -81,3 +82,18 @@ def test_a_prompt_that_is_read_in_parts_leaves_the_same_cache(monkeypatch):
   # The second layer's keys follow from what the kernel gave in the first.
   for got, want in zip(parts, whole, strict=True):
     np.testing.assert_allclose(got, want, **F32)
+
+
+def test_prompts_that_rows_share_are_kept_apart(monkeypatch):
+  """Keys and values are taken apart; the kernel has no part in decoding."""
+  monkeypatch.setattr(prompts_lib, "SHARED", 64)
+  monkeypatch.setattr(paged, "decode", None)
+
+  def generate(in_pages):
+    engine, *params = made(in_pages)
+    return engine.generate(*params, PROMPTS, range(len(PROMPTS)), 2,
+                           jax.random.key(5))
+
+  got, want = generate(True), generate(False)
+  np.testing.assert_array_equal(got.tokens_QGT, want.tokens_QGT)
+  np.testing.assert_allclose(got.logprobs_QGT, want.logprobs_QGT, **LOGP)

@@ -12,6 +12,7 @@ from r1jax.models import model as model_lib
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
+from r1jax.ops import shared_prompts
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.programs import Fill
 from r1jax.rollout.sampling import SamplingConfig
@@ -62,6 +63,32 @@ def test_a_step_touches_weights_and_what_lives(cfg, reads):
   touched, weights, cache = step(cfg, 2048)
   assert cache > 4 * weights  # what is bounded is the cache's part
   assert weights + cache < touched < BESIDE * (weights + reads * cache)
+
+
+@pytest.mark.parametrize("cfg", [GQA, MLA])
+def test_a_step_reads_a_shared_prompt_once(cfg):
+  """However many rows continue it; their own copies would be read each."""
+  (few, prompt), (many, _) = (shared_step(cfg, rows) for rows in (16, 32))
+  # A CPU copies it, then products read the copy: keys and values, or the latent
+  # twice. What 16 rows more add are their scores, not 16 prompts.
+  assert prompt < 2 * few - many < 5 * prompt
+  assert 2 * (many - few) < 16 * prompt
+
+
+def shared_step(cfg, rows, length=8192):
+  """(bytes of a step beside weights and the rows' own cache, of a prompt)."""
+  engine, params, bias, _, _ = shapes(cfg, 128, rows)
+  shape, run = jax.ShapeDtypeStruct, engine.programs
+  kept, _ = jax.eval_shape(run.prefill, params, bias, shape(
+      (2, length), jnp.int32), shape((2,), jnp.int32))
+  state = jax.eval_shape(functools.partial(
+      run.empty, rows=rows, slots=128, shared=True), kept, jax.random.key(0))
+  text = run.decode.lower(
+      params, bias, state, 1, 0, shape((1,), jnp.int32), None, kept, rows
+      ).compile().as_text()
+  touched = hlo.costs(text, {shared_prompts.TURNS: 1, "while": 1}).touched
+  return (touched - memory.shard_bytes(params) - memory.shard_bytes(
+      state.cache), memory.shard_bytes(kept) / 2)
 
 
 def test_beside_real_weights_the_second_reading_of_the_latent_is_little():
