@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from r1jax.core import fitting
 from r1jax.data.streams import packing
 from r1jax.models import scalar_head
 from r1jax.stages.scoring import Scoring
@@ -48,7 +49,7 @@ def main() -> None:
     scoring(params, bias_LE, ids)
 
   def log_probabilities():
-    plan = packing.best_fit([len(x) - 1 for x in ids], LENGTH.value)
+    plan = fitting.best_fit([len(x) - 1 for x in ids], LENGTH.value)
     for first in range(0, len(plan), ROWS.value):
       batch = packing.pack([
           packing.Sequence(tokens=ids[i])

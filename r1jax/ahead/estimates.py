@@ -14,7 +14,7 @@ from r1jax.ahead.aot import Program
 from r1jax.ahead.aot_config import AheadConfig
 from r1jax.ahead.resident import NOBODY, Beside
 from r1jax.models.model import Model
-from r1jax.rollout.programs import PART
+from r1jax.rollout.prefill import PART
 from r1jax.training import objectives, state
 
 # Tokens whose logits exist at a time, see `ops.logprobs`.

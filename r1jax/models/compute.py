@@ -35,7 +35,8 @@ class Compute:
       of long prompts: `auto`, `naive`, `blocks`, `splash` (TPU), `cudnn` (GPU,
       bfloat16, rows of one sequence).
     packed: whether a row may hold several sequences. Training packs its rows
-      and needs True; `cudnn` needs False, which promises that no row has two.
+      and needs True, prefill packs short prompts if it is True; `cudnn` needs
+      False, which promises that no row has two.
     unroll: layers per iteration of the scan over layers. On a CPU a scan copies
       everything that the backward pass needs; elsewhere it only saves
       compilation time. 0 stands for all layers of a model of up to 8 layers on

@@ -188,36 +188,37 @@ class Model:
         params["w_head"], ("embed", "vocab"), dtype, self.layout)
 
   def prefill(self, params: Params, bias_LE: jax.Array, tokens_BP: jax.Array,
-              lengths_B: jax.Array, *, drafts: bool = False
+              lengths: jax.Array, *, drafts: bool = False
               ) -> tuple[jax.Array, Any, Any]:
     """Processes prompts and returns the KV cache.
 
     Args:
       params: stacked or unstacked, see `unstack`.
       bias_LE: router selection bias.
-      tokens_BP: int32 prompts, right-padded.
-      lengths_B: int32 length of each prompt, at least 1.
+      tokens_BP: int32 rows of prompts, right-padded.
+      lengths: int32 [B], the length of each row's prompt; or [B, K] those of
+        its prompts, which follow one another, 0 for none. Prompts do not see
+        each other.
       drafts: whether to add the cache of the MTP module, which `propose` needs,
         as one more layer.
 
     Returns:
-      (hidden_BD of each prompt's last token; cache, a tuple over layers with P
+      (hidden_BD of each row's last token; cache, a tuple over layers with P
       slots each and the batch axis leading in every leaf; experts_BPLA or
       None).
     """
-    positions = jnp.broadcast_to(
-        jnp.arange(tokens_BP.shape[1])[None], tokens_BP.shape)
-    segments = (positions < lengths_B[:, None]).astype(jnp.int32)
-    context = transformer.make_context(self.cfg, positions, segments)
+    lengths_BK = lengths.reshape(len(lengths), -1)
+    context = transformer.make_context(
+        self.cfg, *_places(lengths_BK, tokens_BP.shape[1]))
     decoder = self._decoder()
     x_BPD = decoder.apply({"params": params}, tokens_BP, method="lookup")
     outs = []
     for block, stack, biases in self._stacks(params, bias_LE, decoder.place):
       x_BPD, more = _through(
-          block, stack, biases, x_BPD, context, lengths_B[0] > 0)
+          block, stack, biases, x_BPD, context, jnp.any(lengths_BK > 0))
       outs += more
     last_BD = jnp.take_along_axis(
-        x_BPD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
+        x_BPD, (jnp.sum(lengths_BK, 1) - 1)[:, None, None], axis=1)[:, 0]
     hidden_BD = decoder.apply({"params": params}, last_BD, method="finish")
     cache = tuple(out.latents for out in outs)
     if drafts:
@@ -383,6 +384,18 @@ def _boxed(model: Model, key: jax.Array) -> Params:
   return model._decoder().init(
       key, tokens, model.init_router_bias(), context,
       method="everything")["params"]
+
+
+def _places(lengths_BK: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
+  """int32 (positions, segments) [B, length] of prompts that follow one another.
+  """
+  ends_BK = jnp.cumsum(lengths_BK, 1)
+  index = jnp.arange(length)
+  before_BTK = index[None, :, None] >= ends_BK[:, None]
+  number_BT = jnp.sum(before_BTK, 2)
+  begin_BT = jnp.max(jnp.where(before_BTK, ends_BK[:, None], 0), 2)
+  segments_BT = jnp.where(number_BT < lengths_BK.shape[1], number_BT + 1, 0)
+  return index[None] - begin_BT, segments_BT
 
 
 def _through(block, stack, bias_LE, x_BPD, context, some):

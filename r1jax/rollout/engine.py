@@ -36,7 +36,8 @@ from r1jax.core.types import Rollout
 from r1jax.models.model import Model, Params
 from r1jax.ops import attention
 from r1jax.rollout import prompts as prompts_lib
-from r1jax.rollout.programs import CHUNK, PART, Programs, Rows
+from r1jax.rollout.prefill import PART
+from r1jax.rollout.programs import CHUNK, Programs, Rows
 from r1jax.rollout.prompts import Prompts
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.rollout.slots import Asked, Deadline, Harvest, Slots

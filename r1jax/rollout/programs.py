@@ -12,7 +12,6 @@ lanes.
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -24,15 +23,13 @@ from r1jax.core.config import check
 from r1jax.models.model import Model, Params
 from r1jax.ops import attention, moving
 from r1jax.ops.linear import rows_times
+from r1jax.rollout.prefill import Prefill, constrained
 from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
 from r1jax.sharding import rules
 
 # The most drafts of a row that one pass reads, with the latest token.
 DEEPEST = attention.FEW - 1
 CHUNK = 128  # the most tokens that one call of `decode` samples per row
-# The most tokens of a lane's prompts, padding included, that prefill computes
-# at once: the activations of more would take the memory of the rows.
-PART = 4096
 
 
 class Rows(NamedTuple):
@@ -111,7 +108,12 @@ class Sampled(NamedTuple):
 
 
 class Programs:
-  """The engine's jitted functions, each compiled once per set of shapes."""
+  """The engine's jitted functions, each compiled once per set of shapes.
+
+  Attributes:
+    depth: tokens that are drafted.
+    packs: whether `prefill` may read rows of several prompts.
+  """
 
   def __init__(self, model: Model, cfg: SamplingConfig, eos_ids: np.ndarray,
                lanes: int, *, depth: int = 0, platform: str = ""):
@@ -140,9 +142,13 @@ class Programs:
     self.depth = depth
     self._model, self._cfg, self._eos, self._lanes = model, cfg, eos_ids, lanes
     lean = _options(platform, model.compute.dtype)
+    prefill = Prefill(model, cfg, lanes, depth > 0)
+    self.parts = prefill.parts
     # It reads no head, but whoever counts its arguments need not know that.
     self.prefill = jax.jit(
-        self._prefill, keep_unused=True, compiler_options=lean)
+        prefill.run, keep_unused=True, compiler_options=lean)
+    self.packs = model.compute.packed
+    self.unpack = jax.jit(prefill.unpack, static_argnames=("length", "width"))
     self.empty = jax.jit(self._empty, static_argnames=("rows", "slots"))
     self.insert = jax.jit(self._insert, donate_argnames=("rows",))
     self.decode = jax.jit(
@@ -155,8 +161,8 @@ class Programs:
     """Programs compiled so far."""
     # jit has no public counter.
     return sum(f._cache_size() for f in (
-        self.prefill, self.empty, self.insert, self.decode, self.end,
-        self.move, self.pick))
+        self.prefill, self.unpack, self.empty, self.insert, self.decode,
+        self.end, self.move, self.pick))
 
   @property
   def ahead(self) -> int:
@@ -174,56 +180,6 @@ class Programs:
   @property
   def _axes(self) -> Any:
     return self._model.cache_axes(self.depth > 0)
-
-  def _prefill(self, params, bias_LE, tokens_NP, lengths_N):
-    """(cache, experts_NPLA or None) of N prompts, right-padded to P tokens."""
-    whole = functools.partial(
-        self._model.prefill, params, bias_LE, tokens_NP, lengths_N,
-        drafts=self.depth > 0)
-    parts = self.parts(*tokens_NP.shape)
-    _, cache, experts = whole() if parts == 1 else jax.eval_shape(whole)
-    experts = experts if self._cfg.record_experts else None
-    if parts > 1:
-      cache, experts = self._in_parts(
-          params, bias_LE, tokens_NP, parts, (cache, experts))
-    return _constrained(self._axes, cache), experts
-
-  def parts(self, prompts: int, length: int) -> int:
-    """Parts in which `prompts` prompts of all lanes, padded, are prefilled."""
-    return -(-prompts * length // (self._lanes * PART))
-
-  def _in_parts(self, params, bias_LE, tokens_NP, parts: int, shapes):
-    """(cache, experts), which have `shapes`, of prompts read part by part.
-
-    A part attends to the cache that the parts before it have filled, so that
-    there are never more activations than those of one part.
-    """
-    model, (n, p), following_NP = (
-        self._model, tokens_NP.shape, jnp.roll(tokens_NP, -1, 1))
-    size = -(-p // parts)
-
-    def read(i, state):
-      cache, experts = state
-      # The last part may overlap the one before: the same values again.
-      start = jnp.minimum(i * size, p - size)
-      tokens_NT, next_NT = (jax.lax.dynamic_slice_in_dim(x, start, size, 1)
-                            for x in (tokens_NP, following_NP))
-      at_N, longest = jnp.full((n,), start), start + size
-      hidden, cache, chosen = model.read(
-          params, bias_LE, tokens_NT, at_N, cache, longest)
-      if self.depth:
-        _, drafted = model.propose(
-            params, bias_LE, hidden, next_NT, at_N, cache[-1], longest)
-        cache = (*cache[:-1], drafted)
-      if experts is not None:
-        experts = jax.lax.dynamic_update_slice_in_dim(
-            experts, chosen, start, 1)
-      return _constrained(self._axes, cache), experts
-
-    cache, experts = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.fori_loop(
-        0, parts, read, (_constrained(self._axes, cache), experts))
 
   def _empty(self, cache, key, *, rows: int, slots: int) -> Rows:
     """`rows` empty rows with `slots` slots, shaped like the prompts' `cache`.
@@ -411,7 +367,7 @@ class Programs:
     """
     kept = jax.tree.map(lambda x: self._kept(x, kept_B), layer)
     (grown,) = self._model.grow((kept,), slots)
-    return _constrained(self._axes[0], grown)
+    return constrained(self._axes[0], grown)
 
   def _pick(self, state, kept_B):
     """The rows' state without the cache for a new selection, see `_move`."""
@@ -428,7 +384,7 @@ class Programs:
     return x.reshape(self._lanes, x.shape[0] // self._lanes, *x.shape[1:])
 
   def _placed(self, rows: Rows) -> Rows:
-    return _constrained(self.axes(rows), rows)
+    return constrained(self.axes(rows), rows)
 
 
 def _options(platform: str, dtype: str) -> dict[str, str] | None:
@@ -440,11 +396,6 @@ def _options(platform: str, dtype: str) -> dict[str, str] | None:
   if platform != "cpu" or dtype != "bfloat16":
     return None
   return {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
-
-
-def _constrained(axes: Any, tree: Any) -> Any:
-  return jax.tree.map(lambda names, x: rules.constrain(x, names, "decode"),
-                      axes, tree, is_leaf=rules.is_axes)
 
 
 def _batch_axes(x: jax.Array) -> tuple[str | None, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from r1jax.core import fitting
 from r1jax.models.model import Params
 from r1jax.rollout.programs import Programs
 from r1jax.rollout.slots import Asked, Harvest, Slots
@@ -15,11 +16,59 @@ from r1jax.sharding import processes
 
 # Prompts are padded to a multiple of it, in tokens: every length is compiled.
 PROMPT_BUCKET = 64
+# Shorter prompts are packed into rows of so many tokens: the longer the row,
+# the less is left over, and the more keys a CPU computes that no query sees.
+ROW = 256
 
 
 def padded(length: int) -> int:
   """Length of a prompt of `length` tokens after padding."""
   return -(-length // PROMPT_BUCKET) * PROMPT_BUCKET
+
+
+class Packed(NamedTuple):
+  """Prompts of all lanes in rows of tokens, equally many of every lane.
+
+  Attributes:
+    tokens_RP: int32, right-padded.
+    lengths_RK: int32, tokens of the prompts of each row, in their order, then
+      zeros; K is the prompts of a lane.
+    rows_N, starts_N: int32, each prompt's row among those of its lane, and the
+      index of its first token in this row.
+  """
+
+  tokens_RP: np.ndarray
+  lengths_RK: np.ndarray
+  rows_N: np.ndarray
+  starts_N: np.ndarray
+
+
+def pack(prompts_SN: Sequence[Sequence[np.ndarray]],
+         plans: Sequence[Sequence[Sequence[int]]], rows: int, length: int,
+         most: int) -> Packed:
+  """Puts the prompts of every lane into its rows, one after the other.
+
+  Args:
+    prompts_SN: the token ids of each lane's prompts, equally many in each.
+    plans: for each lane the indices of the prompts of every row.
+    rows, length: rows of a lane, and tokens of a row.
+    most: K, the most prompts of a row.
+  """
+  lanes, count = len(prompts_SN), len(prompts_SN[0])
+  tokens_SRP = np.zeros((lanes, rows, length), np.int32)
+  lengths_SRK = np.zeros((lanes, rows, most), np.int32)
+  rows_SN, starts_SN = np.zeros((2, lanes, count), np.int32)
+  for lane, plan in enumerate(plans):
+    for row, indices in enumerate(plan):
+      end = 0
+      for number, index in enumerate(indices):
+        prompt = prompts_SN[lane][index]
+        start, end = end, end + len(prompt)
+        tokens_SRP[lane, row, start:end] = prompt
+        lengths_SRK[lane, row, number] = len(prompt)
+        rows_SN[lane, index], starts_SN[lane, index] = row, start
+  return Packed(tokens_SRP.reshape(-1, length), lengths_SRK.reshape(-1, most),
+                rows_SN.reshape(-1), starts_SN.reshape(-1))
 
 
 class Prompts:
@@ -58,17 +107,42 @@ class Prompts:
         return
     # The old cache is freed first.
     self.cache, self.begin_S = None, np.maximum(next_S, 0)
-    questions = np.minimum(
+    questions_SN = np.minimum(
         self.begin_S[:, None] + np.arange(self.count),
-        len(self._asked.lengths_Q) - 1).reshape(-1)
-    lengths = self._asked.lengths_Q[questions]
-    self.padded = padded(processes.largest(int(lengths.max()))[0])
-    self.cache, experts = self._programs.prefill(
-        params, bias_LE, *self._place((
-            self._asked.tokens_QP[questions, :self.padded], lengths)))
+        len(self._asked.lengths_Q) - 1)
+    questions, run = questions_SN.reshape(-1), self._programs
+    lengths_N = self._asked.lengths_Q[questions]
+    self.padded = padded(processes.largest(int(lengths_N.max()))[0])
+    packed = self._packed(questions_SN) if run.packs else None
+    if packed is None:
+      self.cache, experts = run.prefill(params, bias_LE, *self._place((
+          self._asked.tokens_QP[questions, :self.padded], lengths_N)))
+    else:
+      tokens_RP, lengths_RK, *at = self._place(packed)
+      self.cache, experts = run.unpack(
+          *run.prefill(params, bias_LE, tokens_RP, lengths_RK), *at,
+          length=tokens_RP.shape[1], width=self.padded)
     if experts is not None:
       self._harvest.prompts(questions, processes.own_rows(experts))
+
+  def _packed(self, questions_SN: np.ndarray) -> Packed | None:
+    """The prompts in rows; None if they take no fewer tokens than padded ones.
+    """
+    length = max(self.padded, ROW)
+    plans = [fitting.best_fit(lengths_N, length)
+             for lengths_N in self._asked.lengths_Q[questions_SN]]
+    rows = bucket(processes.largest(max(map(len, plans)))[0])
+    if rows * length >= self.count * self.padded:
+      return None
+    return pack([[self._asked.prompts[question] for question in lane]
+                 for lane in questions_SN], plans, rows, length, self.count)
 
   def drop(self) -> None:
     """Frees the cache, when no sample waits."""
     self.cache = None
+
+
+def bucket(rows: int) -> int:
+  """Rounded up to a quarter of a power of two: every size is compiled."""
+  quarter = 2**max(0, rows.bit_length() - 3)
+  return -(-rows // quarter) * quarter

@@ -23,6 +23,7 @@ import numpy as np
 from r1jax.core.config import check
 from r1jax.models.model import Model, Params
 from r1jax.rollout.programs import Drawn, Fill, Programs, Rows
+from r1jax.rollout.prompts import pack
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding import rules
 
@@ -31,6 +32,7 @@ from r1jax.sharding import rules
 CHUNK = 8
 FIRST_SLOTS = 128  # of the KV cache at first; doubled for longer live rows
 PROMPT_BUCKET = 64  # prompts are padded to this times a power of two
+PACKED = 512  # the most tokens of a lane's prompts that are prefilled together
 # A lane has FEWEST rows times a power of 4, as many as are wanted. A CPU takes
 # longer for every row; an accelerator computes 8 in the time of one.
 FEWEST = {"cpu": 1}
@@ -78,6 +80,18 @@ class Wish:
   number: int
   tell: Callable[[Told], None]
   cancelled: bool = False
+
+
+class _Group(NamedTuple):
+  """Requests that get rows, those of a lane with one prompt.
+
+  Attributes:
+    new: the requests by row.
+    prompts_S: each lane's prompt; empty if it has none.
+  """
+
+  new: dict[int, Wish]
+  prompts_S: list[np.ndarray]
 
 
 class Full(Exception):
@@ -134,6 +148,7 @@ class Serving:
         SamplingConfig(vocab=vocab), np.array(sorted(eos_ids), np.int32), lanes,
         depth=speculate, platform=platform)
     self._ahead = self._programs.ahead
+    self._packed = PACKED * self._programs.packs
     self._weights = params, bias_LE
     self._rows: Any = None
     self._slots = 0
@@ -194,6 +209,8 @@ class Serving:
     It asks for a token of a prompt, as often as there may be rows, so that no
     client waits for these programs.
     """
+    with self._on_mesh():
+      self._compile()
     each = self._fewest
     while True:
       count = min(each, self._most) * self._lanes
@@ -207,6 +224,18 @@ class Serving:
         return
       each *= 4
 
+  def _compile(self) -> None:
+    """Compiles the prefill of short prompts that come together."""
+    length = PROMPT_BUCKET
+    while length <= self._packed:
+      cache, _ = self._programs.prefill(*self._weights, *self._place((
+          np.zeros((self._lanes, length), np.int32),
+          np.ones((self._lanes, self._most), np.int32))))
+      self._programs.unpack(cache, None, *self._place(
+          2 * [np.zeros(self._lanes, np.int32)]), length=length,
+                            width=PROMPT_BUCKET)
+      length *= 2
+
   def close(self) -> None:
     """Makes `work` return; unfinished requests are told CANCELLED."""
     with self._changed:
@@ -216,10 +245,8 @@ class Serving:
   def work(self) -> None:
     """Samples until `close`; sleeps while there is no request."""
     error = "the service has ended"
-    place = (contextlib.nullcontext() if self._mesh is None
-             else jax.set_mesh(self._mesh))
     try:
-      with place:
+      with self._on_mesh():
         while self._wanted():
           self._turn()
     except BaseException as failure:
@@ -328,31 +355,20 @@ class Serving:
     return tuple(cache)
 
   def _fill(self) -> None:
-    """Prefills waiting requests into free rows, one prompt per lane at a time.
-    """
-    while new := self._next():
-      most = max(len(wish.prompt) for wish in new.values())
-      padded = PROMPT_BUCKET
-      while padded < most:
-        padded *= 2
-      padded = min(padded, self.context)
-      tokens_SP = np.zeros((self._lanes, padded), np.int32)
-      lengths_S = np.ones(self._lanes, np.int32)
-      each = len(self._held) // self._lanes
-      for row, wish in new.items():
-        tokens_SP[row // each, :len(wish.prompt)] = wish.prompt
-        lengths_S[row // each] = len(wish.prompt)
-        self._lengths[row], self._sampled[row] = len(wish.prompt), 0
-        self._held[row] = wish
-      prompts, _ = self._programs.prefill(
-          *self._weights, *self._place((tokens_SP, lengths_S)))
-      self._make_room(padded, prompts)
-      self._rows = self._programs.insert(
-          self._rows, prompts, *self._seated(new))
+    """Gives free rows to waiting requests; short prompts are read together."""
+    some, total_S = [], np.zeros(self._lanes, int)
+    while (group := self._next()).new:
+      lengths_S = np.array([len(prompt) for prompt in group.prompts_S])
+      if some and np.max(total_S + lengths_S) > self._packed:
+        self._insert(some)
+        some, total_S = [], 0 * total_S
+      some, total_S = [*some, group], total_S + lengths_S
+    if some:
+      self._insert(some)
 
-  def _next(self) -> dict[int, Wish]:
-    """The next waiting requests by row; those of a lane have one prompt."""
-    each, new = len(self._held) // self._lanes, {}
+  def _next(self) -> _Group:
+    """The next waiting requests, which get rows."""
+    each, new, prompts_S = len(self._held) // self._lanes, {}, []
     with self._changed:
       for first in range(0, len(self._held), each):
         prompt = None
@@ -362,8 +378,34 @@ class Serving:
           following = self._waiting[0].prompt
           if prompt is not None and not np.array_equal(prompt, following):
             break
-          new[row], prompt = self._waiting.popleft(), following
-    return new
+          new[row] = self._held[row] = self._waiting.popleft()
+          self._lengths[row], self._sampled[row] = len(following), 0
+          prompt = following
+        prompts_S.append(_NOBODY.prompt[:0] if prompt is None else prompt)
+    return _Group(new, prompts_S)
+
+  def _insert(self, groups: list[_Group]) -> None:
+    """Prefills the prompts of all groups, and puts each into its rows.
+
+    A lane's prompts are packed into one row. A single one is only padded.
+    """
+    count, run = len(groups), self._programs
+    prompts_SN = list(zip(*(group.prompts_S for group in groups)))
+    lengths_SN = np.array([[len(p) for p in lane] for lane in prompts_SN])
+    padded_N = [min(_padded(n), self.context) for n in lengths_SN.max(0)]
+    tokens_SP, lengths_SK, *at = pack(
+        prompts_SN, [[range(count)]] * self._lanes, 1,
+        _padded(lengths_SN.sum(1).max()) if count > 1 else padded_N[0],
+        self._most)
+    cache, _ = run.prefill(
+        *self._weights, *self._place((tokens_SP, lengths_SK)))
+    for number, (group, padded) in enumerate(
+        zip(groups, padded_N, strict=True)):
+      prompts = cache if count == 1 else run.unpack(
+          cache, None, *self._place([x[number::count] for x in at]),
+          length=tokens_SP.shape[1], width=padded)[0]
+      self._make_room(padded, prompts)
+      self._rows = run.insert(self._rows, prompts, *self._seated(group.new))
 
   def _seated(self, new: dict[int, Wish]) -> tuple[jax.Array, Fill]:
     """(keys of all rows, the `Fill` for `Programs.insert`)."""
@@ -410,10 +452,22 @@ class Serving:
       wish.tell(Told(tokens[row, :new].tolist(), logprobs[row, :new].tolist(),
                      finished))
 
+  def _on_mesh(self) -> contextlib.AbstractContextManager[Any]:
+    return (contextlib.nullcontext() if self._mesh is None
+            else jax.set_mesh(self._mesh))
+
   def _place(self, tree: Any) -> Any:
     if self._mesh is None:
       return jax.tree.map(jnp.asarray, tree)
     return jax.device_put(tree, rules.batch_sharding(self._mesh, "decode"))
+
+
+def _padded(tokens: int) -> int:
+  """Length of a row of so many tokens: every length is compiled."""
+  length = PROMPT_BUCKET
+  while length < tokens:
+    length *= 2
+  return length
 
 
 _NOBODY = Wish(prompt=np.zeros(1, np.int32), limit=1, temperature=1.0,

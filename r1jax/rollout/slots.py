@@ -205,14 +205,17 @@ class Harvest:
     self._experts: tuple[np.ndarray, np.ndarray] | None = None
 
   def prompts(self, questions: np.ndarray, experts_NPLA: np.ndarray) -> None:
-    """Stores the experts of prefilled prompts."""
+    """Stores the experts of prefilled prompts, without what lies behind them.
+    """
     if self._experts is None:
       q, g = self._asked.limits_QG.shape
       rest = experts_NPLA.shape[2:]
       self._experts = (
           np.zeros((q, self._asked.tokens_QP.shape[1], *rest), np.int32),
           np.zeros((q * g, self.tokens_NT.shape[1], *rest), np.int32))
-    self._experts[0][questions, :experts_NPLA.shape[1]] = experts_NPLA
+    for question, experts in zip(questions, experts_NPLA, strict=True):
+      length = self._asked.lengths_Q[question]
+      self._experts[0][question, :length] = experts[:length]
 
   def take(self, slots: Slots, found: Sampled, sampled_B: np.ndarray,
            done_B: np.ndarray, ended_B: np.ndarray) -> list[int]:

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.accounting import cost
+from r1jax.core import fitting
 from r1jax.core.config import check
 from r1jax.core.types import TokenBatch
-from r1jax.data.streams import packing
 from r1jax.data.text import chat
 from r1jax.data.text.tokenizer import Tokenizer
 from r1jax.models.model import Model
@@ -210,7 +210,7 @@ class Harness:
     """Packed batches: (batch, [(row, first position, index of sequence)])."""
     shards = 1 if self._mesh is None else len(self._mesh.devices.flat)
     rows = max(1, self._cfg.tokens // capacity // shards) * shards
-    plan = packing.best_fit([len(ids) - 1 for ids in sequences], capacity)
+    plan = fitting.best_fit([len(ids) - 1 for ids in sequences], capacity)
     for start in range(0, len(plan), rows):
       arrays = {name: np.zeros((rows, capacity), np.int32) for name in (
           "tokens_BT", "targets_BT", "segments_BT", "positions_BT")}

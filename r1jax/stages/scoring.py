@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from r1jax.accounting import cost
-from r1jax.data.streams import packing, preference
+from r1jax.core import fitting
+from r1jax.data.streams import preference
 from r1jax.models.scalar_head import ScalarModel
 from r1jax.sharding import processes
 from r1jax.training import step
@@ -74,7 +75,7 @@ class Scoring:
     rows -= rows % self._least
     if self._parts:
       rows //= jax.process_count()
-    plan = packing.best_fit([len(ids[i]) for i in indices], capacity)
+    plan = fitting.best_fit([len(ids[i]) for i in indices], capacity)
     batches = -(-len(plan) // rows)
     if self._parts:
       batches, = processes.largest(batches)

@@ -15,7 +15,7 @@ from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.ops import attention, expert_parallel, ragged_exchange
-from r1jax.rollout import programs as programs_lib
+from r1jax.rollout import prefill as prefill_lib
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import state, step
 
@@ -101,7 +101,7 @@ def test_drafts_are_counted(name, depth):
 
 def test_prompts_in_parts_are_counted(monkeypatch):
   """Two parts of four tokens; the second reads both blocks of the cache."""
-  monkeypatch.setattr(programs_lib, "PART", 8)
+  monkeypatch.setattr(prefill_lib, "PART", 8)
   monkeypatch.setattr(attention, "decode_block", lambda *args: 4)
   cfg = dataclasses.replace(CONFIG, speculate=1, length=18)
   program, found = measured("drafting", "prefill", cfg=cfg)

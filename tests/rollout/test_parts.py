@@ -1,4 +1,7 @@
-"""Long prompts are prefilled part by part: the same samples, less memory."""
+"""Short prompts are packed into rows, long ones are prefilled part by part.
+
+The samples are those of padded prompts that are prefilled whole.
+"""
 
 import dataclasses
 import functools
@@ -12,7 +15,8 @@ from r1jax.models import presets
 from r1jax.models.config import RopeConfig
 from r1jax.models.model import build
 from r1jax.ops import attention
-from r1jax.rollout import programs as programs_lib
+from r1jax.rollout import prefill as prefill_lib
+from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
 from r1jax.sharding.mesh import MeshConfig, make_mesh
@@ -21,6 +25,7 @@ from tests.models import cases
 LOGP = dict(rtol=0, atol=1e-5)  # float32, as between sampler and trainer
 NEW = 6
 PROMPTS = [np.random.default_rng(n).integers(0, 61, n) for n in (3, 50, 33)]
+LENGTHS = [len(ids) for ids in PROMPTS]
 PADDED = 64
 DENSE = dataclasses.replace(presets.TINY_DENSE, n_layers=2)
 FAMILIES = {
@@ -66,12 +71,28 @@ def cached(engine, params, bias):
   tokens_NP = np.zeros((len(PROMPTS), PADDED), np.int32)
   for row, ids in zip(tokens_NP, PROMPTS):
     row[:len(ids)] = ids
-  lengths = [len(ids) for ids in PROMPTS]
   cache, _ = engine.programs.prefill(
-      params, bias, jnp.asarray(tokens_NP), jnp.array(lengths))
+      params, bias, jnp.asarray(tokens_NP), jnp.array(LENGTHS))
+  return kept(engine, cache)
+
+
+def kept(engine, cache):
+  """The module's slot of a prompt's last token waits for the next token."""
   return [np.moveaxis(x, x.shape.index(PADDED), 1)[row, :length]
-          for x in jax.tree.leaves(jax.device_get(cache))
-          for row, length in enumerate(lengths)]
+          for layer, leaves in enumerate(jax.device_get(cache))
+          for x in jax.tree.leaves(leaves)
+          for row, length in enumerate(
+              np.array(LENGTHS) - (layer == engine.model.cfg.n_layers))]
+
+
+@functools.cache
+def padded(name):
+  """(engine, parameters, bias, samples, cache) of padded, whole prompts."""
+  model, params, bias = made(FAMILIES[name])
+  engine = make_engine(model)
+  engine.programs.packs = False
+  return engine, params, bias, generate(engine, params, bias), cached(
+      engine, params, bias)
 
 
 def same(got, want):
@@ -87,18 +108,33 @@ def same(got, want):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_packed_prompts_do_not_see_each_other(name, monkeypatch):
+  """The shortest one lies behind the longest, at the end of a row."""
+  engine, params, bias, whole, cache = padded(name)
+  monkeypatch.setattr(prompts_lib, "ROW", PADDED)
+  monkeypatch.setattr(engine.programs, "packs", True)
+  unpack, seen = engine.programs.unpack, []
+  monkeypatch.setattr(engine.programs, "unpack", lambda *args, **how: (
+      seen.append((args, unpack(*args, **how))) or seen[-1][1]))
+  same(generate(engine, params, bias), whole)
+  generate(engine, params, bias, 3 * [PROMPTS[1]])  # each fills a row
+  ((_, _, rows, starts), (unpacked, _)), = seen
+  assert (rows.tolist(), starts.tolist()) == ([0, 0, 1], [50, 0, 0])
+  for got, want in zip(kept(engine, unpacked), cache, strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_samples_are_those_of_whole_prompts(name, monkeypatch):
   """In parts that divide the padded prompts or not; one program each."""
-  model, params, bias = made(FAMILIES[name])
-  engine = make_engine(model)
-  whole, kept = (run(engine, params, bias) for run in (generate, cached))
+  engine, params, bias, whole, cache = padded(name)
   for part, parts in ((48, 4), (64, 3)):
-    monkeypatch.setattr(programs_lib, "PART", part)
+    monkeypatch.setattr(prefill_lib, "PART", part)
     assert engine.programs.parts(len(PROMPTS), PADDED) == parts
     engine.programs.prefill.clear_cache()
     compiled = engine.compilations()
     same(generate(engine, params, bias), whole)
-    for got, want in zip(cached(engine, params, bias), kept, strict=True):
+    for got, want in zip(cached(engine, params, bias), cache, strict=True):
       np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5)
     generate(engine, params, bias, [ids[:20] for ids in PROMPTS])
     assert engine.compilations() == compiled + 1
@@ -120,12 +156,18 @@ def test_on_a_mesh(monkeypatch):
   model, params, bias = made(cases.V3)
   prompts = [*PROMPTS, PROMPTS[1][:41]]
   whole = generate(make_engine(model), params, bias, prompts)
-  monkeypatch.setattr(programs_lib, "PART", 64)
   mesh = make_mesh(MeshConfig(data=2, expert=2, tensor=2))
   engine = make_engine(model, mesh)
-  assert engine.lanes == 4 and engine.programs.parts(12, PADDED) == 3
+  monkeypatch.setattr(engine, "prompts_at_once", lambda *args: 3)
+  monkeypatch.setattr(prompts_lib, "ROW", 2 * PADDED)
   with jax.set_mesh(mesh):
     same(generate(engine, params, bias, prompts), whole)
+    assert engine.programs.unpack._cache_size() == 1
+    monkeypatch.setattr(engine.programs, "packs", False)
+    monkeypatch.setattr(prefill_lib, "PART", 64)
+    assert engine.lanes == 4 and engine.programs.parts(12, PADDED) == 3
+    same(generate(engine, params, bias, prompts), whole)
+    assert engine.programs.unpack._cache_size() == 1
 
 
 def test_activations_are_those_of_one_part(monkeypatch):
@@ -144,6 +186,6 @@ def test_activations_are_those_of_one_part(monkeypatch):
   lengths = 2048, 8192
   short, long = map(temporaries, lengths)
   assert long > 3 * short
-  monkeypatch.setattr(programs_lib, "PART", 256)
+  monkeypatch.setattr(prefill_lib, "PART", 256)
   short, long = map(temporaries, lengths)
   assert long < 1.1 * short

@@ -93,6 +93,27 @@ def test_a_wish_is_what_the_engine_draws(case):
     np.testing.assert_allclose(heard.logprobs, logprobs, **LOGP)
 
 
+def test_prompts_that_wait_together_are_read_together(case, monkeypatch):
+  """By programs that were compiled before, and only as many as fit a row."""
+  serving = case[3]
+  serving.warm()
+  compiled, prefill, seen = (
+      serving.compilations(), serving._programs.prefill, [])
+  monkeypatch.setattr(serving._programs, "prefill", lambda *args: (
+      seen.append(args[2].shape[1]), prefill(*args))[1])
+  for packed, read in ((512, [128]), (70, [128, 64])):
+    monkeypatch.setattr(serving, "_packed", packed)
+    wishes = [wish(np.arange(5, 5 + n), limit=9) for n in (40, 30, 50)]
+    serving.ask(w for w, _ in wishes)
+    assert all(heard.end.wait(120) for _, heard in wishes)
+    for w, heard in wishes:
+      assert heard.tokens == drawn(case, w.prompt, w.seed)[0][:9]
+    assert seen == read
+    seen.clear()
+  monkeypatch.undo()
+  assert serving.compilations() == compiled
+
+
 def test_numbers_differ_and_seeds_repeat(case):
   wishes = [wish(seed=11, number=n) for n in (0, 1, 0)]
   case[3].ask(w for w, _ in wishes)

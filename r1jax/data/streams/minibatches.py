@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from r1jax.core import fitting
 from r1jax.core.types import Rollout, TokenBatch
 from r1jax.data.streams import packing
 from r1jax.sharding import processes
@@ -92,7 +93,7 @@ def pack(rollout: Rollout, parts: Sequence[np.ndarray], row_length: int,
   prompts_Q = np.array([len(tokens) for tokens in rollout.prompt_tokens])
   slots = (prompts_Q[:, None] + rollout.lengths_QG - 1).reshape(-1)
   counts = processes.largest(*(
-      len(packing.best_fit(slots[part], row_length)) for part in parts))
+      len(fitting.best_fit(slots[part], row_length)) for part in parts))
   return [_pack(rollout, part, row_length, max(1, -(-count // unit)) * unit)
           for part, count in zip(parts, counts, strict=True)]
 

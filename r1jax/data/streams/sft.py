@@ -22,7 +22,7 @@ import grain
 import jax
 import numpy as np
 
-from r1jax.core import io, thoughts
+from r1jax.core import fitting, io, thoughts
 from r1jax.core.config import DataError, check
 from r1jax.core.prompt import ask
 from r1jax.core.types import TokenBatch
@@ -430,7 +430,7 @@ class Packed:
     plan = []
     for start in range(0, len(order), _CHUNK):
       part = order[start:start + _CHUNK]
-      rows = packing.best_fit(self.slots_E[part], self.capacity)
+      rows = fitting.best_fit(self.slots_E[part], self.capacity)
       plan += [part[rows[i]].tolist() for i in rng.permutation(len(rows))]
     return plan
 

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from r1jax.core import fitting
 from r1jax.data.streams import packing
 from tests.reference import data_packing as reference
 
@@ -39,7 +40,7 @@ def _reference(sequences, count, **broken):
 @pytest.mark.parametrize("seed", range(5))
 def test_best_fit_equals_plain_loops(seed):
   lengths = np.random.default_rng(seed).integers(1, 50, 200)
-  got = packing.best_fit(lengths, 50)
+  got = fitting.best_fit(lengths, 50)
   assert got == reference.plan(lengths.tolist(), 50)
   assert sorted(i for row in got for i in row) == list(range(200))
   assert all(sum(lengths[i] for i in row) <= 50 for row in got)
@@ -47,7 +48,7 @@ def test_best_fit_equals_plain_loops(seed):
 
 def test_best_fit_fills_rows():
   lengths = np.random.default_rng(0).integers(20, 100, 512)
-  rows = packing.best_fit(lengths, 256)
+  rows = fitting.best_fit(lengths, 256)
   assert lengths.sum() / (len(rows) * 256) > 0.97
 
 

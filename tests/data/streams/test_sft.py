@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from r1jax.core import fitting
 from r1jax.data.streams import packing, sft
 from r1jax.data.text import hf_tokenizer
 from tests.data.text import hf_cases
@@ -287,7 +288,7 @@ def test_several_weighted_answers_in_packed_rows():
   batch = packing.pack([packing.Sequence(
       tokens=e.tokens, weights=np.float32(e.weight) * e.trained)
       for e in chosen], 23)
-  plan = packing.best_fit([len(e.tokens) - 1 for e in chosen], 23)
+  plan = fitting.best_fit([len(e.tokens) - 1 for e in chosen], 23)
   want_BT = np.zeros(batch.tokens_BT.shape)
   for row, items in enumerate(plan):
     slot = 0
