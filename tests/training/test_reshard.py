@@ -46,13 +46,19 @@ def test_there_and_back_is_bit_equal(shape):
     jax.tree.map(
         lambda x, place: x.sharding.is_equivalent_to(place, x.ndim) or
         pytest.fail(f"{x.sharding} is not {place}"), decoding, want)
-    attn = decoding["mixture_blocks"][0]["attn"]
-    for name in ("w_uk", "w_uv"):  # heads are split as those of w_o
-      assert attn[name].sharding.spec[0] == attn["w_o"].sharding.spec[0]
   again = back(decoding)
   assert all(x.is_deleted() for x in jax.tree.leaves((params, decoding)))
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(again),
                cases.parameters("tiny")[0])
+
+
+def test_halves_of_the_up_projection_are_split_by_heads():
+  model = build(presets.BASE_ARITH)
+  attn = reshard.shardings(
+      model, make_mesh(MeshConfig(data=1, fsdp=4, expert=2)), jax.eval_shape(
+          model.init, jax.random.key(0)))["mixture_blocks"][0]["attn"]
+  assert [attn[name].spec[0] for name in ("w_uk", "w_uv", "w_o")] == (
+      [("fsdp", "tensor")] * 3)
 
 
 def test_on_one_device_no_more_than_a_leaf_lies_there_twice(monkeypatch):
