@@ -80,7 +80,6 @@ class Prefill:
     return jax.lax.fori_loop(
         0, parts, read, (self._split(cache), experts))
 
-
   def unpack(self, cache, experts, rows_N, starts_N, *, length: int,
              width: int):
     """What `run` returns for packed rows, as `width` slots of each prompt.

@@ -213,6 +213,7 @@ class Prompts:
         leaf.delete()
     self.kept = tuple(grown)
 
+
 def bucket(rows: int) -> int:
   """Rounded up to a quarter of a power of two: every size is compiled."""
   quarter = 2**max(0, rows.bit_length() - 3)

@@ -71,11 +71,12 @@ V2_LITE = functools.partial(
     rows=16, length=2048, prompt=256, offload=("optimizer", "reference"))
 
 
-@pytest.mark.slow  # two minutes of a core; decoding, below, stays
+@pytest.mark.slow  # two minutes of a core
 def test_v2_lite_micro_batch_on_16_chips():
   check_whole_rows(V2_LITE(layers=0), "accumulate")
 
 
+@pytest.mark.slow  # half a minute; test_a_decode_step_reads_what_lives stays
 def test_v2_lite_decode_on_16_chips():
   """Every weight is read in a step, once, and none travels."""
   program, m = measured(V2_LITE(layers=0), "decode")
