@@ -69,6 +69,14 @@ def test_prompts_are_a_sequence(small):
   assert list(sliced) == prompts[:5]
   # As Python's own slices, and as the prompts of a file of one's own.
   assert list(load.load("arith", None, "test[3:999]")) == prompts[3:999]
+  assert prompts[4:4] == []
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_iteration_reads_all(small, monkeypatch, size):
+  monkeypatch.setattr(load, "READ", size)
+  prompts = load.load("arith", None, "test")
+  assert list(prompts) == [prompts[i] for i in range(len(prompts))]
 
 
 def test_unknown_names(small, tmp_path):
