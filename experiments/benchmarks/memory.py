@@ -25,23 +25,18 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
-import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 
 from absl import flags
 
 from r1jax.accounting import flops
 from r1jax.checkpoint import hf_config
-from r1jax.core.config import check
 from r1jax.report import tables
 
 from .. import command, start
-from . import made_up
+from . import made_up, measured
 from .output import JSON
 
 MODEL = flags.DEFINE_enum(
@@ -69,27 +64,8 @@ def run(name: str, *arguments: str) -> dict[str, float]:
   Raises:
     ValueError: it failed; its own output says why.
   """
-  words = [*command.words(name), *arguments, *shlex.split(MORE.value)]
-  print(*words, file=sys.stderr, flush=True)
-  began, most = time.perf_counter(), 0
-  # A wait's ru_maxrss would begin with the memory of this process.
-  with subprocess.Popen(words, stdout=sys.stderr) as process:
-    while process.poll() is None:
-      most = max(most, _resident(process.pid))
-      time.sleep(0.02)
-  check(process.returncode == 0,
-        f"{name} ended with status {process.returncode}")
-  return {"peak_mb": most / 2**20, "seconds": time.perf_counter() - began}
-
-
-def _resident(process: int) -> int:
-  """The largest resident memory of a process so far, in bytes."""
-  try:
-    status = pathlib.Path(f"/proc/{process}/status").read_text()
-  except OSError:
-    return 0
-  found = re.search(r"VmHWM:\s+(\d+)", status)
-  return int(found[1]) * 1024 if found else 0
+  return measured.run(
+      [*command.words(name), *arguments, *shlex.split(MORE.value)])
 
 
 def measure(folder: pathlib.Path) -> dict[str, dict[str, float]]:

@@ -36,9 +36,6 @@ import json
 import os
 import pathlib
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -60,6 +57,7 @@ from r1jax.stages import judging, weights
 
 from .. import command as commands
 from .. import start
+from . import measured
 from .output import JSON
 
 WORKDIR = flags.DEFINE_string(
@@ -127,16 +125,9 @@ def command(name: str, *arguments: str) -> dict[str, float]:
   Raises:
     ValueError: it failed; its own output says why.
   """
-  words = [*commands.words(name), *arguments]
-  print(*words, file=sys.stderr, flush=True)
-  began = time.perf_counter()
-  process = subprocess.Popen(words, stdout=sys.stderr)
-  _, status, used = os.wait4(process.pid, 0)
-  process.returncode = os.waitstatus_to_exitcode(status)
-  check(process.returncode == 0,
-        f"{name} ended with status {process.returncode}")
-  return {"seconds": round(time.perf_counter() - began, 1),
-          "peak_mb": round(used.ru_maxrss / 1024)}
+  found = measured.run([*commands.words(name), *arguments])
+  return {"seconds": round(found["seconds"], 1),
+          "peak_mb": round(found["peak_mb"])}
 
 
 def model(top: pathlib.Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from r1jax.ops.linear import (
 
 
 class Halves(NamedTuple):
-  """The up-projection as decoding reads it, of all heads first.
+  """The up-projection as decoding reads it: heads are the leading axis.
 
   A product for each head would copy [C, N, U + W] into these forms.
 

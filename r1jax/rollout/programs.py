@@ -254,7 +254,7 @@ class Programs:
     return self._placed(state._replace(cache=cache))
 
   def apart(self, cache: Any) -> Any:
-    """A prompts' cache in the form in which rows share it."""
+    """The prompts' cache in the form in which rows share it."""
     joined = not isinstance(cache[0], tuple) and cache[0].ndim == 4
     return self._unjoined(cache) if joined else cache
 
@@ -331,8 +331,7 @@ class Programs:
     at_B = jnp.where(live_B, at_B, at_B - rows.slots_B(at_B))
     read_BT = jnp.concatenate(
         [rows.last_B[:, None], jnp.maximum(rows.drafts_BK, 0)], 1)
-    longest = jnp.max(jnp.where(
-        live_B, rows.slots_B(at_B), 0)) + read_BT.shape[1]
+    longest = jnp.max(rows.slots_B(at_B)) + read_BT.shape[1]
     hidden_BTD, cache, experts = model.read(
         params, bias_LE, read_BT, at_B, rows.cache, longest, shared)
     tokens_BT, logprobs_BT = self._draw(

@@ -6,8 +6,10 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from experiments.benchmarks import measured
 from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,3 +29,12 @@ def test_import_sample_and_a_step(tmp_path):
   # A Python with JAX takes some 150 MiB.
   assert all(100 < part["peak_mb"] < 4000 for part in found.values())
   assert found["import"]["of_model"] > 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_is_measured_without_the_memory_of_its_parent():
+  held = np.ones(50_000_000)  # 400 MB, resident
+  found = measured.run([sys.executable, "-c", (  # it is looked at in between
+      "import time; x = bytearray(10**8); time.sleep(0.3)")])
+  assert held.nbytes / 2**20 > 300
+  assert 95 < found["peak_mb"] < 200

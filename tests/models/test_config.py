@@ -78,6 +78,8 @@ def test_init_draws_the_named_distributions():
   # 1920 draws: the deviation of a standard deviation is 1.6 %.
   assert np.std(w) == pytest.approx(cfg.init_std, rel=0.08)
   assert np.abs(w[0] - w[1]).min() > 0  # layers draw their own
+  other = cases.jit(model.init)(jax.random.key(1))["dense_blocks"]
+  assert np.abs(w - other["ffn"]["w_up"]).min() > 0
   np.testing.assert_array_equal(model.head(params), params["embed"].T)
 
 
