@@ -18,7 +18,9 @@ from r1jax.sharding import mesh as mesh_lib
 LOGP = dict(rtol=0, atol=1e-5)  # float32, as between sampler and trainer
 EOS = frozenset({2, 3, 40})
 NEW, SAMPLES = 20, 4
-PROMPTS = [np.arange(5, 5 + n) for n in (3, 7, 17, 1, 9, 11, 2, 5)]
+# None begins like another: a row that read another one's would be seen.
+PROMPTS = [np.random.default_rng(n).integers(4, 40, n)
+           for n in (3, 7, 17, 1, 9, 11, 2, 5)]
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-dense"])
@@ -68,7 +70,8 @@ def short(monkeypatch):
   """Prompts of any length are shared, caches grow and batches halve."""
   for module, name, value in (
       (prompts_lib, "SHARED", 1), (engine_lib, "FIRST_SLOTS", 8),
-      (engine_lib, "SMALLEST_BATCH", 2), (prompts_lib, "PROMPT_BUCKET", 8)):
+      (engine_lib, "SMALLEST_BATCH", 2), (prompts_lib, "PROMPT_BUCKET", 8),
+      (prompts_lib, "ROW", 24)):
     monkeypatch.setattr(module, name, value)
 
 
@@ -106,6 +109,7 @@ def test_samples_are_those_of_copied_prompts(case, short, monkeypatch):
   assert kept[0] == 4  # two that six rows read, and two prefilled
   assert kept[-1] == 8 or not depth  # later some are of one row
   assert set(samples) == {SAMPLES}
+  assert engine.programs.unpack._cache_size()  # two prompts in a row
   # Once per set of shapes, of which there are few.
   compiled = engine.compilations()
   assert engine.programs.decode._cache_size() == len(set(seen)) <= 6
