@@ -107,11 +107,13 @@ def main() -> None:
         seconds[depth].append(time.perf_counter() - began)
   speed = engines[0].speed
   measures = {"tokens": speed["tokens"]}
+  real = np.arange(NEW.value) < found[0].lengths_QG[..., None]
   for depth in range(1, DEPTH.value + 1):
     speed = engines[depth].speed
+    same = real & (found[0].tokens_QGT == found[depth].tokens_QGT)
     measures |= {
-        f"same_{depth}": float(np.mean(
-            found[0].tokens_QGT == found[depth].tokens_QGT)),
+        f"same_tokens_{depth}": same.sum() / real.sum(),
+        f"same_samples_{depth}": (same == real).all(-1).mean(),
         f"tokens_a_round_{depth}": speed["tokens"] / speed["rounds"],
         f"speed_of_plain_{depth}": (statistics.median(seconds[0])
                                     / statistics.median(seconds[depth]))}
