@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ from r1jax.core.types import Rollout
 from r1jax.models.model import Model, Params
 from r1jax.ops import attention
 from r1jax.rollout import prompts as prompts_lib
+from r1jax.rollout import room as room_lib
 from r1jax.rollout.prefill import PART
 from r1jax.rollout.programs import CHUNK, Programs, Rows
 from r1jax.rollout.prompts import Prompts
@@ -50,9 +50,6 @@ FIRST_SLOTS = 128  # of a new KV cache, per row
 # A batch is halved down to SMALLEST_BATCH rows, or to FEWEST if completions may
 # have LONG tokens or more.
 SMALLEST_BATCH, FEWEST, LONG = 64, 8, 512
-# Share of the memory free at the beginning of a rollout that its rows may take;
-# the rest is for prefill activations and the programs' temporaries.
-ROOM = 0.75
 WATCH = 32  # most tokens between two looks at a deadline's clock
 
 
@@ -89,7 +86,8 @@ class Engine:
       deadline: how long a question's samples may take from the beginning of
         the first one, in tokens or seconds; a sample that begins later gets
         fewer tokens, but at least one. Seconds are looked at every WATCH
-        tokens; what they truncate depends on the machine's speed.
+        tokens, and those of compiling are left out; what they truncate
+        depends on the machine's speed.
       speculate: tokens that multi-token prediction drafts for each that is
         read; 0 for none. Samples stay the same, see `Programs`, except for
         those truncated by a deadline and except for rounding; tested in
@@ -165,9 +163,11 @@ class Engine:
       length: padded length of a prompt, in tokens.
       room: see `rows_each`.
     """
-    # A lane's first sample may be in the middle of a question.
-    within = questions * samples // self._own_lanes % samples > 0
-    rows = self.rows_each(questions * samples, room)
+    total = questions * samples
+    rows, each = self.rows_each(total, room), total / self._own_lanes
+    # A lane may begin in the middle of a question; and when one of them needs
+    # its next prompt all read, the others in the middle of a question.
+    within = each % samples > 0 or (self.lanes > 1 and rows < each)
     count = -(-rows // samples) + within
     return max(1, min(count, questions, PREFILL // length))
 
@@ -326,10 +326,11 @@ class Engine:
     prompts = Prompts(
         self.programs, self._place, asked, harvest, self.prompts_at_once(
             len(asked.prompts), asked.samples, length, room), shared)
-    if asked.deadline.seconds:
+    if timed := asked.deadline.seconds > 0:
       first, chunk = min(first, WATCH), min(chunk, WATCH)
     rows, steps, done = None, first, None
     while True:
+      before = (self._clock(), self.compilations()) if timed else None
       while processes.largest(int((slots.live_S <= slots.floors_S).any()))[0]:
         prompts.ready(params, bias_LE, slots)
         if rows is None:
@@ -361,11 +362,13 @@ class Engine:
               min(steps, left, CHUNK - self.programs.depth)),
           np.int32(until), self._place(slots.floors_S), None, prompts.kept,
           asked.samples if shared else 0)
+      if timed and self.compilations() > before[1]:
+        slots.lost += self._clock() - before[0]
       if done is not None:
         yield done
       done = harvest.take(slots, *processes.own_rows(
           (found, rows.sampled_B, rows.done_B, rows.ended_B)))
-      if asked.deadline.seconds:
+      if timed:
         rows, late = self._cut(rows, slots, asked)
         done += late
       steps = chunk
@@ -383,50 +386,18 @@ class Engine:
     return rows, slots.free(late_SR)
 
   def _room(self, params, bias_LE, *row) -> int:
-    """Rows of every lane, as `_row_bytes` counts them, that fit into memory.
+    """Most rows of every lane, see `room.rows_each`; 0 for no limit.
 
-    A power of two, so that few sizes are compiled; 0 for no limit.
+    A power of two, so that few sizes are compiled.
     """
     if not self._fits:
       return 0
-    free = _free(self.mesh)
-    if free is None:
+    fit = room_lib.rows_each(
+        self.model, self.programs, self.lanes, self.mesh, params, bias_LE, *row)
+    if fit is None:
       fit = -(-self.untold // self.lanes)
-    else:
-      fit = max(1, int(
-          ROOM * free / self._row_bytes(params, bias_LE, *row)))
     least = -processes.largest(-fit)[0]
     return least and 2**(least.bit_length() - 1)
-
-  def _row_bytes(self, params, bias_LE, prompt: int, most: int,
-                 shared: bool = False) -> float:
-    """Bytes per device of one row of every lane with `most` slots.
-
-    If prompts are shared, with one: the live rows may be of as many questions.
-    """
-    shape, run = jax.ShapeDtypeStruct, self.programs
-    prompts, _ = jax.eval_shape(
-        run.prefill, params, bias_LE, shape((self.lanes, prompt), jnp.int32),
-        shape((self.lanes,), jnp.int32))
-    rows = jax.eval_shape(
-        functools.partial(run.empty, rows=self.lanes, slots=most), prompts,
-        jax.random.key(0))
-    axes = run.axes(rows).cache
-    held = (rows.cache, prompts)[:1 + shared]
-    cache = sum(jax.tree.leaves(jax.tree.map(
-        self._bytes, (axes,) * len(held), held, is_leaf=rules.is_axes)))
-    # A layer exists twice while it grows; float32 logits exist three times
-    # with a nucleus: themselves, their exponentials and a copy.
-    return cache * (1 + 1 / self.model.cfg.n_layers) + (
-        3 * 4 * self.model.cfg.vocab_size * (1 + run.depth))
-
-  def _bytes(self, axes, x) -> int:
-    """Bytes of one device's shard of an array."""
-    shape = x.shape
-    if self.mesh is not None:
-      shape = jax.sharding.NamedSharding(self.mesh, rules.fitted(
-          axes, shape, dict(self.mesh.shape), "decode")).shard_shape(shape)
-    return math.prod(shape) * x.dtype.itemsize
 
   def _resized(self, rows: Rows, slots: Slots, live: int, longest: int,
                most: int) -> Rows:
@@ -461,15 +432,6 @@ def lanes(mesh: jax.sharding.Mesh | None) -> int:
   """Number of equal parts that rows are split into by devices and processes."""
   shards = 1 if mesh is None else rules.batch_shards(mesh, "decode")
   return math.lcm(shards, jax.process_count())
-
-
-def _free(mesh: jax.sharding.Mesh | None) -> int | None:
-  """Least free bytes of this process's devices; None if not reported."""
-  devices = jax.local_devices()[:1] if mesh is None else mesh.local_devices
-  told = [device.memory_stats() or {} for device in devices]
-  if not all("bytes_limit" in stats for stats in told):
-    return None
-  return min(x["bytes_limit"] - x["bytes_in_use"] for x in told)
 
 
 def _longest(asked: Asked, slots: Slots, harvest: Harvest, shared: bool

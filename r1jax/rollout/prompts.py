@@ -15,7 +15,8 @@ from r1jax.rollout.programs import Programs
 from r1jax.rollout.slots import Asked, Harvest, Slots
 from r1jax.sharding import processes
 
-# Prompts are padded to a multiple of it, in tokens: every length is compiled.
+# Prompts are padded to a multiple of it, in tokens, long ones of more: every
+# length is compiled, and that takes minutes for a large model.
 PROMPT_BUCKET = 64
 # Rows share prompts if the longest one, padded, has SHARED tokens or more.
 SHARED = 512
@@ -26,7 +27,7 @@ ROW = 256
 
 def padded(length: int) -> int:
   """Length of a prompt of `length` tokens after padding."""
-  return -(-length // PROMPT_BUCKET) * PROMPT_BUCKET
+  return PROMPT_BUCKET * bucket(-(-length // PROMPT_BUCKET))
 
 
 def shares(length: int, samples: int) -> bool:
@@ -123,6 +124,9 @@ class Prompts:
       missing_S = (next_S >= 0) & (next_S >= self.begin_S + self.count)
       if not processes.largest(int(missing_S.any()))[0]:
         return
+    if self.kept_SK is not None:
+      # What another lane waits for is read for all: this one has its question.
+      next_S = next_S + (next_S[:, None] == self.kept_SK).any(1)
     # The old cache is freed first.
     self.cache, self.begin_S = None, np.maximum(next_S, 0)
     questions_SN = np.minimum(
@@ -214,7 +218,7 @@ class Prompts:
     self.kept = tuple(grown)
 
 
-def bucket(rows: int) -> int:
-  """Rounded up to a quarter of a power of two: every size is compiled."""
-  quarter = 2**max(0, rows.bit_length() - 3)
-  return -(-rows // quarter) * quarter
+def bucket(size: int) -> int:
+  """Rounded up to a quarter of a power of two, if above 8."""
+  quarter = 2**max(0, size.bit_length() - 3)
+  return -(-size // quarter) * quarter

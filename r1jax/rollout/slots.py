@@ -81,6 +81,7 @@ class Slots:
     next_S, stop_S: int, each lane's first waiting sample, and the end of its
       range (exclusive).
     steps: decoding steps so far, in tokens of a row that was always live.
+    lost: seconds so far that no deadline counts.
   """
 
   def __init__(self, lanes: int, rows: int, total: int,
@@ -89,7 +90,7 @@ class Slots:
     ends = np.arange(lanes + 1) * total // lanes
     self.held_SR = np.full((lanes, rows), -1)
     self.next_S, self.stop_S = ends[:-1].copy(), ends[1:].copy()
-    self.steps, self._clock = 0, clock
+    self.steps, self.lost, self._clock = 0, 0.0, clock
     # (steps, seconds) at which each question's first sample began.
     self._began: dict[int, tuple[int, float]] = {}
 
@@ -128,7 +129,7 @@ class Slots:
     Args:
       asked: the samples of the call.
       begin_S, count: each lane's first prefilled question, and the number of
-        them; samples of other questions keep waiting.
+        them; samples of later questions keep waiting.
       kept_SK: the question of each prompt that rows share, if they do.
     """
     lanes, rows = self.held_SR.shape
@@ -162,7 +163,7 @@ class Slots:
             fill_SR: np.ndarray) -> np.ndarray:
     """The most tokens of samples that begin now, by their questions' deadlines;
     at least 1."""
-    now = self.steps, self._clock()
+    now = self.steps, self._now()
     for question in question_SR[fill_SR].tolist():
       self._began.setdefault(question, now)
     began = np.array([[self._began.get(question, now) for question in row]
@@ -177,11 +178,14 @@ class Slots:
 
   def late(self, asked: Asked) -> np.ndarray:
     """bool [S, R], the rows whose question's deadline in seconds has passed."""
-    now = self._clock()
+    now = self._now()
     return np.array([[
         sample >= 0 and now - self._began[sample // asked.samples][1]
         >= asked.deadline.seconds for sample in row]
                      for row in self.held_SR.tolist()])
+
+  def _now(self) -> float:
+    return self._clock() - self.lost
 
   def free(self, which_SR: np.ndarray) -> list[int]:
     """Frees rows; returns the samples that were in them."""
@@ -219,20 +223,22 @@ class Harvest:
     self.lengths_N = np.zeros(total, np.int32)
     self.ended_N = np.zeros(total, bool)
     self.rounds_T = np.zeros(1, int)
-    self._experts: tuple[np.ndarray, np.ndarray] | None = None
+    # Of every sample its prompt, padded to the longest one, and its tokens.
+    self._prompt = asked.tokens_QP.shape[1]
+    self._experts_NSLA: np.ndarray | None = None
 
   def prompts(self, questions: np.ndarray, experts_NPLA: np.ndarray) -> None:
     """Stores the experts of prefilled prompts, without what lies behind them.
     """
-    if self._experts is None:
-      q, g = self._asked.limits_QG.shape
-      rest = experts_NPLA.shape[2:]
-      self._experts = (
-          np.zeros((q, self._asked.tokens_QP.shape[1], *rest), np.int32),
-          np.zeros((q * g, self.tokens_NT.shape[1], *rest), np.int32))
+    if self._experts_NSLA is None:
+      # Memory that nothing is written to is not taken: samples are mostly much
+      # shorter than they may be.
+      total, new = self.tokens_NT.shape
+      self._experts_NSLA = np.zeros(
+          (total, self._prompt + new, *experts_NPLA.shape[2:]), np.int32)
     for question, experts in zip(questions, experts_NPLA, strict=True):
       length = self._asked.lengths_Q[question]
-      self._experts[0][question, :length] = experts[:length]
+      self._shaped(self._experts_NSLA)[question, :, :length] = experts[:length]
 
   def take(self, slots: Slots, found: Sampled, sampled_B: np.ndarray,
            done_B: np.ndarray, ended_B: np.ndarray) -> list[int]:
@@ -258,8 +264,8 @@ class Harvest:
       if found.experts is not None:
         # Experts belong to the token before the sampled one: before a sample's
         # first token that is the prompt's last.
-        first = int(begin == 0)
-        self._experts[1][sample, begin + first - 1:end - 1] = (
+        first, at = int(begin == 0), self._prompt + begin - 1
+        self._experts_NSLA[sample, at + first:at + new] = (
             found.experts[row, first:new])
       self.lengths_N[sample] = end
       if done_B[row]:
@@ -275,19 +281,16 @@ class Harvest:
 
   def rollout(self, begin: int = 0, end: int | None = None) -> Rollout:
     """The samples of questions `begin` (inclusive) to `end` (exclusive)."""
-    of, asked = slice(begin, end), self._asked
-
-    def shaped(x):
-      return x.reshape(*asked.limits_QG.shape, *x.shape[1:])[of]
-
-    experts = None
-    if self._experts is not None:
-      prompts, new = self._experts
-      before = np.repeat(prompts[of][:, None], asked.samples, 1)
-      experts = np.concatenate([before, shaped(new)], 2)
+    of, experts = slice(begin, end), self._experts_NSLA
     return Rollout(
-        prompt_tokens=asked.prompts[of],
-        prompt_ids_Q=asked.ids_Q[of].astype(np.int64),
-        tokens_QGT=shaped(self.tokens_NT), lengths_QG=shaped(self.lengths_N),
-        truncated_QG=~shaped(self.ended_N),
-        logprobs_QGT=shaped(self.logprobs_NT), experts_QGSLA=experts)
+        prompt_tokens=self._asked.prompts[of],
+        prompt_ids_Q=self._asked.ids_Q[of].astype(np.int64),
+        tokens_QGT=self._shaped(self.tokens_NT)[of],
+        lengths_QG=self._shaped(self.lengths_N)[of],
+        truncated_QG=~self._shaped(self.ended_N)[of],
+        logprobs_QGT=self._shaped(self.logprobs_NT)[of],
+        experts_QGSLA=None if experts is None else self._shaped(experts)[of])
+
+  def _shaped(self, x: np.ndarray) -> np.ndarray:
+    """[N, ...] -> [Q, G, ...], without a copy."""
+    return x.reshape(*self._asked.limits_QG.shape, *x.shape[1:])

@@ -1,6 +1,7 @@
 """Samples that are cut when their question's seconds are over.
 
-The clock is the test's: it advances by one second with every decoding call.
+The clock is the test's: it advances by one second with every decoding call, and
+by more where the call is compiled.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from r1jax.models.model import build
 from r1jax.rollout import engine as engine_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
-from r1jax.rollout.slots import Deadline
+from r1jax.rollout.slots import Deadline, Harvest
 from r1jax.sharding import mesh as mesh_lib
 
 EOS = frozenset({2, 3, 40})
@@ -33,7 +34,7 @@ def drawn(case, mesh=None, ended=None, run=lambda engine: None, **options):
   model, *weights = case
   engine = Engine(model, SamplingConfig(max_new_tokens=NEW), EOS, mesh,
                   **options)
-  run(engine)
+  run(engine.programs)
   with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
     return engine.generate(*weights, PROMPTS, range(2), SAMPLES,
                            jax.random.key(5), ended=ended)
@@ -44,17 +45,27 @@ def late(case, monkeypatch):
   """Draws with a deadline in seconds, of one decoding call each."""
   monkeypatch.setattr(engine_lib, "WATCH", EACH)
 
-  def draw(seconds, **options):
-    now = [100.0]
+  now, take = [100.0], Harvest.take
 
-    def run(engine):
-      decode = engine.programs.decode
+  def one(*args):
+    now[0] += 1
+    return take(*args)
 
-      def one(*args):
-        now[0] += 1
-        return decode(*args)
+  monkeypatch.setattr(Harvest, "take", one)
 
-      monkeypatch.setattr(engine.programs, "decode", one)
+  def draw(seconds, compiling=0, **options):
+
+    def run(programs):
+      decode = programs.decode
+
+      def slow(*args):
+        before = decode._cache_size()
+        found = decode(*args)
+        now[0] += compiling * (decode._cache_size() - before)
+        return found
+
+      slow._cache_size = decode._cache_size
+      monkeypatch.setattr(programs, "decode", slow)
 
     return drawn(case, run=run, clock=lambda: now[0],
                  deadline=Deadline(seconds=seconds), **options)
@@ -82,6 +93,12 @@ def test_unfinished_samples_are_cut(case, late, sizes):
   assert sorted(seen) == [(q, g) for q in range(2) for g in range(SAMPLES)]
   assert late(0.5).lengths_QG.max() == EACH
   np.testing.assert_array_equal(late(60).tokens_QGT, whole.tokens_QGT)
+
+
+def test_compiling_takes_no_time(late):
+  wanted, found = late(3), late(3, compiling=1000)
+  np.testing.assert_array_equal(found.tokens_QGT, wanted.tokens_QGT)
+  np.testing.assert_array_equal(found.lengths_QG, wanted.lengths_QG)
 
 
 def test_samples_that_begin_too_late_have_one_token(case, late):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.rollout import engine as engine_lib
 from r1jax.rollout import prompts as prompts_lib
+from r1jax.rollout import room as room_lib
 from r1jax.rollout import sampling
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig
@@ -217,16 +219,36 @@ def test_a_sample_does_not_depend_on_its_batch(case):
 
 
 def test_batches_shrink(case, monkeypatch):
-  """The first batch of the case goes on with half its rows."""
+  """The first batch of the case goes on with half its rows.
+
+  One layer at a time exists twice, and the prompts' cache not any more.
+  """
   _, params, bias, engine, rollout = case
-  kept = []
-  pick = engine.programs.pick
+  kept, moved, prompts, run = [], [], [], engine.programs
+  pick, move = run.pick, run.move
+
+  def watched(read):
+    def call(*args, **how):
+      found = read(*args, **how)
+      prompts.extend(map(weakref.ref, jax.tree.leaves(found[0])))
+      return found
+    return call
+
+  def one(layer, *args, **how):
+    assert prompts and all(x() is None for x in prompts)
+    assert all(x.is_deleted() for x in jax.tree.leaves(moved))
+    moved.append(layer)
+    return move(layer, *args, **how)
+
+  for name in ("prefill", "unpack"):
+    monkeypatch.setattr(run, name, watched(getattr(run, name)))
+  monkeypatch.setattr(run, "move", one)
   monkeypatch.setattr(
-      engine.programs, "pick", lambda state, kept_B: kept.append(
+      run, "pick", lambda state, kept_B: kept.append(
           len(kept_B)) or pick(state, kept_B))
   again = engine.generate(params, bias, PROMPTS, range(5), SAMPLES,
                           jax.random.key(5))
-  assert kept == [20]
+  assert kept == [20] and len(moved) == engine.model.cfg.n_layers
   same(again, rollout)
 
 
@@ -374,12 +396,12 @@ def test_as_many_rows_as_there_is_memory_for(case, monkeypatch):
                           SAMPLES, jax.random.key(5))
   for rows, used in ((7.99, 4), (8.01, 8)):
     sizes.clear()
-    monkeypatch.setattr(engine_lib, "_free", lambda mesh, rows=rows: int(
-        rows * row / engine_lib.ROOM))
+    monkeypatch.setattr(room_lib, "_free", lambda mesh, rows=rows: int(
+        rows * row / room_lib.ROOM))
     same(run(), rollout)
     assert set(sizes) == {used}
-  monkeypatch.setattr(engine_lib, "_free", lambda mesh: None)
-  assert fits._room(params, bias, 64, 64 + NEW) == 0  # all
+  monkeypatch.setattr(room_lib, "_free", lambda mesh: None)
+  assert fits._room(params, bias, 64, 64 + NEW, False) == 0  # all
 
 
 def test_rows_do_not_divide():
