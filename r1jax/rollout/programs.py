@@ -428,15 +428,18 @@ class Programs:
     return constrained(self.axes(rows), rows)
 
 
-def _options(platform: str, dtype: str) -> dict[str, str] | None:
+def _options(platform: str, dtype: str) -> dict[str, str | bool] | None:
   """XLA's options for loops over tokens that compute in `dtype`.
 
   On a CPU it looks tokens up in a float32 copy of a bfloat16 table, which it
-  would make before the loop and keep.
+  would make before the loop and keep. And it would leave out roundings between
+  operations, not the same ones for one token of a row as for several, so that
+  samples would depend on drafts.
   """
   if platform != "cpu" or dtype != "bfloat16":
     return None
-  return {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
+  return {"xla_disable_hlo_passes": "while-loop-invariant-code-motion",
+          "xla_allow_excess_precision": False}
 
 
 def _batch_axes(x: jax.Array) -> tuple[str | None, ...]:

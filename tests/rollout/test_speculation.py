@@ -3,6 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -238,6 +242,24 @@ def test_rows_that_fill_their_cache(case, monkeypatch):
   found, speed = drawn(case, speculate=3, **how)
   same(found, wanted)
   assert speed == counts and found.lengths_QG.max() == NEW
+
+
+@pytest.mark.slow
+def test_in_bfloat16_too():
+  """On a CPU one token of a row and two are rounded at the same places.
+
+  With XLA as users have it: these tests' settings fuse other operations.
+  """
+  environment = {name: value for name, value in os.environ.items()
+                 if name != "XLA_FLAGS"}
+  found = subprocess.run(
+      [sys.executable, "-m", "experiments.benchmarks.drafts",
+       "--init=base:world", "--compute.dtype=bfloat16", "--data=world-sums",
+       "--template=r1-zero", "--depth=1", "--reps=1", "--json"],
+      env=environment, check=True, capture_output=True, text=True)
+  measures = json.loads(found.stdout.splitlines()[-1])
+  assert measures["accepted_1"] > 0.5 and measures["tokens"] > 4000
+  assert measures["same_samples_1"] == 1
 
 
 def test_how_often_two_draws_agree():
