@@ -91,7 +91,7 @@ class Engine:
       speculate: tokens that multi-token prediction drafts for each that is
         read; 0 for none. Samples stay the same, see `Programs`, except for
         those truncated by a deadline and except for rounding; tested in
-        float32, and in bfloat16 on a CPU.
+        float32.
       clock: tells the seconds for the deadline.
 
     Raises:

@@ -434,7 +434,7 @@ def _options(platform: str, dtype: str) -> dict[str, str | bool] | None:
   On a CPU it looks tokens up in a float32 copy of a bfloat16 table, which it
   would make before the loop and keep. And it would leave out roundings between
   operations, not the same ones for one token of a row as for several, so that
-  samples would depend on drafts.
+  more samples would depend on drafts.
   """
   if platform != "cpu" or dtype != "bfloat16":
     return None

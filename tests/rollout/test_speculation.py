@@ -245,8 +245,10 @@ def test_rows_that_fill_their_cache(case, monkeypatch):
 
 
 @pytest.mark.slow
-def test_in_bfloat16_too():
+def test_in_bfloat16_few_samples_change():
   """On a CPU one token of a row and two are rounded at the same places.
+
+  What is left are sums in another order, of which few are rounded otherwise.
 
   With XLA as users have it: these tests' settings fuse other operations.
   """
@@ -259,7 +261,7 @@ def test_in_bfloat16_too():
       env=environment, check=True, capture_output=True, text=True)
   measures = json.loads(found.stdout.splitlines()[-1])
   assert measures["accepted_1"] > 0.5 and measures["tokens"] > 4000
-  assert measures["same_samples_1"] == 1
+  assert measures["same_samples_1"] > 0.99
 
 
 def test_how_often_two_draws_agree():
