@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_SECONDS = 30.0  # in which the header of the next request must arrive
 STALL_SECONDS = 60.0  # in which a client must read some of what was sent
+_FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+# The most connections; the rest of the files that a process may have open is
+# for what it does itself, and for those that are accepted in one turn.
+MOST = 4096 if _FILES < 0 else min(4096, max(_FILES - 256, _FILES // 2))
+_BACKLOG = 64  # the most that are accepted in one turn
 GRACE = 5  # seconds after a signal in which running answers may finish
 _LEAVE = 3  # further seconds in which clients may read why theirs did not
 
@@ -35,7 +41,8 @@ class Listener(uvicorn.Server):
     """
     super().__init__(uvicorn.Config(
         app, host=host, port=port, log_level="warning", ws="none",
-        timeout_graceful_shutdown=GRACE + _LEAVE, http=Connection))
+        backlog=_BACKLOG, timeout_graceful_shutdown=GRACE + _LEAVE,
+        http=Connection))
     self.config.load()
     self._close = close
 
@@ -59,7 +66,10 @@ class Connection(H11Protocol):
   uvicorn waits for ever for a client's first header, for the rest of one that
   has begun (its timeout of idle connections ends with the first byte), and for
   a client to read its answer. So clients that do nothing would take all the
-  sockets of the server, and answers that nobody reads its memory.
+  sockets of the server, and answers that nobody reads its memory. Without a
+  free file asyncio logs a traceback for every attempt to accept a client, and
+  attempts it ever more often; so beyond `MOST` the connection ends that has
+  waited longest for a request.
   """
 
   _expected: asyncio.TimerHandle | None = None
@@ -68,6 +78,13 @@ class Connection(H11Protocol):
   def connection_made(self, transport: asyncio.Transport) -> None:
     super().connection_made(transport)
     self._expect()
+    if len(self.connections) > MOST:
+      min((one for one in self.connections if one._idle),
+          key=lambda one: one._expected.when(), default=self).transport.abort()
+
+  @property
+  def _idle(self) -> bool:
+    return not self._expected.cancelled() and not self.transport.is_closing()
 
   def handle_events(self) -> None:
     former = self.cycle

@@ -1,5 +1,6 @@
 """Clients that do not read, pages of other hosts, a server that ends."""
 
+import contextlib
 import json
 import logging
 import socket
@@ -127,3 +128,30 @@ def test_what_is_no_http_after_an_answer_ends_the_connection(shared, caplog):
     client.sendall(b"no length\r\n")
     assert client.recv(4096) == b""
   assert not caplog.records, caplog.text
+
+
+def test_of_too_many_connections_the_oldest_without_a_request_ends(
+    case, monkeypatch):
+  monkeypatch.setattr(connection, "MOST", 4)
+  free, replies = threading.Event(), []
+  with served(case, max_rows=1) as (service, client), (
+      contextlib.ExitStack()) as stack:
+    decode = service._programs.decode
+    monkeypatch.setattr(
+        service._programs, "decode",
+        lambda *args: (free.wait(60), decode(*args))[1])
+    asked = threading.Thread(
+        target=lambda: replies.append(send(client, CHAT, fuzzed())))
+    asked.start()
+    wait_for(lambda: service.live)
+    idle = [stack.enter_context(socket.create_connection(
+        (client.base_url.host, client.base_url.port), timeout=20))
+            for _ in range(6)]
+    assert send(client, "/health", None, "GET")[0] == 200
+    assert all(one.recv(1) == b"" for one in idle[:4])
+    idle[-1].setblocking(False)
+    with pytest.raises(BlockingIOError):  # it is still open
+      idle[-1].recv(1)
+    free.set()
+    asked.join()
+  assert replies[0][0] == 200
