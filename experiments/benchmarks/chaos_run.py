@@ -24,7 +24,7 @@ from .disturbed import Attempt, Run
 _GRACE = 30.0  # seconds after SIGTERM
 _MB = 2**20
 # Metrics that depend on the clock.
-_NOISE = re.compile(r"seconds/|.*tokens_per_s|rewards/wait_fraction")
+_NOISE = re.compile(r"seconds/|compile/|.*tokens_per_s|rewards/wait_fraction")
 
 
 class Chaos:

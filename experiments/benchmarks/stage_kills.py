@@ -55,8 +55,8 @@ _TIMED = re.compile(
     r"(.*/)?(done\.json|cost\.json|.*tfevents.*|.*\.html|.*\.png|\.lock)|begun/.*"
     r"|(.*/)?progress.*")
 _NOISE = re.compile(
-    r"seconds|seconds/.*|.*tokens_per_s|rewards/wait_fraction|minutes|cost"
-    r"|.*_per_s")
+    r"seconds|seconds/.*|compile/.*|.*tokens_per_s|rewards/wait_fraction"
+    r"|minutes|cost|.*_per_s")
 _LATE = 0.95  # latest moment of a kill, as a share of a stage's duration
 
 

@@ -23,7 +23,12 @@ from r1jax.ahead.aot_config import AheadConfig
 from r1jax.ahead.resident import NOBODY, Arrays, Beside, Held
 from r1jax.core.config import check
 from r1jax.models.model import Model
-from r1jax.ops import attention, expert_parallel, ragged_exchange
+from r1jax.ops import (
+    attention,
+    expert_parallel,
+    experts,
+    ragged_exchange,
+)
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.programs import CHUNK, Fill, Rows
 from r1jax.rollout.sampling import SamplingConfig
@@ -188,7 +193,7 @@ def _again(model, cfg, mesh) -> float:
 
 def _rounds(model, cfg, mesh, size: tuple[int, int] | None = None,
             layout: str = "train") -> dict[str, float]:
-  """Rounds of a token exchange under a balanced router, by scope.
+  """Rounds of token exchange and experts under a balanced router, by scope.
 
   `size` is (rows, tokens per row); None: a micro-batch.
   """
@@ -199,7 +204,9 @@ def _rounds(model, cfg, mesh, size: tuple[int, int] | None = None,
   if not activated:
     return {}
   pairs = tokens * activated // ragged_exchange.chunks(tokens, activated)
-  return {ragged_exchange.SCOPE: pairs / ragged_exchange.capacity(pairs)}
+  rounds = {experts.ROUNDS: 1.0} if layout == "decode" else {}
+  return rounds | {
+      ragged_exchange.SCOPE: pairs / ragged_exchange.capacity(pairs)}
 
 
 def kept(model: Model, objective: objectives.Objective, arrays: Arrays,

@@ -212,7 +212,7 @@ class Mixture(nn.Module):
         "experts", "expert_mlp", "expert_embed")
     form = self.compute.experts
     if form == "auto":
-      form = experts_ops.choose(self.place.backend)
+      form = experts_ops.choose(self.place.backend, self.place.layout)
     y = expert_parallel.routed(
         form, self.compute.exchange, x, used, gates,
         layers.weight(self, "w_gate", up, (e, d, j), init, dtype),

@@ -1,16 +1,19 @@
-"""Routed experts without dropped tokens, in four forms with one signature.
+"""Routed experts without dropped tokens, in five forms with one signature.
 
 `gmm` and `ragged` sort tokens by expert, for JAX's grouped matrix product in
 Pallas (TPU) and for `jax.lax.ragged_dot` (GPU). `blocks` sorts them into padded
-blocks of one expert each (CPU). `dense` sends every token to every expert (the
-reference of the tests). XLA computes `ragged_dot` with all experts for every
-token on CPUs and on TPU v5e and v6e. docs/log/core.md has the measurements
-behind `choose`.
+blocks of one expert each (CPU). `capacity` gives every expert room for equally
+many tokens, in one batched product (few tokens on a CPU, without gradients).
+`dense` sends every token to every expert (the reference of the tests). XLA
+computes `ragged_dot` with all experts for every token on CPUs and on TPU v5e
+and v6e. docs/log/core.md and docs/log/rollout.md have the measurements behind
+`choose`.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +22,19 @@ from r1jax.ops import linear
 from r1jax.ops.linear import Adapted, gated, times
 
 Matrices = jax.Array | Adapted
+# Named scope of the rounds of `capacity`, of which there is mostly one.
+ROUNDS = "capacity_rounds"
+# `capacity` is for at most FEW tokens an expert, on average.
+FEW = 64
 
 
-def choose(backend: str) -> str:
-  """The fastest form on a JAX backend (`cpu`, `gpu`, `tpu`)."""
+def choose(backend: str, layout: str = "train") -> str:
+  """The fastest form on a JAX backend (`cpu`, `gpu`, `tpu`).
+
+  `layout` is that of the parameters; without gradients if it is `decode`.
+  """
+  if backend == "cpu" and layout == "decode":
+    return "capacity"
   return {"cpu": "blocks", "tpu": "gmm"}.get(backend, "ragged")
 
 
@@ -35,7 +47,7 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
   """sum_a weight_a * SwiGLU_{expert_a}(x) for every token; none is dropped.
 
   Args:
-    form: `gmm`, `ragged`, `blocks` or `dense`.
+    form: `gmm`, `ragged`, `blocks`, `capacity` or `dense`.
     x_XD: tokens.
     experts_XA: int32 distinct experts of each token.
     weights_XA: float32 gates.
@@ -61,6 +73,7 @@ def routed(form: str, x_XD: jax.Array, experts_XA: jax.Array,
            "gmm": functools.partial(
                grouped, functools.partial(_gmm, interpret)),
            "blocks": _blocks,
+           "capacity": _capacity,
            "dense": _dense}
   if form not in forms:
     raise ValueError(f"experts={form!r}: choose one of {', '.join(forms)}")
@@ -156,10 +169,8 @@ def _blocks(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
   size = _block_size(n_pairs, n_experts)
   n_blocks = n_pairs // size + min(n_experts, n_pairs)
   flat = experts_XA.reshape(-1)
-  hits_nE = (flat[:, None] == jnp.arange(n_experts)[None]).astype(jnp.int32)
-  rank_n = jnp.take_along_axis(
-      jnp.cumsum(hits_nE, 0), flat[:, None], 1)[:, 0] - 1
-  blocks_E = (jnp.sum(hits_nE, 0) + size - 1) // size
+  rank_n, load_E = _ranks(flat, n_experts)
+  blocks_E = (load_E + size - 1) // size
   ends_E = jnp.cumsum(blocks_E)
   slot_of_pair = (ends_E - blocks_E)[flat] * size + rank_n
   if there_XA is not None:  # out of bounds: the scatter below drops it
@@ -183,10 +194,76 @@ def _blocks(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
   return _combine(y_slots, weights_XA, pair_of_slot, slot_of_pair, there_XA)
 
 
+def _ranks(flat_n: jax.Array, n_experts: int) -> tuple[jax.Array, jax.Array]:
+  """(each pair's number among those of its expert, pairs of each expert).
+
+  The number of a pair without an expert is undefined.
+  """
+  hits_nE = (flat_n[:, None] == jnp.arange(n_experts)[None]).astype(jnp.int32)
+  rank_n = jnp.take_along_axis(
+      jnp.cumsum(hits_nE, 0), flat_n[:, None], 1)[:, 0] - 1
+  return rank_n, jnp.sum(hits_nE, 0)
+
+
 def _block_size(n_pairs: int, n_experts: int) -> int:
   """The largest power of two up to a quarter of the mean load; 8 to 128."""
   size = 8
   while size < 128 and size * 8 <= n_pairs // n_experts:
+    size *= 2
+  return size
+
+
+def _capacity(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
+              w_down_EJD, precision):
+  """All experts' matrices are read where they are, each once in a round.
+
+  `_blocks` copies those of every block. A token's experts are added up in the
+  end, so that the sum does not depend on the round in which each computes.
+  """
+  n_experts, (n_tokens, a) = w_gate_EDJ.shape[0], experts_XA.shape
+  size = capacity(n_tokens, a, n_experts)
+  if not size:
+    return _blocks(x_XD, experts_XA, weights_XA, there_XA, w_gate_EDJ, w_up_EDJ,
+                   w_down_EJD, precision)
+  flat_n, n_pairs = experts_XA.reshape(-1), n_tokens * a
+  rank_n, load_E = _ranks(flat_n, n_experts)
+  product = functools.partial(_einsum, "ESi,Eio->ESo")
+
+  def compute(i, y_nD):
+    now_n = (rank_n // size == i) & (flat_n < n_experts)
+    slot_n = jnp.where(now_n, flat_n * size + rank_n % size, n_experts * size)
+    # As in `_blocks`: empty slots read zeros.
+    pair_of_slot = jnp.full(n_experts * size, n_pairs, jnp.int32).at[
+        slot_n].set(jnp.arange(n_pairs, dtype=jnp.int32))
+    x_ESD = _or_zero(x_XD, pair_of_slot // a).reshape(n_experts, size, -1)
+    gate, up = (times(product, product, precision, x_ESD, w)
+                for w in (w_gate_EDJ, w_up_EDJ))
+    y_ESD = times(product, product, precision, gated(gate, up), w_down_EJD)
+    return jnp.where(
+        now_n[:, None],
+        _or_zero(y_ESD.reshape(n_experts * size, -1), slot_n), y_nD)
+
+  with jax.named_scope(ROUNDS):
+    y_nD = jax.lax.fori_loop(
+        0, (jnp.max(load_E) + size - 1) // size, compute,
+        jnp.zeros((n_pairs, x_XD.shape[1]), x_XD.dtype))
+  y_XAD = y_nD.reshape(n_tokens, a, -1).astype(jnp.float32)
+  return jnp.sum(y_XAD * weights_XA[..., None], 1).astype(x_XD.dtype)
+
+
+def capacity(tokens: int, activated: int, experts: int) -> int:
+  """Tokens of each expert in a round of the form `capacity`; a power of two.
+
+  Twice the mean load, or three standard deviations above it if that is more.
+  0 if the form is not for so many tokens. With more, arithmetic takes the time.
+  With fewer, where at most a third of the experts is used, `blocks` moves less:
+  it reads, writes and reads again what it uses, and this form reads all.
+  """
+  mean = tokens * activated / experts
+  if mean > FEW or 3 * tokens * activated < experts:
+    return 0
+  size = 1
+  while size < min(tokens, max(2 * mean, mean + 3 * math.sqrt(mean))):
     size *= 2
   return size
 

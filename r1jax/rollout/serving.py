@@ -33,10 +33,6 @@ CHUNK = 8
 FIRST_SLOTS = 128  # of the KV cache at first; doubled for longer live rows
 PROMPT_BUCKET = 64  # prompts are padded to this times a power of two
 PACKED = 512  # the most tokens of a lane's prompts that are prefilled together
-# A lane has FEWEST rows times a power of 4, as many as are wanted. A CPU takes
-# longer for every row; an accelerator computes 8 in the time of one.
-FEWEST = {"cpu": 1}
-FEWEST_ELSEWHERE = 8
 STOP, LENGTH, CANCELLED = "stop", "length", "cancelled"
 
 
@@ -157,9 +153,8 @@ class Serving:
     self._rows: Any = None
     self._slots = 0
     self._lanes, self._most = lanes, max_rows // lanes
-    self._fewest = min(
-        FEWEST.get(platform, FEWEST_ELSEWHERE), self._most)
-    rows = self._fewest * lanes
+    self._sizes = sizes(platform, self._most)
+    rows = self._sizes[0] * lanes
     self._held: list[Wish | None] = [None] * rows
     self._lengths = np.zeros(rows, np.int64)  # prompt and completion
     self._sampled = np.zeros(rows, np.int64)
@@ -216,18 +211,14 @@ class Serving:
     """
     with self._on_mesh():
       self._compile()
-    each = self._fewest
-    while True:
-      count = min(each, self._most) * self._lanes
+    for each in self._sizes:
+      count = each * self._lanes
       left = threading.Semaphore(0)
       self.ask(dataclasses.replace(
           _NOBODY, tell=lambda told, left=left: left.release())
                for _ in range(count))
       for _ in range(count):
         left.acquire()
-      if each >= self._most:
-        return
-      each *= 4
 
   def _compile(self) -> None:
     """Compiles the prefill of short prompts that come together."""
@@ -324,10 +315,7 @@ class Serving:
     counts_S = live_SR.sum(1)
     wanted = max(int(counts_S.max()), -(
         -(int(counts_S.sum()) + len(self._waiting)) // self._lanes))
-    each = self._fewest
-    while each < wanted:
-      each *= 4
-    each = min(each, self._most)
+    each = next(n for n in self._sizes if n >= min(wanted, self._most))
     if each == live_SR.shape[1]:
       return
     # New rows begin as copies, which are marked as done.
@@ -465,6 +453,18 @@ class Serving:
     if self._mesh is None:
       return jax.tree.map(jnp.asarray, tree)
     return jax.device_put(tree, rules.batch_sharding(self._mesh, "decode"))
+
+
+def sizes(platform: str, most: int) -> list[int]:
+  """Numbers of rows that a lane may have, at most `most`: each is compiled.
+
+  A CPU takes longer for every row; an accelerator computes 8 in the time of
+  one.
+  """
+  all_sizes, factor = ([1, 4], 2) if platform == "cpu" else ([8], 4)
+  while all_sizes[-1] < most:
+    all_sizes.append(all_sizes[-1] * factor)
+  return [rows for rows in all_sizes if rows < most] + [most]
 
 
 def _padded(tokens: int) -> int:

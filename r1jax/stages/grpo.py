@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from r1jax.accounting import cost
+from r1jax.accounting.compilations import Compilations
 from r1jax.core import config as config_lib
 from r1jax.core import keys
 from r1jax.core.config import check
@@ -111,10 +112,11 @@ def run(cfg: GrpoConfig, initial: Handover, judge: Judge,
   del arrays  # would keep the old reference alive after a refresh
   if host:
     stream.set_state(host["stream"])
+  compiled = Compilations()
   this = Run(
       cfg, session, stream, _engines(cfg, model, judge.tokenizer, mesh), judge,
-      learner, evaluate, Paused(session, host, learner), Stalled())
-  with session, learner.on_mesh():
+      learner, evaluate, Paused(session, host, learner), Stalled(), compiled)
+  with session, learner.on_mesh(), compiled:
     available = pipeline.size(prompts)
     if available < cfg.questions:
       session.progress.say(
@@ -156,6 +158,7 @@ class Run(NamedTuple):
     evaluate: as given to `run`.
     paused: the state of an interrupted step, and its saving.
     stalled: notices when nothing is learned.
+    compiled: counts the programs that are compiled.
   """
 
   cfg: GrpoConfig
@@ -167,6 +170,7 @@ class Run(NamedTuple):
   evaluate: Evaluate | None
   paused: Paused
   stalled: Stalled
+  compiled: Compilations
 
   def sampled(self, step: int, questions: Sequence[Prompt],
               repeats: Sequence[int], *,
@@ -254,6 +258,7 @@ def take_step(run: Run, step: int) -> None:
     if measured is None:
       return paused.save_work(step, work, run.stream.get_state())
     metrics |= measured
+  metrics |= run.compiled.new()
   session.finish(step + 1, metrics, lambda: joined(
       [learner.on_host(micros) for micros in work.batches]), learner.arrays,
       lambda: {"stream": run.stream.get_state()})

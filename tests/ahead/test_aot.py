@@ -14,7 +14,12 @@ from r1jax.core.types import TokenBatch
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
-from r1jax.ops import attention, expert_parallel, ragged_exchange
+from r1jax.ops import (
+    attention,
+    expert_parallel,
+    experts,
+    ragged_exchange,
+)
 from r1jax.rollout import prefill as prefill_lib
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import state, step
@@ -219,7 +224,7 @@ def test_loops_of_a_decode_step_are_counted(monkeypatch):
   trips = programs.__wrapped__("mixture", cfg=cfg)["decode"].trips
   # Two shards of 8 rows, 3 experts each, and room for a quarter more.
   assert trips == {ragged_exchange.SCOPE: 24 / 30, attention.BLOCKS: 2,
-                   expert_parallel.TURNS: 1, "while": 8}
+                   expert_parallel.TURNS: 1, experts.ROUNDS: 1, "while": 8}
   whole = programs.__wrapped__("mixture")["decode"]
   assert whole.trips[attention.BLOCKS] == 4
 

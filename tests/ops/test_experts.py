@@ -171,6 +171,46 @@ def test_the_expert_that_is_none(form):
     np.testing.assert_allclose(a, b, **GRADIENT)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_capacity(name):
+  """Values with and without adapters; 21 tokens of one expert take 2 rounds."""
+  (x, gates, *w), _, chosen = CASES[name]
+  assert experts.capacity(*chosen.shape, E) > 0
+  y = _value("capacity")(*map(jnp.float32, (x,)), jnp.asarray(chosen),
+                         *map(jnp.float32, (gates, *w)))
+  np.testing.assert_allclose(y, _expected(name)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_capacity_with_adapters_in_bfloat16_and_without_an_expert():
+  (x, gates, *w), _, chosen = CASES["spread"]
+  x, gates, w = jax.tree.map(jnp.float32, (x, gates, w))
+  factors, want_y, _ = _adapted()
+  adapted = [Adapted(m, *map(jnp.float32, pair), 0.5)
+             for m, pair in zip(w, factors, strict=True)]
+  y = _value("capacity")(x, jnp.asarray(chosen), gates, *adapted)
+  np.testing.assert_allclose(y, want_y, rtol=1e-5, atol=2e-5)
+
+  want_y = _expected("spread")[0]
+  y = _value("capacity")(jnp.bfloat16(x), jnp.asarray(chosen), gates, *w)
+  assert y.dtype == jnp.bfloat16
+  error = np.abs(np.asarray(y, np.float64) - want_y).max()
+  assert error < 0.03 * np.abs(want_y).max()
+
+  absent = chosen == 3
+  y = experts.routed("capacity", x, jnp.where(absent, E, chosen), gates, *w,
+                     absent=True)
+  np.testing.assert_allclose(y, reference.routed(
+      *map(np.float64, (x,)), chosen, np.where(absent, 0.0, gates),
+      *map(np.float64, w)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens, size", [
+    (1, 0), (3, 0), (4, 4), (8, 4), (16, 8), (64, 16), (680, 128), (683, 0)])
+def test_capacity_follows_the_mean_load(tokens, size):
+  """6 of 64 experts a token; no expert has more than all tokens."""
+  assert experts.capacity(tokens, 6, 64) == size
+
+
 def test_unknown_form():
   arrays = [jnp.zeros((1, 1))] * 3 + [jnp.zeros((1, 1, 1))] * 3
   with pytest.raises(ValueError, match="'loop': choose one of ragged, gmm"):
@@ -180,3 +220,5 @@ def test_unknown_form():
 def test_choice_per_backend():
   assert [experts.choose(b) for b in ("cpu", "gpu", "tpu")] == [
       "blocks", "ragged", "gmm"]
+  assert [experts.choose(b, "decode") for b in ("cpu", "gpu", "tpu")] == [
+      "capacity", "ragged", "gmm"]

@@ -53,6 +53,7 @@ def step(cfg, live):
   text = engine.programs.decode.lower(
       params, bias, rows, 1, 0, jax.ShapeDtypeStruct((1,), jnp.int32)
       ).compile().as_text()
+  # One token, and one round of the experts.
   return (hlo.costs(text, {"while": 1}).touched, memory.shard_bytes(params),
           memory.shard_bytes(rows.cache) * live / slots)
 
@@ -89,6 +90,13 @@ def shared_step(cfg, rows, length=8192):
   touched = hlo.costs(text, {shared_prompts.TURNS: 1, "while": 1}).touched
   return (touched - memory.shard_bytes(params) - memory.shard_bytes(
       state.cache), memory.shard_bytes(kept) / 2)
+
+
+def test_a_mixtures_step_reads_each_expert_once():
+  """16 rows use nearly all of them; copies would be written and read, too."""
+  touched, weights, cache = step(dataclasses.replace(
+      presets.get("v2-lite-16b"), n_layers=2, vocab_size=2048), 2048)
+  assert weights + cache < touched < BESIDE * (weights + cache)
 
 
 def test_beside_real_weights_the_second_reading_of_the_latent_is_little():

@@ -201,6 +201,23 @@ def test_a_failure_is_told_to_all(monkeypatch, case):
     serving.ask([wish()[0]])
 
 
+@pytest.mark.parametrize("platform, most, sizes", [
+    ("cpu", 32, [1, 4, 8, 16, 32]), ("cpu", 20, [1, 4, 8, 16, 20]),
+    ("cpu", 1, [1]), ("tpu", 100, [8, 32, 100]), ("gpu", 4, [4])])
+def test_few_numbers_of_rows_are_compiled(platform, most, sizes):
+  assert serving_lib.sizes(platform, most) == sizes
+
+
+def test_a_batch_has_as_many_rows_as_are_wanted(case):
+  model, params, bias, _ = case
+  serving = Serving(model, params, bias, EOS, max_rows=20, max_waiting=9,
+                    context=64)
+  for wishes, rows in ((1, 1), (3, 4), (2, 8), (20, 20)):
+    serving.ask(wish()[0] for _ in range(wishes))
+    serving._resize()
+    assert len(serving._held) == rows
+
+
 def test_a_bad_size_names_the_remedy(case):
   model, params, bias, _ = case
   with pytest.raises(ValueError, match="max_rows=0"):

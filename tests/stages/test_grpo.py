@@ -34,7 +34,7 @@ METRICS = {
     "loss", "loss/policy", "grad_norm", "skipped", "load/max_over_mean",
     "load/dead_fraction", "seconds/rollout", "seconds/logprobs",
     "seconds/rewards", "seconds/update", "rewards/wait_fraction",
-    "rewards/invalid_fraction"}
+    "rewards/invalid_fraction", "compile/programs", "compile/seconds"}
 
 
 def train(workdir, *, policy=None, pool=None, mesh=None, **changes):

@@ -25,7 +25,7 @@ from tests.stages import cases
 CLOSE = dict(rtol=1e-5, atol=1e-6)
 PARAMETERS = dict(rtol=0, atol=1e-5)
 # What a clock says, and what is rounding itself.
-CLOCK = ("seconds/", "rollout/tokens_per_s", "update/tokens_per_s",
+CLOCK = ("seconds/", "compile/", "rollout/tokens_per_s", "update/tokens_per_s",
          "rewards/wait_fraction")
 NOISE = (*CLOCK, "rollout/logp_diff")
 GRPO = ("replay", "minibatches")

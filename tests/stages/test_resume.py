@@ -61,8 +61,8 @@ def _pause(process, seconds):
 def measured(workdir):
   """The log without what a clock says."""
   return [{name: value for name, value in row.items()
-           if not name.startswith("seconds/") and "tokens_per_s" not in name
-           and name != "rewards/wait_fraction"}
+           if not name.startswith(("seconds/", "compile/"))
+           and "tokens_per_s" not in name and name != "rewards/wait_fraction"}
           for row in writer.read(workdir)]
 
 
