@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import resource
 import socket
 from collections.abc import Callable, Sequence
@@ -74,13 +75,14 @@ class Connection(H11Protocol):
 
   _expected: asyncio.TimerHandle | None = None
   _stalled: asyncio.TimerHandle | None = None
+  _turns = itertools.count()  # of waiting; the loop's time is too coarse
 
   def connection_made(self, transport: asyncio.Transport) -> None:
     super().connection_made(transport)
     self._expect()
     if len(self.connections) > MOST:
       min((one for one in self.connections if one._idle),
-          key=lambda one: one._expected.when(), default=self).transport.abort()
+          key=lambda one: one._turn, default=self).transport.abort()
 
   @property
   def _idle(self) -> bool:
@@ -116,6 +118,7 @@ class Connection(H11Protocol):
     super().connection_lost(exc)
 
   def _expect(self) -> None:
+    self._turn = next(self._turns)
     # Closing instead would wait for the client to read what was sent.
     self._expected = self.loop.call_later(
         HEADER_SECONDS, self.transport.abort)
