@@ -12,14 +12,13 @@ puts answers under risk control. Needs an extra: pip install -e '.[serve]'.
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import os
 import threading
 
 from absl import flags
 
 from r1jax.core.config import check
-from r1jax.rollout.serving import Serving
+from r1jax.rollout.serving import Ended, Serving
 from r1jax.stages.loop import signals
 from r1jax.training import reshard
 
@@ -52,21 +51,17 @@ SPECULATE = flags.DEFINE_integer(
     "speculate", 0, "Speculative decoding: the multi-token prediction module"
     " drafts so many tokens at a time and the model verifies them; 0: none. In"
     " float32 answers are the same.", lower_bound=0)
-GRACE = 5  # seconds after a signal in which running answers may finish
-ANSWERS = "/v1/chat/completions"
 
 
 def main() -> None:
   check(all(map(importlib.util.find_spec, ("starlette", "uvicorn"))),
         "serving needs starlette and uvicorn; pip install -e '.[serve]'")
-  import uvicorn  # in an extra
-
-  from r1jax.serving.answers import Answerer
-  from r1jax.serving.app import Limits, Server
-  from r1jax.serving.connection import Connection
+  from r1jax.serving.answers import Answerer  # of an extra
+  from r1jax.serving.app import Limits, Server, local
+  from r1jax.serving.connection import Listener
 
   token = TOKEN.value or os.environ.get("R1JAX_TOKEN", "")
-  check(bool(token) or _local(HOST.value), f"host={HOST.value!r} can be reached"
+  check(bool(token) or local(HOST.value), f"host={HOST.value!r} can be reached"
         " from other machines; give --token=TEXT, or --host=127.0.0.1")
   template = asking.template(TEMPLATE.value)
   mesh = common.mesh()
@@ -81,14 +76,12 @@ def main() -> None:
       vocab=tokenizer.vocab_size, speculate=SPECULATE.value, mesh=mesh)
   control = risk.control()
   name = NAME.value or common.INIT.value
-  server = uvicorn.Server(uvicorn.Config(
+  server = Listener(
       Server(name, serving,
              Answerer(serving, tokenizer, template, most=NEW.value,
                       control=control),
              tokenizer, Limits(BODY.value, token, control is None)).app,
-      host=HOST.value, port=PORT.value, log_level="warning",
-      timeout_graceful_shutdown=GRACE, http=Connection))
-  server.config.load()
+      serving.close, host=HOST.value, port=PORT.value)
   _serve(server, serving, name)
   for line in control.lines() if control else []:
     print(line, flush=True)
@@ -115,24 +108,19 @@ def _serve(server, serving: Serving, name: str) -> None:
   worker.start()
   shown = f"[{host}]" if ":" in host else host
   try:
+    print("compiling what short requests need ...", flush=True)
     serving.warm()
     socket.listen()  # else who reads the line at once may find nobody
-    print(f"{name!r} is served at http://{shown}:{port}{ANSWERS}; Ctrl-C ends"
-          " it", flush=True)
+    print(f"{name!r} is served at http://{shown}:{port}/v1 (the base_url of"
+          " OpenAI's clients); Ctrl-C ends it", flush=True)
     server.run(sockets=[socket])
   except (KeyboardInterrupt, signals.Terminated):
     pass  # uvicorn passes on the signal on which it has ended as it should
+  except Ended:
+    pass  # `main` raises why
   finally:
     serving.close()
     worker.join()
-
-
-def _local(host: str) -> bool:
-  """Whether only this machine can reach the address."""
-  try:
-    return ipaddress.ip_address(host).is_loopback
-  except ValueError:
-    return host == "localhost"
 
 
 if __name__ == "__main__":

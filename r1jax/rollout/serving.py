@@ -91,7 +91,11 @@ class _Group(NamedTuple):
 
 
 class Full(Exception):
-  """The queue has no room for a request, or the service has ended."""
+  """The queue has no room for a request."""
+
+
+class Ended(RuntimeError):
+  """The service has ended, after `close` or a failure."""
 
 
 class Serving:
@@ -181,6 +185,7 @@ class Serving:
 
     Raises:
       Full: the queue has no room for all of them; none was added.
+      Ended: nobody answers any more.
       ValueError: a prompt is empty, or too long with its limit.
     """
     wishes = list(wishes)
@@ -192,7 +197,7 @@ class Serving:
             f" into the context of {self.context}")
     with self._changed:
       if self._closed:
-        raise Full("the service has ended")
+        raise Ended("the service has ended")
       if self.live + len(self._waiting) + len(wishes) > self.capacity:
         raise Full(f"{len(self._waiting)} completions are already waiting")
       self._waiting.extend(wishes)

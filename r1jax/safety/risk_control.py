@@ -163,6 +163,10 @@ class RiskControl:
     """
     return self.decide([Turn(messages, answer)])[0].text
 
+  def begin(self, messages: Sequence[Message]) -> Watch:
+    """Watches an answer to these messages that comes in pieces."""
+    return Watch(self, messages)
+
   def stream(self, messages: Sequence[Message], pieces: Iterable[str]
              ) -> Iterator[Part]:
     """Streams what a user may see of an answer.
@@ -171,27 +175,15 @@ class RiskControl:
     they are held back until the review, or sent at once and retracted if they
     break a rule, as `RiskConfig.stream` says.
     """
-    if not self._hits(messages):
-      with self._lock:
-        self.counts["turns"] += 1
-      yield from map(Part, pieces)
-      return
-    text, done = "", self._cfg.stream == HOLD
+    watch = self.begin(messages)
     try:
       for piece in pieces:
-        text += piece
-        if self._cfg.stream == RETRACT:
-          yield Part(piece)
-      done = True
+        if text := watch.add(piece):
+          yield Part(text)
+      if (last := watch.end()).text:
+        yield last
     finally:
-      if not done:
-        with self._lock:
-          self.counts["abandoned"] += 1
-    decision = self.decide([Turn(messages, text)])[0]
-    if decision.retracted:
-      yield Part(decision.text, retracts=True)
-    elif self._cfg.stream == HOLD:
-      yield Part(decision.text)
+      watch.leave()
 
   def control(self, prompts: Sequence[Prompt], answers: Sequence[str]
               ) -> list[Reviewed]:
@@ -215,10 +207,21 @@ class RiskControl:
                 in collections.Counter(reasons).most_common(_SHOWN)]
     return lines
 
+  def _count(self, what: str) -> None:
+    with self._lock:
+      self.counts[what] += 1
+
   def _hits(self, messages: Sequence[Message]) -> tuple[str, ...]:
     if self._keywords is None:
       return ("all",)
-    return self._keywords.find(messages[-1]["content"])
+    # All since the last answer: a client can divide its question into several
+    # messages, of any role. A system message at the start is the service's own.
+    said: list[str] = []
+    own = len(messages) > 1 and messages[0]["role"] == "system"
+    for message in messages[own:]:
+      said = [] if message["role"] == "assistant" else [
+          *said, message["content"]]
+    return self._keywords.find("\n".join(said))
 
   def _reviews(self, turns: Sequence[Turn]) -> Sequence[Review]:
     if not turns:
@@ -237,3 +240,38 @@ class RiskControl:
         self._cfg.failed == CLOSED if review.failed else bool(review.rules))
     text = self._cfg.message if retracted else turn.answer
     return Decision(retracted, text, hits, review)
+
+
+class Watch:
+  """Risk control of one answer that comes in pieces, see `RiskControl.begin`.
+
+  Only `end` may take long: it calls the reviewer.
+  """
+
+  def __init__(self, control: RiskControl, messages: Sequence[Message]):
+    self._control, self._messages, self._text = control, messages, ""
+    self._reviewed, self._open = bool(control._hits(messages)), True
+    if not self._reviewed:
+      control._count("turns")
+
+  def add(self, piece: str) -> str:
+    """Takes the next piece; returns the text that may be shown now."""
+    if not self._reviewed:
+      return piece
+    self._text += piece
+    return piece if self._control._cfg.stream == RETRACT else ""
+
+  def end(self) -> Part:
+    """Reviews the answer; returns what is shown after all pieces."""
+    self._open = False
+    if not self._reviewed:
+      return Part("")
+    decision = self._control.decide([Turn(self._messages, self._text)])[0]
+    shown = self._control._cfg.stream == RETRACT and not decision.retracted
+    return Part("" if shown else decision.text, decision.retracted)
+
+  def leave(self) -> None:
+    """Counts an answer that was shown but not reviewed; after `end`, none."""
+    if self._open and self._reviewed and self._control._cfg.stream == RETRACT:
+      self._control._count("abandoned")
+    self._open = False

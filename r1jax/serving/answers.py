@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-import anyio
 import numpy as np
-from starlette.concurrency import iterate_in_threadpool
+from anyio import CapacityLimiter, to_thread
 
 from r1jax.core.prompt import Message, ask
 from r1jax.data.text import templates
@@ -20,6 +20,7 @@ from r1jax.serving.requests import Refused, Request
 from r1jax.serving.text import Apart, Piece, Stopped
 
 FILTERED = "content_filter"  # risk control retracted the answer
+_REVIEWS = 64  # the most answers that are reviewed at once
 
 
 class Asked(NamedTuple):
@@ -75,6 +76,8 @@ class Answerer:
     self._template, self._most, self._control = template, most, control
     # The child process that renders templates takes one chat at a time.
     self._rendering = threading.Lock()
+    # Reviews may take long; they leave the other threads to new requests.
+    self._reviews = CapacityLimiter(_REVIEWS)
 
   def asked(self, request: Request) -> list[Asked]:
     """The prompts of a request; blocks while rendering: call it in a thread.
@@ -176,40 +179,29 @@ class Answerer:
     """Streams one choice."""
     apart = Apart() if request.messages is not None else None
 
-    def piece(text: str, last: bool) -> Piece:
+    def piece(text: str, last: bool = False) -> Piece:
       if apart is None:
         return Piece("", text)
       first, rest = apart.add(text), apart.end() if last else Piece()
       return Piece(first.thought + rest.thought, first.content + rest.content)
 
-    taken_back = False
-    async for text, back in self._controlled(choice):
-      if back:
-        # The notice is content, even if the answer was still in its thought.
-        taken_back = True
-        yield Part(number, Piece("", text), *choice.drawn(), replaces=True)
-      else:
-        yield Part(number, piece(text, False), *choice.drawn())
-    yield Part(number, Piece() if taken_back else piece("", True),
-               *choice.drawn(), FILTERED if taken_back else choice.finished)
-
-  async def _controlled(self, choice: _Choice
-                        ) -> AsyncIterator[tuple[str, bool]]:
-    """Streams (text, whether it replaces all earlier text)."""
-    texts = choice.texts(self._tokenizer)
-    if self._control is None:
-      async for text in texts:
-        yield text, False
-      return
-
-    def waiting() -> Iterator[str]:
-      # `RiskControl` works in a thread: its reviewer may take a while.
-      while (text := anyio.from_thread.run(_next, texts)) is not None:
-        yield text
-
-    async for part in iterate_in_threadpool(
-        self._control.stream(choice.asked.messages, waiting())):
-      yield part.text, part.retracts
+    watch = self._control and await to_thread.run_sync(
+        self._control.begin, choice.asked.messages)
+    try:
+      async for text in choice.texts(self._tokenizer):
+        yield Part(number, piece(watch.add(text) if watch else text),
+                   *choice.drawn())
+      last = watch and await to_thread.run_sync(
+          watch.end, limiter=self._reviews)
+    finally:
+      if watch:
+        watch.leave()
+    if last and last.retracts:
+      # The notice is content, even if the answer was still in its thought.
+      yield Part(number, Piece("", last.text), [], [], FILTERED, replaces=True)
+    else:
+      yield Part(number, piece(last.text if last else "", True), [], [],
+                 choice.finished)
 
 
 class _Choice:
@@ -226,7 +218,7 @@ class _Choice:
     self._told: asyncio.Queue[Told] = asyncio.Queue()
 
     def tell(told: Told) -> None:
-      if not loop.is_closed():
+      with contextlib.suppress(RuntimeError):  # the loop has been closed
         loop.call_soon_threadsafe(self._told.put_nowait, told)
 
     self.asked, self.finished, self._stops = asked, "", request.stops
@@ -243,21 +235,19 @@ class _Choice:
       told = await self._told.get()
       if told.error or told.finished == CANCELLED:
         raise RuntimeError(told.error or "the answer was cancelled")
-      self._tokens += told.tokens
-      self._logprobs += told.logprobs
-      yield text.add(told.tokens)
-      if text.met:
-        self.wish.cancelled, self.finished = True, STOP
-      elif told.finished:
-        self.finished = told.finished
-    yield text.end()
+      before = text.taken
+      new = text.add(told.tokens)
+      self._tokens += told.tokens[:text.taken - before]
+      self._logprobs += told.logprobs[:text.taken - before]
+      self.wish.cancelled |= text.met
+      self.finished = STOP if text.met else told.finished
+      yield new
+    last = text.end()
+    self.finished = STOP if text.met else self.finished
+    yield last
 
   def drawn(self) -> tuple[list[int], list[float]]:
     """Tokens sampled since the last call, and their log-probabilities."""
     drawn = self._tokens, self._logprobs
     self._tokens, self._logprobs = [], []
     return drawn
-
-
-async def _next(texts: AsyncIterator[str]) -> str | None:
-  return await anext(texts, None)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,7 +25,7 @@ from starlette.requests import Request as Http
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from r1jax.data.text.tokenizer import Tokenizer
+from r1jax.data.text.tokenizer import TextStream, Tokenizer
 from r1jax.rollout.serving import Full, Serving
 from r1jax.serving import requests
 from r1jax.serving.answers import Answerer, Part
@@ -83,7 +85,7 @@ class Server:
     async def guarded(http: Http) -> Response:
       try:
         if not free:
-          self._check_token(http)
+          self._admit(http)
         return await answer(http)
       except Refused as error:
         return _error(error)
@@ -97,10 +99,19 @@ class Server:
 
     return guarded
 
-  def _check_token(self, http: Http) -> None:
+  def _admit(self, http: Http) -> None:
+    if not self._limits.token:
+      host = http.headers.get("host", "")
+      if not local(re.sub(r":\d*$", "", host)):
+        # A page whose name was made to lead here would pass for our own in a
+        # browser, and could read the answers.
+        raise Refused(f"the header Host is {host[:80]!r}; without a token this"
+                      " server answers to localhost and 127.0.0.1 only; start"
+                      " it with --token", status=403, code="host_not_allowed")
+      return
     given = http.headers.get("authorization", "").encode("latin-1")  # as sent
     wanted = f"Bearer {self._limits.token}".encode()
-    if self._limits.token and not hmac.compare_digest(given, wanted):
+    if not hmac.compare_digest(given, wanted):
       raise Refused("send the server's token in the header Authorization:"
                     " Bearer ...", status=401, code="invalid_api_key")
 
@@ -144,8 +155,8 @@ class Server:
       raise Refused("logprobs are not available under risk control", "logprobs")
     prompts = await run_in_threadpool(self._answerer.asked, request)
     limit = self._answerer.limit(request, prompts)
-    reply = _Reply(request, self._tokenizer, sum(len(p.ids) for p in prompts)
-                   * request.n, self._name)
+    reply = _Reply(request, self._tokenizer, sum(len(p.ids) for p in prompts),
+                   self._name)
     parts = self._answerer.parts(request, prompts, limit)
     if request.stream:
       # Waiting for the first part here lets a full queue be an HTTP status.
@@ -179,6 +190,14 @@ class Server:
     return bytes(body)
 
 
+def local(host: str) -> bool:
+  """Whether a host, by name or address, is this machine for itself only."""
+  try:
+    return ipaddress.ip_address(host.strip("[]")).is_loopback
+  except ValueError:
+    return host.lower() == "localhost"
+
+
 class _Reply:
   """Formats the parts of choices as OpenAI's response objects."""
 
@@ -192,6 +211,7 @@ class _Reply:
     self._head = {
         "id": f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}",
         "object": streamed, "created": int(time.time()), "model": name}
+    self._texts: dict[int, TextStream] = {}  # of tokens, by choice
     self._offsets: dict[int, int] = {}
 
   async def whole(self, parts: AsyncIterator[Part], choices: int
@@ -261,10 +281,13 @@ class _Reply:
     self._tokens += len(part.tokens)
     if not self._request.logprobs:
       return []
-    texts = [self._tokenizer.decode([i]) for i in part.tokens]
+    # In context: a token alone may lose its space. One with which no character
+    # is complete has no text, and its bytes are not known.
+    stream = self._texts.setdefault(part.choice, TextStream(self._tokenizer))
+    texts = [stream.add([i]) for i in part.tokens]
     return [{"token": text, "logprob": value, "top_logprobs": [],
-             # Part of a character has no text, and its bytes are not known.
-             "bytes": None if _MARK in text else list(text.encode())}
+             "bytes": list(text.encode()) if text and _MARK not in text
+                      else None}
             for text, value in zip(texts, part.logprobs, strict=True)]
 
   def _logprobs(self, drawn: Sequence[dict[str, Any]], choice: int
@@ -342,4 +365,5 @@ def _object(error: Refused) -> dict[str, Any]:
 
 
 def _event(value: dict[str, Any]) -> str:
-  return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+  # ASCII: some clients divide lines at U+0085 and U+2028 too.
+  return f"data: {json.dumps(value)}\n\n"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from r1jax.core.thoughts import CLOSE, OPEN
@@ -11,10 +11,12 @@ from r1jax.data.text.tokenizer import TextStream, Tokenizer
 
 
 class Stopped:
-  """Incremental text of an answer; it ends before the first stop text.
+  """Incremental text of an answer; it ends before the first stop text,
+  the one that is complete after the fewest ids.
 
   Attributes:
     met: whether a stop text was reached.
+    taken: ids up to there; those after it are not part of the answer.
   """
 
   def __init__(self, tokenizer: Tokenizer, tail: str, stops: Sequence[str]):
@@ -27,16 +29,24 @@ class Stopped:
     """
     self._ends = tokenizer.eos_ids
     self._text, self._stops, self.met = TextStream(tokenizer), stops, False
-    self._held = ""
+    self._held, self.taken = "", 0
     self._tail = tail
 
-  def add(self, ids: Iterable[int]) -> str:
+  def add(self, ids: Sequence[int]) -> str:
     """Takes new ids and returns the text that is now certain; may be empty.
 
     An end that could be the beginning of a stop is held back.
     """
-    return self._passed(
-        self._text.add(i for i in ids if i not in self._ends))
+    # One by one if there are stops: a chunk may go on after one.
+    step, text = 1 if self._stops else max(len(ids), 1), ""
+    for first in range(0, len(ids), step):
+      some = ids[first:first + step]
+      text += self._passed(
+          self._text.add(i for i in some if i not in self._ends))
+      self.taken += len(some)
+      if self.met:
+        break
+    return text
 
   def end(self) -> str:
     """Returns the text that was held back; no ids follow."""

@@ -12,8 +12,8 @@ main = serve.main
 
 def _follow(line, **options):
   print(line, **options)
-  host, port = re.search(r"http://([\d.]+):(\d+)", line).groups()
-  socket.create_connection((host, port), timeout=10).close()
+  for host, port in re.findall(r"http://([\d.]+):(\d+)", line):
+    socket.create_connection((host, port), timeout=10).close()
 
 
 serve.print = _follow

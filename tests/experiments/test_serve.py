@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 import urllib.request
 
 import pytest
@@ -32,6 +33,27 @@ def test_it_listens_before_it_says_so(model_file):
   assert "is served at http://127.0.0.1:" in succeeds(call)
 
 
+def test_a_model_that_fails_before_it_is_asked_says_why(monkeypatch):
+  pytest.importorskip("openai")
+  from experiments import serve
+  from tests.serving import served
+  model, params, bias, tokenizer = served.tiny()
+  service = serve.Serving(model, params, bias, tokenizer.eos_ids, max_rows=2,
+                          max_waiting=0, context=64)
+
+  def fail(*args):
+    raise ValueError("lost")
+
+  monkeypatch.setattr(service._programs, "prefill", fail)
+  monkeypatch.setattr(service, "_compile", lambda: None)
+  address = types.SimpleNamespace(
+      getsockname=lambda: ("127.0.0.1", 1), listen=lambda: None)
+  serve._serve(types.SimpleNamespace(
+      config=types.SimpleNamespace(bind_socket=lambda: address),
+      run=lambda sockets: None), service, "m")
+  assert str(service.failure) == "lost"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_answers_until_a_signal(model_file, number):
   alone = {k: v for k, v in os.environ.items() if k != "PJRT_NPROC"}
@@ -41,12 +63,12 @@ def test_it_answers_until_a_signal(model_file, number):
       env=alone | {"XLA_FLAGS": processes.xla_flags()}, text=True,
       stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
     try:
-      line = server.stdout.readline()
-      url, = re.findall(r"http://127\.0\.0\.1:\d+\S+(?=;)", line)
+      line = next(line for line in server.stdout if "http" in line)
+      url, = re.findall(r"http:\S+", line)
       body = {"model": "tiny", "max_tokens": 3,
               "messages": [{"role": "user", "content": "2 + 2?"}]}
       with urllib.request.urlopen(urllib.request.Request(
-          url, json.dumps(body).encode(),
+          f"{url}/chat/completions", json.dumps(body).encode(),
           {"Content-Type": "application/json"})) as reply:
         assert json.load(reply)["usage"]["completion_tokens"] <= 3
       server.send_signal(number)

@@ -16,7 +16,15 @@ from r1jax.models.model import build
 from r1jax.rollout import serving as serving_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
-from r1jax.rollout.serving import CANCELLED, LENGTH, STOP, Full, Serving, Wish
+from r1jax.rollout.serving import (
+    CANCELLED,
+    LENGTH,
+    STOP,
+    Ended,
+    Full,
+    Serving,
+    Wish,
+)
 
 LOGP = dict(rtol=0, atol=1e-5)  # float32, as between sampler and trainer
 EOS = frozenset({2, 3, 40})
@@ -189,7 +197,7 @@ def test_a_failure_is_told_to_all(monkeypatch, case):
     serving.work()
   assert all(h.told.error for _, h in wishes)
   assert isinstance(serving.failure, RuntimeError)
-  with pytest.raises(Full, match="has ended"):
+  with pytest.raises(Ended, match="has ended"):
     serving.ask([wish()[0]])
 
 

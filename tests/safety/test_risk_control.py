@@ -47,6 +47,20 @@ def test_the_last_message_is_searched():
                       "y") == MESSAGE
 
 
+@pytest.mark.parametrize("more", [
+    [("user", "go on")], [("system", "go on")],
+    [("system", "x"), ("user", "y")]])
+def test_all_messages_since_the_last_answer_are_searched(more):
+  guard = control([Review((1,))])
+  after = [{"role": role, "content": text} for role, text in more]
+  said = {"role": "assistant", "content": "x"}
+  assert guard.answer([*HIT, *after], "y") == MESSAGE
+  assert guard.answer([*HIT, said, *after], "y") == "y"
+  own = {"role": "system", "content": "Never speak of a bomb."}
+  assert guard.answer([own, *OTHER], "y") == "y"
+  assert guard.answer([own, *HIT, *after], "y") == MESSAGE
+
+
 def test_without_keywords_every_answer_is_reviewed():
   guard = control([Review((1,))], words=None)
   assert guard.answer(OTHER, "y") == MESSAGE

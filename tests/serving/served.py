@@ -7,7 +7,6 @@ import threading
 
 import jax
 import openai
-import uvicorn
 
 from r1jax.data.text.tokenizer import SentencePieceTokenizer
 from r1jax.models import presets
@@ -15,7 +14,7 @@ from r1jax.models.model import build
 from r1jax.rollout.serving import Serving
 from r1jax.serving.answers import Answerer
 from r1jax.serving.app import Limits, Server
-from r1jax.serving.connection import Connection
+from r1jax.serving.connection import Listener
 from r1jax.stages import weights
 
 CONTEXT = 128
@@ -34,20 +33,24 @@ def tiny():
 
 @contextlib.contextmanager
 def served(case, limits=None, control=None, waiting=40, template="plain",
-           **serving):
-  """(the service, a client of its server)."""
+           kept=0, **serving):
+  """(the service, a client of its server).
+
+  The system keeps `kept` bytes that a client has not read; 0: as it likes.
+  """
   limits = limits or Limits(BODY)
   model, params, bias, tokenizer = case
   service = Serving(model, params, bias, tokenizer.eos_ids,
                     vocab=tokenizer.vocab_size, **dict(
                         max_rows=4, max_waiting=waiting, context=CONTEXT)
                     | serving)
-  server = uvicorn.Server(uvicorn.Config(
+  server = Listener(
       Server("m", service, Answerer(
           service, tokenizer, template, control=control), tokenizer,
-          limits).app, log_level="error", timeout_graceful_shutdown=1,
-      http=Connection))
+          limits).app, service.close)
   listening = socket.socket()
+  if kept:
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, kept)
   listening.bind(("127.0.0.1", 0))
   threads = [threading.Thread(target=service.work, daemon=True),
              threading.Thread(target=server.run, daemon=True,

@@ -64,6 +64,8 @@ def test_the_official_client_reads_what_the_engine_draws(case, shared):
       atol=1e-5)
   counts = [len(c.logprobs.content) for c in reply.choices]
   assert reply.usage.completion_tokens == sum(counts)
+  assert reply.usage.prompt_tokens == client.chat.completions.create(
+      model="m", messages=Q, max_tokens=1).usage.prompt_tokens
   assert client.models.list().data[0].id == "m"
   assert client.models.retrieve("m").owned_by == "r1jax"
 
@@ -94,13 +96,17 @@ def test_completions_and_stops(case, shared):
   stop = wanted[4:6]
   ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
   for form in ([prompt, prompt], ids):
-    choice = client.completions.create(
-        model="m", prompt=form, seed=3, max_tokens=NEW, stop=stop, logprobs=0
-    ).choices[-1]
+    reply = client.completions.create(
+        model="m", prompt=form, seed=3, max_tokens=NEW, stop=stop, logprobs=0)
+    choice = reply.choices[-1]
     assert choice.text == wanted[:wanted.index(stop)]
     assert choice.finish_reason == "stop"
-    assert choice.logprobs.text_offset[:2] == [
-        0, len(choice.logprobs.tokens[0])]
+    tokens = choice.logprobs.tokens
+    assert choice.logprobs.text_offset == [
+        len("".join(tokens[:n])) for n in range(len(tokens))]
+    # Up to the stop, however many were sampled at once.
+    assert stop in "".join(tokens) and stop not in "".join(tokens[:-1])
+    assert reply.usage.completion_tokens == len(tokens) * len(reply.choices)
 
 
 def test_many_at_once_share_the_rows(case, shared):
@@ -141,7 +147,7 @@ def test_a_client_that_leaves_frees_its_rows(case, stream):
     host, port = client.base_url.host, client.base_url.port
     with socket.create_connection((host, port)) as connection:
       connection.sendall(
-          b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
+          b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
           b"Content-Type: application/json\r\nContent-Length: "
           + str(len(body)).encode() + b"\r\n\r\n" + body)
       wait_for(lambda: service.live or service.waiting)
@@ -244,6 +250,8 @@ def test_when_the_model_fails_clients_are_told(case, monkeypatch):
     monkeypatch.setattr(service._programs, "decode", fail)
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
     with pytest.raises(openai.InternalServerError, match="the model failed"):
+      client.chat.completions.create(model="m", messages=Q, max_tokens=2)
+    with pytest.raises(openai.InternalServerError, match="has ended"):
       client.chat.completions.create(model="m", messages=Q, max_tokens=2)
     with pytest.raises(urllib.error.HTTPError):
       urllib.request.urlopen(str(client.base_url).replace("/v1/", "/health"))

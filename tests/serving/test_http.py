@@ -172,14 +172,15 @@ def test_a_slow_body_is_given_up(shared, monkeypatch):
   url = shared[1].base_url
   with socket.create_connection((url.host, url.port)) as connection:
     connection.sendall(
-        f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\n"
         f"Content-Length: 500\r\n\r\n{{".encode())
     reply = http.client.HTTPResponse(connection)
     reply.begin()
     assert reply.status == 408 and "did not arrive" in reply.read().decode()
 
 
-GET = b"GET /health HTTP/1.1\r\nHost: a\r\n"
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET ", GET, GET + b"\r\n",
@@ -232,7 +233,8 @@ def leave(client, body):
   with socket.create_connection(
       (client.base_url.host, client.base_url.port)) as connection:
     connection.sendall(
-        f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
     yield
   yield

@@ -83,3 +83,13 @@ def test_a_stop_is_found_in_characters_of_several_tokens(stops, kept, seed):
     assert kept.startswith(shown)
     ids = ids[count:]
   assert shown + text.end() == kept and text.met == (kept != "日本のé 👩")
+
+
+@pytest.mark.parametrize("size", range(1, 7))
+def test_the_chunks_decide_neither_which_stop_is_met_nor_what_counts(size):
+  """The stop that is complete first; nothing after it."""
+  text, shown, ids = Stopped(Letters(), "", ("abcd", "bc")), "", "abcdef"
+  while ids and not text.met:
+    shown += text.add([*map(ord, ids[:size])])
+    ids = ids[size:]
+  assert shown + text.end() == "a" and text.met and text.taken == 3
