@@ -49,8 +49,8 @@ BODY = flags.DEFINE_integer(
     "max_body", 1 << 20, "The most bytes of a request.", lower_bound=1)
 SPECULATE = flags.DEFINE_integer(
     "speculate", 0, "Speculative decoding: the multi-token prediction module"
-    " drafts so many tokens at a time and the model verifies them; 0: none. In"
-    " float32 answers are the same.", lower_bound=0)
+    " drafts so many tokens at a time and the model verifies them; 0: none."
+    " Answers are the same up to rounding.", lower_bound=0)
 
 
 def main() -> None:

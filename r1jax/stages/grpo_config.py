@@ -41,7 +41,7 @@ class GrpoConfig:
   # It changes no sample, unless rollout_deadline is set.
   max_rows: int = 0
   # Speculative decoding of rollouts: the MTP module drafts so many tokens at a
-  # time and the policy verifies them; 0: none. In float32 it changes no sample.
+  # time and the policy verifies them; 0: none. Samples change by rounding only.
   speculate: int = 0
   # When a question's unfinished samples are truncated, counted from the start
   # of its first one: 2000 are the tokens that a row can decode until then, 30s
