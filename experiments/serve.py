@@ -35,7 +35,9 @@ TOKEN = flags.DEFINE_string(
     "token", "", "Token that clients must send (Authorization: Bearer TOKEN);"
     " default: the environment variable R1JAX_TOKEN.")
 ROWS = flags.DEFINE_integer(
-    "max_rows", 32, "The most completions decoded at once.", lower_bound=1)
+    "max_rows", 0, "The most completions decoded at once; 0: 32, or as many as"
+    " fit into the devices' free memory with --context tokens each.",
+    lower_bound=0)
 WAITING = flags.DEFINE_integer(
     "max_waiting", 256, "The most completions waiting for a row; requests for"
     " more get status 429.", lower_bound=0)

@@ -22,6 +22,7 @@ import numpy as np
 
 from r1jax.core.config import check
 from r1jax.models.model import Model, Params
+from r1jax.rollout import room
 from r1jax.rollout.programs import Drawn, Fill, Programs, Rows
 from r1jax.rollout.prompts import pack
 from r1jax.rollout.sampling import SamplingConfig
@@ -32,6 +33,7 @@ from r1jax.sharding import rules
 CHUNK = 8
 FIRST_SLOTS = 128  # of the KV cache at first; doubled for longer live rows
 PROMPT_BUCKET = 64  # prompts are padded to this times a power of two
+MOST = 32  # rows, unless another number is asked for
 PACKED = 512  # the most tokens of a lane's prompts that are prefilled together
 STOP, LENGTH, CANCELLED = "stop", "length", "cancelled"
 
@@ -110,8 +112,8 @@ class Serving:
   """
 
   def __init__(self, model: Model, params: Params, bias_LE: jax.Array,
-               eos_ids: frozenset[int], *, max_rows: int, max_waiting: int,
-               context: int, vocab: int = 0, speculate: int = 0,
+               eos_ids: frozenset[int], *, max_waiting: int, context: int,
+               max_rows: int = 0, vocab: int = 0, speculate: int = 0,
                mesh: jax.sharding.Mesh | None = None):
     """Checks the settings; nothing is compiled yet.
 
@@ -120,39 +122,49 @@ class Serving:
       params: its parameters in the decode layout (`Model.unstack`).
       bias_LE: its router bias.
       eos_ids: a completion ends with the first of these.
-      max_rows: the most completions decoded at once.
-      max_waiting: the most completions in the queue beside them.
+      max_waiting: the most completions that wait for a row.
       context: the most tokens of a prompt with its completion.
+      max_rows: the most completions decoded at once; 0 for MOST, or as many as
+        fit into the devices' free memory if all are as long as `context`.
       vocab: only ids below this are sampled; 0 for all.
       speculate: tokens that the multi-token prediction module drafts, see
         `Engine`.
       mesh: rows are split over its batch axes; None for one device.
 
     Raises:
-      ValueError: the rows do not divide over the mesh, the context is longer
-        than the model's, `speculate` is out of range, or the model has no
-        module that can draft.
+      ValueError: the rows do not divide over the mesh or do not fit into the
+        devices' memory, the context is longer than the model's, `speculate` is
+        out of range, or the model has no module that can draft.
     """
     model.cfg.check_length(context, f"context={context}")
     lanes = 1 if mesh is None else rules.batch_shards(mesh, "decode")
-    check(max_rows > 0 and max_rows % lanes == 0, f"max_rows={max_rows} must be"
-          f" a positive multiple of {lanes}, the parts that devices split rows"
-          " into")
+    check(max_rows >= 0 and max_rows % lanes == 0, f"max_rows={max_rows} must"
+          f" be a multiple of {lanes}, the parts that devices split rows into;"
+          " 0 is for as many as fit")
     check(max_waiting >= 0, f"max_waiting={max_waiting} must not be negative")
     self.failure: BaseException | None = None
     self.context, self._mesh, self._max_waiting = context, mesh, max_waiting
     platform = (jax.default_backend() if mesh is None
                 else mesh.devices.flat[0].platform)
+    model = dataclasses.replace(model, layout="decode")
     self._programs = Programs(
-        dataclasses.replace(model, layout="decode"),
-        SamplingConfig(vocab=vocab), np.array(sorted(eos_ids), np.int32), lanes,
-        depth=speculate, platform=platform)
+        model, SamplingConfig(vocab=vocab), np.array(sorted(eos_ids), np.int32),
+        lanes, depth=speculate, platform=platform)
     self._ahead = self._programs.ahead
     self._packed = PACKED * self._programs.packs
     self._weights = params, bias_LE
     self._rows: Any = None
     self._slots = 0
-    self._lanes, self._most = lanes, max_rows // lanes
+    # Else the first completions that are long would end the service.
+    fit = room.rows_each(
+        model, self._programs, lanes, mesh, params, bias_LE, PROMPT_BUCKET,
+        context + self._ahead, False)
+    check(fit is None or max_rows <= fit * lanes, f"max_rows={max_rows}"
+          f" completions of context={context} tokens do not fit into the"
+          f" devices' free memory, {(fit or 0) * lanes} may: lower one of the"
+          " two")
+    self._lanes, self._most = lanes, max_rows // lanes or min(
+        max(1, MOST // lanes), fit or MOST)
     self._sizes = sizes(platform, self._most)
     rows = self._sizes[0] * lanes
     self._held: list[Wish | None] = [None] * rows

@@ -13,6 +13,7 @@ import pytest
 
 from r1jax.models import presets
 from r1jax.models.model import build
+from r1jax.rollout import room
 from r1jax.rollout import serving as serving_lib
 from r1jax.rollout.engine import Engine
 from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
@@ -201,6 +202,32 @@ def test_a_failure_is_told_to_all(monkeypatch, case):
     serving.ask([wish()[0]])
 
 
+@pytest.mark.parametrize("context", [64, 128])
+def test_rows_fit_into_the_devices_memory(monkeypatch, case, context):
+  """Twice the context is half as many rows; a CPU does not tell its memory."""
+  model, params, bias, _ = case
+
+  def made(**changes):
+    return Serving(model, params, bias, EOS, **dict(
+        max_waiting=5, context=context) | changes)
+
+  assert made().capacity == serving_lib.MOST + 5
+  cache = jax.tree.leaves(jax.eval_shape(
+      made()._programs.prefill, params, bias, np.zeros((1, 64), np.int32),
+      np.ones(1, np.int32))[0])
+  slot = sum(x.size * x.dtype.itemsize for x in cache) / 64
+  row = slot * context * (1 + 1 / model.cfg.n_layers) + (
+      12 * model.cfg.vocab_size)
+  monkeypatch.setattr(room, "_free", lambda mesh: 6.5 * row / room.ROOM)
+  assert made().capacity == 6 + 5
+  assert made(max_rows=6).capacity == 6 + 5
+  with pytest.raises(ValueError, match=f"max_rows=7 completions of"
+                     f" context={context} tokens do not fit.* 6 may"):
+    made(max_rows=7)
+  monkeypatch.setattr(room, "_free", lambda mesh: 0.0)
+  assert made().capacity == 1 + 5
+
+
 @pytest.mark.parametrize("platform, most, sizes", [
     ("cpu", 32, [1, 4, 8, 16, 32]), ("cpu", 20, [1, 4, 8, 16, 20]),
     ("cpu", 1, [1]), ("tpu", 100, [8, 32, 100]), ("gpu", 4, [4])])
@@ -220,8 +247,8 @@ def test_a_batch_has_as_many_rows_as_are_wanted(case):
 
 def test_a_bad_size_names_the_remedy(case):
   model, params, bias, _ = case
-  with pytest.raises(ValueError, match="max_rows=0"):
-    Serving(model, params, bias, EOS, max_rows=0, max_waiting=0, context=64)
+  with pytest.raises(ValueError, match="max_rows=-1"):
+    Serving(model, params, bias, EOS, max_rows=-1, max_waiting=0, context=64)
   with pytest.raises(ValueError, match="context=100000"):
     Serving(model, params, bias, EOS, max_rows=1, max_waiting=0,
             context=100_000)
