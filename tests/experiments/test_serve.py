@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import types
 import urllib.request
 
 import pytest
@@ -33,25 +32,10 @@ def test_it_listens_before_it_says_so(model_file):
   assert "is served at http://127.0.0.1:" in succeeds(call)
 
 
-def test_a_model_that_fails_before_it_is_asked_says_why(monkeypatch):
-  pytest.importorskip("openai")
-  from experiments import serve
-  from tests.serving import served
-  model, params, bias, tokenizer = served.tiny()
-  service = serve.Serving(model, params, bias, tokenizer.eos_ids, max_rows=2,
-                          max_waiting=0, context=64)
-
-  def fail(*args):
-    raise ValueError("lost")
-
-  monkeypatch.setattr(service._programs, "prefill", fail)
-  monkeypatch.setattr(service, "_compile", lambda: None)
-  address = types.SimpleNamespace(
-      getsockname=lambda: ("127.0.0.1", 1), listen=lambda: None)
-  serve._serve(types.SimpleNamespace(
-      config=types.SimpleNamespace(bind_socket=lambda: address),
-      run=lambda sockets: None), service, "m")
-  assert str(service.failure) == "lost"
+def test_a_model_that_fails_before_it_is_asked_says_why(model_file):
+  (call,) = calls("tests.experiments.lost", [
+      f"--init=file:{model_file}", "--port=0", "--context=64", "--max_rows=2"])
+  fails(call, "the model is lost")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
