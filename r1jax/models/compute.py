@@ -28,7 +28,8 @@ class Compute:
     remat: what the backward pass recomputes: `none`, `dots` (all but matrix
       products without batch axes), `full` (whole layers).
     experts: implementation of the routed experts: `auto`, `gmm` (TPU kernel),
-      `ragged` (jax.lax.ragged_dot), `blocks`, `dense`.
+      `ragged` (jax.lax.ragged_dot), `blocks`, `dense`. `auto` decodes on a CPU
+      by a form without gradients, see `ops/experts.py`.
     exchange: how tokens reach experts on other devices: `auto`, `gather`
       (all-gather), `ragged` (ragged all-to-all).
     attention: implementation of attention in training, and in prefill except
