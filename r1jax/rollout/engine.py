@@ -165,8 +165,8 @@ class Engine:
     """
     total = questions * samples
     rows, each = self.rows_each(total, room), total / self._own_lanes
-    # A lane may begin in the middle of a question; and when one of them needs
-    # its next prompt all read, the others in the middle of a question.
+    # A lane may begin in the middle of a question. And all lanes read when one
+    # of them needs its next prompt, while others are in the middle of theirs.
     within = each % samples > 0 or (self.lanes > 1 and rows < each)
     count = -(-rows // samples) + within
     return max(1, min(count, questions, PREFILL // length))

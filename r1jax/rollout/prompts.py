@@ -125,7 +125,8 @@ class Prompts:
       if not processes.largest(int(missing_S.any()))[0]:
         return
     if self.kept_SK is not None:
-      # What another lane waits for is read for all: this one has its question.
+      # All lanes read when one needs a prompt. A lane whose present question is
+      # kept reads the next one.
       next_S = next_S + (next_S[:, None] == self.kept_SK).any(1)
     # The old cache is freed first.
     self.cache, self.begin_S = None, np.maximum(next_S, 0)

@@ -45,8 +45,8 @@ class GrpoConfig:
   speculate: int = 0
   # When a question's unfinished samples are truncated, counted from the start
   # of its first one: 2000 are the tokens that a row can decode until then, 30s
-  # are seconds, without those of compiling. The fewer max_rows, the more are
-  # truncated; with seconds it also depends on the machine's speed, so that a
+  # are seconds, in which compiling does not count. The fewer max_rows, the more
+  # are truncated; with seconds it also depends on the machine's speed: such a
   # run cannot be reproduced. 0: no deadline.
   rollout_deadline: str = "0"
   # Use the experts that the sampler's router chose in the update.
