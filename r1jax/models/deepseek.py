@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ from r1jax.ops import experts as experts_ops
 from r1jax.ops.linear import HIGHEST, Products, is_adapted, linear
 from r1jax.ops.norms import rms_norm
 from r1jax.sharding.mesh import Place
-from r1jax.sharding.rules import LAYOUTS, constrain
+from r1jax.sharding.rules import constrain
 
 # eps of the latents' norms: DeepSeek's code and transformers use this constant
 # there, whatever the config's eps for the other norms is.
@@ -147,9 +146,7 @@ class Mla(nn.Module):
     cache_BSX = slot.put(cache_BSX, new_BTX, 1)
     out = mla.absorbed(
         q_nope, q_rope, cache_BSX, self.up, slot.index_B + 1, 1.0,
-        self.compute.products, block=slot.block, longest=slot.longest,
-        ways=math.prod(self.place.axes.get(axis, 1) for axis in
-                       LAYOUTS[self.place.layout]["act_batch"]),
+        self.compute.products, block=slot.block, place=self.place,
         shared=slot.shared)
     return self._linear(out, self.w_o, 2), cache_BSX
 

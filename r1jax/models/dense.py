@@ -90,7 +90,7 @@ class Gqa(nn.Module):
     keys, values = slot.put(cache[0], k, 3), slot.put(cache[1], v, 2)
     out = attention.gqa_decode(
         q, keys, values, slot.index_B + 1, 1.0, self.compute.products,
-        block=slot.block, longest=slot.longest, shared=slot.shared)
+        block=slot.block, place=self.place, shared=slot.shared)
     return self._affine(out, *self.o, 2), (keys, values)
 
   def _affine(self, x, w, b, contracted=1):

@@ -287,8 +287,8 @@ class Model:
     return layer | {"attn": deepseek.joined(layer["attn"], run)}
 
   def decode(self, params: Params, bias_LE: jax.Array, tokens_B: jax.Array,
-             positions_B: jax.Array, cache: Any,
-             longest: jax.Array | None = None) -> tuple[jax.Array, Any, Any]:
+             positions_B: jax.Array, cache: Any
+             ) -> tuple[jax.Array, Any, Any]:
     """One decode step: reads one token per row and adds it to the cache.
 
     The token at position i takes slot i and attends to slots 0 to i. Layers are
@@ -300,19 +300,16 @@ class Model:
       tokens_B: int32.
       positions_B: int32 position of each row's token in its sequence.
       cache: from `prefill` or `grow`, with a slot for every position.
-      longest: int32 scalar, one more than the largest position of a row of
-        interest; results of other rows may be meaningless. None if all rows
-        are of interest.
 
     Returns:
       (hidden_BD, cache, experts_BLA or None).
     """
     hidden_BTD, cache, experts = self.read(
-        params, bias_LE, tokens_B[:, None], positions_B, cache, longest)
+        params, bias_LE, tokens_B[:, None], positions_B, cache)
     return hidden_BTD[:, 0], cache, None if experts is None else experts[:, 0]
 
   def read(self, params: Params, bias_LE: jax.Array, tokens_BT: jax.Array,
-           positions_B: jax.Array, cache: Any, longest: jax.Array | None = None,
+           positions_B: jax.Array, cache: Any,
            shared: Shared | None = None) -> tuple[jax.Array, Any, Any]:
     """Like `decode`, for T consecutive tokens per row.
 
@@ -322,8 +319,6 @@ class Model:
       positions_B: int32 position of each row's first token.
       cache: with a slot for every token. The MTP module's cache, if it has
         one behind the model's layers, is returned unchanged (see `propose`).
-      longest: int32 scalar, one more than the largest slot of a token of
-        interest.
       shared: prompts beside the cache. Of a row of which they hold n positions
         the cache holds the positions from n on: position i is in slot i - n.
 
@@ -331,7 +326,7 @@ class Model:
       (hidden_BTD, cache, experts_BTLA or None).
     """
     decoder = self._decoder()
-    at = self._slot(decoder, positions_B, tokens_BT.shape[1], longest, shared)
+    at = self._slot(decoder, positions_B, tokens_BT.shape[1], shared)
     x_BTD = decoder.apply({"params": params}, tokens_BT, method="lookup")
     new_cache, experts, local_L = [], [], self.cfg.local_layers()
     for block, stack, biases in self._stacks(params, bias_LE, decoder.place):
@@ -351,7 +346,7 @@ class Model:
 
   def propose(self, params: Params, bias_LE: jax.Array, hidden_BTD: jax.Array,
               next_tokens_BT: jax.Array, positions_B: jax.Array, cache: Any,
-              longest: jax.Array | None = None, shared: Shared | None = None
+              shared: Shared | None = None
               ) -> tuple[jax.Array, Any]:
     """Multi-token prediction with a cache, to draft tokens.
 
@@ -362,30 +357,26 @@ class Model:
       positions_B: int32 position of each row's first token.
       cache: of the MTP module: the last layer of what `prefill` returns with
         `drafts`.
-      longest, shared: as for `read`.
+      shared: as for `read`.
 
     Returns:
       (states [B, T, D] that through `head` predict the token after
       `next_tokens_BT`, cache).
     """
     decoder = self._decoder()
-    at = self._slot(
-        decoder, positions_B, next_tokens_BT.shape[1], longest, shared)
+    at = self._slot(decoder, positions_B, next_tokens_BT.shape[1], shared)
     return decoder.apply(
         {"params": params}, hidden_BTD, next_tokens_BT, bias_LE, cache,
         at.of(None, -1), method="propose")
 
-  def _slot(self, decoder, positions_B, tokens: int, longest, shared
-            ) -> layers.Slot:
+  def _slot(self, decoder, positions_B, tokens: int, shared) -> layers.Slot:
     positions_BT = positions_B[:, None] + jnp.arange(tokens)[None]
     cos, sin = rope.angles(
         positions_BT, self.cfg.rope_frequencies(), self.cfg.rope_scale)
     index_B = positions_B
     if shared is not None:
       index_B = positions_B - shared.held_B
-    if longest is None:
-      longest = jnp.max(index_B) + tokens
-    return layers.Slot(cos, sin, index_B, longest,
+    return layers.Slot(cos, sin, index_B,
                        attention.decode_block(decoder.place.backend, tokens),
                        transformer.local_angles(self.cfg, positions_BT), shared)
 

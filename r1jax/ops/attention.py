@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from r1jax.ops import shared_prompts
 from r1jax.ops.linear import precise
+from r1jax.sharding import rules
+from r1jax.sharding.mesh import Place
 
 Precision = jax.lax.Precision | None
 
@@ -160,7 +164,7 @@ attend.defvjp(_attend, _attend_backward)
 def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
                lengths_B: jax.Array, scale: float,
                precision: Precision = None, *, block: int = 0,
-               longest: jax.Array | None = None,
+               place: Place | None = None,
                shared: shared_prompts.Shared | None = None) -> jax.Array:
   """Attention of a few consecutive tokens per row to the KV cache.
 
@@ -175,9 +179,7 @@ def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
     scale: of the softmax.
     precision: of the products, see `linear.precise`.
     block: slots read at a time, see `decode_block`.
-    longest: int32 scalar, the most slots that any row of interest attends to;
-      rows that would need more get meaningless results. None for the largest
-      length.
+    place: where the model runs; None: on one device.
     shared: prompts, of this layer, which the tokens attend to as well.
 
   Returns:
@@ -190,28 +192,53 @@ def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
   q = q_BTNH.reshape(b, t, k_heads, n // k_heads, h).swapaxes(1, 2).reshape(
       b, k_heads, -1, h)
 
-  def read(start, size):
-    return (jax.lax.dynamic_slice_in_dim(k_BKHS, start, size, 3),
-            jax.lax.dynamic_slice_in_dim(v_BKSH, start, size, 2))
+  def over_rows(q, k_BKHS, v_BKSH, lengths_B, shared):
+    def read(start, size):
+      return (jax.lax.dynamic_slice_in_dim(k_BKHS, start, size, 3),
+              jax.lax.dynamic_slice_in_dim(v_BKSH, start, size, 2))
 
-  begun = None
-  if shared is not None:
-    # Queries of several rows that share a key head are one matrix, too.
-    begun = shared_prompts.over_prompts(
-        shared, q, 1, (3, 2),
-        lambda q, part: scale * einsum("kbgh,khs->kbgs", q, part[0]),
+    begun = None
+    if shared is not None:
+      # Queries of several rows that share a key head are one matrix, too.
+      begun = shared_prompts.over_prompts(
+          shared, q, 1, (3, 2),
+          lambda q, part: scale * einsum("kbgh,khs->kbgs", q, part[0]),
+          lambda probs, part: einsum(
+              "kbgs,ksh->kbgh", probs.astype(v_BKSH.dtype), part[1]),
+          v_BKSH.shape[3], block)
+    return over_slots(
+        read, (k_BKHS, v_BKSH),
+        lambda part: scale * einsum("bkgh,bkhs->bkgs", q, part[0]),
         lambda probs, part: einsum(
-            "kbgs,ksh->kbgh", probs.astype(v_BKSH.dtype), part[1]),
-        v_BKSH.shape[3], block)
-  mixed = over_slots(
-      read, (k_BKHS, v_BKSH),
-      lambda part: scale * einsum("bkgh,bkhs->bkgs", q, part[0]),
-      lambda probs, part: einsum(
-          "bkgs,bksh->bkgh", probs.astype(v_BKSH.dtype), part[1]),
-      each_token(lengths_B, t, n // k_heads)[:, None], slots, block, longest,
-      (*q.shape[:-1], v_BKSH.shape[3]), begun)
+            "bkgs,bksh->bkgh", probs.astype(v_BKSH.dtype), part[1]),
+        each_token(lengths_B, t, n // k_heads)[:, None], slots, block,
+        jnp.max(lengths_B) + t - 1, (*q.shape[:-1], v_BKSH.shape[3]), begun)
+
+  mixed = by_shard(place, over_rows, q, k_BKHS, v_BKSH, lengths_B, shared)
   return mixed.astype(v_BKSH.dtype).reshape(
       b, k_heads, t, n // k_heads, -1).swapaxes(1, 2).reshape(b, t, n, -1)
+
+
+def by_shard(place: Place | None, f: Callable[..., Any], *rows: Any) -> Any:
+  """f(*rows), where a mesh splits rows by every shard for its own.
+
+  So a loop in `f` takes as many turns as the shard's own rows need. Mesh axes
+  that do not split rows are left to the compiler.
+
+  Args:
+    place: where the model runs; None: on one device.
+    f: takes and returns trees like `rows`.
+    *rows: trees of arrays whose leading axis is rows, or lanes of rows.
+  """
+  count = math.gcd(*(x.shape[0] for x in jax.tree.leaves(rows)))
+  split = place and rules.fitted(
+      ("act_batch",), (count,), place.axes, place.layout)[0]
+  names = (split,) if isinstance(split, str) else split or ()
+  if math.prod(place.axes[name] for name in names) == 1:
+    return f(*rows)
+  return jax.shard_map(
+      f, axis_names=set(names), in_specs=PartitionSpec(names),
+      out_specs=PartitionSpec(names), check_vma=False)(*rows)
 
 
 def each_token(lengths_B: jax.Array, tokens: int, heads: int) -> jax.Array:
@@ -248,7 +275,7 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
                score: Callable[[Any], jax.Array],
                mix: Callable[[jax.Array, Any], jax.Array],
                lengths: jax.Array, slots: int, block: int,
-               longest: jax.Array | None, shape: tuple[int, ...],
+               longest: jax.Array, shape: tuple[int, ...],
                begun: shared_prompts.Softmax | None = None) -> jax.Array:
   """Softmax attention over the slots of a cache, block by block.
 
@@ -265,7 +292,8 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
       to; broadcast to `shape` without its last axis.
     slots: number of slots of the cache.
     block: slots read at a time; 0 reads `whole`.
-    longest: see `gqa_decode`.
+    longest: int32 scalar, the largest of `lengths`, which heads that are split
+      over devices need not agree on.
     shape: of the result.
     begun: the softmax over the slots of a shared prompt, if there is one.
 
@@ -294,7 +322,6 @@ def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
     found = jnp.where((at >= i * block) & (at < lengths), score(part), -jnp.inf)
     return state.further(found, lambda exps: mix(exps, part))
 
-  longest = jnp.max(lengths) if longest is None else longest
   if begun is None:
     begun = shared_prompts.Softmax.begun(shape[:-1], shape[-1])
   with jax.named_scope(BLOCKS):

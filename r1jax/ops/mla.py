@@ -18,6 +18,7 @@ from r1jax.ops.linear import (
     is_adapted,
     linear,
 )
+from r1jax.sharding.mesh import Place
 
 
 class Halves(NamedTuple):
@@ -82,7 +83,7 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
              cache_BSX: jax.Array, up: jax.Array | Halves | Adapted,
              lengths_B: jax.Array, scale: float,
              precision: jax.lax.Precision | None = None, *, block: int = 0,
-             longest: jax.Array | None = None, ways: int = 1,
+             place: Place | None = None,
              shared: shared_prompts.Shared | None = None) -> jax.Array:
   """For decoding: the up-projection is absorbed into queries and outputs.
 
@@ -101,8 +102,7 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
     precision: of the products, see `linear.precise`.
     block: slots read at a time, once for both scores and values if a TPU can
       hold them, see `attention.decode_block`.
-    longest: see `attention.gqa_decode`.
-    ways: number of devices that rows are split over.
+    place: where the model runs; None: on one device.
     shared: prompts, of this layer, which the tokens attend to as well.
 
   Returns:
@@ -120,32 +120,36 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
   q_BNX = jnp.concatenate([
       q_latent.astype(dtype).reshape(b, t, n, c), q_rope_BTNR], -1
       ).swapaxes(1, 2).reshape(b, n * t, -1)
-  seen = attention.each_token(lengths_B, t, 1)
 
-  def read(start, size):
-    part = jax.lax.dynamic_slice_in_dim(cache_BSX, start, size, 1)
-    if part.size * part.dtype.itemsize > ways * attention.HELD:
-      return part
-    # Else a TPU fuses the slice into both products, and reads it for each.
-    return jax.lax.optimization_barrier(part)
+  def over_rows(q_BNX, cache_BSX, lengths_B, shared):
+    def read(start, size):
+      part = jax.lax.dynamic_slice_in_dim(cache_BSX, start, size, 1)
+      if part.size * part.dtype.itemsize > attention.HELD:
+        return part
+      # Else a TPU fuses the slice into both products, and reads it for each.
+      return jax.lax.optimization_barrier(part)
 
-  begun = None
-  if shared is not None:
-    begun = shared_prompts.over_prompts(
-        shared, q_BNX, 0, 1,
-        lambda q_BNX, part_SX: scale * product("bnx,sx->bns", q_BNX, part_SX),
-        lambda probs_BNS, part_SX: product(
-            "bns,sx->bnx", probs_BNS.astype(cache_BSX.dtype), part_SX),
-        q_BNX.shape[-1], block, attention.HELD)
-  # The values include the rotated key, cut off below: slicing the cache to the
-  # latent would copy it.
-  mixed_BNX = attention.over_slots(
-      read, cache_BSX,
-      lambda part_BSX: scale * product("bnx,bsx->bns", q_BNX, part_BSX),
-      lambda probs_BNS, part_BSX: product(
-          "bns,bsx->bnx", probs_BNS.astype(cache_BSX.dtype), part_BSX),
-      seen if t == 1 else jnp.tile(seen, (1, n)), cache_BSX.shape[1], block,
-      longest, q_BNX.shape, begun)
+    begun = None
+    if shared is not None:
+      begun = shared_prompts.over_prompts(
+          shared, q_BNX, 0, 1,
+          lambda q_BNX, part_SX: scale * product("bnx,sx->bns", q_BNX, part_SX),
+          lambda probs_BNS, part_SX: product(
+              "bns,sx->bnx", probs_BNS.astype(cache_BSX.dtype), part_SX),
+          q_BNX.shape[-1], block, attention.HELD)
+    seen = attention.each_token(lengths_B, t, 1)
+    # The values include the rotated key, cut off below: slicing the cache to
+    # the latent would copy it.
+    return attention.over_slots(
+        read, cache_BSX,
+        lambda part_BSX: scale * product("bnx,bsx->bns", q_BNX, part_BSX),
+        lambda probs_BNS, part_BSX: product(
+            "bns,bsx->bnx", probs_BNS.astype(cache_BSX.dtype), part_BSX),
+        seen if t == 1 else jnp.tile(seen, (1, n)), cache_BSX.shape[1], block,
+        jnp.max(lengths_B) + t - 1, q_BNX.shape, begun)
+
+  mixed_BNX = attention.by_shard(
+      place, over_rows, q_BNX, cache_BSX, lengths_B, shared)
   mixed = mixed_BNX[..., :c].astype(dtype).reshape(b, n, t, c).swapaxes(
       1, 2).reshape(b * t, n, c)
   return _values(product, mixed, up, u).astype(dtype).reshape(b, t, n, -1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -55,7 +56,8 @@ class Softmax(NamedTuple):
         self.mixed * fade + mix(exps))
 
 
-class Shared(NamedTuple):
+@flax.struct.dataclass
+class Shared:
   """The prompts of all lanes and the order in which a pass reads them.
 
   S is lanes, R the rows of one, K its prompts. Turn i of lane s is for the rows
@@ -67,7 +69,7 @@ class Shared(NamedTuple):
       S * K.
     held_B: int32, positions of each row that its prompt's cache holds.
     order_SR: int32, the live rows sorted by prompt, then the others.
-    turns: int32 scalar, the most prompts of a lane that live rows read.
+    turns_S: int32, prompts of each lane that live rows read.
     prompts_SK, first_SK, lengths_SK: int32, of every turn the prompt, its first
       row in `order_SR`, R if the lane needs no such turn, and the positions in
       the cache.
@@ -77,15 +79,15 @@ class Shared(NamedTuple):
   cache: Any
   held_B: jax.Array
   order_SR: jax.Array
-  turns: jax.Array
+  turns_S: jax.Array
   prompts_SK: jax.Array
   first_SK: jax.Array
   lengths_SK: jax.Array
-  rows: int
+  rows: int = flax.struct.field(pytree_node=False)
 
   def of(self, layer: int) -> Shared:
     """The same for one layer."""
-    return self._replace(cache=self.cache[layer])
+    return self.replace(cache=self.cache[layer])
 
 
 def arranged(cache: Any, prompts_B: jax.Array, held_B: jax.Array,
@@ -117,7 +119,7 @@ def arranged(cache: Any, prompts_B: jax.Array, held_B: jax.Array,
           jnp.max(jnp.where(reads_SRK, held_SR[..., None], 0), 1)))
   return Shared(
       cache, held_B, jnp.argsort(prompts_SR, axis=1, stable=True),
-      jnp.max(jnp.sum(needed_SK, 1)), turn_SK,
+      jnp.sum(needed_SK, 1), turn_SK,
       jnp.where(needed_SK, first_SK, size), lengths_SK, min(rows, size))
 
 
@@ -147,6 +149,9 @@ def over_prompts(shared: Shared, q: jax.Array, axis: int, slot_axes: Any,
   slots = jax.tree.leaves(jax.tree.map(
       lambda x, at: x.shape[at], shared.cache, slot_axes))[0]
   block = min(block, slots) or slots
+  # Loops of several lanes go in step: a lane's own length would make every turn
+  # choose between old and new sums.
+  turns = jnp.max(shared.turns_S)
   blocks_K = jnp.max(-(-shared.lengths_SK // block), 0)
 
   def lane(cache, order_R, prompts_K, first_K, lengths_K, q):
@@ -183,7 +188,7 @@ def over_prompts(shared: Shared, q: jax.Array, axis: int, slot_axes: Any,
 
     with jax.named_scope(TURNS):
       state = jax.lax.fori_loop(
-          0, shared.turns, turn, Softmax.begun(q.shape[:-1], width))
+          0, turns, turn, Softmax.begun(q.shape[:-1], width))
     back_R = jnp.argsort(order_R)
     return jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0)[back_R], state)
 

@@ -63,12 +63,12 @@ class Prefill:
       start = jnp.minimum(i * size, p - size)
       tokens_NT, next_NT = (jax.lax.dynamic_slice_in_dim(x, start, size, 1)
                             for x in (tokens_NP, following_NP))
-      at_N, longest = jnp.full((n,), start), start + size
+      at_N = jnp.full((n,), start)
       hidden, cache, chosen = model.read(
-          params, bias_LE, tokens_NT, at_N, cache, longest)
+          params, bias_LE, tokens_NT, at_N, cache)
       if self._drafts:
         _, drafted = model.propose(
-            params, bias_LE, hidden, next_NT, at_N, cache[-1], longest)
+            params, bias_LE, hidden, next_NT, at_N, cache[-1])
         cache = (*cache[:-1], drafted)
       if experts is not None:
         experts = jax.lax.dynamic_update_slice_in_dim(

@@ -331,9 +331,8 @@ class Programs:
     at_B = jnp.where(live_B, at_B, at_B - rows.slots_B(at_B))
     read_BT = jnp.concatenate(
         [rows.last_B[:, None], jnp.maximum(rows.drafts_BK, 0)], 1)
-    longest = jnp.max(rows.slots_B(at_B)) + read_BT.shape[1]
     hidden_BTD, cache, experts = model.read(
-        params, bias_LE, read_BT, at_B, rows.cache, longest, shared)
+        params, bias_LE, read_BT, at_B, rows.cache, shared)
     tokens_BT, logprobs_BT = self._draw(
         params, hidden_BTD, rows.keys_B, rows.sampled_B, drawn)
     ended_BT = jnp.any(tokens_BT[..., None] == self._eos[None, None], -1)
@@ -362,18 +361,14 @@ class Programs:
     cache is overwritten in the next round before it is read.
     """
     model, at_B, cache = self._model, rows.positions_B, rows.cache[-1]
-    longest, read = (
-        jnp.max(jnp.where(new_B > 0, rows.slots_B(x), 0)) for x in (
-            at_B, at_B - new_B))
     state_BTD, cache = model.propose(
-        params, bias_LE, hidden_BTD, tokens_BT, at_B - new_B, cache,
-        read + tokens_BT.shape[1], shared)
+        params, bias_LE, hidden_BTD, tokens_BT, at_B - new_B, cache, shared)
     state_BTD, drafts = _last(state_BTD, new_B)[:, None], []
     for number in range(self.depth):
       if number:
         state_BTD, cache = model.propose(
             params, bias_LE, state_BTD, drafts[-1], at_B + number - 1, cache,
-            longest + number, shared)
+            shared)
       drafts.append(self._draw(params, state_BTD, rows.keys_B,
                                rows.sampled_B + number, drawn)[0])
     return rows._replace(cache=(*rows.cache[:-1], cache),

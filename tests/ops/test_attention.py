@@ -125,14 +125,6 @@ def test_each_token_of_a_few_reads_one_slot_more(block):
           for b in range(B)])).max() > 1e-2
 
 
-@pytest.mark.parametrize("block", [1, 2])
-def test_a_row_of_no_interest_costs_no_blocks(block):
-  """What is read ends with the longest row of interest."""
-  got = _decode((T, 2), block=block, longest=jnp.int32(2))
-  np.testing.assert_allclose(got[1], _reads((T, 2))[1], **F32)
-  assert np.abs(got[0] - _reads((T, 2))[0]).max() > 1e-2
-
-
 def test_the_softmax_runs_along_without_overflow():
   """Scores that grow from block to block by more than exp can hold."""
   grow = 300.0 * np.arange(T)[None, :, None, None]

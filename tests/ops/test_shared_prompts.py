@@ -116,7 +116,7 @@ def test_case_sees_each_part(wanted, broken):
 def test_a_pass_reads_the_prompts_of_live_rows():
   """Prompt 3 of lane 0 is no row's, prompt 1 that of an ended row."""
   got = arranged(np.zeros((LANES * PROMPTS, P)))
-  assert got.turns == 3 and got.rows == 3
+  assert got.turns_S.tolist() == [2, 3] and got.rows == 3
   assert got.prompts_SK[0, :2].tolist() == [0, 2]
   assert got.first_SK[0].tolist() == [0, 2, ROWS, ROWS]
   assert got.prompts_SK[1, :3].tolist() == [0, 1, 3]
