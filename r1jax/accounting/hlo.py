@@ -17,56 +17,14 @@ import re
 from collections.abc import Iterator, Mapping
 
 from r1jax.accounting import kernels
+from r1jax.accounting.hlo_text import Instruction, parse
+from r1jax.ops import cached
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all",
                "ragged-all-to-all", "collective-permute")
 
-# Bytes of one element, by HLO type name.
-BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2,
-          "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8,
-          "f64": 8, "c64": 8, "c128": 16}
-_SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^{}]*\})?")
-# A layout's memory space other than main memory; S(1) is a TPU's vector memory.
-_SPACE = re.compile(r"S\([1-9]\)")
-_HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{\s*$")
-_NAMED = re.compile(r"\s*(?:ROOT )?%([\w.\-]+) = (.*)")
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-  """One instruction of HLO text.
-
-  Attributes:
-    name: without the percent sign.
-    shapes: (dtype, dims) of each result.
-    in_memory: of each result, whether it is in the chip's main memory.
-    opcode: such as "dot".
-    operands: names; of constants and parameters their literal text.
-    rest: the text after the operands: attributes and metadata.
-  """
-
-  name: str
-  shapes: tuple[tuple[str, tuple[int, ...]], ...]
-  in_memory: tuple[bool, ...]
-  opcode: str
-  operands: tuple[str, ...]
-  rest: str
-
-  @property
-  def bytes(self) -> float:
-    """Bytes of the results, without padding."""
-    return sum(_sizes(self))
-
-  @property
-  def stored(self) -> float:
-    """Bytes of the results that are in the chip's main memory."""
-    return sum(size for size, stored in zip(
-        _sizes(self), self.in_memory, strict=True) if stored)
-
-
-def _sizes(instruction: Instruction) -> list[float]:
-  return [BYTES.get(dtype, 0) * math.prod(dims)
-          for dtype, dims in instruction.shapes]
+# The most bytes of an array that counts as held by a processor's own caches.
+NEAR = 2**21
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +34,9 @@ class Costs:
   Attributes:
     flops: of matrix products; a multiply-add is two.
     touched: bytes that instructions read and write in the chip's main memory;
-      of a sliced operand only the slice.
+      of a sliced operand only the slice. Where a CPU reads a cache row by row
+      (`ops/cached.py`), arrays of up to `NEAR` bytes in the loop over a row's
+      blocks are not in main memory, except those it takes the blocks from.
     collectives: kind to (number executed, bytes that a device sends or
       receives).
     dynamic: names of the loops whose trip count was unknown.
@@ -106,10 +66,12 @@ def costs(text: str, trips: Mapping[str, float] | None = None) -> Costs:
   flops, touched, dynamic = 0.0, 0.0, []
   collectives: dict[str, list[float]] = collections.defaultdict(
       lambda: [0, 0.0])
-  for computation, times, fused in _executed(
+  for computation, times, fused, near in _executed(
       program, entry, trips or {}, dynamic):
     table = {i.name: i for i in program[computation]}
-    for instruction in program[computation]:
+    if near and not fused:
+      table = _near(table, program)
+    for instruction in table.values():
       if instruction.opcode == "custom-call" and kernels.is_paged(
           instruction.name + instruction.rest):
         blocks = _given(instruction, trips or {}, dynamic)
@@ -135,91 +97,57 @@ def costs(text: str, trips: Mapping[str, float] | None = None) -> Costs:
                    for k, (n, b) in sorted(collectives.items())})
 
 
-def parse(text: str) -> tuple[dict[str, list[Instruction]], str | None]:
-  """Instructions by computation, and the name of the entry computation."""
-  program: dict[str, list[Instruction]] = {}
-  entry, current = None, None
-  for line in _whole_lines(text):
-    if current is None:
-      if match := _HEAD.match(line):
-        current = program.setdefault(match[2], [])
-        entry = match[2] if match[1] else entry
-    elif line.startswith("}"):
-      current = None
-    elif match := _NAMED.match(line):
-      current.append(_instruction(match[1], match[2]))
-  return program, entry
-
-
-def _whole_lines(text: str) -> Iterator[str]:
-  """Lines; those of a kernel's metadata are joined to their instruction."""
-  held = ""
-  for line in text.splitlines():
-    held = f"{held} {line}" if held else line
-    if _HEAD.match(held) or held.count("{") <= held.count("}"):
-      yield held
-      held = ""
-  if held:
-    yield held
-
-
-def _instruction(name: str, rest: str) -> Instruction:
-  end = _closing(rest) + 1 if rest.startswith("(") else rest.index(" ")
-  types, rest = rest[:end], rest[end:].strip()
-  opcode, _, rest = rest.partition("(")
-  inside = rest[:_closing("(" + rest) - 1]
-  operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-  matches = _SHAPE.findall(types)
-  shapes = tuple((dtype, tuple(int(d) for d in dims.split(",") if d))
-                 for dtype, dims, _ in matches)
-  in_memory = tuple(not _SPACE.search(layout) for *_, layout in matches)
-  if opcode in ("constant", "parameter"):
-    operands = (inside,)
-  return Instruction(
-      name, shapes, in_memory, opcode, operands, rest[len(inside):])
-
-
-def _closing(text: str) -> int:
-  """Index of the parenthesis that closes the first one."""
-  depth = 0
-  for index, char in enumerate(text):
-    depth += (char == "(") - (char == ")")
-    if not depth:
-      return index
-  return len(text) - 1
-
-
 def _executed(program, entry, trips, dynamic
-              ) -> Iterator[tuple[str, float, bool]]:
-  """(computation, how often it runs, whether it is inside a fusion).
+              ) -> Iterator[tuple[str, float, bool, bool]]:
+  """(computation, how often it runs, whether it is inside a fusion, or inside a
+  loop over near blocks).
 
   One item for every place from which a computation is called.
   """
-  stack = [(entry, 1.0, False)]
+  stack = [(entry, 1.0, False, False)]
   while stack:
-    name, times, fused = stack.pop()
-    yield name, times, fused
+    name, times, fused, near = stack.pop()
+    yield name, times, fused, near
     for instruction in program[name]:
-      called = _called(instruction)
+      called, close = _called(instruction), near
       if instruction.opcode == "while":
         count = _trips(program, name, instruction)
         if count is None:
           count = _given(instruction, trips, dynamic)
         times_inside = times * count
+        close = near or cached.NEAR_BLOCKS in _own_scope(instruction)
       else:
         times_inside = times
       inside = fused or instruction.opcode == "fusion"
-      stack += [(c, times_inside, inside) for c in called if c in program]
+      stack += [(c, times_inside, inside, close)
+                for c in called if c in program]
+
+
+def _near(table, program) -> dict[str, Instruction]:
+  """The instructions of a loop over near blocks, see `Costs.touched`."""
+  def sliced(name, by):
+    if by.opcode != "fusion":
+      return by.opcode == "dynamic-slice" and by.operands[0] == name
+    inner, whole = program[_called(by)[0]], table[name].bytes
+    return any(i.opcode == "parameter" and by.operands[int(i.operands[0])] == (
+        name) and _read(i.name, inner, whole, program) < whole for i in inner)
+
+  def stays(name, made):
+    return made.bytes > NEAR or made.opcode == "get-tuple-element" and any(
+        sliced(name, by) for by in table.values() if name in by.operands)
+
+  return {name: made if stays(name, made) else dataclasses.replace(
+      made, in_memory=(False,) * len(made.in_memory))
+      for name, made in table.items()}
 
 
 def _given(loop: Instruction, trips, dynamic) -> float:
   """Trip count that the caller gave; without one 1, and `dynamic` names it."""
-  scope = _op_name(loop)
-  own = scope.rpartition("/body/")[2]
+  own = _own_scope(loop)
   for part, count in trips.items():
     if part in own:
       return count
-  dynamic.append(scope or loop.name)
+  dynamic.append(_op_name(loop) or loop.name)
   return 1
 
 
@@ -237,6 +165,11 @@ def _called(instruction: Instruction) -> list[str]:
       computations += [n.strip().lstrip("%") for n in names.split(",")]
     return computations
   return []
+
+
+def _own_scope(loop: Instruction) -> str:
+  """The loop's `op_name` without the scopes of outer loops."""
+  return _op_name(loop).rpartition("/body/")[2]
 
 
 def _op_name(instruction: Instruction) -> str:

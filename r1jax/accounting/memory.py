@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from r1jax.accounting import hlo
+from r1jax.accounting import hlo_text
 
 
 def shard_bytes(tree: Any) -> int:
@@ -55,4 +55,4 @@ def _padded(dtype: str, dims: str, layout: str) -> int:
       sizes[axis] = -(-sizes[axis] // size) * size
   elif tile:
     sizes = [math.prod(int(t) for t in tile[1].split(","))]
-  return int(math.prod(sizes) * hlo.BYTES[dtype])
+  return int(math.prod(sizes) * hlo_text.BYTES[dtype])

@@ -24,7 +24,7 @@ from r1jax.ahead.resident import NOBODY, Arrays, Beside, Held
 from r1jax.core.config import check
 from r1jax.models.model import Model
 from r1jax.ops import (
-    attention,
+    cached,
     expert_parallel,
     experts,
     ragged_exchange,
@@ -300,18 +300,21 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   asked, run = _asked(cfg, mesh, engine), engine.programs
   count, length = asked[0].shape
   parts = run.parts(count, length)
-  size, platform = -(-length // parts), mesh.devices.flat[0].platform
+  size, mla = -(-length // parts), model.cfg.attention == "mla"
+  reading = functools.partial(
+      cached.reading, mesh.devices.flat[0].platform,
+      dtype=jnp.dtype(model.compute.dtype), latent=mla)
   yield Program(
       "prefill", _under(mesh, run.prefill, params, bias_LE, *asked),
       given | {"batch": asked, "decoding copy": params}, held["prefill"],
       flops=count * length * (flops.forward(
           model.cfg, (length + 1) / 2,
-          absorbed=parts > 1 and model.cfg.attention == "mla") - head
+          absorbed=parts > 1 and mla) - head
           + (cfg.speculate > 0) * flops.latents(model.cfg)) / mesh.size,
       # A part reads the cache's blocks up to its end: half of them on average.
       trips=_rounds(model, cfg, mesh, (count, size), "decode") | {
-          attention.BLOCKS: (length + size) / 2 / (
-              attention.decode_block(platform, size) or 1)})
+          cached.BLOCKS: (length + size) / 2 / (
+              reading(tokens=size, slots=length).slots or 1)})
   place = rules.batch_sharding(mesh, "decode")
   key = resident.whole(jax.eval_shape(lambda: jax.random.key(0)), mesh)
   fill = Fill(*(
@@ -324,7 +327,7 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   floors_S = jax.ShapeDtypeStruct((engine.lanes,), jnp.int32, sharding=place)
   control, steps = (scalar, scalar, floors_S), min(
       CHUNK, cfg.length - cfg.prompt)
-  block = attention.decode_block(platform)
+  block = reading(tokens=1, slots=cfg.length).slots
   step = functools.partial(flops.drafted, depth=cfg.speculate) if (
       cfg.speculate) else flops.forward
   yield Program(
@@ -332,11 +335,11 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
       given | {"cache": rows, "batch": control}, held["decode"],
       flops=cfg.rows * step(
           model.cfg, cfg.read if block else cfg.length,
-          absorbed=model.cfg.attention == "mla") / mesh.size,
+          absorbed=mla) / mesh.size,
       # The other loops are inside the loop over tokens.
       steps=steps, trips=_rounds(
           model, cfg, mesh, (cfg.rows, 1 + cfg.speculate), "decode") | {
-          attention.BLOCKS: -(-cfg.read // (block or 1)),
+          cached.BLOCKS: -(-cfg.read // (block or 1)),
           expert_parallel.TURNS: 1, "while": steps})
   if engine.halves(cfg.rows):
     kept_B = jax.ShapeDtypeStruct((cfg.rows // 2,), jnp.int32, sharding=place)

@@ -14,7 +14,7 @@ from r1jax.models import layers
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
 from r1jax.models.dense import FeedForward
-from r1jax.ops import expert_parallel, mla, rope, router
+from r1jax.ops import cached, expert_parallel, mla, rope, router
 from r1jax.ops import experts as experts_ops
 from r1jax.ops.linear import HIGHEST, Products, is_adapted, linear
 from r1jax.ops.norms import rms_norm
@@ -144,10 +144,11 @@ class Mla(nn.Module):
              ) -> tuple[jax.Array, jax.Array]:
     q_nope, q_rope, new_BTX = self._project(x_BTD, slot.cos, slot.sin)
     cache_BSX = slot.put(cache_BSX, new_BTX, 1)
+    how = cached.reading(self.place.backend, x_BTD.shape[1],
+                         cache_BSX.shape[1], cache_BSX.dtype, latent=True)
     out = mla.absorbed(
         q_nope, q_rope, cache_BSX, self.up, slot.index_B + 1, 1.0,
-        self.compute.products, block=slot.block, place=self.place,
-        shared=slot.shared)
+        self.compute.products, how=how, place=self.place, shared=slot.shared)
     return self._linear(out, self.w_o, 2), cache_BSX
 
   def _linear(self, x, w, n_in=1, scale=1.0):

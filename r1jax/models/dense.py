@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from r1jax.models import layers
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.ops import attention, paged, rope
+from r1jax.ops import attention, cached, paged, rope
 from r1jax.ops.linear import linear, swiglu
 from r1jax.ops.norms import rms_norm
 from r1jax.sharding.mesh import Place
@@ -88,9 +88,11 @@ class Gqa(nn.Module):
                          self.compute.products, self.place)
       return self._affine(out, *self.o, 2), cache
     keys, values = slot.put(cache[0], k, 3), slot.put(cache[1], v, 2)
+    how = cached.reading(self.place.backend, x_BTD.shape[1], values.shape[2],
+                         values.dtype)
     out = attention.gqa_decode(
         q, keys, values, slot.index_B + 1, 1.0, self.compute.products,
-        block=slot.block, place=self.place, shared=slot.shared)
+        how=how, place=self.place, shared=slot.shared)
     return self._affine(out, *self.o, 2), (keys, values)
 
   def _affine(self, x, w, b, contracted=1):

@@ -44,7 +44,6 @@ class Slot(NamedTuple):
     index_B: int32, the cache slot of each row's first token: its position, less
       what `shared` holds of the row. A token attends to the slots up to its
       own.
-    block: slots that attention reads at a time, see `attention.decode_block`.
     local: cos and sin of local layers, if they have their own.
     shared: prompts beside the cache, in `of` those of the layer, or None.
   """
@@ -52,7 +51,6 @@ class Slot(NamedTuple):
   cos: jax.Array
   sin: jax.Array
   index_B: jax.Array
-  block: int
   local: tuple[jax.Array, jax.Array] | None = None
   shared: shared_prompts.Shared | None = None
 

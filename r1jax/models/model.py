@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from r1jax.models import deepseek, layers, transformer
 from r1jax.models.compute import Compute
 from r1jax.models.config import ModelConfig
-from r1jax.ops import attention, linear, moving, rope
+from r1jax.ops import linear, moving, rope
 from r1jax.ops.shared_prompts import Shared
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import Place
@@ -377,7 +377,6 @@ class Model:
     if shared is not None:
       index_B = positions_B - shared.held_B
     return layers.Slot(cos, sin, index_B,
-                       attention.decode_block(decoder.place.backend, tokens),
                        transformer.local_angles(self.cfg, positions_BT), shared)
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from r1jax.ops import shared_prompts
+from r1jax.ops import cached, shared_prompts
 from r1jax.ops.linear import precise
-from r1jax.sharding import rules
 from r1jax.sharding.mesh import Place
 
 Precision = jax.lax.Precision | None
@@ -163,7 +160,8 @@ attend.defvjp(_attend, _attend_backward)
 
 def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
                lengths_B: jax.Array, scale: float,
-               precision: Precision = None, *, block: int = 0,
+               precision: Precision = None, *,
+               how: cached.Reading = cached.WHOLE,
                place: Place | None = None,
                shared: shared_prompts.Shared | None = None) -> jax.Array:
   """Attention of a few consecutive tokens per row to the KV cache.
@@ -178,7 +176,7 @@ def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
       `length` slots, each later token to one slot more.
     scale: of the softmax.
     precision: of the products, see `linear.precise`.
-    block: slots read at a time, see `decode_block`.
+    how: the cache is read, see `cached.reading`.
     place: where the model runs; None: on one device.
     shared: prompts, of this layer, which the tokens attend to as well.
 
@@ -186,17 +184,19 @@ def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
     [B, T, N, H] in the dtype of the values.
   """
   b, t, n, h = q_BTNH.shape
-  k_heads, slots = v_BKSH.shape[1:3]
+  k_heads, dtype = v_BKSH.shape[1], v_BKSH.dtype
   einsum = product(precision, q_BTNH.dtype)
   # The queries of all tokens that share a key head are one matrix.
   q = q_BTNH.reshape(b, t, k_heads, n // k_heads, h).swapaxes(1, 2).reshape(
       b, k_heads, -1, h)
+  heads = cached.Heads(
+      lambda q, part: scale * einsum("bkgh,bkhs->bkgs", q, part[0]),
+      lambda probs, part: einsum(
+          "bkgs,bksh->bkgh", probs.astype(dtype), part[1]),
+      lambda lengths_B: cached.each_token(lengths_B, t, n // k_heads)[:, None],
+      t, v_BKSH.shape[3])
 
-  def over_rows(q, k_BKHS, v_BKSH, lengths_B, shared):
-    def read(start, size):
-      return (jax.lax.dynamic_slice_in_dim(k_BKHS, start, size, 3),
-              jax.lax.dynamic_slice_in_dim(v_BKSH, start, size, 2))
-
+  def over_rows(q, cache, lengths_B, shared):
     begun = None
     if shared is not None:
       # Queries of several rows that share a key head are one matrix, too.
@@ -204,131 +204,11 @@ def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
           shared, q, 1, (3, 2),
           lambda q, part: scale * einsum("kbgh,khs->kbgs", q, part[0]),
           lambda probs, part: einsum(
-              "kbgs,ksh->kbgh", probs.astype(v_BKSH.dtype), part[1]),
-          v_BKSH.shape[3], block)
-    return over_slots(
-        read, (k_BKHS, v_BKSH),
-        lambda part: scale * einsum("bkgh,bkhs->bkgs", q, part[0]),
-        lambda probs, part: einsum(
-            "bkgs,bksh->bkgh", probs.astype(v_BKSH.dtype), part[1]),
-        each_token(lengths_B, t, n // k_heads)[:, None], slots, block,
-        jnp.max(lengths_B) + t - 1, (*q.shape[:-1], v_BKSH.shape[3]), begun)
+              "kbgs,ksh->kbgh", probs.astype(dtype), part[1]),
+          heads.width, how.block)
+    return cached.over_slots(heads, q, cache, (3, 2), lengths_B, how, begun)
 
-  mixed = by_shard(place, over_rows, q, k_BKHS, v_BKSH, lengths_B, shared)
-  return mixed.astype(v_BKSH.dtype).reshape(
+  mixed = cached.by_shard(
+      place, over_rows, q, (k_BKHS, v_BKSH), lengths_B, shared)
+  return mixed.astype(dtype).reshape(
       b, k_heads, t, n // k_heads, -1).swapaxes(1, 2).reshape(b, t, n, -1)
-
-
-def by_shard(place: Place | None, f: Callable[..., Any], *rows: Any) -> Any:
-  """f(*rows), where a mesh splits rows by every shard for its own.
-
-  So a loop in `f` takes as many turns as the shard's own rows need. Mesh axes
-  that do not split rows are left to the compiler.
-
-  Args:
-    place: where the model runs; None: on one device.
-    f: takes and returns trees like `rows`.
-    *rows: trees of arrays whose leading axis is rows, or lanes of rows.
-  """
-  count = math.gcd(*(x.shape[0] for x in jax.tree.leaves(rows)))
-  split = place and rules.fitted(
-      ("act_batch",), (count,), place.axes, place.layout)[0]
-  names = (split,) if isinstance(split, str) else split or ()
-  if math.prod(place.axes[name] for name in names) == 1:
-    return f(*rows)
-  return jax.shard_map(
-      f, axis_names=set(names), in_specs=PartitionSpec(names),
-      out_specs=PartitionSpec(names), check_vma=False)(*rows)
-
-
-def each_token(lengths_B: jax.Array, tokens: int, heads: int) -> jax.Array:
-  """Number of slots that each query attends to, int32 [B, tokens * heads].
-
-  [B, 1] if there is only one token.
-  """
-  if tokens == 1:
-    return lengths_B[:, None]
-  return lengths_B[:, None] + jnp.repeat(jnp.arange(tokens), heads)[None]
-
-
-def decode_block(backend: str, tokens: int = 1) -> int:
-  """Slots of the KV cache that `tokens` tokens of a row read at a time.
-
-  0 reads the whole cache in one product, so that the cache should not be much
-  longer than its longest row. That is the choice for a few tokens on CPUs,
-  where XLA copies a slice before a product reads it (2 to 4 times slower), and
-  on GPUs, where blocks were not measured. On a TPU the slice is fused into the
-  product. Of many tokens the scores of all slots would be the largest array.
-  """
-  return 512 if backend == "tpu" or tokens > FEW else 0
-
-
-FEW = 8  # most tokens of a row whose scores of a whole cache are small
-
-
-# Bytes of a block that a TPU should hold in its vector memory from one product
-# to the next: an eighth of what v5e and v6e have.
-HELD = 2**24
-
-
-def over_slots(read: Callable[[jax.Array, int], Any], whole: Any,
-               score: Callable[[Any], jax.Array],
-               mix: Callable[[jax.Array, Any], jax.Array],
-               lengths: jax.Array, slots: int, block: int,
-               longest: jax.Array, shape: tuple[int, ...],
-               begun: shared_prompts.Softmax | None = None) -> jax.Array:
-  """Softmax attention over the slots of a cache, block by block.
-
-  Only the blocks up to the longest row's length are read. The softmax is the
-  online one of arXiv:1805.02867: the sum so far is rescaled when a block has a
-  larger score. So it may go on from one over other slots.
-
-  Args:
-    read: (first slot, number of slots) -> that part of the cache.
-    whole: the whole cache.
-    score: part -> float32 scores [B, ..., slots of the part].
-    mix: (weights, part) -> float32 weighted sum of values [B, ..., W].
-    lengths: int32 [B, ...], at least 1, number of slots that a query attends
-      to; broadcast to `shape` without its last axis.
-    slots: number of slots of the cache.
-    block: slots read at a time; 0 reads `whole`.
-    longest: int32 scalar, the largest of `lengths`, which heads that are split
-      over devices need not agree on.
-    shape: of the result.
-    begun: the softmax over the slots of a shared prompt, if there is one.
-
-  Returns:
-    float32 `shape`.
-  """
-  lengths = lengths[..., None]
-
-  def index(size):
-    return jnp.arange(size).reshape((1,) * (len(shape) - 1) + (size,))
-
-  if not block or slots <= block:
-    found = jnp.where(index(slots) < lengths, score(whole), -jnp.inf)
-    if begun is not None:
-      done = begun.further(found, lambda exps: mix(exps, whole))
-      return done.mixed / done.total
-    exps = jnp.exp(found - jnp.max(found, -1, keepdims=True))
-    # Normalised after the product, which has fewer columns than the weights.
-    return mix(exps, whole) / jnp.sum(exps, -1, keepdims=True)
-
-  def step(i, state):
-    # The last block may overlap the one before; the mask leaves that out.
-    start = jnp.minimum(i * block, slots - block)
-    at = start + index(block)
-    part = read(start, block)
-    found = jnp.where((at >= i * block) & (at < lengths), score(part), -jnp.inf)
-    return state.further(found, lambda exps: mix(exps, part))
-
-  if begun is None:
-    begun = shared_prompts.Softmax.begun(shape[:-1], shape[-1])
-  with jax.named_scope(BLOCKS):
-    done = jax.lax.fori_loop(0, (longest + block - 1) // block, step, begun)
-  return done.mixed / done.total
-
-
-# Named scope of the loop over a cache's blocks, by which the cost count of the
-# compiled program finds it.
-BLOCKS = "cache_blocks"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax.ops import attention, shared_prompts
+from r1jax.ops import attention, cached, shared_prompts
 from r1jax.ops.linear import (
     HIGHEST,
     PLAIN,
@@ -82,7 +82,8 @@ def naive(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
 def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
              cache_BSX: jax.Array, up: jax.Array | Halves | Adapted,
              lengths_B: jax.Array, scale: float,
-             precision: jax.lax.Precision | None = None, *, block: int = 0,
+             precision: jax.lax.Precision | None = None, *,
+             how: cached.Reading = cached.WHOLE,
              place: Place | None = None,
              shared: shared_prompts.Shared | None = None) -> jax.Array:
   """For decoding: the up-projection is absorbed into queries and outputs.
@@ -100,8 +101,8 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
     lengths_B: int32, see `attention.gqa_decode`.
     scale: softmax scale.
     precision: of the products, see `linear.precise`.
-    block: slots read at a time, once for both scores and values if a TPU can
-      hold them, see `attention.decode_block`.
+    how: the cache is read, see `cached.reading`; blocks once for both scores
+      and values, if they can be held.
     place: where the model runs; None: on one device.
     shared: prompts, of this layer, which the tokens attend to as well.
 
@@ -121,14 +122,17 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
       q_latent.astype(dtype).reshape(b, t, n, c), q_rope_BTNR], -1
       ).swapaxes(1, 2).reshape(b, n * t, -1)
 
-  def over_rows(q_BNX, cache_BSX, lengths_B, shared):
-    def read(start, size):
-      part = jax.lax.dynamic_slice_in_dim(cache_BSX, start, size, 1)
-      if part.size * part.dtype.itemsize > attention.HELD:
-        return part
-      # Else a TPU fuses the slice into both products, and reads it for each.
-      return jax.lax.optimization_barrier(part)
+  # The values include the rotated key, cut off below: slicing the cache to the
+  # latent would copy it.
+  heads = cached.Heads(
+      lambda q_BNX, part_BSX: scale * product("bnx,bsx->bns", q_BNX, part_BSX),
+      lambda probs_BNS, part_BSX: product(
+          "bns,bsx->bnx", probs_BNS.astype(cache_BSX.dtype), part_BSX),
+      lambda lengths_B: jnp.tile(
+          cached.each_token(lengths_B, t, 1), (1, 1 if t == 1 else n)),
+      t, q_BNX.shape[-1])
 
+  def over_rows(q_BNX, cache_BSX, lengths_B, shared):
     begun = None
     if shared is not None:
       begun = shared_prompts.over_prompts(
@@ -136,19 +140,11 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
           lambda q_BNX, part_SX: scale * product("bnx,sx->bns", q_BNX, part_SX),
           lambda probs_BNS, part_SX: product(
               "bns,sx->bnx", probs_BNS.astype(cache_BSX.dtype), part_SX),
-          q_BNX.shape[-1], block, attention.HELD)
-    seen = attention.each_token(lengths_B, t, 1)
-    # The values include the rotated key, cut off below: slicing the cache to
-    # the latent would copy it.
-    return attention.over_slots(
-        read, cache_BSX,
-        lambda part_BSX: scale * product("bnx,bsx->bns", q_BNX, part_BSX),
-        lambda probs_BNS, part_BSX: product(
-            "bns,bsx->bnx", probs_BNS.astype(cache_BSX.dtype), part_BSX),
-        seen if t == 1 else jnp.tile(seen, (1, n)), cache_BSX.shape[1], block,
-        jnp.max(lengths_B) + t - 1, q_BNX.shape, begun)
+          heads.width, how.block, cached.HELD)
+    return cached.over_slots(
+        heads, q_BNX, cache_BSX, 1, lengths_B, how, begun, cached.HELD)
 
-  mixed_BNX = attention.by_shard(
+  mixed_BNX = cached.by_shard(
       place, over_rows, q_BNX, cache_BSX, lengths_B, shared)
   mixed = mixed_BNX[..., :c].astype(dtype).reshape(b, n, t, c).swapaxes(
       1, 2).reshape(b * t, n, c)

@@ -21,12 +21,12 @@ from jax.experimental.pallas.ops.tpu.ragged_paged_attention import (
 )
 from jax.sharding import PartitionSpec
 
-from r1jax.ops import attention, linear
+from r1jax.ops import cached, linear
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import Place
 
 LANES = 128  # width of a head
-BLOCK = attention.decode_block("tpu")  # slots of a row read at a time
+BLOCK = cached.BLOCK  # slots of a row read at a time
 # Most query heads that read a block at a time: a TPU's vector memory has room
 # for their sums.
 QUERIES = 2048
@@ -134,7 +134,7 @@ def _attend(scale, q_BTNH, joined_BSKH, lengths_B):
   for first in range(0, b, most):
     rows = min(most, b - first)
     indices = first * per_row + jnp.arange(rows * per_row, dtype=jnp.int32)
-    with jax.named_scope(attention.BLOCKS):
+    with jax.named_scope(cached.BLOCKS):
       out.append(ragged_paged_attention(
           q_BTNH[first:first + rows].reshape(-1, n, h),
           joined_BSKH.reshape(-1, page, heads, h),

@@ -3,7 +3,7 @@
 The KV cache of a prompt is kept once, beside the rows, and a decode step reads
 it once for all rows that continue it: their queries are the rows of one matrix
 product. What comes out is a softmax that is not finished yet, which each row
-goes on with over the slots of its own (`attention.over_slots`).
+goes on with over the slots of its own (`cached.over_slots`).
 
 Rows and prompts are grouped into lanes; a row reads a prompt of its own lane,
 so that no data move between lanes.
@@ -165,9 +165,9 @@ def over_prompts(shared: Shared, q: jax.Array, axis: int, slot_axes: Any,
       def further(j, found):
         # The last block may overlap the one before; the mask leaves that out.
         start = jnp.minimum(j * block, slots - block)
-        part = jax.tree.map(
-            lambda x, at: _part(x, prompts_K[i], at, start, block, hold),
-            cache, slot_axes)
+        part = held(jax.tree.map(
+            lambda x, at: _part(x, prompts_K[i], at, start, block), cache,
+            slot_axes), hold)
         at = start + jnp.arange(block)
         seen = (at >= j * block) & (at < lengths_K[i])
         scores = score(some, part)
@@ -202,13 +202,22 @@ def over_prompts(shared: Shared, q: jax.Array, axis: int, slot_axes: Any,
       lambda x: x.reshape(lanes * size, *x.shape[2:]), jax.vmap(lane)(*given))
 
 
+def held(part: Any, hold: int) -> Any:
+  """Part of a cache, which several products read from memory once.
+
+  Else a TPU fuses the slice into each product, and reads it for each.
+
+  Args:
+    part: tree of arrays.
+    hold: most bytes of such a part.
+  """
+  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part))
+  return part if size > hold else jax.lax.optimization_barrier(part)
+
+
 def _part(x: jax.Array, prompt: jax.Array, axis: int, start: jax.Array,
-          size: int, hold: int) -> jax.Array:
+          size: int) -> jax.Array:
   """Some slots of one prompt, [...] without the axis of prompts."""
   at, sizes = [jnp.int32(0)] * x.ndim, list(x.shape)
   at[0], sizes[0], at[axis], sizes[axis] = prompt, 1, start, size
-  part = moving.values(jax.lax.dynamic_slice(x, at, sizes)[0])
-  if part.size * part.dtype.itemsize > hold:
-    return part
-  # Else a TPU fuses the slice into both products, and reads it for each.
-  return jax.lax.optimization_barrier(part)
+  return moving.values(jax.lax.dynamic_slice(x, at, sizes)[0])

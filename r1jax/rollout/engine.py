@@ -33,7 +33,6 @@ import numpy as np
 from r1jax.core.config import check
 from r1jax.core.types import Rollout
 from r1jax.models.model import Model, Params
-from r1jax.ops import attention
 from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout import room as room_lib
 from r1jax.rollout.prefill import PART
@@ -121,7 +120,7 @@ class Engine:
         self.model, cfg, np.array(sorted(eos_ids), np.int32), self.lanes,
         depth=speculate, platform=platform)
     self.ahead = self.programs.ahead
-    self._fine = not attention.decode_block(platform)
+    self._fine = platform != "tpu"
 
   def compilations(self) -> int:
     """Programs compiled so far, for tests and logs."""

@@ -27,7 +27,7 @@ import numpy as np
 from r1jax.core import keys as keys_lib
 from r1jax.core.config import check
 from r1jax.models.model import Model, Params
-from r1jax.ops import attention, moving, paged, shared_prompts
+from r1jax.ops import cached, moving, paged, shared_prompts
 from r1jax.ops.linear import rows_times
 from r1jax.rollout.insertion import copied
 from r1jax.rollout.prefill import Prefill, constrained
@@ -35,7 +35,7 @@ from r1jax.rollout.sampling import SamplingConfig, sample, sample_each
 from r1jax.sharding import rules
 
 # The most drafts of a row that one pass reads, with the latest token.
-DEEPEST = attention.FEW - 1
+DEEPEST = cached.FEW - 1
 CHUNK = 128  # the most tokens that one call of `decode` samples per row
 
 

@@ -10,6 +10,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from r1jax.accounting import hlo
+from r1jax.ops import cached
+from r1jax.ops.cached import BLOCK
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 
 
@@ -230,6 +232,36 @@ def test_what_a_tpu_has_in_its_vector_memory():
   z = y
   assert found.touched == x + w + y + y + 2 * rows + z + 2 * z
   assert found.flops == 2 * 64 * 96 * 32
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_loop_over_near_blocks_reads_the_cache_once(turns, monkeypatch):
+  """Two products read each block; a CPU has it near after the first.
+
+  A larger block than what stays near is read, written, and read twice.
+  """
+  rows, slots, heads, width = 3, 4096, 8, 64
+  spec = cached.Heads(
+      lambda q, part: jnp.einsum("bnx,bsx->bns", q, part),
+      lambda weights, part: jnp.einsum("bns,bsx->bnx", weights, part),
+      lambda lengths_B: lengths_B[:, None], 1, width)
+
+  def touched(trips):
+    shape = jax.ShapeDtypeStruct
+    text = jax.jit(lambda q, cache, lengths: cached.over_slots(
+        spec, q, cache, 1, lengths, cached.Reading(0, BLOCK))).lower(
+            shape((rows, heads, width), jnp.float32),
+            shape((rows, slots, width), jnp.float32),
+            shape((rows,), jnp.int32)).compile().as_text()
+    found = hlo.costs(text, {cached.BLOCKS: trips})
+    assert not found.dynamic
+    return found.touched
+
+  block = BLOCK * width * 4
+  read = rows * turns * block
+  assert read < touched(turns) < 1.2 * read
+  monkeypatch.setattr(hlo, "NEAR", block - 1)
+  assert 4 * read < touched(turns) < 5 * read
 
 
 def test_text_without_an_entry():

@@ -15,7 +15,7 @@ from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
 from r1jax.ops import (
-    attention,
+    cached,
     expert_parallel,
     experts,
     ragged_exchange,
@@ -107,10 +107,11 @@ def test_drafts_are_counted(name, depth):
 def test_prompts_in_parts_are_counted(monkeypatch):
   """Two parts of four tokens; the second reads both blocks of the cache."""
   monkeypatch.setattr(prefill_lib, "PART", 8)
-  monkeypatch.setattr(attention, "decode_block", lambda *args: 4)
+  monkeypatch.setattr(
+      cached, "reading", lambda *args, **more: cached.Reading(4))
   cfg = dataclasses.replace(CONFIG, speculate=1, length=18)
   program, found = measured("drafting", "prefill", cfg=cfg)
-  assert program.trips[attention.BLOCKS] == 1.5
+  assert program.trips[cached.BLOCKS] == 1.5
   assert sum(found.arguments.values()) == found.argument_bytes
   assert found.flops == pytest.approx(program.flops, rel=DENSE_PARTS)
 
@@ -219,14 +220,15 @@ def test_sizes_that_do_not_fit(changes, message):
 
 
 def test_loops_of_a_decode_step_are_counted(monkeypatch):
-  monkeypatch.setattr(attention, "decode_block", lambda *args: 4)
+  monkeypatch.setattr(
+      cached, "reading", lambda *args, **more: cached.Reading(4))
   cfg = dataclasses.replace(CONFIG, live=6)
   trips = programs.__wrapped__("mixture", cfg=cfg)["decode"].trips
   # Two shards of 8 rows, 3 experts each, and room for a quarter more.
-  assert trips == {ragged_exchange.SCOPE: 24 / 30, attention.BLOCKS: 2,
+  assert trips == {ragged_exchange.SCOPE: 24 / 30, cached.BLOCKS: 2,
                    expert_parallel.TURNS: 1, experts.ROUNDS: 1, "while": 8}
   whole = programs.__wrapped__("mixture")["decode"]
-  assert whole.trips[attention.BLOCKS] == 4
+  assert whole.trips[cached.BLOCKS] == 4
 
 
 def test_what_a_decode_step_moves_is_told():

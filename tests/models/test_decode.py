@@ -11,7 +11,7 @@ import pytest
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
-from r1jax.ops import attention
+from r1jax.ops import cached
 from tests.models import cases
 
 F32 = dict(rtol=1e-4, atol=2e-5)
@@ -140,11 +140,12 @@ def test_case_sees_the_padding_of_short_prompts():
     assert gap > 1e-2
 
 
+@pytest.mark.parametrize("how", [cached.Reading(5), cached.Reading(0, 5)])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_by_blocks_the_same(name, monkeypatch):
-  """As accelerators read the cache; and that is another program."""
+def test_by_blocks_the_same(name, how, monkeypatch):
+  """As TPUs, and CPUs if it is long, read the cache; other programs."""
   whole, _, _ = _decode(CONFIGS[name])
-  monkeypatch.setattr(attention, "decode_block", lambda *args: 5)
+  monkeypatch.setattr(cached, "reading", lambda *args, **more: how)
   found, _, _ = _decode(CONFIGS[name])
   for (got, _), (want, _) in zip(found, whole, strict=True):
     np.testing.assert_allclose(got, want, **F32)

@@ -7,6 +7,7 @@ import pytest
 
 from r1jax.ops import attention
 from r1jax.ops.attention import Segments
+from r1jax.ops.cached import Reading
 from tests.reference import attention as reference
 
 F32 = dict(rtol=1e-5, atol=1e-6)
@@ -96,19 +97,22 @@ def _reads(lengths):
 
 
 # By blocks of 2 the last of 5 slots reaches back into the block before.
-@pytest.mark.parametrize("block", [0, 1, 2, 3, 5, 7])
+@pytest.mark.parametrize("how", [
+    Reading(), *(Reading(*x) for n in (1, 2, 3, 5, 7)
+                 for x in ((n, 0), (0, n)))])
 @pytest.mark.parametrize("lengths", [(1, T), (3, 2), (4, 4)])
-def test_gqa_decode_is_the_last_row_of_attend(block, lengths):
-  got = _decode(lengths, block=block)
+def test_gqa_decode_is_the_last_row_of_attend(how, lengths):
+  got = _decode(lengths, how=how)
   np.testing.assert_allclose(got, _reads(lengths), **F32)
   # The lengths matter.
   assert np.abs(_reads(lengths) - _reads((2, 3))).max() > 1e-2
 
 
-@pytest.mark.parametrize("block", [0, 2])
-def test_each_token_of_a_few_reads_one_slot_more(block):
+@pytest.mark.parametrize("how", [Reading(), Reading(2), Reading(0, 2)])
+def test_each_token_of_a_few_reads_one_slot_more(how):
   lengths, tokens = (1, T - 2), 3
-  got = jax.jit(functools.partial(attention.gqa_decode, block=block),
+  got = jax.jit(functools.partial(
+      attention.gqa_decode, how=how),
                 static_argnums=4)(
       *_f32(Q[:, :tokens], KEYS.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
       jnp.asarray(lengths), SCALE)
@@ -131,7 +135,7 @@ def test_the_softmax_runs_along_without_overflow():
   keys, queries = np.ones_like(KEYS) * grow, np.ones_like(Q)
   got = attention.gqa_decode(
       *_f32(queries[:, :1], keys.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)),
-      jnp.full(B, T), 1.0, block=1)[:, 0]
+      jnp.full(B, T), 1.0, how=Reading(1))[:, 0]
   want = np.repeat(VALUES[:, -1], N // K, axis=1)
   np.testing.assert_allclose(got, want, **F32)
 

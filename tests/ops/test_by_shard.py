@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from r1jax.ops import attention, mla, shared_prompts
+from r1jax.ops import attention, cached, mla, shared_prompts
+from r1jax.ops.cached import Reading
 from r1jax.sharding import rules
 from r1jax.sharding.mesh import MeshConfig, Place, make_mesh
 from tests.reference import attention as reference
@@ -20,6 +21,7 @@ from tests.reference import mla as mla_reference
 F32 = dict(rtol=1e-5, atol=1e-6)
 RNG = np.random.default_rng(17)
 SCALE, BLOCK = 0.6, 3
+BY_BLOCK = Reading(BLOCK)
 SHARDS, B, T, S, P = 4, 8, 2, 11, 7  # rows are split 4 ways, heads 2 ways
 LENGTHS = np.array([1, 4, 9, 10, 2, 2, 5, 8])  # slots of a row's first token
 N, K, H, W = 4, 2, 6, 5
@@ -39,21 +41,21 @@ def mesh():
   return make_mesh(MeshConfig(data=2, expert=2, tensor=2))
 
 
-def unread(own, prompts, together=False):
+def unread(own, prompts, by="shard"):
   """Both with NaN behind the last block that a shard's rows need.
 
-  `together`: behind the last one that any row of all shards needs.
+  `by` "row": that each row needs itself; "all": that any row of all shards
+  needs.
   """
-  last_B = LENGTHS + T - 1
-  most_S = last_B.reshape(SHARDS, -1).max(1)
-  held_S = HELD
-  if together:
-    most_S, held_S = (np.full(SHARDS, x.max()) for x in (most_S, HELD))
+  last_B, held_S = LENGTHS + T - 1, HELD
+  if by != "row":
+    last_B = last_B.reshape(SHARDS, -1).max(1).repeat(B // SHARDS)
+  if by == "all":
+    last_B, held_S = (np.full_like(x, x.max()) for x in (last_B, HELD))
   own, prompts = own.copy(), prompts.copy()
-  for shard in range(SHARDS):
-    rows = slice(shard * B // SHARDS, (shard + 1) * B // SHARDS)
-    own[rows, -(-most_S[shard] // BLOCK) * BLOCK:] = np.nan
-    prompts[shard, -(-held_S[shard] // BLOCK) * BLOCK:] = np.nan
+  for x, last in (own, last_B), (prompts, held_S):
+    for row, most in zip(x, last, strict=True):
+      row[-(-most // BLOCK) * BLOCK:] = np.nan
   return own, prompts
 
 
@@ -90,14 +92,14 @@ def run(f, axes, *arrays):
     return np.asarray(compiled(lengths, *placed)), compiled.as_text()
 
 
-def gqa(shared, **unread_):
+def gqa(shared, how=BY_BLOCK, **unread_):
   heads = ("act_batch", None, "act_kv_heads", None)
   keys, prompt_keys = unread(KEYS, PROMPT_KEYS, **unread_)
   values, prompt_values = unread(VALUES, PROMPT_VALUES, **unread_)
 
   def f(place, lengths, q, keys, values, *prompts):
     return attention.gqa_decode(
-        q, keys, values, lengths, SCALE, block=BLOCK, place=place,
+        q, keys, values, lengths, SCALE, how=how, place=place,
         shared=arranged(prompts) if shared else None)
 
   turned, same = heads[:1] + ("act_kv_heads", None, None), heads
@@ -111,12 +113,12 @@ def gqa(shared, **unread_):
       reference.gqa(*row, SCALE) for row in zip(Q, k, v, seen)])
 
 
-def latent(shared, **unread_):
+def latent(shared, how=BY_BLOCK, **unread_):
   cache, prompts = unread(LATENT, PROMPT_LATENT, **unread_)
 
   def f(place, lengths, nope, rope, cache, up, *prompts):
     return mla.absorbed(
-        nope, rope, cache, up, lengths, SCALE, block=BLOCK, place=place,
+        nope, rope, cache, up, lengths, SCALE, how=how, place=place,
         shared=arranged(*prompts) if shared else None)
 
   heads, whole = ("act_batch", None, "act_heads", None), (
@@ -135,7 +137,21 @@ def latent(shared, **unread_):
 def test_a_shard_reads_what_its_own_rows_need(form, shared):
   got, text, want = form(shared)
   np.testing.assert_allclose(got, want, **F32)
-  # Heads are split as well, and nothing travels.
+  travels_not(text)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("form", [gqa, latent])
+def test_row_by_row_each_reads_what_it_needs_itself(form, shared):
+  how = Reading(BLOCK, row_block=BLOCK)
+  got, text, want = form(shared, how, by="row")
+  np.testing.assert_allclose(got, want, **F32)
+  travels_not(text)
+  assert np.isnan(form(shared, by="row")[0]).any()  # read by shards
+
+
+def travels_not(text):
+  """Heads are split as well as rows."""
   for kind in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
     assert kind not in text
 
@@ -144,9 +160,9 @@ def test_a_shard_reads_what_its_own_rows_need(form, shared):
 @pytest.mark.parametrize("form", [gqa, latent])
 def test_case_sees_what_other_shards_need(form, shared, monkeypatch):
   """Shards that went as far as the longest row of all would read NaN."""
-  monkeypatch.setattr(attention, "by_shard", lambda place, f, *rows: f(*rows))
+  monkeypatch.setattr(cached, "by_shard", lambda place, f, *rows: f(*rows))
   assert np.isnan(form(shared)[0]).any()
-  got, _, want = form(shared, together=True)
+  got, _, want = form(shared, by="all")
   np.testing.assert_allclose(got, want, **F32)
 
 
@@ -161,7 +177,7 @@ def test_rows_are_split_over_the_axes_that_divide_them(rows, shards):
   x = np.array([3, 1, 4, 1, 5, 9, 2, 6][:rows], np.int32)
   with jax.set_mesh(mesh()):
     place = Place.here("decode")
-    got = jax.jit(lambda x: attention.by_shard(place, turns, x))(
+    got = jax.jit(lambda x: cached.by_shard(place, turns, x))(
         jax.device_put(x, NamedSharding(mesh(), PartitionSpec())))
   want = x.reshape(shards, -1).max(1).repeat(rows // shards)
   np.testing.assert_array_equal(got, want)

@@ -8,6 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from r1jax.accounting import hlo
 from r1jax.ops import attention, mla
+from r1jax.ops.cached import Reading
 from r1jax.ops.linear import Adapted
 from tests.reference import mla as reference
 
@@ -46,10 +47,11 @@ def test_naive():
 
 
 # By blocks of 2 the last of 5 slots reaches back into the block before.
-@pytest.mark.parametrize("block", [0, 1, 2, 3])
-def test_absorbed_is_naive(block):
-  absorbed = jax.jit(functools.partial(mla.absorbed, block=block),
-                     static_argnums=5)
+@pytest.mark.parametrize("how", [
+    Reading(), *(Reading(*x) for n in (1, 2, 3) for x in ((n, 0), (0, n)))])
+def test_absorbed_is_naive(how):
+  absorbed = jax.jit(functools.partial(
+      mla.absorbed, how=how), static_argnums=5)
   cache = np.concatenate([LATENT, K_ROPE], -1)
   for t in range(T):
     got = absorbed(*_f32(Q_NOPE[:, t:t + 1], Q_ROPE[:, t:t + 1], cache, W_UKV),
@@ -58,11 +60,12 @@ def test_absorbed_is_naive(block):
         got, _expected(allowed=SEEN)[:, t], **F32)
 
 
-@pytest.mark.parametrize("block", [0, 2])
-def test_absorbed_takes_a_few_tokens(block):
+@pytest.mark.parametrize("how", [Reading(), Reading(2), Reading(0, 2)])
+def test_absorbed_takes_a_few_tokens(how):
   """Each sees one slot more than the one before."""
   first = np.array([1, 3])
-  got = jax.jit(functools.partial(mla.absorbed, block=block), static_argnums=5)(
+  got = jax.jit(functools.partial(
+      mla.absorbed, how=how), static_argnums=5)(
       *_f32(Q_NOPE, Q_ROPE, np.concatenate([LATENT, K_ROPE], -1), W_UKV),
       jnp.asarray(first), SCALE)
   lengths = first[:, None, None] + np.arange(T)[:, None]

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.ops import attention, flash, flash_splash, mla
+from r1jax.ops import attention, cached, flash, flash_splash, mla
 from r1jax.ops.attention import Segments
+from r1jax.ops.cached import Reading
 from tests.reference import mla as reference
 
 # Root mean square error over that of the values. What is left is the rounding
@@ -17,6 +18,7 @@ from tests.reference import mla as reference
 BOUND = 2.5e-3
 LATENT_BOUND = 4.5e-3
 B, N, K, T, H, W = 2, 4, 2, 48, 64, 32
+FORMS = Reading(), Reading(16), Reading(0, 16)  # of decoding
 SCALE = 0.11  # no power of two: scaled queries would be rounded
 
 
@@ -76,10 +78,10 @@ def test_gqa_decode():
   q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in case())
   want = expected(SCALE)
   for t in (T // 2, T - 1):
-    for block in (0, 16):
+    for how in FORMS:
       got = attention.gqa_decode(
           q[:, :, t][:, None], k.swapaxes(2, 3), v, jnp.full(B, t + 1), SCALE,
-          block=block)[:, 0]
+          how=how)[:, 0]
       assert got.dtype == jnp.bfloat16
       assert error(got, want[:, :, t]) <= BOUND
 
@@ -103,10 +105,10 @@ def test_latent_decode():
 
   def run(scores):
     with pytest.MonkeyPatch.context() as patch:
-      over = attention.over_slots
-      patch.setattr(
-          attention, "over_slots", lambda read, whole, score, *rest: over(
-              read, whole, lambda part: scores(score(part)), *rest))
+      over = cached.over_slots
+      patch.setattr(cached, "over_slots", lambda heads, *rest: over(
+          heads._replace(score=lambda *given: scores(heads.score(*given))),
+          *rest))
       return mla.absorbed(*(jnp.asarray(x, jnp.bfloat16) for x in (
           q_nope[:, None], q_rope[:, None], cache, w_ukv)),
           jnp.full(rows, s), scale)[:, 0]
@@ -121,14 +123,15 @@ def test_latent_decode():
 
 
 @pytest.mark.parametrize(
-    "form", ["naive", "blocks", "splash", "decode", "decode by blocks"])
+    "form", ["naive", "blocks", "splash", "decode", "decode by blocks",
+             "decode by rows, by blocks"])
 def test_no_score_is_bfloat16(form):
   """In the program itself: no array of the scores' shape before exp."""
   if form.startswith("decode"):
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in case())
     program = jax.make_jaxpr(lambda q, k, v: attention.gqa_decode(
         q[:, :, :1].swapaxes(1, 2), k.swapaxes(2, 3), v, jnp.full(B, T), SCALE,
-        block=16 if "by" in form else 0))(q, k, v)
+        how=FORMS[form.count("by")]))(q, k, v)
   else:
     program = jax.make_jaxpr(lambda: whole(form, SCALE))()
   kinds = []

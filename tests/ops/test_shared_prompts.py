@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from r1jax.ops import attention, mla, shared_prompts
+from r1jax.ops.cached import Reading
 from tests.reference import attention as reference
 from tests.reference import mla as mla_reference
 
@@ -72,32 +73,34 @@ def arranged(cache, order=slice(None), lanes=LANES):
       lanes, 3)
 
 
-@functools.partial(jax.jit, static_argnames=("block", "lanes"))
-def gqa(order, block, lanes):
+@functools.partial(jax.jit, static_argnames=("how", "lanes"))
+def gqa(order, how, lanes):
   q, keys, values = (jnp.float32(x)[order] for x in (
       Q, KEYS.transpose(0, 2, 3, 1), VALUES.swapaxes(1, 2)))
   return attention.gqa_decode(
-      q, keys, values, jnp.asarray(OWN)[order], SCALE, block=block,
+      q, keys, values, jnp.asarray(OWN)[order], SCALE, how=how,
       shared=arranged((PROMPT_KEYS.transpose(0, 2, 3, 1),
                        PROMPT_VALUES.swapaxes(1, 2)), order, lanes))
 
 
-@functools.partial(jax.jit, static_argnames=("block", "lanes"))
-def latent(order, block, lanes):
+@functools.partial(jax.jit, static_argnames=("how", "lanes"))
+def latent(order, how, lanes):
   nope, rope, cache = (jnp.float32(x)[order] for x in (NOPE, ROPE, LATENT))
   return mla.absorbed(
       nope, rope, cache, jnp.float32(W_UKV), jnp.asarray(OWN)[order], SCALE,
-      block=block, shared=arranged(PROMPT_LATENT, order, lanes))
+      how=how, shared=arranged(PROMPT_LATENT, order, lanes))
 
 
 # By blocks of 3 the last of 7 slots reach back into the block before.
-@pytest.mark.parametrize("lanes,block", [(1, 0), (1, 3), (2, 0), (2, 3)])
+@pytest.mark.parametrize("how", [
+    Reading(), Reading(3), Reading(3, 2), Reading(0, 4)])
+@pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize("run,wanted", [
     (gqa, gqa_wanted), (latent, mla_wanted)])
-def test_a_row_sees_its_prompt_and_its_own_slots(run, wanted, lanes, block):
+def test_a_row_sees_its_prompt_and_its_own_slots(run, wanted, lanes, how):
   turned = np.concatenate([RNG.permutation(ROWS), 5 + RNG.permutation(ROWS)])
   for order in (np.arange(B), turned):
-    got = run(order, block, lanes)
+    got = run(order, how, lanes)
     np.testing.assert_allclose(
         got[LIVE[order]], wanted()[order][LIVE[order]], **F32)
     assert np.isfinite(got).all()

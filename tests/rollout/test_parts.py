@@ -14,7 +14,7 @@ import pytest
 from r1jax.models import presets
 from r1jax.models.config import RopeConfig
 from r1jax.models.model import build
-from r1jax.ops import attention
+from r1jax.ops import cached as cached_lib
 from r1jax.rollout import prefill as prefill_lib
 from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout.engine import Engine
@@ -140,7 +140,8 @@ def test_samples_are_those_of_whole_prompts(name, monkeypatch):
     assert engine.compilations() == compiled + 1
     # And the second time by blocks of the cache, the last of which overlap; the
     # first part, of 22 tokens, has one token in its second block.
-    monkeypatch.setattr(attention, "decode_block", lambda *args: 21)
+    monkeypatch.setattr(
+        cached_lib, "reading", lambda *args, **more: cached_lib.Reading(21))
 
 
 @pytest.mark.parametrize("length,count,parts", [

@@ -8,7 +8,7 @@ import pytest
 
 from r1jax.models import presets
 from r1jax.models.model import build
-from r1jax.ops import attention
+from r1jax.ops import cached
 from r1jax.rollout import engine as engine_lib
 from r1jax.rollout import prompts as prompts_lib
 from r1jax.rollout.engine import Engine
@@ -93,11 +93,11 @@ def watched(engine, monkeypatch):
 def test_samples_are_those_of_copied_prompts(case, short, monkeypatch):
   """Few rows, which are refilled, and two prompts of a prefill.
 
-  Without drafts caches are read by blocks.
+  Caches are read by blocks, with drafts row by row.
   """
   model, *weights, depth, wanted, speed = case
-  if not depth:
-    monkeypatch.setattr(attention, "decode_block", lambda *args: 8)
+  how = cached.Reading(row_block=8) if depth else cached.Reading(8)
+  monkeypatch.setattr(cached, "reading", lambda *args, **more: how)
   monkeypatch.setattr(engine_lib, "PREFILL", 48)
   engine = made(model, max_rows=6, speculate=depth)
   seen = watched(engine, monkeypatch)

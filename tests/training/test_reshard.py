@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.accounting import hlo
+from r1jax.accounting import hlo_text
 from r1jax.models import presets
 from r1jax.models.compute import Compute
 from r1jax.models.model import build
@@ -135,7 +135,7 @@ def test_no_array_is_gathered_whole():
       lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
       shapes, rules.param_shardings(model.param_axes(), shapes, mesh))
   text = make_reshard(model, mesh, "decode").lower(params).compile().as_text()
-  program, _ = hlo.parse(text)
+  program, _ = hlo_text.parse(text)
   gathers = [i.bytes for lines in program.values() for i in lines
              if i.opcode == "all-gather"]
   exchanged = [i for lines in program.values() for i in lines
