@@ -115,7 +115,7 @@ def _executed(program, entry, trips, dynamic
         if count is None:
           count = _given(instruction, trips, dynamic)
         times_inside = times * count
-        close = near or cached.NEAR_BLOCKS in _own_scope(instruction)
+        close = cached.NEAR_BLOCKS in _own_scope(instruction)
       else:
         times_inside = times
       inside = fused or instruction.opcode == "fusion"

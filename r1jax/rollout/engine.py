@@ -135,8 +135,9 @@ class Engine:
   def slots(self, need: int, most: int) -> int:
     """Slots of a cache for rows of `need` tokens, at most `most`.
 
-    If a decoding step reads the whole cache, the sizes grow by a quarter of a
-    power of two, else they double: every size is compiled.
+    Where a decoding step may read the whole cache, the sizes grow by a quarter
+    of a power of two. On a TPU it does not, and they double: every size is
+    compiled.
     """
     slots = FIRST_SLOTS
     while slots < need:

@@ -36,7 +36,7 @@ def _whole(name):
   return cases.run(CONFIGS[name], tokens, positions, segments)
 
 
-def _decode(cfg, skip=0):
+def _decode(cfg, skip=0, slots=SLOTS):
   """Teacher-forced: (hidden, experts) after the prompt and each new token.
 
   New tokens come `skip` positions late.
@@ -47,7 +47,7 @@ def _decode(cfg, skip=0):
   step = cases.jit(lambda *args: model.decode(*args))  # compiled anew
   hidden, cache, prompt_experts = prefill(
       model.unstack(p), bias, jnp.asarray(PROMPTS), jnp.asarray(LENGTHS))
-  cache = model.grow(cache, SLOTS)
+  cache = model.grow(cache, slots)
   found = [(hidden, None)]
   unstacked = model.unstack(p)
   for i in range(NEW):
@@ -138,6 +138,21 @@ def test_case_sees_the_padding_of_short_prompts():
   for row, length in enumerate(LENGTHS):
     gap = np.abs(found[-1][0][row] - whole[row, length - 1 + NEW]).max()
     assert gap > 1e-2
+
+
+def test_a_long_latent_cache_is_read_row_by_row(monkeypatch):
+  """On a CPU, as long as `cached.LONG`; a shorter one is not."""
+  whole, _, _ = _decode(cases.V3, slots=cached.LONG - 1)
+  scopes, named = [], jax.named_scope
+  monkeypatch.setattr(jax, "named_scope", lambda name: (
+      scopes.append(name) or named(name)))
+  found, _, _ = _decode(cases.V3, slots=cached.LONG)
+  assert cached.NEAR_BLOCKS in scopes
+  for (got, _), (want, _) in zip(found, whole, strict=True):
+    np.testing.assert_allclose(got, want, **F32)
+  scopes.clear()
+  _decode(cases.V3, slots=cached.LONG - 1)
+  assert cached.NEAR_BLOCKS not in scopes
 
 
 @pytest.mark.parametrize("how", [cached.Reading(5), cached.Reading(0, 5)])
