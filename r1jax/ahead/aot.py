@@ -54,6 +54,7 @@ class Program:
     steps: steps per run: tokens of a decode loop, else 1.
     trips: trip counts of loops that are known only at run time, by scope.
     kept: bytes on one device that the forward pass keeps for the backward pass.
+    filled: share of the cache's slots that have tokens in the step counted.
   """
 
   name: str
@@ -64,6 +65,7 @@ class Program:
   steps: int = 1
   trips: Mapping[str, float] = dataclasses.field(default_factory=dict)
   kept: int = 0
+  filled: float = 1.0
 
   @property
   def resident(self) -> dict[str, int]:
@@ -98,10 +100,11 @@ def programs(model: Model, cfg: AheadConfig, mesh: Mesh,
   engine = Engine(model, SamplingConfig(
       max_new_tokens=cfg.length - cfg.prompt), frozenset({0}), mesh,
       speculate=cfg.speculate)
-  rows, prompts = _rows(cfg, mesh, engine, arrays)
+  slots = _slots(model, cfg, mesh, engine)
+  rows, prompts = _rows(cfg, mesh, engine, arrays, slots)
   held = resident.phases(cfg, arrays, rows, prompts)
   made = [_reshard(model, mesh, arrays, held), *_sampling(
-      model, cfg, mesh, engine, arrays, rows, prompts, held)]
+      model, cfg, mesh, engine, arrays, rows, prompts, slots, held)]
   if cfg.reads_reference or not cfg.on_policy:
     made.append(_logprobs(model, cfg, mesh, arrays, held))
   if cfg.distill.factor:
@@ -289,7 +292,7 @@ def _reshard(model, mesh, arrays, held) -> Program:
                  {arrays.policy: arrays.compute}, held["reshard"])
 
 
-def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
+def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, slots, held
               ) -> Iterator[Program]:
   """Prefill, insertion of samples into rows, decoding, halving of the batch."""
   params, bias_LE = arrays.decoding, arrays.state.router_bias_LE
@@ -301,9 +304,6 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   count, length = asked[0].shape
   parts = run.parts(count, length)
   size, mla = -(-length // parts), model.cfg.attention == "mla"
-  reading = functools.partial(
-      cached.reading, mesh.devices.flat[0].platform,
-      dtype=jnp.dtype(model.compute.dtype), latent=mla)
   yield Program(
       "prefill", _under(mesh, run.prefill, params, bias_LE, *asked),
       given | {"batch": asked, "decoding copy": params}, held["prefill"],
@@ -314,7 +314,7 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
       # A part reads the cache's blocks up to its end: half of them on average.
       trips=_rounds(model, cfg, mesh, (count, size), "decode") | {
           cached.BLOCKS: (length + size) / 2 / (
-              reading(tokens=size, slots=length).slots or 1)})
+              _reading(model, mesh, size, length).slots or 1)})
   place = rules.batch_sharding(mesh, "decode")
   key = resident.whole(jax.eval_shape(lambda: jax.random.key(0)), mesh)
   fill = Fill(*(
@@ -327,26 +327,43 @@ def _sampling(model, cfg, mesh, engine, arrays, rows, prompts, held
   floors_S = jax.ShapeDtypeStruct((engine.lanes,), jnp.int32, sharding=place)
   control, steps = (scalar, scalar, floors_S), min(
       CHUNK, cfg.length - cfg.prompt)
-  block = reading(tokens=1, slots=cfg.length).slots
+  block = _reading(model, mesh, 1, slots).slots
   step = functools.partial(flops.drafted, depth=cfg.speculate) if (
       cfg.speculate) else flops.forward
   yield Program(
       "decode", _under(mesh, run.decode, params, bias_LE, rows, *control),
       given | {"cache": rows, "batch": control}, held["decode"],
       flops=cfg.rows * step(
-          model.cfg, cfg.read if block else cfg.length,
+          model.cfg, cfg.read if block else slots,
           absorbed=mla) / mesh.size,
       # The other loops are inside the loop over tokens.
       steps=steps, trips=_rounds(
           model, cfg, mesh, (cfg.rows, 1 + cfg.speculate), "decode") | {
           cached.BLOCKS: -(-cfg.read // (block or 1)),
-          expert_parallel.TURNS: 1, "while": steps})
+          expert_parallel.TURNS: 1, "while": steps},
+      filled=cfg.read / slots)
   if engine.halves(cfg.rows):
     kept_B = jax.ShapeDtypeStruct((cfg.rows // 2,), jnp.int32, sharding=place)
     yield Program(
-        "halve", _under(mesh, run.move, rows.cache[0], kept_B,
-                        slots=cfg.length),
+        "halve", _under(mesh, run.move, rows.cache[0], kept_B, slots=slots),
         {"cache": (rows.cache[0], kept_B)}, held["halve"])
+
+
+def _reading(model, mesh, tokens: int, slots: int) -> cached.Reading:
+  return cached.reading(
+      mesh.devices.flat[0].platform, tokens, slots,
+      jnp.dtype(model.compute.dtype), model.cfg.attention == "mla")
+
+
+def _slots(model, cfg, mesh, engine) -> int:
+  """Slots of the cache.
+
+  If a step reads all of them, those that it has in a rollout whose longest row
+  has the tokens that are counted.
+  """
+  if _reading(model, mesh, 1, cfg.length).slots:
+    return cfg.length
+  return engine.slots(cfg.read, cfg.length)
 
 
 def _asked(cfg, mesh, engine) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -358,7 +375,7 @@ def _asked(cfg, mesh, engine) -> tuple[jax.ShapeDtypeStruct, ...]:
           jax.ShapeDtypeStruct((count,), jnp.int32, sharding=place))
 
 
-def _rows(cfg, mesh, engine, arrays) -> tuple[Rows, Any]:
+def _rows(cfg, mesh, engine, arrays, slots: int) -> tuple[Rows, Any]:
   """Shapes of the state of all rows, and of the prompts' cache."""
   run, key = engine.programs, jax.eval_shape(lambda: jax.random.key(0))
 
@@ -374,7 +391,7 @@ def _rows(cfg, mesh, engine, arrays) -> tuple[Rows, Any]:
         run.prefill, arrays.decoding, arrays.state.router_bias_LE,
         *_asked(cfg, mesh, engine))
     rows = jax.eval_shape(
-        functools.partial(run.empty, rows=cfg.rows, slots=cfg.length),
+        functools.partial(run.empty, rows=cfg.rows, slots=slots),
         prompts, key)
   axes = run.axes(rows)
   return placed(axes, rows), placed(axes.cache, prompts)

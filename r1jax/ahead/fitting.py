@@ -54,17 +54,17 @@ def report(measured: Sequence[tuple[Program, Measured]],
       + tables.render(
           ["program", "TFLOP", "counted", "ratio", "compute s", "memory s",
            "network s", "XLA's s", "compile s"], work),
-      *(_touched(m, cfg) for _, m in measured if m.name == "decode"),
+      *(_touched(*one, cfg) for one in measured if one[1].name == "decode"),
       "Collectives of a chip\n" + tables.render(
           ["program", "kind", "times", "MB"], network),
       *(["To change:\n" + "\n".join(advice)] if advice else [])])
 
 
-def _touched(m: Measured, cfg: AheadConfig) -> str:
+def _touched(program: Program, m: Measured, cfg: AheadConfig) -> str:
   """What decoding moves in memory."""
   step = m.touched_bytes / 1e9
   least = (m.arguments["decoding copy"]
-           + m.arguments["cache"] * cfg.read / cfg.length) / 1e9
+           + m.arguments["cache"] * program.filled) / 1e9
   told = (f"A decode step with {cfg.read} tokens a row reads and writes"
           f" {step:.4g} GB on a chip, {step / least:.3g} times the weights and"
           f" the cache of these tokens ({least:.4g} GB),")

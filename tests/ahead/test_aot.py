@@ -20,6 +20,7 @@ from r1jax.ops import (
     experts,
     ragged_exchange,
 )
+from r1jax.rollout import engine as engine_lib
 from r1jax.rollout import prefill as prefill_lib
 from r1jax.sharding.mesh import MeshConfig, make_mesh
 from r1jax.training import state, step
@@ -243,6 +244,25 @@ def test_what_a_decode_step_moves_is_told():
               [(program, found)], None, Compute(), cfg)
   with pytest.raises(ValueError, match="live=17"):
     dataclasses.replace(CONFIG, live=17)
+
+
+def test_a_cache_that_is_read_whole_has_the_slots_it_has_by_then(monkeypatch):
+  """A step by blocks is compiled with all slots, and reads some of them."""
+  monkeypatch.setattr(engine_lib, "FIRST_SLOTS", 4)
+  cfg = dataclasses.replace(CONFIG, live=4)
+
+  def made(cfg):
+    found = programs.__wrapped__("dense", cfg=cfg)["decode"]
+    slots = jax.tree.leaves(found.arguments["cache"].cache)[-1].shape[2]
+    return slots, found.filled, found.flops
+
+  whole, some = made(CONFIG), made(cfg)
+  assert (whole[:2], some[:2]) == ((16, 1), (4, 1))
+  monkeypatch.setattr(
+      cached, "reading", lambda *args, **more: cached.Reading(4))
+  by_blocks = made(cfg)
+  assert by_blocks[:2] == (16, 1 / 4)
+  assert by_blocks[2] == some[2] < whole[2]
 
 
 def test_rounds_of_an_exchange_are_counted(monkeypatch):
