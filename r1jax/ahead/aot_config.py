@@ -33,8 +33,9 @@ class AheadConfig:
   # How often a draft is right if those before it are, for the bytes per token
   # (V3, section 5.4.3, for the first: 0.85 to 0.9).
   acceptance: float = 0.85
-  # Tokens of the longest row when a decode step is counted; 0: length. Where a
-  # step reads the whole cache (GPUs, CPUs), it has slots for them only.
+  # Tokens of the longest row when a decode step is counted; 0: length. If a
+  # step reads the whole cache, as on GPUs and mostly on CPUs, the cache has
+  # slots for these tokens only.
   live: int = 0
   minibatches: int = 1  # updates per rollout and epoch
   epochs: int = 1  # passes over a rollout

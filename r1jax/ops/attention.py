@@ -176,7 +176,7 @@ def gqa_decode(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
       `length` slots, each later token to one slot more.
     scale: of the softmax.
     precision: of the products, see `linear.precise`.
-    how: the cache is read, see `cached.reading`.
+    how: way of reading the cache, see `cached.reading`.
     place: where the model runs; None: on one device.
     shared: prompts, of this layer, which the tokens attend to as well.
 

@@ -61,11 +61,11 @@ def reading(backend: str, tokens: int, slots: int, dtype: jnp.dtype,
 
   By blocks on a TPU, where the slice is fused into the product, and anywhere
   for many tokens, of which the scores of all slots would be the largest array.
-  A CPU copies a slice before a product reads it. Row by row that is up to 2.7
-  times as fast for a long latent cache, the more the shorter most rows are than
-  the longest: both products find a block near the processor. It is not for
-  keys and values, which are read once anyway, for short caches, or in bfloat16.
-  On GPUs blocks were not measured.
+  A CPU copies a slice before a product reads it. A long latent cache is read
+  row by row all the same: both products find the copy near the processor, and
+  rows that are shorter than the longest cost less (up to 2.7 times as fast).
+  Keys and values, short caches and bfloat16 gain nothing by it. On GPUs blocks
+  were not measured.
 
   Args:
     backend: cpu, gpu or tpu.
@@ -147,7 +147,7 @@ def over_slots(heads: Heads, q: jax.Array, cache: Any, slot_axes: Any,
     cache: tree of arrays [B, ...].
     slot_axes: tree like `cache`, the axis of slots in every leaf.
     lengths_B: int32, see `Heads.seen`.
-    how: the cache is read.
+    how: way of reading the cache.
     begun: the softmax over the slots of a shared prompt, if there is one.
     hold: most bytes of a block that is read once for both products.
 

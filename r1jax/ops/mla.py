@@ -101,8 +101,8 @@ def absorbed(q_nope_BTNU: jax.Array, q_rope_BTNR: jax.Array,
     lengths_B: int32, see `attention.gqa_decode`.
     scale: softmax scale.
     precision: of the products, see `linear.precise`.
-    how: the cache is read, see `cached.reading`; blocks once for both scores
-      and values, if they can be held.
+    how: way of reading the cache, see `cached.reading`. A block is read once
+      for both scores and values if it can be held.
     place: where the model runs; None: on one device.
     shared: prompts, of this layer, which the tokens attend to as well.
 
