@@ -180,8 +180,8 @@ def over_slots(heads: Heads, q: jax.Array, cache: Any, slot_axes: Any,
       start = jnp.minimum(i * block, slots - block)
       at = start + index(block)
       part = shared_prompts.held(jax.tree.map(
-          lambda x, axis: _cut(x, first, len(q), axis, start, block), cache,
-          slot_axes), hold)
+          lambda x, axis: shared_prompts.cut(
+              x, first, len(q), axis, start, block), cache, slot_axes), hold)
       found = jnp.where((at >= i * block) & (at < seen), heads.score(q, part),
                         -jnp.inf)
       return state.further(found, lambda exps: heads.mix(exps, part))
@@ -204,10 +204,3 @@ def over_slots(heads: Heads, q: jax.Array, cache: Any, slot_axes: Any,
 
   return jax.lax.fori_loop(0, len(q), row, jnp.zeros(
       (*q.shape[:-1], heads.width), jnp.float32))
-
-
-def _cut(x, first, count, axis, start, size):
-  """`size` slots of `count` rows."""
-  at, sizes = [0] * x.ndim, list(x.shape)
-  at[0], sizes[0], at[axis], sizes[axis] = first, count, start, size
-  return jax.lax.dynamic_slice(x, at, sizes)

@@ -166,8 +166,9 @@ def over_prompts(shared: Shared, q: jax.Array, axis: int, slot_axes: Any,
         # The last block may overlap the one before; the mask leaves that out.
         start = jnp.minimum(j * block, slots - block)
         part = held(jax.tree.map(
-            lambda x, at: _part(x, prompts_K[i], at, start, block), cache,
-            slot_axes), hold)
+            lambda x, at: moving.values(
+                cut(x, prompts_K[i], 1, at, start, block)[0]),
+            cache, slot_axes), hold)
         at = start + jnp.arange(block)
         seen = (at >= j * block) & (at < lengths_K[i])
         scores = score(some, part)
@@ -215,9 +216,9 @@ def held(part: Any, hold: int) -> Any:
   return part if size > hold else jax.lax.optimization_barrier(part)
 
 
-def _part(x: jax.Array, prompt: jax.Array, axis: int, start: jax.Array,
-          size: int) -> jax.Array:
-  """Some slots of one prompt, [...] without the axis of prompts."""
-  at, sizes = [jnp.int32(0)] * x.ndim, list(x.shape)
-  at[0], sizes[0], at[axis], sizes[axis] = prompt, 1, start, size
-  return moving.values(jax.lax.dynamic_slice(x, at, sizes)[0])
+def cut(x: jax.Array, first: jax.Array | int, count: int, axis: int,
+        start: jax.Array, size: int) -> jax.Array:
+  """`size` slots, on `axis`, of `count` rows of a cache from `first` on."""
+  at, sizes = [0] * x.ndim, list(x.shape)
+  at[0], sizes[0], at[axis], sizes[axis] = first, count, start, size
+  return jax.lax.dynamic_slice(x, at, sizes)

@@ -52,8 +52,12 @@ def programs(kind, remat="full", cfg=CONFIG):
 @functools.cache
 def measured(kind, name, remat="full", cfg=CONFIG):
   program = programs(kind, remat, cfg)[name]
-  return program, compiled.measure(
-      name, program.lower, program.arguments, None, tpu=False,
+  return program, costs(program)
+
+
+def costs(program):
+  return compiled.measure(
+      program.name, program.lower, program.arguments, None, tpu=False,
       expected_flops=program.flops, steps=program.steps, trips=program.trips)
 
 
@@ -252,17 +256,23 @@ def test_a_cache_that_is_read_whole_has_the_slots_it_has_by_then(monkeypatch):
   cfg = dataclasses.replace(CONFIG, live=4)
 
   def made(cfg):
-    found = programs.__wrapped__("dense", cfg=cfg)["decode"]
-    slots = jax.tree.leaves(found.arguments["cache"].cache)[-1].shape[2]
-    return slots, found.filled, found.flops
+    return programs.__wrapped__("dense", cfg=cfg)["decode"]
+
+  def slots(program):
+    cache = program.arguments["cache"].cache
+    return jax.tree.leaves(cache)[-1].shape[2], program.filled
 
   whole, some = made(CONFIG), made(cfg)
-  assert (whole[:2], some[:2]) == ((16, 1), (4, 1))
+  assert (slots(whole), slots(some)) == ((16, 1), (4, 1))
+  found = costs(some)
+  least = (found.arguments["decoding copy"] + found.arguments["cache"]) / 1e9
+  assert f"the cache of these tokens ({least:.4g} GB)" in fitting.report(
+      [(some, found)], None, Compute(), cfg)
   monkeypatch.setattr(
       cached, "reading", lambda *args, **more: cached.Reading(4))
   by_blocks = made(cfg)
-  assert by_blocks[:2] == (16, 1 / 4)
-  assert by_blocks[2] == some[2] < whole[2]
+  assert slots(by_blocks) == (16, 1 / 4)
+  assert by_blocks.flops == some.flops < whole.flops
 
 
 def test_rounds_of_an_exchange_are_counted(monkeypatch):

@@ -17,7 +17,6 @@ BY_BLOCK, BY_ROW = Reading(BLOCK), Reading(row_block=BLOCK)
     (dict(tokens=FEW + 1), BY_BLOCK),
     (dict(tokens=FEW + 1, backend="gpu", latent=False), BY_BLOCK)])
 def test_reading(change, want):
-  given = dict(backend="cpu", tokens=1, slots=LONG, dtype=jnp.dtype("float32"),
-               latent=True) | change
-  given["dtype"] = jnp.dtype(given["dtype"])
-  assert cached.reading(**given) == want
+  given = dict(backend="cpu", tokens=1, slots=LONG, dtype=jnp.float32,
+               latent=True)
+  assert cached.reading(**given | change) == want
